@@ -1,0 +1,156 @@
+"""The schedule: an ordered list of kernel calls over buffers.
+
+This is the second level of the compiler.  A :class:`Graph` says *what* is
+computed; a :class:`Schedule` says in which order, by which kernels, and where
+every value lives.  Strides exist here and nowhere above.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from graphflow.ir.graph import Location
+from graphflow.ir.types import TensorType
+
+
+class BufferKind(enum.Enum):
+    """Who owns a buffer's memory."""
+
+    INPUT = "input"  # the caller's tensor (or a run-time scalar)
+    STATE = "state"  # a captured tensor: parameter, buffer, optimiser slot, RNG
+    CONSTANT = "constant"  # data of the program, written once
+    OUTPUT = "output"  # fresh from the output pool at every call
+    ARENA = "arena"  # planned inside the program's arena
+    ERROR = "error"  # one int64 word: 0, or the number of the failure
+
+
+@dataclass(frozen=True, slots=True)
+class Buffer:
+    """Contiguous memory for one value."""
+
+    id: int
+    kind: BufferKind
+    type: TensorType
+    name: str = ""
+    data: Any = None
+    """A constant's array."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Argument: where ``buffer`` starts, plus ``offset`` bytes."""
+
+    buffer: int
+    offset: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """Argument: an extent, stride or count."""
+
+    value: int
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionAddress:
+    """Argument: the entry of another kernel (an epilogue)."""
+
+    kernel: KernelSource
+
+
+@dataclass(frozen=True, slots=True)
+class BlockAddress:
+    """Argument: the address of a second argument block (an epilogue's)."""
+
+    arguments: tuple[Argument, ...]
+
+
+Argument: TypeAlias = Address | Value | FunctionAddress | BlockAddress
+
+
+@dataclass(frozen=True, slots=True)
+class KernelSource:
+    """A kernel as text: the canonical body that names, caches and identifies it.
+
+    ``source`` is a whole module defining function ``name``; ``epilogue`` tells
+    which of the two kernel signatures it has.  Equal sources are one kernel.
+    """
+
+    name: str
+    source: str
+    epilogue: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """What a call computes, for people: IR text and the user's lines."""
+
+    ir: str
+    locations: tuple[Location, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One kernel call.  ``parallel``: all threads take a share, else thread 0 alone."""
+
+    kernel: KernelSource
+    arguments: tuple[Argument, ...]
+    reads: frozenset[int]
+    writes: frozenset[int]
+    parallel: bool
+    fallible: bool = False
+    bytes: int = 0
+    flops: int = 0
+    provenance: Provenance = Provenance("")
+
+
+@dataclass(frozen=True, slots=True)
+class HostCall:
+    """An operation without a kernel: its NumPy reference, run by Python between kernels."""
+
+    name: str
+    function: Callable[..., Any]
+    attrs: Mapping[str, Any]
+    inputs: tuple[tuple[int, TensorType], ...]
+    output: int
+    reads: frozenset[int]
+    writes: frozenset[int]
+    provenance: Provenance = Provenance("")
+
+
+Step: TypeAlias = Call | HostCall
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A graph output: the buffer that holds it and how it is laid out there."""
+
+    buffer: int
+    type: TensorType
+    offset: int
+    strides: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Calls in order, the buffers they use, and how inputs, state and outputs map to them.
+
+    ``inputs``/``state`` give the buffer id of each graph input / state node in
+    order (-1 when it is never read or written); ``committed`` lists the state
+    buffers that the step writes.  ``failures`` are the messages of error codes
+    1, 2, …  ``offsets`` is the memory plan: byte offset of every ARENA buffer.
+    """
+
+    buffers: tuple[Buffer, ...]
+    steps: tuple[Step, ...]
+    inputs: tuple[int, ...]
+    state: tuple[int, ...]
+    results: tuple[Result, ...]
+    committed: tuple[int, ...] = ()
+    failures: tuple[str, ...] = ()
+    offsets: Mapping[int, int] = field(default_factory=dict)
+    arena_bytes: int = 0
+    naive_bytes: int = 0

@@ -1,0 +1,31 @@
+"""The errors a user can meet.  Each says what went wrong, where, and what to do."""
+
+from __future__ import annotations
+
+
+class GraphFlowError(RuntimeError):
+    """Base of every error GraphFlow raises on purpose."""
+
+
+class ShapeError(GraphFlowError):
+    """Operand shapes do not fit together (PyTorch raises ``RuntimeError`` here too)."""
+
+
+class DTypeError(GraphFlowError, TypeError):
+    """Operand dtypes do not fit the operation."""
+
+
+class TraceError(GraphFlowError):
+    """The program did something a static graph cannot hold, such as ``if tensor:``."""
+
+
+class GraphError(GraphFlowError):
+    """A graph, its text or its data form is malformed."""
+
+
+class CompileError(GraphFlowError):
+    """A kernel could not be generated, compiled or linked."""
+
+
+class CacheWarning(UserWarning):
+    """The kernel cache could not be used; the program runs on without it."""

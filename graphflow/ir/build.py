@@ -1,0 +1,92 @@
+"""Build nodes: type inference and interning, and operators on nodes.
+
+``NODES.mul(x, y)`` infers the type, interns and returns the node.  Importing
+this module gives :class:`Node` its arithmetic operators.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from graphflow.errors import GraphError
+from graphflow.ir.node import ArrayValue, Node, make_node
+from graphflow.ir.op import OpDef, lookup
+from graphflow.ir.types import DType, TensorType, Type
+
+Scalar: TypeAlias = bool | int | float
+
+
+def emit(op: OpDef | str, *inputs: Node, **attrs: Any) -> Node:
+    """The node ``op(*inputs, **attrs)``, its type inferred from the record."""
+    record = lookup(op) if isinstance(op, str) else op
+    return make_node(record, inputs, attrs, infer_type(record, inputs, attrs))
+
+
+def infer_type(op: OpDef, inputs: tuple[Node, ...], attrs: dict[str, Any]) -> Type:
+    """The result type by ``op``'s rule."""
+    return op.infer([n.type for n in inputs], attrs)  # type: ignore[misc]
+
+
+def constant(value: Any, dtype: DType | None = None) -> Node:
+    """A constant node from anything NumPy takes."""
+    array = np.asarray(value, dtype.numpy if dtype is not None else None)
+    data = ArrayValue(array)
+    return make_node(lookup("constant"), (), {"value": data}, data.type)
+
+
+def splat(value: Scalar, type: TensorType) -> Node:
+    """A tensor of ``type`` filled with ``value``: ``expand`` of a 0-d constant."""
+    scalar = constant(value, type.dtype)
+    return scalar if type.rank == 0 else emit("expand", scalar, shape=type.shape)
+
+
+def input_node(name: str, type: TensorType) -> Node:
+    """The graph input called ``name``."""
+    return make_node(lookup("input"), (), {"name": name}, type)
+
+
+def state_node(name: str, type: TensorType) -> Node:
+    """The state (parameter, buffer, optimiser slot, RNG) called ``name``."""
+    return make_node(lookup("state"), (), {"name": name}, type)
+
+
+class NodeBuilder:
+    """The :class:`graphflow.ir.op.Builder` over graph nodes."""
+
+    def emit(self, op: str, *inputs: Any, **attrs: Any) -> Node:
+        """Emit ``op``; Python scalars become 0-d constants of the first node's dtype."""
+        return emit(op, *_lift(inputs), **attrs)
+
+    def __getattr__(self, op: str) -> Callable[..., Any]:
+        if op.startswith("_"):
+            raise AttributeError(op)
+        return partial(self.emit, op)
+
+
+def _lift(inputs: tuple[Any, ...]) -> tuple[Node, ...]:
+    if all(isinstance(x, Node) for x in inputs):
+        return inputs
+    like = next((x for x in inputs if isinstance(x, Node)), None)
+    if like is None:
+        raise GraphError("an operation needs at least one node among its operands")
+    return tuple(x if isinstance(x, Node) else constant(x, like.dtype) for x in inputs)
+
+
+NODES = NodeBuilder()
+
+
+def _operator(op: str, reflected: bool = False) -> Callable[[Node, Any], Node]:
+    def method(self: Node, other: Any) -> Node:
+        return NODES.emit(op, other, self) if reflected else NODES.emit(op, self, other)
+
+    return method
+
+
+for _symbol, _op in (("add", "add"), ("sub", "sub"), ("mul", "mul"), ("truediv", "div")):
+    setattr(Node, f"__{_symbol}__", _operator(_op))
+    setattr(Node, f"__r{_symbol}__", _operator(_op, reflected=True))
+Node.__neg__ = lambda self: NODES.emit("neg", self)  # type: ignore[attr-defined]

@@ -1,0 +1,151 @@
+"""The graph: what a program computes, as one immutable value.
+
+``inputs`` and ``state`` are leaf nodes, ``outputs`` the results, ``updates``
+pairs of a state node and the value it takes when the step commits.  Beside
+the nodes a graph keeps what is *not* identity: names and source locations.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from graphflow.ir.node import Node, attrs_key, topological
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """Where a node comes from: the user's file and line, and the module path."""
+
+    file: str = ""
+    line: int = 0
+    module: str = ""
+
+    def __str__(self) -> str:
+        place = f"{self.file}:{self.line}" if self.file else ""
+        return f"{place} {self.module}".strip()
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """A typed DAG of tensor operations with named inputs and state.
+
+    Regions (bodies of ``cond``, ``scan``, ``while_loop`` and of fused groups)
+    are graphs too: closed, without state or updates, every outer value an input.
+    """
+
+    inputs: tuple[Node, ...]
+    outputs: tuple[Node, ...]
+    state: tuple[Node, ...] = ()
+    updates: tuple[tuple[Node, Node], ...] = ()
+    name: str = "main"
+    locations: Mapping[Node, Location] = field(default_factory=dict)
+    names: Mapping[Node, str] = field(default_factory=dict)
+
+    @cached_property
+    def nodes(self) -> tuple[Node, ...]:
+        """Every node, inputs before users: declared leaves first."""
+        return tuple(topological([*self.inputs, *self.state, *self.roots]))
+
+    @property
+    def roots(self) -> tuple[Node, ...]:
+        """What must be computed: outputs, then the new values of state."""
+        return (*self.outputs, *(value for _, value in self.updates))
+
+    @cached_property
+    def constants(self) -> tuple[Node, ...]:
+        """The constant nodes."""
+        return tuple(n for n in self.nodes if n.op.name == "constant")
+
+    @cached_property
+    def users(self) -> Mapping[Node, tuple[Node, ...]]:
+        """The distinct users of every node, in topological order."""
+        found: dict[Node, dict[Node, None]] = {n: {} for n in self.nodes}
+        for node in self.nodes:
+            for operand in node.inputs:
+                found[operand][node] = None
+        return {n: tuple(u) for n, u in found.items()}
+
+    def location(self, node: Node) -> Location | None:
+        """Where the user wrote ``node``, if known."""
+        return self.locations.get(node)
+
+    def with_roots(
+        self,
+        outputs: Iterable[Node],
+        updates: Iterable[tuple[Node, Node]],
+        locations: Mapping[Node, Location] | None = None,
+    ) -> Graph:
+        """This graph with other results; inputs, state and names stay."""
+        kept = self.locations if locations is None else locations
+        return replace(self, outputs=tuple(outputs), updates=tuple(updates), locations=kept)
+
+    @cached_property
+    def _hash(self) -> str:
+        position = {node: i for i, node in enumerate(self.nodes)}
+        digest = hashlib.sha256()
+        for node in self.nodes:
+            operands = [position[n] for n in node.inputs]
+            row = (node.op.name, operands, attrs_key(node.attrs), str(node.type))
+            digest.update(repr(row).encode())
+        ends = [[position[n] for n in part] for part in (self.inputs, self.state, self.outputs)]
+        digest.update(repr((ends, [(position[s], position[v]) for s, v in self.updates])).encode())
+        return digest.hexdigest()[:32]
+
+    def hash(self) -> str:
+        """A content hash: equal for graphs that compute the same in the same way."""
+        return self._hash
+
+    def attribute_key(self) -> str:
+        """Key under which a region is interned."""
+        return self._hash
+
+    def same_as(self, other: Graph) -> bool:
+        """True when both graphs have the same structure (names and places aside)."""
+        return self._hash == other._hash
+
+    def __str__(self) -> str:
+        from graphflow.ir.printer import print_graph
+
+        return print_graph(self)
+
+    @staticmethod
+    def parse(text: str) -> Graph:
+        """Read what ``str(graph)`` wrote; :class:`GraphError` names the bad line."""
+        from graphflow.ir.parser import parse_graph
+
+        return parse_graph(text)
+
+    def verify(self, stage: str | None = None) -> Graph:
+        """Check well-formedness (and the rules of ``stage``); returns the graph."""
+        from graphflow.ir.verify import verify
+
+        return verify(self, stage)
+
+    def run(self, *args: Any, state: Mapping[str, Any] | None = None) -> tuple[np.ndarray, ...]:
+        """Evaluate with the NumPy interpreter; returns the outputs as arrays.
+
+        ``state`` maps state names to arrays; new values are not written back
+        (see :func:`graphflow.ir.interp.interpret` for those).
+        """
+        from graphflow.ir.interp import interpret
+
+        return interpret(self, args, state or {}).outputs
+
+    def to_networkx(self) -> Any:
+        """A ``networkx.MultiDiGraph``; see :mod:`graphflow.ir.convert`."""
+        from graphflow.ir.convert import to_networkx
+
+        return to_networkx(self)
+
+    @staticmethod
+    def from_networkx(graph: Any) -> Graph:
+        """The graph that :meth:`to_networkx` wrote."""
+        from graphflow.ir.convert import from_networkx
+
+        return from_networkx(graph)

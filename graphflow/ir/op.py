@@ -1,0 +1,191 @@
+"""One record a primitive: everything the system knows about an operation.
+
+The type rule, the NumPy meaning, the gradient, how fusion may treat it, how
+its scalar form is spelled in a kernel, and the facts its tests are made from
+stand together in one :class:`OpDef`.  Passes and backends ask the record;
+none of them knows an operation by name.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+
+from graphflow.errors import GraphError
+from graphflow.ir.affine import Index, Piece
+from graphflow.ir.types import DType, TensorType, Type
+
+Array: TypeAlias = Any  # np.ndarray of any dtype; NumPy's own stubs reject half of what NumPy does
+
+
+class Kind(enum.Enum):
+    """What fusion, scheduling and code generation may assume."""
+
+    LEAF = "leaf"  # input, state, constant: no computation
+    ELEMENTWISE = "elementwise"  # out[i] depends on in[i] only; operands broadcast
+    GENERATOR = "generator"  # out[i] depends on the index i only (iota, random bits)
+    VIEW = "view"  # out[i] is in[f(i)], f affine, or a fill value (reshape, permute, pad, …)
+    GATHER = "gather"  # out[i] is in[f(i, index operand)]
+    SCATTER = "scatter"  # writes in[f(i, index operand)]
+    REDUCTION = "reduction"  # folds the axes in attrs["axes"] (kept out of the result shape)
+    CONTRACTION = "contraction"  # sum of products over an axis of two operands
+    CONTROL = "control"  # cond, while_loop, scan: carries closed graphs
+    OPAQUE = "opaque"  # run by its NumPy reference on the host
+
+
+class Builder(Protocol):
+    """Emits operations on values: graph nodes, or tensors (traced or eager).
+
+    ``b.mul(x, y)`` emits operation ``mul``; attributes are keywords.  Values
+    support ``+ - * /``, unary ``-`` and Python scalars on either side.
+    """
+
+    def emit(self, op: str, *inputs: Any, **attrs: Any) -> Any:
+        """Emit operation ``op`` and return its result."""
+
+    def __getattr__(self, op: str) -> Callable[..., Any]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Application:
+    """An operation applied: what a gradient rule may look at."""
+
+    inputs: tuple[Any, ...]
+    out: Any
+    attrs: Mapping[str, Any]
+
+
+OperandRule: TypeAlias = Callable[[Builder, Application, Any], Any]
+VariadicRule: TypeAlias = Callable[[Builder, Application, Any, int], Any]
+
+
+class NonDifferentiable:
+    """Marks an operation whose result carries no gradient (comparisons, indices)."""
+
+    def __repr__(self) -> str:
+        return "NON_DIFFERENTIABLE"
+
+
+NON_DIFFERENTIABLE = NonDifferentiable()
+
+
+@dataclass(frozen=True, slots=True)
+class Reduction:
+    """How a reduction folds: ``identity(dtype)`` and a scalar ``combine`` template.
+
+    ``reassociate`` says whether partial results may be regrouped (they may for
+    sums, within the tolerance, and for max and min exactly).
+    """
+
+    identity: Callable[[DType], bool | int | float]
+    combine: str
+    reassociate: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One call for the tests: operand shapes (or arrays) and attributes."""
+
+    inputs: tuple[Any, ...]
+    attrs: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class OpTests:
+    """The facts tests are generated from.
+
+    ``domain`` is the interval operands are drawn from, per operand or for all;
+    ``tolerance`` relative error allowed against float64, per dtype short name;
+    ``dtypes`` the element types to try; ``samples`` extra calls beside the
+    shapes that the kind implies.
+    """
+
+    domain: tuple[float, float] | tuple[tuple[float, float], ...] = (-3.0, 3.0)
+    tolerance: Mapping[str, float] = field(default_factory=lambda: {"f32": 1e-6, "f64": 1e-13})
+    dtypes: tuple[str, ...] = ("f32", "f64")
+    samples: tuple[Sample, ...] = ()
+    gradient: bool = True
+
+
+@dataclass(frozen=True, eq=False)
+class OpDef:
+    """The record of one primitive.  Register it with :func:`register`."""
+
+    name: str
+    kind: Kind
+    summary: str
+    infer: Callable[[Sequence[TensorType], Mapping[str, Any]], Type]
+    """Result type from operand types and attributes; raises Shape/DTypeError."""
+    reference: Callable[..., Any]
+    """The meaning: ``reference(*arrays, **attrs)`` in NumPy, in the operands' dtype."""
+    vjp: tuple[OperandRule | None, ...] | VariadicRule | NonDifferentiable
+    """A cotangent rule an operand (``None``: no gradient); a variadic operation has
+    one rule that also takes the operand's position.  Rules may return a cotangent of
+    the broadcast shape: the driver sums it down."""
+    tests: OpTests
+    scalar: str | Mapping[str, str] | None = None
+    """Kernel expression over ``{0}``, ``{1}`` … and attributes by name, as the CPU writes
+    it; a mapping gives one per operand kind (``float``, ``int``, ``uint``, ``bool``).
+    Functions come from the kernel prelude: ``vm.tanh({0})``."""
+    cuda: str | Mapping[str, str] | None = None
+    """The CUDA spelling where it differs from ``scalar``."""
+    reduction: Reduction | None = None
+    index: Callable[[Sequence[TensorType], Mapping[str, Any], Index], Sequence[Piece]] | None = None
+    """Views: what element(s) of the operands result element ``index`` shows."""
+    fill: Callable[[Mapping[str, Any], DType], bool | int | float] | None = None
+    """Views with conditions: the value where no piece applies."""
+    pure: bool = True
+    commutative: bool = False
+    fallible: bool = False
+    """May fail at run time (an index out of range): state is committed after it."""
+    cost: float = 1.0
+    """Rough scalar instructions an element; fusion recomputes only what is cheap."""
+
+    def __repr__(self) -> str:
+        return f"<op {self.name}>"
+
+    def scalar_for(self, dtype: DType, target: str = "cpu") -> str:
+        """The kernel template for operands of ``dtype``; raises if there is none."""
+        template = (self.cuda if target == "cuda" else None) or self.scalar
+        if isinstance(template, Mapping):
+            template = template.get(dtype.short) or template.get(dtype.kind)
+        if template is None:
+            raise GraphError(f"operation {self.name} has no {target} template for {dtype.short}")
+        return template
+
+
+_REGISTRY: dict[str, OpDef] = {}
+
+
+def register(op: OpDef) -> OpDef:
+    """Add ``op`` to the registry; a second record of the same name is an error."""
+    if op.name in _REGISTRY:
+        raise GraphError(f"operation {op.name!r} is already registered")
+    _REGISTRY[op.name] = op
+    return op
+
+
+def lookup(name: str) -> OpDef:
+    """The record called ``name``; :class:`GraphError` with close names if unknown."""
+    op = _REGISTRY.get(name)
+    if op is None:
+        import difflib
+
+        close = difflib.get_close_matches(name, _REGISTRY)
+        hint = f"; did you mean {', '.join(close)}?" if close else ""
+        raise GraphError(f"unknown operation {name!r}{hint}")
+    return op
+
+
+def all_ops() -> tuple[OpDef, ...]:
+    """Every registered record, by name."""
+    return tuple(_REGISTRY[name] for name in sorted(_REGISTRY))
+
+
+def is_array(value: object) -> bool:
+    """True for NumPy arrays (sample operands given as data)."""
+    return isinstance(value, np.ndarray)
