@@ -138,6 +138,9 @@ class OpDef:
     """Views: what element(s) of the operands result element ``index`` shows."""
     fill: Callable[[Mapping[str, Any], DType], bool | int | float] | None = None
     """Views with conditions: the value where no piece applies."""
+    view_inverse: Callable[..., Any] | None = None
+    """Views: ``view_inverse(emit, parent, new, attrs)``, the parent with the shown part
+    replaced by ``new`` (what an in-place write through the view means)."""
     pure: bool = True
     commutative: bool = False
     fallible: bool = False

@@ -1,0 +1,42 @@
+"""What the current thread is doing: recording gradients, tracing a program.
+
+Also the *structure version*: one counter that everything bumps which could
+make a compiled program's assumptions wrong (a module changed its mode, a
+parameter was replaced, ``requires_grad`` flipped, an optimiser's group was
+edited).  A compiled call compares one integer; only when it moved are the
+program's guards looked at one by one.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from graphflow.trace import Tracer
+
+
+class Mode(threading.local):
+    """Per-thread modes.  ``grad``: record for backward.  ``tracer``: the trace under way."""
+
+    grad: bool = True
+    tracer: Tracer | None = None
+
+
+mode = Mode()
+
+
+class StructureVersion:
+    """The counter; ``structure.version`` only ever grows."""
+
+    __slots__ = ("version",)
+
+    def __init__(self) -> None:
+        self.version = 0
+
+    def bump(self) -> None:
+        """Say that something a program may have assumed has changed."""
+        self.version += 1
+
+
+structure = StructureVersion()
