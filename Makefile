@@ -1,0 +1,58 @@
+# Two commands are all a fresh machine needs: `make demo` and `make test`.
+# Both make .venv themselves, and use whatever package index pip is configured with.
+
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := graphflow models benchmarks tests
+
+# The first interpreter that really runs, is new enough and can make environments.
+SUITABLE := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 15))
+CANDIDATES := python3 python3.13 python3.12 python3.11 python3.14 python
+PYTHON ?= $(shell for p in $(CANDIDATES); do \
+	$$p -c "$(SUITABLE)" >/dev/null 2>&1 && echo $$p && break; done)
+
+.PHONY: demo test lint types unit bench clean help
+
+help:
+	@echo "make demo    train an MLP on handwritten digits, static and eager, and show the graph"
+	@echo "make test    ruff, mypy --strict and the whole test suite"
+	@echo "make bench   GraphFlow beside PyTorch and JAX (installs both)"
+	@echo "make clean   remove .venv and what the targets wrote"
+
+demo: $(VENV)/run.stamp
+	$(BIN)/python models/mlp.py --mode both --seeds 5 --inspect out/mlp
+
+test: lint types unit
+
+lint: $(VENV)/dev.stamp
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+
+types: $(VENV)/dev.stamp
+	$(BIN)/mypy --strict graphflow
+
+unit: $(VENV)/dev.stamp
+	$(BIN)/python -m pytest -q
+
+bench: $(VENV)/peers.stamp
+	$(BIN)/python -m benchmarks --json out/benchmarks.json
+
+$(VENV)/bin/python:
+	@test -n "$(PYTHON)" || { echo "GraphFlow needs Python 3.11 or newer with the venv module" \
+		"(Debian, Ubuntu: apt install python3-venv); none was found."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/run.stamp: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+$(VENV)/dev.stamp: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	@touch $@ $(VENV)/run.stamp
+
+$(VENV)/peers.stamp: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --editable ".[peers]"
+	@touch $@ $(VENV)/run.stamp
+
+clean:
+	rm -rf $(VENV) out build *.egg-info .mypy_cache .ruff_cache .pytest_cache

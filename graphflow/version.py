@@ -1,0 +1,3 @@
+"""The version of this GraphFlow."""
+
+__version__ = "0.1.0"
