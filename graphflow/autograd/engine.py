@@ -1,0 +1,190 @@
+"""The tape engine behind ``backward()`` and ``autograd.grad``.
+
+It walks recorded histories from the latest operation to the earliest and asks
+each operation's own rule for cotangents.  Inside a trace the same engine runs
+on traced tensors, so the gradient becomes part of the graph at that very point
+of the program: hooks, ``retain_graph`` and ``create_graph`` need nothing else.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+from typing import Any
+
+from graphflow.autograd.history import Edge, GradNode, edge_of, set_grad_enabled
+from graphflow.errors import GraphFlowError, ShapeError
+from graphflow.mode import mode
+from graphflow.tensor import Tensor
+
+
+class _Sweep:
+    """Cotangents on their way: per history, per leaf, and what was asked for."""
+
+    def __init__(self, create_graph: bool, retain_graph: bool) -> None:
+        self.create_graph = create_graph
+        self.retain_graph = retain_graph
+        self.pending: dict[GradNode, Tensor] = {}
+        self.heap: list[tuple[int, GradNode]] = []
+        self.leaves: dict[int, tuple[Tensor, Tensor]] = {}
+        self.owned: set[int] = set()
+        self.captured: dict[GradNode, Tensor] = {}
+
+    def send(self, edge: Edge, ct: Tensor, owned: bool) -> None:
+        """Add ``ct`` to what has arrived at ``edge``."""
+        from graphflow.dispatch import apply
+
+        if edge.node is not None:
+            held = self.pending.get(edge.node)
+            if held is None:
+                heapq.heappush(self.heap, (-edge.node.serial, edge.node))
+                self.pending[edge.node] = ct
+            else:
+                self.pending[edge.node] = apply("add", held, ct)
+            return
+        assert edge.leaf is not None
+        key = id(edge.leaf)
+        entry = self.leaves.get(key)
+        if entry is None:
+            self.leaves[key] = (edge.leaf, ct)
+            if owned:
+                self.owned.add(key)
+        else:
+            self.leaves[key] = (edge.leaf, apply("add", entry[1], ct))
+            self.owned.add(key)
+
+    def run(self, wanted: frozenset[GradNode] = frozenset()) -> None:
+        """Walk every pending history."""
+        from graphflow.dispatch import TENSORS
+
+        while self.heap:
+            _, node = heapq.heappop(self.heap)
+            ct = _hooked(node.hooks, self.pending.pop(node))
+            if node.retain is not None:
+                _retain(node, ct)
+            if node in wanted:
+                self.captured[node] = ct
+            results = node.cotangents(TENSORS, ct, self.create_graph)
+            for edge, result in zip(node.edges, results, strict=True):
+                if edge is not None and result is not None:
+                    self.send(edge, result, result is not ct and not result._chain)
+            if not self.retain_graph:
+                node.release()
+
+
+def backward(
+    tensors: Sequence[Tensor],
+    gradients: Sequence[Tensor | None],
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+    inputs: Sequence[Tensor] | None = None,
+) -> None:
+    """Accumulate into ``.grad`` of the leaves that ``tensors`` depend on.
+
+    ``gradients`` are the cotangents of the tensors (None: 1, for scalars only).
+    """
+    sweep = _start(tensors, gradients, retain_graph, create_graph)
+    chosen = None if inputs is None else {id(t) for t in inputs}
+    with set_grad_enabled(create_graph):
+        sweep.run()
+        for key, (leaf, ct) in sweep.leaves.items():
+            if chosen is None or key in chosen:
+                _accumulate(leaf, _hooked(leaf._hooks, ct), key in sweep.owned, create_graph)
+
+
+def grad(
+    outputs: Tensor | Sequence[Tensor],
+    inputs: Tensor | Sequence[Tensor],
+    grad_outputs: Tensor | Sequence[Tensor | None] | None = None,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+    allow_unused: bool = False,
+) -> tuple[Tensor | None, ...]:
+    """Gradients of ``outputs`` with respect to ``inputs``, returned, not accumulated."""
+    outs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
+    wrt = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+    given: Sequence[Tensor | None]
+    if grad_outputs is None:
+        given = [None] * len(outs)
+    else:
+        given = [grad_outputs] if isinstance(grad_outputs, Tensor) else list(grad_outputs)
+    edges = [edge_of(t) for t in wrt]
+    if any(edge is None for edge in edges):
+        raise GraphFlowError("one of the tensors to differentiate by does not require grad")
+    sweep = _start(outs, given, retain_graph, create_graph)
+    wanted = frozenset(e.node for e in edges if e is not None and e.node is not None)
+    with set_grad_enabled(create_graph):
+        sweep.run(wanted)
+    results: list[Tensor | None] = []
+    for tensor, edge in zip(wrt, edges, strict=True):
+        assert edge is not None
+        if edge.node is not None:
+            found = sweep.captured.get(edge.node)
+        else:
+            entry = sweep.leaves.get(id(tensor))
+            found = None if entry is None else _hooked(tensor._hooks, entry[1])
+        if found is None and not allow_unused:
+            raise GraphFlowError(
+                "one of the tensors to differentiate by was not used in the graph; "
+                "pass allow_unused=True to get None for it"
+            )
+        results.append(found)
+    return tuple(results)
+
+
+def _start(
+    tensors: Sequence[Tensor],
+    gradients: Sequence[Tensor | None],
+    retain_graph: bool | None,
+    create_graph: bool,
+) -> _Sweep:
+    from graphflow.dispatch import full
+
+    sweep = _Sweep(create_graph, create_graph if retain_graph is None else retain_graph)
+    for tensor, ct in zip(tensors, gradients, strict=True):
+        edge = edge_of(tensor)
+        if edge is None:
+            raise GraphFlowError(
+                "backward() on a tensor that does not require grad and has no history"
+            )
+        if ct is None:
+            if tensor.numel() != 1:
+                raise GraphFlowError(
+                    "backward() without a gradient needs a scalar; this tensor has shape "
+                    f"{list(tensor.shape)}: pass gradient=, or reduce it first"
+                )
+            with set_grad_enabled(False):
+                ct = full(tuple(tensor.shape), 1, tensor.dtype)
+        elif ct.shape != tensor.shape:
+            raise ShapeError(
+                f"the gradient has shape {list(ct.shape)}, the tensor {list(tensor.shape)}"
+            )
+        with set_grad_enabled(create_graph):
+            sweep.send(edge, ct, owned=False)
+    return sweep
+
+
+def _hooked(hooks: list[Any] | None, ct: Tensor) -> Tensor:
+    for hook in list(hooks or ()):
+        changed = hook(ct)
+        if changed is not None:
+            ct = changed
+    return ct
+
+
+def _retain(node: GradNode, ct: Tensor) -> None:
+    tensor = node.retain()
+    if tensor is not None:
+        tensor.grad = ct if tensor.grad is None else tensor.grad + ct
+
+
+def _accumulate(leaf: Tensor, ct: Tensor, owned: bool, create_graph: bool) -> None:
+    from graphflow.dispatch import apply, assign
+
+    held = leaf.grad
+    if held is None:
+        leaf._set_grad(ct if owned or create_graph else ct.clone())
+    elif create_graph or mode.grad:
+        leaf._set_grad(apply("add", held, ct))
+    else:
+        assign(held, apply("add", held, ct))

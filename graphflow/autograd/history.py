@@ -1,0 +1,193 @@
+"""The history of a tensor: which operation made it, from what.
+
+One :class:`GradNode` a differentiable operation; ``record`` makes it.  Edges
+point at the histories of the operands *at the time of the operation*, so later
+in-place changes of an operand do not alter what has been recorded.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from graphflow.errors import GraphFlowError
+from graphflow.ir.op import NON_DIFFERENTIABLE, Application, OpDef
+from graphflow.mode import mode
+
+if TYPE_CHECKING:
+    from graphflow.tensor import Tensor
+
+_serials = itertools.count()
+
+Hook = Callable[[Any], Any]
+
+
+class Edge:
+    """Where a cotangent goes: a history, or a leaf whose ``.grad`` collects it."""
+
+    __slots__ = ("leaf", "node")
+
+    def __init__(self, node: GradNode | None, leaf: Tensor | None) -> None:
+        self.node = node
+        self.leaf = leaf
+
+
+class GradNode:
+    """One recorded operation.  ``serial`` orders nodes: later ones first in backward."""
+
+    __slots__ = (
+        "__weakref__", "attrs", "edges", "hooks", "inputs", "op", "out", "released",
+        "retain", "serial", "versions",
+    )  # fmt: skip
+
+    def __init__(
+        self, op: OpDef | None, inputs: tuple[Tensor, ...], attrs: Mapping[str, Any]
+    ) -> None:
+        self.op = op
+        self.attrs = attrs
+        self.edges = tuple(edge_of(t) for t in inputs)
+        self.inputs = inputs
+        self.versions = tuple(t._version for t in inputs)
+        self.serial = next(_serials)
+        self.hooks: list[Hook] | None = None
+        self.retain: Any = None
+        self.released = False
+        self.out: Any = None
+
+    @property
+    def name(self) -> str:
+        """PyTorch-like: ``MulBackward``."""
+        stem = self.op.name if self.op is not None else "function"
+        return "".join(part.capitalize() for part in stem.split("_")) + "Backward"
+
+    def __repr__(self) -> str:
+        return f"<{self.name}>"
+
+    def cotangents(self, builder: Any, ct: Tensor, create_graph: bool) -> list[Tensor | None]:
+        """The cotangent of every operand that wants one."""
+        from graphflow.ir.cotangent import operand_cotangent
+
+        assert self.op is not None
+        application = self._application(create_graph)
+        return [
+            None if edge is None else operand_cotangent(builder, self.op, application, ct, i)
+            for i, edge in enumerate(self.edges)
+        ]
+
+    def release(self) -> None:
+        """Let go of the saved values (backward without ``retain_graph``)."""
+        self.inputs = ()
+        self.out = None
+        self.released = True
+
+    def _application(self, create_graph: bool) -> Application:
+        if self.released:
+            raise GraphFlowError(
+                "backward through the graph a second time, after its saved values were "
+                "freed; pass retain_graph=True to the first backward()"
+            )
+        for tensor, version in zip(self.inputs, self.versions, strict=True):
+            if tensor._version != version:
+                raise GraphFlowError(
+                    f"a tensor of shape {list(tensor.shape)} needed for the gradient of "
+                    f"{self.name[:-8].lower()} was modified by an in-place operation "
+                    f"(version {tensor._version}, expected {version}); clone() it first"
+                )
+        out = self.out.alias(self if create_graph else None)
+        return Application(self.inputs, out, self.attrs)
+
+
+class SavedOutput:
+    """The result of a recorded operation, kept without a cycle through its history."""
+
+    __slots__ = ("array", "cell", "chain", "seen")
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.cell, self.chain = tensor._cell, tensor._chain
+        self.array, self.seen = tensor._array, tensor._seen
+
+    def alias(self, history: GradNode | None) -> Tensor:
+        """A tensor over the saved value, with or without its history."""
+        from graphflow.tensor import Tensor
+
+        out = Tensor._of(self.cell, self.chain)
+        out._array, out._seen = self.array, self.seen
+        if history is not None:
+            out._grad_fn, out._requires_grad = history, True
+        return out
+
+
+def edge_of(tensor: Tensor) -> Edge | None:
+    """Where the cotangent of ``tensor`` flows; None if it wants none."""
+    if not tensor._requires_grad:
+        return None
+    node = tensor.grad_fn
+    return Edge(node, None) if node is not None else Edge(None, tensor)
+
+
+def record(op: OpDef, inputs: tuple[Tensor, ...], attrs: Mapping[str, Any], out: Tensor) -> None:
+    """Give ``out`` its history (some input requires grad, and grad mode is on)."""
+    if op.vjp is NON_DIFFERENTIABLE or not (out.dtype.is_floating_point or out.dtype.is_complex):
+        return
+    node = GradNode(op, inputs, attrs)
+    node.out = SavedOutput(out)
+    out._grad_fn = node
+    out._requires_grad = True
+
+
+class set_grad_enabled:
+    """Switch recording on or off, as a context or a decorator."""
+
+    __slots__ = ("_previous", "_value")
+
+    def __init__(self, value: bool) -> None:
+        self._value = bool(value)
+        self._previous: list[bool] = []
+
+    def __enter__(self) -> None:
+        self._previous.append(mode.grad)
+        mode.grad = self._value
+
+    def __exit__(self, *exc: object) -> None:
+        mode.grad = self._previous.pop()
+
+    def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        import functools
+
+        @functools.wraps(function)
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            with set_grad_enabled(self._value):
+                return function(*args, **kwargs)
+
+        return wrapper
+
+
+class no_grad(set_grad_enabled):
+    """Do not record operations: their results carry no history."""
+
+    __slots__ = ()
+
+    def __new__(cls, function: Callable[..., Any] | None = None) -> Any:
+        self = object.__new__(cls)
+        if function is None:
+            return self
+        set_grad_enabled.__init__(self, False)
+        return self(function)
+
+    def __init__(self, function: Callable[..., Any] | None = None) -> None:
+        super().__init__(False)
+
+
+class enable_grad(set_grad_enabled):
+    """Record operations even inside ``no_grad``."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        super().__init__(True)
+
+
+def is_grad_enabled() -> bool:
+    """True when operations are recorded for backward."""
+    return mode.grad

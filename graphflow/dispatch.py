@@ -1,0 +1,206 @@
+"""Apply one primitive to tensors: eagerly through its reference, or into a trace.
+
+Everything the front does to tensors ends in :func:`apply`, :func:`apply_view`
+or :func:`assign`.  They run the operation, or record it in the trace under
+way, and keep the history that ``backward()`` walks, in the same way for both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from graphflow.autograd.history import record
+from graphflow.cell import Cell, ViewStep, invert_view, write_through
+from graphflow.errors import DTypeError, GraphFlowError, ShapeError
+from graphflow.ir import build
+from graphflow.ir.node import Node
+from graphflow.ir.op import OpDef, lookup
+from graphflow.ir.types import DType, TensorType
+from graphflow.mode import mode
+from graphflow.tensor import Tensor
+
+
+def apply(op: OpDef | str, *inputs: Tensor, **attrs: Any) -> Tensor:
+    """The tensor ``op(*inputs, **attrs)``; operands have the dtypes the op asks for.
+
+    Raises Shape/DTypeError naming operation, types, module and user line.
+    """
+    record_ = lookup(op) if op.__class__ is str else op
+    assert isinstance(record_, OpDef)
+    tracer = mode.tracer
+    if tracer is None:
+        try:
+            value = record_.reference(*[t._eager() for t in inputs], **attrs)
+        except (ValueError, TypeError, IndexError) as error:
+            raise _explain(record_, inputs, attrs, error) from None
+        out = Tensor._of(Cell(value if value.__class__ is np.ndarray else np.asarray(value)))
+    else:
+        out = Tensor._of(Cell(tracer.emit(record_, inputs, attrs), tracer))
+    if mode.grad:
+        for t in inputs:
+            if t._requires_grad:
+                record(record_, inputs, attrs, out)
+                break
+    elif tracer is not None:
+        tracer.block_gradient(inputs, out)
+    return out
+
+
+def apply_view(op: OpDef | str, source: Tensor, **attrs: Any) -> Tensor:
+    """A view of ``source``: shares its cell; mutations of either show in both.
+
+    ``op`` must be a single-operand VIEW that NumPy can express without a copy
+    (callers use :func:`apply` for those it cannot).
+    """
+    record_ = lookup(op) if op.__class__ is str else op
+    assert isinstance(record_, OpDef)
+    out = Tensor._of(source._cell, (*source._chain, ViewStep(record_, attrs)))
+    tracer = mode.tracer
+    if tracer is None:
+        out._array = record_.reference(source._eager(), **attrs)
+    else:
+        out._array = tracer.emit(record_, (source,), attrs)
+        out._seen = tracer.shadow(source._cell).version
+    if source._requires_grad:
+        if mode.grad:
+            out._base = source._base if source._base is not None else source
+            record(record_, (source,), attrs, out)
+        elif tracer is not None:
+            out._base = None
+    return out
+
+
+def full(shape: tuple[int, ...], value: bool | int | float, dtype: DType) -> Tensor:
+    """A new tensor filled with ``value``; in a trace an expanded constant."""
+    tracer = mode.tracer
+    if tracer is None:
+        return Tensor._of(Cell(np.full(shape, value, dtype.numpy)))
+    return Tensor._of(Cell(build.splat(value, TensorType(dtype, tuple(shape))), tracer))
+
+
+def literal(array: np.ndarray[Any, Any]) -> Tensor:
+    """A new tensor holding ``array`` (not copied); in a trace a constant of the program."""
+    tracer = mode.tracer
+    if tracer is None:
+        return Tensor._of(Cell(array))
+    return Tensor._of(Cell(build.constant(array), tracer))
+
+
+def assign(target: Tensor, new: Tensor) -> Tensor:
+    """``target[...] = new``: the one in-place primitive; every in-place method ends here.
+
+    ``new`` has the shape of ``target`` and is cast to its dtype.  Views of the
+    same memory see the change; the history of ``target`` becomes that of ``new``.
+    """
+    if new.shape != target.shape:
+        raise ShapeError(
+            f"an in-place result of shape {list(new.shape)} does not fit "
+            f"the tensor of shape {list(target.shape)} it is written to"
+        )
+    owner = target._base if target._base is not None else target
+    tracked = mode.grad and (owner._requires_grad or new._requires_grad)
+    if tracked and owner._requires_grad and owner._grad_fn is None:
+        raise GraphFlowError(
+            "a leaf tensor that requires grad is used in an in-place operation; "
+            "wrap the operation in gf.no_grad(), or clone the tensor first"
+        )
+    if new.dtype is not target.dtype:
+        if new.dtype.is_complex and not target.dtype.is_complex or (
+            new.dtype.is_floating_point and not target.dtype.is_floating_point
+        ):
+            raise DTypeError(
+                f"result type {new.dtype.name} can't be cast to the in-place target's "
+                f"type {target.dtype.name}"
+            )
+        new = apply("cast", new, dtype=target.dtype)
+    whole = _replaced(owner, target, new) if tracked and owner is not target else new
+    _store(target, new)
+    if tracked:
+        owner._adopt(whole)
+        if owner is not target:
+            target._rederive()
+    return target
+
+
+def _replaced(owner: Tensor, view: Tensor, new: Tensor) -> Tensor:
+    """The owner's whole value after its view was set to ``new``, with its history."""
+    steps = view._chain[len(owner._chain) :]
+    parents = [owner]
+    for step in steps[:-1]:
+        parents.append(apply(step.op, parents[-1], **step.attrs))
+    for step, parent in zip(reversed(steps), reversed(parents), strict=True):
+        new = invert_view(step, parent, new, apply)
+    return new
+
+
+def _store(target: Tensor, new: Tensor) -> None:
+    tracer = mode.tracer
+    if tracer is None:
+        array = target._eager()
+        if not array.flags.writeable:
+            raise GraphFlowError(
+                "cannot write in place: several elements of the tensor share one memory "
+                "location (an expanded tensor) or the memory is read-only; clone() it first"
+            )
+        np.copyto(array, new._eager())
+        target._cell.version += 1
+        return
+    value = tracer.node(new)
+    cell = tracer.shadow(target._cell)
+    cell.value = write_through(cell.value, target._chain, value)
+    cell.version += 1
+    tracer.mutated(target._cell)
+
+
+class TensorBuilder:
+    """The :class:`graphflow.ir.op.Builder` over tensors, for gradient rules."""
+
+    def emit(self, op: str, *inputs: Any, **attrs: Any) -> Tensor:
+        """Apply ``op``; Python scalars take the dtype of the first tensor."""
+        return apply(op, *_lift(inputs), **attrs)
+
+    def __getattr__(self, op: str) -> Callable[..., Any]:
+        if op.startswith("_"):
+            raise AttributeError(op)
+        return partial(self.emit, op)
+
+
+TENSORS = TensorBuilder()
+
+
+def _lift(inputs: tuple[Any, ...]) -> tuple[Tensor, ...]:
+    for x in inputs:
+        if x.__class__ is float or x.__class__ is int or x.__class__ is bool:
+            like = next(t for t in inputs if isinstance(t, Tensor))
+            return tuple(t if isinstance(t, Tensor) else scalar(t, like.dtype) for t in inputs)
+    return inputs
+
+
+def scalar(value: bool | int | float, dtype: DType) -> Tensor:
+    """A 0-d constant."""
+    if mode.tracer is None:
+        return Tensor._of(Cell(np.array(value, dtype.numpy)))
+    return Tensor._of(Cell(build.constant(value, dtype), mode.tracer))
+
+
+def _explain(
+    op: OpDef, inputs: tuple[Tensor, ...], attrs: dict[str, Any], error: Exception
+) -> Exception:
+    """A NumPy complaint as ours: the record's own type rule says it better, if it can."""
+    leaves = [build.input_node(f"x{i}", t._type) for i, t in enumerate(inputs)]
+    try:
+        build.infer_type(op, tuple(leaves), attrs)
+    except GraphFlowError as better:
+        return better
+    types = ", ".join(str(t._type) for t in inputs)
+    return GraphFlowError(f"{op.name}({types}): {error}")
+
+
+def node_of(tensor: Tensor) -> Node:
+    """The graph node of a tensor in the trace under way."""
+    assert mode.tracer is not None
+    return mode.tracer.node(tensor)

@@ -1,0 +1,416 @@
+"""The tensor: a storage cell, a view of it, and its place in autograd.
+
+This file holds what every tensor *is*; the operations on it (``x.sum()``,
+``x + y``) come from :class:`graphflow.methods.TensorMethods`.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from graphflow.autograd.history import GradNode, SavedOutput
+from graphflow.cell import Cell, Chain, ViewStep, derive
+from graphflow.errors import GraphFlowError, TraceError
+from graphflow.ir.node import Node
+from graphflow.ir.types import DType, TensorType, from_numpy_dtype
+from graphflow.methods import TensorMethods
+from graphflow.mode import mode, structure
+
+if TYPE_CHECKING:
+    from graphflow.device import Device
+
+
+class Size(tuple[int, ...]):
+    """A shape.  A tuple with PyTorch's ``numel`` and spelling."""
+
+    def numel(self) -> int:
+        """Number of elements."""
+        total = 1
+        for extent in self:
+            total *= extent
+        return total
+
+    def __repr__(self) -> str:
+        return f"graphflow.Size([{', '.join(map(str, self))}])"
+
+
+class StaleGradient:
+    """Stands in ``.grad`` for a gradient that a compiled step did not keep."""
+
+    def __init__(self, program: str) -> None:
+        self.program = program
+
+
+class Tensor(TensorMethods):
+    """A multi-dimensional array that can record its history for ``backward()``.
+
+    Make one with ``gf.tensor``, ``gf.from_numpy``, ``gf.zeros`` …  ``Tensor(data)``
+    itself is ``gf.tensor(data)`` in the default dtype.
+    """
+
+    __slots__ = (
+        "__weakref__", "_array", "_base", "_cell", "_chain", "_grad", "_grad_fn",
+        "_hooks", "_origin", "_requires_grad", "_seen", "_weak", "name",
+    )  # fmt: skip
+
+    _array: Any
+    _base: Tensor | None
+    _cell: Cell
+    _chain: Chain
+    _grad: Any
+    _grad_fn: GradNode | None
+    _hooks: list[Callable[[Tensor], Any]] | None
+    _origin: int
+    _requires_grad: bool
+    _seen: int
+    _weak: bool
+    name: str | None
+
+    def __new__(cls, data: Any = (), *args: Any, **kwargs: Any) -> Tensor:
+        from graphflow.creation import tensor
+
+        made = tensor(data)
+        return cls._of(made._cell, made._chain)
+
+    def __init__(self, data: Any = (), *args: Any, **kwargs: Any) -> None:
+        """Everything is done in ``__new__``."""
+
+    @classmethod
+    def _of(cls, cell: Cell, chain: Chain = ()) -> Any:
+        """The tensor over ``cell`` through ``chain``, without history."""
+        self = object.__new__(cls)
+        self._cell = cell
+        self._chain = chain
+        self._array = cell.value if not chain else None
+        self._seen = cell.version
+        self._base = self._grad = self._grad_fn = self._hooks = self.name = None
+        self._origin = 0
+        self._requires_grad = self._weak = False
+        return self
+
+    # ---- value ---------------------------------------------------------------------
+
+    def _eager(self) -> np.ndarray[Any, Any]:
+        """The NumPy array (a view of the cell's memory)."""
+        array = self._array
+        if array.__class__ is np.ndarray:
+            return array  # type: ignore[no-any-return]
+        if self._cell.tracer is not None:
+            raise TraceError(
+                "a tensor from inside a compiled function is used after the trace ended; "
+                "return it from the function instead of storing it elsewhere"
+            )
+        value = self._cell.value
+        for step in self._chain:
+            value = step.op.reference(value, **step.attrs)
+        self._array = value
+        return value  # type: ignore[no-any-return]
+
+    def _traced_value(self, cell: Cell) -> Node:
+        """The node of this tensor, given the traced cell that shadows its own."""
+        if self._cell is cell:
+            if self._seen != cell.version:
+                self._array = derive(cell.value, self._chain)
+                self._seen = cell.version
+            return self._array  # type: ignore[no-any-return]
+        return derive(cell.value, self._chain)
+
+    @property
+    def _version(self) -> int:
+        tracer = mode.tracer
+        return (self._cell if tracer is None else tracer.shadow(self._cell)).version
+
+    @property
+    def _type(self) -> TensorType:
+        tracer = mode.tracer
+        if tracer is not None:
+            return tracer.node(self).tensor_type
+        array = self._eager()
+        return TensorType(from_numpy_dtype(array.dtype), array.shape)
+
+    @property
+    def shape(self) -> Size:
+        """The extents, a :class:`Size`."""
+        array = self._array
+        if array is None or array.__class__ is Node:
+            return Size(self._type.shape)  # type: ignore[arg-type]
+        return Size(array.shape)
+
+    @property
+    def dtype(self) -> DType:
+        """The element type."""
+        array = self._array
+        if array is None:
+            array = self._cell.value
+        return array.dtype if array.__class__ is Node else from_numpy_dtype(array.dtype)
+
+    @property
+    def ndim(self) -> int:
+        """Number of dimensions."""
+        return len(self.shape)
+
+    @property
+    def device(self) -> Device:
+        """Where the data lives."""
+        from graphflow.device import CPU
+
+        return CPU
+
+    def _concrete(self, what: str) -> np.ndarray[Any, Any]:
+        """The array, or an error naming the user's line when there is none yet."""
+        tracer = mode.tracer
+        if tracer is not None:
+            tracer.refuse_value(self, what)
+        return self._eager()
+
+    # ---- autograd ------------------------------------------------------------------
+
+    @property
+    def requires_grad(self) -> bool:
+        """True when operations on this tensor are recorded."""
+        return self._requires_grad
+
+    @requires_grad.setter
+    def requires_grad(self, value: bool) -> None:
+        self.requires_grad_(value)
+
+    def requires_grad_(self, requires_grad: bool = True) -> Tensor:
+        """Ask for a gradient (or stop asking); leaves only.  Returns the tensor."""
+        if requires_grad and not (self.dtype.is_floating_point or self.dtype.is_complex):
+            raise GraphFlowError(
+                f"only floating-point tensors can require gradients, not {self.dtype.name}"
+            )
+        if not self.is_leaf and not requires_grad:
+            raise GraphFlowError("requires_grad can be switched off for leaf tensors only; detach()")
+        if requires_grad != self._requires_grad:
+            self._requires_grad = requires_grad
+            structure.bump()
+        return self
+
+    @property
+    def is_leaf(self) -> bool:
+        """True for tensors that no recorded operation made."""
+        return self.grad_fn is None
+
+    @property
+    def grad_fn(self) -> GradNode | None:
+        """The recorded operation that made this value; None for leaves."""
+        base = self._base
+        if base is not None and base._origin != self._origin:
+            self._rederive()
+        return self._grad_fn
+
+    def _adopt(self, new: Tensor) -> None:
+        """Take over the history of ``new`` (an in-place operation made this value)."""
+        self._grad_fn = new.grad_fn
+        self._requires_grad = new._requires_grad
+        self._origin += 1
+
+    def _rederive(self) -> None:
+        """Rebuild a view's history after its base was changed in place."""
+        from graphflow.autograd.history import record
+
+        base = self._base
+        assert base is not None
+        self._origin = base._origin
+        current = base
+        for step in self._chain[len(base._chain) :]:
+            out = Tensor._of(self._cell, (*current._chain, ViewStep(step.op, step.attrs)))
+            if mode.tracer is not None:
+                out._array = mode.tracer.node(out)
+                out._seen = mode.tracer.shadow(self._cell).version
+            if current._requires_grad:
+                record(step.op, (current,), step.attrs, out)
+            current = out
+        self._grad_fn = current._grad_fn
+        self._requires_grad = current._requires_grad
+        if self._grad_fn is not None:
+            self._grad_fn.out = SavedOutput(self)
+
+    @property
+    def grad(self) -> Tensor | None:
+        """The accumulated gradient, or None.
+
+        After a compiled step that did not keep it, reading it raises an error
+        that names the option; it is never out of date.
+        """
+        tracer = mode.tracer
+        held = self._grad if tracer is None else tracer.grad(self)
+        if held.__class__ is StaleGradient:
+            raise GraphFlowError(
+                f"the compiled step {held.program!r} updated this parameter without keeping "
+                "its gradient; use gf.compile(..., keep_grads=True) to read .grad afterwards"
+            )
+        return held  # type: ignore[no-any-return]
+
+    @grad.setter
+    def grad(self, value: Tensor | None) -> None:
+        if value is not None and value.shape != self.shape:
+            raise GraphFlowError(
+                f"a gradient of shape {list(value.shape)} does not fit a tensor of "
+                f"shape {list(self.shape)}"
+            )
+        self._set_grad(value)
+
+    def _set_grad(self, value: Tensor | None) -> None:
+        tracer = mode.tracer
+        if tracer is not None:
+            tracer.set_grad(self, value)
+        elif value is not self._grad:
+            self._grad = value
+            structure.bump()
+
+    def backward(
+        self,
+        gradient: Tensor | None = None,
+        retain_graph: bool | None = None,
+        create_graph: bool = False,
+        inputs: Any = None,
+    ) -> None:
+        """Accumulate the gradients of this tensor into the ``.grad`` of its leaves."""
+        from graphflow.autograd.engine import backward
+
+        chosen = [inputs] if isinstance(inputs, Tensor) else inputs
+        backward([self], [gradient], retain_graph, create_graph, chosen)
+
+    def register_hook(self, hook: Callable[[Tensor], Any]) -> RemovableHandle:
+        """Call ``hook(grad)`` when the gradient arrives; its result, if any, replaces it."""
+        if not self._requires_grad:
+            raise GraphFlowError("cannot register a hook on a tensor that does not require grad")
+        node = self.grad_fn
+        holder: Any = self if node is None else node
+        attribute = "_hooks" if node is None else "hooks"
+        hooks = getattr(holder, attribute)
+        if hooks is None:
+            hooks = []
+            setattr(holder, attribute, hooks)
+        hooks.append(hook)
+        structure.bump()
+        return RemovableHandle(hooks, hook)
+
+    def retain_grad(self) -> None:
+        """Keep ``.grad`` of a tensor that is not a leaf."""
+        node = self.grad_fn
+        if node is not None:
+            node.retain = weakref.ref(self)
+
+    def detach(self) -> Tensor:
+        """The same memory without history."""
+        out: Tensor = Tensor._of(self._cell, self._chain)
+        out._array, out._seen = self._array, self._seen
+        return out
+
+    def detach_(self) -> Tensor:
+        """Forget the history of this tensor."""
+        if self._base is not None:
+            raise GraphFlowError("detach_() does not work on views; use detach()")
+        self._grad_fn, self._requires_grad = None, False
+        return self
+
+    @property
+    def data(self) -> Tensor:
+        """The same memory without history; assigning replaces the memory."""
+        return self.detach()
+
+    @data.setter
+    def data(self, value: Tensor) -> None:
+        if mode.tracer is not None:
+            raise TraceError("assigning .data inside a compiled function is not possible; copy_()")
+        self._cell, self._chain = value._cell, value._chain
+        self._array, self._seen = value._array, value._seen
+        structure.bump()
+
+    # ---- Python --------------------------------------------------------------------
+
+    def __bool__(self) -> bool:
+        array = self._concrete("bool() or a condition")
+        if array.size != 1:
+            raise GraphFlowError(
+                f"the truth value of a tensor of shape {list(array.shape)} is ambiguous; "
+                "use .any() or .all()"
+            )
+        return bool(array.item())
+
+    def __float__(self) -> float:
+        return float(self._concrete("float()").item())
+
+    def __int__(self) -> int:
+        return int(self._concrete("int()").item())
+
+    def __index__(self) -> int:
+        array = self._concrete("use as an index")
+        if array.dtype.kind not in "iub" or array.size != 1:
+            raise TypeError("only integer tensors of a single element can be an index")
+        return int(array.item())
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
+        array = self.numpy()
+        return np.array(array, dtype=dtype, copy=copy) if dtype or copy else array
+
+    def numpy(self, *, force: bool = False) -> np.ndarray[Any, Any]:
+        """The data as a NumPy array that shares memory."""
+        if self._requires_grad and not force:
+            raise GraphFlowError("numpy() on a tensor that requires grad; use detach().numpy()")
+        return self._concrete("numpy()")
+
+    def item(self) -> Any:
+        """The only element as a Python number."""
+        array = self._concrete("item()")
+        if array.size != 1:
+            raise GraphFlowError(f"item() needs one element; the shape is {list(array.shape)}")
+        return array.item()
+
+    def tolist(self) -> Any:
+        """Nested lists of Python numbers."""
+        return self._concrete("tolist()").tolist()
+
+    def __repr__(self) -> str:
+        from graphflow.printing import tensor_repr
+
+        return tensor_repr(self)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        array = self._concrete("pickling")
+        return (_rebuild, (type(self), np.array(array), self._requires_grad))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
+        if not self.is_leaf:
+            raise GraphFlowError("deepcopy works on leaf tensors only; detach() or clone() first")
+        copy: Tensor = _rebuild(type(self), np.array(self._concrete("deepcopy")), False)
+        copy._requires_grad = self._requires_grad
+        if isinstance(self._grad, Tensor):
+            copy._grad = self._grad.__deepcopy__(memo)
+        memo[id(self)] = copy
+        return copy
+
+
+class RemovableHandle:
+    """Takes a registered hook away again: ``handle.remove()``."""
+
+    def __init__(self, hooks: list[Any], hook: Any) -> None:
+        self._hooks, self._hook = hooks, hook
+
+    def remove(self) -> None:
+        """Remove the hook; a second call does nothing."""
+        if self._hook in self._hooks:
+            self._hooks.remove(self._hook)
+            structure.bump()
+
+    def __enter__(self) -> RemovableHandle:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.remove()
+
+
+def _rebuild(cls: type[Tensor], array: np.ndarray[Any, Any], requires_grad: bool) -> Any:
+    made = cls._of(Cell(array))
+    made._requires_grad = requires_grad
+    return made
