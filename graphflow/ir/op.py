@@ -22,6 +22,12 @@ from graphflow.ir.types import DType, TensorType, Type
 Array: TypeAlias = Any  # np.ndarray of any dtype; NumPy's own stubs reject half of what NumPy does
 
 
+GATHERED = "@"
+"""Variable of an index map: the integer that the index operand holds (see ``OpDef.index``)."""
+POSITION = -1
+"""``Piece.operand`` of a generator's piece that is an index value, not an element."""
+
+
 class Kind(enum.Enum):
     """What fusion, scheduling and code generation may assume."""
 
@@ -79,11 +85,14 @@ class Reduction:
 
     ``reassociate`` says whether partial results may be regrouped (they may for
     sums, within the tolerance, and for max and min exactly).
+    ``position`` marks folds that yield the position of an element (argmax): then
+    ``combine`` is the condition that element ``{1}`` replaces the best so far, ``{0}``.
     """
 
     identity: Callable[[DType], bool | int | float]
     combine: str
     reassociate: bool = True
+    position: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +144,17 @@ class OpDef:
     """The CUDA spelling where it differs from ``scalar``."""
     reduction: Reduction | None = None
     index: Callable[[Sequence[TensorType], Mapping[str, Any], Index], Sequence[Piece]] | None = None
-    """Views: what element(s) of the operands result element ``index`` shows."""
+    """Which operand elements result element ``index`` is made of, as pieces.
+
+    Views: the elements shown (the first piece whose conditions hold, else ``fill``).
+    Gathers: a piece for the index operand, then one for the data operand in which the
+    variable ``GATHERED`` stands for the integer loaded by the first (range-checked).
+    Scatters: ``index`` is of an element of the *last* operand; the pieces say where it
+    goes: one for the index operand if there is one, then one for operand 0, in which
+    ``GATHERED`` stands for the loaded integer.  ``reduction`` says how it is folded
+    into what is there (``None``: it replaces it).
+    Generators: a piece an argument of the scalar template, in order: an element of an
+    operand, or, with ``operand=POSITION``, the integer ``piece.index[0]`` itself (i64)."""
     fill: Callable[[Mapping[str, Any], DType], bool | int | float] | None = None
     """Views with conditions: the value where no piece applies."""
     view_inverse: Callable[..., Any] | None = None
