@@ -1,0 +1,156 @@
+"""Element-type promotion, as PyTorch does it.
+
+Operands fall into three priorities: tensors with dimensions, 0-d tensors, and
+Python numbers.  A lower priority changes the result's type only if its *kind*
+(bool < integer < float < complex) is higher than that of all higher ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from graphflow.errors import DTypeError
+from graphflow.ir import types as T
+from graphflow.ir.types import DType
+from graphflow.mode import mode
+
+if TYPE_CHECKING:
+    from graphflow.tensor import Tensor
+
+Number: TypeAlias = bool | int | float
+Operand: TypeAlias = "Tensor | Number"
+
+_KINDS = {"bool": 0, "uint": 1, "int": 1, "float": 2, "complex": 3}
+_default: list[DType] = [T.float32]
+
+
+def get_default_dtype() -> DType:
+    """The dtype of tensors made from Python floats."""
+    return _default[0]
+
+
+def set_default_dtype(dtype: DType) -> None:
+    """Make ``dtype`` (a floating type) the dtype of tensors made from Python floats."""
+    if not dtype.is_floating_point:
+        raise DTypeError(f"the default dtype must be a floating type, not {dtype.name}")
+    _default[0] = dtype
+
+
+def promote_types(a: DType, b: DType) -> DType:
+    """The smallest dtype that holds both."""
+    if a is b:
+        return a
+    if a.kind == "bool":
+        return b
+    if b.kind == "bool":
+        return a
+    ka, kb = _KINDS[a.kind], _KINDS[b.kind]
+    if ka != kb:
+        low, high = (a, b) if ka < kb else (b, a)
+        if high.is_complex and low is T.float64:
+            return T.complex128
+        return high
+    if a.kind == "float":
+        if {a, b} == {T.float16, T.bfloat16}:
+            return T.float32
+        return a if a.itemsize > b.itemsize else b
+    if a.kind == b.kind:
+        return a if a.itemsize > b.itemsize else b
+    signed, unsigned = (a, b) if a.kind == "int" else (b, a)
+    if signed.itemsize > unsigned.itemsize:
+        return signed
+    wider = {1: T.int16, 2: T.int32, 4: T.int64}.get(unsigned.itemsize)
+    if wider is None:
+        raise DTypeError(f"{a.name} and {b.name} have no common dtype")
+    return wider
+
+
+def number_dtype(value: Any) -> DType:
+    """The dtype of a Python number by itself."""
+    if isinstance(value, (bool, np.bool_)):
+        return T.bool_
+    if isinstance(value, (int, np.integer)):
+        return T.int64
+    if isinstance(value, complex):
+        return T.complex64 if _default[0] is T.float32 else T.complex128
+    return _default[0]
+
+
+def result_type(*operands: Any) -> DType:
+    """The dtype of an arithmetic result of these tensors and numbers."""
+    ranked: list[DType | None] = [None, None, None]
+    for operand in operands:
+        level, dtype = _rank(operand)
+        held = ranked[level]
+        ranked[level] = dtype if held is None else promote_types(held, dtype)
+    result: DType | None = None
+    for dtype_ in ranked:
+        if dtype_ is None:
+            continue
+        if result is None:
+            result = dtype_
+        elif _KINDS[dtype_.kind] > _KINDS[result.kind]:
+            result = promote_types(result, dtype_) if dtype_.is_complex else dtype_
+    if result is None:
+        raise DTypeError("result_type needs at least one operand")
+    return result
+
+
+def _rank(operand: Any) -> tuple[int, DType]:
+    if isinstance(operand, (bool, int, float, complex)):
+        return 2, number_dtype(operand)
+    if isinstance(operand, DType):
+        return 0, operand
+    if operand._weak:
+        return 2, _default[0]
+    return (0 if operand.ndim else 1), operand.dtype
+
+
+def cast(tensor: Tensor, dtype: DType) -> Tensor:
+    """``tensor`` in ``dtype`` (itself if it has it)."""
+    from graphflow.dispatch import apply
+
+    return tensor if tensor.dtype is dtype else apply("cast", tensor, dtype=dtype)
+
+
+def as_operand(value: Any, dtype: DType) -> Tensor:
+    """A tensor of ``dtype`` from a tensor or a number."""
+    from graphflow.dispatch import scalar
+    from graphflow.tensor import Tensor
+
+    if isinstance(value, Tensor):
+        return cast(value, dtype)
+    return scalar(value, dtype)
+
+
+def operands(values: Sequence[Any], floating: bool = False) -> list[Tensor]:
+    """The operands of an elementwise operation in their common dtype.
+
+    ``floating``: integers and booleans become the default dtype (division, exp).
+    Anything that is neither tensor nor number is taken through ``as_tensor``.
+    """
+    from graphflow.tensor import Tensor
+
+    fixed = [v if isinstance(v, (Tensor, bool, int, float)) else _foreign(v) for v in values]
+    if mode.tracer is not None and all(isinstance(v, Tensor) and v._weak for v in fixed):
+        return fixed
+    dtype = result_type(*fixed)
+    if floating and not (dtype.is_floating_point or dtype.is_complex):
+        dtype = _default[0]
+    return [as_operand(v, dtype) for v in fixed]
+
+
+def _foreign(value: Any) -> Any:
+    from graphflow.creation import as_tensor
+
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return as_tensor(value)
+    raise TypeError(
+        f"expected a tensor or a number, got {type(value).__name__}; "
+        "make it a tensor with gf.tensor(...)"
+    )

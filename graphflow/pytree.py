@@ -1,0 +1,68 @@
+"""Pytrees: nested tuples, lists, dicts, dataclasses and namedtuples with leaves.
+
+``flatten`` takes a nest apart into its leaves and a hashable :class:`Structure`;
+``unflatten`` puts leaves back.  Anything that is not a container is a leaf.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+
+class Structure(NamedTuple):
+    """The shape of a nest: the container's class, what names its items, and the items."""
+
+    kind: type | None
+    keys: tuple[Any, ...]
+    children: tuple[Structure, ...]
+
+
+LEAF = Structure(None, (), ())
+
+
+def flatten(tree: Any) -> tuple[list[Any], Structure]:
+    """The leaves in order, and the structure to put them back."""
+    leaves: list[Any] = []
+    return leaves, _flatten(tree, leaves)
+
+
+def unflatten(structure: Structure, leaves: Sequence[Any]) -> Any:
+    """The nest of this structure with these leaves."""
+    return _build(structure, iter(leaves))
+
+
+def map_leaves(function: Callable[[Any], Any], tree: Any) -> Any:
+    """The same nest with ``function`` applied to every leaf."""
+    leaves, structure = flatten(tree)
+    return unflatten(structure, [function(leaf) for leaf in leaves])
+
+
+def _flatten(tree: Any, leaves: list[Any]) -> Structure:
+    kind = type(tree)
+    if kind is tuple or kind is list:
+        return Structure(kind, (), tuple(_flatten(item, leaves) for item in tree))
+    if kind is dict:
+        return Structure(dict, tuple(tree), tuple(_flatten(v, leaves) for v in tree.values()))
+    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
+        return Structure(kind, (), tuple(_flatten(item, leaves) for item in tree))
+    if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
+        names = tuple(field.name for field in dataclasses.fields(tree))
+        return Structure(kind, names, tuple(_flatten(getattr(tree, n), leaves) for n in names))
+    leaves.append(tree)
+    return LEAF
+
+
+def _build(structure: Structure, leaves: Iterator[Any]) -> Any:
+    kind, keys, children = structure
+    if kind is None:
+        return next(leaves)
+    items = [_build(child, leaves) for child in children]
+    if kind is tuple or kind is list:
+        return kind(items)
+    if kind is dict:
+        return dict(zip(keys, items, strict=True))
+    if keys:
+        return kind(**dict(zip(keys, items, strict=True)))
+    return kind(*items)
