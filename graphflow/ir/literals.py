@@ -26,7 +26,7 @@ RESERVED = frozenset(
     ["true", "false", "none", "nan", "inf", "tuple", "dim", "array", "const", "complex"]
     + [d.short for d in DTYPES]
 )
-_BITS = {2: np.dtype("<u2"), 4: np.dtype("<u4"), 8: np.dtype("<u8")}
+_BITS: dict[int, Any] = {2: np.dtype("<u2"), 4: np.dtype("<u4"), 8: np.dtype("<u8")}
 _DATA_COLUMNS = 88
 _NAN = struct.pack("<d", math.nan)
 

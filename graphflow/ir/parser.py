@@ -25,6 +25,7 @@ from graphflow.ir.literals import (
 )
 from graphflow.ir.node import ArrayValue, Node, make_node
 from graphflow.ir.op import Kind, lookup
+from graphflow.ir.tokens import STRING, Line
 from graphflow.ir.types import (
     DTYPES,
     DType,
@@ -36,14 +37,8 @@ from graphflow.ir.types import (
     float64,
 )
 
-_STRING = r'"(?:[^"\\]|\\.)*"'
-_TOKEN = re.compile(
-    rf"%(?:{_STRING}|[A-Za-z_0-9.]+)(?:@\d+)?|{_STRING}|\#.*|@[A-Za-z_0-9.]+"
-    r"|[a-z]+\d*\[[^\]\[\"]*\]|const<[^>]*>|dim<[^>]*>"
-    r"|[A-Za-z_][A-Za-z_0-9.]*|-?(?:0x[0-9a-fA-F]+|\d+(?:\.\d*)?(?:[eE][+-]?\d+)?)|-inf|\S"
-)
-_LABEL = re.compile(rf"%(?:(\d+)|(?:({_STRING})|([A-Za-z_0-9.]+))(?:@\d+)?)")
-_WORD = rf'{_STRING}|[^\s"\#:]+'
+_LABEL = re.compile(rf"%(?:(\d+)|(?:({STRING})|([A-Za-z_0-9.]+))(?:@\d+)?)")
+_WORD = rf'{STRING}|[^\s"\#:]+'
 _LOCATION = re.compile(rf"\#\s*(?:({_WORD})?:(-?\d+))?\s*({_WORD})?\s*")
 _TENSOR = re.compile(r"([a-z]+\d*)\[([^\]]*)\]")
 _DATA = re.compile(r"const<([0-9a-f]*)>\s*:\s*(\S+)\s*=\s*base64\s*")
@@ -65,56 +60,6 @@ def parse_graph(text: str) -> Graph:
     return graph
 
 
-class _Line:
-    """The tokens of one line and how far they are read."""
-
-    __slots__ = ("at", "number", "text", "tokens")
-
-    def __init__(self, text: str, number: int) -> None:
-        self.text, self.number, self.at = text, number, 0
-        self.tokens: list[str] = _TOKEN.findall(text)
-        self.tokens.append("")
-
-    def peek(self) -> str:
-        """The next token; empty at the end of the line."""
-        return self.tokens[self.at]
-
-    def take(self) -> str:
-        """The next token, read."""
-        token = self.tokens[self.at]
-        if token:
-            self.at += 1
-        return token
-
-    def accept(self, token: str) -> bool:
-        """Read ``token`` if it comes next."""
-        if self.tokens[self.at] != token:
-            return False
-        self.at += 1
-        return True
-
-    def expect(self, token: str) -> None:
-        """Read ``token`` or fail."""
-        if self.tokens[self.at] != token:
-            self.fail(f"{token!r}")
-        self.at += 1
-
-    def end(self) -> None:
-        """Nothing but a comment may follow."""
-        token = self.peek()
-        if token and token[0] != "#":
-            self.fail("the end of the line")
-
-    def fail(self, expected: str) -> NoReturn:
-        """Raise: ``expected`` is not what comes next."""
-        found = self.peek()
-        self.error(f"expected {expected}, found {repr(found) if found else 'the end of the line'}")
-
-    def error(self, message: str) -> NoReturn:
-        """Raise with the line."""
-        raise GraphError(f"line {self.number}: {message}\n    {self.text.strip()}") from None
-
-
 class _Scope:
     """What one graph's lines have defined so far."""
 
@@ -125,7 +70,7 @@ class _Scope:
         self.names: dict[Node, str] = {}
         self.locations: dict[Node, Location] = {}
 
-    def find(self, line: _Line) -> Node:
+    def find(self, line: Line) -> Node:
         """The node whose label comes next."""
         token = line.peek()
         node = self.nodes.get(token)
@@ -136,7 +81,7 @@ class _Scope:
         line.at += 1
         return node
 
-    def define(self, line: _Line, label: str, node: Node) -> None:
+    def define(self, line: Line, label: str, node: Node) -> None:
         """Enter ``node`` under ``label``, with the label's name and the line's location."""
         if label in self.nodes:
             line.error(f"{label} is defined twice")
@@ -165,7 +110,7 @@ class _Reader:
         """Read the table of arrays that ends the text."""
         at = self.end
         while at < len(self.lines):
-            line = _Line(self.lines[at], at + 1)
+            line = Line(self.lines[at], at + 1)
             first = at = at + 1
             while at < len(self.lines) and not self.lines[at].startswith("const<"):
                 at += 1
@@ -190,14 +135,14 @@ class _Reader:
             self.at += 1
         return False
 
-    def next_line(self, expected: str) -> _Line:
+    def next_line(self, expected: str) -> Line:
         """The next line that says something."""
         if not self.skip_blank():
             raise GraphError(f"line {self.end}: expected {expected}, found the end of the text")
         self.at += 1
-        return _Line(self.lines[self.at - 1], self.at)
+        return Line(self.lines[self.at - 1], self.at)
 
-    def graph(self, line: _Line, depth: int) -> Graph:
+    def graph(self, line: Line, depth: int) -> Graph:
         """A graph whose first line is read up to the word ``graph``."""
         if depth > _DEEPEST:
             line.error(f"regions are nested more than {_DEEPEST} deep")
@@ -224,7 +169,7 @@ class _Reader:
         inputs, state = tuple(scope.inputs), tuple(scope.state)
         return Graph(inputs, outputs, state, tuple(updates), name, scope.locations, scope.names)
 
-    def name(self, line: _Line) -> str:
+    def name(self, line: Line) -> str:
         """A graph's name."""
         token = line.peek()
         if token[:1] == '"':
@@ -233,7 +178,7 @@ class _Reader:
             line.fail("a name")
         return line.take()
 
-    def labels(self, line: _Line, scope: _Scope) -> tuple[Node, ...]:
+    def labels(self, line: Line, scope: _Scope) -> tuple[Node, ...]:
         """What ``return`` lists."""
         found: list[Node] = []
         if line.peek()[:1] == "%":
@@ -243,7 +188,7 @@ class _Reader:
         line.end()
         return tuple(found)
 
-    def node(self, line: _Line, scope: _Scope, depth: int) -> None:
+    def node(self, line: Line, scope: _Scope, depth: int) -> None:
         """One node, the regions below it and its location."""
         label = line.peek()
         if label[:1] != "%" or _LABEL.fullmatch(label) is None:
@@ -302,7 +247,7 @@ class _Reader:
             found[label] = self.graph(line, depth + 1)
         return found
 
-    def arguments(self, line: _Line, scope: _Scope) -> tuple[list[Node], dict[str, Any]]:
+    def arguments(self, line: Line, scope: _Scope) -> tuple[list[Node], dict[str, Any]]:
         """Operands, then attributes, up to the closing parenthesis."""
         operands: list[Node] = []
         attrs: dict[str, Any] = {}
@@ -327,7 +272,7 @@ class _Reader:
             if not line.accept(","):
                 line.fail("',' or ')'")
 
-    def value(self, line: _Line) -> Any:
+    def value(self, line: Line) -> Any:
         """One attribute value; a reference to a region becomes a :class:`_Reference`."""
         token = line.peek()
         first = token[:1]
@@ -353,7 +298,7 @@ class _Reader:
             return self.number(line)
         line.fail("a value")
 
-    def composite(self, line: _Line) -> Any:
+    def composite(self, line: Line) -> Any:
         """``tuple(types)`` or ``array<type>elements``."""
         if line.accept("tuple"):
             if line.peek() != "(":
@@ -365,7 +310,7 @@ class _Reader:
         line.expect(">")
         return self.array(line, kind)
 
-    def number(self, line: _Line) -> Any:
+    def number(self, line: Line) -> Any:
         """An integer, a float or a symbolic dimension, up to the next ``,`` or ``)``."""
         tokens = [line.take()]
         while line.peek() not in (",", ")", ""):
@@ -379,7 +324,7 @@ class _Reader:
         except ValueError as error:
             line.error(f"{tokens[0]!r} is no number: {error}")
 
-    def sequence(self, line: _Line) -> tuple[Any, ...]:
+    def sequence(self, line: Line) -> tuple[Any, ...]:
         """The rest of a tuple."""
         items: list[Any] = []
         while not line.accept(")"):
@@ -388,7 +333,7 @@ class _Reader:
                 line.fail("',' or ')'")
         return tuple(items)
 
-    def array(self, line: _Line, kind: TensorType) -> ArrayValue:
+    def array(self, line: Line, kind: TensorType) -> ArrayValue:
         """The elements of an array of type ``kind``."""
         token = line.peek()
         if token[:6] == "const<":
@@ -404,7 +349,7 @@ class _Reader:
         except GraphError as error:
             line.error(str(error))
 
-    def elements(self, line: _Line, kind: TensorType) -> list[Any]:
+    def elements(self, line: Line, kind: TensorType) -> list[Any]:
         """Nested brackets of elements, flattened."""
         found: list[Any] = []
         depth = 0
@@ -421,7 +366,7 @@ class _Reader:
             if depth == 0:
                 return found
 
-    def complex(self, line: _Line, dtype: DType) -> Any:
+    def complex(self, line: Line, dtype: DType) -> Any:
         """The rest of ``complex(real, imaginary)``."""
         half = float32 if dtype.itemsize == 8 else float64
         value = np.empty((), dtype.numpy)
@@ -432,7 +377,7 @@ class _Reader:
         line.expect(")")
         return value
 
-    def type(self, line: _Line) -> Type:
+    def type(self, line: Line) -> Type:
         """A tensor or tuple type."""
         if not line.accept("("):
             return self.tensor_type(line.take(), line)
@@ -443,7 +388,7 @@ class _Reader:
                 line.fail("',' or ')'")
         return TupleType(tuple(items))
 
-    def tensor_type(self, text: str, line: _Line) -> TensorType:
+    def tensor_type(self, text: str, line: Line) -> TensorType:
         """A type such as ``f32[8,2*batch]``."""
         found = self.types.get(text)
         if found is None:
@@ -455,7 +400,7 @@ class _Reader:
             found = self.types[text] = TensorType(dtype_named(match[1]), shape)
         return found
 
-    def dim(self, text: str, line: _Line) -> Dim:
+    def dim(self, text: str, line: Line) -> Dim:
         """A dimension: an extent or a polynomial of symbols."""
         try:
             if text.strip():
@@ -495,7 +440,7 @@ def _has_reference(value: Any) -> bool:
     return isinstance(value, _Reference)
 
 
-def _resolve(value: Any, found: dict[str, Graph], line: _Line) -> Any:
+def _resolve(value: Any, found: dict[str, Graph], line: Line) -> Any:
     if isinstance(value, tuple):
         return tuple(_resolve(v, found, line) for v in value)
     if isinstance(value, _Reference):
@@ -506,7 +451,7 @@ def _resolve(value: Any, found: dict[str, Graph], line: _Line) -> Any:
 
 
 def _infer(
-    line: _Line, name: str, operands: list[Node], attrs: dict[str, Any], declared: Type | None
+    line: Line, name: str, operands: list[Node], attrs: dict[str, Any], declared: Type | None
 ) -> Type:
     """The node's type by the operation's rule, which a declared type must equal."""
     op = lookup(name)
