@@ -8,7 +8,7 @@ error.  A type may be left out; it is then inferred.
 from __future__ import annotations
 
 import re
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
