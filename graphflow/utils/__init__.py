@@ -1,0 +1,1 @@
+"""What training needs beside modules and optimisers: data loading."""

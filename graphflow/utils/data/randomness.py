@@ -1,0 +1,58 @@
+"""Random order, reproducible across machines and NumPy versions.
+
+Only raw Philox words are used (their stream is fixed); NumPy does not promise
+that of ``Generator.permutation``.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import numpy as np
+
+import graphflow as gf
+
+RandomSource: TypeAlias = Any
+"""``None`` (GraphFlow's default generator, set by ``manual_seed``), an ``int``
+seed, a ``graphflow.Generator`` or a ``numpy.random.Generator``."""
+
+_WORD = 1 << 24  # gf.rand() draws multiples of 2^-24
+
+
+def as_source(generator: RandomSource) -> RandomSource:
+    """Turn an ``int`` seed into a generator that moves on from draw to draw."""
+    if isinstance(generator, (int, np.integer)) and not isinstance(generator, bool):
+        return np.random.Generator(np.random.Philox(key=int(generator)))
+    if generator is None or isinstance(generator, (np.random.Generator, gf.Generator)):
+        return generator
+    raise TypeError(
+        f"generator is a {type(generator).__name__}; expected None, an int seed, "
+        "a graphflow.Generator or a numpy.random.Generator"
+    )
+
+
+def draw_seed(generator: RandomSource) -> int:
+    """The next seed (48 bits or more) from ``generator``."""
+    source = as_source(generator)
+    if isinstance(source, np.random.Generator):
+        return int(source.bit_generator.random_raw()) >> 1  # type: ignore[arg-type]
+    low, high = gf.rand(2, generator=source).tolist()
+    return int(low * _WORD) | int(high * _WORD) << 24
+
+
+def words(seed: int, count: int) -> np.ndarray[Any, np.dtype[np.uint64]]:
+    """``count`` random 64-bit words that depend on ``seed`` alone."""
+    raw = np.random.Philox(key=seed).random_raw(count)
+    return np.asarray(raw, dtype=np.uint64)
+
+
+def uniform(seed: int, count: int) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """``count`` numbers in [0, 1)."""
+    return (words(seed, count) >> np.uint64(11)) * 2.0**-53
+
+
+def permutation(count: int, generator: RandomSource = None) -> list[int]:
+    """The numbers 0 … ``count - 1`` in random order."""
+    order = np.argsort(words(draw_seed(generator), count), kind="stable")
+    result: list[int] = order.tolist()
+    return result
