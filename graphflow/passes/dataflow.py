@@ -1,0 +1,200 @@
+"""What fusion sees of a graph: work nodes, and the views between them.
+
+Views that only rename, insert or drop axes cost nothing in a kernel, and
+cheap values (generators, broadcasts of constants, arithmetic on single
+elements of leaves) are computed anew by whoever needs them.  What is left,
+the *work* nodes, is numbered in topological order; an edge between two of
+them remembers which axis of the producer each axis of the operand is.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from functools import lru_cache
+
+from graphflow.ir.affine import Affine
+from graphflow.ir.graph import Graph
+from graphflow.ir.node import Node
+from graphflow.ir.op import Kind
+from graphflow.ir.types import TensorType
+
+CHEAP_COST = 12.0
+"""Scalar instructions up to which a one-element value is computed anew in every kernel."""
+
+
+class Role(enum.Enum):
+    """How fusion treats a node."""
+
+    LEAF = "leaf"
+    VIEW = "view"  # an alias of its operand, in memory or in index arithmetic
+    CHEAP = "cheap"  # computed anew in every group that reads it
+    ELEMENTWISE = "elementwise"
+    READ = "read"  # copies through computed indices: gather, pad, concatenate
+    REDUCTION = "reduction"
+    CONTRACTION = "contraction"
+    SINGLE = "single"  # never fused: control flow, scatters, host operations
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """One operand of a work node: ``operand`` shows work node ``source`` (-1: a leaf).
+
+    ``axes[k]`` is the axis of the source that axis ``k`` of the operand runs
+    along, -1 for a broadcast or one-element axis; ``None`` if some axis is
+    not simply an axis of the source (a slice, a merged axis).
+    """
+
+    operand: Node
+    source: int
+    axes: tuple[int, ...] | None
+
+
+class Dataflow:
+    """The work nodes of a graph and the edges between them; see the module's text."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.role: dict[Node, Role] = {}
+        self.work: list[Node] = []
+        self.number: dict[Node, int] = {}
+        self.edges: list[tuple[Edge, ...]] = []
+        self.users: list[list[int]] = []
+        self.escapes: list[bool] = []
+        self._base: dict[Node, tuple[Node, tuple[int, ...] | None]] = {}
+        self._cost: dict[Node, float] = {}
+        for node in graph.nodes:
+            self._add(node)
+        for root in graph.roots:
+            number = self.number.get(self._base[root][0])
+            if number is not None:
+                self.escapes[number] = True
+
+    def base(self, node: Node) -> Node:
+        """The node that ``node`` is a chain of views of (itself if it is no view)."""
+        return self._base[node][0]
+
+    def shape(self, number: int) -> tuple[object, ...]:
+        """The shape of work node ``number``."""
+        return self.work[number].shape
+
+    def _add(self, node: Node) -> None:
+        role = self._classify(node)
+        self.role[node] = role
+        if role is Role.VIEW:
+            base, axes = self._base[node.inputs[0]]
+            self._base[node] = base, _compose(axes, view_axes(node))
+            return
+        rank = len(node.type.shape) if isinstance(node.type, TensorType) else 0
+        self._base[node] = node, tuple(range(rank))
+        if role is Role.LEAF or role is Role.CHEAP:
+            return
+        number = self.number[node] = len(self.work)
+        self.work.append(node)
+        self.users.append([])
+        self.escapes.append(False)
+        edges = []
+        for operand in node.inputs:
+            base, axes = self._base[operand]
+            source = self.number.get(base, -1)
+            edges.append(Edge(operand, source, axes))
+            if source >= 0 and (not self.users[source] or self.users[source][-1] != number):
+                self.users[source].append(number)
+        self.edges.append(tuple(edges))
+
+    def _classify(self, node: Node) -> Role:
+        op = node.op
+        if op.kind is Kind.LEAF:
+            return Role.LEAF
+        if not isinstance(node.type, TensorType) or not _tensors(node.inputs):
+            return Role.SINGLE
+        if op.kind is Kind.VIEW:
+            return Role.VIEW if is_alias(node) else Role.READ
+        if op.kind is Kind.GENERATOR:
+            return Role.CHEAP if self._from_leaves(node) is not None else Role.ELEMENTWISE
+        if op.kind is Kind.ELEMENTWISE:
+            return self._classify_elementwise(node)
+        if op.kind is Kind.REDUCTION:
+            return Role.REDUCTION if "axes" in node.attrs else Role.SINGLE
+        if op.kind is Kind.GATHER:
+            return Role.READ
+        return Role.CONTRACTION if op.kind is Kind.CONTRACTION else Role.SINGLE
+
+    def _classify_elementwise(self, node: Node) -> Role:
+        if node.tensor_type.numel != 1:
+            return Role.ELEMENTWISE
+        cost = self._from_leaves(node)
+        if cost is None or cost + node.op.cost > CHEAP_COST:
+            return Role.ELEMENTWISE
+        self._cost[node] = cost + node.op.cost
+        return Role.CHEAP
+
+    def _from_leaves(self, node: Node) -> float | None:
+        """The cost of computing the operands anew, ``None`` if some operand is work."""
+        cost = 0.0
+        for operand in node.inputs:
+            base = self._base[operand][0]
+            role = self.role[base]
+            if role is Role.CHEAP:
+                cost += self._cost.get(base, base.op.cost)
+            elif role is not Role.LEAF:
+                return None
+        return cost
+
+
+def is_literal(node: Node) -> bool:
+    """True for a scalar constant: it is written into the text of kernels."""
+    return node.op.kind is Kind.LEAF and "value" in node.attrs and node.tensor_type.rank == 0
+
+
+def is_alias(node: Node) -> bool:
+    """True for a view that shows each element of its one operand as it is (no fill)."""
+    if node.op.kind is not Kind.VIEW or len(node.inputs) != 1:
+        return False
+    if node.op.index is None:
+        return True
+    pieces = node.op.index([node.inputs[0].tensor_type], node.attrs, variables(len(node.shape)))
+    return not pieces or (len(pieces) == 1 and not pieces[0].conditions)
+
+
+def view_axes(node: Node) -> tuple[int, ...] | None:
+    """Which operand axis each result axis of view ``node`` runs along (-1: none).
+
+    ``None`` when the view is more than a choice of axes.
+    """
+    operand = node.inputs[0].tensor_type
+    if node.op.index is None:
+        return None
+    pieces = node.op.index([operand], node.attrs, variables(len(node.shape)))
+    if len(pieces) != 1 or pieces[0].conditions:
+        return None
+    axes = [-1] * len(node.shape)
+    for axis, index in enumerate(pieces[0].index):
+        extent = operand.shape[axis]
+        if extent == 1:
+            continue
+        if len(index.terms) != 1 or index.offset != 0 or index.terms[0][1] != 1:
+            return None
+        place = int(index.terms[0][0][1:])
+        if node.shape[place] != extent:
+            return None
+        axes[place] = axis
+    return tuple(axes)
+
+
+@lru_cache(maxsize=64)
+def variables(rank: int) -> tuple[Affine, ...]:
+    """Index variables ``i0 … i{rank-1}``."""
+    return tuple(Affine.variable(f"i{axis}") for axis in range(rank))
+
+
+def _compose(
+    inner: tuple[int, ...] | None, outer: tuple[int, ...] | None
+) -> tuple[int, ...] | None:
+    if inner is None or outer is None:
+        return None
+    return tuple(inner[a] if a >= 0 else -1 for a in outer)
+
+
+def _tensors(nodes: tuple[Node, ...]) -> bool:
+    return all(isinstance(n.type, TensorType) for n in nodes)

@@ -1,0 +1,174 @@
+"""Fusion: every group of nodes becomes one ``fused`` node with the group as its body.
+
+Which nodes form a group is :func:`graphflow.passes.groups.find_groups`'s
+business; here the graph is rewritten.  A body is a closed graph whose inputs
+``x0, x1, …`` are the operands in the order of their first use, so that equal
+groups have equal bodies, and one kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from graphflow.ir.build import emit, input_node
+from graphflow.ir.graph import Graph, Location
+from graphflow.ir.node import Node, make_node
+from graphflow.ir.op import Kind
+from graphflow.passes.dataflow import is_alias
+from graphflow.passes.groups import Group, Limits, find_groups
+
+
+@dataclass(frozen=True)
+class Fuse:
+    """Groups nodes into kernels.
+
+    Before::
+
+        %2: f32[8,4] = mul(%0, %1)
+        %3: f32[8,4] = tanh(%2)
+
+    After: one node ``fused{kind=loop}(%0, %1)`` whose body holds both.  A group
+    with several results yields a tuple; ``get`` takes each out.  Every node
+    computes what it did; the graph has no paths it did not have.
+    """
+
+    name = "fuse"
+    operations: int = 40
+    operands: int = 24
+
+    def run(self, graph: Graph) -> Graph:
+        """The fused graph."""
+        limits = Limits(operations=self.operations, operands=self.operands)
+        return apply_groups(graph, find_groups(graph, limits))
+
+
+def apply_groups(graph: Graph, groups: Sequence[Group]) -> Graph:
+    """``graph`` with every group of more than one operation as a ``fused`` node."""
+    rewriter = _Rewriter(graph)
+    for group in groups:
+        rewriter.emit(group)
+    roots = [rewriter.rebuilt(n) for n in graph.outputs]
+    updates = [(s, rewriter.rebuilt(v)) for s, v in graph.updates]
+    return graph.with_roots(roots, updates, rewriter.locations)
+
+
+class _Rewriter:
+    """The map from old nodes to new ones while groups are emitted in order."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.new: dict[Node, Node] = {n: n for n in (*graph.inputs, *graph.state)}
+        self.locations: dict[Node, Location] = {}
+        self.roots = set(graph.roots)
+
+    def rebuilt(self, node: Node) -> Node:
+        """The new node for ``node``; what it reads from groups must be there already."""
+        stack = [node]
+        while stack:
+            top = stack[-1]
+            missing = [n for n in top.inputs if n not in self.new]
+            if top in self.new or not missing:
+                stack.pop()
+                if top not in self.new:
+                    self._copy(top)
+            else:
+                stack.extend(missing)
+        return self.new[node]
+
+    def _copy(self, node: Node) -> None:
+        operands = [self.new[n] for n in node.inputs]
+        if all(a is b for a, b in zip(operands, node.inputs, strict=True)):
+            new = node
+        else:
+            new = make_node(node.op, operands, node.attrs, node.type)
+        self._set(node, new)
+
+    def _set(self, node: Node, new: Node) -> None:
+        self.new[node] = new
+        location = self.graph.locations.get(node)
+        if location is not None:
+            self.locations[new] = location
+
+    def emit(self, group: Group) -> None:
+        """Add ``group`` as a ``fused`` node, or as it is when it is one operation."""
+        if not _worth_a_body(group):
+            for node in group.nodes:
+                self.rebuilt(node)
+            return
+        outputs = [n for n in group.nodes if self._needed(n, group)]
+        operands, body = make_body(group, outputs, self.graph.locations)
+        new_operands = [self.rebuilt(n) for n in operands]
+        fused = emit("fused", *new_operands, kind=group.kind, body=body)
+        if len(outputs) == 1:
+            self._set(outputs[0], fused)
+            return
+        for index, node in enumerate(outputs):
+            self._set(node, emit("get", fused, index=index))
+        location = self.graph.locations.get(outputs[0])
+        if location is not None:
+            self.locations[fused] = location
+
+    def _needed(self, node: Node, group: Group) -> bool:
+        """Whether anything outside the group reads ``node``, through views or not."""
+        stack = [node]
+        while stack:
+            top = stack.pop()
+            if top in self.roots:
+                return True
+            for user in self.graph.users[top]:
+                if user not in group.nodes:
+                    if not is_alias(user):
+                        return True
+                    stack.append(user)
+        return False
+
+
+def _worth_a_body(group: Group) -> bool:
+    """True when the group computes more than one thing."""
+    copies = sum(n.op.kind is not Kind.LEAF and not is_alias(n) for n in group.copies)
+    return len(group.nodes) + copies > 1 and group.kind != "single"
+
+
+def make_body(
+    group: Group, outputs: Iterable[Node], locations: Mapping[Node, Location]
+) -> tuple[list[Node], Graph]:
+    """What ``group`` reads, and the closed graph over it that yields ``outputs``."""
+    members = {*group.nodes, *group.copies}
+    new: dict[Node, Node] = {}
+    operands: list[Node] = []
+    places: dict[Node, Location] = {}
+    for node in topological(group.nodes, within=members):
+        if node not in members:
+            new[node] = input_node(f"x{len(operands)}", node.tensor_type)
+            operands.append(node)
+            continue
+        new[node] = make_node(node.op, [new[n] for n in node.inputs], node.attrs, node.type)
+        location = locations.get(node)
+        if location is not None:
+            places[new[node]] = location
+    inputs = tuple(new[n] for n in operands)
+    body = Graph(inputs, tuple(new[n] for n in outputs), name="body", locations=places)
+    return operands, body
+
+
+def topological(roots: Iterable[Node], within: set[Node]) -> list[Node]:
+    """``within`` and what it reads directly, operands before users, from ``roots`` up."""
+    order: list[Node] = []
+    done: set[Node] = set()
+    for root in roots:
+        stack = [(root, iter(root.inputs))]
+        if root in done:
+            continue
+        done.add(root)
+        while stack:
+            node, pending = stack[-1]
+            for child in pending:
+                if child not in done:
+                    done.add(child)
+                    stack.append((child, iter(child.inputs if child in within else ())))
+                    break
+            else:
+                order.append(node)
+                stack.pop()
+    return order

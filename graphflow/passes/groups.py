@@ -1,0 +1,305 @@
+"""Find the groups of nodes that become one kernel each.
+
+Greedy and by :class:`~graphflow.ir.op.Kind` only, in this order:
+
+1. every contraction takes the elementwise consumers over its result (bias,
+   activation, mask, residual, the update of a weight), last contraction first;
+2. every reduction grows over its domain: first those along rows, with all
+   producers and consumers, so that softmax or a layer norm is one group; then
+   the others, with the producers nobody else wants and their kept consumers;
+3. what is left joins its producers, in topological order: elementwise chains;
+4. groups over one domain that read a common operand merge.
+
+A group stays convex (:mod:`graphflow.passes.clusters`) and fits one iteration
+domain (:mod:`graphflow.passes.spaces`).
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from graphflow.ir.dims import Shape
+from graphflow.ir.graph import Graph
+from graphflow.ir.node import Node
+from graphflow.passes.clusters import Clusters
+from graphflow.passes.dataflow import Dataflow, Role, is_literal
+from graphflow.passes.spaces import (
+    assign_spaces,
+    dropped_shape,
+    kept_shape,
+    reads_at_own_index,
+)
+
+_IN_EPILOGUE = (Role.ELEMENTWISE, Role.CONTRACTION)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How large a group may grow: operations, operands read, values written."""
+
+    operations: int = 40
+    operands: int = 24
+    results: int = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """What one kernel computes over ``domain``.
+
+    ``kind`` is ``"loop"`` or ``"contraction"``, or ``"single"`` for an operation
+    that never joins others; ``reduced`` are the axes of the domain that its
+    reductions fold.  ``nodes`` in topological order; ``copies`` are the views,
+    literals and cheap values it has for itself.
+    """
+
+    kind: str
+    nodes: tuple[Node, ...]
+    copies: frozenset[Node]
+    domain: Shape
+    reduced: tuple[int, ...] = ()
+
+
+@dataclass(slots=True)
+class _Cluster:
+    """A group in the making: members ascending, operands it reads from outside."""
+
+    members: list[int]
+    domain: Shape
+    reduced: tuple[int, ...]
+    reads: set[Node] = field(default_factory=set)
+    contraction: bool = False
+    fusible: bool = True
+
+
+def find_groups(graph: Graph, limits: Limits | None = None) -> list[Group]:
+    """The groups of ``graph`` in an order in which they can run, single nodes included.
+
+    Views and values that are cheap to compute anew belong to no group: whoever
+    reads them has its own copy.
+    """
+    flow = Dataflow(graph)
+    finder = _Finder(flow, limits or Limits())
+    finder.contractions()
+    finder.reductions()
+    finder.chains()
+    finder.siblings()
+    return finder.result()
+
+
+class _Finder:
+    """Clusters and the rules by which they merge."""
+
+    def __init__(self, flow: Dataflow, limits: Limits) -> None:
+        self.flow, self.limits = flow, limits
+        self.graph = Clusters(flow.users)
+        self.clusters = [self._single(number) for number in range(len(flow.work))]
+
+    def _single(self, number: int) -> _Cluster:
+        node, flow = self.flow.work[number], self.flow
+        role = flow.role[node]
+        if role is Role.SINGLE:
+            return _Cluster([number], (), (), fusible=False)
+        reads = {e.operand for e in flow.edges[number] if not is_literal(flow.base(e.operand))}
+        if role is Role.REDUCTION:
+            return _Cluster([number], node.inputs[0].shape, node.attrs["axes"], reads)
+        return _Cluster([number], node.shape, (), reads, contraction=role is Role.CONTRACTION)
+
+    def of(self, number: int) -> _Cluster:
+        """The cluster that holds work node ``number``."""
+        return self.clusters[self.graph.find(number)]
+
+    # -- phases ---------------------------------------------------------------
+
+    def contractions(self) -> None:
+        """Give every contraction its epilogue."""
+        for number in reversed(self._with_role(Role.CONTRACTION)):
+            self._grow(number, all_producers=False)
+
+    def reductions(self) -> None:
+        """Grow the groups of reductions: rows first."""
+        rows: list[int] = []
+        others: list[int] = []
+        for number in self._with_role(Role.REDUCTION):
+            cluster = self.clusters[number]
+            last = len(cluster.domain) - 1
+            (rows if last in cluster.reduced else others).append(number)
+        for number in rows:
+            self._grow(number, all_producers=True)
+        for number in others:
+            self._grow(number, all_producers=False)
+
+    def chains(self) -> None:
+        """Join what is left to its producers, in topological order."""
+        for number in range(len(self.flow.work)):
+            for edge in self.flow.edges[number]:
+                if edge.source >= 0 and not self.of(edge.source).contraction:
+                    self._try(number, edge.source)
+
+    def siblings(self) -> None:
+        """Merge groups over one domain that read the same operand."""
+        readers: dict[Node, list[int]] = {}
+        for number, edges in enumerate(self.flow.edges):
+            for edge in edges:
+                if edge.operand.tensor_type.numel != 1:
+                    readers.setdefault(self.flow.base(edge.operand), []).append(number)
+        for numbers in readers.values():
+            for first, second in pairwise(numbers):
+                if not self.of(first).contraction and not self.of(second).contraction:
+                    self._try(second, first)
+
+    def _with_role(self, role: Role) -> list[int]:
+        return [n for n, node in enumerate(self.flow.work) if self.flow.role[node] is role]
+
+    def _grow(self, seed: int, all_producers: bool) -> None:
+        """Merge neighbours of ``seed``'s cluster, nearest in topological order first."""
+        queue = list(self._neighbours(seed, all_producers))
+        heapq.heapify(queue)
+        seen = {seed}
+        while queue:
+            number = heapq.heappop(queue)
+            if number in seen:
+                continue
+            seen.add(number)
+            if self.graph.find(number) == self.graph.find(seed) or self._try(number, seed):
+                for other in self._neighbours(number, all_producers):
+                    if other not in seen:
+                        heapq.heappush(queue, other)
+
+    def _neighbours(self, number: int, all_producers: bool) -> Iterable[int]:
+        flow, graph = self.flow, self.graph
+        yield from flow.users[number]
+        if flow.role[flow.work[number]] is Role.CONTRACTION:
+            return  # what a contraction reads is not part of its epilogue
+        home = graph.find(number)
+        for edge in flow.edges[number]:
+            source = edge.source
+            if source < 0:
+                continue
+            if all_producers or (
+                not flow.escapes[source]
+                and all(u == number or graph.find(u) == home for u in flow.users[source])
+            ):
+                yield source
+
+    # -- merging --------------------------------------------------------------
+
+    def _try(self, a: int, b: int) -> bool:
+        """Merge the clusters of work nodes ``a`` and ``b`` if that makes a legal group."""
+        at, bt = self.graph.find(a), self.graph.find(b)
+        if at == bt:
+            return True
+        one, two = self.clusters[at], self.clusters[bt]
+        space = _common_space(one, two)
+        if space is None:
+            return False
+        members = sorted(one.members + two.members)
+        if len(members) > self.limits.operations:
+            return False
+        reads = {
+            n
+            for n in one.reads | two.reads
+            if self._outside(n, (one.members, two.members), (at, bt))
+        }
+        if len(reads) > self.limits.operands or not self._few_results(members, (at, bt)):
+            return False
+        contraction = one.contraction or two.contraction
+        if space[1] or contraction:
+            if not self._fits(members, *space, contraction):
+                return False
+        elif not self._same_index(one, two, (at, bt)):
+            return False
+        merged = self.graph.merge(at, bt)
+        if merged is None:
+            return False
+        self.clusters[merged] = _Cluster(members, *space, reads, contraction)
+        return True
+
+    def _outside(self, node: Node, members: object, homes: tuple[int, int]) -> bool:
+        number = self.flow.number.get(self.flow.base(node))
+        return number is None or self.graph.find(number) not in homes
+
+    def _few_results(self, members: list[int], homes: tuple[int, int]) -> bool:
+        if len(members) <= self.limits.results:
+            return True
+        count = 0
+        for number in members:
+            escapes = self.flow.escapes[number]
+            count += escapes or any(
+                self.graph.find(u) not in homes for u in self.flow.users[number]
+            )
+        return count <= self.limits.results
+
+    def _same_index(self, one: _Cluster, two: _Cluster, homes: tuple[int, int]) -> bool:
+        """Whether two clusters without reductions read each other at their own index only."""
+        flow, find = self.flow, self.graph.find
+        small = min(one, two, key=lambda c: len(c.members))
+        own = set(small.members)
+        readers = own.union(*(flow.users[n] for n in own))
+        for reader in readers:
+            if find(reader) not in homes:
+                continue
+            for edge in flow.edges[reader]:
+                source = edge.source
+                if source < 0 or find(source) not in homes or (source in own) == (reader in own):
+                    continue
+                if not reads_at_own_index(flow, reader, edge):
+                    return False
+        return True
+
+    def _fits(
+        self, members: list[int], domain: Shape, reduced: tuple[int, ...], contraction: bool
+    ) -> bool:
+        flow = self.flow
+        if contraction and any(flow.role[flow.work[n]] not in _IN_EPILOGUE for n in members):
+            return False
+        return assign_spaces(flow, members, domain, reduced) is not None
+
+    def result(self) -> list[Group]:
+        """The clusters in topological order."""
+        found = []
+        for home in self.graph.groups():
+            cluster = self.clusters[home]
+            nodes = tuple(self.flow.work[n] for n in cluster.members)
+            kind = "contraction" if cluster.contraction else "loop"
+            if not cluster.fusible:
+                kind = "single"
+            copies = self._copies(cluster)
+            found.append(Group(kind, nodes, copies, cluster.domain, cluster.reduced))
+        return found
+
+    def _copies(self, cluster: _Cluster) -> frozenset[Node]:
+        """What the members read that is neither a member nor an operand."""
+        flow, members = self.flow, {self.flow.work[n] for n in cluster.members}
+        found: set[Node] = set()
+        stack = [operand for node in members for operand in node.inputs]
+        while stack if cluster.fusible else ():
+            node = stack.pop()
+            if node in found or node in members:
+                continue
+            base = flow.base(node)
+            if base in members or is_literal(base) or flow.role[base] is Role.CHEAP:
+                found.add(node)
+                stack.extend(node.inputs)
+        return frozenset(found)
+
+
+def _common_space(one: _Cluster, two: _Cluster) -> tuple[Shape, tuple[int, ...]] | None:
+    """The domain and reduced axes of the merged cluster, if there is one."""
+    if not (one.fusible and two.fusible) or (one.contraction and two.contraction):
+        return None
+    if one.reduced and two.reduced:
+        same = one.domain == two.domain and one.reduced == two.reduced
+        return (one.domain, one.reduced) if same else None
+    if two.reduced:
+        one, two = two, one
+    if one.domain == two.domain:
+        return one.domain, one.reduced
+    if one.reduced and two.domain in (
+        kept_shape(one.domain, one.reduced),
+        dropped_shape(one.domain, one.reduced),
+    ):
+        return one.domain, one.reduced
+    return None

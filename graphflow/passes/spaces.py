@@ -1,0 +1,140 @@
+"""The iteration spaces of a fused loop group, and whether its members fit them.
+
+A loop group runs over one *domain* (a shape) and folds one set of *reduced*
+axes of it.  Every member lives in one of three spaces:
+
+* ``FULL``: one value for each element of the domain;
+* ``KEPT``: constant along the reduced axes, which have extent 1 in its shape;
+* ``DROPPED``: the same, with the reduced axes missing from its shape.
+
+A reduction reads ``FULL`` and yields ``DROPPED``; views that insert or repeat
+axes lead back.  Members read each other only at their own index: axis by
+axis, both ends of an edge must run along the same axis of the domain.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable
+
+from graphflow.ir.dims import Dim, Shape, dim_product
+from graphflow.ir.node import Node
+from graphflow.passes.dataflow import Dataflow, Edge, Role
+
+SERIAL_ROWS = 16
+"""With fewer rows than this a group of several stages would leave threads idle …"""
+SERIAL_SIZE = 1 << 15
+"""… which matters for domains of more elements than this."""
+
+
+class Space(enum.Enum):
+    """Where a member of a loop group varies; see the module's text."""
+
+    FULL = "full"
+    KEPT = "kept"
+    DROPPED = "dropped"
+
+
+def kept_shape(domain: Shape, reduced: tuple[int, ...]) -> Shape:
+    """``domain`` with the reduced axes at extent 1."""
+    return tuple(1 if axis in reduced else d for axis, d in enumerate(domain))
+
+
+def dropped_shape(domain: Shape, reduced: tuple[int, ...]) -> Shape:
+    """``domain`` without the reduced axes."""
+    return tuple(d for axis, d in enumerate(domain) if axis not in reduced)
+
+
+def several_stages(domain: Shape, reduced: tuple[int, ...]) -> bool:
+    """Whether values may flow from a reduction back over the domain.
+
+    They may when the reduced axes are the innermost ones (a row stays in cache
+    between stages) and there are enough rows, or little enough work.
+    """
+    if reduced != tuple(range(len(domain) - len(reduced), len(domain))):
+        return False
+    size, rows = dim_product(domain), dim_product(dropped_shape(domain, reduced))
+    return _at_least(rows, SERIAL_ROWS) or not _at_least(size, SERIAL_SIZE)
+
+
+def _at_least(extent: Dim, bound: int) -> bool:
+    return not isinstance(extent, int) or extent >= bound
+
+
+def assign_spaces(
+    flow: Dataflow, members: Iterable[int], domain: Shape, reduced: tuple[int, ...]
+) -> dict[int, Space] | None:
+    """The space of every member (ascending work numbers), ``None`` if one has none."""
+    spaces: dict[int, Space] = {}
+    stages: dict[int, int] = {}
+    single_stage = bool(reduced) and not several_stages(domain, reduced)
+    shapes = _shapes(domain, reduced)
+    kept_axes = tuple(a for a in range(len(domain)) if a not in reduced)
+    for number in members:
+        node, role = flow.work[number], flow.role[flow.work[number]]
+        fold = role is Role.REDUCTION
+        target = _target(node, fold, domain, reduced, shapes)
+        if target is None:
+            return None
+        stage = 0
+        for edge in flow.edges[number]:
+            space = spaces.get(edge.source)
+            if space is None:
+                continue
+            if role is Role.READ or not _flows(edge, space, target, len(domain), kept_axes):
+                return None
+            stage = max(stage, stages[edge.source])
+        if single_stage and stage and target is Space.FULL:
+            return None
+        stages[number] = stage + fold
+        spaces[number] = Space.DROPPED if fold else target
+    return spaces
+
+
+def _shapes(domain: Shape, reduced: tuple[int, ...]) -> dict[Shape, Space]:
+    """The space of an elementwise member by its shape."""
+    if not reduced:
+        return {domain: Space.FULL}
+    return {
+        dropped_shape(domain, reduced): Space.DROPPED,
+        kept_shape(domain, reduced): Space.KEPT,
+        domain: Space.FULL,  # last: with extents of 1 the shapes can coincide
+    }
+
+
+def _target(
+    node: Node,
+    fold: bool,
+    domain: Shape,
+    reduced: tuple[int, ...],
+    shapes: dict[Shape, Space],
+) -> Space | None:
+    """The space in which a member reads its operands."""
+    if not fold:
+        return shapes.get(node.shape)
+    fits = node.attrs["axes"] == reduced and node.inputs[0].shape == domain
+    return Space.FULL if fits else None
+
+
+def reads_at_own_index(flow: Dataflow, reader: int, edge: Edge) -> bool:
+    """Whether a member of a group without reductions reads another at its own index."""
+    if flow.role[flow.work[reader]] is Role.READ:
+        return False
+    rank = len(flow.work[reader].shape)
+    return _flows(edge, Space.FULL, Space.FULL, rank, tuple(range(rank)))
+
+
+def _flows(edge: Edge, source: Space, target: Space, rank: int, kept_axes: tuple[int, ...]) -> bool:
+    """True when every axis of the operand runs along the same domain axis at both ends."""
+    if edge.axes is None or (source is Space.FULL and target is not Space.FULL):
+        return False
+    shape = edge.operand.shape
+    shift = (len(kept_axes) if target is Space.DROPPED else rank) - len(shape)
+    for axis, origin in enumerate(edge.axes):
+        if origin < 0 or shape[axis] == 1:
+            continue
+        here = kept_axes[axis + shift] if target is Space.DROPPED else axis + shift
+        there = kept_axes[origin] if source is Space.DROPPED else origin
+        if here != there:
+            return False
+    return True
