@@ -1,0 +1,170 @@
+"""Rounding, selection and division: exact or correctly rounded functions."""
+
+from __future__ import annotations
+
+from graphflow.codegen.llvm_expr import FLOATS, Value, bits, select
+
+
+def is_nan(x: Value) -> Value:
+    """True for NaN; integers have none."""
+    return x.differs(x)
+
+
+def absolute(x: Value) -> Value:
+    """``|x|``; the most negative integer maps to itself."""
+    if x.type in FLOATS:
+        return x.call("abs")
+    return x if x.type.startswith("u") else select(x < 0, -x, x)
+
+
+def sign(x: Value) -> Value:
+    """-1, 0 or 1 in the type of ``x``; NaN stays NaN, zeros give 0."""
+    one, zero = x.constant(1), x.constant(0)
+    if x.type.startswith("u"):
+        return select(x > 0, one, zero)
+    result = select(x > 0, one, select(x < 0, x.constant(-1), zero))
+    return select(is_nan(x), x, result) if x.type in FLOATS else result
+
+
+def maximum(x: Value, y: Value) -> Value:
+    """The larger operand; NaN if either is NaN."""
+    return x.call("maximum", y) if x.type in FLOATS else select(x > y, x, y)
+
+
+def minimum(x: Value, y: Value) -> Value:
+    """The smaller operand; NaN if either is NaN."""
+    return x.call("minimum", y) if x.type in FLOATS else select(x < y, x, y)
+
+
+def floor(x: Value) -> Value:
+    """Largest integral value not above ``x``."""
+    return x.call("floor") if x.type in FLOATS else x
+
+
+def ceil(x: Value) -> Value:
+    """Smallest integral value not below ``x``."""
+    return x.call("ceil") if x.type in FLOATS else x
+
+
+def truncate(x: Value) -> Value:
+    """``x`` without its fraction."""
+    return x.call("trunc") if x.type in FLOATS else x
+
+
+def round_half_even(x: Value) -> Value:
+    """Nearest integral value, halves to even."""
+    return x.call("rint") if x.type in FLOATS else x
+
+
+def square_root(x: Value) -> Value:
+    """Correctly rounded square root; NaN below zero."""
+    return x.call("sqrt")
+
+
+def reciprocal_square_root(x: Value) -> Value:
+    """``1 / sqrt(x)``: two correctly rounded steps."""
+    return x.constant(1.0) / x.call("sqrt")
+
+
+def reciprocal(x: Value) -> Value:
+    """``1 / x``, correctly rounded."""
+    return x.constant(1.0) / x
+
+
+def _safe_divisor(x: Value, y: Value) -> tuple[Value, Value]:
+    """``y`` with the two divisors that trap replaced by 1, and whether ``y`` was zero."""
+    zero = y.equals(0)
+    if y.type.startswith("i"):
+        # The most negative integer over -1 traps; the caller negates instead.
+        return select(zero | y.equals(-1), y.constant(1), y), zero
+    return select(zero, y.constant(1), y), zero
+
+
+def quotient(x: Value, y: Value) -> Value:
+    """Division: true for floats; integers truncate towards zero and give 0 over 0."""
+    if x.type in FLOATS:
+        return x / y
+    divisor, zero = _safe_divisor(x, y)
+    result = x / divisor
+    if x.type.startswith("i"):
+        result = select(y.equals(-1), -x, result)
+    return select(zero, x.constant(0), result)
+
+
+def _integer_remainder(x: Value, y: Value) -> Value:
+    divisor, zero = _safe_divisor(x, y)
+    rest = x % divisor
+    if x.type.startswith("i"):
+        wrong_side = rest.differs(0) & ((rest ^ y) < 0)
+        rest = select(wrong_side, rest + y, rest)
+        rest = select(y.equals(-1), x.constant(0), rest)
+    return select(zero, x.constant(0), rest)
+
+
+_REMAINDER_STEPS = 2
+
+
+def _float_modulus(x: Value, y: Value) -> Value:
+    """``fmod(|x|, |y|)`` for positive operands by long division of whole quotients.
+
+    Each step takes away ``trunc(x / y) * y``, exact while the quotient has at
+    most 53 bits (f32 works in f64).  Two steps cover quotients up to 2^100;
+    beyond that the result is only known to lie in ``[0, |y|)``.
+    """
+    wide_x, wide_y = x.convert("f64"), y.convert("f64")
+    rest = wide_x
+    for _ in range(_REMAINDER_STEPS):
+        whole = (rest / wide_y).call("trunc")
+        rest = (-whole).call("fma", wide_y, rest) if x.machine.has_fma else rest - whole * wide_y
+        # A quotient rounded up gives a negative rest, rounded down one too large.
+        rest = select(rest < 0, rest + wide_y, rest)
+        rest = select(rest >= wide_y, rest - wide_y, rest)
+    rest = select((rest >= 0) & (rest < wide_y) | is_nan(rest), rest, wide_x.constant(0))
+    return rest.convert(x.type)
+
+
+def remainder(x: Value, y: Value) -> Value:
+    """``x - floor(x / y) * y`` with the sign of ``y`` (Python's ``%``)."""
+    if x.type not in FLOATS:
+        return _integer_remainder(x, y)
+    size = y.call("abs")
+    rest = _float_modulus(x.call("abs"), size).call("copysign", x)
+    rest = select(rest.differs(0) & ((rest < 0) ^ (y < 0)), rest + y, rest)
+    endless = size.equals(float("inf")) & (x.call("abs") < float("inf"))
+    at_infinity = select((x < 0) ^ (y < 0) & x.differs(0), y, x)
+    result = select(endless, at_infinity, rest)
+    bad = y.equals(0) | x.call("abs").equals(float("inf")) | is_nan(x) | is_nan(y)
+    return select(bad, x.constant(float("nan")), result)
+
+
+def floor_divide(x: Value, y: Value) -> Value:
+    """``floor(x / y)`` (integers exactly; floats through the exact remainder)."""
+    if x.type not in FLOATS:
+        result = quotient(x, y)
+        if x.type.startswith("i"):
+            divisor, zero = _safe_divisor(x, y)
+            rest = x % divisor
+            below = rest.differs(0) & ((rest ^ y) < 0) & ~zero & y.differs(-1)
+            result = select(below, result - 1, result)
+        return result
+    whole = ((x - remainder(x, y)) / y).call("rint")
+    simple = x / y
+    whole = select(whole.equals(0), x.constant(0.0).call("copysign", simple), whole)
+    ordinary = (simple.call("abs") < float("inf")) & y.differs(0)
+    ordinary = ordinary & (y.call("abs") < float("inf"))
+    return select(ordinary, whole, simple.call("floor"))
+
+
+def integer_power(x: Value, n: Value) -> Value:
+    """``x ** n`` for integers, wrapping; a negative exponent gives the truncated reciprocal."""
+    result, square = x.constant(1), x
+    width = bits(n.type)
+    for bit in range(width - 1 if n.type.startswith("i") else width):
+        result = select((n & (1 << bit)).differs(0), result * square, result)
+        square = square * square
+    if n.type.startswith("u"):
+        return result
+    odd = (n & 1).differs(0)
+    minus_one = select(odd, x.constant(-1), x.constant(1))
+    inverse = select(x.equals(-1), minus_one, select(x.equals(1), x, x.constant(0)))
+    return select(n < 0, inverse, result)

@@ -1,0 +1,82 @@
+"""``vm``: mathematical functions of generated kernels.
+
+Each function is a formula over :mod:`graphflow.codegen.llvm_expr`.  In a
+compiled kernel it is LLVM code inlined at the call, free of branches and of
+calls, so that loops around it vectorise; called from Python it computes on
+NumPy scalars and arrays.  The measured errors are in ``docs/vector_math.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from graphflow.codegen.llvm_expr import FLOATS, Value, evaluate, result_type
+from graphflow.codegen.maths import basic
+
+Formula = Callable[..., Value]
+INTEGERS = ("i8", "i16", "i32", "i64", "u8", "u16", "u32", "u64")
+NUMBERS = FLOATS + INTEGERS
+
+
+@dataclass(frozen=True)
+class VectorFunction:
+    """One function of the namespace: its formula and the types it exists for."""
+
+    name: str
+    formula: Formula
+    arity: int
+    types: tuple[str, ...]
+    public: Callable[..., Any]
+    fixed: tuple[str, ...] = ()
+    """Argument types when they are not all one type."""
+
+    def signatures(self) -> list[tuple[tuple[str, ...], str]]:
+        """Every (argument types, result type) the function has."""
+        argument_lists = [self.fixed] if self.fixed else [(t,) * self.arity for t in self.types]
+        return [(types, result_type(self.formula, types)) for types in argument_lists]
+
+
+FUNCTIONS: dict[str, VectorFunction] = {}
+_ORDER = ("bool", *INTEGERS, "f32", "f64")
+
+
+def _common_type(arguments: tuple[Any, ...], allowed: tuple[str, ...]) -> str:
+    dtype = np.result_type(*arguments)
+    short = {"bool": "bool"}.get(dtype.name) or dtype.kind + str(8 * dtype.itemsize)
+    if short in allowed:
+        return short
+    return "f64" if "f64" in allowed else "i64"
+
+
+def _define(
+    name: str, formula: Formula, arity: int, types: tuple[str, ...], fixed: tuple[str, ...] = ()
+) -> Callable[..., Any]:
+    def public(*arguments: Any) -> Any:
+        kinds = fixed or (_common_type(arguments, types),) * arity
+        return evaluate(formula, kinds, arguments)
+
+    public.__name__ = public.__qualname__ = name
+    public.__doc__ = formula.__doc__
+    FUNCTIONS[name] = VectorFunction(name, formula, arity, types, public, fixed)
+    return public
+
+
+isnan = _define("isnan", basic.is_nan, 1, FLOATS)
+abs = _define("abs", basic.absolute, 1, NUMBERS)
+sign = _define("sign", basic.sign, 1, NUMBERS)
+maximum = _define("maximum", basic.maximum, 2, NUMBERS)
+minimum = _define("minimum", basic.minimum, 2, NUMBERS)
+floor = _define("floor", basic.floor, 1, NUMBERS)
+ceil = _define("ceil", basic.ceil, 1, NUMBERS)
+trunc = _define("trunc", basic.truncate, 1, NUMBERS)
+round = _define("round", basic.round_half_even, 1, NUMBERS)
+sqrt = _define("sqrt", basic.square_root, 1, FLOATS)
+rsqrt = _define("rsqrt", basic.reciprocal_square_root, 1, FLOATS)
+reciprocal = _define("reciprocal", basic.reciprocal, 1, FLOATS)
+divide = _define("divide", basic.quotient, 2, NUMBERS)
+remainder = _define("remainder", basic.remainder, 2, NUMBERS)
+floor_divide = _define("floor_divide", basic.floor_divide, 2, NUMBERS)

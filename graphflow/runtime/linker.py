@@ -1,0 +1,54 @@
+"""From object code to addresses, through llvmlite alone (Numba is not imported)."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+import llvmlite.binding as llvm
+
+from graphflow.codegen.target import host_target, target_machine
+from graphflow.errors import CompileError
+
+_MAGIC = (b"\x7fELF", b"\xcf\xfa\xed\xfe", b"\x64\x86")  # Linux, macOS, Windows
+_engines: list[Any] = []  # engines own the code's memory and live as long as the process
+_lock = threading.Lock()
+
+
+def link(objects: Mapping[str, bytes]) -> dict[str, int]:
+    """Load object code and return the address of each kernel's entry.
+
+    ``objects`` maps a kernel's name to an object file that defines it.
+    Addresses stay valid for the life of the process.  Raises
+    :class:`CompileError` when an object is malformed or lacks its symbol.
+    """
+    if not objects:
+        return {}
+    with _lock:
+        engine = _new_engine()
+        for name, data in objects.items():
+            _add(engine, name, data)
+        engine.finalize_object()
+        addresses = {name: int(engine.get_function_address(name)) for name in objects}
+        _engines.append(engine)
+    missing = [name for name, address in addresses.items() if not address]
+    if missing:
+        raise CompileError(f"object code without its kernel: {', '.join(missing)}")
+    return addresses
+
+
+def _new_engine() -> Any:
+    machine = target_machine(host_target())
+    # One contiguous reservation per engine keeps code and constants within
+    # the two gigabytes that position-independent code reaches.
+    return llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine, use_lmm=True)
+
+
+def _add(engine: Any, name: str, data: bytes) -> None:
+    if not data.startswith(_MAGIC):  # LLVM would abort the process
+        raise CompileError(f"object code of kernel {name} is no object file")
+    try:
+        engine.add_object_file(llvm.ObjectFileRef.from_data(data))
+    except (RuntimeError, OSError) as error:
+        raise CompileError(f"object code of kernel {name} cannot be loaded: {error}") from error

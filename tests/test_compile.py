@@ -1,0 +1,91 @@
+"""Kernel source to object code to address: the compiled and the plain meaning agree."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from graphflow.codegen.compile import assembly, compile_kernels, load_function, write_source
+from graphflow.codegen.plain import PlainKernel
+from graphflow.codegen.schedule import KernelSource
+from graphflow.errors import CompileError
+from graphflow.runtime.linker import link
+
+HEADER = "from graphflow.codegen.prelude import *\n@kernel\n"
+KERNEL_ABI = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
+SCALE = (
+    HEADER
+    + """def scale_add(args, tid, nth):
+    a = pointer_f32(args, 0)
+    b = pointer_f32(args, 1)
+    out = pointer_f32(args, 2)
+    begin, end = share(args[3], tid, nth)
+    for i in range(begin, end):
+        out[i] = a[i] * f32(2.0) + b[i]
+"""
+)
+
+
+def run(source: KernelSource, folder: Path, *arguments: np.ndarray | int, threads: int = 1) -> None:
+    """Run the compiled kernel on arrays (by address) and integers."""
+    address = link(compile_kernels([source], folder).objects)[source.name]
+    call(address, *arguments, threads=threads)
+
+
+def call(address: int, *arguments: np.ndarray | int, threads: int = 1) -> None:
+    words = [a.ctypes.data if isinstance(a, np.ndarray) else a for a in arguments]
+    block = np.array(words, np.int64)
+    function = KERNEL_ABI(address)
+    for tid in range(threads):
+        function(block.ctypes.data, tid, threads)
+
+
+def run_plain(source: KernelSource, folder: Path, *arguments: np.ndarray | int) -> None:
+    """Run the same file as plain Python behind the same C interface."""
+    plain = PlainKernel(load_function(source, write_source(source, folder)))
+    call(plain.address, *arguments)
+    if plain.failure is not None:
+        raise plain.failure
+
+
+@pytest.mark.parametrize("runner", [run, run_plain])
+def test_elementwise_kernel(runner: Callable[..., None], tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((2, 1003)).astype(np.float32)
+    out = np.zeros_like(a)
+    runner(KernelSource("scale_add", SCALE), tmp_path, a, b, out, a.size)
+    np.testing.assert_allclose(out, a * np.float32(2) + b, rtol=1e-6)
+
+
+def test_all_threads_together_cover_everything_once(tmp_path: Path) -> None:
+    a = np.ones(5000, np.float32)
+    for threads in (1, 2, 3, 7):
+        out = np.zeros_like(a)
+        run(KernelSource("scale_add", SCALE), tmp_path, a, a, out, a.size, threads=threads)
+        assert (out == 3).all()
+
+
+def test_the_loop_is_vectorised_in_spite_of_a_possible_overlap(tmp_path: Path) -> None:
+    text = assembly(KernelSource("scale_add", SCALE), tmp_path)
+    assert "%ymm" in text or "%zmm" in text or "v0.4s" in text
+    assert "call" not in text
+
+
+def test_an_unknown_name_is_a_compile_error_with_kernel_and_file(tmp_path: Path) -> None:
+    source = KernelSource("bad", HEADER + "def bad(args, tid, nth):\n    nonsense(args)\n")
+    with pytest.raises(CompileError, match=r"bad(.|\n)*bad-[0-9a-f]+\.py"):
+        compile_kernels([source], tmp_path)
+
+
+def test_a_file_without_the_kernel_is_a_compile_error(tmp_path: Path) -> None:
+    with pytest.raises(CompileError, match="no @kernel function"):
+        compile_kernels([KernelSource("other", SCALE)], tmp_path)
+
+
+def test_malformed_objects_do_not_link() -> None:
+    with pytest.raises(CompileError, match="k"):
+        link({"k": b"not an object file"})
