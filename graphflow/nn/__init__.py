@@ -1,0 +1,9 @@
+"""Neural networks: modules, parameters, initialisation, functional forms."""
+
+from graphflow.nn import functional, init
+from graphflow.nn.module import Module
+from graphflow.nn.modules import *  # noqa: F403
+from graphflow.nn.modules import __all__ as _modules
+from graphflow.nn.parameter import Parameter
+
+__all__ = ["Module", "Parameter", "functional", "init", *_modules]  # noqa: PLE0604
