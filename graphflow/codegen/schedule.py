@@ -154,3 +154,77 @@ class Schedule:
     offsets: Mapping[int, int] = field(default_factory=dict)
     arena_bytes: int = 0
     naive_bytes: int = 0
+
+    def __str__(self) -> str:
+        return "\n".join(_describe(self))
+
+
+def _describe(schedule: Schedule) -> list[str]:
+    """The text of a schedule: memory, buffers, then the steps in order."""
+    hosts = sum(isinstance(s, HostCall) for s in schedule.steps)
+    head = f"schedule: {len(schedule.steps) - hosts} calls"
+    if hosts:
+        head += f", {hosts} on the host"
+    naive, planned = readable_bytes(schedule.naive_bytes), readable_bytes(schedule.arena_bytes)
+    lines = [
+        head,
+        f"memory: {naive} → {planned} arena",
+        "buffers:",
+    ]
+    for buffer in schedule.buffers:
+        place = f" at {schedule.offsets[buffer.id]}" if buffer.id in schedule.offsets else ""
+        name = f" {buffer.name}" if buffer.name else ""
+        written = " (written)" if buffer.id in schedule.committed else ""
+        lines.append(f"  b{buffer.id}: {buffer.type} {buffer.kind.value}{place}{name}{written}")
+    lines.append("steps:")
+    for number, step in enumerate(schedule.steps):
+        lines += _describe_step(number, step)
+    for number, result in enumerate(schedule.results):
+        view = f" from {result.offset} by {list(result.strides)}"
+        lines.append(f"result {number}: {result.type} in b{result.buffer}{view}")
+    for number, message in enumerate(schedule.failures, 1):
+        lines.append(f"failure {number}: {message}")
+    return lines
+
+
+def _describe_step(number: int, step: Step) -> list[str]:
+    effect = f"reads {_names(step.reads)} writes {_names(step.writes)}"
+    if isinstance(step, HostCall):
+        lines = [f"  {number}: host {step.name}", f"     {effect}"]
+    else:
+        arguments = ", ".join(map(_spell, step.arguments))
+        threads = "all threads" if step.parallel else "one thread"
+        fallible = ", may fail" if step.fallible else ""
+        lines = [
+            f"  {number}: {step.kernel.name}({arguments})",
+            f"     {effect}; {readable_bytes(step.bytes)}, {step.flops} flop, {threads}{fallible}",
+        ]
+    lines += [f"     | {line}" for line in step.provenance.ir.splitlines()]
+    places = dict.fromkeys(str(location) for location in step.provenance.locations)
+    return lines + [f"     # {place}" for place in places if place]
+
+
+def _names(buffers: frozenset[int]) -> str:
+    return " ".join(f"b{b}" for b in sorted(buffers)) or "nothing"
+
+
+def _spell(argument: Argument) -> str:
+    if isinstance(argument, Address):
+        return f"b{argument.buffer}" + (f"+{argument.offset}" if argument.offset else "")
+    if isinstance(argument, Value):
+        return str(argument.value)
+    if isinstance(argument, FunctionAddress):
+        return f"&{argument.kernel.name}"
+    return "[" + ", ".join(map(_spell, argument.arguments)) + "]"
+
+
+def readable_bytes(size: int) -> str:
+    """``size`` bytes for people: ``1.5 MB``."""
+    if size < 1000:
+        return f"{size} B"
+    amount = float(size)
+    for unit in ("kB", "MB"):
+        amount /= 1000
+        if amount < 1000:
+            return f"{amount:.1f} {unit}"
+    return f"{amount / 1000:.2f} GB"

@@ -1,0 +1,74 @@
+"""In which order calls run.
+
+Any topological order of the dependences is correct (anti-dependences are
+edges like others).  Among those, this one keeps data hot and memory low: it
+goes on with what the last call made ready, and takes dead ends first: a call
+nothing else waits for (the update of a weight) frees its operands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from graphflow.errors import CompileError
+
+
+def run_order(successors: Sequence[Iterable[int]]) -> list[int]:
+    """A topological order of ``0 … n-1``; :class:`CompileError` if there is a cycle."""
+    count = len(successors)
+    waiting = [0] * count
+    for following in successors:
+        for vertex in following:
+            waiting[vertex] += 1
+    height = heights(successors, list(waiting))
+    ready = [v for v in range(count) if not waiting[v]]
+    ready.reverse()  # the first in program order is popped first
+    order: list[int] = []
+    while ready:
+        vertex = ready.pop()
+        order.append(vertex)
+        freed = []
+        for follower in successors[vertex]:
+            waiting[follower] -= 1
+            if not waiting[follower]:
+                freed.append(follower)
+        # Popped from the end: lowest height first, program order among equals.
+        freed.sort(key=lambda v: (-height[v], -v))
+        ready.extend(freed)
+    if len(order) != count:
+        raise CompileError("the calls of a schedule depend on each other in a cycle")
+    return order
+
+
+def heights(successors: Sequence[Iterable[int]], waiting: list[int]) -> list[int]:
+    """Length of the longest path from every vertex to an end.
+
+    ``waiting`` counts each vertex's predecessors and is used up.
+    """
+    order = [v for v in range(len(successors)) if not waiting[v]]
+    for vertex in order:  # grows while it is walked
+        for follower in successors[vertex]:
+            waiting[follower] -= 1
+            if not waiting[follower]:
+                order.append(follower)
+    height = [0] * len(successors)
+    for vertex in reversed(order):
+        for follower in successors[vertex]:
+            height[vertex] = max(height[vertex], height[follower] + 1)
+    return height
+
+
+def reaches(successors: Sequence[Iterable[int]], start: int, targets: set[int]) -> bool:
+    """Whether a path leads from ``start`` to any of ``targets`` (itself aside)."""
+    if not targets:
+        return False
+    seen = {start}
+    stack = [start]
+    while stack:
+        for follower in successors[stack.pop()]:
+            if follower in targets:
+                return True
+            if follower not in seen:
+                seen.add(follower)
+                stack.append(follower)
+    return False
