@@ -4,7 +4,7 @@ Numba translates, types and lowers the kernel to LLVM text; its engine is never
 asked for machine code.  The text, the ``vm`` functions it needs and a C entry
 of the kernel's name become one module, optimised and emitted here::
 
-    objects = compile_kernels([KernelSource("ew_tanh_3fa2", text)], folder).objects
+    objects = compile_kernels([KernelSource("ew_tanh_3fa2", text)]).objects
 
 Importing this module imports Numba (half a second); the runtime does so only
 when a kernel is missing from the cache.
@@ -12,14 +12,10 @@ when a kernel is missing from the cache.
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
-import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from typing import Any
 
@@ -40,15 +36,13 @@ from numba.core.typed_passes import (
 )
 from numba.core.untyped_passes import FixupArgs, IRProcessing, ReconstructSSA, TranslateByteCode
 
+import graphflow.codegen.atomics_lowering  # noqa: F401  (registers the executor's vocabulary)
 from graphflow.codegen import intrinsics
-from graphflow.codegen.plain import EPILOGUE_ARITY, KERNEL_ARITY
+from graphflow.codegen.plain import EPILOGUE_ARITY, KERNEL_ARITY, load_function
 from graphflow.codegen.pointers import ARGUMENT_BLOCK, attach_scopes
 from graphflow.codegen.schedule import KernelSource
 from graphflow.codegen.target import Target, host_target, target_machine
 from graphflow.errors import CompileError
-
-_MODULE_PREFIX = "graphflow_kernels."
-_EXTRA_ARGUMENTS = {KERNEL_ARITY: 2, EPILOGUE_ARITY: 5}
 
 
 @dataclass(frozen=True)
@@ -116,49 +110,13 @@ def _flags() -> Any:
     return flags
 
 
-class _Loader(SourceFileLoader):
-    """Imports a kernel file without leaving bytecode beside it."""
-
-    def set_data(self, path: str, data: Any, *, _mode: int = 0o666) -> None:
-        """Write nothing: a kernel file is imported once, to be compiled."""
-
-
-def load_function(kernel: KernelSource, path: Path) -> Callable[..., None]:
-    """Import the kernel file at ``path`` and return its entry.
-
-    Raises :class:`CompileError` when the file does not define a kernel of that name.
-    """
-    module_name = _MODULE_PREFIX + path.stem
-    spec = importlib.util.spec_from_file_location(
-        module_name, path, loader=_Loader(module_name, str(path))
-    )
-    if spec is None or spec.loader is None:
-        raise CompileError(f"kernel {kernel.name}: {path} cannot be imported")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[module_name] = module
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise CompileError(f"kernel {kernel.name}: importing {path} failed: {error}") from error
-    function = getattr(module, kernel.name, None)
-    if not getattr(function, "__graphflow_kernel__", False):
-        raise CompileError(f"kernel {kernel.name}: {path} has no @kernel function of that name")
-    arity = EPILOGUE_ARITY if kernel.epilogue else KERNEL_ARITY
-    if function.__code__.co_argcount != arity:  # type: ignore[union-attr]
-        raise CompileError(f"kernel {kernel.name}: {path} should take {arity} parameters")
-    return function  # type: ignore[return-value]
-
-
-def source_path(kernel: KernelSource, folder: Path) -> Path:
-    """Where the source of ``kernel`` lives in ``folder``: its name and a digest of its text."""
-    digest = hashlib.sha256(kernel.source.encode()).hexdigest()[:12]
-    return folder / f"{kernel.name}-{digest}.py"
-
-
 def _lower_to_text(kernel: KernelSource, path: Path, target: Target) -> tuple[str, list[Any]]:
     """LLVM text of a kernel with its C entry, and Numba libraries it calls into."""
-    function = load_function(kernel, path)
-    extra = _EXTRA_ARGUMENTS[function.__code__.co_argcount]
+    function = load_function(kernel.name, kernel.source, path)
+    arity = EPILOGUE_ARITY if kernel.epilogue else KERNEL_ARITY
+    if function.__code__.co_argcount != arity:
+        raise CompileError(f"kernel {kernel.name}: {path} should take {arity} parameters")
+    extra = arity - 1
     arguments = (ARGUMENT_BLOCK, *[types.int64] * extra)
     pipeline = _Pipeline(
         cpu_target.typing_context, cpu_target.target_context, None, arguments, types.none,
@@ -211,12 +169,6 @@ def _machine(target: Target) -> Any:
     return target_machine(target)
 
 
-def _emit(kernel: KernelSource, text: str, libraries: Sequence[Any], target: Target) -> bytes:
-    """Optimise a module of LLVM text and emit its object code."""
-    module = optimise(kernel, text, libraries, target)
-    return bytes(_machine(target).emit_object(module))
-
-
 def optimise(kernel: KernelSource, text: str, libraries: Sequence[Any], target: Target) -> Any:
     """The optimised LLVM module of a kernel; only the entry stays visible."""
     machine = _machine(target)
@@ -240,49 +192,36 @@ def optimise(kernel: KernelSource, text: str, libraries: Sequence[Any], target: 
     return module
 
 
-def write_source(kernel: KernelSource, folder: Path) -> Path:
-    """Write the kernel's source file unless it is there; return its path."""
-    path = source_path(kernel, folder)
-    text = kernel.source.encode()
-    try:
-        if path.read_bytes() == text:
-            return path
-    except OSError:
-        pass
-    temporary = path.with_suffix(f".{time.monotonic_ns():x}.tmp")
-    temporary.write_bytes(text)
-    temporary.replace(path)
-    return path
-
-
 def compile_kernels(
-    sources: Sequence[KernelSource], folder: Path, target: Target | None = None
+    kernels: Sequence[KernelSource],
+    paths: Mapping[str, Path] | None = None,
+    target: Target | None = None,
 ) -> Compiled:
     """Compile each kernel to object code with a C entry of its name.
 
-    ``folder`` receives the source files, which are imported from there.
-    Raises :class:`CompileError` naming the kernel and its file.
+    ``paths`` says, by kernel name, which file a source is in (for tracebacks
+    and messages).  Raises :class:`CompileError` naming the kernel and its file.
     """
     target = target or host_target()
     objects: dict[str, bytes] = {}
     seconds: dict[str, float] = {}
     with global_compiler_lock:
-        for kernel in sources:
+        for kernel in kernels:
             start = time.perf_counter()
-            text, libraries = _lower_to_text(kernel, write_source(kernel, folder), target)
-            objects[kernel.name] = _emit(kernel, text, libraries, target)
+            text, libraries = _lower_to_text(kernel, _path(kernel, paths), target)
+            module = optimise(kernel, text, libraries, target)
+            objects[kernel.name] = bytes(_machine(target).emit_object(module))
             seconds[kernel.name] = time.perf_counter() - start
     return Compiled(objects, seconds)
 
 
-def assembly(kernel: KernelSource, folder: Path, target: Target | None = None) -> str:
+def _path(kernel: KernelSource, paths: Mapping[str, Path] | None) -> Path:
+    return (paths or {}).get(kernel.name, Path(f"{kernel.name}.py"))
+
+
+def assembly(kernel: KernelSource, target: Target | None = None) -> str:
     """The machine code of ``kernel`` as assembly text (for ``inspect`` and tests)."""
     target = target or host_target()
     with global_compiler_lock:
-        text, libraries = _lower_to_text(kernel, write_source(kernel, folder), target)
+        text, libraries = _lower_to_text(kernel, _path(kernel, None), target)
         return str(_machine(target).emit_assembly(optimise(kernel, text, libraries, target)))
-
-
-__all__ = [
-    "Compiled", "assembly", "compile_kernels", "load_function", "source_path", "write_source",
-]  # fmt: skip

@@ -10,10 +10,16 @@ compiled meaning is in :mod:`graphflow.codegen.intrinsics` and
 from __future__ import annotations
 
 import ctypes
+import importlib.util
+import sys
 from collections.abc import Callable
+from importlib.abc import SourceLoader
+from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
+
+from graphflow.errors import CompileError
 
 Scalar: TypeAlias = Any  # a NumPy scalar or Python number
 Function = TypeVar("Function", bound=Callable[..., None])
@@ -223,16 +229,66 @@ def call_epilogue(
     _EPILOGUE_ABI(int(address))(int(args_address), *map(int, (batch, i0, i1, j0, j1)))
 
 
+_MODULE_PREFIX = "graphflow_kernels."
+_failures: list[BaseException] = []
+
+
+class _TextLoader(SourceLoader):
+    """Imports a kernel file's text: no bytecode is left behind, and a full disk does not matter."""
+
+    def __init__(self, source: str, path: Path) -> None:
+        self._source, self._path = source, path
+
+    def get_filename(self, fullname: str) -> str:
+        """Path that tracebacks and debuggers show."""
+        return str(self._path)
+
+    def get_data(self, path: str) -> bytes:
+        """The text itself; there is no bytecode."""
+        if path != str(self._path):
+            raise OSError(f"{path} does not exist")
+        return self._source.encode()
+
+
+def load_function(name: str, source: str, path: Path) -> Callable[..., None]:
+    """Import kernel file ``path`` holding ``source`` and return its ``@kernel`` entry ``name``.
+
+    Raises :class:`CompileError` when the text fails to import or defines no such kernel.
+    """
+    module_name = _MODULE_PREFIX + path.stem
+    spec = importlib.util.spec_from_loader(module_name, _TextLoader(source, path), origin=str(path))
+    if spec is None or spec.loader is None:
+        raise CompileError(f"kernel {name}: {path} cannot be imported")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise CompileError(f"kernel {name}: importing {path} failed: {error}") from error
+    function = getattr(module, name, None)
+    if function is None or not getattr(function, "__graphflow_kernel__", False):
+        raise CompileError(f"kernel {name}: {path} has no @kernel function of that name")
+    entry: Callable[..., None] = function
+    return entry
+
+
+def raise_failure() -> None:
+    """Raise the first exception that plain kernels met since the last call, if any."""
+    if _failures:
+        failure = _failures[0]
+        _failures.clear()
+        raise failure
+
+
 class PlainKernel:
     """A kernel that runs as plain Python behind a C function pointer.
 
-    A C caller cannot receive a Python exception, so the first one is kept in
-    ``failure`` for whoever started the call to raise.
+    A C caller cannot receive a Python exception, so it is kept for
+    :func:`raise_failure`, which whoever started the call runs afterwards.
     """
 
     def __init__(self, function: Callable[..., None]) -> None:
         self.function = function
-        self.failure: BaseException | None = None
         epilogue = function.__code__.co_argcount == EPILOGUE_ARITY
         self._callback = (_EPILOGUE_ABI if epilogue else _KERNEL_ABI)(self._run)
 
@@ -246,5 +302,4 @@ class PlainKernel:
             with np.errstate(all="ignore"):
                 self.function(Arguments(args), *rest)
         except BaseException as error:
-            if self.failure is None:
-                self.failure = error
+            _failures.append(error)

@@ -1,22 +1,45 @@
 """The CPU that kernels are compiled for, asked from LLVM alone (no Numba import).
 
-``GRAPHFLOW_CPU_FEATURES`` edits the features of the host: a comma-separated
-list such as ``-avx512f,-avx2``.  It may take features away (to test narrower
-code) and is part of every cache key, so objects of different settings never mix.
+``GRAPHFLOW_CPU_FEATURES`` chooses other features than the host's: a list of
+names, ``avx2,fma``, means a generic CPU with exactly those; a list of signed
+names, ``-avx512f``, edits what was detected.  The choice is part of every cache
+key, so objects of different settings never mix.
 """
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass
 from functools import cache, cached_property
 
 import llvmlite.binding as llvm
 
+from graphflow import flags
 from graphflow.errors import CompileError
 
-_EDIT = re.compile(r"[+-][a-z0-9_.-]+")
+_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
+_IMPLIED = {
+    "avx": ("sse4.2",),
+    "avx2": ("avx",),
+    "fma": ("avx",),
+    "f16c": ("avx",),
+    "avx512f": ("avx2", "fma", "f16c"),
+}
+
+
+def _implied(name: str) -> tuple[str, ...]:
+    if name.startswith("avx512") and name != "avx512f":
+        return ("avx512f",)
+    return _IMPLIED.get(name, ())
+
+
+def _closure(name: str) -> set[str]:
+    found, pending = set(), [name]
+    while pending:
+        current = pending.pop()
+        found.add(current)
+        pending.extend(_implied(current))
+    return found
 
 
 @dataclass(frozen=True)
@@ -29,23 +52,15 @@ class Target:
 
     @cached_property
     def enabled(self) -> frozenset[str]:
-        """Names of the features that are switched on."""
-        state: dict[str, bool] = {}
-        for edit in self.features.split(","):
-            if edit:
-                state[edit[1:]] = edit[0] == "+"
-        return frozenset(name for name, on in state.items() if on and not self._cut(name, state))
-
-    @staticmethod
-    def _cut(name: str, state: dict[str, bool]) -> bool:
-        """True when a feature that ``name`` implies was taken away, as LLVM does."""
-        if name.startswith("avx512") and not state.get("avx512f", False):
-            return True
-        if name in ("avx2", "fma", "f16c") or name.startswith("avx512"):
-            return not state.get("avx", False) or (
-                name.startswith("avx512") and not state.get("avx2", False)
-            )
-        return False
+        """Names of the features that are on, with what they imply, edits in order as LLVM does."""
+        on: set[str] = set()
+        for edit in filter(None, self.features.split(",")):
+            name = edit[1:]
+            if edit[0] == "+":
+                on |= _closure(name)
+            elif name in on:
+                on = {other for other in on if name not in _closure(other)}
+        return frozenset(on)
 
     @property
     def is_x86(self) -> bool:
@@ -81,25 +96,35 @@ def _initialise() -> None:
 
 
 @cache
-def _target(edits: str) -> Target:
+def _target(chosen: str) -> Target:
     _initialise()
+    triple: str = llvm.get_process_triple()
+    names = [name.strip() for name in chosen.split(",") if name.strip()]
+    for name in names:
+        if not _NAME.fullmatch(name.lstrip("+-")):
+            raise CompileError(
+                f"GRAPHFLOW_CPU_FEATURES: {name!r} is no feature name; "
+                "write for example avx2,fma or -avx512f"
+            )
+    signed = [name for name in names if name[0] in "+-"]
+    if signed and len(signed) < len(names):
+        raise CompileError(
+            f"GRAPHFLOW_CPU_FEATURES={chosen}: either sign every name (edits the host's "
+            "features) or none (replaces them)"
+        )
+    if names and not signed:
+        generic = "x86-64" if triple.startswith("x86_64") else "generic"
+        return Target(triple, generic, ",".join("+" + name for name in names))
     try:
         features: str = llvm.get_host_cpu_features().flatten()
     except RuntimeError:  # LLVM knows no features of this host
         features = ""
-    for edit in filter(None, (e.strip() for e in edits.split(","))):
-        if not _EDIT.fullmatch(edit):
-            raise CompileError(
-                f"GRAPHFLOW_CPU_FEATURES: {edit!r} is not +feature or -feature; "
-                "write for example GRAPHFLOW_CPU_FEATURES=-avx512f"
-            )
-        features = f"{features},{edit}" if features else edit
-    return Target(llvm.get_process_triple(), llvm.get_host_cpu_name(), features)
+    return Target(triple, llvm.get_host_cpu_name(), ",".join(filter(None, [features, *signed])))
 
 
 def host_target() -> Target:
-    """The processor this process runs on, as edited by ``GRAPHFLOW_CPU_FEATURES``."""
-    return _target(os.environ.get("GRAPHFLOW_CPU_FEATURES", ""))
+    """The processor this process runs on, unless ``GRAPHFLOW_CPU_FEATURES`` says otherwise."""
+    return _target(flags.CPU_FEATURES.value or "")
 
 
 def target_machine(target: Target) -> llvm.TargetMachine:
@@ -111,10 +136,6 @@ def target_machine(target: Target) -> llvm.TargetMachine:
     _initialise()
     llvm_target = llvm.Target.from_triple(target.triple)
     machine: llvm.TargetMachine = llvm_target.create_target_machine(
-        cpu=target.cpu,
-        features=target.features,
-        opt=3,
-        reloc="pic",
-        codemodel="small",
+        cpu=target.cpu, features=target.features, opt=3, reloc="pic", codemodel="small"
     )
     return machine

@@ -1,0 +1,423 @@
+"""The kernel cache: object code beside its source, in the user's own folder.
+
+:func:`load` is what the runtime calls: kernels in, addresses out.  A kernel is
+looked up by a digest of everything its code depends on (source, Numba and
+llvmlite, CPU, the code generation helpers); what is missing is compiled in one
+batch, stored, and linked.  Trouble with the folder never stops a program: it
+warns once and goes on in memory.
+
+Native code is only loaded from a folder that belongs to this user and that
+nobody else may write to, and only when a file's digest is right, so truncated
+and foreign files are recompiled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import re
+import stat
+import threading
+import time
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from graphflow import flags
+from graphflow.codegen.plain import PlainKernel, load_function
+from graphflow.codegen.schedule import KernelSource
+from graphflow.codegen.target import host_target
+from graphflow.errors import CacheWarning, CompileError
+from graphflow.runtime.linker import link
+
+_MAGIC = b"GFKERN01"
+_DIGEST = 32
+_HEADER = len(_MAGIC) + 8 + 2 * _DIGEST  # magic, payload length, key, digest of the payload
+_TOUCH_SECONDS = 3600  # how stale a last-use time may be; saves a write a hit
+_ORPHAN_SECONDS = 3600  # age at which a temporary file has no living writer
+_EVICT_TO = 0.8  # an overfull cache is cut to this part of its limit
+_OWN_FILE = re.compile(r"\w+-[0-9a-f]{12}\.py|\w+-[0-9a-f]{16}\.o|\.\w+-[0-9a-f.opy]+\.tmp")
+_WRITES_SOURCE_ONLY = frozenset((
+    "build_schedule.py", "cpu_writer.py", "layout.py", "loops.py", "lower.py", "memory.py",
+    "names.py", "order.py", "schedule.py", "writer.py",
+))  # fmt: skip
+_PACKAGE = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Result of :func:`load`.
+
+    ``addresses`` by kernel name; ``hits`` kernels found (in memory or on disk),
+    ``misses`` kernels compiled; ``seconds`` spent; ``compile_seconds`` by name
+    for the compiled ones; ``paths`` of source files by name.
+    """
+
+    addresses: Mapping[str, int]
+    hits: int
+    misses: int
+    seconds: float
+    compile_seconds: Mapping[str, float]
+    paths: Mapping[str, Path]
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Counts since the process started, and where the cache is (None: in memory only)."""
+
+    hits: int
+    misses: int
+    folder: Path | None
+    bytes: int
+
+
+_lock = threading.RLock()
+_linked: dict[bytes, int] = {}  # key -> address, for the life of the process
+_plain: dict[KernelSource, PlainKernel] = {}
+_hits = 0
+_misses = 0
+_warned: set[str] = set()
+
+
+# --- identity ---------------------------------------------------------------
+
+
+def _digest_files(paths: Iterable[Path]) -> bytes:
+    digest = hashlib.sha256()
+    for path in paths:
+        data = path.read_bytes()
+        digest.update(f"{path.name} {len(data)}\n".encode())
+        digest.update(data)
+    return digest.digest()
+
+
+def _python_files(path: Path) -> list[Path]:
+    return sorted(path.rglob("*.py")) if path.is_dir() else [path] if path.exists() else []
+
+
+@cache
+def _helpers_digest() -> bytes:
+    """Digest of the code generation modules that turn a source into machine code.
+
+    Left out are those that only write the source, which is in the key itself.
+    """
+    files = _python_files(_PACKAGE / "codegen")
+    return _digest_files(file for file in files if file.name not in _WRITES_SOURCE_ONLY)
+
+
+@cache
+def _module_digest(module: str) -> bytes:
+    """Digest of another module of GraphFlow that a kernel's source imports."""
+    path = _PACKAGE.joinpath(*module.split(".")[1:])
+    return _digest_files(_python_files(path) or _python_files(path.with_suffix(".py")))
+
+
+@cache
+def _compiler_version(package: str) -> bytes:
+    """What changes when ``package`` is upgraded, without importing it."""
+    spec = importlib.util.find_spec(package)
+    if spec is not None and spec.origin is not None:
+        version_file = Path(spec.origin).with_name("_version.py")
+        if version_file.exists():
+            return _digest_files([version_file])
+    from importlib.metadata import version
+
+    return version(package).encode()
+
+
+@cache
+def _environment(target: str) -> bytes:
+    parts = (
+        _MAGIC, _compiler_version("numba"), _compiler_version("llvmlite"),
+        target.encode(), _helpers_digest(),
+    )  # fmt: skip
+    return hashlib.sha256(b"\0".join(parts)).digest()
+
+
+def kernel_key(kernel: KernelSource) -> bytes:
+    """Digest of everything the object code of ``kernel`` depends on."""
+    digest = hashlib.sha256(_environment(host_target().identity))
+    digest.update(f"{kernel.name}\0{kernel.epilogue}\0".encode())
+    for line in kernel.source.splitlines():
+        if line.startswith("from graphflow.") and "graphflow.codegen.prelude" not in line:
+            digest.update(_module_digest(line.split()[1]))
+    digest.update(kernel.source.encode())
+    return digest.digest()
+
+
+# --- the folder -------------------------------------------------------------
+
+
+def _warn_once(kind: str, message: str) -> None:
+    if kind not in _warned:
+        _warned.add(kind)
+        warnings.warn(
+            f"{message}; affected kernels are compiled again, and the program runs on",
+            CacheWarning,
+            stacklevel=3,
+        )
+
+
+def _warn_unwritable(folder: Path, error: OSError) -> None:
+    reason = error.strerror or error
+    _warn_once("unwritable", f"the kernel cache {folder} cannot be written ({reason})")
+
+
+def default_folder() -> Path:
+    """``GRAPHFLOW_CACHE_DIR``, else ``graphflow`` in the user's cache folder (XDG)."""
+    chosen = flags.CACHE_DIR.value
+    if chosen:
+        return Path(chosen).expanduser().absolute()
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    if not os.path.isabs(base):  # the XDG specification: ignore relative paths
+        base = os.path.expanduser("~/.cache")
+    return Path(base).absolute() / "graphflow"
+
+
+def _usable_folder() -> Path | None:
+    """The cache folder if native code may be loaded from it, else None and one warning."""
+    folder = default_folder()
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        facts = os.stat(folder)
+    except OSError as error:
+        _warn_once("unusable", f"the kernel cache {folder} cannot be used ({error.strerror or error})")
+        return None
+    if hasattr(os, "getuid") and facts.st_uid != os.getuid():
+        _warn_once(
+            "owner",
+            f"the kernel cache {folder} belongs to another user, so no native code is loaded "
+            "from it (set GRAPHFLOW_CACHE_DIR to a folder of your own)",
+        )
+        return None
+    if os.name == "posix" and stat.S_IMODE(facts.st_mode) & 0o022:
+        _warn_once(
+            "mode",
+            f"the kernel cache {folder} may be written to by others, so no native code is "
+            f"loaded from it (chmod 700 {folder})",
+        )
+        return None
+    return folder
+
+
+def _object_path(folder: Path, kernel: KernelSource, key: bytes) -> Path:
+    return folder / f"{kernel.name}-{key.hex()[:16]}.o"
+
+
+def _pack(key: bytes, payload: bytes) -> bytes:
+    length = len(payload).to_bytes(8, "little")
+    return b"".join((_MAGIC, length, key, hashlib.sha256(payload).digest(), payload))
+
+
+def _unpack(key: bytes, data: bytes) -> bytes | None:
+    """The payload, or None when the file is not exactly what was written for ``key``."""
+    payload = data[_HEADER:]
+    return payload if data[:_HEADER] == _pack(key, payload)[:_HEADER] else None
+
+
+def _read(path: Path, key: bytes) -> bytes | None:
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+            age = time.time() - os.fstat(file.fileno()).st_mtime
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        _warn_once("unreadable", f"the kernel cache file {path} cannot be read ({error.strerror or error})")
+        return None
+    payload = _unpack(key, data)
+    if payload is None:
+        _warn_once("damaged", f"the kernel cache file {path} is damaged or foreign; it was not loaded")
+    elif age > _TOUCH_SECONDS:
+        try:
+            os.utime(path)
+        except OSError:
+            pass  # a read-only cache still serves
+    return payload
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write atomically: other processes see the old file, none, or the whole new one."""
+    temporary = path.with_name(
+        f".{path.name}.{os.getpid():x}.{threading.get_ident():x}.{time.monotonic_ns():x}.tmp"
+    )
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _entries(folder: Path) -> list[tuple[float, int, str]]:
+    """(last use, bytes, path) of every file the cache owns."""
+    entries = []
+    try:
+        with os.scandir(folder) as files:
+            for file in files:
+                if _OWN_FILE.fullmatch(file.name) and file.is_file(follow_symlinks=False):
+                    facts = file.stat(follow_symlinks=False)
+                    entries.append((facts.st_mtime, facts.st_size, file.path))
+    except OSError:
+        pass  # no folder, or files that vanished under a concurrent clear
+    return entries
+
+
+def _evict(folder: Path, keep: set[str]) -> None:
+    """Remove orphaned temporaries, and the least recently used files beyond the limit."""
+    entries = sorted(_entries(folder))
+    total = sum(size for _, size, _ in entries)
+    limit = flags.CACHE_LIMIT.value
+    goal = total if total <= limit else int(limit * _EVICT_TO)
+    orphaned = time.time() - _ORPHAN_SECONDS
+    for used, size, path in entries:
+        orphan = path.endswith(".tmp") and used < orphaned
+        if orphan or (total > goal and path not in keep and not path.endswith(".tmp")):
+            try:
+                os.unlink(path)
+            except OSError:
+                continue
+            total -= size
+
+
+# --- the public functions ---------------------------------------------------
+
+
+def load(kernels: Iterable[KernelSource]) -> Loaded:
+    """Addresses of ``kernels``, compiling those that are in neither memory nor cache.
+
+    Safe to call from several threads and processes.  Raises
+    :class:`CompileError` when a kernel cannot be compiled.
+    """
+    start = time.perf_counter()
+    unique = list(dict.fromkeys(kernels))
+    names = {kernel.name: kernel for kernel in unique}
+    if len(names) < len(unique):
+        twice = [k.name for k in unique if names[k.name] is not k]
+        raise CompileError(f"different kernels have one name: {', '.join(sorted(set(twice)))}")
+    with _lock:
+        if flags.DISABLE_JIT.value:
+            return _load_plain(unique, start)
+        return _load_compiled(unique, start)
+
+
+def _load_compiled(kernels: list[KernelSource], start: float) -> Loaded:
+    global _hits, _misses
+    keys = {kernel.name: kernel_key(kernel) for kernel in kernels}
+    wanted = [kernel for kernel in kernels if keys[kernel.name] not in _linked]
+    seconds: Mapping[str, float] = {}
+    folder = _usable_folder() if wanted else None
+    objects: dict[str, bytes] = {}
+    missing: list[KernelSource] = []
+    for kernel in wanted:
+        key = keys[kernel.name]
+        found = _read(_object_path(folder, kernel, key), key) if folder else None
+        if found is None:
+            missing.append(kernel)
+        else:
+            objects[kernel.name] = found
+    if missing:
+        fresh, seconds = _compile(missing, folder)
+        objects.update(fresh)
+        if folder is not None:
+            _store(folder, {k: keys[k.name] for k in missing}, fresh)
+    for name, address in link(objects).items():
+        _linked[keys[name]] = address
+    hits = len(kernels) - len(missing)
+    _hits, _misses = _hits + hits, _misses + len(missing)
+    return Loaded(
+        addresses={kernel.name: _linked[keys[kernel.name]] for kernel in kernels},
+        hits=hits,
+        misses=len(missing),
+        seconds=time.perf_counter() - start,
+        compile_seconds=seconds,
+        paths=_paths(kernels),
+    )
+
+
+def _paths(kernels: list[KernelSource]) -> dict[str, Path]:
+    folder = default_folder()
+    return {kernel.name: source_path(kernel, folder) for kernel in kernels}
+
+
+def source_path(kernel: KernelSource, folder: Path) -> Path:
+    """Where the source of ``kernel`` lives in ``folder``: its name and a digest of its text."""
+    digest = hashlib.sha256(kernel.source.encode()).hexdigest()[:12]
+    return folder / f"{kernel.name}-{digest}.py"
+
+
+def _compile(
+    kernels: list[KernelSource], folder: Path | None
+) -> tuple[Mapping[str, bytes], Mapping[str, float]]:
+    # Imports Numba, which costs more than everything else here.
+    from graphflow.codegen.compile import compile_kernels
+
+    paths = {k.name: source_path(k, folder or default_folder()) for k in kernels}
+    if folder is not None:
+        _write_sources(folder, {paths[k.name]: k.source for k in kernels})
+    compiled = compile_kernels(kernels, paths)
+    return compiled.objects, compiled.seconds
+
+
+def _write_sources(folder: Path, sources: Mapping[Path, str]) -> None:
+    try:
+        for path, text in sources.items():
+            data = text.encode()
+            if not path.exists() or path.read_bytes() != data:
+                _write(path, data)
+    except OSError as error:
+        _warn_unwritable(folder, error)
+
+
+def _store(
+    folder: Path, keys: Mapping[KernelSource, bytes], objects: Mapping[str, bytes]
+) -> None:
+    kept = set()
+    try:
+        for kernel, key in keys.items():
+            path = _object_path(folder, kernel, key)
+            _write(path, _pack(key, objects[kernel.name]))
+            kept |= {str(path), str(source_path(kernel, folder))}
+    except OSError as error:
+        _warn_unwritable(folder, error)
+    _evict(folder, kept)
+
+
+def _load_plain(kernels: list[KernelSource], start: float) -> Loaded:
+    folder = _usable_folder()
+    paths = {k.name: source_path(k, folder or default_folder()) for k in kernels}
+    if folder is not None:
+        _write_sources(folder, {paths[k.name]: k.source for k in kernels})
+    for kernel in kernels:
+        if kernel not in _plain:
+            function = load_function(kernel.name, kernel.source, paths[kernel.name])
+            _plain[kernel] = PlainKernel(function)
+    addresses = {kernel.name: _plain[kernel].address for kernel in kernels}
+    return Loaded(addresses, len(kernels), 0, time.perf_counter() - start, {}, paths)
+
+
+def statistics() -> Statistics:
+    """Hits and misses of this process, and the folder and its size."""
+    folder = default_folder()
+    present = folder if folder.is_dir() else None
+    return Statistics(_hits, _misses, present, size())
+
+
+def size() -> int:
+    """Bytes the cache folder holds."""
+    return sum(size for _, size, _ in _entries(default_folder()))
+
+
+def clear() -> int:
+    """Delete every file of the cache; return how many.  Linked kernels keep running."""
+    removed = 0
+    for _, _, path in _entries(default_folder()):
+        try:
+            os.unlink(path)
+        except OSError:
+            continue
+        removed += 1
+    return removed
