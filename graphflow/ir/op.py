@@ -160,6 +160,9 @@ class OpDef:
     view_inverse: Callable[..., Any] | None = None
     """Views: ``view_inverse(emit, parent, new, attrs)``, the parent with the shown part
     replaced by ``new`` (what an in-place write through the view means)."""
+    decompose: Callable[[Builder, Application], Any] | None = None
+    """What the operation is made of, ``lambda b, n: …`` over ``n.inputs`` and ``n.attrs``,
+    for operations without a kernel of their own."""
     pure: bool = True
     commutative: bool = False
     fallible: bool = False
