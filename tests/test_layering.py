@@ -15,8 +15,8 @@ ROOT = pathlib.Path(__file__).parent.parent / "graphflow"
 # Lower number = lower layer.  A module may import its own layer and those below.
 BOTTOM, IR, PASSES, CODEGEN, RUNTIME, FRONT, LIBRARIES, TOOLS = range(8)
 PACKAGES = {"ir": IR, "passes": PASSES, "codegen": CODEGEN, "runtime": RUNTIME}
-BOTTOM_MODULES = {"errors", "flags", "version"}
-LIBRARY_PACKAGES = {"nn", "optim", "utils", "vision"}
+BOTTOM_MODULES = {"errors", "flags", "tables", "version"}
+LIBRARY_PACKAGES = {"inspect", "nn", "optim", "utils", "vision"}
 TOOL_PACKAGES = {"cli", "__main__"}
 
 

@@ -9,7 +9,14 @@ from typing import Any, Generic, TypeVar
 
 import graphflow as gf
 from graphflow.utils.data.collate import default_collate, default_convert
-from graphflow.utils.data.dataset import Dataset, IterableDataset, Subset, TensorDataset, fetch
+from graphflow.utils.data.dataset import (
+    Dataset,
+    IterableDataset,
+    Subset,
+    TensorDataset,
+    fetch,
+    size_of,
+)
 from graphflow.utils.data.randomness import RandomSource, as_source
 from graphflow.utils.data.sampler import (
     BatchSampler,
@@ -122,7 +129,7 @@ class DataLoader(Generic[T_co]):
     def __len__(self) -> int:
         """Batches an epoch (samples, with ``batch_size=None``)."""
         if self._streaming:
-            total, size = len(self.dataset), self.batch_size or 1  # type: ignore[arg-type]
+            total, size = size_of(self.dataset), self.batch_size or 1
             return total // size if self.drop_last else -(-total // size)
         order = self.sampler if self.batch_sampler is None else self.batch_sampler
         return len(order)  # type: ignore[arg-type]

@@ -36,7 +36,7 @@ def draw_seed(generator: RandomSource) -> int:
     source = as_source(generator)
     if isinstance(source, np.random.Generator):
         return int(source.bit_generator.random_raw()) >> 1  # type: ignore[arg-type]
-    low, high = gf.rand(2, generator=source).tolist()
+    low, high = gf.rand(2, generator=source, dtype=gf.float32).tolist()
     return int(low * _WORD) | int(high * _WORD) << 24
 
 

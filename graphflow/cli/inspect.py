@@ -1,0 +1,43 @@
+"""Compile a model file's step and show every stage and every kernel."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import graphflow as gf
+from graphflow.cli import modelfile
+from graphflow.errors import GraphFlowError
+from graphflow.inspect import kernel_text, stage_texts, write_program
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the flags of ``graphflow inspect``."""
+    parser.add_argument("file", metavar="FILE[:builder]", help=modelfile.HELP)
+    parser.add_argument("--stage", metavar="NAME", help="this stage only; 'kernels' for the source")
+    parser.add_argument("--output", metavar="FOLDER", help="write files instead of printing")
+    parser.add_argument("--device", default="cpu", help="device to compile for (default: cpu)")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Print (or write) the stages of the compiled step."""
+    step, specs = modelfile.load_builder(options.file)
+    program = gf.compile(gf.trace(step, *specs), device=options.device)
+    if options.output:
+        print("\n".join(str(path) for path in write_program(program, options.output)))
+        return
+    print("\n".join(_chosen(program, options.stage)))
+
+
+def _chosen(program: Any, wanted: str | None) -> list[str]:
+    texts = list(stage_texts(program))
+    kernels = [kernel_text(kernel) for kernel in program.kernels]
+    if wanted is None:
+        return [*(text for _, text in texts), *kernels, str(program.explain())]
+    if wanted == "kernels":
+        return kernels
+    chosen = [text for name, text in texts if name == wanted]
+    if not chosen:
+        names = ", ".join([*(name for name, _ in texts), "kernels"])
+        raise GraphFlowError(f"there is no stage {wanted!r}; the stages are {names}")
+    return chosen

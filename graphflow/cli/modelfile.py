@@ -1,0 +1,77 @@
+"""Loading a model file: ``models/mlp.py`` or ``models/mlp.py:other_builder``."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import graphflow as gf
+from graphflow.errors import GraphFlowError
+
+HELP = "a Python file that defines build() -> (step, specs); FILE:name picks another builder"
+
+
+def load_builder(argument: str) -> tuple[Any, tuple[Any, ...]]:
+    """Run the builder of ``FILE[:name]``; returns the step and its specs."""
+    path, name = _split(argument)
+    with _importable(path.parent):
+        module = _import(path)
+        builder = getattr(module, name, None)
+        if not callable(builder):
+            raise GraphFlowError(
+                f"{path} has no function {name}(); define one that returns (step, specs), "
+                "what gf.compile takes and what gf.trace takes"
+            )
+        built = builder()
+    if not isinstance(built, tuple) or len(built) != 2 or not callable(built[0]):
+        raise GraphFlowError(f"{path}: {name}() must return (step, specs), got {built!r}")
+    step, specs = built
+    return step, tuple(specs) if isinstance(specs, (tuple, list)) else (specs,)
+
+
+def example(spec: Any) -> Any:
+    """A value of the type that ``spec`` describes: normal floats, zeros for the rest."""
+    if not isinstance(spec, gf.TensorSpec):
+        return spec
+    shape = tuple(extent if isinstance(extent, int) else 8 for extent in spec.shape)
+    if spec.dtype.is_floating_point:
+        return gf.randn(shape, dtype=spec.dtype)
+    return gf.zeros(shape, dtype=spec.dtype)
+
+
+def _split(argument: str) -> tuple[Path, str]:
+    file, colon, name = argument.rpartition(":")
+    if not colon or not name.isidentifier():
+        file, name = argument, "build"
+    path = Path(file)
+    if not path.is_file():
+        raise GraphFlowError(f"{file}: no such file")
+    if path.suffix != ".py":
+        raise GraphFlowError(f"{file}: not a Python file")
+    return path.resolve(), name
+
+
+def _import(path: Path) -> Any:
+    digest = hashlib.sha256(str(path).encode()).hexdigest()[:8]
+    name = f"_graphflow_model_{path.stem}_{digest}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses and pickle look a class's module up there
+    spec.loader.exec_module(module)
+    return module
+
+
+@contextmanager
+def _importable(folder: Path) -> Iterator[None]:
+    """What ``python FILE`` does: the file's folder comes first on the import path."""
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))

@@ -1,0 +1,178 @@
+"""What every model script shares: flags, the two modes, progress, and the table at the end.
+
+A model file says what is trained (a :class:`Session` for a seed); this file
+trains it define-then-run (``static``), eagerly, or both in turn with the same
+seeds, so that the two can be held against each other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import graphflow as gf
+from graphflow.inspect import write_program
+from graphflow.tables import duration, table
+from graphflow.utils.progress import Progress
+
+COMPARED = 100  # steps whose losses are compared between the modes
+
+
+@dataclass
+class Session:
+    """One training run, before it starts.
+
+    ``step(*batch)`` makes one update and returns the loss; ``specs`` are the
+    types of a batch; ``evaluate()`` measures on held-out data.
+    """
+
+    step: Callable[..., Any]
+    specs: tuple[Any, ...]
+    batches: Iterable[Any]
+    evaluate: Callable[[], float]
+    scheduler: Any = None
+
+
+@dataclass
+class Run:
+    """What one training run measured: losses, seconds a step, and the result."""
+
+    mode: str
+    seed: int
+    losses: list[float] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    first: float = 0.0
+    result: float = 0.0
+
+
+@dataclass(frozen=True)
+class Task:
+    """A model script: ``start(seed, data)`` makes a session; the rest is for people."""
+
+    name: str
+    start: Callable[[int, Path], Session]
+    epochs: int
+    metric: str
+    describe: Callable[[Path], str]
+
+
+def main(task: Task, arguments: Sequence[str] | None = None) -> list[Run]:
+    """Run a model script with the flags of the command line; returns its runs."""
+    options = parse(task, arguments)
+    print(f"{task.name}: {task.describe(options.data)}")
+    if options.inspect or options.export:
+        program = define(task.start(options.seed, options.data), options.device)
+    seeds = range(options.seed, options.seed + options.seeds)
+    runs = []
+    for number, seed in enumerate(seeds):
+        modes = ["static", "eager"] if options.mode == "both" else [options.mode]
+        for mode in modes[:: -1 if number % 2 else 1]:  # in turn, each first as often
+            runs.append(train(task, mode, seed, options))
+    print(f"\n{summary(task, runs)}")
+    if options.mode == "both":
+        print(comparison(runs))
+    if options.inspect:
+        paths = write_program(program, options.inspect)
+        print(f"\nThe step, stage by stage, in {options.inspect}:")
+        print("\n".join(f"  {path}" for path in paths))
+    if options.export:
+        Path(options.export).write_text(f"{program.graph}\n", encoding="utf-8")
+        print(f"\nThe traced graph as text (gf.Graph.parse reads it): {options.export}")
+    return runs
+
+
+def parse(task: Task, arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Read the flags that all model scripts have."""
+    parser = argparse.ArgumentParser(description=task.name, allow_abbrev=False)
+    parser.add_argument("--mode", choices=["static", "eager", "both"], default="static")
+    parser.add_argument("--device", default="cpu", help="where to run (default: cpu)")
+    parser.add_argument("--epochs", type=positive, default=task.epochs)
+    parser.add_argument("--seed", type=int, default=0, help="the first seed")
+    parser.add_argument("--seeds", type=positive, default=1, help="how many seeds to train")
+    parser.add_argument("--data", type=Path, default=Path("data"), help="folder of data sets")
+    parser.add_argument("--inspect", metavar="FOLDER", help="write every stage as text")
+    parser.add_argument("--export", metavar="FILE", help="write the traced graph as text")
+    return parser.parse_args(arguments)
+
+
+def positive(text: str) -> int:
+    """An integer above zero, for argparse."""
+    value = int(text)
+    if value <= 0:
+        raise argparse.ArgumentTypeError(f"{value} is not a positive number")
+    return value
+
+
+def define(session: Session, device: str) -> Any:
+    """Define: one graph of forward, backward and update, compiled to a program."""
+    graph = gf.trace(session.step, *session.specs)
+    return gf.compile(graph, device=device)
+
+
+def train(task: Task, mode: str, seed: int, options: argparse.Namespace) -> Run:
+    """Train once; timing covers the step calls alone, not the loading of data."""
+    session = task.start(seed, options.data)
+    run = Run(mode, seed)
+    begin = time.perf_counter()
+    step = define(session, options.device) if mode == "static" else session.step
+    defined = time.perf_counter() - begin
+    bar = Progress(range(options.epochs), f"{mode:>6} seed {seed}")
+    for _ in bar:
+        for batch in session.batches:
+            begin = time.perf_counter()
+            loss = step(*batch)
+            run.losses.append(float(loss))
+            run.seconds.append(time.perf_counter() - begin)
+        if session.scheduler is not None:
+            session.scheduler.step()
+        bar.note = f"loss {run.losses[-1]:.4f}"
+    run.first = defined + run.seconds[0]
+    run.result = session.evaluate()
+    return run
+
+
+def summary(task: Task, runs: list[Run]) -> str:
+    """A row a mode: result over the seeds, and time."""
+    rows = []
+    for mode in dict.fromkeys(run.mode for run in runs):
+        chosen = [run for run in runs if run.mode == mode]
+        results = [run.result for run in chosen]
+        rows.append(
+            [
+                mode,
+                f"{statistics.mean(results):.4f}",
+                f"{min(results):.4f}",
+                f"{max(results):.4f}",
+                duration(median_step(chosen)),
+                duration(chosen[0].first),
+            ]
+        )
+    headers = ["mode", f"{task.metric}: mean", "min", "max", "median step", "first call"]
+    return f"{len({run.seed for run in runs})} seeds\n{table(headers, rows)}"
+
+
+def median_step(runs: list[Run]) -> float:
+    """Median seconds of a step, the first ones (which compile) left out."""
+    return statistics.median(s for run in runs for s in (run.seconds[1:] or run.seconds))
+
+
+def comparison(runs: list[Run]) -> str:
+    """How far the losses of the two modes are apart, and how much faster static is."""
+    static = {run.seed: run for run in runs if run.mode == "static"}
+    eager = {run.seed: run for run in runs if run.mode == "eager"}
+    apart = max(
+        abs(a - b) / max(abs(b), 1e-30)
+        for seed, run in static.items()
+        for a, b in zip(run.losses[:COMPARED], eager[seed].losses[:COMPARED], strict=True)
+    )
+    ratio = median_step(list(eager.values())) / median_step(list(static.values()))
+    steps = min(COMPARED, *(len(run.losses) for run in runs))
+    return (
+        f"static is {ratio:.2f}× as fast as eager\n"
+        f"largest relative difference of the loss in the first {steps} steps: {apart:.1e}"
+    )
