@@ -10,14 +10,15 @@ them remembers which axis of the producer each axis of the operand is.
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from graphflow.ir.affine import Affine
+from graphflow.ir.affine import Affine, Piece
 from graphflow.ir.graph import Graph
 from graphflow.ir.node import Node
-from graphflow.ir.op import Kind
-from graphflow.ir.types import TensorType
+from graphflow.ir.op import GATHERED, Kind, OpDef
+from graphflow.ir.types import DType, TensorType
 
 CHEAP_COST = 12.0
 """Scalar instructions up to which a one-element value is computed anew in every kernel."""
@@ -42,12 +43,14 @@ class Edge:
 
     ``axes[k]`` is the axis of the source that axis ``k`` of the operand runs
     along, -1 for a broadcast or one-element axis; ``None`` if some axis is
-    not simply an axis of the source (a slice, a merged axis).
+    not simply an axis of the source (a slice, a merged axis).  ``gathered``
+    marks the data of a gather, read at a computed index along one axis.
     """
 
     operand: Node
     source: int
     axes: tuple[int, ...] | None
+    gathered: bool = False
 
 
 class Dataflow:
@@ -61,7 +64,7 @@ class Dataflow:
         self.edges: list[tuple[Edge, ...]] = []
         self.users: list[list[int]] = []
         self.escapes: list[bool] = []
-        self._base: dict[Node, tuple[Node, tuple[int, ...] | None]] = {}
+        self._base: dict[Node, tuple[Node, tuple[int, ...] | None, bool]] = {}
         self._cost: dict[Node, float] = {}
         for node in graph.nodes:
             self._add(node)
@@ -74,6 +77,10 @@ class Dataflow:
         """The node that ``node`` is a chain of views of (itself if it is no view)."""
         return self._base[node][0]
 
+    def is_mapped(self, node: Node) -> bool:
+        """True when index maps lead from ``node`` to its base: a kernel can follow them."""
+        return self._base[node][2]
+
     def shape(self, number: int) -> tuple[object, ...]:
         """The shape of work node ``number``."""
         return self.work[number].shape
@@ -82,11 +89,13 @@ class Dataflow:
         role = self._classify(node)
         self.role[node] = role
         if role is Role.VIEW:
-            base, axes = self._base[node.inputs[0]]
-            self._base[node] = base, _compose(axes, view_axes(node))
+            base, axes, mapped = self._base[node.inputs[0]]
+            pieces = view_pieces(node)
+            here = _choice_of_axes(node, pieces)
+            self._base[node] = base, _compose(axes, here), mapped and bool(pieces)
             return
         rank = len(node.type.shape) if isinstance(node.type, TensorType) else 0
-        self._base[node] = node, tuple(range(rank))
+        self._base[node] = node, tuple(range(rank)), True
         if role is Role.LEAF or role is Role.CHEAP:
             return
         number = self.number[node] = len(self.work)
@@ -94,10 +103,14 @@ class Dataflow:
         self.users.append([])
         self.escapes.append(False)
         edges = []
-        for operand in node.inputs:
-            base, axes = self._base[operand]
+        read_at = gathered_operand(node) if role is Role.READ else None
+        for place, operand in enumerate(node.inputs):
+            base, axes, _ = self._base[operand]
+            gathered = read_at is not None and read_at[0] == place
+            if gathered and read_at is not None and axes is not None:
+                axes = tuple(-1 if k == read_at[1] else a for k, a in enumerate(axes))
             source = self.number.get(base, -1)
-            edges.append(Edge(operand, source, axes))
+            edges.append(Edge(operand, source, axes, gathered))
             if source >= 0 and (not self.users[source] or self.users[source][-1] != number):
                 self.users[source].append(number)
         self.edges.append(tuple(edges))
@@ -106,7 +119,7 @@ class Dataflow:
         op = node.op
         if op.kind is Kind.LEAF:
             return Role.LEAF
-        if not isinstance(node.type, TensorType) or not _tensors(node.inputs):
+        if not has_kernel(node):
             return Role.SINGLE
         if op.kind is Kind.VIEW:
             return Role.VIEW if is_alias(node) else Role.READ
@@ -115,7 +128,7 @@ class Dataflow:
         if op.kind is Kind.ELEMENTWISE:
             return self._classify_elementwise(node)
         if op.kind is Kind.REDUCTION:
-            return Role.REDUCTION if "axes" in node.attrs else Role.SINGLE
+            return Role.REDUCTION
         if op.kind is Kind.GATHER:
             return Role.READ
         return Role.CONTRACTION if op.kind is Kind.CONTRACTION else Role.SINGLE
@@ -142,6 +155,12 @@ class Dataflow:
         return cost
 
 
+def folded_axes(node: Node) -> tuple[int, ...]:
+    """The axes that reduction ``node`` folds."""
+    axes: tuple[int, ...] | None = node.attrs.get("axes")
+    return (node.attrs["axis"],) if axes is None else axes
+
+
 def is_literal(node: Node) -> bool:
     """True for a scalar constant: it is written into the text of kernels."""
     return node.op.kind is Kind.LEAF and "value" in node.attrs and node.tensor_type.rank == 0
@@ -151,35 +170,60 @@ def is_alias(node: Node) -> bool:
     """True for a view that shows each element of its one operand as it is (no fill)."""
     if node.op.kind is not Kind.VIEW or len(node.inputs) != 1:
         return False
-    if node.op.index is None:
-        return True
-    pieces = node.op.index([node.inputs[0].tensor_type], node.attrs, variables(len(node.shape)))
+    pieces = view_pieces(node)
     return not pieces or (len(pieces) == 1 and not pieces[0].conditions)
 
 
-def view_axes(node: Node) -> tuple[int, ...] | None:
-    """Which operand axis each result axis of view ``node`` runs along (-1: none).
+def view_pieces(node: Node) -> Sequence[Piece]:
+    """The index map of view ``node`` over variables ``i0, i1, …``; empty if it has none
+    (it then shows its operand in row-major order)."""
+    if node.op.index is None:
+        return ()
+    types = [n.tensor_type for n in node.inputs]
+    return node.op.index(types, node.attrs, variables(len(node.shape)))
+
+
+def _choice_of_axes(node: Node, pieces: Sequence[Piece]) -> tuple[int, ...] | None:
+    """Which operand axis each result axis of a view runs along (-1: none).
 
     ``None`` when the view is more than a choice of axes.
     """
+    if not pieces:
+        return None
     operand = node.inputs[0].tensor_type
-    if node.op.index is None:
-        return None
-    pieces = node.op.index([operand], node.attrs, variables(len(node.shape)))
-    if len(pieces) != 1 or pieces[0].conditions:
-        return None
     axes = [-1] * len(node.shape)
     for axis, index in enumerate(pieces[0].index):
         extent = operand.shape[axis]
         if extent == 1:
             continue
-        if len(index.terms) != 1 or index.offset != 0 or index.terms[0][1] != 1:
-            return None
-        place = int(index.terms[0][0][1:])
-        if node.shape[place] != extent:
+        place = _plain_variable(index)
+        if place is None or node.shape[place] != extent:
             return None
         axes[place] = axis
     return tuple(axes)
+
+
+def gathered_operand(node: Node) -> tuple[int, int] | None:
+    """For a gather that keeps all axes but one in place: its data operand and that axis."""
+    if node.op.kind is not Kind.GATHER:
+        return None
+    pieces = view_pieces(node)
+    if len(pieces) != 2 or len(pieces[1].index) != len(node.shape):
+        return None
+    found = None
+    for axis, index in enumerate(pieces[1].index):
+        if any(name == GATHERED for name, _ in index.terms):
+            found = axis
+        elif _plain_variable(index) != axis:
+            return None
+    return None if found is None else (pieces[1].operand, found)
+
+
+def _plain_variable(index: Affine) -> int | None:
+    """``k`` if ``index`` is just the variable ``i{k}``."""
+    if len(index.terms) != 1 or index.offset != 0 or index.terms[0][1] != 1:
+        return None
+    return int(index.terms[0][0][1:])
 
 
 @lru_cache(maxsize=64)
@@ -196,5 +240,27 @@ def _compose(
     return tuple(inner[a] if a >= 0 else -1 for a in outer)
 
 
-def _tensors(nodes: tuple[Node, ...]) -> bool:
-    return all(isinstance(n.type, TensorType) for n in nodes)
+def has_kernel(node: Node) -> bool:
+    """True when loops or contractions can compute ``node``: its record says how, for
+    its element types.  What has no kernel is run by its reference on the host."""
+    types = [node.type, *(n.type for n in node.inputs)]
+    for type in types:
+        if not isinstance(type, TensorType) or type.dtype.is_complex:
+            return False
+    op, kind = node.op, node.op.kind
+    if kind is Kind.ELEMENTWISE or kind is Kind.GENERATOR:
+        return _has_template(op, (node.inputs[-1] if node.inputs else node).dtype)
+    if kind is Kind.REDUCTION:
+        return op.reduction is not None
+    if kind is Kind.CONTRACTION:
+        return node.dtype.is_floating_point
+    if kind is Kind.VIEW:
+        return op.index is not None or len(node.inputs) == 1
+    return kind in (Kind.GATHER, Kind.SCATTER) and op.index is not None
+
+
+def _has_template(op: OpDef, dtype: DType) -> bool:
+    template = op.scalar
+    if template is None or isinstance(template, str):
+        return template is not None
+    return dtype.short in template or dtype.kind in template

@@ -10,17 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from graphflow.ir.build import emit, input_node
 from graphflow.ir.graph import Graph, Location
 from graphflow.ir.node import Node, make_node
 from graphflow.ir.op import Kind
+from graphflow.passes.base import Pass
 from graphflow.passes.dataflow import is_alias
 from graphflow.passes.groups import Group, Limits, find_groups
 
 
 @dataclass(frozen=True)
-class Fuse:
+class Fuse(Pass):
     """Groups nodes into kernels.
 
     Before::
@@ -33,18 +35,25 @@ class Fuse:
     computes what it did; the graph has no paths it did not have.
     """
 
-    name = "fuse"
+    name: ClassVar[str] = "fuse"
+    stage: ClassVar[str | None] = "fused"
+
     operations: int = 40
     operands: int = 24
 
     def run(self, graph: Graph) -> Graph:
         """The fused graph."""
         limits = Limits(operations=self.operations, operands=self.operands)
-        return apply_groups(graph, find_groups(graph, limits))
+        groups = [g for g in find_groups(graph, limits) if _worth_a_body(g)]
+        return apply_groups(graph, groups) if groups else graph
 
 
 def apply_groups(graph: Graph, groups: Sequence[Group]) -> Graph:
-    """``graph`` with every group of more than one operation as a ``fused`` node."""
+    """``graph`` with every group as a ``fused`` node.
+
+    ``groups`` must be in an order in which they can run, as :func:`find_groups`
+    gives them; nodes of no group are copied.
+    """
     rewriter = _Rewriter(graph)
     for group in groups:
         rewriter.emit(group)
@@ -91,11 +100,7 @@ class _Rewriter:
             self.locations[new] = location
 
     def emit(self, group: Group) -> None:
-        """Add ``group`` as a ``fused`` node, or as it is when it is one operation."""
-        if not _worth_a_body(group):
-            for node in group.nodes:
-                self.rebuilt(node)
-            return
+        """Add ``group`` as a ``fused`` node, with ``get`` nodes for several results."""
         outputs = [n for n in group.nodes if self._needed(n, group)]
         operands, body = make_body(group, outputs, self.graph.locations)
         new_operands = [self.rebuilt(n) for n in operands]

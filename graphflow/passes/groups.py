@@ -25,7 +25,7 @@ from graphflow.ir.dims import Shape
 from graphflow.ir.graph import Graph
 from graphflow.ir.node import Node
 from graphflow.passes.clusters import Clusters
-from graphflow.passes.dataflow import Dataflow, Role, is_literal
+from graphflow.passes.dataflow import Dataflow, Role, folded_axes, is_literal
 from graphflow.passes.spaces import (
     assign_spaces,
     dropped_shape,
@@ -104,7 +104,7 @@ class _Finder:
             return _Cluster([number], (), (), fusible=False)
         reads = {e.operand for e in flow.edges[number] if not is_literal(flow.base(e.operand))}
         if role is Role.REDUCTION:
-            return _Cluster([number], node.inputs[0].shape, node.attrs["axes"], reads)
+            return _Cluster([number], node.inputs[0].shape, folded_axes(node), reads)
         return _Cluster([number], node.shape, (), reads, contraction=role is Role.CONTRACTION)
 
     def of(self, number: int) -> _Cluster:
@@ -280,7 +280,8 @@ class _Finder:
             if node in found or node in members:
                 continue
             base = flow.base(node)
-            if base in members or is_literal(base) or flow.role[base] is Role.CHEAP:
+            inside = base in members or is_literal(base) or flow.role[base] is Role.CHEAP
+            if inside and flow.is_mapped(node):
                 found.add(node)
                 stack.extend(node.inputs)
         return frozenset(found)

@@ -19,7 +19,7 @@ from collections.abc import Iterable
 
 from graphflow.ir.dims import Dim, Shape, dim_product
 from graphflow.ir.node import Node
-from graphflow.passes.dataflow import Dataflow, Edge, Role
+from graphflow.passes.dataflow import Dataflow, Edge, Role, folded_axes
 
 SERIAL_ROWS = 16
 """With fewer rows than this a group of several stages would leave threads idle …"""
@@ -81,7 +81,10 @@ def assign_spaces(
             space = spaces.get(edge.source)
             if space is None:
                 continue
-            if role is Role.READ or not _flows(edge, space, target, len(domain), kept_axes):
+            if edge.gathered and target is Space.KEPT:
+                if not _gathers(edge, space, len(domain), reduced):
+                    return None
+            elif role is Role.READ or not _flows(edge, space, target, len(domain), kept_axes):
                 return None
             stage = max(stage, stages[edge.source])
         if single_stage and stage and target is Space.FULL:
@@ -89,6 +92,14 @@ def assign_spaces(
         stages[number] = stage + fold
         spaces[number] = Space.DROPPED if fold else target
     return spaces
+
+
+def _gathers(edge: Edge, source: Space, rank: int, reduced: tuple[int, ...]) -> bool:
+    """Whether a gather picks one element a row of a member (the label's logit, say)."""
+    if source is not Space.FULL or edge.axes is None:
+        return False
+    expected = tuple(-1 if axis in reduced else axis for axis in range(rank))
+    return edge.axes == expected
 
 
 def _shapes(domain: Shape, reduced: tuple[int, ...]) -> dict[Shape, Space]:
@@ -112,7 +123,7 @@ def _target(
     """The space in which a member reads its operands."""
     if not fold:
         return shapes.get(node.shape)
-    fits = node.attrs["axes"] == reduced and node.inputs[0].shape == domain
+    fits = folded_axes(node) == reduced and node.inputs[0].shape == domain
     return Space.FULL if fits else None
 
 

@@ -1,0 +1,298 @@
+"""From a fused graph to a schedule: units, places, kernels, memory plan.
+
+The steps, each in its own file: :mod:`~graphflow.codegen.units` finds what
+needs a kernel and which views are mere strides; :mod:`~graphflow.codegen.placement`
+decides who writes state in place, the order, and whose memory a result takes;
+here every unit is lowered to calls over buffers, and
+:mod:`~graphflow.codegen.memory` plans the arena.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from graphflow.codegen.contraction import contraction_call
+from graphflow.codegen.layout import Layout, contiguous
+from graphflow.codegen.lower import lower_epilogue, lower_group
+from graphflow.codegen.memory import buffer_bytes, lifetimes, plan
+from graphflow.codegen.placement import Placement, place
+from graphflow.codegen.schedule import (
+    Argument,
+    Buffer,
+    BufferKind,
+    Call,
+    HostCall,
+    KernelSource,
+    Provenance,
+    Result,
+    Schedule,
+    Step,
+)
+from graphflow.codegen.units import Unit, Work, collect, copy_body
+from graphflow.errors import CompileError
+from graphflow.ir.graph import Graph
+from graphflow.ir.node import Node
+from graphflow.ir.op import Kind
+from graphflow.ir.types import TensorType, int64
+
+
+def build_schedule(graph: Graph, threads: int = 1) -> Schedule:
+    """The schedule of ``graph``, which fusion has grouped and whose shapes are static.
+
+    ``threads`` is an upper bound on the threads that will run it (scratch memory
+    depends on it, results do not).
+    """
+    for node in graph.nodes:
+        if isinstance(node.type, TensorType) and not node.type.is_static:
+            raise CompileError(
+                f"{node.op.name} yields {node.type}: give every symbolic dimension a size "
+                "before scheduling"
+            )
+    work = collect(graph)
+    placement = place(graph, work)
+    emitter = _Emitter(graph, work, placement, threads)
+    for number in placement.order:
+        emitter.unit(work.units[number])
+    for source, target in placement.commits:
+        emitter.commit(source, target)
+    return emitter.schedule()
+
+
+@dataclass(slots=True)
+class _Context:
+    """Buffers and failures; what lowering asks for (:class:`LowerContext`)."""
+
+    threads: int
+    buffers: list[Buffer] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    error: int = -1
+
+    def buffer(
+        self, kind: BufferKind, type: TensorType, name: str = "", data: object = None
+    ) -> int:
+        """A new buffer's id."""
+        self.buffers.append(Buffer(len(self.buffers), kind, type, name, data))
+        return len(self.buffers) - 1
+
+    def temporary(self, type: TensorType) -> Layout:
+        """A fresh contiguous arena buffer."""
+        return contiguous(self.buffer(BufferKind.ARENA, type), type)
+
+    def failure(self, message: str) -> int:
+        """The code (from 1) of a failure with ``message``."""
+        if message not in self.failures:
+            self.failures.append(message)
+        return self.failures.index(message) + 1
+
+    def error_buffer(self) -> int:
+        """The buffer of the error word."""
+        if self.error < 0:
+            self.error = self.buffer(BufferKind.ERROR, TensorType(int64, ()), "error")
+        return self.error
+
+
+class _Emitter:
+    """Turns placed units into steps over buffers."""
+
+    def __init__(self, graph: Graph, work: Work, placement: Placement, threads: int) -> None:
+        self.graph, self.work, self.placement = graph, work, placement
+        self.context = _Context(threads)
+        self.steps: list[Step] = []
+        self.buffer_of: dict[int, int] = {}  # value → buffer
+
+    # -- places ---------------------------------------------------------------
+
+    def buffer(self, value: int) -> int:
+        """The buffer that holds ``value``, made when first asked for."""
+        home = self.placement.home.get(value, value)
+        found = self.buffer_of.get(home)
+        if found is None:
+            found = self.buffer_of[home] = self._new_buffer(home)
+        return found
+
+    def _new_buffer(self, number: int) -> int:
+        value = self.work.values[number]
+        if value.leaf is None:
+            fresh = number in self.placement.fresh
+            kind = BufferKind.OUTPUT if fresh else BufferKind.ARENA
+            return self.context.buffer(kind, value.type)
+        attrs = value.leaf.attrs
+        if "value" in attrs:
+            data = attrs["value"]
+            return self.context.buffer(BufferKind.CONSTANT, value.type, data=data.array)
+        state = value.leaf in self.graph.state
+        kind = BufferKind.STATE if state else BufferKind.INPUT
+        return self.context.buffer(kind, value.type, attrs["name"])
+
+    def located(self, layout: Layout) -> Layout:
+        """``layout`` over a buffer instead of a value."""
+        return replace(layout, buffer=self.buffer(layout.buffer))
+
+    # -- units ----------------------------------------------------------------
+
+    def unit(self, unit: Unit) -> None:
+        """Append the steps of ``unit``."""
+        operands = [self.located(layout) for layout in unit.operands]
+        results = [
+            contiguous(self.buffer(value), self.work.values[value].type) for value in unit.results
+        ]
+        if unit.kind == "host":
+            self._host(unit, operands, results)
+            return
+        lower = self._contraction if unit.kind == "contraction" else self._loop
+        calls = lower(unit, operands, results)
+        work = _flops(unit.body)
+        for index, call in enumerate(calls):
+            self.steps.append(self._described(call, unit, work if index == 0 else 0))
+
+    def commit(self, source: Layout, target: int) -> None:
+        """Append the copy of a state's new value over the old one."""
+        body = copy_body(source.type)
+        where = contiguous(self.buffer(target), source.type)
+        unit = Unit("loop", body, [source], [], False)
+        for call in lower_group(body, [self.located(source)], [where], self.context):
+            self.steps.append(self._described(call, unit, 0))
+
+    def _loop(
+        self, unit: Unit, operands: Sequence[Layout], results: Sequence[Layout]
+    ) -> list[Call]:
+        return lower_group(unit.body, operands, results, self.context)
+
+    def _contraction(
+        self, unit: Unit, operands: Sequence[Layout], results: Sequence[Layout]
+    ) -> list[Call]:
+        body = unit.body
+        product = next(n for n in body.nodes if n.op.kind is Kind.CONTRACTION)
+        position = {node: index for index, node in enumerate(body.inputs)}
+        a, b = (operands[position[n]] for n in product.inputs)
+        epilogue: tuple[KernelSource, tuple[Argument, ...]] | None = None
+        if body.outputs == (product,):
+            tile = results[0]
+        else:
+            tile = self._tile(body, product, operands, results)
+            epilogue = lower_epilogue(body, product, tile, operands, results, self.context)
+        return [contraction_call(a, b, tile, epilogue, self.context)]
+
+    def _tile(
+        self, body: Graph, product: Node, operands: Sequence[Layout], results: Sequence[Layout]
+    ) -> Layout:
+        """Where the driver writes the product: a result's own memory if nothing else is
+        there (the epilogue then works in place), else a temporary."""
+        if product in body.outputs:
+            return results[body.outputs.index(product)]
+        read = {operand.buffer for operand in operands}
+        for result in results:
+            if result.type == product.type and result.buffer not in read:
+                return result
+        return self.context.temporary(product.tensor_type)
+
+    def _host(self, unit: Unit, operands: Sequence[Layout], results: Sequence[Layout]) -> None:
+        node = unit.node
+        if node is None:
+            raise CompileError("a host unit without an operation")
+        inputs = tuple((self._whole(layout).buffer, layout.type) for layout in operands)
+        output = results[0].buffer
+        self.steps.append(
+            HostCall(
+                node.op.name,
+                node.op.reference,
+                node.attrs,
+                inputs,
+                output,
+                frozenset(buffer for buffer, _ in inputs),
+                frozenset([output]),
+                Provenance(f"{node.op.name} -> {node.type}", unit.locations),
+            )
+        )
+
+    def _whole(self, layout: Layout) -> Layout:
+        """``layout``, copied to memory of its own unless it fills its buffer in order."""
+        size = buffer_bytes(self.context.buffers[layout.buffer])
+        if not layout.offset and layout.is_contiguous and size == _bytes(layout.type):
+            return layout
+        copy = self.context.temporary(layout.type)
+        self.steps += lower_group(copy_body(layout.type), [layout], [copy], self.context)
+        return copy
+
+    def _described(self, call: Call, unit: Unit, flops: int) -> Call:
+        """``call`` with what lowering leaves open: provenance, traffic, work."""
+        buffers = self.context.buffers
+        moved = sum(buffer_bytes(buffers[b]) for b in call.reads)
+        moved += sum(buffer_bytes(buffers[b]) for b in call.writes)
+        return replace(
+            call,
+            bytes=call.bytes or moved,
+            flops=call.flops or flops,
+            provenance=call.provenance
+            if call.provenance.ir
+            else Provenance(describe(unit.body), unit.locations),
+        )
+
+    # -- the whole ------------------------------------------------------------
+
+    def schedule(self) -> Schedule:
+        """The finished schedule."""
+        placement, context = self.placement, self.context
+        results = [self.located(layout) for layout in placement.outputs]
+        found = tuple(Result(r.buffer, r.type, r.offset, r.strides) for r in results)
+        committed = tuple(self.buffer(value) for value in placement.committed)
+        memory = plan(lifetimes(context.buffers, self.steps))
+        return Schedule(
+            buffers=tuple(context.buffers),
+            steps=tuple(self.steps),
+            inputs=tuple(map(self._leaf_buffer, self.graph.inputs)),
+            state=tuple(map(self._leaf_buffer, self.graph.state)),
+            results=found,
+            committed=committed,
+            failures=tuple(context.failures),
+            offsets=memory.offsets,
+            arena_bytes=memory.arena_bytes,
+            naive_bytes=memory.naive_bytes,
+        )
+
+    def _leaf_buffer(self, node: Node) -> int:
+        layout = self.work.layouts.get(node)
+        return -1 if layout is None else self.buffer_of.get(layout.buffer, -1)
+
+
+def describe(body: Graph) -> str:
+    """A body as a line of text for each operation."""
+    names = {node: f"%{n.attrs['name']}" for node in body.inputs for n in (node,)}
+    lines = []
+    for node in body.nodes:
+        if node in names:
+            continue
+        if node.op.kind is Kind.LEAF:
+            names[node] = str(node.attrs["value"].array) if not node.shape else "const"
+            continue
+        names[node] = f"%{len(names)}"
+        operands = ", ".join(names[n] for n in node.inputs)
+        lines.append(f"{names[node]}: {node.type} = {node.op.name}({operands})")
+    return "\n".join(lines)
+
+
+def _bytes(type: TensorType) -> int:
+    size = type.dtype.itemsize
+    for extent in type.static_shape:
+        size *= extent
+    return size
+
+
+def _flops(body: Graph) -> int:
+    """Scalar operations of a body: one an element and operation, two a product."""
+    total = 0
+    for node in body.nodes:
+        kind = node.op.kind
+        if kind is Kind.CONTRACTION:
+            depth = node.inputs[0].tensor_type.static_shape[-1]
+            total += 2 * depth * _elements(node)
+        elif kind is Kind.REDUCTION:
+            total += _elements(node.inputs[0])
+        elif kind is Kind.ELEMENTWISE:
+            total += _elements(node)
+    return total
+
+
+def _elements(node: Node) -> int:
+    return _bytes(node.tensor_type) // node.dtype.itemsize

@@ -1,0 +1,206 @@
+"""Who writes state in place, in which order units run, and whose buffer a value takes.
+
+State rule: a new value is written over the old one by the unit that computes
+it, if that unit can run after every reader of the old value and after
+everything that can fail.  Otherwise it goes to a buffer of its own and is
+copied when all else is done.  So a step that fails has changed nothing, and
+nobody reads a new value for an old one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from graphflow.codegen.layout import Layout, contiguous
+from graphflow.codegen.order import reaches, run_order
+from graphflow.codegen.units import Unit, Value, Work
+from graphflow.ir.graph import Graph
+from graphflow.ir.node import Node
+from graphflow.ir.op import Kind
+
+
+@dataclass(slots=True)
+class Placement:
+    """The decisions: ``order`` of units; ``home[v]`` is the value whose buffer value
+    ``v`` takes (itself, a state's old value, or a dying operand); ``outputs`` the
+    layouts of the graph's results and ``fresh`` the values that hold them;
+    ``commits`` are trailing copies (source, state's old value); ``committed`` the
+    old values that get overwritten."""
+
+    order: list[int] = field(default_factory=list)
+    home: dict[int, int] = field(default_factory=dict)
+    outputs: list[Layout] = field(default_factory=list)
+    fresh: set[int] = field(default_factory=set)
+    commits: list[tuple[Layout, int]] = field(default_factory=list)
+    committed: list[int] = field(default_factory=list)
+
+
+def place(graph: Graph, work: Work) -> Placement:
+    """Decide for ``graph``, whose units are in ``work`` (which may get copies added)."""
+    placement = Placement()
+    old = {state: _leaf(work, state) for state, new in graph.updates if new is not state}
+    _place_outputs(graph, work, placement, set(old.values()))
+    sources = _sources(graph, work, old)
+    successors = _dependences(work)
+    readers = _readers(work)
+    fence = len(successors)
+    successors.append(set())
+    for number, unit in enumerate(work.units):
+        if unit.fallible:
+            successors[number].add(fence)
+    for state, source in sources.items():
+        target = old[state]
+        placement.committed.append(target)
+        writer = _writer_in_place(work, placement, source, target)
+        before = (readers.get(target, set()) | {fence}) - {writer}
+        if writer < 0 or reaches(successors, writer, before):
+            placement.commits.append((source, target))
+            continue
+        for number in before:
+            successors[number].add(writer)
+        placement.home[source.buffer] = target
+    placement.order = [n for n in run_order(successors) if n != fence]
+    _reuse_operands(work, placement)
+    return placement
+
+
+def _leaf(work: Work, node: Node) -> int:
+    """The value of leaf ``node``, made if nothing has read it yet."""
+    layout = work.layouts.get(node)
+    if layout is None:
+        value = work.value(node.tensor_type, leaf=node)
+        layout = work.layouts[node] = contiguous(value.id, node.tensor_type)
+    return layout.buffer
+
+
+def _place_outputs(graph: Graph, work: Work, placement: Placement, changing: set[int]) -> None:
+    """Where results are read: fresh memory, or the input or state they are a view of."""
+    copies: dict[Node, Layout] = {}
+    for node in graph.outputs:
+        layout = work.layouts[node]
+        value = work.values[layout.buffer]
+        if value.leaf is not None and (layout.buffer in changing or "value" in value.leaf.attrs):
+            # The old value of changing state, or data of the program: the caller's own copy.
+            if node not in copies:
+                copies[node] = work.copy(layout)
+            layout = copies[node]
+        placement.outputs.append(layout)
+        if work.values[layout.buffer].leaf is None:
+            placement.fresh.add(layout.buffer)
+
+
+def _sources(graph: Graph, work: Work, old: dict[Node, int]) -> dict[Node, Layout]:
+    """The layout of every state's new value; old values of changing state are copied first."""
+    changing = set(old.values())
+    found: dict[Node, Layout] = {}
+    for state, new in graph.updates:
+        if state in old:
+            layout = work.layouts[new]
+            found[state] = work.copy(layout) if layout.buffer in changing else layout
+    return found
+
+
+def _dependences(work: Work) -> list[set[int]]:
+    successors: list[set[int]] = [set() for _ in work.units]
+    for number, unit in enumerate(work.units):
+        for operand in unit.operands:
+            producer = work.values[operand.buffer].unit
+            if producer >= 0:
+                successors[producer].add(number)
+    return successors
+
+
+def _readers(work: Work) -> dict[int, set[int]]:
+    """The units that read each value."""
+    found: dict[int, set[int]] = {}
+    for number, unit in enumerate(work.units):
+        for operand in unit.operands:
+            found.setdefault(operand.buffer, set()).add(number)
+    return found
+
+
+def _writer_in_place(work: Work, placement: Placement, source: Layout, target: int) -> int:
+    """The unit that may write ``source`` straight over ``target``, -1 if none may."""
+    value = work.values[source.buffer]
+    if value.unit < 0 or source.buffer in placement.fresh or source.buffer in placement.home:
+        return -1
+    unit = work.units[value.unit]
+    if unit.kind == "host" or unit.fallible:
+        return -1
+    whole = contiguous(value.id, work.values[target].type)
+    if value.type != work.values[target].type or not source.same_place(whole):
+        return -1
+    return value.unit if may_overwrite(unit, target, value) else -1
+
+
+def may_overwrite(unit: Unit, operand: int, result: Value) -> bool:
+    """Whether ``unit`` may write ``result`` over value ``operand`` element by element.
+
+    It may when it reads the operand only whole, row-major, and in elementwise
+    operations of the result's shape: every element is then read before it is
+    written.  A unit that does not read the operand at all may.
+    """
+    body = unit.body
+    uses: dict[Node, list[Node]] | None = None
+    for layout, source in zip(unit.operands, body.inputs, strict=True):
+        if layout.buffer != operand:
+            continue
+        if layout.shape != result.type.static_shape or not layout.is_contiguous or layout.offset:
+            return False
+        uses = _uses(body) if uses is None else uses
+        if source in body.outputs or not _pointwise(source, uses, result.type.shape):
+            return False
+    return True
+
+
+def _uses(body: Graph) -> dict[Node, list[Node]]:
+    found: dict[Node, list[Node]] = {}
+    for node in body.nodes:
+        for operand in node.inputs:
+            found.setdefault(operand, []).append(node)
+    return found
+
+
+def _pointwise(source: Node, uses: dict[Node, list[Node]], shape: tuple[object, ...]) -> bool:
+    """Whether all that depends on ``source`` is elementwise, of its shape.
+
+    Then no reduction comes between a read and the write, and no view or gather
+    reads at another index.
+    """
+    seen: set[Node] = set()
+    stack = list(uses.get(source, ()))
+    while stack:
+        node = stack.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        if node.op.kind is not Kind.ELEMENTWISE or node.shape != shape:
+            return False
+        stack.extend(uses.get(node, ()))
+    return True
+
+
+def _reuse_operands(work: Work, placement: Placement) -> None:
+    """Let results take the memory of operands that die with their unit."""
+    last: dict[int, int] = {}
+    for position, number in enumerate(placement.order):
+        for operand in work.units[number].operands:
+            last[operand.buffer] = position
+    kept = placement.fresh | set(placement.home)
+    kept |= {source.buffer for source, _ in placement.commits}
+    for position, number in enumerate(placement.order):
+        unit = work.units[number]
+        if unit.kind != "loop" or unit.fallible:
+            continue
+        for result in unit.results:
+            if result in placement.fresh or result in placement.home:
+                continue
+            for operand in unit.operands:
+                value = work.values[operand.buffer]
+                if value.unit < 0 or value.id in kept or last[value.id] != position:
+                    continue
+                fits = value.type == work.values[result].type
+                if fits and may_overwrite(unit, value.id, work.values[result]):
+                    placement.home[result] = placement.home.get(value.id, value.id)
+                    kept.add(value.id)
+                    break

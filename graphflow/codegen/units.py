@@ -1,0 +1,203 @@
+"""From a fused graph to units of work.
+
+A *unit* is one node that needs kernels (a fused group, a single primitive, a
+host operation), or a copy that the schedule itself adds.  A *value* is memory
+that somebody fills: a leaf or a result of a unit.  Every tensor is a
+:class:`Layout` of a value; views of values are worked out here and cost
+nothing.  Which value shares whose buffer is decided later, when the units
+have an order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from graphflow.codegen.layout import Layout, contiguous, view_of
+from graphflow.errors import CompileError
+from graphflow.ir.build import emit, input_node
+from graphflow.ir.graph import Graph, Location
+from graphflow.ir.node import Node
+from graphflow.ir.op import Kind
+from graphflow.ir.types import TensorType
+from graphflow.passes.dataflow import has_kernel, is_alias, is_literal, view_pieces
+from graphflow.passes.fuse import make_body
+from graphflow.passes.groups import Group
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """Memory for one tensor: a leaf (``unit`` is -1) or a unit's result."""
+
+    id: int
+    type: TensorType
+    leaf: Node | None
+    unit: int
+
+
+@dataclass(slots=True)
+class Unit:
+    """Work to be lowered.  ``kind``: ``loop``, ``contraction`` or ``host``.
+
+    ``operands[i]`` is the layout of ``body.inputs[i]``, ``results[j]`` the value
+    of ``body.outputs[j]``; ``node`` is the operation of a host unit.
+    """
+
+    kind: str
+    body: Graph
+    operands: list[Layout]
+    results: list[int]
+    fallible: bool
+    node: Node | None = None
+    locations: tuple[Location, ...] = ()
+
+
+@dataclass(slots=True)
+class Work:
+    """Units in graph order, the values they touch, and where every tensor is."""
+
+    units: list[Unit] = field(default_factory=list)
+    values: list[Value] = field(default_factory=list)
+    layouts: dict[Node, Layout] = field(default_factory=dict)
+
+    def value(self, type: TensorType, leaf: Node | None = None, unit: int = -1) -> Value:
+        """A new value."""
+        made = Value(len(self.values), type, leaf, unit)
+        self.values.append(made)
+        return made
+
+    def add(self, unit: Unit, types: Sequence[TensorType]) -> list[Layout]:
+        """Append ``unit`` with a fresh value a result type; their layouts."""
+        found = []
+        for type in types:
+            value = self.value(type, unit=len(self.units))
+            unit.results.append(value.id)
+            found.append(contiguous(value.id, type))
+        self.units.append(unit)
+        return found
+
+    def copy(self, source: Layout, name: str = "") -> Layout:
+        """A unit that copies ``source`` into a fresh contiguous value; its layout."""
+        unit = Unit("loop", copy_body(source.type), [source], [], False)
+        return self.add(unit, [source.type])[0]
+
+
+def copy_body(type: TensorType) -> Graph:
+    """The body of a kernel that copies its operand."""
+    source = input_node("x0", type)
+    return Graph((source,), (emit("stop_gradient", source),), name="body")
+
+
+def collect(graph: Graph) -> Work:
+    """The units and values of ``graph`` (which has been fused)."""
+    work = Work()
+    needed = _needed(graph)
+    for node in graph.nodes:
+        if node in needed:
+            _visit(work, graph, node)
+    return work
+
+
+def _needed(graph: Graph) -> set[Node]:
+    """Nodes whose value somebody reads from memory."""
+    needed = set(graph.roots)
+    for node in reversed(graph.nodes):
+        if node in needed:
+            needed.update(_reads(node))
+    return needed
+
+
+def _reads(node: Node) -> tuple[Node, ...]:
+    """What ``node`` reads from memory: its operands, unless its kernel makes them itself."""
+    if node.op.kind in _HAVE_BODIES and has_kernel(node):
+        return tuple(n for n in node.inputs if not _in_text(n))
+    return node.inputs
+
+
+_HAVE_BODIES = (Kind.ELEMENTWISE, Kind.REDUCTION, Kind.GATHER, Kind.SCATTER, Kind.GENERATOR)
+
+
+def _in_text(node: Node) -> bool:
+    """True for literals and views of them: they are written into the kernel."""
+    while is_alias(node) and view_pieces(node):
+        node = node.inputs[0]
+    return is_literal(node)
+
+
+def _visit(work: Work, graph: Graph, node: Node) -> None:
+    if node in work.layouts:
+        return  # a result of a fused group: set with its group
+    kind = node.op.kind
+    if kind is Kind.LEAF:
+        value = work.value(node.tensor_type, leaf=node)
+        work.layouts[node] = contiguous(value.id, node.tensor_type)
+        return
+    if is_alias(node):
+        operand = work.layouts[node.inputs[0]]
+        # No strides show a transposed operand in row-major order: copy it first.
+        layout = view_of(node, operand) or view_of(node, work.copy(operand))
+        if layout is None:
+            raise CompileError(f"{node.op.name} of {operand.type} has no strides")
+        work.layouts[node] = layout
+        return
+    if "body" in node.attrs and "kind" in node.attrs:
+        _visit_fused(work, graph, node)
+    elif not has_kernel(node):
+        _visit_host(work, graph, node)
+    elif kind is Kind.CONTRACTION:
+        _visit_contraction(work, graph, node)
+    else:
+        _visit_single(work, graph, node)
+
+
+def _visit_fused(work: Work, graph: Graph, node: Node) -> None:
+    body: Graph = node.attrs["body"]
+    operands = [work.layouts[n] for n in node.inputs]
+    fallible = any(n.op.fallible for n in body.nodes)
+    unit = Unit(node.attrs["kind"], body, operands, [], fallible, node, _places(graph, node, body))
+    layouts = work.add(unit, [n.tensor_type for n in body.outputs])
+    if len(body.outputs) == 1:
+        work.layouts[node] = layouts[0]
+        return
+    for user in graph.users[node]:
+        work.layouts[user] = layouts[user.attrs["index"]]
+
+
+def _visit_contraction(work: Work, graph: Graph, node: Node) -> None:
+    inputs = [input_node(f"x{i}", n.tensor_type) for i, n in enumerate(node.inputs)]
+    body = Graph(tuple(inputs), (emit(node.op, *inputs, **node.attrs),), name="body")
+    operands = [work.layouts[n] for n in node.inputs]
+    unit = Unit("contraction", body, operands, [], False, node, _places(graph, node))
+    work.layouts[node] = work.add(unit, [node.tensor_type])[0]
+
+
+def _visit_single(work: Work, graph: Graph, node: Node) -> None:
+    copies: set[Node] = set()
+    if node.op.kind in _HAVE_BODIES:
+        stack = [n for n in node.inputs if _in_text(n)]
+        while stack:
+            top = stack.pop()
+            copies.add(top)
+            stack.extend(top.inputs)
+    group = Group("loop", (node,), frozenset(copies), node.shape)
+    reads, body = make_body(group, [node], graph.locations)
+    operands = [work.layouts[n] for n in reads]
+    unit = Unit("loop", body, operands, [], node.op.fallible, node, _places(graph, node))
+    work.layouts[node] = work.add(unit, [node.tensor_type])[0]
+
+
+def _visit_host(work: Work, graph: Graph, node: Node) -> None:
+    operands = [work.layouts[n] for n in node.inputs]
+    body = Graph((), (), name="body")
+    # A host operation may raise, so state is committed after it.
+    unit = Unit("host", body, operands, [], True, node, _places(graph, node))
+    work.layouts[node] = work.add(unit, [node.tensor_type])[0]
+
+
+def _places(graph: Graph, node: Node, body: Graph | None = None) -> tuple[Location, ...]:
+    """The user's lines behind ``node``, without repeats."""
+    found = list(body.locations.values()) if body is not None else []
+    own = graph.locations.get(node)
+    if own is not None:
+        found.append(own)
+    return tuple(dict.fromkeys(found))

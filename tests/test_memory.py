@@ -1,0 +1,137 @@
+"""The memory plan: no two live buffers overlap, and it is worth having."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from graphflow.codegen.memory import (
+    ALIGNMENT,
+    Interval,
+    aligned,
+    barriers,
+    lifetimes,
+    plan,
+)
+from graphflow.codegen.schedule import (
+    Buffer,
+    BufferKind,
+    Call,
+    HostCall,
+    KernelSource,
+    Schedule,
+    Step,
+)
+from graphflow.ir.types import TensorType, float32, float64
+
+intervals = st.lists(
+    st.tuples(st.integers(0, 5000), st.integers(0, 40), st.integers(0, 12)), max_size=60
+)
+
+
+@given(intervals)
+def test_live_buffers_never_overlap_and_the_arena_is_no_larger_than_the_sum(rows):
+    found = [Interval(i, size, first, first + length) for i, (size, first, length) in
+             enumerate(rows)]  # fmt: skip
+    memory = plan(found)
+    for one in found:
+        start, end = memory.offsets[one.id], memory.offsets[one.id] + one.size
+        assert start % ALIGNMENT == 0
+        assert end <= memory.arena_bytes
+        for other in found:
+            if other.id != one.id and one.first <= other.last and other.first <= one.last:
+                begin, stop = memory.offsets[other.id], memory.offsets[other.id] + other.size
+                assert end <= begin or stop <= start, (one, other)
+    assert memory.naive_bytes == sum(aligned(i.size) for i in found)
+    assert memory.arena_bytes <= memory.naive_bytes
+
+
+@given(intervals)
+def test_the_arena_holds_what_lives_at_the_busiest_step(rows):
+    found = [Interval(i, size, first, first + length) for i, (size, first, length) in
+             enumerate(rows)]  # fmt: skip
+    busiest = max(
+        (sum(aligned(i.size) for i in found if i.first <= t <= i.last) for t in range(60)),
+        default=0,
+    )
+    assert plan(found).arena_bytes >= busiest
+
+
+def test_a_chain_needs_two_buffers():
+    chain = [Interval(i, 1000, i, i + 1) for i in range(50)]
+    assert plan(chain).arena_bytes == 2 * aligned(1000)
+    assert str(plan(chain)) == "51.2 kB → 2.0 kB"
+
+
+def test_the_plan_does_not_depend_on_the_order_of_its_input():
+    seed = 7
+    rng = random.Random(seed)
+    found = [Interval(i, rng.randrange(4000), f := rng.randrange(30), f + rng.randrange(9))
+             for i in range(40)]  # fmt: skip
+    shuffled = rng.sample(found, len(found))
+    assert plan(found) == plan(shuffled), f"seed {seed}"
+
+
+KERNEL = KernelSource("nothing", "def nothing(args, tid, nth): pass")
+F32_256 = TensorType(float32, (256,))
+
+
+def call(reads: str, writes: str, parallel: bool = True) -> Call:
+    return Call(KERNEL, (), frozenset(map(int, reads.split())),
+                frozenset(map(int, writes.split())), parallel)  # fmt: skip
+
+
+def host(reads: str, writes: str) -> HostCall:
+    return HostCall("host", len, {}, (), int(writes), frozenset(map(int, reads.split())),
+                    frozenset([int(writes)]))  # fmt: skip
+
+
+def scheduled(*steps: Step, planned: bool = True) -> Schedule:
+    """Buffer 0 is an input, 9 an output, all between in the arena."""
+    kinds = {0: BufferKind.INPUT, 9: BufferKind.OUTPUT}
+    buffers = tuple(Buffer(i, kinds.get(i, BufferKind.ARENA), F32_256) for i in range(10))
+    memory = plan(lifetimes(buffers, steps))
+    offsets = memory.offsets if planned else {i: i * 1024 for i in range(1, 9)}
+    return Schedule(buffers, steps, (0,), (), (), offsets=offsets,
+                    arena_bytes=memory.arena_bytes)  # fmt: skip
+
+
+def test_lifetimes_cover_first_to_last_use_of_arena_buffers_only():
+    steps = scheduled(call("0", "1"), call("1", "2"), call("1 2", "9")).steps
+    buffers = scheduled().buffers
+    assert lifetimes(buffers, steps) == [Interval(1, 1024, 0, 2), Interval(2, 1024, 1, 2)]
+
+
+@pytest.mark.parametrize(
+    ("steps", "expected"),
+    [
+        ([call("0", "1"), call("0", "2")], [False, False]),  # independent
+        ([call("0", "1"), call("1", "9")], [False, True]),  # read after write
+        ([call("1", "9"), call("0", "1")], [False, True]),  # write after read
+        ([call("0", "1", False), call("1", "9", False)], [False, False]),  # both on thread 0
+        ([call("0", "1", False), call("1", "9")], [False, True]),
+        ([call("0", "1"), call("1", "9", False)], [False, True]),
+        ([call("0", "1"), call("0", "2"), call("1", "9"), call("2", "9")],
+         [False, False, True, True]),
+        ([call("0", "1"), call("1", "2"), call("1", "3")], [False, True, False]),
+        ([call("0", "1"), host("1", "2"), call("2", "9")], [False, False, False]),
+    ],
+)  # fmt: skip
+def test_barriers_stand_where_data_crosses_threads(steps, expected):
+    assert list(barriers(scheduled(*steps, planned=False))) == expected
+
+
+def test_reused_arena_bytes_need_a_barrier():
+    steps = [call("0", "1"), call("1", "9"), call("0", "2")]
+    shared = scheduled(*steps)
+    assert shared.offsets[1] == shared.offsets[2]
+    assert list(barriers(shared)) == [False, True, True]
+    assert list(barriers(scheduled(*steps, planned=False))) == [False, True, False]
+
+
+def test_sizes_count_the_element_type():
+    buffers = (Buffer(0, BufferKind.ARENA, TensorType(float64, (3, 5))),)
+    assert lifetimes(buffers, [call("", "0")]) == [Interval(0, 120, 0, 0)]
