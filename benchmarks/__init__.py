@@ -1,0 +1,1 @@
+"""GraphFlow beside its peers: `python -m benchmarks --help`."""

@@ -1,0 +1,147 @@
+"""GraphFlow, static and eager, beside PyTorch and JAX, taking turns in one run.
+
+    python -m benchmarks --workloads mlp,softmax --json out.json
+
+Every system has its own process.  In each round each system times a block of
+calls in turn (A B C A B C …), so that what disturbs the machine disturbs all of
+them; medians are over all calls, the spread is that of the block medians.
+Results are compared before anything is timed.  Absolute times mean little
+between machines; ratios of one run do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import floor, startup
+from benchmarks.report import report
+from benchmarks.systems import SYSTEMS
+from benchmarks.worker import Worker
+from benchmarks.workloads import WORKLOADS
+
+BLOCK_SECONDS = 0.1
+MOST_CALLS = 400
+TOLERANCE = 1e-3  # of losses and outputs between the systems, relative
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", allow_abbrev=False)
+    parser.add_argument("--workloads", type=_known(WORKLOADS), default=list(WORKLOADS))
+    parser.add_argument("--systems", type=_known(SYSTEMS), default=list(SYSTEMS))
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=11, help="turns of each system")
+    parser.add_argument(
+        "--pause", type=float, default=0.0, metavar="MS", help="busy Python before each call"
+    )
+    parser.add_argument("--startup", action="store_true", help="also time fresh processes")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures")
+    parser.add_argument(
+        "--peers-python", default=sys.executable, help="interpreter that has PyTorch and JAX"
+    )
+    return parser.parse_args(arguments)
+
+
+def _known(table: dict[str, Any]) -> Any:
+    def read(text: str) -> list[str]:
+        names = text.split(",")
+        for name in names:
+            if name not in table:
+                raise argparse.ArgumentTypeError(f"{name!r} is not one of {', '.join(table)}")
+        return names
+
+    return read
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure and report."""
+    options = parse(arguments)
+    machine = floor.measure(options.threads)
+    workers = {}
+    for system in options.systems:
+        workers[system] = Worker(system, options.threads, interpreter(system, options))
+    results = {}
+    try:
+        for name in options.workloads:
+            results[name] = measure(name, workers, options)
+            results[name]["floor"] = floor.floor_of(WORKLOADS[name], machine)
+            print(".", end="", file=sys.stderr, flush=True)
+    finally:
+        for worker in workers.values():
+            worker.close()
+    figures: dict[str, Any] = {"machine": machine, "threads": options.threads}
+    figures |= {"pause_ms": options.pause, "workloads": results}
+    if options.startup:
+        figures["startup"] = {
+            system: startup.measure(system, options.threads, interpreter(system, options), 3)
+            for system in options.systems
+        }
+    print(f"\n{report(figures)}")
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(figures, indent=1) + "\n")
+
+
+def interpreter(system: str, options: argparse.Namespace) -> str:
+    """Which Python runs a system."""
+    python: str = options.peers_python if system in ("torch", "jax") else sys.executable
+    return python
+
+
+def measure(name: str, workers: dict[str, Worker], options: argparse.Namespace) -> dict[str, Any]:
+    """One workload on every system, in turn."""
+    systems: dict[str, Any] = {}
+    for system, worker in workers.items():
+        try:
+            systems[system] = worker.ask(do="prepare", workload=name)
+        except RuntimeError as error:
+            print(f"\n{name}: {error}", file=sys.stderr)
+            systems[system] = {"error": str(error)}
+    alive = {s: w for s, w in workers.items() if "error" not in systems[s]}
+    disagreement = compare(name, {s: systems[s].pop("sample") for s in alive})
+    counts = {s: calls_a_block(w, options.pause / 1e3) for s, w in alive.items()}
+    blocks: dict[str, list[list[float]]] = {system: [] for system in alive}
+    for _ in range(options.rounds):
+        for system, worker in alive.items():
+            answer = worker.ask(do="time", count=counts[system], pause=options.pause / 1e3)
+            blocks[system].append(answer)
+    for system, times in blocks.items():
+        systems[system] |= statistics_of(times)
+    return {"systems": systems, "largest_difference": disagreement}
+
+
+def calls_a_block(worker: Worker, pause: float) -> int:
+    """How many calls fill a block."""
+    call = statistics.median(worker.ask(do="time", count=5, pause=pause))
+    return int(min(MOST_CALLS, max(3, BLOCK_SECONDS / (call + pause))))
+
+
+def statistics_of(blocks: list[list[float]]) -> dict[str, float]:
+    """Median of all calls, and how far the quartiles of the block medians are apart."""
+    medians = [statistics.median(block) for block in blocks]
+    low, high = np.percentile(medians, [25, 75])
+    middle = statistics.median(s for block in blocks for s in block)
+    return {"median": middle, "spread": float(high - low) / middle, "n": sum(map(len, blocks))}
+
+
+def compare(name: str, samples: dict[str, list[float]]) -> float:
+    """The largest relative difference of results between the systems; too much is an error."""
+    if not samples:
+        return 0.0
+    values = np.array(list(samples.values()))
+    scale = np.abs(values).max(axis=0) + np.abs(values).mean()
+    apart = float((np.ptp(values, axis=0) / scale).max())
+    if not apart < TOLERANCE:
+        raise SystemExit(f"{name}: the systems disagree by {apart:.1e}: {', '.join(samples)}")
+    return apart
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,36 @@
+"""The systems that are compared: each makes a :class:`Prepared` of a workload."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.workloads import Array, Workload
+
+# name -> (module, what the table calls it)
+SYSTEMS = {
+    "static": ("graphflow_static", "GraphFlow"),
+    "eager": ("graphflow_eager", "GraphFlow eager"),
+    "torch": ("torch_eager", "PyTorch eager"),
+    "jax": ("jax_jit", "JAX jit"),
+}
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A workload ready to run: ``call()`` is what is timed and returns when it is done.
+
+    ``read(result)`` turns what ``call`` returned (a loss, or the output) into an array.
+    """
+
+    call: Callable[[], Any]
+    read: Callable[[Any], Array]
+
+
+def prepare(system: str, workload: Workload, threads: int) -> Prepared:
+    """Import the system and build the workload with it."""
+    module = importlib.import_module(f"benchmarks.systems.{SYSTEMS[system][0]}")
+    prepared: Prepared = module.prepare(workload, threads)
+    return prepared

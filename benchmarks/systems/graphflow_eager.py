@@ -1,0 +1,71 @@
+"""The workloads as GraphFlow code; the static form is the same functions, compiled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import graphflow as gf
+import graphflow.nn.functional as F
+from benchmarks.systems import Prepared
+from benchmarks.workloads import Array, Expression, Training, Workload
+from graphflow import nn, optim
+
+EXPRESSIONS: dict[str, Callable[..., Any]] = {
+    "mish": lambda x: x * gf.tanh(F.softplus(x)) * 0.5 + 1,
+    "softmax": lambda x: F.softmax(x * 0.125, -1),
+    "layernorm": lambda x, w, b: F.gelu(F.layer_norm(x, (x.shape[-1],), w, b)),
+    "matmul": lambda a, b: a @ b,
+}
+
+
+class MLP(nn.Module):
+    """Linear layers with a ReLU between them."""
+
+    def __init__(self, parameters: list[tuple[Array, Array]]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(*weight.shape) for weight, _ in parameters])
+        with gf.no_grad():
+            for layer, (weight, bias) in zip(self.layers, parameters, strict=True):
+                layer.weight.copy_(gf.tensor(weight.T.copy()))
+                layer.bias.copy_(gf.tensor(bias))
+
+    def forward(self, x: Any) -> Any:
+        """The output of the last layer."""
+        for layer in list(self.layers)[:-1]:
+            x = F.relu(layer(x))
+        return self.layers[len(self.layers) - 1](x)
+
+
+def function_of(workload: Workload) -> tuple[Callable[..., Any], list[Any]]:
+    """What is timed, and its arguments."""
+    if isinstance(workload, Expression):
+        return EXPRESSIONS[workload.kind], [gf.tensor(a) for a in workload.inputs()]
+    return training_step(workload), [gf.tensor(a) for a in workload.data()]
+
+
+def training_step(workload: Training) -> Callable[..., Any]:
+    """One SGD step as a function of inputs and targets."""
+    model = MLP(workload.parameters())
+    optimizer = optim.SGD(model.parameters(), lr=workload.lr, momentum=workload.momentum)
+    loss_of = F.cross_entropy if workload.loss == "cross_entropy" else F.mse_loss
+
+    def step(inputs: Any, targets: Any) -> Any:
+        optimizer.zero_grad()
+        loss = loss_of(model(inputs), targets)
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    return step
+
+
+def prepared(function: Callable[..., Any], arguments: list[Any]) -> Prepared:
+    """A call of ``function`` on ``arguments``."""
+    return Prepared(lambda: function(*arguments), lambda result: result.detach().numpy())
+
+
+def prepare(workload: Workload, threads: int) -> Prepared:
+    """The workload, run eagerly."""
+    gf.set_num_threads(threads)
+    return prepared(*function_of(workload))

@@ -1,0 +1,125 @@
+"""One system in a process of its own, driven line by line in JSON.
+
+Every system has its own threads and memory, and sleeps while another has its
+turn.  ``Worker`` is the driver's end; ``python -m benchmarks.worker`` the other.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+CHECKED_STEPS = 5
+SAMPLED = 1000
+
+
+def environment(threads: int) -> dict[str, str]:
+    """Thread counts for every system, which must be set before it is imported."""
+    chosen = {**os.environ, "JAX_PLATFORMS": "cpu", "GRAPHFLOW_NUM_THREADS": str(threads)}
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        chosen[name] = str(threads)
+    if threads == 1:
+        chosen["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+    return chosen
+
+
+class Worker:
+    """A system's process; ``ask`` sends one command and waits for the answer."""
+
+    def __init__(self, system: str, threads: int, python: str) -> None:
+        self.system = system
+        self.process = subprocess.Popen(
+            [python, "-m", "benchmarks.worker", system, str(threads)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment(threads),
+        )
+
+    def ask(self, **command: Any) -> Any:
+        """The answer; a ``RuntimeError`` with what went wrong in the worker."""
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.process.stdin.write(json.dumps(command) + "\n")
+        self.process.stdin.flush()
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"{self.system}: its process ended")
+        answer = json.loads(line)
+        if "error" in answer:
+            raise RuntimeError(f"{self.system}: {answer['error']}")
+        return answer["value"]
+
+    def close(self) -> None:
+        """End the process."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait()
+
+
+class Session:
+    """What the worker does for each command."""
+
+    def __init__(self, system: str, threads: int) -> None:
+        self.system, self.threads = system, threads
+        self.prepared: Any = None
+
+    def prepare(self, workload: str) -> dict[str, Any]:
+        """Build a workload, run it a few times; seconds of the first call and results."""
+        from benchmarks.systems import prepare
+        from benchmarks.workloads import WORKLOADS, Expression
+
+        begin = time.perf_counter()
+        self.prepared = None  # the last workload's memory goes first
+        self.prepared = prepare(self.system, WORKLOADS[workload], self.threads)
+        results = [self.prepared.read(self.prepared.call()).copy()]
+        first = time.perf_counter() - begin
+        if not isinstance(WORKLOADS[workload], Expression):
+            for _ in range(CHECKED_STEPS - 1):
+                results.append(self.prepared.read(self.prepared.call()).copy())
+        flat = np.concatenate([np.atleast_1d(r).ravel() for r in results])
+        every = max(1, flat.size // SAMPLED)
+        return {"first": first, "sample": flat[::every].astype(float).tolist()}
+
+    def time(self, count: int, pause: float) -> list[float]:
+        """Seconds of ``count`` calls, each after ``pause`` seconds of busy Python."""
+        call = self.prepared.call
+        if not pause:
+            call(), call()  # wake up: the system has just slept through the others' turns
+        seconds = []
+        clock = time.perf_counter
+        for _ in range(count):
+            if pause:
+                until = clock() + pause
+                while clock() < until:
+                    pass
+            begin = clock()
+            call()
+            seconds.append(clock() - begin)
+        return seconds
+
+
+def serve(system: str, threads: int) -> None:
+    """Answer commands on standard input until it ends."""
+    session = Session(system, threads)
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever a system prints must not mix with the answers
+    commands: dict[str, Callable[..., Any]] = {"prepare": session.prepare, "time": session.time}
+    for line in sys.stdin:
+        command = json.loads(line)
+        try:
+            value: Any = {"value": commands[command.pop("do")](**command)}
+        except Exception as error:
+            value = {"error": f"{type(error).__name__}: {error}"}
+        answers.write(json.dumps(value) + "\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1], int(sys.argv[2]))

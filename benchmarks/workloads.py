@@ -1,0 +1,107 @@
+"""What is measured: data only, so that every system runs the very same thing.
+
+A training workload is a multilayer perceptron with ReLU between the layers,
+one step being forward, backward and an SGD update.  An expression workload is
+one function of float32 arrays.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+
+Array: TypeAlias = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Training:
+    """An MLP of these layer sizes; ``loss`` is ``mse`` or ``cross_entropy``."""
+
+    name: str
+    sizes: tuple[int, ...]
+    batch: int
+    loss: str
+    lr: float
+    momentum: float = 0.0
+
+    def parameters(self) -> list[tuple[Array, Array]]:
+        """Initial weights ``[in, out]`` and biases of every layer."""
+        rng = np.random.default_rng(1)
+        pairs = []
+        for fan_in, fan_out in zip(self.sizes, self.sizes[1:], strict=False):
+            weight = rng.standard_normal((fan_in, fan_out)) / math.sqrt(fan_in)
+            pairs.append((weight.astype(np.float32), np.zeros(fan_out, np.float32)))
+        return pairs
+
+    def data(self) -> tuple[Array, Array]:
+        """Inputs and what they should become."""
+        rng = np.random.default_rng(2)
+        inputs = rng.standard_normal((self.batch, self.sizes[0])).astype(np.float32)
+        if self.loss == "cross_entropy":
+            return inputs, rng.integers(0, self.sizes[-1], self.batch)
+        return inputs, inputs if len(self.sizes) > 2 else 2 * inputs + 1
+
+    @property
+    def flops(self) -> int:
+        """Multiplications and additions of the matrix products of one step."""
+        layers = list(zip(self.sizes, self.sizes[1:], strict=False))
+        products = 2 * sum(i * o for i, o in layers) + sum(i * o for i, o in layers[1:])
+        return 2 * self.batch * products
+
+    @property
+    def bytes(self) -> int:
+        """Nothing has to leave the cache."""
+        return 0
+
+
+@dataclass(frozen=True)
+class Expression:
+    """A function by ``kind`` (see each system's ``EXPRESSIONS``) of arrays of ``shape``."""
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+
+    def inputs(self) -> list[Array]:
+        """The arrays the function takes."""
+        rng = np.random.default_rng(3)
+        shapes = {
+            "layernorm": [self.shape, self.shape[-1:], self.shape[-1:]],
+            "matmul": [(self.shape[0], self.shape[1]), (self.shape[1], self.shape[-1])],
+        }.get(self.kind, [self.shape])
+        scale = 1 / math.sqrt(self.shape[1]) if self.kind == "matmul" else 1.0
+        return [(scale * rng.standard_normal(s)).astype(np.float32) for s in shapes]
+
+    @property
+    def flops(self) -> int:
+        """Of matrix products alone; the rest is bound by memory."""
+        return 2 * math.prod(self.shape) if self.kind == "matmul" else 0
+
+    @property
+    def bytes(self) -> int:
+        """What must be read and written at least once."""
+        return 0 if self.kind == "matmul" else 8 * math.prod(self.shape)
+
+
+Workload: TypeAlias = Training | Expression
+
+WORKLOADS: dict[str, Workload] = {
+    w.name: w
+    for w in (
+        Training("linreg", (1, 1), 100, "mse", 0.01),
+        Training("tiny", (1, 10, 1), 10, "mse", 0.1),
+        Training("mlp", (784, 128, 10), 128, "cross_entropy", 0.01, 0.9),
+        Training("mlp_batch96", (784, 128, 10), 96, "cross_entropy", 0.01, 0.9),
+        Training("mlp_hidden200", (784, 200, 10), 128, "cross_entropy", 0.01, 0.9),
+        Expression("mish16m", "mish", (1 << 24,)),
+        Expression("softmax", "softmax", (4096, 1024)),
+        Expression("softmax_3000x700", "softmax", (3000, 700)),
+        Expression("layernorm", "layernorm", (4096, 1024)),
+        Expression("layernorm_3000x700", "layernorm", (3000, 700)),
+        Expression("gemm1024", "matmul", (1024, 1024, 1024)),
+        Expression("gemm_1000x900x700", "matmul", (1000, 900, 700)),
+    )
+}
