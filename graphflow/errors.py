@@ -15,6 +15,10 @@ class DTypeError(GraphFlowError, TypeError):
     """Operand dtypes do not fit the operation."""
 
 
+class IndexRangeError(GraphFlowError, IndexError):
+    """A position in data (an index, a class label) is outside the axis it points into."""
+
+
 class TraceError(GraphFlowError):
     """The program did something a static graph cannot hold, such as ``if tensor:``."""
 

@@ -1,0 +1,171 @@
+"""The interpreter: what a graph means, said with each operation's NumPy reference.
+
+It is the specification that every pass and backend is tested against.  With
+``precision="f64"`` floating-point numbers of every type are computed in double,
+which makes it the oracle for kernels in lower precision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from graphflow.errors import DTypeError, GraphError, ShapeError
+from graphflow.ir.dims import SymDim, evaluate_dim
+from graphflow.ir.graph import Graph
+from graphflow.ir.node import Node
+from graphflow.ir.op import Kind
+from graphflow.ir.types import DType, TensorType, TupleType, Type, float64
+
+Array = np.ndarray[Any, Any]
+Sizes = dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Interpretation:
+    """What running a graph gives: its outputs, and the state after the step."""
+
+    outputs: tuple[Array, ...]
+    state: Mapping[str, Array]
+
+
+def interpret(
+    graph: Graph,
+    args: Sequence[Any],
+    state: Mapping[str, Any] | None = None,
+    precision: str | None = None,
+) -> Interpretation:
+    """Run ``graph`` on ``args`` (one an input) and ``state`` (arrays by name).
+
+    Symbolic dimensions take their sizes from the arguments.  ``precision="f64"``
+    computes every floating-point type in double.  Raises Shape/DTypeError naming
+    the input, GraphError when an argument or state is missing, and whatever the
+    operations raise (an index out of range).
+    """
+    if precision not in (None, "f64"):
+        raise GraphError(f"precision must be None or 'f64', not {precision!r}")
+    return _Run(graph, precision == "f64").run(args, state or {})
+
+
+class _Run:
+    """One run of one graph."""
+
+    def __init__(self, graph: Graph, double: bool) -> None:
+        self.graph, self.double = graph, double
+        self.sizes: Sizes = {}
+        self.values: dict[Node, Any] = {}
+
+    def run(self, args: Sequence[Any], state: Mapping[str, Any]) -> Interpretation:
+        """Bind, evaluate in topological order, collect."""
+        self.bind(args, state)
+        graph = self.graph
+        pending = {node: len(users) for node, users in graph.users.items()}
+        kept = {*graph.roots, *graph.state}
+        with np.errstate(all="ignore"):
+            for node in graph.nodes:
+                if node not in self.values:
+                    self.values[node] = self.evaluate(node)
+                for operand in {*node.inputs}:
+                    pending[operand] -= 1
+                    if not pending[operand] and operand not in kept:
+                        del self.values[operand]
+        after = {n.attrs["name"]: self.values[n] for n in graph.state}
+        after |= {cell.attrs["name"]: self.values[value] for cell, value in graph.updates}
+        return Interpretation(tuple(self.values[n] for n in graph.outputs), after)
+
+    def bind(self, args: Sequence[Any], state: Mapping[str, Any]) -> None:
+        """Give inputs and state their arrays, and symbols their sizes."""
+        graph = self.graph
+        if len(args) != len(graph.inputs):
+            names = ", ".join(n.attrs["name"] for n in graph.inputs)
+            raise GraphError(
+                f"graph {graph.name!r} takes {len(graph.inputs)} arguments ({names}), "
+                f"not {len(args)}"
+            )
+        absent = [n.attrs["name"] for n in graph.state if n.attrs["name"] not in state]
+        if absent:
+            raise GraphError(f"graph {graph.name!r} needs a value for state {', '.join(absent)}")
+        cells = [(n, state[n.attrs["name"]]) for n in graph.state]
+        bound = [(n, np.asarray(value)) for n, value in (*zip(graph.inputs, args), *cells)]
+        for node, array in bound:
+            self.match(node, array)
+        for node, array in bound:
+            wanted = self.shape(node.tensor_type)
+            if array.shape != wanted:
+                self.mismatch(node, array, f"shape {list(wanted)}")
+            self.values[node] = self.widened(array)
+
+    def match(self, node: Node, array: Array) -> None:
+        """Check dtype and rank; sizes of symbols that stand alone."""
+        type = node.tensor_type
+        accepted = (type.dtype.numpy, self.dtype(type.dtype).numpy)
+        if array.dtype not in accepted:
+            raise DTypeError(f"{_described(node)} got an array of {array.dtype}")
+        if array.ndim != type.rank:
+            self.mismatch(node, array, f"{type.rank} dimensions")
+        for dim, size in zip(type.shape, array.shape):
+            if isinstance(dim, SymDim) and dim.terms[0][1] == 1 and len(dim.symbols) == 1:
+                (name,) = dim.symbols
+                if dim.terms == (((name,), 1),) and self.sizes.setdefault(name, size) != size:
+                    self.mismatch(node, array, f"'{name}' = {self.sizes[name]}, as before")
+
+    def mismatch(self, node: Node, array: Array, wanted: str) -> None:
+        """Raise: an argument of the wrong shape."""
+        raise ShapeError(f"{_described(node)} got shape {list(array.shape)}, expected {wanted}")
+
+    def evaluate(self, node: Node) -> Any:
+        """The value of one node, checked against its type."""
+        op = node.op
+        if op.kind is Kind.LEAF and "value" not in node.attrs:
+            raise GraphError(f"{_described(node)} is not declared by graph {self.graph.name!r}")
+        attrs = {name: self.attribute(value) for name, value in node.attrs.items()}
+        operands = [self.values[n] for n in node.inputs]
+        return self.checked(node, op.reference(*operands, **attrs), node.type)
+
+    def checked(self, node: Node, value: Any, type: Type) -> Any:
+        """``value`` as array(s) of ``type``; a reference that yields another is wrong."""
+        if isinstance(type, TupleType):
+            return tuple(self.checked(node, v, t) for v, t in zip(value, type.items, strict=True))
+        array = self.widened(np.asarray(value))
+        dtype, shape = self.dtype(type.dtype).numpy, self.shape(type)
+        if array.dtype != dtype or array.shape != shape:
+            raise GraphError(
+                f"the reference of {node.op.name} gave {array.dtype}{list(array.shape)} "
+                f"where its type rule says {type}"
+            )
+        return array
+
+    def attribute(self, value: Any) -> Any:
+        """An attribute with symbols as sizes, and regions as functions."""
+        if isinstance(value, tuple):
+            return tuple(self.attribute(item) for item in value)
+        if isinstance(value, SymDim):
+            return evaluate_dim(value, self.sizes)
+        if isinstance(value, DType):
+            return self.dtype(value)
+        return self.region(value) if isinstance(value, Graph) else value
+
+    def region(self, graph: Graph) -> Callable[..., tuple[Array, ...]]:
+        """A closed graph as a function of its inputs, in the same precision."""
+        return lambda *args: _Run(graph, self.double).run(args, {}).outputs
+
+    def dtype(self, dtype: DType) -> DType:
+        """The dtype that values of ``dtype`` are computed in."""
+        return float64 if self.double and dtype.is_floating_point else dtype
+
+    def widened(self, array: Array) -> Array:
+        """``array`` in the dtype it is computed in."""
+        if not self.double or array.dtype.kind in "biu" or array.dtype == np.float64:
+            return array
+        return array.astype(np.float64) if array.dtype.kind != "c" else array
+
+    def shape(self, type: TensorType) -> tuple[int, ...]:
+        """The shape of ``type`` under the sizes of this run."""
+        return tuple(evaluate_dim(dim, self.sizes) for dim in type.shape)
+
+
+def _described(node: Node) -> str:
+    return f"{node.op.name} {node.attrs['name']!r} of type {node.type}"
