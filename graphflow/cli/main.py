@@ -29,13 +29,6 @@ class Parser(argparse.ArgumentParser):
         close = difflib.get_close_matches(word.split("=")[0], known, n=1)
         return f"; did you mean {close[0]}?" if close else ""
 
-    def parse_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def,override]
-        """Parse; the sub-command itself reports flags it does not have."""
-        found, extra = self.parse_known_args(args, namespace)
-        if extra:
-            getattr(found, "parser", self).error(f"unrecognized arguments: {' '.join(extra)}")
-        return found
-
 
 def parser() -> Parser:
     """The whole command line."""
@@ -55,7 +48,9 @@ def parser() -> Parser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status (1 for an error, 2 for wrong usage)."""
     try:
-        options = parser().parse_args(arguments)
+        options, extra = parser().parse_known_args(arguments)
+        if extra:  # reported by the sub-command, which can suggest its own flags
+            options.parser.error(f"unrecognized arguments: {' '.join(extra)}")
         options.run(options)
     except GraphFlowError as error:
         print(f"graphflow: {error}", file=sys.stderr)

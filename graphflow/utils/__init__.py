@@ -1,1 +1,5 @@
-"""What training needs beside modules and optimisers: data loading."""
+"""What training needs beside modules and optimisers: data loading, progress."""
+
+from graphflow.utils import data
+
+__all__ = ["data"]

@@ -149,7 +149,8 @@ def fetch(dataset: Dataset[T], indices: Sequence[int]) -> list[T]:
     getitems: Callable[[Sequence[int]], list[T]] | None
     getitems = getattr(dataset, "__getitems__", None)
     if getitems is not None:
-        return getitems(indices)
+        samples: list[T] = getitems(indices)
+        return samples
     return [dataset[i] for i in indices]
 
 

@@ -35,7 +35,7 @@ def draw_seed(generator: RandomSource) -> int:
     """The next seed (48 bits or more) from ``generator``."""
     source = as_source(generator)
     if isinstance(source, np.random.Generator):
-        return int(source.bit_generator.random_raw()) >> 1  # type: ignore[arg-type]
+        return int(source.bit_generator.random_raw()) >> 1
     low, high = gf.rand(2, generator=source, dtype=gf.float32).tolist()
     return int(low * _WORD) | int(high * _WORD) << 24
 
@@ -48,7 +48,7 @@ def words(seed: int, count: int) -> np.ndarray[Any, np.dtype[np.uint64]]:
 
 def uniform(seed: int, count: int) -> np.ndarray[Any, np.dtype[np.float64]]:
     """``count`` numbers in [0, 1)."""
-    return (words(seed, count) >> np.uint64(11)) * 2.0**-53
+    return np.asarray((words(seed, count) >> np.uint64(11)) * 2.0**-53, dtype=np.float64)
 
 
 def permutation(count: int, generator: RandomSource = None) -> list[int]:

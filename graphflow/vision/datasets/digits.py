@@ -8,7 +8,7 @@ images of 8×8 counts 0 … 16.  ``digits.npz`` holds them unchanged.
 
 from __future__ import annotations
 
-from importlib import resources
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -42,8 +42,7 @@ class Digits(LabelledImages):
 
 def load_original() -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """The 8×8 images (uint8, 0 … 16) and their labels (uint8), as published."""
-    file = resources.files("graphflow.vision.datasets").joinpath("digits.npz")
-    with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
+    with np.load(Path(__file__).with_name("digits.npz"), allow_pickle=False) as archive:
         return archive["images"], archive["labels"]
 
 
@@ -64,7 +63,7 @@ def upsample(images: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.uint8]
     weights = _weights()
     scaled = weights @ images.astype(np.int64) @ weights.T * 255
     whole = 14 * 14 * _TOP
-    return ((2 * scaled + whole) // (2 * whole)).astype(np.uint8)
+    return np.asarray((2 * scaled + whole) // (2 * whole), dtype=np.uint8)
 
 
 def _weights() -> np.ndarray[Any, np.dtype[np.int64]]:

@@ -34,7 +34,8 @@ def read_idx(path: str | os.PathLike[str]) -> np.ndarray[Any, Any]:
     compressed = path.suffix == ".gz"
     try:
         size = path.stat().st_size
-        with gzip.open(path) if compressed else open(path, "rb") as stream:
+        opened: Any = gzip.open(path) if compressed else open(path, "rb")
+        with opened as stream:
             return _read(stream, path, size, compressed)
     except (OSError, EOFError, zlib.error) as error:
         raise _damaged(path, f"cannot be read ({error})") from error

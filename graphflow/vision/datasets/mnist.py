@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 import numpy as np
 
 from graphflow.errors import GraphFlowError
-from graphflow.vision.datasets.download import download
 from graphflow.vision.datasets.idx import read_idx
 from graphflow.vision.datasets.labelled import LabelledImages, Transform
 
@@ -72,6 +71,8 @@ class MNIST(LabelledImages):
 
     def download(self) -> None:
         """Fetch the files that are missing, each from the first mirror that works."""
+        from graphflow.vision.datasets.download import download  # imports all of urllib
+
         for name, md5 in self.resources:
             if _find(self.raw_folder, name.removesuffix(".gz")) is None:
                 urls = [mirror + name for mirror in self.mirrors]
