@@ -77,6 +77,8 @@ def spell_element(value: Any, dtype: DType) -> str:
 
 def _spell_real(value: Any) -> str:
     text = str(value)
+    if text.lstrip("-").isdigit():
+        text += ".0"  # as ml_dtypes' bfloat16 does not
     array = np.asarray(value)
     if np.asarray(float(text), array.dtype).tobytes() == array.tobytes():
         return text

@@ -21,7 +21,6 @@ from graphflow.ir.literals import (
     decode,
     read_element,
     read_float,
-    read_string,
 )
 from graphflow.ir.node import ArrayValue, Node, make_node
 from graphflow.ir.op import Kind, lookup
@@ -60,6 +59,11 @@ def parse_graph(text: str) -> Graph:
     return graph
 
 
+def read_value(line: Line) -> Any:
+    """One attribute value, as in a node's line, read from ``line``."""
+    return _Reader([], 0).value(line)
+
+
 class _Scope:
     """What one graph's lines have defined so far."""
 
@@ -88,7 +92,7 @@ class _Scope:
         self.nodes[label] = node
         number, quoted, plain = _LABEL.fullmatch(label).groups()  # type: ignore[union-attr]
         if number is None:
-            name = read_string(quoted) if quoted else plain
+            name = line.string(quoted) if quoted else plain
             if node.op.kind is not Kind.LEAF or node.attrs.get("name") != name:
                 self.names.setdefault(node, name)
         if node.op.name == "input":
@@ -173,7 +177,7 @@ class _Reader:
         """A graph's name."""
         token = line.peek()
         if token[:1] == '"':
-            return read_string(line.take())
+            return line.string(line.take())
         if not (token[:1].isalpha() or token[:1] == "_") or "[" in token or "<" in token:
             line.fail("a name")
         return line.take()
@@ -219,18 +223,18 @@ class _Reader:
         node = make_node(op, operands, attrs, inferred)
         scope.define(line, label, node)
         if comment:
-            place = self.location(comment)
+            place = self.location(comment, line)
             if place is not None:
                 scope.locations[node] = place
 
-    def location(self, comment: str) -> Location | None:
+    def location(self, comment: str, line: Line) -> Location | None:
         """The location a comment gives, or ``None`` for any other comment."""
         if comment not in self.places:
             match = _LOCATION.fullmatch(comment)
             place = None
             if match is not None:
                 file, number, module = match.groups()
-                place = Location(_word(file), int(number or 0), _word(module))
+                place = Location(_word(file, line), int(number or 0), _word(module, line))
             self.places[comment] = None if place == Location() else place
         return self.places[comment]
 
@@ -280,7 +284,7 @@ class _Reader:
             line.at += 1
             return self.sequence(line)
         if first == '"':
-            return read_string(line.take())
+            return line.string(line.take())
         if first == "@":
             return _Reference(line.take())
         if token in _WORDS:
@@ -428,10 +432,10 @@ _WORDS: dict[str, Any] = {
 assert {w.lstrip("-") for w in _WORDS} | _DTYPE_NAMES <= RESERVED
 
 
-def _word(text: str | None) -> str:
+def _word(text: str | None, line: Line) -> str:
     if not text:
         return ""
-    return read_string(text) if text[0] == '"' else text
+    return line.string(text) if text[0] == '"' else text
 
 
 def _has_reference(value: Any) -> bool:

@@ -121,8 +121,9 @@ def node_line(
     """One node as text; arrays too large to stand in line are added to ``data``."""
     table = {} if data is None else data
     arguments = [labels.get(n, "%?") for n in node.inputs]
-    if node.op.name == "constant":
-        arguments.append(_spell_array(node.attrs["value"], table))
+    value = node.attrs.get("value")
+    if node.op.name == "constant" and isinstance(value, ArrayValue):
+        arguments.append(_spell_array(value, table))
     else:
         attrs = node.attrs
         arguments += [f"{k}={_spell_value(attrs[k], k, table)}" for k in sorted(attrs)]

@@ -6,6 +6,7 @@ import re
 from typing import NoReturn
 
 from graphflow.errors import GraphError
+from graphflow.ir.literals import read_string
 
 STRING = r'"(?:[^"\\]|\\.)*"'
 _TOKEN = re.compile(
@@ -54,6 +55,13 @@ class Line:
         token = self.peek()
         if token and token[0] != "#":
             self.fail("the end of the line")
+
+    def string(self, token: str) -> str:
+        """What a quoted token spells."""
+        try:
+            return read_string(token)
+        except GraphError as error:
+            self.error(str(error))
 
     def fail(self, expected: str) -> NoReturn:
         """Raise: ``expected`` is not what comes next."""

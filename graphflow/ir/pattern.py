@@ -1,0 +1,186 @@
+"""Patterns: IR text with names for values, such as ``add(mul(%x, %y), %x)``.
+
+``%x`` binds any value, the same one wherever it is repeated; ``%_`` is any
+value, unbound.  A number stands for a constant of that value, 0-d or filled:
+``1`` for integers, ``1.0`` for floats (bit for bit: ``0.0`` is not ``-0.0``),
+``true`` and ``false`` for booleans.  Attributes may be given, ``cast(%x,
+dtype=f32)``; those left out are arbitrary.  ``concatenate(...)`` has any
+operands.  Those of a commutative operation match in either order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from graphflow.errors import GraphError
+from graphflow.ir.build import NODES, constant
+from graphflow.ir.graph import Graph
+from graphflow.ir.literals import read_float
+from graphflow.ir.node import Node, value_key
+from graphflow.ir.op import Kind, lookup
+from graphflow.ir.parser import read_value
+from graphflow.ir.tokens import Line
+from graphflow.ir.types import DType, TensorType
+
+Bindings: TypeAlias = Mapping[str, Node]
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """Any value; ``_`` binds nothing."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Literal:
+    """A constant, 0-d or filled, of this very value."""
+
+    value: bool | int | float
+
+    def bits(self, dtype: DType) -> bytes | None:
+        """The bytes of the value in ``dtype``; ``None`` if it is of another kind."""
+        kinds = {bool: ("bool",), int: ("int", "uint"), float: ("float",)}
+        if dtype.kind not in kinds[type(self.value)]:
+            return None
+        return np.array(self.value, dtype.numpy).tobytes()
+
+
+@dataclass(frozen=True, slots=True)
+class Apply:
+    """An operation on patterns."""
+
+    op: str
+    operands: tuple[Pattern, ...] | None
+    attrs: tuple[tuple[str, Any], ...] = ()
+    commutative: bool = False
+
+
+Pattern: TypeAlias = Variable | Literal | Apply
+
+
+def parse_pattern(text: str) -> Pattern:
+    """Read a pattern; :class:`GraphError` says what is wrong with it."""
+    line = Line(text, 1)
+    pattern = _read(line)
+    line.end()
+    return pattern
+
+
+def _read(line: Line) -> Pattern:
+    token = line.take()
+    if token[:1] == "%":
+        return Variable(token[1:])
+    if token in ("true", "false"):
+        return Literal(token == "true")
+    if line.accept("("):
+        return _read_apply(token, line)
+    try:
+        return Literal(int(token) if token.removeprefix("-").isdigit() else read_float(token))
+    except ValueError:
+        line.error(f"expected %name, a number or operation(…), found {token!r}")
+
+
+def _read_apply(op: str, line: Line) -> Apply:
+    try:
+        record = lookup(op)
+    except GraphError as error:
+        line.error(str(error))
+    operands: list[Pattern] = []
+    attrs: list[tuple[str, Any]] = []
+    if line.tokens[line.at : line.at + 4] == [".", ".", ".", ")"]:
+        line.at += 4
+        return Apply(op, None)
+    while not line.accept(")"):
+        token = line.peek()
+        if token.isidentifier() and line.tokens[line.at + 1] == "=":
+            line.at += 2
+            attrs.append((token, value_key(read_value(line))))
+        else:
+            operands.append(_read(line))
+        if not line.accept(",") and line.peek() != ")":
+            line.fail("',' or ')'")
+    return Apply(op, tuple(operands), tuple(attrs), record.commutative and len(operands) == 2)
+
+
+def splat_of(node: Node) -> Node | None:
+    """The 0-d constant that ``node`` is or is filled with, else ``None``."""
+    while node.op.kind is Kind.VIEW and node.op.name == "expand":
+        node = node.inputs[0]
+    if node.op.name == "constant" and node.type.shape == ():  # type: ignore[union-attr]
+        return node
+    return None
+
+
+def match(pattern: Pattern, node: Node) -> dict[str, Node] | None:
+    """The values bound when ``pattern`` matches at ``node``, else ``None``."""
+    bound: dict[str, Node] = {}
+    return bound if _match(pattern, node, bound) else None
+
+
+def _match(pattern: Pattern, node: Node, bound: dict[str, Node]) -> bool:
+    kind = pattern.__class__
+    if kind is Variable:
+        name = pattern.name  # type: ignore[union-attr]
+        return name == "_" or bound.setdefault(name, node) is node
+    if kind is Literal:
+        return _is_literal(pattern, node)  # type: ignore[arg-type]
+    assert isinstance(pattern, Apply)
+    inputs, operands = node.inputs, pattern.operands
+    if pattern.op != node.op.name or (operands is not None and len(operands) != len(inputs)):
+        return False
+    for name, key in pattern.attrs:
+        if name not in node.attrs or value_key(node.attrs[name]) != key:
+            return False
+    if operands is None:
+        return True
+    if pattern.commutative:
+        first, second = operands
+        saved = dict(bound)
+        if _match(first, inputs[0], bound) and _match(second, inputs[1], bound):
+            return True
+        bound.clear()
+        bound.update(saved)
+        return _match(first, inputs[1], bound) and _match(second, inputs[0], bound)
+    return all(_match(p, n, bound) for p, n in zip(operands, inputs))
+
+
+def _is_literal(pattern: Literal, node: Node) -> bool:
+    scalar = splat_of(node)
+    if scalar is None:
+        return False
+    bits = pattern.bits(scalar.dtype)
+    return bits is not None and bits == scalar.attrs["value"].array.tobytes()
+
+
+def build(pattern: Pattern, bound: Bindings, like: DType) -> Node:
+    """The value that ``pattern`` spells; numbers become constants of dtype ``like``."""
+    if isinstance(pattern, Variable):
+        return bound[pattern.name]
+    if isinstance(pattern, Literal):
+        return constant(pattern.value, like)
+    if pattern.attrs or pattern.operands is None:
+        raise GraphError(f"a replacement with attributes ({pattern.op}) has to be a function")
+    return NODES.emit(pattern.op, *[build(p, bound, like) for p in pattern.operands])
+
+
+def find(graph: Graph, pattern: str) -> Iterator[tuple[Node, dict[str, Node]]]:
+    """Every node of ``graph`` where ``pattern`` matches, with what it binds."""
+    parsed = parse_pattern(pattern)
+    for node in graph.nodes:
+        bound = match(parsed, node)
+        if bound is not None:
+            yield node, bound
+
+
+def fit(node: Node, type: TensorType) -> Node:
+    """``node`` broadcast to ``type`` (itself if it has that type already)."""
+    if node.type == type:
+        return node
+    if node.dtype is not type.dtype:
+        raise GraphError(f"a replacement of type {node.type} does not fit {type}")
+    return NODES.emit("expand", node, shape=type.shape)
