@@ -1,0 +1,43 @@
+"""Common subexpressions that interning does not see."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from graphflow.ir.graph import Graph
+from graphflow.ir.node import Node, attrs_key
+from graphflow.passes.base import Pass
+from graphflow.passes.rewrite import hits, rewrite
+
+
+@dataclass(frozen=True)
+class Cse(Pass):
+    """Merge commutative operations on the same operands in another order.
+
+    Interning has merged all other equal nodes when they were made.  The first
+    occurrence stays as it is written; values do not change::
+
+        %0: f32[8] = mul(%x, %y)              %0: f32[8] = mul(%x, %y)
+        %1: f32[8] = mul(%y, %x)       →      %1: f32[8] = sub(%0, %0)
+        %2: f32[8] = sub(%0, %1)              return %1
+        return %2
+    """
+
+    name: ClassVar[str] = "cse"
+
+    def run(self, graph: Graph) -> Graph:
+        """The graph with one node for ``a + b`` and ``b + a``."""
+        first: dict[Any, Node] = {}
+
+        def merge(node: Node) -> Node | None:
+            if not node.op.commutative or len(node.inputs) != 2:
+                return None
+            key = (node.op.name, frozenset(node.inputs), attrs_key(node.attrs))
+            found = first.setdefault(key, node)
+            if found is node:
+                return None
+            hits[f"cse {node.op.name}"] += 1
+            return found
+
+        return rewrite(graph, merge)

@@ -1,0 +1,154 @@
+"""The laws of algebra that simplification may use, one a row.
+
+A row holds for every value, NaN, infinities and -0.0 included, to the last bit,
+unless it says ``rounding``: then both sides are the same real number and differ
+by rounding only (or in the sign of a zero sum).  That is why some well-known
+laws are missing: ``x + 0.0`` turns -0.0 into 0.0, ``x * 0`` is NaN for an
+infinite ``x``, ``x - x`` too, and ``not (a < b)`` is no ``a >= b`` for NaN.
+
+Replacements with attributes to compute are functions in
+:mod:`graphflow.passes.view_laws`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TypeAlias
+
+from graphflow.ir.node import Node
+from graphflow.ir.pattern import Apply, Bindings, Pattern, build, fit, match, parse_pattern
+from graphflow.ir.types import TensorType
+from graphflow.passes import view_laws as views
+from graphflow.passes.rewrite import hits
+
+Replacement: TypeAlias = Callable[[Node, Bindings], Node | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Law:
+    """``pattern`` may be replaced by ``replacement``: a pattern, or a function that
+    computes it and returns ``None`` where the law does not hold."""
+
+    pattern: str
+    replacement: str | Replacement
+    rounding: bool = False
+
+
+LAWS: tuple[Law, ...] = (
+    # Neutral elements.  -0.0 is the neutral element of float addition: 0.0 is none.
+    Law("add(%x, -0.0)", "%x"),  # x + -0.0 = x
+    Law("add(%x, 0)", "%x"),  # x + 0 = x, integers
+    Law("sub(%x, 0.0)", "%x"),  # x - 0.0 = x
+    Law("sub(%x, 0)", "%x"),  # x - 0 = x, integers
+    Law("mul(%x, 1.0)", "%x"),  # x * 1 = x
+    Law("mul(%x, 1)", "%x"),
+    Law("mul(%x, 0)", "0"),  # x * 0 = 0, integers only: a float may be infinite
+    Law("div(%x, 1.0)", "%x"),  # x / 1 = x
+    Law("pow(%x, 1.0)", "%x"),  # x ** 1 = x
+    Law("pow(%x, 1)", "%x"),
+    Law("pow(%x, 0.0)", "1.0"),  # x ** 0 = 1, even for NaN (IEEE 754, 9.2.1)
+    Law("pow(%x, 0)", "1"),
+    Law("logical_and(%x, true)", "%x"),  # x and true = x
+    Law("logical_and(%x, false)", "false"),  # x and false = false
+    Law("logical_or(%x, false)", "%x"),  # x or false = x
+    Law("logical_or(%x, true)", "true"),  # x or true = true
+    # Signs.
+    Law("neg(neg(%x))", "%x"),  # -(-x) = x
+    Law("mul(%x, -1.0)", "neg(%x)"),  # x * -1 = -x
+    Law("mul(neg(%x), neg(%y))", "mul(%x, %y)"),  # (-x) * (-y) = x * y
+    Law("div(neg(%x), neg(%y))", "div(%x, %y)"),  # (-x) / (-y) = x / y
+    Law("add(%x, neg(%y))", "sub(%x, %y)"),  # x + (-y) = x - y, by definition
+    Law("sub(%x, neg(%y))", "add(%x, %y)"),  # x - (-y) = x + y
+    Law("neg(sub(%x, %y))", views.swapped_difference),  # -(x - y) = y - x, integers
+    Law("abs(neg(%x))", views.absolute_of_negative),  # |-x| = |x|
+    Law("abs(abs(%x))", "abs(%x)"),  # ||x|| = |x|
+    # Idempotence and choice.
+    Law("relu(relu(%x))", "relu(%x)"),  # max(max(x, 0), 0) = max(x, 0)
+    Law("maximum(%x, %x)", "%x"),  # max(x, x) = x
+    Law("minimum(%x, %x)", "%x"),  # min(x, x) = x
+    Law("logical_and(%x, %x)", "%x"),  # x and x = x
+    Law("logical_or(%x, %x)", "%x"),  # x or x = x
+    Law("logical_not(logical_not(%x))", "%x"),  # not not x = x, booleans
+    Law("logical_not(eq(%x, %y))", "ne(%x, %y)"),  # not (x = y) is x ≠ y, for NaN too
+    Law("logical_not(ne(%x, %y))", "eq(%x, %y)"),  # not (x ≠ y) is x = y
+    Law("where(%_, %x, %x)", "%x"),  # c ? x : x = x
+    Law("where(true, %x, %_)", "%x"),  # true ? x : y = x
+    Law("where(false, %_, %y)", "%y"),  # false ? x : y = y
+    Law("where(logical_not(%c), %x, %y)", views.swapped_choice),  # not c ? x : y = c ? y : x
+    # Powers and quotients.
+    Law("pow(%x, 2.0)", "mul(%x, %x)", rounding=True),  # x² = x * x
+    Law("pow(%x, 2)", "mul(%x, %x)"),
+    Law("pow(%x, 3.0)", "mul(mul(%x, %x), %x)", rounding=True),  # x³ = x * x * x
+    Law("pow(%x, -1.0)", "reciprocal(%x)", rounding=True),  # x ** -1 = 1 / x
+    Law("div(%x, %y)", views.quotient_by_power_of_two),  # x / 2^k = x * 2^-k
+    # Conversions.
+    Law("cast(%x)", views.cast_to_same),  # a cast to the type x has
+    Law("cast(cast(%x))", views.cast_of_lossless_cast),  # the first cast lost nothing
+    Law("stop_gradient(%x)", "%x"),  # there is nothing left to differentiate
+    # Views.
+    Law("reshape(%x)", views.same_type),  # reshape to the shape x has
+    Law("reshape(reshape(%x))", views.reshape_of_reshape),  # only the last shape counts
+    Law("permute(%x)", views.permute_of_unit_axes),  # moves axes of extent 1 only: reshape
+    Law("permute(permute(%x))", views.permute_of_permute),  # permutations compose
+    Law("expand(%x)", views.expand_by_unit_axes),  # adds axes of extent 1 only: reshape
+    Law("expand(expand(%x))", views.expand_of_expand),  # only the last shape counts
+    Law("expand(reshape(%x))", views.expand_of_reshape),  # the reshape adds leading 1s
+    Law("slice(%x)", views.same_type),  # all of x
+    Law("slice(slice(%x))", views.slice_of_slice),  # (x[a:b:s])[c:d:t] = x[a + c*s: … : s*t]
+    Law("flip(%x)", views.flip_of_unit_axes),  # an axis of extent 1 has no direction
+    Law("flip(flip(%x))", views.flip_of_flip),  # two reversals of an axis cancel
+    Law("pad(%x)", views.same_type),  # by nothing
+    Law("concatenate(...)", views.concatenate_of_few),  # of one operand, or with empty ones
+    # Reductions.
+    Law("reduce_sum(%x)", views.reduction_of_unit_axes),  # a sum of one element
+    Law("reduce_prod(%x)", views.reduction_of_unit_axes),
+    Law("reduce_max(%x)", views.reduction_of_unit_axes),
+    Law("reduce_min(%x)", views.reduction_of_unit_axes),
+    Law("reduce_sum(reduce_sum(%x))", views.reduction_of_reduction, rounding=True),  # ΣΣ = Σ
+    Law("reduce_max(reduce_max(%x))", views.reduction_of_reduction),  # max max = max
+    Law("reduce_min(reduce_min(%x))", views.reduction_of_reduction),  # min min = min
+    Law("reduce_sum(expand(%x))", views.sum_of_copies, rounding=True),  # x + … + x = n * x
+)
+
+
+@lru_cache(maxsize=1)
+def _index() -> Mapping[str, tuple[tuple[Pattern, Law, Pattern | None], ...]]:
+    """The laws by the operation their patterns start with."""
+    found: dict[str, list[tuple[Pattern, Law, Pattern | None]]] = {}
+    for law in LAWS:
+        pattern = parse_pattern(law.pattern)
+        assert isinstance(pattern, Apply)
+        result = parse_pattern(law.replacement) if isinstance(law.replacement, str) else None
+        found.setdefault(pattern.op, []).append((pattern, law, result))
+    return {name: tuple(rows) for name, rows in found.items()}
+
+
+def apply_laws(node: Node) -> Node | None:
+    """``node`` rewritten by the first law that holds for it; ``None`` if none does."""
+    rows = _index().get(node.op.name)
+    if rows is not None:
+        for pattern, law, result in rows:
+            bound = match(pattern, node)
+            if bound is not None:
+                replacement = _replacement(node, law, result, bound)
+                if replacement is not None:
+                    hits[law.pattern] += 1
+                    return replacement
+    found = views.narrowed(node)
+    if found is not None:
+        hits[f"{node.op.kind.value} of broadcasts"] += 1
+    return found
+
+
+def _replacement(node: Node, law: Law, result: Pattern | None, bound: Bindings) -> Node | None:
+    if result is None:
+        assert not isinstance(law.replacement, str)
+        return law.replacement(node, bound)
+    type = node.type
+    assert isinstance(type, TensorType)
+    made = build(result, bound, type.dtype)
+    if made.dtype is not type.dtype:  # ``not not x`` is no ``x`` for an integer
+        return None
+    return fit(made, type)

@@ -1,0 +1,162 @@
+"""Rebuild a graph bottom-up through a rule, without recursion.
+
+A rule looks at one node whose operands are already in normal form and returns
+a replacement of the same type, or ``None``.  Replacements are rewritten in
+turn, so that a graph comes out in normal form after one walk.  Locations and
+names of replaced nodes go over to what replaces them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import TypeAlias
+
+from graphflow.errors import GraphError
+from graphflow.ir.graph import Graph
+from graphflow.ir.node import Node, make_node
+
+Rule: TypeAlias = Callable[[Node], Node | None]
+
+hits: Counter[str] = Counter()
+"""How often each rule fired in this process (``GRAPHFLOW_DEBUG=5`` prints it)."""
+
+
+def rewrite(graph: Graph, rule: Rule) -> Graph:
+    """``graph`` with ``rule`` applied until it fires nowhere."""
+    rewriter = Rewriter(graph, rule)
+    rewriter.normalise(graph.nodes)
+    return rewriter.finish()
+
+
+class Rewriter:
+    """One walk over one graph: which node became which, and where they come from.
+
+    Rules that never come to an end (one undoing another) are reported after
+    ``32 * nodes + 1000`` steps.
+    """
+
+    def __init__(self, graph: Graph, rule: Rule) -> None:
+        self.graph, self.rule = graph, rule
+        self.final: dict[Node, Node] = {}
+        self.locations = dict(graph.locations)
+        self.names = dict(graph.names)
+        self._forward: dict[Node, Node] = {}
+        self._budget = 32 * len(graph.nodes) + 1000
+
+    def normalise(self, nodes: Iterable[Node]) -> None:
+        """Find the final form of ``nodes`` (given with their operands before them)."""
+        final, rule = self.final, self.rule
+        for node in nodes:
+            if node in final:
+                continue
+            changed = False
+            for operand in node.inputs:
+                if final[operand] is not operand:
+                    changed = True
+                    break
+            rebuilt = self._rebuild(node) if changed else node
+            if changed and rebuilt in final:
+                final[node] = final[rebuilt]
+                continue
+            replacement = rule(rebuilt)
+            if replacement is None or replacement is rebuilt:
+                final[node] = final[rebuilt] = rebuilt
+            else:
+                self._replace(node, rebuilt, replacement)
+
+    def _rebuild(self, node: Node) -> Node:
+        """``node`` on the final forms of its operands, which have the same types."""
+        final = self.final
+        rebuilt = make_node(node.op, [final[n] for n in node.inputs], node.attrs, node.type)
+        self._carry(node, rebuilt)
+        return rebuilt
+
+    def _replace(self, node: Node, rebuilt: Node, replacement: Node) -> None:
+        """Bring ``replacement`` and the nodes it brought along into final form."""
+        final = self.final
+        self._check(rebuilt, replacement)
+        self._forward[rebuilt] = replacement
+        stack = [rebuilt]
+        while stack:
+            top = stack[-1]
+            self._budget -= 1
+            if self._budget < 0:
+                raise GraphError(
+                    f"rewriting does not come to an end at {top!r} (which became "
+                    f"{self._forward.get(top)!r}): one rule undoes another"
+                )
+            if top in final:
+                stack.pop()
+                continue
+            target = self._forward.get(top)
+            if target is None:
+                waiting = [n for n in top.inputs if n not in final]
+                if waiting:
+                    self._settle(top, waiting, stack)
+                    continue
+                target = self._step(top)
+                if target is top:
+                    final[top] = top
+                    stack.pop()
+                    continue
+                self._forward[top] = target
+            self._carry(top, target)
+            if target in final:
+                final[top] = final[target]
+                stack.pop()
+            else:
+                stack.append(target)
+        final[node] = final[rebuilt]
+
+    def _settle(self, top: Node, waiting: list[Node], stack: list[Node]) -> None:
+        """Put operands that a replacement brought along on the stack."""
+        place = self.locations.get(top)
+        for operand in waiting:
+            if place is not None and operand.inputs:
+                self.locations.setdefault(operand, place)
+        stack.extend(waiting)
+
+    def _step(self, node: Node) -> Node:
+        """One rewriting of ``node``, whose operands are final: rebuilt, replaced or itself."""
+        final = self.final
+        if any(final[n] is not n for n in node.inputs):
+            return self._rebuild(node)
+        replacement = self.rule(node)
+        if replacement is None or replacement is node:
+            return node
+        self._check(node, replacement)
+        return replacement
+
+    def _check(self, node: Node, replacement: Node) -> None:
+        if replacement.type != node.type:
+            raise GraphError(f"a rule replaced {node!r} by {replacement!r}, which has another type")
+
+    def _carry(self, node: Node, replacement: Node) -> None:
+        """Give the place and the name of ``node`` to what replaces it, if it has none."""
+        if not replacement.inputs:
+            return
+        place = self.locations.get(node)
+        if place is not None:
+            self.locations.setdefault(replacement, place)
+        name = self.names.get(node)
+        if name is not None:
+            self.names.setdefault(replacement, name)
+
+    def finish(self) -> Graph:
+        """The graph over the final forms; the same object if nothing changed."""
+        graph, final = self.graph, self.final
+        if all(final[n] is n for n in graph.roots):
+            return graph
+        result = replace(
+            graph,
+            outputs=tuple(final[n] for n in graph.outputs),
+            updates=tuple((s, final[v]) for s, v in graph.updates),
+        )
+        kept = set(result.nodes)
+        return replace(
+            result,
+            locations={n: p for n, p in self.locations.items() if n in kept},
+            names={n: s for n, s in self.names.items() if n in kept},
+        )
