@@ -1,0 +1,56 @@
+"""The memory a loaded program owns: its arena and its constants."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import numpy as np
+
+from graphflow.codegen.schedule import Buffer, BufferKind, Schedule
+from graphflow.errors import CompileError
+from graphflow.ir.types import TensorType
+from graphflow.runtime.storage import Array, Storage, empty
+
+
+class ProgramMemory:
+    """The arena that temporary buffers lie in, and the data of constants.
+
+    The arena is taken at once and touched page by page as kernels first write
+    to it.  Constants are used where they are, without a copy, if they lie in
+    row-major order.
+    """
+
+    def __init__(self, schedule: Schedule) -> None:
+        self.arena: Storage = empty((schedule.arena_bytes,), np.uint8)
+        self.constants: dict[int, Storage] = {
+            buffer.id: Storage(_constant(buffer))
+            for buffer in schedule.buffers
+            if buffer.kind is BufferKind.CONSTANT
+        }
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the arena and the constants together."""
+        return self.arena.nbytes + sum(c.nbytes for c in self.constants.values())
+
+
+def _constant(buffer: Buffer) -> Array:
+    data = getattr(buffer.data, "array", buffer.data)
+    array = np.asarray(data, dtype=buffer.type.dtype.numpy, order="C")
+    if array.shape != buffer.type.static_shape:
+        raise CompileError(
+            f"constant b{buffer.id} has shape {array.shape}, but its type is {buffer.type}"
+        )
+    return array
+
+
+def array_at(address: int, type: TensorType) -> Array:
+    """The row-major array of ``type`` at ``address``; it does not keep the memory alive."""
+    dtype: np.dtype[Any] = type.dtype.numpy
+    shape = type.static_shape
+    size = dtype.itemsize * int(np.prod(shape, dtype=np.int64))
+    if not size:
+        return np.empty(shape, dtype)
+    memory = memoryview((ctypes.c_ubyte * size).from_address(address))
+    return np.ndarray(shape, dtype, memory)

@@ -1,0 +1,352 @@
+"""A schedule made ready to run, and its run: a few Python calls a step, however long it is.
+
+A step writes the addresses of inputs and outputs (and the values of run-time
+scalars) into the context block with one ``struct`` call, and makes one native
+call.  The executor does the rest.
+"""
+
+from __future__ import annotations
+
+import struct
+import threading
+from collections.abc import Collection, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from graphflow import flags
+from graphflow.codegen.layout import contiguous_in
+from graphflow.codegen.plain import raise_failure
+from graphflow.codegen.schedule import Buffer, BufferKind, Call, HostCall, Result, Schedule
+from graphflow.errors import CompileError, GraphFlowError
+from graphflow.ir.types import TensorType
+from graphflow.runtime.arena import ProgramMemory, array_at
+from graphflow.runtime.cache import load
+from graphflow.runtime.executor import (
+    Context,
+    entry,
+    system_address,
+    tape_addresses,
+    thread_addresses,
+)
+from graphflow.runtime.fork import renew_after_fork
+from graphflow.runtime.slots import Slots
+from graphflow.runtime.storage import Array, OutputPool, Storage, address_of, aligned_empty
+from graphflow.runtime.tape import Op, Tape, encode, estimate_ns, kernels_of
+from graphflow.runtime.threads import pool
+
+SERIAL_NS = 20_000
+"""A step estimated below this stays on the caller's thread: waking others costs more."""
+
+_LINE = 8  # words of a cache line
+_STATUS, _CALL_WORDS = int(Context.STATUS), 8 * Context.SLOTS_START  # enums are slow to look up
+
+
+class Holder(Protocol):
+    """What a state can be bound to: row-major memory at ``address``, alive as long as it is."""
+
+    @property
+    def address(self) -> int:
+        """Where the memory starts."""
+
+
+class LoadedProgram:
+    """A schedule with its kernels, memory and tape; call :meth:`run`.
+
+    ``scalars`` are positions of 0-d inputs that :meth:`run` takes by value (a
+    learning rate as a float) instead of by address.  ``threads`` is the largest
+    number of threads, the one its kernels were lowered for; by default the budget of
+    :func:`graphflow.runtime.threads.get_num_threads`.
+
+    State must be bound (:meth:`bind`) before the first run.  Several Python
+    threads may call one program: they take turns.
+    """
+
+    def __init__(
+        self, schedule: Schedule, *, scalars: Collection[int] = (), threads: int | None = None
+    ) -> None:
+        self.schedule = schedule
+        self.loaded = load(kernels_of(schedule))
+        self.memory = ProgramMemory(schedule)
+        self.estimate_ns = estimate_ns(schedule.steps)
+        wide = any(isinstance(step, Call) and step.parallel for step in schedule.steps)
+        serial = not wide or self.estimate_ns < SERIAL_NS or flags.DISABLE_JIT.value
+        self.threads = 1 if serial else max(1, threads or pool.budget)
+        self._slots = Slots(schedule, frozenset(scalars))
+        self.tape = encode(
+            schedule,
+            self._slots.places,
+            lambda kernel: self.loaded.addresses[kernel.name],
+            self._slots.dynamic,
+            serial=self.threads == 1,
+        )
+        self._outputs = [OutputPool(b.type.static_shape, b.type.dtype.numpy)
+                         for b in self._slots.outputs]  # fmt: skip
+        self._results = _result_plan(schedule, self._slots.outputs)
+        self._state: list[Holder | None] = [None] * len(schedule.state)
+        self._missing = sum(buffer >= 0 for buffer in schedule.state)
+        self._plain = flags.DISABLE_JIT.value
+        self._hosts = [step for step in schedule.steps if isinstance(step, HostCall)]
+        self._fill_context(self.tape)
+        self._prepare_calls()
+
+    def _fill_context(self, tape: Tape) -> None:
+        """Write everything the executor reads that stays as it is."""
+        words = -(-tape.area.size // _LINE) * _LINE
+        self._areas = aligned_empty((self.threads, words), np.int64)
+        self._areas[:, : tape.area.size] = tape.area
+        self._block = aligned_empty((Context.SLOTS_START + self._slots.count,), np.int64)
+        self._block[:] = 0
+        entries = tape_addresses()
+        self._profile: Array | None = None
+        for word, value in (
+            (Context.THREADS, 1),
+            (Context.GENERATION, 1),
+            (Context.CODE, address_of(tape.code)),
+            (Context.SLOTS, address_of(self._block) + 8 * Context.SLOTS_START),
+            (Context.AREA, address_of(self._areas)),
+            (Context.AREA_BYTES, 8 * words),
+            (Context.RELOCATIONS, address_of(tape.relocations) if tape.relocations.size else 0),
+            (Context.WALK, entries["tape_walk"]),
+            (Context.CLOCK, system_address("clock_gettime")),
+        ):
+            self._block[word] = value
+        for slot, address in self._slots.fixed(self._block, self.memory).items():
+            self._block[Context.SLOTS_START + slot] = address
+        self._entry = entry(entries["tape_run"])
+
+    def _prepare_calls(self) -> None:
+        """What :meth:`run` needs, as attributes."""
+        self._address = address_of(self._block)
+        self._words: memoryview[int] = memoryview(self._block)  # type: ignore[arg-type]
+        self._bytes = self._words.cast("B")
+        self._pack = struct.Struct(self._slots.format).pack_into
+        self._epoch = 0
+        self._lock = threading.Lock()
+        self._owner = 0
+        renew_after_fork(self)
+
+    def after_fork(self) -> None:
+        """Fresh locks in a forked child, and no step under way."""
+        self._lock = threading.Lock()
+        if self._owner != threading.get_ident():
+            self._words[Context.PC] = 0
+
+    # --- state ------------------------------------------------------------------
+
+    def bind(self, position: int, holder: Holder) -> None:
+        """Let state number ``position`` live in ``holder``'s memory from the next run on.
+
+        The memory must be row-major; ``holder`` is kept alive.  Call this again
+        whenever a state's memory is replaced.
+        """
+        with self._lock:
+            buffer = self.schedule.state[position]
+            if self._state[position] is None and buffer >= 0:
+                self._missing -= 1
+            self._state[position] = holder
+            if buffer >= 0:
+                slot = self._slots.places[buffer].slot
+                self._words[Context.SLOTS_START + slot] = holder.address
+                self._words[Context.GENERATION] += 1
+
+    def bind_all(self, holders: Sequence[Holder]) -> None:
+        """:meth:`bind` for every state in order."""
+        for position, holder in enumerate(holders):
+            if self._state[position] is not holder:
+                self.bind(position, holder)
+
+    # --- running ----------------------------------------------------------------
+
+    def run(self, inputs: Sequence[int | float]) -> Sequence[Storage | None]:
+        """Run one step and return its results in order.
+
+        ``inputs`` has the address of every graph input (row-major memory that
+        the caller keeps alive during the call), or the value of a run-time scalar.
+        A result is fresh memory; it is None when it lies in an input or a
+        state, which the caller holds (``schedule.results`` says how).
+
+        Raises :class:`GraphFlowError` when the step fails; state is then unchanged.
+        """
+        if self._missing:
+            raise GraphFlowError(self._unbound())
+        lock = self._lock
+        if not lock.acquire(False):
+            self._wait(lock)
+        try:
+            outputs = [output.take() for output in self._outputs]
+            addresses = [output.address for output in outputs]
+            try:
+                self._pack(self._bytes, _CALL_WORDS, *inputs, *addresses)
+            except (struct.error, OverflowError) as error:
+                self._pack_again(inputs, addresses, error)
+            if self.threads > 1:
+                self._launch()
+            else:
+                self._entry(self._address)
+            if self._words[_STATUS] or self._plain:
+                self._resolve(outputs)
+            return outputs if self._results is None else self._arrange(outputs)
+        finally:
+            lock.release()
+
+    def _wait(self, lock: threading.Lock) -> None:
+        """Wait for the thread that runs this program now."""
+        if self._owner == threading.get_ident():
+            raise GraphFlowError(
+                "a compiled program was called from inside one of its own host operations"
+            )
+        lock.acquire()
+
+    def _launch(self) -> None:
+        """Run on several threads, or on one if the budget says so now."""
+        with pool.lock:
+            if self._epoch != pool.epoch:
+                self._attach()
+            self._entry(self._address)
+
+    def _attach(self) -> None:
+        """Ask the pool for its control block and for threads; its lock is held."""
+        words = self._words
+        # A step that was begun goes on with as many threads, for their areas are resolved.
+        wanted = words[Context.THREADS] if words[Context.PC] else min(self.threads, pool.budget)
+        threads = 1
+        if wanted > 1:
+            words[Context.CONTROL], threads = pool.attach(wanted)
+            addresses = thread_addresses()
+            words[Context.WAIT] = addresses["thread_wait"]
+            words[Context.BARRIER_ENTRY] = addresses["thread_barrier"]
+        if words[Context.PC] and threads < wanted:
+            words[Context.PC] = 0
+            raise GraphFlowError("a step could not go on: the system refused to make threads")
+        words[Context.THREADS] = threads
+        self._epoch = pool.epoch
+
+    def _resolve(self, outputs: list[Storage]) -> None:
+        """Run host calls and go on after them; raise if the step failed."""
+        words = self._words
+        try:
+            if self._plain:
+                raise_failure()
+            while words[Context.STATUS] == Op.HOST:
+                self._owner = threading.get_ident()
+                self._call_host(self._hosts[words[Context.DETAIL]])
+                self._owner = 0
+                if self.threads > 1:
+                    self._launch()
+                else:
+                    self._entry(self._address)
+                if self._plain:
+                    raise_failure()
+        finally:
+            self._owner = 0
+            words[Context.PC] = 0
+        if words[Context.STATUS] == Op.CHECK:
+            code = words[Context.DETAIL]
+            failures = self.schedule.failures
+            message = failures[code - 1] if 0 < code <= len(failures) else f"failure {code}"
+            raise GraphFlowError(message)
+
+    def _call_host(self, call: HostCall) -> None:
+        """Run an operation that has no kernel by its NumPy reference."""
+        operands = [self._array(buffer, type) for buffer, type in call.inputs]
+        try:
+            value = np.asarray(call.function(*operands, **call.attrs))
+        except GraphFlowError:
+            raise
+        except Exception as error:
+            where = "".join(f" ({place})" for place in call.provenance.locations[:1])
+            raise GraphFlowError(f"{call.name}{where} failed: {error}") from error
+        buffer = self._slots.buffers[call.output]
+        result = self._array(buffer.id, buffer.type)
+        if value.shape != result.shape or value.dtype != result.dtype:
+            raise GraphFlowError(
+                f"{call.name} made {value.dtype}{list(value.shape)} where its type is {buffer.type}"
+            )
+        result[...] = value
+
+    def _array(self, buffer: int, type: TensorType) -> Array:
+        place = self._slots.places[buffer]
+        return array_at(self._words[Context.SLOTS_START + place.slot] + place.offset, type)
+
+    def _arrange(self, outputs: list[Storage]) -> list[Storage | None]:
+        """Results out of output buffers, where they are not simply the same."""
+        assert self._results is not None
+        arranged: list[Storage | None] = []
+        for position, result in self._results:
+            whole = outputs[position] if position >= 0 else None
+            arranged.append(whole if whole is None or result is None else _view(whole, result))
+        return arranged
+
+    def _pack_again(
+        self, inputs: Sequence[int | float], addresses: list[int], error: Exception
+    ) -> None:
+        """Explain what could not be packed; floats beyond float32 become infinite."""
+        expected = len(self.schedule.inputs)
+        if len(inputs) != expected:
+            raise GraphFlowError(f"the program takes {expected} inputs, not {len(inputs)}")
+        if isinstance(error, struct.error):
+            raise GraphFlowError(f"an input is no address or number: {error}") from error
+        with np.errstate(over="ignore"):
+            rounded = [float(np.float32(x)) if isinstance(x, float) else x for x in inputs]
+        self._pack(self._bytes, _CALL_WORDS, *rounded, *addresses)
+
+    def _unbound(self) -> str:
+        names = [
+            self._slots.buffers[buffer].name or f"state {position}"
+            for position, (buffer, holder) in enumerate(zip(self.schedule.state, self._state))
+            if holder is None and buffer >= 0
+        ]
+        return f"the program's state has no values yet ({', '.join(names)}); load or bind it first"
+
+    # --- timing -----------------------------------------------------------------
+
+    def profile(self, on: bool = True) -> None:
+        """Start timing every call from zero, or stop."""
+        with self._lock:
+            self._profile = np.zeros(2 + 2 * self.tape.calls, np.int64) if on else None
+            self._words[Context.PROFILE] = 0 if self._profile is None else address_of(self._profile)
+
+    def timings(self) -> list[tuple[float, int]]:
+        """Seconds and runs of each kernel call since :meth:`profile`, in schedule order.
+
+        Times are thread 0's, up to the next call: waiting for slower threads is
+        part of the call that made it wait.
+        """
+        if self._profile is None:
+            return []
+        return [(int(ns) * 1e-9, int(n)) for ns, n in self._profile[2:].reshape(-1, 2)]
+
+
+def _view(storage: Storage, result: Result) -> Storage:
+    """A result that shows part of an output buffer, or all of it in another order."""
+    dtype = result.type.dtype.numpy
+    size = dtype.itemsize
+    offset = result.offset * size
+    strides = tuple(stride * size for stride in result.strides)
+    array = np.ndarray(result.type.static_shape, dtype, storage.array, offset, strides)
+    return Storage.view(array, storage.address + offset)
+
+
+def _result_plan(
+    schedule: Schedule, outputs: Sequence[Buffer]
+) -> list[tuple[int, Result | None]] | None:
+    """For each result its output's position and its view of it; None if nothing is to be done."""
+    kinds = {buffer.id: buffer for buffer in schedule.buffers}
+    position = {buffer.id: number for number, buffer in enumerate(outputs)}
+    plan: list[tuple[int, Result | None]] = []
+    for result in schedule.results:
+        buffer = kinds[result.buffer]
+        if buffer.kind in (BufferKind.INPUT, BufferKind.STATE):
+            plan.append((-1, None))
+        elif buffer.kind is not BufferKind.OUTPUT:
+            raise CompileError(f"a result lies in {buffer.kind.value} memory, b{buffer.id}")
+        else:
+            whole = (
+                result.type == buffer.type
+                and result.offset == 0
+                and contiguous_in(buffer.type.static_shape, result.strides)
+            )
+            plan.append((position[buffer.id], None if whole else result))
+    simple = [(number, None) for number in range(len(outputs))]
+    return None if plan == simple else plan

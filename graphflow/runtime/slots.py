@@ -1,0 +1,78 @@
+"""Where a program's buffers are found: slots of addresses, and offsets from them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from graphflow.codegen.schedule import Buffer, BufferKind, Schedule
+from graphflow.errors import CompileError
+from graphflow.runtime.arena import ProgramMemory
+from graphflow.runtime.executor import Context
+from graphflow.runtime.storage import Array, address_of
+from graphflow.runtime.tape import Operand
+
+_CODES = {
+    "float64": "d", "float32": "f4x", "float16": "e6x", "int64": "q", "int32": "i4x",
+    "int16": "h6x", "int8": "b7x", "uint64": "Q", "uint32": "I4x", "uint8": "B7x", "bool": "?7x",
+}  # fmt: skip
+
+
+class Slots:
+    """Which slot of the context block holds the address of each buffer.
+
+    First come the words that change at every call, in one row: inputs, then
+    outputs.  A run-time scalar's word is its value, and its buffer is that word.
+    The arena is one slot, and so is the block itself.
+    """
+
+    def __init__(self, schedule: Schedule, scalars: frozenset[int]) -> None:
+        self.buffers: Mapping[int, Buffer] = {b.id: b for b in schedule.buffers}
+        self.outputs = [b for b in schedule.buffers if b.kind is BufferKind.OUTPUT]
+        self._constants = [b for b in schedule.buffers if b.kind is BufferKind.CONSTANT]
+        first_output = len(schedule.inputs)
+        first_state = first_output + len(self.outputs)
+        self._arena = first_state + len(schedule.state)
+        self._block = self._arena + 1
+        self._first_constant = self._block + 1
+        self.count = self._first_constant + len(self._constants)
+        codes = ["q"] * first_state
+        self.places: dict[int, Operand] = {}
+        for number, identity in enumerate(schedule.inputs):
+            self.places[identity] = Operand(number)
+            if number in scalars and identity >= 0:
+                self.places[identity] = self._word(Context.SLOTS_START + number)
+                codes[number] = _scalar_code(self.buffers[identity])
+            elif number in scalars:
+                codes[number] = "d"  # nobody reads it
+        self.format = "=" + "".join(codes)
+        self._place(first_output, [b.id for b in self.outputs])
+        self._place(first_state, schedule.state)
+        self._place(self._first_constant, [b.id for b in self._constants])
+        for buffer in schedule.buffers:
+            if buffer.kind is BufferKind.ARENA:
+                self.places[buffer.id] = Operand(self._arena, schedule.offsets.get(buffer.id, 0))
+            elif buffer.kind is BufferKind.ERROR:
+                self.places[buffer.id] = self._word(Context.ERROR)
+        self.dynamic = frozenset(n for n in range(first_state) if n not in scalars)
+
+    def _word(self, word: int) -> Operand:
+        return Operand(self._block, 8 * word)
+
+    def _place(self, first: int, buffers: Sequence[int]) -> None:
+        for slot, buffer in enumerate(buffers, first):
+            self.places[buffer] = Operand(slot)
+
+    def fixed(self, block: Array, memory: ProgramMemory) -> dict[int, int]:
+        """The address in every slot that never changes."""
+        found = {self._arena: memory.arena.address, self._block: address_of(block)}
+        for slot, constant in enumerate(self._constants, self._first_constant):
+            found[slot] = memory.constants[constant.id].address
+        return found
+
+
+def _scalar_code(buffer: Buffer) -> str:
+    """How ``struct`` packs the value of a run-time scalar into its word."""
+    code = _CODES.get(buffer.type.dtype.name)
+    if code is None or buffer.type.shape != ():
+        raise CompileError(f"input b{buffer.id} of type {buffer.type} cannot be given by value")
+    return code

@@ -1,0 +1,175 @@
+"""Memory with its address at hand, and the pool that outputs come from.
+
+Asking a NumPy array for its address costs a microsecond, more than launching a
+small step.  A :class:`Storage` asks once and keeps the answer.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+
+Array: TypeAlias = "np.ndarray[Any, Any]"
+
+ALIGNMENT = 64
+"""Bytes: a cache line, and the widest vector."""
+
+_MEGABYTE = 1 << 20
+_KEPT_SMALL, _KEPT_LARGE = 8, 3
+# Reference counts tell who is alive only while one lock guards them all.
+_COUNTS_ARE_EXACT = getattr(sys, "_is_gil_enabled", lambda: True)()
+
+
+def address_of(array: Array) -> int:
+    """Where the first element of ``array`` lies in memory."""
+    return int(array.__array_interface__["data"][0])
+
+
+def aligned_empty(shape: Sequence[int], dtype: Any) -> Array:
+    """An uninitialised row-major array that starts at a multiple of 64 bytes."""
+    return _aligned(tuple(shape), np.dtype(dtype))[1]
+
+
+def _aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[Array, Array]:
+    """The owner of fresh memory, and the aligned array inside it."""
+    size = dtype.itemsize
+    for extent in shape:
+        size *= extent
+    owner = np.empty(size + ALIGNMENT, np.uint8)
+    start = -address_of(owner) % ALIGNMENT
+    return owner, np.ndarray(shape, dtype, owner, start)
+
+
+class Storage:
+    """One contiguous block of memory; everything a launch needs is a plain attribute.
+
+    ``array`` shows the memory (flat or shaped) and keeps it alive, ``address`` is
+    where it starts, ``nbytes`` its size.  ``version`` counts mutations; whoever
+    writes to the memory adds one.
+    """
+
+    __slots__ = ("address", "array", "nbytes", "version")
+
+    array: Array
+    address: int
+    nbytes: int
+    version: int
+
+    def __init__(self, array: Array) -> None:
+        if not array.flags.c_contiguous:
+            raise ValueError(
+                "a Storage is one contiguous block; strided(array) describes any other array"
+            )
+        self.array = array
+        self.address = address_of(array)
+        self.nbytes = array.nbytes
+        self.version = 0
+
+    @classmethod
+    def view(cls, array: Array, address: int) -> Storage:
+        """A storage that shows memory through any strides; its first element is at ``address``."""
+        self = cls.__new__(cls)
+        self.array, self.address, self.nbytes, self.version = array, address, array.nbytes, 0
+        return self
+
+    def __repr__(self) -> str:
+        return f"Storage({self.array.dtype}, {self.nbytes} bytes at {self.address:#x})"
+
+
+def empty(shape: Sequence[int], dtype: Any) -> Storage:
+    """A fresh 64-byte aligned storage, uninitialised."""
+    return Storage(aligned_empty(shape, dtype))
+
+
+@dataclass(frozen=True, slots=True)
+class Strided:
+    """An array as (storage, offset, strides), the last two counted in elements."""
+
+    storage: Storage
+    offset: int
+    strides: tuple[int, ...]
+
+
+def strided(array: Array) -> Strided:
+    """Describe any array without copying it, over the smallest block that holds it.
+
+    The storage keeps the array's memory alive and sees later changes to it.  An
+    array whose strides are no multiples of its element size (a field of a
+    record) is copied: no element index can reach it.
+    """
+    size = array.dtype.itemsize
+    if array.flags.c_contiguous:
+        return Strided(Storage(array), 0, tuple(s // size for s in array.strides))
+    if any(stride % size for stride in array.strides):
+        return strided(np.ascontiguousarray(array))
+    forward = array[tuple(slice(None, None, -1 if s < 0 else 1) for s in array.strides)]
+    span = 1 + sum((n - 1) * s // size for n, s in zip(forward.shape, forward.strides))
+    flat = np.lib.stride_tricks.as_strided(forward, (span,), (size,))
+    storage = Storage(flat)
+    offset = (address_of(array) - storage.address) // size
+    return Strided(storage, offset, tuple(s // size for s in array.strides))
+
+
+class _Entry:
+    """A pooled buffer: its storage, and the array that owns the memory.
+
+    Every NumPy view of the memory holds a reference to the owner; the array of
+    the storage is handed out itself.  So three counts tell whether anybody
+    still looks: that of the storage, of its array, and of the owner.
+    """
+
+    __slots__ = ("idle", "owner", "storage")
+
+    def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        self.owner, array = _aligned(shape, dtype)
+        self.storage = Storage(array)
+        del array
+        self.idle = self.references()
+
+    def references(self) -> int:
+        count = sys.getrefcount
+        storage = self.storage
+        return count(storage) + count(storage.array) + count(self.owner)
+
+
+class OutputPool:
+    """Buffers of one type for the outputs of a program, reused when nobody looks.
+
+    :meth:`take` returns a storage whose memory no array, tensor or view refers to
+    any more, else a fresh one.  Reused memory is in cache and its pages exist;
+    a fresh 64 MB buffer costs twice the computation that fills it.  A view kept
+    alive keeps its buffer out of circulation.  The pool remembers only the last
+    few buffers, so outputs that pile up elsewhere cost it nothing.
+
+    A pool belongs to one program and is used under that program's lock.
+    """
+
+    __slots__ = ("_dtype", "_entries", "_next", "_shape", "kept", "made")
+
+    def __init__(self, shape: Sequence[int], dtype: Any) -> None:
+        self._shape, self._dtype = tuple(shape), np.dtype(dtype)
+        size = self._dtype.itemsize
+        for extent in self._shape:
+            size *= extent
+        self.kept = _KEPT_SMALL if size < _MEGABYTE else _KEPT_LARGE
+        self.made = 0
+        self._entries: list[_Entry] = []
+        self._next = 0
+
+    def take(self) -> Storage:
+        """A storage that nobody else uses; its contents are undefined."""
+        for entry in self._entries:
+            if entry.references() == entry.idle and _COUNTS_ARE_EXACT:
+                return entry.storage
+        entry = _Entry(self._shape, self._dtype)
+        self.made += 1
+        if len(self._entries) < self.kept:
+            self._entries.append(entry)
+        else:  # the oldest leaves the pool; its memory goes with its last user
+            self._entries[self._next] = entry
+            self._next = (self._next + 1) % self.kept
+        return entry.storage

@@ -1,0 +1,335 @@
+"""The tape: a schedule as int64 tables that native code walks.
+
+Every instruction is a row of eight words, its operation first::
+
+    CALL     kernel address, byte offset of its arguments, parallel, call number
+    BARRIER                                  all threads meet
+    RESOLVE  first, end, once                fill in relocations (see below)
+    LOOP     level                           start counting
+    NEXT     level, trips, word, exit        next iteration, or jump to exit
+    BRANCH   mode, word, target              jump always / if the byte is 0 / if it is not
+    HOST     number                          return to Python; resume after it
+    CHECK                                    stop if a fallible call failed
+    END
+
+Every thread walks the whole tape with its own *area*: the argument blocks of all
+calls, one after the other.  What depends on where buffers lie is a
+*relocation*, a row of eight words::
+
+    word of the area, slot, byte offset, bytes per iteration of loop 0, 1, 2, 3, (unused)
+
+``RESOLVE`` sets the word to ``slots[slot] + offset + sum(stride * counter)``; slot
+-1 is the area itself.  Python writes only the slots of inputs and outputs at a
+call; each thread resolves for itself, so nothing need be copied or awaited.
+``NEXT`` and ``BRANCH`` find the trip count (int64) or condition (one byte) through a
+word of the area that holds its address, which may itself be relocated.  All
+threads read them, each in its own time, so a barrier must lie between that and
+any call that writes them, before and after.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from graphflow.codegen.memory import barriers
+from graphflow.codegen.schedule import (
+    Address,
+    Argument,
+    BlockAddress,
+    Call,
+    FunctionAddress,
+    KernelSource,
+    Schedule,
+    Step,
+    Value,
+)
+from graphflow.errors import CompileError
+
+Words: TypeAlias = "np.ndarray[Any, np.dtype[np.int64]]"
+
+ROW = 8
+"""Words of an instruction and of a relocation."""
+MAX_LEVELS = 4
+"""Loops may nest this deep."""
+AREA_HEADER = 8
+"""Words at the start of an area: the generation it is resolved for, then loop counters."""
+COUNTERS = 4
+"""Word of the area where the loop counters start."""
+SELF = -1
+"""The slot that means the thread's own area."""
+
+
+class Op(enum.IntEnum):
+    """What an instruction does."""
+
+    END = 0
+    CALL = 1
+    BARRIER = 2
+    RESOLVE = 3
+    LOOP = 4
+    BRANCH = 5
+    HOST = 6
+    CHECK = 7
+    NEXT = 8
+
+
+class Jump(enum.IntEnum):
+    """When a BRANCH jumps."""
+
+    ALWAYS = 0
+    IF_FALSE = 1
+    IF_TRUE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Operand:
+    """An address in the area: slot, byte offset, and bytes per iteration of each open loop."""
+
+    slot: int
+    offset: int = 0
+    strides: tuple[int, ...] = ()
+
+
+Word: TypeAlias = "int | Operand"
+
+
+@dataclass(frozen=True, slots=True)
+class Tape:
+    """The encoded tables.  ``area`` is the template every thread's area starts from."""
+
+    code: Words
+    relocations: Words
+    area: Words
+    calls: int
+
+    def __str__(self) -> str:
+        """One instruction a line, for people."""
+        lines = []
+        for position, row in enumerate(self.code):
+            values = " ".join(map(str, row[1:]))
+            lines.append(f"{position:4d}  {Op(int(row[0])).name.lower():8s}{values}")
+        return "\n".join(lines)
+
+
+class TapeBuilder:
+    """Assembles a tape, instruction by instruction.
+
+    ``dynamic`` are the slots that change from call to call (inputs, outputs);
+    addresses in all other slots are resolved once a generation.
+    """
+
+    def __init__(self, dynamic: frozenset[int] = frozenset()) -> None:
+        self._dynamic = dynamic
+        self._code: list[list[int]] = []
+        self._area: list[int] = [0] * AREA_HEADER
+        self._area[COUNTERS : COUNTERS + MAX_LEVELS] = [-1] * MAX_LEVELS
+        self._fixed: list[list[int]] = []
+        self._changing: list[list[int]] = []
+        self._loops: list[_OpenLoop] = []
+        self._calls = 0
+        # Filled in by finish(), when the number of relocations is known.
+        self._emit(Op.RESOLVE)
+        self._emit(Op.RESOLVE)
+
+    @property
+    def here(self) -> int:
+        """The position of the next instruction."""
+        return len(self._code)
+
+    def block(self, words: Sequence[Word]) -> Operand:
+        """Lay out an argument block; the result addresses it."""
+        start = len(self._area)
+        self._area.extend([0] * len(words))
+        for position, word in enumerate(words, start):
+            if isinstance(word, Operand):
+                self._relocate(position, word)
+            else:
+                self._area[position] = word
+        return Operand(SELF, 8 * start)
+
+    def call(self, kernel: int, words: Sequence[Word], parallel: bool = False) -> int:
+        """Call the kernel at address ``kernel``; returns the number of the call."""
+        self._emit(Op.CALL, kernel, self.block(words).offset, int(parallel), self._calls)
+        self._calls += 1
+        return self._calls - 1
+
+    def barrier(self) -> None:
+        """Let all threads meet."""
+        self._emit(Op.BARRIER)
+
+    def host(self, number: int) -> None:
+        """Return to Python to run host call ``number``."""
+        self._emit(Op.HOST, number)
+
+    def check(self) -> None:
+        """Stop with a failure if the error word is set."""
+        self._emit(Op.CHECK)
+
+    def loop(self, trips: Word) -> None:
+        """Open a loop of ``trips`` iterations (a number, or the address of an int64)."""
+        if len(self._loops) == MAX_LEVELS:
+            raise CompileError(f"loops nest deeper than {MAX_LEVELS}; unroll one of them")
+        word, count = (-1, trips) if isinstance(trips, int) else (self._cell(trips), 0)
+        level = len(self._loops)
+        self._emit(Op.LOOP, level)
+        self._loops.append(_OpenLoop(self.here, []))
+        self._emit(Op.NEXT, level, count, word)
+        self._emit(Op.RESOLVE)
+
+    def end_loop(self) -> None:
+        """Close the innermost loop."""
+        loop = self._loops.pop()
+        self._emit(Op.BRANCH, Jump.ALWAYS, -1, loop.head)
+        self._code[loop.head][4] = self.here
+        first = len(self._fixed)
+        self._fixed.extend(loop.relocations)
+        # Rows of a loop lie among the fixed ones, so they are resolved there once
+        # too: counters are -1 then, and nothing reads the result.
+        self._code[loop.head + 1][1:3] = [first, len(self._fixed)]
+
+    def branch(self, mode: Jump, condition: Operand | None = None) -> int:
+        """Jump to a place that :meth:`target` names later; returns the branch to name."""
+        word = -1 if condition is None else self._cell(condition)
+        self._emit(Op.BRANCH, mode, word, 0)
+        return self.here - 1
+
+    def target(self, branch: int) -> None:
+        """Let ``branch`` jump here."""
+        self._code[branch][3] = self.here
+
+    def finish(self) -> Tape:
+        """Close the tape and return it."""
+        if self._loops:
+            raise CompileError("a loop of the tape is not closed")
+        self._emit(Op.END)
+        fixed = len(self._fixed)
+        self._code[0][1:4] = [0, fixed, 1]
+        self._code[1][1:4] = [fixed, fixed + len(self._changing), 0]
+        return Tape(
+            _table(self._code),
+            _table([*self._fixed, *self._changing]),
+            np.array(self._area, np.int64),
+            self._calls,
+        )
+
+    def _emit(self, op: Op, *values: int) -> None:
+        self._code.append([op, *values, *[0] * (ROW - 1 - len(values))])
+
+    def _cell(self, operand: Operand) -> int:
+        return self.block([operand]).offset // 8
+
+    def _relocate(self, word: int, operand: Operand) -> None:
+        strides = operand.strides
+        if len(strides) > len(self._loops):
+            raise CompileError("an address moves with a loop that is not open")
+        row = [word, operand.slot, operand.offset, *strides, *[0] * (ROW - 3 - len(strides))]
+        moving = max((level for level, step in enumerate(strides) if step), default=-1)
+        if moving >= 0:
+            self._loops[moving].relocations.append(row)
+        elif operand.slot in self._dynamic:
+            self._changing.append(row)
+        else:
+            self._fixed.append(row)
+
+
+@dataclass(frozen=True, slots=True)
+class _OpenLoop:
+    head: int
+    relocations: list[list[int]]
+
+
+def _table(rows: list[list[int]]) -> Words:
+    return np.array(rows, np.int64).reshape(len(rows), ROW)
+
+
+def encode(
+    schedule: Schedule,
+    places: Mapping[int, Operand],
+    kernel_address: Callable[[KernelSource], int],
+    dynamic: frozenset[int],
+    serial: bool,
+) -> Tape:
+    """The tape of ``schedule``.
+
+    ``places`` tells the slot and offset of every buffer.  ``serial`` leaves
+    barriers out: the tape is then for one thread only.  Failures are checked
+    before a host call, before the first write of state that follows a fallible
+    call, and at the end.
+    """
+    builder = TapeBuilder(dynamic)
+    meet = (False,) * len(schedule.steps) if serial else barriers(schedule)
+    committed = frozenset(schedule.committed)
+    at_stake = hosts = 0
+    for step, barrier in zip(schedule.steps, meet):
+        host = not isinstance(step, Call)
+        check = at_stake and (host or not committed.isdisjoint(step.writes))
+        if (barrier or check) and not serial:
+            builder.barrier()
+        if check:
+            builder.check()
+            at_stake = 0
+        if isinstance(step, Call):
+            words = [_word(builder, a, places, kernel_address) for a in step.arguments]
+            builder.call(kernel_address(step.kernel), words, step.parallel)
+            at_stake |= step.fallible
+        else:
+            builder.host(hosts)
+            hosts += 1
+    if at_stake:
+        if not serial:
+            builder.barrier()
+        builder.check()
+    return builder.finish()
+
+
+def _word(
+    builder: TapeBuilder,
+    argument: Argument,
+    places: Mapping[int, Operand],
+    kernel_address: Callable[[KernelSource], int],
+) -> Word:
+    """An argument as a word of the area, or as an address to resolve."""
+    if isinstance(argument, Value):
+        return argument.value
+    if isinstance(argument, Address):
+        place = places[argument.buffer]
+        return Operand(place.slot, place.offset + argument.offset)
+    if isinstance(argument, FunctionAddress):
+        return kernel_address(argument.kernel)
+    inner = [_word(builder, a, places, kernel_address) for a in argument.arguments]
+    return builder.block(inner)
+
+
+def kernels_of(schedule: Schedule) -> tuple[KernelSource, ...]:
+    """Every kernel the schedule calls, epilogues included, each once."""
+    found: dict[KernelSource, None] = {}
+
+    def visit(arguments: tuple[Argument, ...]) -> None:
+        for argument in arguments:
+            if isinstance(argument, FunctionAddress):
+                found[argument.kernel] = None
+            elif isinstance(argument, BlockAddress):
+                visit(argument.arguments)
+
+    for step in schedule.steps:
+        if isinstance(step, Call):
+            found[step.kernel] = None
+            visit(step.arguments)
+    return tuple(found)
+
+
+_BYTES_PER_NS, _FLOPS_PER_NS, _CALL_NS = 20.0, 20.0, 30.0
+
+
+def estimate_ns(steps: Sequence[Step]) -> float:
+    """A rough time for ``steps`` on one thread: the larger of traffic and arithmetic."""
+    total = 0.0
+    for step in steps:
+        if isinstance(step, Call):
+            total += max(step.bytes / _BYTES_PER_NS, step.flops / _FLOPS_PER_NS, _CALL_NS)
+    return total
