@@ -12,9 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from graphflow.codegen.contraction import contraction_call
 from graphflow.codegen.layout import Layout, contiguous
-from graphflow.codegen.lower import lower_epilogue, lower_group
 from graphflow.codegen.memory import buffer_bytes, lifetimes, plan
 from graphflow.codegen.placement import Placement, place
 from graphflow.codegen.schedule import (
@@ -148,6 +146,8 @@ class _Emitter:
 
     def commit(self, source: Layout, target: int) -> None:
         """Append the copy of a state's new value over the old one."""
+        from graphflow.codegen.lower import lower_group
+
         body = copy_body(source.type)
         where = contiguous(self.buffer(target), source.type)
         unit = Unit("loop", body, [source], [], False)
@@ -157,11 +157,16 @@ class _Emitter:
     def _loop(
         self, unit: Unit, operands: Sequence[Layout], results: Sequence[Layout]
     ) -> list[Call]:
+        from graphflow.codegen.lower import lower_group
+
         return lower_group(unit.body, operands, results, self.context)
 
     def _contraction(
         self, unit: Unit, operands: Sequence[Layout], results: Sequence[Layout]
     ) -> list[Call]:
+        from graphflow.codegen.contraction import contraction_call
+        from graphflow.codegen.lower import lower_epilogue
+
         body = unit.body
         product = next(n for n in body.nodes if n.op.kind is Kind.CONTRACTION)
         position = {node: index for index, node in enumerate(body.inputs)}
@@ -208,6 +213,8 @@ class _Emitter:
 
     def _whole(self, layout: Layout) -> Layout:
         """``layout``, copied to memory of its own unless it fills its buffer in order."""
+        from graphflow.codegen.lower import lower_group
+
         size = buffer_bytes(self.context.buffers[layout.buffer])
         if not layout.offset and layout.is_contiguous and size == _bytes(layout.type):
             return layout

@@ -91,7 +91,7 @@ class Dataflow:
         if role is Role.VIEW:
             base, axes, mapped = self._base[node.inputs[0]]
             pieces = view_pieces(node)
-            here = _choice_of_axes(node, pieces)
+            here = choice_of_axes(node, pieces)
             self._base[node] = base, _compose(axes, here), mapped and bool(pieces)
             return
         rank = len(node.type.shape) if isinstance(node.type, TensorType) else 0
@@ -183,7 +183,7 @@ def view_pieces(node: Node) -> Sequence[Piece]:
     return node.op.index(types, node.attrs, variables(len(node.shape)))
 
 
-def _choice_of_axes(node: Node, pieces: Sequence[Piece]) -> tuple[int, ...] | None:
+def choice_of_axes(node: Node, pieces: Sequence[Piece]) -> tuple[int, ...] | None:
     """Which operand axis each result axis of a view runs along (-1: none).
 
     ``None`` when the view is more than a choice of axes.

@@ -19,6 +19,7 @@ from graphflow.ir.op import Kind
 from graphflow.passes.base import Pass
 from graphflow.passes.dataflow import is_alias
 from graphflow.passes.groups import Group, Limits, find_groups
+from graphflow.passes.turn import turn_products
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class Fuse(Pass):
     def run(self, graph: Graph) -> Graph:
         """The fused graph."""
         limits = Limits(operations=self.operations, operands=self.operands)
+        graph = turn_products(graph)
         groups = [g for g in find_groups(graph, limits) if _worth_a_body(g)]
         return apply_groups(graph, groups) if groups else graph
 

@@ -253,8 +253,13 @@ class _Finder:
         self, members: list[int], domain: Shape, reduced: tuple[int, ...], contraction: bool
     ) -> bool:
         flow = self.flow
-        if contraction and any(flow.role[flow.work[n]] not in _IN_EPILOGUE for n in members):
-            return False
+        if contraction:
+            roles = {n: flow.role[flow.work[n]] for n in members}
+            if any(role not in _IN_EPILOGUE for role in roles.values()):
+                return False
+            product = next(n for n, role in roles.items() if role is Role.CONTRACTION)
+            if any(edge.source in roles for edge in flow.edges[product]):
+                return False  # the product's operands are complete before its epilogue runs
         return assign_spaces(flow, members, domain, reduced) is not None
 
     def result(self) -> list[Group]:

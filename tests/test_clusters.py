@@ -1,0 +1,64 @@
+"""Contraction of a DAG, held against networkx."""
+
+from __future__ import annotations
+
+import random
+
+import networkx as nx
+import pytest
+
+from graphflow.passes.clusters import Clusters
+
+
+def random_dag(rng: random.Random, count: int, density: float) -> list[list[int]]:
+    return [[j for j in range(i + 1, count) if rng.random() < density] for i in range(count)]
+
+
+def quotient(successors: list[list[int]], home: dict[int, int]) -> nx.DiGraph:
+    graph = nx.DiGraph()
+    graph.add_nodes_from(set(home.values()))
+    for vertex, following in enumerate(successors):
+        graph.add_edges_from((home[vertex], home[w]) for w in following if home[vertex] != home[w])
+    return graph
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_merges_exactly_what_keeps_the_graph_acyclic(seed):
+    rng = random.Random(seed)
+    count = rng.randrange(2, 25)
+    successors = random_dag(rng, count, rng.choice([0.05, 0.15, 0.4]))
+    clusters = Clusters(successors)
+    home = {v: v for v in range(count)}
+    for _ in range(3 * count):
+        a, b = rng.sample(range(count), 2)
+        if home[a] == home[b]:
+            continue
+        joined = {v: home[a] if h == home[b] else h for v, h in home.items()}
+        legal = nx.is_directed_acyclic_graph(quotient(successors, joined))
+        merged = clusters.merge(clusters.find(a), clusters.find(b))
+        assert (merged is not None) == legal, f"seed {seed}: {a} with {b}"
+        if legal:
+            home = joined
+        for v in range(count):
+            for w in range(count):
+                assert (clusters.find(v) == clusters.find(w)) == (home[v] == home[w])
+        ranks = {clusters.find(v): clusters.rank[clusters.find(v)] for v in range(count)}
+        assert len(set(ranks.values())) == len(ranks)
+        for v, following in enumerate(successors):
+            for w in following:
+                assert clusters.find(v) == clusters.find(w) or (
+                    ranks[clusters.find(v)] < ranks[clusters.find(w)]
+                ), f"seed {seed}"
+
+
+def test_groups_come_in_topological_order():
+    rng = random.Random(3)
+    successors = random_dag(rng, 60, 0.06)
+    clusters = Clusters(successors)
+    for _ in range(80):
+        a, b = (clusters.find(v) for v in rng.sample(range(60), 2))
+        if a != b:
+            clusters.merge(a, b)
+    place = {v: i for i, members in enumerate(clusters.groups().values()) for v in members}
+    assert sorted(place) == list(range(60))
+    assert all(place[v] <= place[w] for v in range(60) for w in successors[v])
