@@ -1,0 +1,90 @@
+"""The model scripts run in both modes, agree, learn, and show their stages."""
+
+import importlib
+import pathlib
+import sys
+from typing import Any
+
+import pytest
+
+import graphflow as gf
+
+MODELS = pathlib.Path(__file__).parent.parent / "models"
+
+
+@pytest.fixture
+def load(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Import a script as if its folder were the current one."""
+    monkeypatch.syspath_prepend(str(MODELS))
+    yield importlib.import_module
+    for name in ("harness", "mlp", "autoencoder", "linear_regression"):
+        sys.modules.pop(name, None)
+
+
+def both(load: Any, name: str, *arguments: str) -> tuple[Any, Any]:
+    """Train in both modes; the two runs."""
+    harness, script = load("harness"), load(name)
+    static, eager = harness.main(script.TASK, ["--mode", "both", "--data", "none", *arguments])
+    assert (static.mode, eager.mode) == ("static", "eager")
+    return static, eager
+
+
+def relative(static: Any, eager: Any, steps: int) -> float:
+    """The largest relative difference of the first losses."""
+    pairs = zip(static.losses[:steps], eager.losses[:steps], strict=True)
+    return max(abs(a - b) / abs(b) for a, b in pairs)
+
+
+def test_linear_regression(load: Any) -> None:
+    static, eager = both(load, "linear_regression", "--epochs", "200")
+    assert static.result < 0.05 and relative(static, eager, 100) < 1e-5
+
+
+def test_mlp(load: Any, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "stages"
+    static, eager = both(load, "mlp", "--epochs", "5", "--inspect", str(folder))
+    assert len(static.losses) == 5 * (1438 // 64)
+    assert relative(static, eager, 100) < 1e-5
+    assert static.result > 0.9 and abs(static.result - eager.result) < 0.02
+    out = capsys.readouterr().out
+    assert "test accuracy" in out and "largest relative difference" in out
+    traced = next(folder.glob("*_traced.txt")).read_text()
+    assert "matmul" in traced and "f32[64,784]" in traced
+    kernels = list((folder / "kernels").glob("*.py"))
+    assert kernels and all(compile(k.read_text(), k.name, "exec") for k in kernels)
+    assert (folder / "explain.txt").read_text().strip()
+
+
+def test_autoencoder(load: Any, tmp_path: pathlib.Path) -> None:
+    file = tmp_path / "graph.txt"
+    static, eager = both(load, "autoencoder", "--epochs", "5", "--export", str(file))
+    assert relative(static, eager, 100) < 1e-5
+    assert static.losses[-1] < 0.75 * static.losses[0]
+    graph = gf.Graph.parse(file.read_text())
+    assert [str(n.type) for n in graph.inputs] == ["f32[64,784]"]
+
+
+def test_both_modes_see_the_same_seeds(load: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    harness, script = load("harness"), load("linear_regression")
+    runs = harness.main(script.TASK, ["--mode", "both", "--seeds", "3", "--epochs", "3"])
+    assert [(r.mode, r.seed) for r in runs] == [
+        ("static", 0), ("eager", 0), ("eager", 1), ("static", 1), ("static", 2), ("eager", 2),
+    ]  # fmt: skip
+    assert len({r.losses[0] for r in runs}) >= 3, "every seed starts elsewhere"
+    assert "3 seeds" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--mode", "lazy"], "invalid choice"),
+        (["--epochs", "0"], "not a positive number"),
+        (["--nonsense"], "--nonsense"),
+    ],
+)
+def test_wrong_flags(
+    load: Any, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        load("harness").main(load("mlp").TASK, arguments)
+    assert caught.value.code == 2 and message in capsys.readouterr().err
