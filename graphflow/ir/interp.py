@@ -7,7 +7,7 @@ which makes it the oracle for kernels in lower precision.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -146,11 +146,7 @@ class _Run:
             return evaluate_dim(value, self.sizes)
         if isinstance(value, DType):
             return self.dtype(value)
-        return self.region(value) if isinstance(value, Graph) else value
-
-    def region(self, graph: Graph) -> Callable[..., tuple[Array, ...]]:
-        """A closed graph as a function of its inputs, in the same precision."""
-        return lambda *args: _Run(graph, self.double).run(args, {}).outputs
+        return _Region(value, self.double) if isinstance(value, Graph) else value
 
     def dtype(self, dtype: DType) -> DType:
         """The dtype that values of ``dtype`` are computed in."""
@@ -165,6 +161,17 @@ class _Run:
     def shape(self, type: TensorType) -> tuple[int, ...]:
         """The shape of ``type`` under the sizes of this run."""
         return tuple(evaluate_dim(dim, self.sizes) for dim in type.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class _Region:
+    """A closed graph as a function of its inputs, in the precision of the run."""
+
+    graph: Graph
+    double: bool
+
+    def __call__(self, *args: Array) -> tuple[Array, ...]:
+        return _Run(self.graph, self.double).run(args, {}).outputs
 
 
 def _described(node: Node) -> str:

@@ -2,6 +2,7 @@
 
 from graphflow.ir.ops import (
     contract,
+    control,
     elementwise_binary,
     elementwise_unary,
     generators,
@@ -14,6 +15,7 @@ from graphflow.ir.ops import (
 
 __all__ = [
     "contract",
+    "control",
     "elementwise_binary",
     "elementwise_unary",
     "generators",
