@@ -59,6 +59,11 @@ class Cell:
             self._address = self.value.__array_interface__["data"][0]
         return self._address
 
+    def make_contiguous(self) -> None:
+        """Move a strided array to row-major memory of its own, as kernels need it."""
+        self.value = np.array(self.value, order="C", copy=True)
+        self._address = 0
+
 
 def derive(value: Node, chain: Chain) -> Node:
     """The value of a view: the chain of operations applied to the whole value."""
@@ -69,7 +74,7 @@ def derive(value: Node, chain: Chain) -> Node:
 
 def write_through(whole: Node, chain: Chain, new: Node) -> Node:
     """The whole value after the view ``chain`` of it has been set to ``new``."""
-    parents = [whole]
+    parents = [whole] if chain else []
     for step in chain[:-1]:
         parents.append(emit(step.op, parents[-1], **step.attrs))
     for step, parent in zip(reversed(chain), reversed(parents), strict=True):

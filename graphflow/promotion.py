@@ -135,12 +135,18 @@ def operands(values: Sequence[Any], floating: bool = False) -> list[Tensor]:
     from graphflow.tensor import Tensor
 
     fixed = [v if isinstance(v, (Tensor, bool, int, float)) else _foreign(v) for v in values]
-    if mode.tracer is not None and all(isinstance(v, Tensor) and v._weak for v in fixed):
-        return fixed
+    if mode.tracer is not None and _run_time_scalars(fixed):
+        return [as_operand(v, T.float64) for v in fixed]
     dtype = result_type(*fixed)
     if floating and not (dtype.is_floating_point or dtype.is_complex):
         dtype = _default[0]
     return [as_operand(v, dtype) for v in fixed]
+
+
+def _run_time_scalars(values: Sequence[Any]) -> bool:
+    """True for arithmetic among Python floats that became run-time scalars: it stays float64."""
+    weak = [getattr(v, "_weak", None) for v in values]
+    return True in weak and False not in weak
 
 
 def _foreign(value: Any) -> Any:

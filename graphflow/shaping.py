@@ -55,8 +55,6 @@ def reshape(input: Tensor, *shape: Any) -> Tensor:
 
 def view(input: Tensor, *shape: Any) -> Tensor:
     """Like :func:`reshape`, but never copies: an error when memory does not allow it."""
-    if len(shape) == 1 and isinstance(shape[0], T.DType):
-        return apply("bitcast", input, dtype=shape[0])
     extents = _infer(input, _extents(shape))
     if mode.tracer is None and not _viewable(input, extents):
         raise ShapeError(
@@ -109,7 +107,9 @@ def permute(input: Tensor, *dims: Any) -> Tensor:
     """Dimensions in another order: a view."""
     axes = tuple(normal_dim(d, input.ndim) for d in _extents(dims))
     if sorted(axes) != list(range(input.ndim)):
-        raise ShapeError(f"permute{tuple(dims)} does not name every dimension of {list(input.shape)}")
+        raise ShapeError(
+            f"permute{tuple(dims)} does not name every dimension of {list(input.shape)}"
+        )
     return apply_view("permute", input, axes=axes)
 
 
@@ -207,7 +207,9 @@ def narrow(input: Tensor, dim: int, start: int, length: int) -> Tensor:
     extent = input.shape[axis]
     begin = start + extent if start < 0 else start
     if not (0 <= begin and begin + length <= extent and length >= 0):
-        raise ShapeError(f"narrow: {start}+{length} does not fit dimension {dim} of extent {extent}")
+        raise ShapeError(
+            f"narrow: {start}+{length} does not fit dimension {dim} of extent {extent}"
+        )
     return cut(input, axis, begin, begin + length, 1)
 
 
@@ -298,9 +300,7 @@ def scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
     for d in range(input.ndim):
         if index.shape[d] != part.shape[d]:
             part = narrow(part, d, 0, index.shape[d])
-    return apply(
-        "scatter_add", input, cast(index, T.int64), part, axis=normal_dim(dim, input.ndim)
-    )
+    return apply("scatter_add", input, cast(index, T.int64), part, axis=normal_dim(dim, input.ndim))
 
 
 def matmul(input: Tensor, other: Tensor) -> Tensor:

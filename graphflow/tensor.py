@@ -132,6 +132,11 @@ class Tensor(TensorMethods):
         array = self._eager()
         return TensorType(from_numpy_dtype(array.dtype), array.shape)
 
+    def _type_now(self) -> TensorType:
+        """The type of eager memory, trace or not."""
+        array = self._eager()
+        return TensorType(from_numpy_dtype(array.dtype), array.shape)
+
     @property
     def shape(self) -> Size:
         """The extents, a :class:`Size`."""
@@ -185,7 +190,9 @@ class Tensor(TensorMethods):
                 f"only floating-point tensors can require gradients, not {self.dtype.name}"
             )
         if not self.is_leaf and not requires_grad:
-            raise GraphFlowError("requires_grad can be switched off for leaf tensors only; detach()")
+            raise GraphFlowError(
+                "requires_grad can be switched off for leaf tensors only; detach()"
+            )
         if requires_grad != self._requires_grad:
             self._requires_grad = requires_grad
             structure.bump()

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -32,20 +32,37 @@ if TYPE_CHECKING:
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
 
-class ScalarSource:
-    """A run-time scalar: a Python float read again before each call.
+def plain_attributes(module: Any) -> dict[str, Any]:
+    """A module's own plain values, and how many hooks it has; run-time scalars left out."""
+    skipped = getattr(type(module), "run_time", ())
+    own = module.__dict__
+    found = {
+        name: value
+        for name, value in own.items()
+        if name not in skipped and isinstance(value, (bool, int, float, str, tuple, type(None)))
+    }
+    found["hooks"] = (*map(id, own["_forward_hooks"]), *map(id, own["_forward_pre_hooks"]))
+    return found
 
-    ``holder[key]`` (a parameter group, an object's ``__dict__``) is the source.
-    """
 
-    __slots__ = ("holder", "key", "node")
+class ScalarSource(NamedTuple):
+    """A run-time scalar: the graph input it became, and how to read it before a call."""
 
-    def __init__(self, holder: Any, key: Any, node: Node) -> None:
-        self.holder, self.key, self.node = holder, key, node
+    node: Node
+    read: Callable[[], Any]
 
-    def read(self) -> float:
-        """The value now."""
-        return float(self.holder[self.key])
+
+class outside_trace:
+    """A stretch of code that runs eagerly though a trace is under way."""
+
+    __slots__ = ("_held",)
+
+    def __enter__(self) -> None:
+        self._held = mode.tracer
+        mode.tracer = None
+
+    def __exit__(self, *exc: object) -> None:
+        mode.tracer = self._held
 
 
 class Tracer:
@@ -59,11 +76,19 @@ class Tracer:
         self.touched: dict[Cell, None] = {}
         self.locations: dict[Node, Location] = {}
         self.modules: list[str] = []
-        self.scalars: dict[tuple[int, Any], ScalarSource] = {}
+        self.scalars: dict[Hashable, ScalarSource] = {}
         self.grads: dict[int, tuple[Tensor, Tensor | None]] = {}
         self.guards: list[tuple[Callable[[], Any], Any, str]] = []
         self.leaves: dict[int, Tensor] = {}
         self.draws: dict[Cell, int] = {}
+        self.arrays: dict[int, tuple[np.ndarray[Any, Any], Cell]] = {}
+        self._paths: dict[int, str] = {}
+        self._input_of: dict[Cell, Node] = {}
+        self.input_leaf: dict[Cell, int] = {}
+        self.shared: frozenset[Cell] = frozenset()
+        self._entered: set[int] = set()
+        self._members: set[tuple[int, str]] = set()
+        self._keep: list[Any] = []
         self._names = dict(names or {})
         self._taken: set[str] = set()
 
@@ -73,12 +98,12 @@ class Tracer:
         """The current value of a tensor, captured first if it is eager."""
         cell = tensor._cell
         if cell.tracer is not self:
-            if tensor._requires_grad and id(tensor) not in self.leaves:
+            if id(tensor) not in self.leaves and cell not in self.input_leaf:
                 self._capture_leaf(tensor)
             cell = self.shadow(cell)
         return tensor._traced_value(cell)
 
-    def shadow(self, cell: Cell) -> Cell:
+    def shadow(self, cell: Cell, name: str = "state") -> Cell:
         """The traced cell that stands for ``cell`` here (itself if made in this trace)."""
         if cell.tracer is self:
             return cell
@@ -91,7 +116,7 @@ class Tracer:
                 )
             array = cell.value
             type = TensorType(from_numpy_dtype(array.dtype), array.shape)
-            node = build.state_node(self._unique(self._names.get(cell, "state")), type)
+            node = build.state_node(self._unique(self._names.get(cell, name)), type)
             found = self.shadows[cell] = Cell(node, self)
             self.captured[cell] = node
         return found
@@ -103,7 +128,46 @@ class Tracer:
         shadow = Cell(node, self)
         if cell is not None:
             self.shadows[cell] = shadow
+            self._input_of[cell] = node
         return shadow
+
+    def add_alias(self, cell: Cell, name: str, type: TensorType) -> None:
+        """A second argument in the same memory: an input nobody reads."""
+        self.inputs.append(build.input_node(self._unique(name), type))
+
+    def input_nodes(self) -> list[tuple[Cell, Node]]:
+        """Every argument's memory with its input node."""
+        return [(cell, node) for cell, node in self._input_of.items() if cell in self.input_leaf]
+
+    def written_arguments(self) -> frozenset[int]:
+        """The argument leaves whose memory the function changed."""
+        return frozenset(self.input_leaf[c] for c in self.touched if c in self.input_leaf)
+
+    def mutable_positions(self) -> tuple[tuple[int, int], ...]:
+        """Arguments that are state of the graph: (leaf number, position in the state)."""
+        return tuple(
+            (self.input_leaf[cell], position)
+            for position, cell in enumerate(self.captured)
+            if cell in self.input_leaf
+        )
+
+    def name_module(self, module: Any, path: str) -> None:
+        """Call ``module`` by its path in names and places."""
+        self._paths.setdefault(id(module), path)
+
+    def keep(self, value: Tensor, name: str) -> Tensor:
+        """Memory outside the trace that holds ``value`` after every call (a kept gradient)."""
+        from graphflow.tensor import Tensor
+
+        type = value._type
+        with outside_trace():
+            cell = Cell(np.zeros(type.static_shape, type.dtype.numpy))
+            kept: Tensor = Tensor._of(cell)
+        self._names[cell] = name
+        shadow = self.shadow(cell)
+        shadow.value = self.node(value)
+        self.mutated(cell)
+        return kept
 
     def emit(self, op: OpDef, inputs: Sequence[Tensor], attrs: Mapping[str, Any]) -> Node:
         """The node of an operation on tensors, with the user's place beside it."""
@@ -123,23 +187,58 @@ class Tracer:
             self.locations.setdefault(node, self.locations[out._cell.value])
             out._cell.value = out._array = node
 
+    def array_cell(self, array: np.ndarray[Any, Any]) -> Cell:
+        """The cell of a NumPy array the function reaches: captured by reference, once."""
+        held = self.arrays.get(id(array))
+        if held is None:
+            held = self.arrays[id(array)] = (array, Cell(array))
+        return held[1]
+
     def mutated(self, cell: Cell) -> None:
         """Remember that ``cell`` was written in this trace."""
         self.touched[cell] = None
 
     # ---- scalars, gradients, assumptions -------------------------------------------
 
-    def scalar(self, holder: Any, key: Any, name: str) -> Tensor:
-        """``holder[key]``, a float, as a run-time scalar: never baked into the program."""
+    def scalar(self, key: Hashable, read: Callable[[], Any], name: str) -> Tensor:
+        """The float that ``read()`` gives, as a run-time scalar: never baked in.
+
+        ``key`` says which source it is: the same key is the same scalar.
+        """
         from graphflow.tensor import Tensor
 
-        found = self.scalars.get((id(holder), key))
+        found = self.scalars.get(key)
         if found is None:
             node = build.input_node(self._unique(name), TensorType(float64, ()))
-            found = self.scalars[(id(holder), key)] = ScalarSource(holder, key, node)
+            found = self.scalars[key] = ScalarSource(node, read)
         out: Tensor = Tensor._of(Cell(found.node, self))
         out._weak = True
         return out
+
+    def enter_module(self, module: Any) -> None:
+        """A module's call begins: its path names nodes, its plain attributes are assumed."""
+        parent = self.modules[-1] if self.modules else ""
+        self.modules.append(self._paths.get(id(module)) or parent or type(module).__name__.lower())
+        key = id(module)
+        if key not in self._entered:
+            self._entered.add(key)
+            label = f"{type(module).__name__} {self.modules[-1]!r}"
+            self.guard(lambda: plain_attributes(module), plain_attributes(module), label)
+
+    def leave_module(self) -> None:
+        """The innermost module's call is over."""
+        self.modules.pop()
+
+    def read_member(self, module: Any, members: Mapping[str, Any], name: str, value: Any) -> None:
+        """A parameter, buffer or sub-module was looked up: assume it is not replaced."""
+        key = (id(members), name)
+        if key in self._members:
+            return
+        self._members.add(key)
+        self._keep.append(value)
+        self.guard(lambda: members.get(name), value, f"{type(module).__name__}.{name}")
+        if self._paths.get(id(module)) is not None and hasattr(value, "named_modules"):
+            self._paths.setdefault(id(value), f"{self._paths[id(module)]}.{name}")
 
     def guard(self, read: Callable[[], Any], expected: Any, what: str) -> Any:
         """Assume ``read() == expected`` (or is) for as long as the program is used."""
@@ -151,14 +250,17 @@ class Tracer:
         entry = self.grads.get(id(tensor))
         if entry is not None:
             return entry[1]
+        if tensor._cell in self.input_leaf:
+            return None  # what an argument holds is added to when the call is over
         held = tensor._grad
         if tensor._cell.tracer is None:
-            self.guard(lambda: tensor._grad, held, f"the gradient of {self._label(tensor)}")
+            self.guard(lambda: tensor._grad, held, f"the gradient of {self.label(tensor)}")
         return held
 
     def set_grad(self, tensor: Tensor, value: Tensor | None) -> None:
         """Assign ``tensor.grad`` inside the program."""
-        if id(tensor) not in self.grads and tensor._cell.tracer is None:
+        known = id(tensor) in self.grads or tensor._cell in self.input_leaf
+        if not known and tensor._cell.tracer is None:
             self._capture_leaf(tensor)
         self.grads[id(tensor)] = (tensor, value)
 
@@ -203,20 +305,17 @@ class Tracer:
 
     def _origin(self, cell: Cell) -> Node:
         found = self.captured.get(cell)
-        return found if found is not None else self.input_of(cell)
-
-    def input_of(self, cell: Cell) -> Node:
-        """The input node whose example had this cell."""
-        raise GraphFlowError("internal: an input was mutated without being captured")
+        return found if found is not None else self._input_of[cell]
 
     def _capture_leaf(self, tensor: Tensor) -> None:
         self.leaves[id(tensor)] = tensor
         flag, cell = tensor._requires_grad, tensor._cell
-        what = self._label(tensor)
+        what = self.label(tensor)
         self.guard(lambda: tensor._requires_grad, flag, f"requires_grad of {what}")
         self.guard(lambda: tensor._cell, cell, f"the memory of {what}")
 
-    def _label(self, tensor: Tensor) -> str:
+    def label(self, tensor: Tensor) -> str:
+        """What to call a tensor in a message."""
         name = self._names.get(tensor._cell) or tensor.name
         return f"'{name}'" if name else f"a tensor of shape {list(tensor.shape)}"
 

@@ -1,0 +1,10 @@
+"""Automatic differentiation: modes, ``grad``, ``backward``, custom functions."""
+
+from graphflow.autograd.engine import backward, grad
+from graphflow.autograd.function import Function
+from graphflow.autograd.history import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
+
+__all__ = [
+    "Function", "backward", "enable_grad", "grad", "is_grad_enabled", "no_grad",
+    "set_grad_enabled",
+]  # fmt: skip

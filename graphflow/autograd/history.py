@@ -87,8 +87,8 @@ class GradNode:
                 "backward through the graph a second time, after its saved values were "
                 "freed; pass retain_graph=True to the first backward()"
             )
-        for tensor, version in zip(self.inputs, self.versions, strict=True):
-            if tensor._version != version:
+        for i, (tensor, version) in enumerate(zip(self.inputs, self.versions, strict=True)):
+            if tensor._version != version and self._needs(i):
                 raise GraphFlowError(
                     f"a tensor of shape {list(tensor.shape)} needed for the gradient of "
                     f"{self.name[:-8].lower()} was modified by an in-place operation "
@@ -96,6 +96,28 @@ class GradNode:
                 )
         out = self.out.alias(self if create_graph else None)
         return Application(self.inputs, out, self.attrs)
+
+    def _needs(self, position: int) -> bool:
+        """Whether some rule reads the *value* of an operand, not just its shape.
+
+        Found out by applying the rules to graph nodes; asked only when the
+        operand has been modified since.
+        """
+        from graphflow.ir.build import NODES, emit, input_node
+        from graphflow.ir.cotangent import operand_cotangent
+        from graphflow.ir.node import topological
+
+        assert self.op is not None
+        leaves = tuple(input_node(f"x{i}", t._type) for i, t in enumerate(self.inputs))
+        out = emit(self.op, *leaves, **self.attrs)
+        ct = input_node("ct", out.tensor_type)
+        application = Application(leaves, input_node("out", out.tensor_type), self.attrs)
+        results = [
+            operand_cotangent(NODES, self.op, application, ct, i)
+            for i, edge in enumerate(self.edges)
+            if edge is not None
+        ]
+        return leaves[position] in topological([r for r in results if r is not None])
 
 
 class SavedOutput:

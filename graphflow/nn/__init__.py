@@ -6,4 +6,4 @@ from graphflow.nn.modules import *  # noqa: F403
 from graphflow.nn.modules import __all__ as _modules
 from graphflow.nn.parameter import Parameter
 
-__all__ = ["Module", "Parameter", "functional", "init", *_modules]  # noqa: PLE0604
+__all__ = ["Module", "Parameter", "functional", "init", *_modules]

@@ -114,11 +114,11 @@ def dropout(input: Tensor, p: Any = 0.5, training: bool = True, inplace: bool = 
     if not training or (isinstance(p, (int, float)) and p == 0):
         return input
     unit = default_generator.draw().uniform(tuple(input.shape), T.float32)
-    keep = lt(unit, sub(1.0, p))
+    keep = lt(unit, 1.0 - p)
     if isinstance(p, (int, float)):
         scale: Any = 0.0 if p == 1 else 1.0 / (1.0 - p)
     else:
-        scale = where(p < 1.0, div(1.0, sub(1.0, p)), 0.0)
+        scale = where(p < 1.0, 1.0 / (1.0 - p), 0.0)
     out = where(keep, mul(input, scale), 0.0)
     return input.copy_(out) if inplace else out  # type: ignore[no-any-return]
 
@@ -221,27 +221,14 @@ def nll_loss(
     ignored = classes == ignore_index
     index = unsqueeze(cast(where(ignored, 0, classes), T.int64), 1)
     loss = neg(squeeze(apply("gather", scores, index, axis=1), 1))
+    factor = None
     if weight is not None:
         factor = apply("take", weight, squeeze(index, 1), axis=0)
-    else:
-        factor = None
-    return _weighted(loss, factor, ignored, ignore_index, reduction, single)
-
-
-def _weighted(
-    loss: Tensor, factor: Tensor | None, ignored: Tensor, ignore_index: int, reduction: str,
-    single: bool,
-) -> Tensor:  # fmt: skip
-    if factor is not None:
         loss = mul(loss, factor)
-    if ignore_index < 0 and factor is None and reduction == "mean":
-        return _masked_mean(loss, None, ignored)
-    loss = where(ignored, 0.0, loss)
     if reduction == "mean":
         return _masked_mean(loss, factor, ignored)
-    if reduction == "none" and single:
-        return squeeze(loss, 0)
-    return _reduced(loss, reduction)
+    loss = where(ignored, 0.0, loss)
+    return squeeze(loss, 0) if reduction == "none" and single else _reduced(loss, reduction)
 
 
 def _masked_mean(loss: Tensor, factor: Tensor | None, ignored: Tensor) -> Tensor:
@@ -330,7 +317,9 @@ def binary_cross_entropy_with_logits(
     return _reduced(loss if weight is None else mul(loss, weight), reduction)
 
 
-def run_time_scalar(holder: Any, key: Any, name: str) -> Any:
-    """``holder[key]``: a float eagerly, a run-time scalar of the program in a trace."""
+def run_time_scalar(module: Any, name: str) -> Any:
+    """A module's float attribute: itself eagerly, a run-time scalar of a program in a trace."""
     tracer = mode.tracer
-    return holder[key] if tracer is None else tracer.scalar(holder, key, name)
+    if tracer is None:
+        return getattr(module, name)
+    return tracer.scalar((id(module), name), lambda: getattr(module, name), name)

@@ -162,7 +162,7 @@ class Dropout(Module):
         """Same shape."""
         if not self.training:
             return input
-        p = F.run_time_scalar(self.__dict__, "p", "dropout.p")
+        p = F.run_time_scalar(self, "p")
         return F.dropout(input, p, True, self.inplace)
 
     def extra_repr(self) -> str:

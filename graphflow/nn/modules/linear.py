@@ -118,6 +118,5 @@ class LayerNorm(Module):
     def extra_repr(self) -> str:
         """PyTorch's spelling."""
         return (
-            f"{self.normalized_shape}, eps={self.eps}, "
-            f"elementwise_affine={self.elementwise_affine}"
+            f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}"
         )

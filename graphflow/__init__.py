@@ -1,0 +1,66 @@
+"""GraphFlow: a deep-learning framework in pure Python whose compiler is Numba.
+
+PyTorch's names, plus ``gf.compile``, ``gf.trace`` and the graphs in between.
+"""
+
+import sys as _sys
+
+from graphflow import flags as _flags
+from graphflow import methods as _methods
+from graphflow import ops as _ops
+from graphflow.api import compile, grad, trace, value_and_grad
+from graphflow.autograd import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
+from graphflow.capture import TensorSpec, static
+from graphflow.device import Device, device
+from graphflow.dispatch import assign as _assign
+from graphflow.errors import (
+    CacheWarning,
+    CompileError,
+    DTypeError,
+    GraphError,
+    GraphFlowError,
+    ShapeError,
+    TraceError,
+)
+from graphflow.ir.graph import Graph
+from graphflow.ir.types import DType as dtype
+from graphflow.ir.types import (
+    bfloat16,
+    complex64,
+    complex128,
+    float16,
+    float32,
+    float64,
+    int8,
+    int16,
+    int32,
+    int64,
+    uint8,
+)
+from graphflow.ir.types import bool_ as bool
+from graphflow.ops import *  # noqa: F403
+from graphflow.printing import set_printoptions
+from graphflow.program import Program
+from graphflow.promotion import (
+    get_default_dtype,
+    promote_types,
+    result_type,
+    set_default_dtype,
+)
+from graphflow.rng import (
+    Generator,
+    default_generator,
+    get_rng_state,
+    initial_seed,
+    manual_seed,
+    set_rng_state,
+)
+from graphflow.runtime.threads import get_num_threads, set_num_threads
+from graphflow.tensor import Size, Tensor
+from graphflow.version import __version__
+
+_methods.bind(_ops, _assign)
+
+from graphflow import autograd, nn, optim, utils, vision  # noqa: E402
+
+double, float, half, int, long, short = float64, float32, float16, int32, int64, int16

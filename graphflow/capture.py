@@ -1,0 +1,337 @@
+"""Run a function once under the tracer and keep everything a program needs of it.
+
+:func:`capture` gives the graph, the memory it captured, where results come
+from, and what was assumed.  :class:`graphflow.compiled.Compiled` turns that
+into a program and keeps it for calls of the same signature.
+"""
+
+from __future__ import annotations
+
+import inspect
+import weakref
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from graphflow import pytree
+from graphflow.cell import Cell, Chain
+from graphflow.creation import from_numpy
+from graphflow.errors import GraphFlowError, TraceError
+from graphflow.guards import Guard, Read, named_cells, reads_of
+from graphflow.ir.dims import Dim, symbol
+from graphflow.ir.graph import Graph
+from graphflow.ir.node import Node
+from graphflow.ir.types import DType, TensorType, float32, float64
+from graphflow.mode import mode
+from graphflow.partition import Backward, partition
+from graphflow.tensor import Size, StaleGradient, Tensor
+from graphflow.trace import ScalarSource, Tracer
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """What ``gf.trace`` needs to know of an argument: extents (ints or names), dtype, a name."""
+
+    shape: Sequence[int | str]
+    dtype: DType = float32
+    device: Any = None
+    name: str | None = None
+
+    @property
+    def type(self) -> TensorType:
+        """The IR type; a named extent is a symbolic dimension."""
+        dims: tuple[Dim, ...] = tuple(symbol(d) if isinstance(d, str) else d for d in self.shape)
+        return TensorType(self.dtype, dims)
+
+
+@dataclass(frozen=True)
+class Static:
+    """A float that is part of the signature instead of a run-time scalar (``gf.static``)."""
+
+    value: Any
+
+
+def static(value: Any) -> Static:
+    """Keep ``value`` a plain Python value in a compiled call: a new one is a new trace."""
+    return Static(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """Where one returned leaf comes from.
+
+    ``kind``: "new" (graph output ``index`` seen through ``chain``), "argument"
+    (leaf ``index`` itself), "tensor" (``value``, an outer tensor, itself), "view"
+    (``chain`` over the outer tensor's or argument's memory), "number" (output
+    ``index`` as a Python float) or "value" (a plain Python value).
+    """
+
+    kind: str
+    index: int = -1
+    chain: Chain = ()
+    value: Any = None
+    differentiable: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Capture:
+    """A traced function."""
+
+    graph: Graph
+    name: str
+    cells: tuple[Cell, ...]
+    """Captured memory, one for each node of ``graph.state``."""
+    scalars: tuple[ScalarSource, ...]
+    """Run-time scalars: the last inputs of the graph."""
+    leaves: tuple[int, ...]
+    """Which argument leaf each of the first inputs is."""
+    results: tuple[Result, ...]
+    structure: pytree.Structure
+    guards: tuple[Guard, ...]
+    reads: tuple[Read, ...]
+    grads: tuple[tuple[Tensor, Any], ...]
+    """Final ``.grad`` of leaves the trace assigned: None, kept memory, or a refusal."""
+    argument_grads: tuple[tuple[int, int], ...] = ()
+    """Arguments that receive a gradient: (leaf number, graph output)."""
+    mutable: tuple[tuple[int, int], ...] = ()
+    """Arguments the function writes to: (leaf number, position in ``graph.state``)."""
+    backward: Backward | None = None
+    """The backward half, when differentiable results leave the function."""
+
+
+_traced: weakref.WeakKeyDictionary[Graph, Capture] = weakref.WeakKeyDictionary()
+
+
+def remember(captured: Capture) -> None:
+    """Let :func:`captured_memory` find the live tensors of this graph."""
+    _traced[captured.graph] = captured
+
+
+def captured_memory(graph: Graph) -> Capture | None:
+    """What a traced graph captured; None for a parsed or rewritten one."""
+    return _traced.get(graph)
+
+
+def capture(
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    name: str | None = None,
+    keep_grads: bool = False,
+    mutable: frozenset[int] = frozenset(),
+) -> Capture:
+    """Trace ``function(*args, **kwargs)``; arguments are example values or specs.
+
+    ``mutable`` are the argument leaves known to be written to.  Raises TraceError
+    with the user's line for what a static graph cannot hold.
+    """
+    if mode.tracer is not None:
+        raise TraceError("a trace inside a trace; call the function directly instead")
+    title = name or getattr(function, "__name__", type(function).__name__)
+    reads = reads_of(function)
+    tracer = Tracer(title, named_cells(function, reads))
+    _name_modules(tracer, function, reads)
+    leaves, structure = pytree.flatten((args, dict(kwargs)))
+    tracer.shared = shared_cells(leaves)
+    placed = [
+        _place(tracer, leaf, label, index, index in mutable)
+        for index, (leaf, label) in enumerate(zip(leaves, _labels(function, args, kwargs)))
+    ]
+    call_args, call_kwargs = pytree.unflatten(structure, [p for p, _ in placed])
+    held = mode.grad
+    mode.tracer = tracer
+    try:
+        returned = function(*call_args, **call_kwargs)
+        written = tracer.written_arguments() - mutable
+        if not written:
+            return _finish(tracer, placed, returned, reads, keep_grads)
+    finally:
+        mode.tracer, mode.grad = None, held
+    # Memory that is written is state, and so are arguments: once more, knowing which.
+    return capture(function, args, kwargs, name, keep_grads, mutable | written)
+
+
+def _finish(
+    tracer: Tracer,
+    placed: list[tuple[Any, bool]],
+    returned: Any,
+    reads: list[Read],
+    keep_grads: bool,
+) -> Capture:
+    arguments = {id(p): i for i, (p, _) in enumerate(placed) if isinstance(p, Tensor)}
+    outputs: list[Node] = []
+    slots: dict[int, int] = {}
+    leaves, structure = pytree.flatten(returned)
+    results = tuple(_result(tracer, leaf, arguments, outputs, slots) for leaf in leaves)
+    live = [r.differentiable for r in results if r.differentiable is not None]
+    backward = partition(tracer, live, outputs) if live else None
+    argument_grads = _argument_grads(tracer, outputs)
+    grads = _final_grads(tracer, keep_grads)
+    graph = tracer.finish(outputs)
+    return Capture(
+        graph=graph,
+        name=tracer.name,
+        cells=tuple(tracer.captured),
+        scalars=tuple(tracer.scalars.values()),
+        leaves=tuple(i for i, (_, is_input) in enumerate(placed) if is_input),
+        results=results,
+        structure=structure,
+        guards=tuple(Guard(*g) for g in tracer.guards),
+        reads=tuple(reads),
+        grads=grads,
+        argument_grads=argument_grads,
+        mutable=tracer.mutable_positions(),
+        backward=backward,
+    )
+
+
+def _name_modules(tracer: Tracer, function: Callable[..., Any], reads: list[Read]) -> None:
+    roots = [(r.name, r.value) for r in reads]
+    owner = getattr(function, "__self__", None)
+    if owner is None and hasattr(function, "named_modules"):
+        owner = function
+    if owner is not None:
+        roots.append((type(owner).__name__.lower(), owner))
+    for name, value in roots:
+        if hasattr(value, "named_modules") and not isinstance(value, type):
+            for path, module in value.named_modules():
+                tracer.name_module(module, f"{name}.{path}" if path else name)
+
+
+def _labels(function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[str]:
+    """A name for every leaf: the parameter's, with a number where it is a nest."""
+    try:
+        names = list(inspect.signature(function).parameters)
+    except (TypeError, ValueError):
+        names = []
+    labels: list[str] = []
+    for position, value in enumerate(args):
+        stem = names[position] if position < len(names) else f"arg{position}"
+        labels += _numbered(stem, value)
+    for key, value in kwargs.items():
+        labels += _numbered(key, value)
+    return labels
+
+
+def _numbered(stem: str, value: Any) -> list[str]:
+    count = len(pytree.flatten(value)[0])
+    return [stem] if count == 1 else [f"{stem}_{i}" for i in range(count)]
+
+
+def _place(tracer: Tracer, leaf: Any, label: str, index: int, mutable: bool) -> tuple[Any, bool]:
+    """What the function receives for an argument leaf, and whether it is a graph input."""
+    if isinstance(leaf, TensorSpec):
+        cell = tracer.add_input(None, leaf.name or label, leaf.type)
+        return Tensor._of(cell), True
+    if isinstance(leaf, np.ndarray):
+        leaf = from_numpy(leaf)
+    if isinstance(leaf, Tensor):
+        placed = _place_tensor(tracer, leaf, label, index, mutable)
+        return placed, not mutable
+    if isinstance(leaf, float):
+        out = Tensor._of(tracer.add_input(None, label, TensorType(float64, ())))
+        out._weak = True
+        return out, True
+    return (leaf.value if isinstance(leaf, Static) else leaf), False
+
+
+def _place_tensor(tracer: Tracer, leaf: Tensor, label: str, index: int, mutable: bool) -> Tensor:
+    array = leaf._eager()
+    if leaf.grad_fn is not None or (leaf._chain and leaf._cell not in tracer.shared):
+        # A view or a result passed as an argument is a leaf with memory of its own here.
+        own: Tensor = Tensor._of(Cell(array))
+        own._requires_grad = leaf._requires_grad
+        leaf = own
+    cell = leaf._cell
+    if mutable:
+        tracer.input_leaf.setdefault(cell, index)
+        tracer.shadow(cell, label)
+    elif cell not in tracer.shadows:
+        tracer.add_input(cell, label, _whole(leaf)._type_now())
+        tracer.input_leaf[cell] = index
+    else:
+        tracer.add_alias(cell, label, _whole(leaf)._type_now())
+    return leaf
+
+
+def _whole(leaf: Tensor) -> Tensor:
+    return leaf if not leaf._chain else Tensor._of(leaf._cell)
+
+
+def shared_cells(leaves: Sequence[Any]) -> frozenset[Cell]:
+    """Memory that more than one argument shows: the program works on all of it."""
+    counts = Counter(leaf._cell for leaf in leaves if isinstance(leaf, Tensor))
+    return frozenset(cell for cell, count in counts.items() if count > 1)
+
+
+def _result(
+    tracer: Tracer,
+    leaf: Any,
+    arguments: Mapping[int, int],
+    outputs: list[Node],
+    slots: dict[int, int],
+) -> Result:
+    if isinstance(leaf, Size):
+        return Result("value", value=tuple(leaf))
+    if not isinstance(leaf, Tensor):
+        return Result("value", value=leaf)
+    if id(leaf) in arguments:
+        return Result("argument", arguments[id(leaf)])
+    cell = leaf._cell
+    if cell in tracer.input_leaf:
+        return Result("argument view", tracer.input_leaf[cell], leaf._chain)
+    if cell.tracer is None:
+        if leaf._chain and leaf.name is None and not leaf._requires_grad:
+            return Result("view", chain=leaf._chain, value=cell)
+        return Result("tensor", value=leaf)
+    history = leaf.grad_fn
+    live = leaf if history is not None and not history.released else None
+    if live is not None or leaf._weak:
+        outputs.append(tracer.node(leaf))
+        kind = "number" if leaf._weak else "new"
+        return Result(kind, len(outputs) - 1, differentiable=live)
+    key = id(cell)
+    if key not in slots:
+        slots[key] = len(outputs)
+        outputs.append(cell.value)
+    return Result("new", slots[key], leaf._chain)
+
+
+def _final_grads(tracer: Tracer, keep: bool) -> tuple[tuple[Tensor, Any], ...]:
+    """What ``.grad`` of each leaf becomes: kept memory, None, or a refusal to be read."""
+    final: list[tuple[Tensor, Any]] = []
+    for leaf, value in tracer.grads.values():
+        if leaf._cell.tracer is not None or leaf._cell in tracer.input_leaf:
+            continue
+        if value is None or value._cell.tracer is None:
+            final.append((leaf, value))
+        elif keep or leaf._cell not in tracer.touched:
+            final.append((leaf, tracer.keep(value, f"{tracer.label(leaf)}.grad")))
+        else:
+            final.append((leaf, StaleGradient(tracer.name)))
+    return tuple(final)
+
+
+def _argument_grads(tracer: Tracer, outputs: list[Node]) -> tuple[tuple[int, int], ...]:
+    """Gradients that the function left in arguments, as further outputs."""
+    found = []
+    for leaf, value in tracer.grads.values():
+        if leaf._cell in tracer.input_leaf and value is not None:
+            found.append((tracer.input_leaf[leaf._cell], len(outputs)))
+            outputs.append(tracer.node(value))
+    return tuple(found)
+
+
+def check_arguments(leaves: Sequence[Any]) -> None:
+    """Refuse what can be no argument of a compiled call."""
+    for leaf in leaves:
+        try:
+            hash(leaf)
+        except TypeError:
+            raise GraphFlowError(
+                f"a compiled function cannot take a {type(leaf).__name__}: arguments are tensors, "
+                "NumPy arrays, numbers, strings, hashable objects, and nests of them"
+            ) from None

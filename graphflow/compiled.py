@@ -1,0 +1,299 @@
+"""``gf.compile``: a callable that traces once per signature and then plays programs.
+
+A call first tries the program of the previous call: the structure version has
+not moved, the names the function reads hold the same objects, the arguments
+have the same types.  Only when that fails are other programs looked at, and
+only when none fits is the function traced again, with the reason kept in
+``recompiles``.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from graphflow import pytree
+from graphflow.autograd.compiled import CompiledNode, attach
+from graphflow.capture import Capture, Static, capture, check_arguments, shared_cells
+from graphflow.cell import Cell
+from graphflow.creation import from_numpy
+from graphflow.guards import Guard, Read, Recompile, watched
+from graphflow.ir.node import attrs_key, value_key
+from graphflow.mode import mode, structure
+from graphflow.partition import Backward
+from graphflow.program import Program
+from graphflow.results import rebuild
+from graphflow.tensor import Tensor
+
+_MAX_PROGRAMS = 16
+"""Programs kept per signature; the least recently used goes first."""
+
+
+class Entry:
+    """A program, what it assumed, and when that was last checked."""
+
+    __slots__ = ("backward", "capture", "inputs", "program", "reads", "specs", "version")
+
+    def __init__(self, captured: Capture, program: Program, leaves: Sequence[Any]) -> None:
+        self.capture = captured
+        self.program = program
+        self.backward: Program | None = None
+        self.reads = tuple(watched(list(captured.reads)))
+        self.version = -1
+        self.inputs = captured.leaves
+        self.specs = tuple(_spec(leaves[i]) for i in captured.leaves)
+
+    def broken(self) -> Read | Guard | None:
+        """The first assumption that no longer holds."""
+        for read in self.reads:
+            if not _same(read.now(), read.value):
+                return read
+        return next((guard for guard in self.capture.guards if not guard.holds()), None)
+
+    def settle(self) -> None:
+        """Give every leaf the ``.grad`` that the program leaves behind."""
+        for leaf, value in self.capture.grads:
+            leaf._grad = value
+        self.version = structure.version
+
+
+class Compiled:
+    """What ``gf.compile(callable)`` returns; call it like the original."""
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        *,
+        device: str | None = None,
+        dynamic: Any = None,
+        passes: Any = None,
+        keep_grads: bool = False,
+        name: str | None = None,
+    ) -> None:
+        self.original = function
+        self.recompiles: list[Recompile] = []
+        self._options: dict[str, Any] = {"device": device, "passes": passes}
+        self._keep_grads = keep_grads
+        self._name = name
+        self._entries: dict[Any, list[Entry]] = {}
+        self._last: Entry | None = None
+        self._signature: list[tuple[str, Any]] | None = None
+        self.__name__ = getattr(function, "__name__", type(function).__name__)
+        self.__doc__ = getattr(function, "__doc__", None)
+        self.__wrapped__ = function
+
+    @property
+    def programs(self) -> list[Program]:
+        """The programs made so far, one a signature and state of the world."""
+        return [entry.program for entries in self._entries.values() for entry in entries]
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        entry = self._last
+        if entry is not None and entry.version == structure.version and mode.tracer is None:
+            for read in entry.reads:
+                holder = read.holder
+                now = holder.cell_contents if read.key is None else holder.get(read.key)
+                if now is not read.value:
+                    break
+            else:
+                done = entry.program.try_call(args, kwargs, entry)
+                if done is not None:
+                    return done[0]
+        return self._slow_call(args, kwargs)
+
+    def _slow_call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        if mode.tracer is not None:
+            return self.original(*args, **kwargs)
+        leaves, shape = pytree.flatten((args, dict(kwargs)))
+        leaves = [from_numpy(x) if isinstance(x, np.ndarray) else x for x in leaves]
+        entry = self._find(args, kwargs, leaves, shape)
+        captured = entry.capture
+        entry.program.refresh()
+        shared = shared_cells(leaves)
+        shown = [
+            Tensor._of(x._cell) if shared and isinstance(x, Tensor) and x._cell in shared else x
+            for x in leaves
+        ]
+        written = [(position, shown[i]) for i, position in captured.mutable]
+        outputs = entry.program.run([shown[i] for i in entry.inputs], written)
+        entry.settle()
+        self._last = entry
+        for i, number in captured.argument_grads:
+            _add_grad(leaves[i], Tensor._of(outputs[number]))
+        returned, live = rebuild(captured, outputs, leaves)
+        if captured.backward is not None:
+            self._record(entry, captured.backward, outputs, leaves, live)
+        return returned
+
+    def _record(
+        self,
+        entry: Entry,
+        backward: Backward,
+        outputs: Sequence[Cell],
+        leaves: Sequence[Any],
+        live: Sequence[Tensor],
+    ) -> None:
+        """Give live results a history whose backward is a program, made at its first use."""
+        targets = [
+            leaf if i < 0 else leaves[i]
+            for leaf, i in zip(backward.leaves, backward.leaf_arguments, strict=True)
+        ]
+        given = [Tensor._of(outputs[n]) for n in backward.saved]
+        given += [leaves[i].detach() for i in backward.arguments]
+        watched = [*backward.cells, *(leaves[i]._cell for i in backward.arguments)]
+
+        def run(cts: Sequence[Tensor]) -> list[Tensor]:
+            if entry.backward is None:
+                entry.backward = Program(backward.graph, backward.cells, (), **self._options)
+            return [Tensor._of(cell) for cell in entry.backward.run([*cts, *given])]
+
+        types = [t._type_now() for t in live]
+        attach(live, CompiledNode(targets, types, watched, run))
+
+    def _find(
+        self,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        leaves: list[Any],
+        shape: pytree.Structure,
+    ) -> Entry:
+        check_arguments(leaves)
+        key = (shape, mode.grad, _signature(leaves))
+        entries = self._entries.setdefault(key, [])
+        for position in range(len(entries) - 1, -1, -1):
+            if entries[position].broken() is None:
+                entries.append(entries.pop(position))
+                return entries[-1]
+        self._explain_retrace(entries, leaves)
+        return self._trace(args, kwargs, leaves, entries)
+
+    def _trace(
+        self,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        leaves: list[Any],
+        entries: list[Entry],
+    ) -> Entry:
+        started = time.perf_counter()
+        captured = capture(self.original, args, kwargs, self._name, self._keep_grads)
+        program = Program.from_capture(captured, **self._options)
+        program.trace_seconds = time.perf_counter() - started - program.build_seconds
+        elapsed = time.perf_counter() - started
+        if elapsed > 1.0:
+            print(f"graphflow: compiled {captured.name} in {elapsed:.1f} s", file=sys.stderr)
+        entry = Entry(captured, program, leaves)
+        entries.append(entry)
+        del entries[:-_MAX_PROGRAMS]
+        self._signature = [(_label(leaf), leaf) for leaf in map(_describe, leaves)]
+        return entry
+
+    def _explain_retrace(self, entries: list[Entry], leaves: list[Any]) -> None:
+        if not self._entries or (self._last is None and not entries):
+            return
+        if entries:
+            broken = entries[-1].broken()
+            if isinstance(broken, Read):
+                self.recompiles.append(Recompile(broken.name, broken.value, broken.now()))
+            elif broken is not None:
+                self.recompiles.append(Recompile(broken.what, broken.expected, broken.read()))
+            return
+        before = [spelled for _, spelled in self._signature or []]
+        after = [_describe(leaf) for leaf in leaves]
+        changed = [i for i, (b, a) in enumerate(zip(before, after)) if b != a]
+        where = f"argument {changed[0]}" if changed else "the structure of the arguments"
+        first = changed[0] if changed else 0
+        if before and after:
+            self.recompiles.append(Recompile(where, before[first], after[first]))
+
+    def explain(self) -> Any:
+        """Stages, kernels, memory, cache and recompiles of the latest program."""
+        from graphflow.explain import explain_compiled
+
+        return explain_compiled(self)
+
+    def clear(self) -> None:
+        """Forget every program."""
+        self._entries.clear()
+        self.recompiles.clear()
+        self._last = None
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        if instance is None:
+            return self
+        import types
+
+        return types.MethodType(self, instance)
+
+    def __repr__(self) -> str:
+        return f"<compiled {self.__name__}, {len(self.programs)} programs>"
+
+
+class CompiledModule(Compiled):
+    """A compiled ``nn.Module``: calls play programs, attributes are the module's."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "original":
+            raise AttributeError(name)
+        return getattr(self.original, name)
+
+    def __repr__(self) -> str:
+        return f"compiled({self.original!r})"
+
+
+def _add_grad(argument: Tensor, gradient: Tensor) -> None:
+    held = argument._grad
+    argument._grad = gradient if held is None else (held + gradient).detach()
+
+
+def _same(now: Any, before: Any) -> bool:
+    if now is before:
+        return True
+    return (
+        type(now) is type(before)
+        and isinstance(now, (bool, int, float, str, tuple))
+        and bool(now == before)
+    )
+
+
+def _signature(leaves: Sequence[Any]) -> tuple[Any, ...]:
+    """What of the arguments a program depends on; a hashable key."""
+    cells: dict[Any, int] = {}
+    shared = shared_cells(leaves)
+    parts: list[Any] = []
+    for leaf in leaves:
+        if isinstance(leaf, Tensor):
+            array = leaf._eager()
+            alias = cells.setdefault(leaf._cell, len(cells))
+            chain = ()
+            if leaf._cell in shared:
+                chain = tuple((step.op.name, attrs_key(step.attrs)) for step in leaf._chain)
+            parts.append((array.dtype, array.shape, leaf._requires_grad, alias, chain))
+        elif type(leaf) is float:
+            parts.append(float)
+        elif isinstance(leaf, Static):
+            parts.append(("static", value_key(leaf.value)))
+        else:
+            parts.append((type(leaf), leaf))
+    return tuple(parts)
+
+
+def _spec(leaf: Any) -> tuple[Any, ...]:
+    """What a leaf must look like for the quick path: (dtype, shape, requires grad)."""
+    if isinstance(leaf, Tensor):
+        array = leaf._eager()
+        return (array.dtype, array.shape, leaf._requires_grad)
+    return (float, (), False)
+
+
+def _describe(leaf: Any) -> str:
+    if isinstance(leaf, Tensor):
+        return f"{leaf._type_now()}" + (" requiring grad" if leaf._requires_grad else "")
+    return "float" if type(leaf) is float else repr(leaf)
+
+
+def _label(text: str) -> str:
+    return text

@@ -1,0 +1,137 @@
+"""The operations of a tensor as methods and operators.
+
+A method *is* the function of the same name: :func:`bind` puts the functions of
+:mod:`graphflow.ops` on the class once they exist (they stand above tensors, so
+this module cannot import them).  In-place methods compute the function and
+:func:`assign` the result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any, TypeAlias
+
+Method: TypeAlias = Callable[..., Any]
+
+_SAME_NAME = """
+abs add addcdiv addcmul all amax amin any argmax argmin atan2 bernoulli bitwise_and
+bitwise_left_shift bitwise_not bitwise_or bitwise_right_shift bitwise_xor broadcast_to ceil chunk
+clamp clip clone contiguous cos cpu dim div eq erf exp expand expand_as expm1 fill_ flatten flip
+floor floor_divide gather ge gt index_select isfinite isinf isnan is_contiguous le lerp log log1p
+log_softmax logical_and logical_not logical_or logical_xor logsumexp lt matmul max maximum mean
+min minimum movedim mul narrow ne neg norm numel permute pow prod reciprocal relu remainder
+reshape round rsqrt scatter_add select sigmoid sign sin softmax split sqrt square squeeze std
+stride sub sum swapaxes t tanh to transpose unbind unflatten unsqueeze var view where_self zero_
+copy_ uniform_ normal_ bernoulli_ exponential_ masked_fill size type_as bool byte double float
+half int long bfloat16 short char is_floating_point element_size nelement new_tensor new_zeros
+new_ones new_full view_as reshape_as mm bmm dot mv outer true_divide subtract multiply divide
+negative absolute get_device detach_copy
+""".split()
+
+_OPERATORS = {
+    "__add__": "add", "__sub__": "sub", "__mul__": "mul", "__truediv__": "div",
+    "__pow__": "pow", "__matmul__": "matmul", "__mod__": "remainder",
+    "__floordiv__": "floor_divide", "__neg__": "neg", "__abs__": "abs",
+    "__eq__": "eq", "__ne__": "ne", "__lt__": "lt", "__le__": "le", "__gt__": "gt",
+    "__ge__": "ge", "__and__": "bitwise_and", "__or__": "bitwise_or", "__xor__": "bitwise_xor",
+    "__invert__": "bitwise_not", "__lshift__": "bitwise_left_shift",
+    "__rshift__": "bitwise_right_shift", "__getitem__": "get_item", "__setitem__": "set_item",
+    "__len__": "length", "__iter__": "iterate", "__contains__": "contains",
+}  # fmt: skip
+
+_REFLECTED = {
+    "__radd__": "add", "__rsub__": "sub", "__rmul__": "mul", "__rtruediv__": "div",
+    "__rpow__": "pow", "__rmatmul__": "matmul", "__rmod__": "remainder",
+    "__rfloordiv__": "floor_divide", "__rand__": "bitwise_and", "__ror__": "bitwise_or",
+    "__rxor__": "bitwise_xor",
+}  # fmt: skip
+
+_IN_PLACE = """
+abs add addcdiv addcmul bitwise_and bitwise_not bitwise_or bitwise_xor ceil clamp clip cos div
+erf exp expm1 floor floor_divide lerp log log1p logical_and logical_not logical_or logical_xor
+masked_fill mul neg pow reciprocal relu remainder round rsqrt scatter_add sigmoid sign sin sqrt
+square sub tanh
+""".split()
+
+_IN_PLACE_OPERATORS = {
+    "__iadd__": "add", "__isub__": "sub", "__imul__": "mul", "__itruediv__": "div",
+    "__ipow__": "pow", "__imod__": "remainder", "__ifloordiv__": "floor_divide",
+    "__iand__": "bitwise_and", "__ior__": "bitwise_or", "__ixor__": "bitwise_xor",
+}  # fmt: skip
+
+
+class TensorMethods:
+    """Everything a tensor can do, by PyTorch's names."""
+
+    __slots__ = ()
+
+    def __getattr__(self, name: str) -> Any:
+        hint = f"; gf.{name} is not an operation of GraphFlow"
+        raise AttributeError(f"a tensor has no attribute {name!r}{hint}")
+
+    def __add__(self, other: Any) -> Any: ...
+    def __radd__(self, other: Any) -> Any: ...
+    def __sub__(self, other: Any) -> Any: ...
+    def __rsub__(self, other: Any) -> Any: ...
+    def __mul__(self, other: Any) -> Any: ...
+    def __rmul__(self, other: Any) -> Any: ...
+    def __truediv__(self, other: Any) -> Any: ...
+    def __rtruediv__(self, other: Any) -> Any: ...
+    def __matmul__(self, other: Any) -> Any: ...
+    def __pow__(self, other: Any) -> Any: ...
+    def __neg__(self) -> Any: ...
+    def __lt__(self, other: Any) -> Any: ...
+    def __le__(self, other: Any) -> Any: ...
+    def __gt__(self, other: Any) -> Any: ...
+    def __ge__(self, other: Any) -> Any: ...
+    def __getitem__(self, index: Any) -> Any: ...
+    def __setitem__(self, index: Any, value: Any) -> None: ...
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Any: ...
+
+
+def bind(ops: ModuleType, assign: Callable[[Any, Any], Any]) -> None:
+    """Put the functions of ``ops`` on the class; called once, by the package."""
+    for name in _SAME_NAME:
+        if hasattr(ops, name):
+            setattr(TensorMethods, name, getattr(ops, name))
+    for name, function in _OPERATORS.items():
+        setattr(TensorMethods, name, _operator(getattr(ops, function), name))
+    for name, function in _REFLECTED.items():
+        setattr(TensorMethods, name, _reflected(getattr(ops, function), name))
+    for name in _IN_PLACE:
+        setattr(TensorMethods, f"{name}_", _in_place(getattr(ops, name), assign, f"{name}_"))
+    for name, function in _IN_PLACE_OPERATORS.items():
+        setattr(TensorMethods, name, _in_place(getattr(ops, function), assign, name))
+    for name in ("T", "mT", "H"):
+        setattr(TensorMethods, name, property(getattr(ops, f"property_{name}")))
+
+
+def _operator(function: Method, name: str) -> Method:
+    if name in ("__eq__", "__ne__"):
+
+        def compare(self: Any, other: Any) -> Any:
+            if other is None or isinstance(other, str):
+                return name == "__ne__"
+            return function(self, other)
+
+        return compare
+    return function
+
+
+def _reflected(function: Method, name: str) -> Method:
+    def method(self: Any, other: Any) -> Any:
+        return function(other, self)
+
+    method.__name__ = name
+    return method
+
+
+def _in_place(function: Method, assign: Callable[[Any, Any], Any], name: str) -> Method:
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return assign(self, function(self, *args, **kwargs))
+
+    method.__name__ = name
+    method.__doc__ = f"In-place form of ``{name.strip('_')}``; returns the tensor itself."
+    return method

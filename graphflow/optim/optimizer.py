@@ -1,0 +1,204 @@
+"""The optimiser base: parameter groups, state, and steps that compile.
+
+Hyper-parameters are read through :meth:`Optimizer.hyper`, which yields a
+run-time scalar inside a trace: changing ``group["lr"]`` takes effect on the
+next call of a compiled step without another compilation.  What changes the
+*structure* of an update (momentum on or off) goes through
+:meth:`Optimizer.switch`, which the program guards.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from graphflow.autograd.history import enable_grad, no_grad
+from graphflow.creation import zeros_like
+from graphflow.errors import GraphFlowError
+from graphflow.mode import mode, structure
+from graphflow.tensor import Tensor
+
+
+class ParamGroup(dict[str, Any]):
+    """Parameters and the options they share; every change is seen by compiled steps."""
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        if key == "lr":
+            check_number("learning rate", value)
+        super().__setitem__(key, value)
+        structure.bump()
+
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        """Set several options."""
+        for key, value in dict(*args, **kwargs).items():
+            self[key] = value
+
+
+def check_number(name: str, value: Any, low: float = 0.0) -> None:
+    """Refuse a hyper-parameter that is not a finite number of at least ``low``."""
+    if isinstance(value, Tensor):
+        return
+    if not isinstance(value, (int, float)) or not math.isfinite(value) or value < low:
+        raise ValueError(f"Invalid {name}: {value!r}; it must be a finite number >= {low:g}")
+
+
+class Optimizer:
+    """Base of every optimiser: sub-classes define ``update(p, grad, group, slots)``."""
+
+    def __init__(self, params: Iterable[Any], defaults: Mapping[str, Any]) -> None:
+        self.defaults = dict(defaults)
+        self.param_groups: list[ParamGroup] = []
+        self.state: dict[Tensor, dict[str, Tensor]] = {}
+        given = list(params)
+        if not given:
+            raise ValueError("optimizer got an empty parameter list")
+        for group in given if isinstance(given[0], dict) else [{"params": given}]:
+            self.add_param_group(group)
+
+    def add_param_group(self, param_group: Mapping[str, Any]) -> None:
+        """Add parameters with their own options."""
+        group = ParamGroup(self.defaults)
+        group.update(param_group)
+        params = group["params"]
+        group["params"] = [params] if isinstance(params, Tensor) else list(params)
+        known = {id(p) for other in self.param_groups for p in other["params"]}
+        for parameter in group["params"]:
+            if not isinstance(parameter, Tensor):
+                raise TypeError(
+                    f"optimizer can only optimize Tensors, got {type(parameter).__name__}"
+                )
+            if not parameter.is_leaf:
+                raise ValueError("can't optimize a non-leaf Tensor")
+            if id(parameter) in known:
+                raise ValueError("some parameters appear in more than one parameter group")
+        self.param_groups.append(group)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget the gradients (or set them to 0)."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if set_to_none:
+                    parameter.grad = None
+                elif parameter.grad is not None:
+                    parameter.grad = zeros_like(parameter)
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Update every parameter that has a gradient."""
+        loss = None
+        if closure is not None:
+            with enable_grad():
+                loss = closure()
+        with no_grad():
+            for index, group in enumerate(self.param_groups):
+                if mode.tracer is not None:
+                    mode.tracer.guard(
+                        lambda g=group: tuple(map(id, g["params"])),  # type: ignore[misc]
+                        tuple(map(id, group["params"])),
+                        f"the parameters of optimiser group {index}",
+                    )
+                self._step_group(group, index)
+        return loss
+
+    def _step_group(self, group: ParamGroup, index: int) -> None:
+        for parameter in group["params"]:
+            gradient = parameter.grad
+            if gradient is not None:
+                self.update(parameter, gradient, group, self._slots(parameter))
+
+    def update(
+        self, parameter: Tensor, gradient: Tensor, group: ParamGroup, slots: dict[str, Tensor]
+    ) -> None:
+        """Change ``parameter`` in place; ``slots`` is its state, by name."""
+        raise NotImplementedError
+
+    def _slots(self, parameter: Tensor) -> dict[str, Tensor]:
+        return self.state.setdefault(parameter, {})
+
+    def slot(self, slots: dict[str, Tensor], name: str, parameter: Tensor) -> Tensor:
+        """The state called ``name``, zeros like the parameter when first asked for."""
+        return self._slot(slots, name, parameter, tuple(parameter.shape))
+
+    def counter(self, slots: dict[str, Tensor], parameter: Tensor) -> Tensor:
+        """The number of updates so far, a float32 scalar as in PyTorch."""
+        return self._slot(slots, "step", parameter, ())
+
+    def _slot(
+        self, slots: dict[str, Tensor], name: str, parameter: Tensor, shape: tuple[int, ...]
+    ) -> Tensor:
+        found = slots.get(name)
+        if found is None:
+            # State is real memory even when a trace asks for it first: the program captures it.
+            from graphflow.trace import outside_trace
+
+            with outside_trace():
+                from graphflow.creation import zeros
+
+                dtype = parameter.dtype if shape == tuple(parameter.shape) else None
+                found = slots[name] = zeros(shape, dtype=dtype)
+                found.name = f"{name}({parameter.name or 'parameter'})"
+        return found
+
+    def hyper(self, group: ParamGroup, name: str, index: int | None = None) -> Any:
+        """A hyper-parameter (or entry ``index`` of a tuple of them), for arithmetic.
+
+        A float eagerly, a run-time scalar inside a trace.
+        """
+
+        def read() -> Any:
+            return group[name] if index is None else group[name][index]
+
+        if mode.tracer is None or isinstance(read(), Tensor):
+            return read()
+        label = name if index is None else f"{name}_{index}"
+        return mode.tracer.scalar((id(group), label), read, label)
+
+    def switch(self, group: ParamGroup, name: str) -> bool:
+        """Whether an option is on: part of the program's structure, guarded in a trace."""
+        on = bool(group[name])
+        if mode.tracer is not None:
+            mode.tracer.guard(lambda: bool(group[name]), on, f"optimiser option {name!r}")
+        return on
+
+    def state_dict(self) -> dict[str, Any]:
+        """Options and state, parameters by number, as PyTorch lays it out."""
+        numbers = self._numbers()
+        groups = []
+        for group in self.param_groups:
+            packed = {key: value for key, value in group.items() if key != "params"}
+            packed["params"] = [numbers[id(p)] for p in group["params"]]
+            groups.append(packed)
+        state = {numbers[id(p)]: dict(slots) for p, slots in self.state.items() if slots}
+        return {"state": state, "param_groups": groups}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Take over options and state; nothing changes unless everything fits."""
+        groups = state_dict["param_groups"]
+        if [len(g["params"]) for g in groups] != [len(g["params"]) for g in self.param_groups]:
+            raise GraphFlowError("the state has parameter groups of other sizes than the optimiser")
+        numbers = {i: p for g in self.param_groups for i, p in zip(*self._pairs(g), strict=True)}
+        for number in state_dict["state"]:
+            if number not in numbers:
+                raise GraphFlowError(f"the state names parameter {number}, which is not here")
+        for group, saved in zip(self.param_groups, groups, strict=True):
+            group.update({k: v for k, v in saved.items() if k != "params"})
+        for number, saved_slots in state_dict["state"].items():
+            slots = self._slots(numbers[number])
+            for name, value in saved_slots.items():
+                held = self._slot(slots, name, numbers[number], tuple(value.shape))
+                held.copy_(value)
+
+    def _pairs(self, group: ParamGroup) -> tuple[list[int], list[Tensor]]:
+        numbers = self._numbers()
+        return [numbers[id(p)] for p in group["params"]], group["params"]
+
+    def _numbers(self) -> dict[int, int]:
+        flat = [p for group in self.param_groups for p in group["params"]]
+        return {id(p): i for i, p in enumerate(flat)}
+
+    def __repr__(self) -> str:
+        lines = []
+        for i, group in enumerate(self.param_groups):
+            lines.append(f"Parameter Group {i}")
+            lines += [f"    {k}: {v}" for k, v in sorted(group.items()) if k != "params"]
+        return f"{type(self).__name__} (\n" + "\n".join(lines) + "\n)"

@@ -1,0 +1,132 @@
+"""Split a traced function with live history into a forward and a backward graph.
+
+Used when ``backward()`` happens outside a compiled function.  While the trace
+is still open the tape engine is run on cotangent inputs; what its results need
+from the forward pass is *saved*: handed out as extra outputs of the forward
+graph and taken in as inputs of the backward graph.  State and arguments are
+not saved but read again (their versions are checked, as for any saved tensor).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from graphflow.autograd.engine import grad
+from graphflow.autograd.history import Edge, GradNode
+from graphflow.cell import Cell
+from graphflow.ir import build
+from graphflow.ir.graph import Graph
+from graphflow.ir.node import Node, make_node, topological
+from graphflow.tensor import Tensor
+from graphflow.trace import Tracer
+
+
+@dataclass(frozen=True)
+class Backward:
+    """The backward half of a function.
+
+    ``graph`` takes the cotangents of the differentiable outputs, then the
+    ``saved`` values (numbers of extra forward outputs), then the arguments
+    ``arguments`` (leaf numbers); it yields a gradient for each of ``leaves``.
+    """
+
+    graph: Graph
+    cells: tuple[Cell, ...]
+    saved: tuple[int, ...]
+    arguments: tuple[int, ...]
+    leaves: tuple[Tensor, ...]
+    leaf_arguments: tuple[int, ...]
+    """For each leaf the number of the argument it is, or -1."""
+
+
+def partition(tracer: Tracer, live: Sequence[Tensor], outputs: list[Node]) -> Backward:
+    """Differentiate ``live`` and split; values to save are appended to ``outputs``."""
+    leaves = _leaves_of(live)
+    cts = [build.input_node(f"ct{i}", t._type) for i, t in enumerate(live)]
+    given = [Tensor._of(Cell(node, tracer)) for node in cts]
+    found = grad(list(live), leaves, given, retain_graph=True, allow_unused=True)
+    values = [
+        tracer.node(g) if g is not None else build.splat(0, tracer.node(leaf).tensor_type)
+        for g, leaf in zip(found, leaves)
+    ]
+    late = _depending_on(values, set(cts))
+    boundary = _boundary(values, late)
+    arguments = {node: tracer.input_leaf[cell] for cell, node in tracer.input_nodes()}
+    cells = {node: cell for cell, node in tracer.captured.items()}
+    read = [n for n in boundary if n in arguments]
+    state = [n for n in boundary if n in cells]
+    saved = [n for n in boundary if n not in arguments and n not in cells]
+    first = len(outputs)
+    outputs.extend(saved)
+    inputs, new = _inputs_for(cts, saved, read)
+    graph = Graph(
+        inputs=inputs,
+        outputs=tuple(_rebuilt(values, new)),
+        state=tuple(state),
+        name=f"{tracer.name}_backward",
+    )
+    numbers = tuple(tracer.input_leaf.get(leaf._cell, -1) for leaf in leaves)
+    return Backward(
+        graph,
+        tuple(cells[n] for n in state),
+        tuple(range(first, len(outputs))),
+        tuple(arguments[n] for n in read),
+        tuple(leaves),
+        numbers,
+    )
+
+
+def _leaves_of(live: Sequence[Tensor]) -> list[Tensor]:
+    """The leaf tensors the histories of ``live`` end in."""
+    found: dict[int, Tensor] = {}
+    stack: list[Edge | None] = [Edge(t.grad_fn, None) for t in live]
+    seen: set[GradNode] = set()
+    while stack:
+        edge = stack.pop()
+        if edge is None:
+            continue
+        if edge.leaf is not None:
+            found.setdefault(id(edge.leaf), edge.leaf)
+        elif edge.node is not None and edge.node not in seen:
+            seen.add(edge.node)
+            stack.extend(edge.node.edges)
+    return list(found.values())
+
+
+def _depending_on(roots: Sequence[Node], sources: set[Node]) -> set[Node]:
+    late = set(sources)
+    for node in topological(roots):
+        if any(operand in late for operand in node.inputs):
+            late.add(node)
+    return late
+
+
+def _boundary(roots: Sequence[Node], late: set[Node]) -> list[Node]:
+    """What the late part reads of the early part; constants and their copies stay inside."""
+    wanted: dict[Node, None] = {}
+    for node in topological(roots):
+        if node in late:
+            wanted.update(dict.fromkeys(n for n in node.inputs if n not in late))
+    wanted.update(dict.fromkeys(n for n in roots if n not in late))
+    return [n for n in wanted if not _constant(n)]
+
+
+def _constant(node: Node) -> bool:
+    """True for constants and what is derived from constants alone."""
+    return all(n.inputs or n.op.name == "constant" for n in topological([node]))
+
+
+def _inputs_for(
+    cts: Sequence[Node], saved: Sequence[Node], read: Sequence[Node]
+) -> tuple[tuple[Node, ...], dict[Node, Node]]:
+    new = {n: build.input_node(f"saved{i}", n.tensor_type) for i, n in enumerate(saved)}
+    return (*cts, *new.values(), *read), new
+
+
+def _rebuilt(roots: Sequence[Node], new: dict[Node, Node]) -> list[Node]:
+    for node in topological(roots):
+        if node not in new:
+            inputs = [new[n] for n in node.inputs]
+            new[node] = make_node(node.op, inputs, node.attrs, node.type)
+    return [new[n] for n in roots]

@@ -1,0 +1,228 @@
+"""A program: a graph made ready to run, bound to the memory it works on.
+
+Building one runs the passes, makes the schedule, and loads kernels from the
+cache or compiles them.  Running one takes input addresses and scalar values,
+makes one native call, and hands back fresh memory for every output.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from graphflow.capture import Capture, captured_memory
+from graphflow.cell import Cell
+from graphflow.codegen.build_schedule import build_schedule
+from graphflow.codegen.schedule import Schedule
+from graphflow.creation import as_tensor, from_numpy
+from graphflow.errors import GraphFlowError
+from graphflow.ir.graph import Graph
+from graphflow.passes.base import Pass
+from graphflow.passes.pipeline import PIPELINE, Stage, Step, run_pipeline
+from graphflow.runtime.launch import LoadedProgram
+from graphflow.runtime.threads import get_num_threads
+from graphflow.tensor import Tensor
+from graphflow.trace import ScalarSource
+
+
+class Program:
+    """What a graph becomes; ``program(*inputs)`` runs one step.
+
+    ``cells`` is the memory of each node of ``graph.state``; the last inputs of
+    the graph are run-time ``scalars``, read again when the structure version moves.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        cells: Sequence[Cell],
+        scalars: Sequence[ScalarSource],
+        *,
+        passes: Sequence[Pass] | None = None,
+        device: str | None = None,
+    ) -> None:
+        started = time.perf_counter()
+        self.graph = graph
+        self.cells = tuple(cells)
+        self.scalars = tuple(scalars)
+        self.stages_run: tuple[Stage, ...] = run_pipeline(graph, _steps(passes))
+        self.passes_seconds = time.perf_counter() - started
+        lowered = self.stages_run[-1].graph
+        threads = get_num_threads()
+        scheduling = time.perf_counter()
+        self.schedule: Schedule = build_schedule(lowered, threads)
+        self.schedule_seconds = time.perf_counter() - scheduling
+        by_value = range(len(graph.inputs) - len(self.scalars), len(graph.inputs))
+        self.loaded = LoadedProgram(self.schedule, scalars=by_value, threads=threads)
+        self._memory = dict(zip(graph.state, self.cells, strict=True))
+        self._bound = [self._memory[node] for node in lowered.state]
+        self._input_types = [n.tensor_type for n in graph.inputs]
+        self._aliases = _aliased_results(self.schedule)
+        self.scalar_values: tuple[float, ...] = ()
+        self.trace_seconds = 0.0
+        self.build_seconds = time.perf_counter() - started
+        self._bind()
+
+    @classmethod
+    def from_capture(cls, capture: Capture, **options: Any) -> Program:
+        """The program of a traced function."""
+        return cls(capture.graph, capture.cells, capture.scalars, **options)
+
+    @classmethod
+    def from_graph(cls, graph: Graph, **options: Any) -> Program:
+        """The program of a graph: over the tensors it captured, or over memory of its own."""
+        captured = captured_memory(graph)
+        if captured is not None:
+            return cls.from_capture(captured, **options)
+        cells = [Cell(np.zeros(n.tensor_type.static_shape, n.dtype.numpy)) for n in graph.state]
+        return cls(graph, cells, (), **options)
+
+    def _bind(self) -> None:
+        """Point every state at its memory, and read the run-time scalars."""
+        for cell in self._bound:
+            if not cell.value.flags.c_contiguous:
+                cell.make_contiguous()
+        self.loaded.bind_all(self._bound)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read the run-time scalars again."""
+        self.scalar_values = tuple(float(source.read()) for source in self.scalars)
+
+    # ---- running -------------------------------------------------------------------
+
+    def __call__(self, *inputs: Any) -> Any:
+        """Run one step on tensors (or arrays, or floats); returns one tensor or a tuple."""
+        expected = len(self.graph.inputs) - len(self.scalars)
+        if len(inputs) != expected:
+            raise GraphFlowError(f"the program takes {expected} inputs, got {len(inputs)}")
+        self.refresh()
+        given = [self._checked(i, value) for i, value in enumerate(inputs)]
+        made = tuple(Tensor._of(cell) for cell in self.run(given))
+        return made[0] if len(made) == 1 else made
+
+    def _checked(self, position: int, value: Any) -> Tensor:
+        want = self._input_types[position]
+        tensor = from_numpy(value) if isinstance(value, np.ndarray) else as_tensor(value)
+        if isinstance(value, (bool, int, float)):
+            tensor = as_tensor(value, dtype=want.dtype)
+        have = tensor._type_now()
+        if have != want:
+            name = self.graph.inputs[position].attrs["name"]
+            raise GraphFlowError(f"input '{name}' of the program has type {want}, got {have}")
+        return tensor
+
+    def run(self, inputs: Sequence[Any], written: Sequence[tuple[int, Tensor]] = ()) -> list[Cell]:
+        """One step on checked tensors and floats; the outputs as fresh memory.
+
+        ``written`` are arguments the step changes: the state number each one is
+        bound to for this call.
+        """
+        copies = [(self._rebind(position, tensor), tensor) for position, tensor in written]
+        held = [_contiguous(x) if isinstance(x, Tensor) else np.asarray(x) for x in inputs]
+        addresses = [int(array.__array_interface__["data"][0]) for array in held]
+        outputs = self.loaded.run((*addresses, *self.scalar_values))
+        for cell, tensor in copies:
+            if cell.value is not tensor._eager():
+                np.copyto(tensor._eager(), cell.value)
+            tensor._cell.version += 1
+        return [_cell_of(storage, held, self, position) for position, storage in enumerate(outputs)]
+
+    def _rebind(self, position: int, tensor: Tensor) -> Cell:
+        """Let a state live in an argument's memory (a row-major copy of it, if it is strided)."""
+        cell = tensor._cell if not tensor._chain else Cell(tensor._eager())
+        if not cell.value.flags.c_contiguous:
+            cell = Cell(np.array(cell.value, order="C"))
+        node = self.graph.state[position]
+        self._memory[node] = cell
+        state = self.stages_run[-1].graph.state
+        if node in state:
+            number = state.index(node)
+            self._bound[number] = cell
+            self.loaded.bind(number, cell)
+        return cell
+
+    def alias(self, position: int, inputs: Sequence[np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
+        """A result that lies in an input or a state, copied out of it."""
+        result, kind, index = self._aliases[position]
+        base = inputs[index] if kind == "input" else self._bound[index].value
+        flat = base.reshape(-1)
+        size = base.itemsize
+        view = np.ndarray(
+            result.type.static_shape, base.dtype, flat, result.offset * size,
+            [s * size for s in result.strides],
+        )  # fmt: skip
+        return np.array(view)
+
+    # ---- state ---------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The state by name (sharing memory)."""
+        return {n.attrs["name"]: Tensor._of(c) for n, c in self._memory.items()}
+
+    def load_state_dict(self, values: Mapping[str, Any]) -> None:
+        """Copy values in by name; nothing is written unless every name and shape fits."""
+        named = {n.attrs["name"]: c for n, c in self._memory.items()}
+        arrays = {k: np.asarray(v.numpy(force=True) if isinstance(v, Tensor) else v)
+                  for k, v in values.items()}  # fmt: skip
+        wrong = [k for k in named if k not in arrays or arrays[k].shape != named[k].value.shape]
+        unknown = [k for k in arrays if k not in named]
+        if wrong or unknown:
+            raise GraphFlowError(
+                f"state does not fit: missing or of another shape: {wrong}; unknown: {unknown}"
+            )
+        for name, array in arrays.items():
+            np.copyto(named[name].value, array)
+
+    # ---- looking -------------------------------------------------------------------
+
+    def stages(self) -> list[Stage]:
+        """Every stage the graph went through, the last one with its groups."""
+        return list(self.stages_run)
+
+    def explain(self) -> Any:
+        """Stages, kernels, memory, cache and host operations, printable."""
+        from graphflow.explain import explain_program
+
+        return explain_program(self)
+
+    @property
+    def kernels(self) -> Any:
+        """The kernel calls in order, with source, IR, bytes, operations and user lines."""
+        from graphflow.explain import kernels_of_program
+
+        return kernels_of_program(self)
+
+    def __repr__(self) -> str:
+        return f"<program {self.graph.name}: {len(self.schedule.steps)} calls>"
+
+
+def _steps(passes: Sequence[Pass] | None) -> tuple[Step, ...]:
+    """The pipeline with the user's own passes in front."""
+    if not passes:
+        return PIPELINE
+    return (Step(tuple(passes), "passes the caller plugged in"), *PIPELINE)
+
+
+def _contiguous(tensor: Tensor) -> np.ndarray[Any, Any]:
+    return np.ascontiguousarray(tensor._eager()).reshape(tensor._eager().shape)
+
+
+def _cell_of(storage: Any, inputs: Sequence[Any], program: Program, position: int) -> Cell:
+    if storage is None:
+        return Cell(program.alias(position, inputs))
+    cell = Cell(storage.array)
+    cell._address = storage.address
+    return cell
+
+
+def _aliased_results(schedule: Schedule) -> dict[int, tuple[Any, str, int]]:
+    found = {}
+    for position, result in enumerate(schedule.results):
+        for kind, buffers in (("input", schedule.inputs), ("state", schedule.state)):
+            if result.buffer in buffers:
+                found[position] = (result, kind, buffers.index(result.buffer))
+    return found

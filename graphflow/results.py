@@ -1,0 +1,39 @@
+"""Put a program's outputs back into what the traced function returned."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from graphflow import pytree
+from graphflow.capture import Capture, Result
+from graphflow.cell import Cell
+from graphflow.tensor import Tensor
+
+
+def rebuild(
+    capture: Capture, outputs: Sequence[Cell], leaves: list[Any]
+) -> tuple[Any, list[Tensor]]:
+    """The nest the function returns, and the results whose history is still wanted.
+
+    Aliases of arguments and outer tensors stay aliases.
+    """
+    made = [_leaf(result, outputs, leaves) for result in capture.results]
+    live = [m for m, r in zip(made, capture.results) if r.differentiable is not None]
+    return pytree.unflatten(capture.structure, made), live
+
+
+def _leaf(result: Result, outputs: Sequence[Cell], leaves: list[Any]) -> Any:
+    kind = result.kind
+    if kind == "new":
+        return Tensor._of(outputs[result.index], result.chain)
+    if kind == "argument":
+        return leaves[result.index]
+    if kind == "argument view":
+        source = leaves[result.index]
+        return Tensor._of(source._cell, (*source._chain, *result.chain))
+    if kind == "view":
+        return Tensor._of(result.value, result.chain)
+    if kind == "number":
+        return float(outputs[result.index].value)
+    return result.value
