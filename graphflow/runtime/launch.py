@@ -22,23 +22,17 @@ from graphflow.errors import CompileError, GraphFlowError
 from graphflow.ir.types import TensorType
 from graphflow.runtime.arena import ProgramMemory, array_at
 from graphflow.runtime.cache import load
-from graphflow.runtime.executor import (
-    Context,
-    entry,
-    system_address,
-    tape_addresses,
-    thread_addresses,
-)
+from graphflow.runtime.context import TapeContext
+from graphflow.runtime.executor import Context
 from graphflow.runtime.fork import renew_after_fork
 from graphflow.runtime.slots import Slots
-from graphflow.runtime.storage import Array, OutputPool, Storage, address_of, aligned_empty
-from graphflow.runtime.tape import Op, Tape, encode, estimate_ns, kernels_of
+from graphflow.runtime.storage import Array, OutputPool, Storage
+from graphflow.runtime.tape import Op, encode, estimate_ns, kernels_of
 from graphflow.runtime.threads import pool
 
 SERIAL_NS = 20_000
 """A step estimated below this stays on the caller's thread: waking others costs more."""
 
-_LINE = 8  # words of a cache line
 _STATUS, _CALL_WORDS = int(Context.STATUS), 8 * Context.SLOTS_START  # enums are slow to look up
 
 
@@ -87,41 +81,18 @@ class LoadedProgram:
         self._missing = sum(buffer >= 0 for buffer in schedule.state)
         self._plain = flags.DISABLE_JIT.value
         self._hosts = [step for step in schedule.steps if isinstance(step, HostCall)]
-        self._fill_context(self.tape)
+        self._context = TapeContext(self.tape, self._slots.count, self.threads)
+        for slot, address in self._slots.fixed(self._context.address, self.memory).items():
+            self._context.set_slot(slot, address)
         self._prepare_calls()
-
-    def _fill_context(self, tape: Tape) -> None:
-        """Write everything the executor reads that stays as it is."""
-        words = -(-tape.area.size // _LINE) * _LINE
-        self._areas = aligned_empty((self.threads, words), np.int64)
-        self._areas[:, : tape.area.size] = tape.area
-        self._block = aligned_empty((Context.SLOTS_START + self._slots.count,), np.int64)
-        self._block[:] = 0
-        entries = tape_addresses()
-        self._profile: Array | None = None
-        for word, value in (
-            (Context.THREADS, 1),
-            (Context.GENERATION, 1),
-            (Context.CODE, address_of(tape.code)),
-            (Context.SLOTS, address_of(self._block) + 8 * Context.SLOTS_START),
-            (Context.AREA, address_of(self._areas)),
-            (Context.AREA_BYTES, 8 * words),
-            (Context.RELOCATIONS, address_of(tape.relocations) if tape.relocations.size else 0),
-            (Context.WALK, entries["tape_walk"]),
-            (Context.CLOCK, system_address("clock_gettime")),
-        ):
-            self._block[word] = value
-        for slot, address in self._slots.fixed(self._block, self.memory).items():
-            self._block[Context.SLOTS_START + slot] = address
-        self._entry = entry(entries["tape_run"])
 
     def _prepare_calls(self) -> None:
         """What :meth:`run` needs, as attributes."""
-        self._address = address_of(self._block)
-        self._words: memoryview[int] = memoryview(self._block)  # type: ignore[arg-type]
+        self._words = self._context.words
         self._bytes = self._words.cast("B")
         self._pack = struct.Struct(self._slots.format).pack_into
-        self._epoch = 0
+        self._native, self._address = self._context.entry, self._context.address
+        self._launch = self._context.launch
         self._lock = threading.Lock()
         self._owner = 0
         renew_after_fork(self)
@@ -146,9 +117,7 @@ class LoadedProgram:
                 self._missing -= 1
             self._state[position] = holder
             if buffer >= 0:
-                slot = self._slots.places[buffer].slot
-                self._words[Context.SLOTS_START + slot] = holder.address
-                self._words[Context.GENERATION] += 1
+                self._context.set_slot(self._slots.places[buffer].slot, holder.address)
 
     def bind_all(self, holders: Sequence[Holder]) -> None:
         """:meth:`bind` for every state in order."""
@@ -174,16 +143,20 @@ class LoadedProgram:
         if not lock.acquire(False):
             self._wait(lock)
         try:
-            outputs = [output.take() for output in self._outputs]
-            addresses = [output.address for output in outputs]
+            outputs: list[Storage] = []
+            words = [*inputs]
+            for output in self._outputs:
+                storage = output.take()
+                outputs.append(storage)
+                words.append(storage.address)
             try:
-                self._pack(self._bytes, _CALL_WORDS, *inputs, *addresses)
+                self._pack(self._bytes, _CALL_WORDS, *words)
             except (struct.error, OverflowError) as error:
-                self._pack_again(inputs, addresses, error)
+                self._pack_again(inputs, words, error)
             if self.threads > 1:
                 self._launch()
             else:
-                self._entry(self._address)
+                self._native(self._address)
             if self._words[_STATUS] or self._plain:
                 self._resolve(outputs)
             return outputs if self._results is None else self._arrange(outputs)
@@ -198,30 +171,6 @@ class LoadedProgram:
             )
         lock.acquire()
 
-    def _launch(self) -> None:
-        """Run on several threads, or on one if the budget says so now."""
-        with pool.lock:
-            if self._epoch != pool.epoch:
-                self._attach()
-            self._entry(self._address)
-
-    def _attach(self) -> None:
-        """Ask the pool for its control block and for threads; its lock is held."""
-        words = self._words
-        # A step that was begun goes on with as many threads, for their areas are resolved.
-        wanted = words[Context.THREADS] if words[Context.PC] else min(self.threads, pool.budget)
-        threads = 1
-        if wanted > 1:
-            words[Context.CONTROL], threads = pool.attach(wanted)
-            addresses = thread_addresses()
-            words[Context.WAIT] = addresses["thread_wait"]
-            words[Context.BARRIER_ENTRY] = addresses["thread_barrier"]
-        if words[Context.PC] and threads < wanted:
-            words[Context.PC] = 0
-            raise GraphFlowError("a step could not go on: the system refused to make threads")
-        words[Context.THREADS] = threads
-        self._epoch = pool.epoch
-
     def _resolve(self, outputs: list[Storage]) -> None:
         """Run host calls and go on after them; raise if the step failed."""
         words = self._words
@@ -231,11 +180,7 @@ class LoadedProgram:
             while words[Context.STATUS] == Op.HOST:
                 self._owner = threading.get_ident()
                 self._call_host(self._hosts[words[Context.DETAIL]])
-                self._owner = 0
-                if self.threads > 1:
-                    self._launch()
-                else:
-                    self._entry(self._address)
+                self._launch()
                 if self._plain:
                     raise_failure()
         finally:
@@ -251,13 +196,19 @@ class LoadedProgram:
         """Run an operation that has no kernel by its NumPy reference."""
         operands = [self._array(buffer, type) for buffer, type in call.inputs]
         try:
-            value = np.asarray(call.function(*operands, **call.attrs))
+            value = call.function(*operands, **call.attrs)
         except GraphFlowError:
             raise
         except Exception as error:
             where = "".join(f" ({place})" for place in call.provenance.locations[:1])
             raise GraphFlowError(f"{call.name}{where} failed: {error}") from error
-        buffer = self._slots.buffers[call.output]
+        items = value if isinstance(value, tuple) else (value,)
+        for output, item in zip((call.output, *call.more), items, strict=True):
+            self._store(call, output, np.asarray(item))
+
+    def _store(self, call: HostCall, output: int, value: Array) -> None:
+        """Put a result of a host call into its buffer."""
+        buffer = self._slots.buffers[output]
         result = self._array(buffer.id, buffer.type)
         if value.shape != result.shape or value.dtype != result.dtype:
             raise GraphFlowError(
@@ -279,7 +230,7 @@ class LoadedProgram:
         return arranged
 
     def _pack_again(
-        self, inputs: Sequence[int | float], addresses: list[int], error: Exception
+        self, inputs: Sequence[int | float], words: list[int | float], error: Exception
     ) -> None:
         """Explain what could not be packed; floats beyond float32 become infinite."""
         expected = len(self.schedule.inputs)
@@ -288,8 +239,8 @@ class LoadedProgram:
         if isinstance(error, struct.error):
             raise GraphFlowError(f"an input is no address or number: {error}") from error
         with np.errstate(over="ignore"):
-            rounded = [float(np.float32(x)) if isinstance(x, float) else x for x in inputs]
-        self._pack(self._bytes, _CALL_WORDS, *rounded, *addresses)
+            rounded = [float(np.float32(x)) if isinstance(x, float) else x for x in words]
+        self._pack(self._bytes, _CALL_WORDS, *rounded)
 
     def _unbound(self) -> str:
         names = [
@@ -304,8 +255,7 @@ class LoadedProgram:
     def profile(self, on: bool = True) -> None:
         """Start timing every call from zero, or stop."""
         with self._lock:
-            self._profile = np.zeros(2 + 2 * self.tape.calls, np.int64) if on else None
-            self._words[Context.PROFILE] = 0 if self._profile is None else address_of(self._profile)
+            self._context.profile(on)
 
     def timings(self) -> list[tuple[float, int]]:
         """Seconds and runs of each kernel call since :meth:`profile`, in schedule order.
@@ -313,9 +263,7 @@ class LoadedProgram:
         Times are thread 0's, up to the next call: waiting for slower threads is
         part of the call that made it wait.
         """
-        if self._profile is None:
-            return []
-        return [(int(ns) * 1e-9, int(n)) for ns, n in self._profile[2:].reshape(-1, 2)]
+        return self._context.timings()
 
 
 def _view(storage: Storage, result: Result) -> Storage:

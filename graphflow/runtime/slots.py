@@ -8,7 +8,6 @@ from graphflow.codegen.schedule import Buffer, BufferKind, Schedule
 from graphflow.errors import CompileError
 from graphflow.runtime.arena import ProgramMemory
 from graphflow.runtime.executor import Context
-from graphflow.runtime.storage import Array, address_of
 from graphflow.runtime.tape import Operand
 
 _CODES = {
@@ -62,9 +61,9 @@ class Slots:
         for slot, buffer in enumerate(buffers, first):
             self.places[buffer] = Operand(slot)
 
-    def fixed(self, block: Array, memory: ProgramMemory) -> dict[int, int]:
-        """The address in every slot that never changes."""
-        found = {self._arena: memory.arena.address, self._block: address_of(block)}
+    def fixed(self, context: int, memory: ProgramMemory) -> dict[int, int]:
+        """The address in every slot that never changes, given that of the context block."""
+        found = {self._arena: memory.arena.address, self._block: context}
         for slot, constant in enumerate(self._constants, self._first_constant):
             found[slot] = memory.constants[constant.id].address
         return found

@@ -21,6 +21,7 @@ ALIGNMENT = 64
 _MEGABYTE = 1 << 20
 _KEPT_SMALL, _KEPT_LARGE = 8, 3
 # Reference counts tell who is alive only while one lock guards them all.
+_count = sys.getrefcount
 _COUNTS_ARE_EXACT = getattr(sys, "_is_gil_enabled", lambda: True)()
 
 
@@ -126,14 +127,12 @@ class _Entry:
 
     def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         self.owner, array = _aligned(shape, dtype)
-        self.storage = Storage(array)
+        storage = self.storage = Storage(array)
         del array
-        self.idle = self.references()
-
-    def references(self) -> int:
-        count = sys.getrefcount
-        storage = self.storage
-        return count(storage) + count(storage.array) + count(self.owner)
+        # As take() counts, local variable included.
+        self.idle = _count(storage) + _count(storage.array) + _count(self.owner)
+        if not _COUNTS_ARE_EXACT:
+            self.idle = -1  # never idle: nothing is reused
 
 
 class OutputPool:
@@ -163,8 +162,9 @@ class OutputPool:
     def take(self) -> Storage:
         """A storage that nobody else uses; its contents are undefined."""
         for entry in self._entries:
-            if entry.references() == entry.idle and _COUNTS_ARE_EXACT:
-                return entry.storage
+            storage = entry.storage
+            if _count(storage) + _count(storage.array) + _count(entry.owner) == entry.idle:
+                return storage
         entry = _Entry(self._shape, self._dtype)
         self.made += 1
         if len(self._entries) < self.kept:

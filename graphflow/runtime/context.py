@@ -1,0 +1,100 @@
+"""A tape made ready to run: its context block, its threads' areas, and the native call."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from graphflow.errors import GraphFlowError
+from graphflow.runtime.executor import (
+    Context,
+    entry,
+    system_address,
+    tape_addresses,
+    thread_addresses,
+)
+from graphflow.runtime.storage import Array, address_of, aligned_empty
+from graphflow.runtime.tape import Tape
+from graphflow.runtime.threads import pool
+
+_LINE = 8  # words of a cache line
+
+
+class TapeContext:
+    """What the executor needs to walk ``tape`` on up to ``threads`` threads.
+
+    ``words`` are the words of the context block (:class:`Context`), followed by
+    ``slots`` slots; ``entry(address)`` runs the tape on the caller's thread if
+    ``threads`` is 1, :meth:`launch` on as many as the budget allows.  One run at a
+    time: the program's lock sees to that.
+    """
+
+    def __init__(self, tape: Tape, slots: int, threads: int) -> None:
+        self.tape, self.threads = tape, threads
+        size = -(-tape.area.size // _LINE) * _LINE
+        self._areas = aligned_empty((threads, size), np.int64)
+        self._areas[:, : tape.area.size] = tape.area
+        self._block = aligned_empty((Context.SLOTS_START + slots,), np.int64)
+        self._block[:] = 0
+        self.address = address_of(self._block)
+        self.words: memoryview[int] = memoryview(self._block)  # type: ignore[arg-type]
+        entries = tape_addresses()
+        for word, value in (
+            (Context.THREADS, 1),
+            (Context.GENERATION, 1),
+            (Context.CODE, address_of(tape.code)),
+            (Context.SLOTS, self.address + 8 * Context.SLOTS_START),
+            (Context.AREA, address_of(self._areas)),
+            (Context.AREA_BYTES, 8 * size),
+            (Context.RELOCATIONS, address_of(tape.relocations)),
+            (Context.WALK, entries["tape_walk"]),
+            (Context.CLOCK, system_address("clock_gettime")),
+        ):
+            self.words[word] = value
+        self.entry = entry(entries["tape_run"])
+        self._epoch = 0
+        self._profile: Array | None = None
+
+    def set_slot(self, slot: int, address: int) -> None:
+        """Change a slot that is not rewritten at every call."""
+        self.words[Context.SLOTS_START + slot] = address
+        self.words[Context.GENERATION] += 1
+
+    def launch(self) -> None:
+        """Run the tape from its PC on until it ends, fails or wants a host call."""
+        if self.threads == 1:
+            self.entry(self.address)
+            return
+        with pool.lock:
+            if self._epoch != pool.epoch:
+                self._attach()
+            self.entry(self.address)
+
+    def _attach(self) -> None:
+        """Ask the pool for its control block and for threads; its lock is held."""
+        words = self.words
+        begun = words[Context.PC] != 0
+        # A step that was begun goes on with as many threads, for their areas are resolved.
+        wanted = words[Context.THREADS] if begun else min(self.threads, pool.budget)
+        threads = 1
+        if wanted > 1:
+            words[Context.CONTROL], threads = pool.attach(wanted)
+            addresses = thread_addresses()
+            words[Context.WAIT] = addresses["thread_wait"]
+            words[Context.BARRIER_ENTRY] = addresses["thread_barrier"]
+        if begun and threads < wanted:
+            raise GraphFlowError("a step could not go on: the system refused to make threads")
+        words[Context.THREADS] = threads
+        self._epoch = pool.epoch
+
+    def profile(self, on: bool) -> None:
+        """Start timing every call from zero, or stop."""
+        if on and not self.words[Context.CLOCK]:
+            raise GraphFlowError("this system has no clock_gettime, so kernels cannot be timed")
+        self._profile = np.zeros(2 + 2 * self.tape.calls, np.int64) if on else None
+        self.words[Context.PROFILE] = 0 if self._profile is None else address_of(self._profile)
+
+    def timings(self) -> list[tuple[float, int]]:
+        """Seconds and runs of each call since profiling started."""
+        if self._profile is None:
+            return []
+        return [(int(ns) * 1e-9, int(n)) for ns, n in self._profile[2:].reshape(-1, 2)]
