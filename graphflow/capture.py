@@ -12,7 +12,7 @@ import weakref
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -35,6 +35,8 @@ from graphflow.trace import ScalarSource, Tracer
 class TensorSpec:
     """What ``gf.trace`` needs to know of an argument: extents (ints or names), dtype, a name."""
 
+    pytree_leaf: ClassVar[bool] = True
+
     shape: Sequence[int | str]
     dtype: DType = float32
     device: Any = None
@@ -50,6 +52,8 @@ class TensorSpec:
 @dataclass(frozen=True)
 class Static:
     """A float that is part of the signature instead of a run-time scalar (``gf.static``)."""
+
+    pytree_leaf: ClassVar[bool] = True
 
     value: Any
 

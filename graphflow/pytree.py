@@ -1,7 +1,8 @@
 """Pytrees: nested tuples, lists, dicts, dataclasses and namedtuples with leaves.
 
 ``flatten`` takes a nest apart into its leaves and a hashable :class:`Structure`;
-``unflatten`` puts leaves back.  Anything that is not a container is a leaf.
+``unflatten`` puts leaves back.  Anything that is not a container is a leaf, and
+so is a dataclass that says so with ``pytree_leaf = True`` (a ``ClassVar``).
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def _flatten(tree: Any, leaves: list[Any]) -> Structure:
         return Structure(dict, tuple(tree), tuple(_flatten(v, leaves) for v in tree.values()))
     if isinstance(tree, tuple) and hasattr(tree, "_fields"):
         return Structure(kind, (), tuple(_flatten(item, leaves) for item in tree))
-    if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
+    if dataclasses.is_dataclass(kind) and not getattr(kind, "pytree_leaf", False):
         names = tuple(field.name for field in dataclasses.fields(tree))
         return Structure(kind, names, tuple(_flatten(getattr(tree, n), leaves) for n in names))
     leaves.append(tree)
