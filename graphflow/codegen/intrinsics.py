@@ -14,13 +14,13 @@ from typing import Any
 
 from llvmlite import ir
 from llvmlite.ir import instructions
-from numba.core import cgutils, types
+from numba.core import cgutils
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
-from numba.extending import lower_builtin
 
 from graphflow.codegen import plain
+from graphflow.codegen.bridge import lowers, register_template, types
 from graphflow.codegen.llvm_expr import llvm_function
-from graphflow.codegen.pointers import register_template, round_to_bfloat
+from graphflow.codegen.pointers import round_to_bfloat
 from graphflow.codegen.vector_math import FUNCTIONS, VectorFunction
 
 _NUMBA: dict[str, Any] = {
@@ -52,7 +52,7 @@ def _register_cast(function: Any, target: Any, lower: Any) -> None:
 
     register_template(function, CastTemplate)
     for kind in (types.Integer, types.Float, types.Boolean):
-        lower_builtin(function, kind)(lower)
+        lowers(function, kind)(lower)
 
 
 def _lower_cast(context: Any, builder: Any, sig: Any, args: Any) -> Any:
@@ -118,7 +118,7 @@ class _Select(AbstractTemplate):  # type: ignore[misc]
         return signature(kind, types.boolean, kind, kind) if kind is not None else None
 
 
-@lower_builtin(plain.select, types.Boolean, types.Any, types.Any)
+@lowers(plain.select, types.Boolean, types.Any, types.Any)
 def _lower_select(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     return builder.select(*args)
 
@@ -137,7 +137,7 @@ def _register_accumulation(function: Any, float_op: str, integer_op: str) -> Non
         return getattr(builder, integer_op)(*args)
 
     register_template(function, AccumulationTemplate)
-    lower_builtin(function, types.Any, types.Any)(lower)
+    lowers(function, types.Any, types.Any)(lower)
 
 
 _register_accumulation(plain.add_fast, "fadd", "add")
@@ -152,7 +152,7 @@ class _Share(AbstractTemplate):  # type: ignore[misc]
         return signature(types.UniTuple(types.int64, 2), *[types.int64] * 3)
 
 
-@lower_builtin(plain.share, types.Integer, types.Integer, types.Integer)
+@lowers(plain.share, types.Integer, types.Integer, types.Integer)
 def _lower_share(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     n, tid, nth = args
     large = builder.icmp_signed(">=", n, builder.mul(nth, _I64(plain.LARGE_SHARE)))
@@ -185,7 +185,7 @@ def _register_call(function: Any, words: int) -> None:
         return context.get_dummy_value()
 
     register_template(function, CallTemplate)
-    lower_builtin(function, *[types.Integer] * words)(lower)
+    lowers(function, *[types.Integer] * words)(lower)
 
 
 _register_call(plain.call_kernel, 4)
@@ -235,7 +235,7 @@ def _register_vector_function(function: VectorFunction) -> None:
         return builder.call(callee, args)
 
     register_template(function.public, VectorTemplate)
-    lower_builtin(function.public, *[types.Any] * function.arity)(lower)
+    lowers(function.public, *[types.Any] * function.arity)(lower)
 
 
 for _vector_function in FUNCTIONS.values():

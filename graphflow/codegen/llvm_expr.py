@@ -44,16 +44,30 @@ def bits(type: str) -> int:
 class Machine(Protocol):
     """Evaluates the primitive operations of the language."""
 
-    def constant(self, type: str, value: int | float) -> Payload: ...
-    def binary(self, op: str, type: str, a: Payload, b: Payload) -> Payload: ...
-    def compare(self, op: str, type: str, a: Payload, b: Payload) -> Payload: ...
-    def call(self, op: str, type: str, arguments: Sequence[Payload]) -> Payload: ...
-    def select(self, type: str, condition: Payload, a: Payload, b: Payload) -> Payload: ...
-    def convert(self, source: str, target: str, a: Payload) -> Payload: ...
-    def bitcast(self, source: str, target: str, a: Payload) -> Payload: ...
-
     @property
-    def has_fma(self) -> bool: ...
+    def has_fma(self) -> bool:
+        """True when a fused multiply-add is one instruction."""
+
+    def constant(self, type: str, value: int | float) -> Payload:
+        """A literal."""
+
+    def binary(self, op: str, type: str, a: Payload, b: Payload) -> Payload:
+        """``add sub mul div rem and or xor shl shr``."""
+
+    def compare(self, op: str, type: str, a: Payload, b: Payload) -> Payload:
+        """``lt le gt ge eq ne``, giving a ``bool``."""
+
+    def call(self, op: str, type: str, arguments: Sequence[Payload]) -> Payload:
+        """``neg sqrt abs floor ceil trunc rint copysign fma maximum minimum``."""
+
+    def select(self, type: str, condition: Payload, a: Payload, b: Payload) -> Payload:
+        """``a`` where ``condition``, else ``b``."""
+
+    def convert(self, source: str, target: str, a: Payload) -> Payload:
+        """The same number in another type."""
+
+    def bitcast(self, source: str, target: str, a: Payload) -> Payload:
+        """The same bits as another type."""
 
 
 class Value:

@@ -129,7 +129,8 @@ def _cast(element: str, value: Scalar) -> Scalar:
     if element in ("f32", "f64"):
         return _NUMPY[element](value)
     if isinstance(value, (float, np.floating)):
-        whole = int(value) if np.isfinite(value) and abs(value) < 2.0**63 else -(2**63)
+        number = float(value)
+        whole = int(number) if -(2.0**63) <= number < 2.0**63 else -(2**63)
         if element == "i32" and not -(2**31) <= whole < 2**31:
             whole = -(2**31)
     else:

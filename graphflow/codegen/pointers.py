@@ -17,11 +17,11 @@ import operator
 from typing import Any
 
 from llvmlite import ir
-from numba.core import types
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
-from numba.extending import lower_builtin, models, register_model
+from numba.extending import models, register_model
 
 from graphflow.codegen import plain
+from graphflow.codegen.bridge import lowers, register_template, types
 
 _VALUE_TYPES: dict[str, Any] = {
     "bool": types.boolean, "u8": types.uint8, "u16": types.uint16, "u32": types.uint32,
@@ -70,12 +70,6 @@ def _pointer_type(kind: Any) -> Any:
     """llvmlite's pointer type; Numba still wants to know the pointee."""
     storage = _STORAGE[kind.element][0] if isinstance(kind, Pointer) else _INT64
     return storage.as_pointer()
-
-
-def register_template(function: Any, template: Any) -> None:
-    """Type calls of ``function`` (any callable, reachable by name or not) by ``template``."""
-    template.key = function
-    infer_global(function, types.Function(template))
 
 
 # --- typing -----------------------------------------------------------------
@@ -132,8 +126,8 @@ def _register_constructor(element: str) -> None:
     slot_function, raw_function = plain.POINTERS[element], plain.RAW_POINTERS[element]
     register_template(slot_function, SlotTemplate)
     register_template(raw_function, RawTemplate)
-    lower_builtin(slot_function, ArgumentBlock, types.IntegerLiteral)(_lower_constructor)
-    lower_builtin(raw_function, types.Integer)(_lower_raw_constructor)
+    lowers(slot_function, ArgumentBlock, types.IntegerLiteral)(_lower_constructor)
+    lowers(raw_function, types.Integer)(_lower_raw_constructor)
 
 
 @infer_global(plain.address_of)
@@ -163,23 +157,23 @@ def _load_word(builder: Any, block: Any, index: Any) -> Any:
     return loaded
 
 
-@lower_builtin(plain.address_of, Pointer)
-@lower_builtin(plain.address_of, ArgumentBlock)
+@lowers(plain.address_of, Pointer)
+@lowers(plain.address_of, ArgumentBlock)
 def _lower_address_of(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     return builder.ptrtoint(args[0], _INT64)
 
 
-@lower_builtin(operator.getitem, ArgumentBlock, types.Integer)
+@lowers(operator.getitem, ArgumentBlock, types.Integer)
 def _lower_word(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     return _load_word(builder, *args)
 
 
-@lower_builtin(operator.add, Pointer, types.Integer)
+@lowers(operator.add, Pointer, types.Integer)
 def _lower_offset(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     return builder.gep(args[0], [args[1]], inbounds=True)
 
 
-@lower_builtin(operator.getitem, Pointer, types.Integer)
+@lowers(operator.getitem, Pointer, types.Integer)
 def _lower_load(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     pointer = sig.args[0]
     storage, size = _STORAGE[pointer.element]
@@ -196,7 +190,7 @@ def _lower_load(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     return loaded
 
 
-@lower_builtin(operator.setitem, Pointer, types.Integer, types.Any)
+@lowers(operator.setitem, Pointer, types.Integer, types.Any)
 def _lower_store(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     pointer = sig.args[0]
     storage, size = _STORAGE[pointer.element]
@@ -245,9 +239,7 @@ def attach_scopes(module: Any) -> None:
         for slot in slots
     }
     own = {slot: module.add_metadata([scopes[slot]]) for slot in slots}
-    others = {
-        slot: module.add_metadata([scopes[s] for s in slots if s != slot]) for slot in slots
-    }
+    others = {slot: module.add_metadata([scopes[s] for s in slots if s != slot]) for slot in slots}
     for access, slot in accesses:
         access.set_metadata("alias.scope", own[slot])
         access.set_metadata("noalias", others[slot])

@@ -15,7 +15,17 @@ from typing import Any
 import numpy as np
 
 from graphflow.codegen.llvm_expr import FLOATS, Value, evaluate, result_type
-from graphflow.codegen.maths import basic
+from graphflow.codegen.maths import (
+    basic,
+    error_function,
+    exponential,
+    logarithm,
+    power,
+    trigonometry,
+)  # fmt: skip
+from graphflow.codegen.maths import (
+    philox as random,
+)
 
 Formula = Callable[..., Value]
 INTEGERS = ("i8", "i16", "i32", "i64", "u8", "u16", "u32", "u64")
@@ -80,3 +90,17 @@ reciprocal = _define("reciprocal", basic.reciprocal, 1, FLOATS)
 divide = _define("divide", basic.quotient, 2, NUMBERS)
 remainder = _define("remainder", basic.remainder, 2, NUMBERS)
 floor_divide = _define("floor_divide", basic.floor_divide, 2, NUMBERS)
+pow = _define("pow", power.pow, 2, NUMBERS)
+exp = _define("exp", exponential.exp, 1, FLOATS)
+exp2 = _define("exp2", exponential.exp2, 1, FLOATS)
+expm1 = _define("expm1", exponential.expm1, 1, FLOATS)
+log = _define("log", logarithm.log, 1, FLOATS)
+log2 = _define("log2", logarithm.log2, 1, FLOATS)
+log1p = _define("log1p", logarithm.log1p, 1, FLOATS)
+sigmoid = _define("sigmoid", exponential.sigmoid, 1, FLOATS)
+tanh = _define("tanh", exponential.tanh, 1, FLOATS)
+erf = _define("erf", error_function.erf, 1, FLOATS)
+sin = _define("sin", trigonometry.sin, 1, FLOATS)
+cos = _define("cos", trigonometry.cos, 1, FLOATS)
+atan2 = _define("atan2", trigonometry.atan2, 2, FLOATS)
+philox = _define("philox", random.philox, 4, ("u32",), fixed=("i64",) * 4)

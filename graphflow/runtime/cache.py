@@ -184,7 +184,9 @@ def _usable_folder() -> Path | None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         facts = os.stat(folder)
     except OSError as error:
-        _warn_once("unusable", f"the kernel cache {folder} cannot be used ({error.strerror or error})")
+        _warn_once(
+            "unusable", f"the kernel cache {folder} cannot be used ({error.strerror or error})"
+        )
         return None
     if hasattr(os, "getuid") and facts.st_uid != os.getuid():
         _warn_once(
@@ -226,11 +228,11 @@ def _read(path: Path, key: bytes) -> bytes | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        _warn_once("unreadable", f"the kernel cache file {path} cannot be read ({error.strerror or error})")
+        _warn_once("unreadable", f"kernel cache file {path}: {error.strerror or error}")
         return None
     payload = _unpack(key, data)
     if payload is None:
-        _warn_once("damaged", f"the kernel cache file {path} is damaged or foreign; it was not loaded")
+        _warn_once("damaged", f"kernel cache file {path} is damaged or foreign and was not loaded")
     elif age > _TOUCH_SECONDS:
         try:
             os.utime(path)
@@ -372,9 +374,7 @@ def _write_sources(folder: Path, sources: Mapping[Path, str]) -> None:
         _warn_unwritable(folder, error)
 
 
-def _store(
-    folder: Path, keys: Mapping[KernelSource, bytes], objects: Mapping[str, bytes]
-) -> None:
+def _store(folder: Path, keys: Mapping[KernelSource, bytes], objects: Mapping[str, bytes]) -> None:
     kept = set()
     try:
         for kernel, key in keys.items():

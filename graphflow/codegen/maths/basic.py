@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from graphflow.codegen.llvm_expr import FLOATS, Value, bits, select
+from graphflow.codegen.llvm_expr import FLOATS, Value, bits, select, two_product
 
 
 def is_nan(x: Value) -> Value:
@@ -104,6 +104,14 @@ def _integer_remainder(x: Value, y: Value) -> Value:
 _REMAINDER_STEPS = 2
 
 
+def _multiply_subtract(c: Value, a: Value, b: Value) -> Value:
+    """``c - a * b`` rounded once."""
+    if c.machine.has_fma:
+        return (-a).call("fma", b, c)
+    product, error = two_product(a, b)
+    return (c - product) - error
+
+
 def _float_modulus(x: Value, y: Value) -> Value:
     """``fmod(|x|, |y|)`` for positive operands by long division of whole quotients.
 
@@ -115,10 +123,10 @@ def _float_modulus(x: Value, y: Value) -> Value:
     rest = wide_x
     for _ in range(_REMAINDER_STEPS):
         whole = (rest / wide_y).call("trunc")
-        rest = (-whole).call("fma", wide_y, rest) if x.machine.has_fma else rest - whole * wide_y
-        # A quotient rounded up gives a negative rest, rounded down one too large.
-        rest = select(rest < 0, rest + wide_y, rest)
-        rest = select(rest >= wide_y, rest - wide_y, rest)
+        rest = _multiply_subtract(rest, whole, wide_y)
+    # The last quotient may have been rounded up (rest below zero) or down to an integer.
+    rest = select(rest < 0, rest + wide_y, rest)
+    rest = select(rest >= wide_y, rest - wide_y, rest)
     rest = select((rest >= 0) & (rest < wide_y) | is_nan(rest), rest, wide_x.constant(0))
     return rest.convert(x.type)
 
@@ -147,12 +155,14 @@ def floor_divide(x: Value, y: Value) -> Value:
             below = rest.differs(0) & ((rest ^ y) < 0) & ~zero & y.differs(-1)
             result = select(below, result - 1, result)
         return result
-    whole = ((x - remainder(x, y)) / y).call("rint")
     simple = x / y
+    whole = ((x - remainder(x, y)) / y).call("rint")
     whole = select(whole.equals(0), x.constant(0.0).call("copysign", simple), whole)
-    ordinary = (simple.call("abs") < float("inf")) & y.differs(0)
-    ordinary = ordinary & (y.call("abs") < float("inf"))
-    return select(ordinary, whole, simple.call("floor"))
+    opposite = ((x < 0) ^ (y < 0)) & x.differs(0)
+    at_infinity = select(opposite, x.constant(-1.0), x.constant(0.0).call("copysign", simple))
+    finite = x.call("abs") < float("inf")
+    whole = select(y.call("abs").equals(float("inf")) & finite, at_infinity, whole)
+    return select(y.equals(0), simple, whole)
 
 
 def integer_power(x: Value, n: Value) -> Value:
