@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-import graphflow as gf
+from graphflow.api import compile, trace
 from graphflow.cli import modelfile
 from graphflow.errors import GraphFlowError
 from graphflow.inspect import kernel_text, stage_texts, write_program
@@ -22,7 +22,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Print (or write) the stages of the compiled step."""
     step, specs = modelfile.load_builder(options.file)
-    program = gf.compile(gf.trace(step, *specs), device=options.device)
+    program = compile(trace(step, *specs), device=options.device)
     if options.output:
         print("\n".join(str(path) for path in write_program(program, options.output)))
         return

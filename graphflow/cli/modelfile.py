@@ -10,8 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import graphflow as gf
+from graphflow.capture import TensorSpec
+from graphflow.creation import zeros
 from graphflow.errors import GraphFlowError
+from graphflow.rng import randn
 
 HELP = "a Python file that defines build() -> (step, specs); FILE:name picks another builder"
 
@@ -36,12 +38,12 @@ def load_builder(argument: str) -> tuple[Any, tuple[Any, ...]]:
 
 def example(spec: Any) -> Any:
     """A value of the type that ``spec`` describes: normal floats, zeros for the rest."""
-    if not isinstance(spec, gf.TensorSpec):
+    if not isinstance(spec, TensorSpec):
         return spec
     shape = tuple(extent if isinstance(extent, int) else 8 for extent in spec.shape)
     if spec.dtype.is_floating_point:
-        return gf.randn(shape, dtype=spec.dtype)
-    return gf.zeros(shape, dtype=spec.dtype)
+        return randn(shape, dtype=spec.dtype)
+    return zeros(shape, dtype=spec.dtype)
 
 
 def _split(argument: str) -> tuple[Path, str]:

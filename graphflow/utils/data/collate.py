@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
-import graphflow as gf
+from graphflow.creation import from_numpy, tensor
+from graphflow.ir.types import float64
+from graphflow.shaping import stack
 from graphflow.tensor import Tensor
 
 
@@ -21,13 +23,13 @@ def default_collate(batch: Sequence[Any]) -> Any:
     first = batch[0]
     if isinstance(first, Tensor):
         _same_shape([tuple(t.shape) for t in batch])
-        return gf.stack(list(batch))
+        return stack(list(batch))
     if isinstance(first, (np.ndarray, np.generic)):
         return _collate_arrays(batch)
     if isinstance(first, (bool, int)):
-        return gf.tensor(list(batch))
+        return tensor(list(batch))
     if isinstance(first, float):
-        return gf.tensor(list(batch), dtype=gf.float64)
+        return tensor(list(batch), dtype=float64)
     if isinstance(first, (str, bytes)):
         return list(batch)
     if isinstance(first, Mapping):
@@ -46,9 +48,9 @@ def default_collate(batch: Sequence[Any]) -> Any:
 def default_convert(data: Any) -> Any:
     """NumPy arrays inside ``data`` as tensors, everything else as it is."""
     if isinstance(data, np.ndarray) and data.dtype.kind in "biufc":
-        return gf.from_numpy(data)
+        return from_numpy(data)
     if isinstance(data, np.generic) and data.dtype.kind in "biufc":
-        return gf.from_numpy(np.asarray(data))
+        return from_numpy(np.asarray(data))
     if isinstance(data, Mapping):
         return _rebuilt_mapping(data, {key: default_convert(data[key]) for key in data})
     if isinstance(data, tuple) and hasattr(data, "_fields"):
@@ -63,7 +65,7 @@ def _collate_arrays(batch: Sequence[Any]) -> Any:
     if arrays[0].dtype.kind not in "biufc":
         raise TypeError(f"cannot collate NumPy arrays of dtype {arrays[0].dtype}: not numbers")
     _same_shape([a.shape for a in arrays])
-    return gf.from_numpy(np.stack(arrays))
+    return from_numpy(np.stack(arrays))
 
 
 def _rebuilt_mapping(original: Mapping[Any, Any], fields: dict[Any, Any]) -> Any:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, Generic, TypeVar
 
-import graphflow as gf
+from graphflow.creation import tensor
 from graphflow.utils.data.collate import default_collate, default_convert
 from graphflow.utils.data.dataset import (
     Dataset,
@@ -168,4 +168,5 @@ def _gathered(dataset: Any, indices: list[int]) -> list[Any] | None:
         dataset = dataset.dataset
     if type(dataset) is not TensorDataset:
         return None
-    return [tensor[gf.tensor(indices)] for tensor in dataset.tensors]
+    rows = tensor(indices)
+    return [column[rows] for column in dataset.tensors]

@@ -10,20 +10,21 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-import graphflow as gf
+from graphflow.ir.types import float32
+from graphflow.rng import Generator, rand
 
 RandomSource: TypeAlias = Any
 """``None`` (GraphFlow's default generator, set by ``manual_seed``), an ``int``
 seed, a ``graphflow.Generator`` or a ``numpy.random.Generator``."""
 
-_WORD = 1 << 24  # gf.rand() draws multiples of 2^-24
+_WORD = 1 << 24  # rand() draws multiples of 2^-24
 
 
 def as_source(generator: RandomSource) -> RandomSource:
     """Turn an ``int`` seed into a generator that moves on from draw to draw."""
     if isinstance(generator, (int, np.integer)) and not isinstance(generator, bool):
         return np.random.Generator(np.random.Philox(key=int(generator)))
-    if generator is None or isinstance(generator, (np.random.Generator, gf.Generator)):
+    if generator is None or isinstance(generator, (np.random.Generator, Generator)):
         return generator
     raise TypeError(
         f"generator is a {type(generator).__name__}; expected None, an int seed, "
@@ -36,7 +37,7 @@ def draw_seed(generator: RandomSource) -> int:
     source = as_source(generator)
     if isinstance(source, np.random.Generator):
         return int(source.bit_generator.random_raw()) >> 1
-    low, high = gf.rand(2, generator=source, dtype=gf.float32).tolist()
+    low, high = rand(2, generator=source, dtype=float32).tolist()
     return int(low * _WORD) | int(high * _WORD) << 24
 
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-import graphflow as gf
+from graphflow.creation import from_numpy
 from graphflow.tensor import Tensor
 from graphflow.utils.data import Dataset
 
@@ -36,8 +36,8 @@ class LabelledImages(Dataset[tuple[Any, Any]]):
         transform: Transform | None,
         target_transform: Transform | None,
     ) -> None:
-        self.data = gf.from_numpy(np.array(images, dtype=np.uint8))
-        self.targets = gf.from_numpy(np.array(labels, dtype=np.int64))
+        self.data = from_numpy(np.array(images, dtype=np.uint8))
+        self.targets = from_numpy(np.array(labels, dtype=np.int64))
         self.transform = transform
         self.target_transform = target_transform
 

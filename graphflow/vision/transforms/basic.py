@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-import graphflow as gf
+from graphflow.creation import from_numpy, tensor
 from graphflow.tensor import Tensor
 
 
@@ -50,8 +50,8 @@ class ToTensor:
             )
         planes = array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
         if planes.dtype == np.uint8:
-            return gf.from_numpy(np.ascontiguousarray(planes, dtype=np.float32) / np.float32(255))
-        return gf.from_numpy(np.array(planes, order="C"))
+            return from_numpy(np.ascontiguousarray(planes, dtype=np.float32) / np.float32(255))
+        return from_numpy(np.array(planes, order="C"))
 
     def __repr__(self) -> str:
         return "ToTensor()"
@@ -71,25 +71,28 @@ class Normalize:
         if not np.all(self.std > 0) or not np.all(np.isfinite(self.mean)):
             raise ValueError(f"Normalize: std {self.std.tolist()} should be positive, mean finite")
 
-    def __call__(self, tensor: Tensor) -> Tensor:
+    def __call__(self, images: Tensor) -> Tensor:
         """Normalise one image or a batch."""
-        if not isinstance(tensor, Tensor):
-            kind = type(tensor).__name__
+        if not isinstance(images, Tensor):
+            kind = type(images).__name__
             raise TypeError(f"Normalize takes a tensor, not {kind}; put ToTensor() before it")
-        if not tensor.dtype.is_floating_point:
-            raise TypeError(f"Normalize takes a floating-point tensor, not {tensor.dtype}")
-        if tensor.ndim < 3:
-            raise ValueError(f"Normalize takes [..., channels, h, w], got {list(tensor.shape)}")
-        mean, std = self._planes(tensor, self.mean), self._planes(tensor, self.std)
+        if not images.dtype.is_floating_point:
+            raise TypeError(f"Normalize takes a floating-point tensor, not {images.dtype}")
+        if images.ndim < 3:
+            raise ValueError(f"Normalize takes [..., channels, h, w], got {list(images.shape)}")
+        mean, std = self._planes(images, self.mean), self._planes(images, self.std)
         if self.inplace:
-            return tensor.sub_(mean).div_(std)
-        return (tensor - mean) / std
+            images.sub_(mean)
+            images.div_(std)
+            return images
+        made: Tensor = (images - mean) / std
+        return made
 
-    def _planes(self, tensor: Tensor, values: np.ndarray[Any, Any]) -> Tensor:
-        channels = tensor.shape[-3]
+    def _planes(self, images: Tensor, values: np.ndarray[Any, Any]) -> Tensor:
+        channels = images.shape[-3]
         if len(values) not in (1, channels):
             raise ValueError(f"Normalize has {len(values)} channels, the image {channels}")
-        return gf.tensor(values.tolist(), dtype=tensor.dtype).reshape(-1, 1, 1)
+        return tensor(values.reshape(-1, 1, 1).tolist(), dtype=images.dtype)
 
     def __repr__(self) -> str:
         return f"Normalize(mean={self.mean.tolist()}, std={self.std.tolist()})"
