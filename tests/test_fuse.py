@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import time
 
 import networkx as nx
 import numpy as np
@@ -254,30 +253,3 @@ def _f64():
     from graphflow.ir.types import float64
 
     return float64
-
-
-# ---- cost --------------------------------------------------------------------------------
-
-
-def chain(count: int, seed: int) -> Graph:
-    rng = random.Random(seed)
-    nodes = [x(64), x(64, name="y")]
-    for _ in range(count):
-        a, c = nodes[-1], nodes[max(0, len(nodes) - rng.randrange(1, 8))]
-        nodes.append(rng.choice([b.add, b.mul, b.maximum])(b.tanh(a), c))
-    return Graph((nodes[0], nodes[1]), (nodes[-1],))
-
-
-def test_time_grows_about_linearly_with_the_graph():
-    """Ratios only: doubling the graph must not quadruple the time."""
-    small, large = chain(1000, 1), chain(4000, 1)
-
-    def best(graph: Graph) -> float:
-        times = []
-        for _ in range(3):
-            start = time.perf_counter()
-            find_groups(graph)
-            times.append(time.perf_counter() - start)
-        return min(times)
-
-    assert best(large) < 10 * best(small)

@@ -12,7 +12,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from graphflow.codegen.contraction.call import contraction_call
 from graphflow.codegen.layout import Layout, contiguous
+from graphflow.codegen.lower import lower_epilogue, lower_group
 from graphflow.codegen.memory import buffer_bytes, lifetimes, plan
 from graphflow.codegen.placement import Placement, place
 from graphflow.codegen.schedule import (
@@ -146,8 +148,6 @@ class _Emitter:
 
     def commit(self, source: Layout, target: int) -> None:
         """Append the copy of a state's new value over the old one."""
-        from graphflow.codegen.lower import lower_group
-
         body = copy_body(source.type)
         where = contiguous(self.buffer(target), source.type)
         unit = Unit("loop", body, [source], [], False)
@@ -157,16 +157,11 @@ class _Emitter:
     def _loop(
         self, unit: Unit, operands: Sequence[Layout], results: Sequence[Layout]
     ) -> list[Call]:
-        from graphflow.codegen.lower import lower_group
-
         return lower_group(unit.body, operands, results, self.context)
 
     def _contraction(
         self, unit: Unit, operands: Sequence[Layout], results: Sequence[Layout]
     ) -> list[Call]:
-        from graphflow.codegen.contraction import contraction_call
-        from graphflow.codegen.lower import lower_epilogue
-
         body = unit.body
         product = next(n for n in body.nodes if n.op.kind is Kind.CONTRACTION)
         position = {node: index for index, node in enumerate(body.inputs)}
@@ -177,7 +172,10 @@ class _Emitter:
         else:
             tile = self._tile(body, product, operands, results)
             epilogue = lower_epilogue(body, product, tile, operands, results, self.context)
-        return [contraction_call(a, b, tile, epilogue, self.context)]
+        call = contraction_call(a, b, tile, epilogue, self.context)
+        # The driver cannot tell what the epilogue only reads.
+        only_read = {o.buffer for o in operands} - {r.buffer for r in (*results, tile)}
+        return [replace(call, writes=call.writes - only_read)]
 
     def _tile(
         self, body: Graph, product: Node, operands: Sequence[Layout], results: Sequence[Layout]
@@ -197,24 +195,23 @@ class _Emitter:
         if node is None:
             raise CompileError("a host unit without an operation")
         inputs = tuple((self._whole(layout).buffer, layout.type) for layout in operands)
-        output = results[0].buffer
+        outputs = [result.buffer for result in results]
         self.steps.append(
             HostCall(
                 node.op.name,
                 node.op.reference,
                 node.attrs,
                 inputs,
-                output,
+                outputs[0],
                 frozenset(buffer for buffer, _ in inputs),
-                frozenset([output]),
+                frozenset(outputs),
                 Provenance(f"{node.op.name} -> {node.type}", unit.locations),
+                tuple(outputs[1:]),
             )
         )
 
     def _whole(self, layout: Layout) -> Layout:
         """``layout``, copied to memory of its own unless it fills its buffer in order."""
-        from graphflow.codegen.lower import lower_group
-
         size = buffer_bytes(self.context.buffers[layout.buffer])
         if not layout.offset and layout.is_contiguous and size == _bytes(layout.type):
             return layout

@@ -136,9 +136,11 @@ def _writer_in_place(work: Work, placement: Placement, source: Layout, target: i
 def may_overwrite(unit: Unit, operand: int, result: Value) -> bool:
     """Whether ``unit`` may write ``result`` over value ``operand`` element by element.
 
-    It may when it reads the operand only whole, row-major, and in elementwise
-    operations of the result's shape: every element is then read before it is
-    written.  A unit that does not read the operand at all may.
+    It may when it does not read the operand, or reads it only whole, row-major,
+    and in elementwise operations of the result's shape that lead to the result:
+    every element is then read before it is written.  In a group that folds,
+    only results outside the folded loops are safe: rows of the others, and sums
+    that are results themselves, are written while the group still reads.
     """
     body = unit.body
     uses: dict[Node, list[Node]] | None = None
@@ -148,9 +150,16 @@ def may_overwrite(unit: Unit, operand: int, result: Value) -> bool:
         if layout.shape != result.type.static_shape or not layout.is_contiguous or layout.offset:
             return False
         uses = _uses(body) if uses is None else uses
-        if source in body.outputs or not _pointwise(source, uses, result.type.shape):
+        target = body.outputs[unit.results.index(result.id)]
+        reached = _pointwise(source, uses, result.type.shape)
+        if source in body.outputs or reached is None or not _safe_loops(body, target, reached):
             return False
     return True
+
+
+def _safe_loops(body: Graph, target: Node, reached: set[Node]) -> bool:
+    folded = [n.inputs[0] for n in body.nodes if n.op.kind is Kind.REDUCTION]
+    return not folded or (target in reached and all(n.shape != target.shape for n in folded))
 
 
 def _uses(body: Graph) -> dict[Node, list[Node]]:
@@ -161,8 +170,10 @@ def _uses(body: Graph) -> dict[Node, list[Node]]:
     return found
 
 
-def _pointwise(source: Node, uses: dict[Node, list[Node]], shape: tuple[object, ...]) -> bool:
-    """Whether all that depends on ``source`` is elementwise, of its shape.
+def _pointwise(
+    source: Node, uses: dict[Node, list[Node]], shape: tuple[object, ...]
+) -> set[Node] | None:
+    """All that depends on ``source`` if it is elementwise, of its shape; else ``None``.
 
     Then no reduction comes between a read and the write, and no view or gather
     reads at another index.
@@ -175,9 +186,9 @@ def _pointwise(source: Node, uses: dict[Node, list[Node]], shape: tuple[object, 
             continue
         seen.add(node)
         if node.op.kind is not Kind.ELEMENTWISE or node.shape != shape:
-            return False
+            return None
         stack.extend(uses.get(node, ()))
-    return True
+    return seen
 
 
 def _reuse_operands(work: Work, placement: Placement) -> None:

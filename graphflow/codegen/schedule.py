@@ -109,7 +109,11 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class HostCall:
-    """An operation without a kernel: its NumPy reference, run by Python between kernels."""
+    """An operation without a kernel: its NumPy reference, run by Python between kernels.
+
+    Inputs and outputs fill their buffers in row-major order.  A reference that
+    returns a tuple fills ``output`` with its first item and ``more`` with the rest.
+    """
 
     name: str
     function: Callable[..., Any]
@@ -119,6 +123,7 @@ class HostCall:
     reads: frozenset[int]
     writes: frozenset[int]
     provenance: Provenance = Provenance("")
+    more: tuple[int, ...] = ()
 
 
 Step: TypeAlias = Call | HostCall

@@ -159,6 +159,10 @@ def _visit_fused(work: Work, graph: Graph, node: Node) -> None:
     if len(body.outputs) == 1:
         work.layouts[node] = layouts[0]
         return
+    _set_items(work, graph, node, layouts)
+
+
+def _set_items(work: Work, graph: Graph, node: Node, layouts: Sequence[Layout]) -> None:
     for user in graph.users[node]:
         work.layouts[user] = layouts[user.attrs["index"]]
 
@@ -191,7 +195,11 @@ def _visit_host(work: Work, graph: Graph, node: Node) -> None:
     body = Graph((), (), name="body")
     # A host operation may raise, so state is committed after it.
     unit = Unit("host", body, operands, [], True, node, _places(graph, node))
-    work.layouts[node] = work.add(unit, [node.tensor_type])[0]
+    if isinstance(node.type, TensorType):
+        work.layouts[node] = work.add(unit, [node.type])[0]
+    else:
+        layouts = work.add(unit, [t for t in node.type.items if isinstance(t, TensorType)])
+        _set_items(work, graph, node, layouts)
 
 
 def _places(graph: Graph, node: Node, body: Graph | None = None) -> tuple[Location, ...]:

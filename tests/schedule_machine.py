@@ -1,0 +1,198 @@
+"""A machine that runs schedules in NumPy, so that they can be tested without kernels.
+
+It stands in for lowering: a call's kernel is the body of its group, run by the
+interpreter on what lies in memory *now*.  Memory is one byte array a buffer
+and one for the arena, filled with rubbish, so a wrong order, offset or alias
+gives wrong numbers.  Between barriers, calls run in a random order that the
+threads might have run them in.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from graphflow.codegen import build_schedule as module
+from graphflow.codegen.layout import Layout
+from graphflow.codegen.memory import barriers, buffer_bytes
+from graphflow.codegen.schedule import BufferKind, Call, HostCall, KernelSource, Schedule
+from graphflow.ir.graph import Graph
+from graphflow.ir.interp import interpret
+from graphflow.ir.node import Node
+
+Array = np.ndarray[Any, Any]
+
+
+class Machine:
+    """Lowering and execution; ``install`` puts it in the place of the real lowering."""
+
+    def __init__(self, parallel: bool = True) -> None:
+        self.kernels: dict[str, tuple[Graph, Sequence[Layout], Sequence[Layout], Layout | None]] = {}
+        self.parallel = parallel
+
+    def install(self, monkeypatch: Any) -> None:
+        monkeypatch.setattr(module, "lower_group", self.lower_group)
+        monkeypatch.setattr(module, "lower_epilogue", self.lower_epilogue)
+        monkeypatch.setattr(module, "contraction_call", self.contraction_call)
+
+    # -- lowering --------------------------------------------------------------------
+
+    def lower_group(
+        self, body: Graph, operands: Sequence[Layout], results: Sequence[Layout], context: Any
+    ) -> list[Call]:
+        fallible = any(n.op.fallible for n in body.nodes)
+        if fallible:
+            context.failure("index out of range")
+            context.error_buffer()
+        return [self._call(body, operands, results, None, fallible)]
+
+    def lower_epilogue(
+        self, body: Graph, product: Node, tile: Layout, operands: Sequence[Layout],
+        results: Sequence[Layout], context: Any,
+    ) -> tuple[KernelSource, tuple[()]]:  # fmt: skip
+        name = f"epilogue{len(self.kernels)}"
+        self.kernels[name] = body, operands, results, tile
+        return KernelSource(name, ""), ()
+
+    def contraction_call(
+        self, a: Layout, b: Layout, c: Layout, epilogue: Any, context: Any
+    ) -> Call:
+        if epilogue is not None:
+            return self._call(*self.kernels[epilogue[0].name], False)
+        from graphflow.ir.build import NODES, input_node
+
+        inputs = input_node("a", a.type), input_node("b", b.type)
+        body = Graph(inputs, (NODES.matmul(*inputs),), name="body")
+        return self._call(body, (a, b), (c,), c, False)
+
+    def _call(
+        self, body: Graph, operands: Sequence[Layout], results: Sequence[Layout],
+        tile: Layout | None, fallible: bool,
+    ) -> Call:  # fmt: skip
+        name = f"kernel{len(self.kernels)}"
+        self.kernels[name] = body, operands, results, tile
+        written = {r.buffer for r in results} | ({tile.buffer} if tile is not None else set())
+        return Call(
+            KernelSource(name, ""), (), frozenset(o.buffer for o in operands), frozenset(written),
+            self.parallel, fallible,
+        )  # fmt: skip
+
+    # -- execution -------------------------------------------------------------------
+
+    def run(
+        self, schedule: Schedule, inputs: Sequence[Array], state: Sequence[Array], seed: int = 0
+    ) -> tuple[list[Array], list[Array]]:
+        """Outputs, and the state after the step."""
+        memory = _Memory(schedule)
+        for arrays, buffers in ((inputs, schedule.inputs), (state, schedule.state)):
+            for array, buffer in zip(arrays, buffers, strict=True):
+                if buffer >= 0:
+                    memory.whole(buffer)[...] = array
+        for step in _shuffled(schedule, random.Random(seed)):
+            if isinstance(step, HostCall):
+                arrays = [memory.whole(b).reshape(t.static_shape) for b, t in step.inputs]
+                values = step.function(*arrays, **step.attrs)
+                values = values if isinstance(values, tuple) else (values,)
+                for buffer, value in zip((step.output, *step.more), values, strict=True):
+                    memory.whole(buffer)[...] = value
+            else:
+                self._execute(memory, *self.kernels[step.kernel.name])
+        outputs = [memory.view(r.buffer, r).copy() for r in schedule.results]
+        after = [
+            memory.whole(b).copy() if b >= 0 else np.array(old)
+            for b, old in zip(schedule.state, state, strict=True)
+        ]
+        return outputs, after
+
+    def _execute(
+        self, memory: _Memory, body: Graph, operands: Sequence[Layout],
+        results: Sequence[Layout], tile: Layout | None,
+    ) -> None:  # fmt: skip
+        if tile is not None:
+            product = next(n for n in body.nodes if n.op.name == "matmul")
+            args = [memory.view(o.buffer, o).copy() for o in operands]
+            [value] = interpret(Graph(body.inputs, (product,)), args).outputs
+            memory.view(tile.buffer, tile)[...] = value
+        args = [memory.view(o.buffer, o).copy() for o in operands]
+        self._check_in_place(body, args, operands, results)
+        values = interpret(body, args).outputs
+        for result, value in zip(results, values, strict=True):
+            memory.view(result.buffer, result)[...] = value
+
+    def _check_in_place(
+        self, body: Graph, args: list[Array], operands: Sequence[Layout], results: Sequence[Layout]
+    ) -> None:
+        """An operand that a result overwrites must matter to results at its own place only."""
+        for number, operand in enumerate(operands):
+            for result in results:
+                if result.buffer != operand.buffer:
+                    continue
+                assert result.same_place(operand)
+                if args[number].dtype.kind != "f" or not args[number].size:
+                    continue
+                before = interpret(body, args).outputs
+                changed = list(args)
+                changed[number] = args[number].copy()
+                at = tuple(0 for _ in operand.shape)
+                changed[number][at] += 1.0
+                for one, other in zip(before, interpret(body, changed).outputs, strict=True):
+                    differs = np.argwhere(one != other)
+                    elsewhere = [i for i in differs if one.shape != args[number].shape or i.any()]
+                    assert not elsewhere, "an in-place operand is read at other places"
+
+
+def _shuffled(schedule: Schedule, rng: random.Random) -> list[Any]:
+    """The steps in an order that threads may run them in: between barriers anything
+    goes, except that thread 0 runs the calls it runs alone in program order."""
+    order: list[Any] = []
+    segment: list[Any] = []
+
+    def flush() -> None:
+        alone = [s for s in segment if not s.parallel]
+        rng.shuffle(segment)
+        following = iter(alone)
+        order.extend(s if s.parallel else next(following) for s in segment)
+        segment.clear()
+
+    for step, barrier in zip(schedule.steps, barriers(schedule), strict=True):
+        if barrier or isinstance(step, HostCall):
+            flush()
+        if isinstance(step, HostCall):
+            order.append(step)
+        else:
+            segment.append(step)
+    flush()
+    return order
+
+
+class _Memory:
+    """Bytes of every buffer."""
+
+    def __init__(self, schedule: Schedule) -> None:
+        arena = np.full(schedule.arena_bytes, 0xCD, np.uint8)
+        self.buffers = {b.id: b for b in schedule.buffers}
+        self.bytes: dict[int, Array] = {}
+        for buffer in schedule.buffers:
+            size = buffer_bytes(buffer)
+            if buffer.kind is BufferKind.ARENA:
+                start = schedule.offsets.get(buffer.id, 0)
+                self.bytes[buffer.id] = arena[start : start + size]
+            else:
+                self.bytes[buffer.id] = np.full(size, 0xCD, np.uint8)
+            if buffer.kind is BufferKind.CONSTANT:
+                self.whole(buffer.id)[...] = buffer.data
+
+    def whole(self, buffer: int) -> Array:
+        type = self.buffers[buffer].type
+        return self.bytes[buffer].view(type.dtype.numpy).reshape(type.static_shape)
+
+    def view(self, buffer: int, layout: Any) -> Array:
+        flat = self.whole(buffer).reshape(-1)
+        size = flat.itemsize
+        shape = layout.type.static_shape
+        return np.lib.stride_tricks.as_strided(
+            flat[layout.offset :], shape, [s * size for s in layout.strides]
+        )
