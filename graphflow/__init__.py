@@ -3,13 +3,11 @@
 PyTorch's names, plus ``gf.compile``, ``gf.trace`` and the graphs in between.
 """
 
-import sys as _sys
-
-from graphflow import flags as _flags
 from graphflow import methods as _methods
 from graphflow import ops as _ops
 from graphflow.api import compile, grad, trace, value_and_grad
 from graphflow.autograd import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
+from graphflow.benchmark import Comparison, benchmark
 from graphflow.capture import TensorSpec, static
 from graphflow.device import Device, device
 from graphflow.dispatch import assign as _assign

@@ -21,6 +21,7 @@ from graphflow.autograd.compiled import CompiledNode, attach
 from graphflow.capture import Capture, Static, capture, check_arguments, shared_cells
 from graphflow.cell import Cell
 from graphflow.creation import from_numpy
+from graphflow.explain import Explanation, explain_compiled
 from graphflow.guards import Guard, Read, Recompile, watched
 from graphflow.ir.node import attrs_key, value_key
 from graphflow.mode import mode, structure
@@ -209,10 +210,13 @@ class Compiled:
         if before and after:
             self.recompiles.append(Recompile(where, before[first], after[first]))
 
-    def explain(self) -> Any:
-        """Stages, kernels, memory, cache and recompiles of the latest program."""
-        from graphflow.explain import explain_compiled
+    @property
+    def latest(self) -> Entry | None:
+        """The program of the last call, with what it assumed."""
+        return self._last
 
+    def explain(self) -> Explanation:
+        """Stages, kernels, memory, cache and recompiles of the latest program."""
         return explain_compiled(self)
 
     def clear(self) -> None:

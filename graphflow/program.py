@@ -19,6 +19,14 @@ from graphflow.codegen.build_schedule import build_schedule
 from graphflow.codegen.schedule import Schedule
 from graphflow.creation import as_tensor, from_numpy
 from graphflow.errors import GraphFlowError
+from graphflow.explain import (
+    Explanation,
+    Kernel,
+    StageRecord,
+    explain_program,
+    kernels_of,
+    stages_of,
+)
 from graphflow.ir.graph import Graph
 from graphflow.passes.base import Pass
 from graphflow.passes.pipeline import PIPELINE, Stage, Step, run_pipeline
@@ -179,22 +187,18 @@ class Program:
 
     # ---- looking -------------------------------------------------------------------
 
-    def stages(self) -> list[Stage]:
-        """Every stage the graph went through, the last one with its groups."""
-        return list(self.stages_run)
+    def stages(self) -> list[StageRecord]:
+        """Every stage the graph went through, then the schedule."""
+        return stages_of(self)
 
-    def explain(self) -> Any:
+    def explain(self) -> Explanation:
         """Stages, kernels, memory, cache and host operations, printable."""
-        from graphflow.explain import explain_program
-
         return explain_program(self)
 
     @property
-    def kernels(self) -> Any:
+    def kernels(self) -> list[Kernel]:
         """The kernel calls in order, with source, IR, bytes, operations and user lines."""
-        from graphflow.explain import kernels_of_program
-
-        return kernels_of_program(self)
+        return kernels_of(self)
 
     def __repr__(self) -> str:
         return f"<program {self.graph.name}: {len(self.schedule.steps)} calls>"

@@ -1,0 +1,189 @@
+"""What a program is made of, for people: ``program.explain()``, ``program.kernels``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from graphflow.codegen.schedule import Call, HostCall, Schedule
+from graphflow.passes.pipeline import Stage
+from graphflow.tables import duration, quantity, table
+
+if TYPE_CHECKING:
+    from graphflow.compiled import Compiled
+    from graphflow.program import Program
+
+
+@dataclass(frozen=True)
+class StageRecord:
+    """One stage: ``graph`` or ``schedule``, the seconds it took, nodes (or calls), a note."""
+
+    name: str
+    graph: Any
+    schedule: Schedule | None
+    seconds: float
+    nodes: int
+    note: str
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One kernel call of a program.
+
+    ``bytes`` it moves and ``flops`` it does; ``ir`` the operations it computes,
+    ``user_lines`` where they were written; ``threads`` that share it.
+    """
+
+    name: str
+    source_path: Path | None
+    source: str
+    ir: str
+    bytes: int
+    flops: int
+    user_lines: tuple[str, ...]
+    threads: int
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of temporaries: one buffer each, as planned, and the arena that holds the plan."""
+
+    naive: int
+    planned: int
+    arena: int
+
+
+@dataclass(frozen=True)
+class CacheUse:
+    """Kernels found and compiled for a program, and where the cache is."""
+
+    hits: int
+    misses: int
+    path: Path | None
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Everything about one program; prints as a page."""
+
+    name: str
+    stages: tuple[StageRecord, ...]
+    kernels: tuple[Kernel, ...]
+    memory: Memory
+    cache: CacheUse
+    host_ops: tuple[str, ...]
+    guards: tuple[str, ...] = ()
+    recompiles: tuple[str, ...] = ()
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        parts = [f"program {self.name}", self._stages(), self._kernels(), self._summary()]
+        if self.recompiles:
+            parts.append("recompiles:\n" + "\n".join(f"  {r}" for r in self.recompiles))
+        return "\n\n".join(parts)
+
+    def _stages(self) -> str:
+        rows = [[s.name, s.nodes, duration(s.seconds), s.note] for s in self.stages]
+        return table(["stage", "nodes", "time", "note"], rows)
+
+    def _kernels(self) -> str:
+        rows = [
+            [k.name, quantity(k.bytes), f"{k.flops:,}", k.threads, " ".join(k.user_lines[:1])]
+            for k in self.kernels
+        ]
+        return table(["kernel", "bytes", "operations", "threads", "line"], rows)
+
+    def _summary(self) -> str:
+        memory, cache = self.memory, self.cache
+        spent = ", ".join(f"{name} {duration(s)}" for name, s in self.seconds.items())
+        return "\n".join(
+            [
+                f"memory: {quantity(memory.naive)} of temporaries in an arena of "
+                f"{quantity(memory.arena)}",
+                f"kernels: {cache.hits} from the cache, {cache.misses} compiled"
+                + (f" ({cache.path})" if cache.path else ""),
+                f"host operations: {', '.join(self.host_ops) or 'none'}",
+                f"guards: {len(self.guards)}",
+                f"time: {spent}",
+            ]
+        )
+
+
+def stages_of(program: Program) -> list[StageRecord]:
+    """The graph after every pass that changed it, then the schedule."""
+    records = [_stage(stage) for stage in _changed(program.stages_run)]
+    steps = program.schedule.steps
+    records.append(
+        StageRecord(
+            "schedule", None, program.schedule, program.schedule_seconds, len(steps),
+            f"{len(steps)} calls",
+        )
+    )  # fmt: skip
+    return records
+
+
+def _changed(stages: Sequence[Stage]) -> list[Stage]:
+    kept = list(stages[:1])
+    for stage in stages[1:]:
+        if stage.graph is not kept[-1].graph:
+            kept.append(stage)
+    return kept
+
+
+def _stage(stage: Stage) -> StageRecord:
+    return StageRecord(stage.name, stage.graph, None, stage.seconds, stage.nodes, stage.note)
+
+
+def kernels_of(program: Program) -> list[Kernel]:
+    """The kernel calls in order."""
+    loaded = program.loaded
+    return [
+        Kernel(
+            name=step.kernel.name,
+            source_path=loaded.loaded.paths.get(step.kernel.name),
+            source=step.kernel.source,
+            ir=step.provenance.ir,
+            bytes=step.bytes,
+            flops=step.flops,
+            user_lines=tuple(str(place) for place in step.provenance.locations),
+            threads=loaded.threads if step.parallel else 1,
+        )
+        for step in program.schedule.steps
+        if isinstance(step, Call)
+    ]
+
+
+def explain_program(program: Program) -> Explanation:
+    """The explanation of one program."""
+    schedule, loaded = program.schedule, program.loaded.loaded
+    path = next((p.parent for p in loaded.paths.values()), None)
+    return Explanation(
+        name=program.graph.name,
+        stages=tuple(stages_of(program)),
+        kernels=tuple(kernels_of(program)),
+        memory=Memory(schedule.naive_bytes, schedule.arena_bytes, schedule.arena_bytes),
+        cache=CacheUse(loaded.hits, loaded.misses, path),
+        host_ops=tuple(s.name for s in schedule.steps if isinstance(s, HostCall)),
+        seconds={
+            "trace": program.trace_seconds,
+            "passes": program.passes_seconds,
+            "schedule": program.schedule_seconds,
+            "kernels": loaded.seconds,
+        },
+    )
+
+
+def explain_compiled(compiled: Compiled) -> Explanation:
+    """The explanation of the latest program of a compiled callable, with its recompiles."""
+    from dataclasses import replace
+
+    from graphflow.errors import GraphFlowError
+
+    entry = compiled.latest
+    if entry is None:
+        raise GraphFlowError(f"{compiled.__name__} has not been called yet: nothing is compiled")
+    guards = tuple(guard.what for guard in entry.capture.guards)
+    recompiles = tuple(map(str, compiled.recompiles))
+    return replace(explain_program(entry.program), guards=guards, recompiles=recompiles)
