@@ -16,6 +16,7 @@ from graphflow.ir import ops as _ops  # noqa: F401  (registers the operations)
 from graphflow.ir.build import NODES, constant, emit, input_node, splat, state_node
 from graphflow.ir.dims import SymDim, evaluate_dim, symbol
 from graphflow.ir.graph import Graph, Location
+from graphflow.ir.interp import interpret
 from graphflow.ir.node import Node
 from graphflow.ir.types import TensorType, bool_, broadcast_shapes, float32, int64
 
@@ -25,7 +26,7 @@ SIZES = {"batch": 3, "seq": 2}
 
 @dataclass(frozen=True)
 class Case:
-    """A graph and what to run it on."""
+    """A graph and what to run it on (``interpret(case.graph, case.args, case.state)``)."""
 
     seed: int
     graph: Graph
@@ -49,6 +50,34 @@ def random_graph(
     return _Maker(seed, symbolic, control, differentiable).make(size)
 
 
+def assert_same_results(before: Graph, after: Graph, case: Case, tolerance: float = 0.0) -> None:
+    """Both graphs yield the same outputs and state on the values of ``case``.
+
+    With ``tolerance`` 0, to the last bit (all NaNs are alike); else relatively.
+    """
+    one = interpret(before, case.args, case.state)
+    other = interpret(after, case.args, case.state)
+    pairs = list(zip(one.outputs, other.outputs, strict=True))
+    pairs += [(one.state[n.attrs["name"]], other.state[n.attrs["name"]]) for n in after.state]
+    for left, right in pairs:
+        assert_same_array(left, right, tolerance, f"seed {case.seed}\n{before}\n{after}")
+
+
+def assert_same_array(
+    left: np.ndarray, right: np.ndarray, tolerance: float = 0.0, message: str = ""
+) -> None:
+    """Equal dtype, shape and values: to the last bit, or within ``tolerance``."""
+    assert left.dtype == right.dtype and left.shape == right.shape, message
+    if tolerance:
+        np.testing.assert_allclose(left, right, rtol=tolerance, atol=tolerance, err_msg=message)
+        return
+    np.testing.assert_array_equal(left, right, err_msg=message)
+    if left.dtype.kind == "f":
+        number = ~np.isnan(left)
+        signs = np.signbit(left[number]), np.signbit(right[number])
+        np.testing.assert_array_equal(*signs, err_msg=f"signs of zeros\n{message}")
+
+
 UNARY = "tanh sigmoid sin cos neg relu abs floor sign".split()
 SMOOTH = "tanh sigmoid sin cos neg".split()
 BINARY = "add sub mul maximum minimum".split()
@@ -64,6 +93,7 @@ class _Maker:
         self.locations: dict[Node, Location] = {}
         self.names: dict[Node, str] = {}
         self.extents: list[int | SymDim] = [1, 2, 3, 4]
+        self.symbolic = symbolic
         if symbolic:
             self.extents += [symbol("batch"), symbol("seq"), symbol("batch") * 2]
         self.steps: list[tuple[int, Callable[[], Node | None]]] = [
@@ -83,6 +113,9 @@ class _Maker:
     def make(self, size: int) -> Case:
         rnd = self.random
         inputs = [input_node(f"x{i}", self.type()) for i in range(rnd.randint(1, 3))]
+        if self.symbolic:  # an argument that gives every symbol its size
+            sizes = TensorType(float32, tuple(map(symbol, SIZES)))
+            inputs.append(input_node("sizes", sizes))
         state = [state_node(f"w{i}", self.type()) for i in range(rnd.randint(1, 3))]
         rng = state_node("rng", TensorType(int64, (2,)))
         if not self.smooth:
@@ -302,4 +335,38 @@ class _Maker:
         return NODES.tanh(NODES.matmul(x, other))
 
     def control(self) -> Node | None:
-        return None
+        x = self.pick(rank=1)
+        if x is None:
+            return None
+        kinds = [self._cond, self._scan] if self.smooth else [self._cond, self._scan, self._while]
+        return self.random.choice(kinds)(x)
+
+    def _cond(self, x: Node) -> Node:
+        a = input_node("a", x.tensor_type)
+        then = Graph((a,), (NODES.sin(a), a), name="then")
+        otherwise = Graph((a,), (NODES.tanh(a), NODES.mul(a, 0.5)), name="otherwise")
+        first = NODES.reduce_sum(x, axes=tuple(range(len(x.shape))))
+        limit = constant(0.0, float32)
+        both = NODES.cond(NODES.gt(first, limit), x, then=then, otherwise=otherwise)
+        return NODES.get(both, index=self.random.randrange(2))
+
+    def _scan(self, x: Node) -> Node:
+        row = TensorType(float32, x.shape[1:])
+        carry, item, fixed = (input_node(n, row) for n in ("carry", "item", "fixed"))
+        new = NODES.tanh(carry * 0.5 + item)
+        body = Graph((carry, item, fixed), (new, NODES.sin(new) * fixed), name="body")
+        start = NODES.reduce_sum(x, axes=(0,))
+        reverse = self.random.random() < 0.5
+        both = NODES.scan(
+            start, x, start,
+            body=body, carried=1, scanned=1, length=x.shape[0], reverse=reverse,
+        )  # fmt: skip
+        return NODES.get(both, index=self.random.randrange(2))
+
+    def _while(self, x: Node) -> Node:
+        i, a = input_node("i", TensorType(int64, ())), input_node("a", x.tensor_type)
+        three = constant(3, int64)
+        body = Graph((i, a), (NODES.add(i, constant(1, int64)), NODES.cos(a)), name="body")
+        condition = Graph((i, a), (NODES.lt(i, three),), name="condition")
+        both = NODES.while_loop(constant(0, int64), x, body=body, condition=condition, carried=2)
+        return NODES.get(both, index=1)

@@ -146,7 +146,7 @@ class _Run:
             return evaluate_dim(value, self.sizes)
         if isinstance(value, DType):
             return self.dtype(value)
-        return _Region(value, self.double) if isinstance(value, Graph) else value
+        return _Region(value, self.double, self.sizes) if isinstance(value, Graph) else value
 
     def dtype(self, dtype: DType) -> DType:
         """The dtype that values of ``dtype`` are computed in."""
@@ -165,13 +165,16 @@ class _Run:
 
 @dataclass(frozen=True, slots=True)
 class _Region:
-    """A closed graph as a function of its inputs, in the precision of the run."""
+    """A closed graph as a function of its inputs, in the precision and sizes of the run."""
 
     graph: Graph
     double: bool
+    sizes: Sizes
 
     def __call__(self, *args: Array) -> tuple[Array, ...]:
-        return _Run(self.graph, self.double).run(args, {}).outputs
+        run = _Run(self.graph, self.double)
+        run.sizes.update(self.sizes)
+        return run.run(args, {}).outputs
 
 
 def _described(node: Node) -> str:

@@ -119,34 +119,50 @@ def splat_of(node: Node) -> Node | None:
 def match(pattern: Pattern, node: Node) -> dict[str, Node] | None:
     """The values bound when ``pattern`` matches at ``node``, else ``None``."""
     bound: dict[str, Node] = {}
-    return bound if _match(pattern, node, bound) else None
+    return bound if _match((pattern, node, None), bound) else None
 
 
-def _match(pattern: Pattern, node: Node, bound: dict[str, Node]) -> bool:
-    kind = pattern.__class__
-    if kind is Variable:
-        name = pattern.name  # type: ignore[union-attr]
-        return name == "_" or bound.setdefault(name, node) is node
-    if kind is Literal:
-        return _is_literal(pattern, node)  # type: ignore[arg-type]
-    assert isinstance(pattern, Apply)
-    inputs, operands = node.inputs, pattern.operands
-    if pattern.op != node.op.name or (operands is not None and len(operands) != len(inputs)):
+def _match(goals: Any, bound: dict[str, Node]) -> bool:
+    """Meet every goal of the linked list ``(pattern, node, further goals)``.
+
+    Where operands commute, what follows decides which order is right.
+    """
+    while goals is not None:
+        pattern, node, goals = goals
+        kind = pattern.__class__
+        if kind is Variable:
+            name = pattern.name
+            if name != "_" and bound.setdefault(name, node) is not node:
+                return False
+        elif kind is Literal:
+            if not _is_literal(pattern, node):
+                return False
+        elif not _is_application(pattern, node):
+            return False
+        elif pattern.commutative:
+            (first, second), (left, right) = pattern.operands, node.inputs
+            before = dict(bound)
+            if _match((first, left, (second, right, goals)), bound):
+                return True
+            bound.clear()
+            bound.update(before)
+            goals = (first, right, (second, left, goals))
+        elif pattern.operands is not None:
+            for operand, source in zip(pattern.operands, node.inputs):
+                goals = (operand, source, goals)
+    return True
+
+
+def _is_application(pattern: Apply, node: Node) -> bool:
+    """True when operation, number of operands and the given attributes agree."""
+    if pattern.op != node.op.name:
+        return False
+    if pattern.operands is not None and len(pattern.operands) != len(node.inputs):
         return False
     for name, key in pattern.attrs:
         if name not in node.attrs or value_key(node.attrs[name]) != key:
             return False
-    if operands is None:
-        return True
-    if pattern.commutative:
-        first, second = operands
-        saved = dict(bound)
-        if _match(first, inputs[0], bound) and _match(second, inputs[1], bound):
-            return True
-        bound.clear()
-        bound.update(saved)
-        return _match(first, inputs[1], bound) and _match(second, inputs[0], bound)
-    return all(_match(p, n, bound) for p, n in zip(operands, inputs))
+    return True
 
 
 def _is_literal(pattern: Literal, node: Node) -> bool:

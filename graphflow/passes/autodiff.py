@@ -10,12 +10,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from graphflow.errors import GraphError
-from graphflow.ir.build import NODES, emit, splat
+from graphflow.ir.build import NODES, splat
 from graphflow.ir.cotangent import operand_cotangent
-from graphflow.ir.dims import SymDim
 from graphflow.ir.graph import Graph, Location
 from graphflow.ir.node import Node
-from graphflow.ir.op import NON_DIFFERENTIABLE, Application, Kind
+from graphflow.ir.op import NON_DIFFERENTIABLE, Application
 from graphflow.ir.types import TensorType
 
 
@@ -45,12 +44,17 @@ def differentiate(graph: Graph, wrt: str | int | Sequence[str | int], of: int | 
     for leaf, gradient in zip(leaves, gradients):
         if gradient.inputs and gradient not in graph.users:
             names.setdefault(gradient, f"grad.{leaf.attrs['name']}")
-    return replace(
+    result = replace(
         graph,
         outputs=(*graph.outputs, *gradients),
         locations=sweep.locations,
         names=names,
     )
+    if not sweep.instead:
+        return result
+    from graphflow.passes.autodiff_control import compute_instead
+
+    return compute_instead(result, sweep.instead)
 
 
 def _leaf(graph: Graph, which: str | int) -> Node:
@@ -100,6 +104,8 @@ class Sweep:
         self.locations = dict(locations or {})
         self.cotangents: dict[Node, Node] = {}
         self.parts: dict[Node, dict[int, Node]] = {}
+        self.instead: dict[Node, Node] = {}
+        """Nodes to replace by others that compute the same and more."""
         self._known = set(nodes)
         self.active = set(wrt)  # what the leaves reach: nothing else needs a cotangent
         for node in nodes:
@@ -148,13 +154,13 @@ class Sweep:
                     self.seed(operand, found)
 
     def _through_regions(self, node: Node) -> None:
-        from graphflow.passes.autodiff_control import control_cotangents
+        from graphflow.passes.autodiff_control import control_gradient
 
-        if node.op.kind is not Kind.CONTROL:
-            raise GraphError(f"{node.op.name} cannot be differentiated: it has several results")
         wanted = [n in self.active and n.dtype.is_floating_point for n in node.inputs]
-        found = control_cotangents(node, self.parts[node], wanted)
-        for operand, cotangent in zip(node.inputs, found):
+        found = control_gradient(node, self.parts[node], wanted)
+        if found.instead is not None:
+            self.instead[node] = found.instead
+        for operand, cotangent in zip(node.inputs, found.cotangents):
             if cotangent is not None:
                 self._place(cotangent, node)
                 self.seed(operand, cotangent)
@@ -171,11 +177,3 @@ class Sweep:
             if place is not None and node.inputs:
                 self.locations.setdefault(node, place)
             stack.extend(node.inputs)
-
-
-def is_symbolic(type: TensorType) -> bool:
-    """True when an extent of ``type`` is a symbol."""
-    return any(isinstance(extent, SymDim) for extent in type.shape)
-
-
-__all__ = ["Sweep", "differentiate", "emit"]

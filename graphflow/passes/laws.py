@@ -102,7 +102,7 @@ LAWS: tuple[Law, ...] = (
     Law("pad(%x)", views.same_type),  # by nothing
     Law("concatenate(...)", views.concatenate_of_few),  # of one operand, or with empty ones
     # Reductions.
-    Law("reduce_sum(%x)", views.reduction_of_unit_axes),  # a sum of one element
+    Law("reduce_sum(%x)", views.reduction_of_unit_axes, rounding=True),  # a sum of one element
     Law("reduce_prod(%x)", views.reduction_of_unit_axes),
     Law("reduce_max(%x)", views.reduction_of_unit_axes),
     Law("reduce_min(%x)", views.reduction_of_unit_axes),

@@ -16,6 +16,7 @@ from typing import TypeAlias
 from graphflow.errors import GraphError
 from graphflow.ir.graph import Graph
 from graphflow.ir.node import Node, make_node
+from graphflow.ir.op import Kind
 
 Rule: TypeAlias = Callable[[Node], Node | None]
 
@@ -23,9 +24,9 @@ hits: Counter[str] = Counter()
 """How often each rule fired in this process (``GRAPHFLOW_DEBUG=5`` prints it)."""
 
 
-def rewrite(graph: Graph, rule: Rule) -> Graph:
-    """``graph`` with ``rule`` applied until it fires nowhere."""
-    rewriter = Rewriter(graph, rule)
+def rewrite(graph: Graph, rule: Rule, into_regions: bool = True) -> Graph:
+    """``graph`` with ``rule`` applied until it fires nowhere, in its regions neither."""
+    rewriter = Rewriter(graph, rule, into_regions)
     rewriter.normalise(graph.nodes)
     return rewriter.finish()
 
@@ -37,8 +38,8 @@ class Rewriter:
     ``32 * nodes + 1000`` steps.
     """
 
-    def __init__(self, graph: Graph, rule: Rule) -> None:
-        self.graph, self.rule = graph, rule
+    def __init__(self, graph: Graph, rule: Rule, into_regions: bool = True) -> None:
+        self.graph, self.rule, self.into_regions = graph, rule, into_regions
         self.final: dict[Node, Node] = {}
         self.locations = dict(graph.locations)
         self.names = dict(graph.names)
@@ -60,6 +61,8 @@ class Rewriter:
             if changed and rebuilt in final:
                 final[node] = final[rebuilt]
                 continue
+            if node.op.kind is Kind.CONTROL:
+                rebuilt = self._with_regions(rebuilt)
             replacement = rule(rebuilt)
             if replacement is None or replacement is rebuilt:
                 final[node] = final[rebuilt] = rebuilt
@@ -70,6 +73,20 @@ class Rewriter:
         """``node`` on the final forms of its operands, which have the same types."""
         final = self.final
         rebuilt = make_node(node.op, [final[n] for n in node.inputs], node.attrs, node.type)
+        self._carry(node, rebuilt)
+        return rebuilt
+
+    def _with_regions(self, node: Node) -> Node:
+        """``node`` with its regions rewritten too."""
+        if not self.into_regions:
+            return node
+        attrs = {
+            name: rewrite(value, self.rule) if isinstance(value, Graph) else value
+            for name, value in node.attrs.items()
+        }
+        if all(attrs[name] is value for name, value in node.attrs.items()):
+            return node
+        rebuilt = make_node(node.op, node.inputs, attrs, node.type)
         self._carry(node, rebuilt)
         return rebuilt
 
@@ -123,6 +140,8 @@ class Rewriter:
         final = self.final
         if any(final[n] is not n for n in node.inputs):
             return self._rebuild(node)
+        if node.op.kind is Kind.CONTROL:
+            node = self._with_regions(node)
         replacement = self.rule(node)
         if replacement is None or replacement is node:
             return node
