@@ -1,0 +1,201 @@
+"""Lowering: a fused group becomes kernel calls.
+
+``lower_group`` takes the body of a group and where its operands and results
+lie; ``lower_epilogue`` does the same for what follows a contraction.  Three
+steps: evaluate the body at symbolic indices (:mod:`.evaluate`), choose the
+loops (:mod:`.spaces`), and emit one of the skeletons: map, row, column, chunks
+or scatter.  No step knows an operation by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from graphflow.codegen.cpu_writer import write_kernel
+from graphflow.codegen.emit import Emitter
+from graphflow.codegen.evaluate import Evaluator, Memory, reduced_axes
+from graphflow.codegen.layout import Layout
+from graphflow.codegen.lower_column import lower_column
+from graphflow.codegen.lower_map import lower_map
+from graphflow.codegen.lower_row import lower_row
+from graphflow.codegen.lower_scatter import lower_scatter
+from graphflow.codegen.lower_split import lower_split, should_split
+from graphflow.codegen.schedule import Argument, Call, KernelSource
+from graphflow.codegen.spaces import (
+    Axis,
+    Space,
+    Target,
+    merged_axes,
+    plan_loops,
+    survey,
+)
+from graphflow.codegen.task import LowerContext, Task
+from graphflow.errors import CompileError
+from graphflow.ir.affine import Affine, Index
+from graphflow.ir.graph import Graph
+from graphflow.ir.node import Node
+from graphflow.ir.op import Kind
+
+__all__ = ["LowerContext", "lower_epilogue", "lower_group"]
+
+
+def lower_group(
+    body: Graph, operands: Sequence[Layout], results: Sequence[Layout], context: LowerContext
+) -> list[Call]:
+    """The calls that compute ``body``, in order.
+
+    ``operands[i]`` is where ``body.inputs[i]`` lies, ``results[j]`` where
+    ``body.outputs[j]`` goes.  An operand that lies exactly where a result goes
+    is updated in place.  Calls that can fail write the error word of the context.
+    """
+    layouts = dict(zip(body.inputs, operands))
+    pairs = [(n, r) for n, r in zip(body.outputs, results) if 0 not in r.shape]
+    memory = Memory([r for _, r in pairs])
+    scatters = [(n, r) for n, r in pairs if n.op.kind is Kind.SCATTER and n not in layouts]
+    others = [pair for pair in pairs if pair not in scatters]
+    calls: list[Call] = []
+    reduction = next((n for n in body.nodes if n.op.kind is Kind.REDUCTION), None)
+    if reduction is not None and others:
+        calls += _reduction(reduction, others, layouts, memory, context)
+    else:
+        for group in _by_shape(others):
+            calls.append(_map(group, layouts, memory, context))
+    for node, result in scatters:
+        calls += _scatter(node, result, layouts, memory, context)
+    return calls
+
+
+def lower_epilogue(
+    body: Graph,
+    product: Node,
+    tile: Layout,
+    operands: Sequence[Layout],
+    results: Sequence[Layout],
+    context: LowerContext,
+) -> tuple[KernelSource, tuple[Argument, ...]]:
+    """The kernel that finishes a tile of a contraction, and its argument block.
+
+    It runs over rows ``i0..i1`` and columns ``j0..j1`` of matrix ``batch`` of
+    the product, which lies at ``tile``.
+    """
+    layouts = {**dict(zip(body.inputs, operands)), product: tile}
+    shape = tile.shape
+    batch = tuple(f"b{k}" for k in range(len(shape) - 2))
+    names = (*batch, "i", "j")
+    extents = dict(zip(names, shape))
+    evaluator = Evaluator(layouts, Memory(results), extents, (), context.failure)
+    space = Space(names, (), extents, evaluator.bits)
+    index = evaluator.variables(names)
+    targets = [
+        _target(evaluator, node, index, layout, full=False)
+        for node, layout in zip(body.outputs, results)
+    ]
+    found = survey(targets)
+    task = Task(space, context)
+    task.prepare(found)
+    outer = merged_axes(batch, space, found.accesses, ("batch", "k", "l", "m", "q", "r"))
+    emitter = Emitter("ep", targets, found.uses, task.error, outside=tuple(outer))
+    emitter.split_batch(outer)
+    for name, begin, end in (("i", "i0", "i1"), ("j", "j0", "j1")):
+        axis = Axis(name, (name,), (extents[name],), evaluator.bits[name])
+        emitter.open((axis,), name, begin, end)
+    emitter.store(targets)
+    kernel = emitter.finish(epilogue=True)
+    return write_kernel(kernel), kernel.arguments
+
+
+def _by_shape(pairs: Sequence[tuple[Node, Layout]]) -> list[list[tuple[Node, Layout]]]:
+    """Results grouped by shape: each group is one loop nest."""
+    groups: dict[tuple[int, ...], list[tuple[Node, Layout]]] = {}
+    for node, layout in pairs:
+        groups.setdefault(layout.shape, []).append((node, layout))
+    return list(groups.values())
+
+
+def _map(
+    pairs: Sequence[tuple[Node, Layout]],
+    layouts: dict[Node, Layout],
+    memory: Memory,
+    context: LowerContext,
+) -> Call:
+    """One call over the common shape of the results."""
+    names = tuple(f"k{axis}" for axis in range(len(pairs[0][1].shape)))
+    extents = dict(zip(names, pairs[0][1].shape))
+    evaluator = Evaluator(layouts, memory, extents, (), context.failure)
+    index = evaluator.variables(names)
+    targets = [_target(evaluator, node, index, layout, full=True) for node, layout in pairs]
+    found = survey(targets)
+    task = Task(Space(names, (), extents, evaluator.bits), context)
+    task.prepare(found)
+    return lower_map(task, targets, found)
+
+
+def _target(evaluator: Evaluator, node: Node, index: Index, layout: Layout, full: bool) -> Target:
+    slot, flat = evaluator.memory.element(layout, index)
+    return Target(slot, flat, evaluator.value(node, index), full)
+
+
+def _scatter(
+    node: Node,
+    result: Layout,
+    layouts: dict[Node, Layout],
+    memory: Memory,
+    context: LowerContext,
+) -> list[Call]:
+    """The base, unless it lies there already; then what goes into it."""
+    calls = []
+    base, source = node.inputs[0], node.inputs[-1]
+    there = layouts.get(base)
+    if there is None or not there.same_place(result):
+        calls.append(_map([(base, result)], layouts, memory, context))
+    shape = source.tensor_type.static_shape
+    if 0 not in shape:
+        names = tuple(f"k{axis}" for axis in range(len(shape)))
+        extents = dict(zip(names, shape))
+        evaluator = Evaluator(layouts, memory, extents, (), context.failure)
+        task = Task(Space(names, (), extents, evaluator.bits), context)
+        calls.append(lower_scatter(task, evaluator, node, result, names))
+    return calls
+
+
+def _reduction(
+    reduction: Node,
+    pairs: Sequence[tuple[Node, Layout]],
+    layouts: dict[Node, Layout],
+    memory: Memory,
+    context: LowerContext,
+) -> list[Call]:
+    """Calls over the domain that ``reduction`` folds."""
+    shape = reduction.inputs[0].tensor_type.static_shape
+    axes = reduced_axes(reduction)
+    names = tuple(f"{'r' if a in axes else 'k'}{a}" for a in range(len(shape)))
+    kept = tuple(n for a, n in enumerate(names) if a not in axes)
+    reduced = tuple(names[a] for a in axes)
+    extents = dict(zip(names, shape))
+    evaluator = Evaluator(layouts, memory, extents, reduced, context.failure)
+    targets = []
+    for node, layout in pairs:
+        index, full = _result_index(evaluator, layout.shape, names, kept)
+        targets.append(_target(evaluator, node, index, layout, full))
+    found = survey(targets)
+    task = Task(Space(kept, reduced, extents, evaluator.bits), context)
+    task.prepare(found)
+    plan = plan_loops(task.space, targets, found)
+    if should_split(plan, found):
+        return lower_split(task, plan, targets, found)
+    return [(lower_column if plan.column else lower_row)(task, plan, targets, found)]
+
+
+def _result_index(
+    evaluator: Evaluator, shape: tuple[int, ...], names: tuple[str, ...], kept: tuple[str, ...]
+) -> tuple[Index, bool]:
+    """The index of a result in the domain's variables, and whether it spans all of them."""
+    wide = [d for d in shape if d != 1]
+    for candidates, full in ((kept, False), (names, True)):
+        running = [n for n in candidates if evaluator.extents[n] != 1]
+        if [evaluator.extents[n] for n in running] == wide:
+            variables = iter(running)
+            index = tuple(Affine.variable(next(variables)) if d != 1 else Affine() for d in shape)
+            return index, full
+    domain = [evaluator.extents[n] for n in names]
+    raise CompileError(f"a result of shape {shape} does not fit a group over {domain}")

@@ -1,0 +1,215 @@
+"""Reductions across the innermost loop: blocks of columns, row after row.
+
+Column sums accumulate in the output row itself::
+
+    begin, end = share(blocks, tid, nth)
+    for block in range(begin, end):
+        low = block * width
+        stop = min(low + width, nj)
+        for j in range(low, stop):
+            out[j] = f32(0.0)
+        for i in range(ni):
+            p0 = i * s0
+            for j in range(low, stop):
+                out[j] = add_fast(out[j], a[p0 + j])
+
+Accumulators that are not a result themselves live in a scratch row a thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from graphflow.codegen.emit import THREAD, Emitter
+from graphflow.codegen.loops import Accumulate, Fold, Load, LoopKind, Start
+from graphflow.codegen.lower_map import ENOUGH_SHARES, open_rows
+from graphflow.codegen.lower_row import LONG, is_regrouped, open_block, open_blocks
+from graphflow.codegen.passes_plan import plan_stages
+from graphflow.codegen.schedule import Call
+from graphflow.codegen.spaces import Axis, Plan, Survey, Target
+from graphflow.codegen.task import Task, finish_call
+from graphflow.ir.affine import Affine
+from graphflow.ir.types import DType, int64
+
+NARROWEST, WIDEST = 64, 1024
+"""Columns a block, at least (if there are so many) and at most."""
+
+
+@dataclass(slots=True)
+class Columns:
+    """The accumulators of a column kernel: for each fold, the load of this column's."""
+
+    task: Task
+    emitter: Emitter
+    plan: Plan
+    homes: dict[Fold, Load] = field(default_factory=dict)
+    bests: dict[Fold, Load] = field(default_factory=dict)
+    """Folds that yield a position: the best element so far (``homes``: its position)."""
+
+    def row(self, fold: Fold) -> Load:
+        """A scratch row of accumulators for each thread."""
+        return self._scratch(fold, fold.dtype if fold.position is None else fold.operand.dtype)
+
+    def positions(self, fold: Fold) -> Load:
+        """A scratch row of positions for each thread."""
+        return self._scratch(fold, int64)
+
+    def _scratch(self, fold: Fold, dtype: DType) -> Load:
+        inner = self.plan.kept[-1]
+        slot = self.task.scratch(dtype, (self.task.context.threads, inner.extent))
+        self.emitter.add_result(slot, "tmp")
+        index = Affine.of({inner.variables[-1]: 1, THREAD: inner.extent})
+        return Load(slot.dtype, fold.varies | inner.mask, slot, index)
+
+    def place(self, load: Load) -> str:
+        """The accumulator of this column, as text."""
+        self.emitter.read.add(load.slot)
+        return f"{self.emitter.slots[load.slot]}[{self.emitter.index(load.index)}]"
+
+
+def lower_column(task: Task, plan: Plan, targets: Sequence[Target], found: Survey) -> Call:
+    """One call over blocks of columns."""
+    stages = plan_stages(targets, found, task.bound)
+    emitter = Emitter("col", targets, found.uses, task.error)
+    emitter.replaced.update(task.bound)
+    columns = Columns(task, emitter, plan)
+    in_place = _choose_homes(columns, stages.folds, stages.kept, found)
+    inner = plan.kept[-1]
+    _open_column_blocks(emitter, plan, task.is_large(found, targets))
+    for number, folds in enumerate(stages.folds):
+        column_pass(columns, inner, folds, stages.full[number])
+        for fold in folds:
+            emitter.replaced[fold] = columns.homes[fold]
+    for target in in_place:
+        emitter.result(target.slot, target.value)
+    rest = [t for t in stages.kept if t not in in_place]
+    if rest:
+        emitter.open_axis(inner)
+        emitter.store(rest)
+        emitter.close()
+    return finish_call(task, emitter, targets, found)
+
+
+def _choose_homes(
+    columns: Columns, passes: Sequence[Sequence[Fold]], kept: Sequence[Target], found: Survey
+) -> list[Target]:
+    """Give every fold its accumulators: in a result if possible, which is then complete."""
+    read = {load.slot for load in found.loads}
+    bound = columns.task.bound
+    in_place: list[Target] = []
+    for fold in (f for folds in passes for f in folds):
+        if fold.position is not None:
+            columns.bests[fold] = columns.row(fold)
+        for target in kept:
+            whole = bound.get(target.value, target.value) is fold
+            if whole and target.slot not in read and target.slot.dtype.itemsize != 2:
+                if target.slot.dtype is fold.dtype:
+                    columns.homes[fold] = Load(fold.dtype, fold.varies, target.slot, target.index)
+                    in_place.append(target)
+                    break
+        else:
+            columns.homes[fold] = (
+                columns.positions(fold) if fold.position is not None else columns.row(fold)
+            )
+    return in_place
+
+
+def _open_column_blocks(emitter: Emitter, plan: Plan, large: bool) -> None:
+    """Open the kept loops but the innermost, which is left to be run in blocks."""
+    outer, inner = plan.kept[:-1], plan.kept[-1]
+    rows = 1
+    for axis in outer:
+        rows *= axis.extent
+    width = block_width(inner.extent)
+    if rows >= ENOUGH_SHARES or width >= inner.extent or not large:
+        open_rows(emitter, outer, large)
+        if width >= inner.extent or not large:
+            return
+        emitter.open((), "low", "0", emitter.extent(inner), step=emitter.integer("w", 0, width))
+    else:
+        blocks = -(-inner.extent // width)
+        emitter.share_count(emitter.integer("blocks", 0, blocks))
+        emitter.open((), "block", "begin", "end", LoopKind.PARALLEL)
+        emitter.name_index("low", f"block * {emitter.integer('w', 0, width)}")
+        for axis in outer:
+            emitter.open_axis(axis)
+    end = f"low + {emitter.integer('w', 0, width)}"
+    emitter.name_index("high", f"min({end}, {emitter.extent(inner)})")
+    emitter.ranges[inner] = ("low", "high")
+
+
+def block_width(columns: int) -> int:
+    """How many columns one block has; depends on the shape only."""
+    width = -(-columns // (8 * NARROWEST)) * NARROWEST
+    return min(width, WIDEST)
+
+
+def column_pass(
+    columns: Columns, inner: Axis, folds: Sequence[Fold], stores: Sequence[Target]
+) -> None:
+    """One run over the rows: fold each into its column's accumulator, and store."""
+    if not folds and not stores:
+        return
+    emitter, reduced = columns.emitter, columns.plan.reduced
+    _start(columns, inner, {f: columns.homes[f] for f in folds})
+    regrouped = [f for f in folds if is_regrouped(f)]
+    long = bool(reduced) and reduced[-1].extent > LONG and bool(regrouped)
+    parts = {f: columns.row(f) for f in regrouped} if long else {}
+    before = emitter.depth
+    for axis in reduced[:-1]:
+        emitter.open_axis(axis, LoopKind.REDUCE)
+    if long:
+        open_blocks(emitter, reduced[-1])
+        _start(columns, inner, parts)
+    depth = emitter.depth
+    if long:
+        open_block(emitter, reduced[-1])
+    elif reduced:
+        emitter.open_axis(reduced[-1], LoopKind.REDUCE)
+    emitter.open_axis(inner)
+    _fold_columns(columns, folds, parts, stores)
+    emitter.close(emitter.depth - depth)
+    if parts:
+        emitter.open_axis(inner)
+        for fold, part in parts.items():
+            emitter.add(Accumulate(columns.place(columns.homes[fold]), fold, columns.place(part)))
+        emitter.close()
+    emitter.close(emitter.depth - before)
+
+
+def _start(columns: Columns, inner: Axis, homes: dict[Fold, Load]) -> None:
+    """A loop that sets accumulators to the identities of their folds."""
+    if not homes:
+        return
+    columns.emitter.open_axis(inner)
+    for fold, home in homes.items():
+        if fold.position is None:
+            columns.emitter.add(Start(columns.place(home), fold))
+        else:
+            best = columns.place(columns.bests[fold])
+            columns.emitter.add(Start(best, fold, columns.place(home)))
+    columns.emitter.close()
+
+
+def _fold_columns(
+    columns: Columns,
+    folds: Sequence[Fold],
+    parts: dict[Fold, Load],
+    stores: Sequence[Target],
+) -> None:
+    """The innermost statements of a pass."""
+    emitter = columns.emitter
+    for fold in folds:
+        if fold.position is not None:
+            emitter.need_named(fold.operand)
+            emitter.need(fold.position)
+    emitter.need(*[f.operand for f in folds], *[t.value for t in stores])
+    for fold in folds:
+        home = columns.place(parts.get(fold, columns.homes[fold]))
+        if fold.position is None:
+            emitter.add(Accumulate(home, fold, fold.operand))
+        else:
+            best = columns.place(columns.bests[fold])
+            emitter.add(Accumulate(best, fold, fold.operand, home))
+    emitter.store(stores)

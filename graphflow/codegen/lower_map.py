@@ -1,0 +1,75 @@
+"""Kernels without reductions: every result element is computed on its own.
+
+    begin, end = share(ni, tid, nth)
+    for i in range(begin, end):
+        out[i] = a[i] * b[i]
+
+With several loops the outermost is shared among the threads; when it is short,
+all but the innermost run as one, and when even those are few, the innermost is cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from graphflow.codegen.emit import Emitter
+from graphflow.codegen.loops import LoopKind
+from graphflow.codegen.schedule import Call
+from graphflow.codegen.spaces import Axis, Survey, Target, plan_loops
+from graphflow.codegen.task import Task, finish_call
+
+ENOUGH_SHARES = 16
+"""Iterations that are enough to share among the threads."""
+
+
+def lower_map(task: Task, targets: Sequence[Target], found: Survey) -> Call:
+    """One call that stores every target over the whole domain."""
+    plan = plan_loops(task.space, targets, found)
+    emitter = Emitter("ew" if task.computes(found) else "copy", targets, found.uses, task.error)
+    emitter.replaced.update(task.bound)
+    open_map(emitter, plan.kept, task.is_large(found, targets))
+    emitter.store(targets)
+    return finish_call(task, emitter, targets, found)
+
+
+def open_map(emitter: Emitter, axes: Sequence[Axis], large: bool = True) -> None:
+    """Open all loops of a map, one of them shared among the threads.
+
+    Small maps run on one thread and all look alike, whatever their extents.
+    """
+    if not axes:
+        return
+    outer = 1
+    for axis in axes[:-1]:
+        outer *= axis.extent
+    if len(axes) == 1 or axes[0].extent >= ENOUGH_SHARES or not large:
+        emitter.open_shared(axes[:1])
+        rest = axes[1:]
+    elif outer >= ENOUGH_SHARES:
+        emitter.open_shared(axes[:-1])
+        rest = axes[-1:]
+    else:
+        share_innermost(emitter, axes)
+        return
+    for axis in rest:
+        emitter.open_axis(axis)
+
+
+def share_innermost(emitter: Emitter, axes: Sequence[Axis]) -> None:
+    """Open the loops so that each thread runs through its part of the innermost."""
+    emitter.share(axes[-1])
+    for axis in axes[:-1]:
+        emitter.open_axis(axis)
+    emitter.open((axes[-1],), axes[-1].name, "begin", "end", LoopKind.PARALLEL)
+
+
+def open_rows(emitter: Emitter, axes: Sequence[Axis], large: bool = True) -> None:
+    """Open the kept loops of a reduction, shared among the threads."""
+    if not axes:
+        return
+    if len(axes) == 1 or axes[0].extent >= ENOUGH_SHARES or not large:
+        emitter.open_shared(axes[:1])
+        for axis in axes[1:]:
+            emitter.open_axis(axis)
+    else:
+        emitter.open_shared(axes)

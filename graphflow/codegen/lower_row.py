@@ -1,0 +1,165 @@
+"""Reductions along the innermost loop: a row at a time, in one or several passes.
+
+Softmax of rows; the exponentials live in the output row between two passes::
+
+    begin, end = share(ni, tid, nth)
+    for i in range(begin, end):
+        p0 = i * s0
+        max0 = f32(-inf)
+        for j in range(nj):
+            max0 = vm.maximum(max0, a[p0 + j])
+        sum0 = f32(0.0)
+        for j in range(nj):
+            t0 = vm.exp(a[p0 + j] - max0)
+            sum0 = add_fast(sum0, t0)
+            out[p0 + j] = t0
+        for j in range(nj):
+            t0 = out[p0 + j]
+            out[p0 + j] = t0 / sum0
+
+Long rows are summed in blocks of ``BLOCK`` elements, so that rounding errors
+grow with the number of blocks only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from graphflow.codegen.emit import SMALL_EXTENT, THREAD, Emitter
+from graphflow.codegen.loops import Accumulate, Fold, Load, LoopKind, Start, Value
+from graphflow.codegen.lower_map import open_rows
+from graphflow.codegen.passes_plan import (
+    Spill,
+    plan_spills,
+    plan_stages,
+    spill_load,
+)
+from graphflow.codegen.schedule import Call
+from graphflow.codegen.spaces import Axis, Plan, Survey, Target
+from graphflow.codegen.task import Task, finish_call
+from graphflow.ir.affine import Affine
+
+BLOCK = 1024
+LONG = 4 * BLOCK
+"""Extents above this are folded in blocks."""
+
+
+def lower_row(task: Task, plan: Plan, targets: Sequence[Target], found: Survey) -> Call:
+    """One call: the kept loops outside, the passes over the reduced loops inside."""
+    stages = plan_stages(targets, found, task.bound)
+    mask = 0
+    for axis in plan.reduced:
+        mask |= axis.mask
+    spills = plan_spills(stages, found, mask, task.bound)
+    prefix = "row" if plan.kept else "red"
+    emitter = Emitter(prefix, targets, found.uses, task.error)
+    emitter.replaced.update(task.bound)
+    scratch = {s: _scratch(task, emitter, plan, s) for s in spills if s.home is None}
+    open_rows(emitter, plan.kept, task.is_large(found, targets))
+    for number in range(len(stages.folds)):
+        starting = [s for s in spills if s.first == number]
+        kept_back = [_spill_target(s, scratch) for s in starting if not s.stored]
+        row_pass(emitter, plan.reduced, stages.folds[number], stages.full[number], kept_back)
+        for spill in starting:
+            emitter.replaced[spill.value] = spill_load(spill, scratch.get(spill))
+    emitter.store(stages.kept)
+    return finish_call(task, emitter, targets, found)
+
+
+def _scratch(task: Task, emitter: Emitter, plan: Plan, spill: Spill) -> Load:
+    """A row of scratch for each thread, and the load of this point's element."""
+    slot = task.scratch(spill.value.dtype, (task.context.threads, plan.depth))
+    emitter.add_result(slot, "tmp")
+    terms, step = {}, 1
+    for axis in reversed(plan.reduced):
+        terms[axis.variables[-1]] = step
+        step *= axis.extent
+    terms[THREAD] = step
+    return Load(spill.value.dtype, spill.value.varies, slot, Affine.of(terms))
+
+
+def _spill_target(spill: Spill, scratch: dict[Spill, Load]) -> Target:
+    load = spill_load(spill, scratch.get(spill))
+    return Target(load.slot, load.index, spill.value, full=True)
+
+
+def row_pass(
+    emitter: Emitter,
+    reduced: Sequence[Axis],
+    folds: Sequence[Fold],
+    stores: Sequence[Target],
+    spills: Sequence[Target] = (),
+) -> None:
+    """One run through the reduced loops: folds into locals, and stores."""
+    if not folds and not stores and not spills:
+        return
+    kind = LoopKind.REDUCE if folds else LoopKind.SERIAL
+    totals = {fold: fold_names(emitter, fold) for fold in folds}
+    for fold, (name, position) in totals.items():
+        emitter.add(Start(name, fold, position))
+    regrouped = [f for f in folds if is_regrouped(f)]
+    long = bool(reduced) and reduced[-1].extent > LONG and bool(regrouped)
+    parts = {f: emitter.fresh("part") for f in regrouped} if long or len(reduced) > 1 else {}
+    before = emitter.depth
+    for axis in reduced[:-1]:
+        emitter.open_axis(axis, kind)
+    if long:
+        open_blocks(emitter, reduced[-1])
+    for fold, name in parts.items():
+        emitter.add(Start(name, fold))
+    inner = emitter.depth
+    if reduced and long:
+        open_block(emitter, reduced[-1])
+    elif reduced:
+        baked = reduced[-1].extent <= SMALL_EXTENT and len(reduced) == 1
+        emitter.open_axis(reduced[-1], kind, baked)
+    _fold(emitter, totals, parts, [t.value for t in (*stores, *spills)])
+    emitter.store(stores, spills)
+    emitter.close(emitter.depth - inner)
+    for fold, name in parts.items():
+        emitter.add(Accumulate(totals[fold][0], fold, name))
+    emitter.close(emitter.depth - before)
+    for fold, (name, position) in totals.items():
+        emitter.bind(fold, position or name)
+
+
+def _fold(
+    emitter: Emitter,
+    totals: dict[Fold, tuple[str, str]],
+    parts: dict[Fold, str],
+    others: Sequence[Value],
+) -> None:
+    """Fold this point's operands; ``others`` is what will be stored here after that."""
+    for fold in totals:
+        if fold.position is not None:
+            emitter.need_named(fold.operand)
+            emitter.need(fold.position)
+    emitter.need(*[f.operand for f in totals], *others)
+    for fold, (name, position) in totals.items():
+        emitter.add(Accumulate(parts.get(fold, name), fold, fold.operand, position))
+
+
+def fold_names(emitter: Emitter, fold: Fold) -> tuple[str, str]:
+    """Names of a fold's accumulator and, for folds that yield one, of its position."""
+    name = fold.op.name.removeprefix("reduce_")
+    if fold.position is None:
+        return emitter.fresh(name), ""
+    return emitter.fresh("best"), emitter.fresh(name)
+
+
+def is_regrouped(fold: Fold) -> bool:
+    """True when the fold may be cut into parts."""
+    reduction = fold.op.reduction
+    return reduction is not None and reduction.reassociate and fold.position is None
+
+
+def open_blocks(emitter: Emitter, axis: Axis) -> None:
+    """Begin a loop over blocks of ``axis``; inside, ``high`` is where the block ends."""
+    begin, end = emitter.ranges.get(axis) or ("0", emitter.extent(axis))
+    emitter.open((), "block", begin, end, LoopKind.REDUCE, str(BLOCK))
+    emitter.name_index("stop", f"min(block + {BLOCK}, {end})")
+
+
+def open_block(emitter: Emitter, axis: Axis) -> None:
+    """Begin the loop over one block of ``axis``."""
+    emitter.open((axis,), axis.name, "block", "stop", LoopKind.REDUCE)

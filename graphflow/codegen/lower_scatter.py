@@ -1,0 +1,81 @@
+"""Writes at computed places: the base first, then every element of the source.
+
+    for i in range(ni):                       # rows of the source, in order
+        at0 = c[i]
+        ...                                   # range check
+        p0 = at0 * s0
+        for j in range(begin, end):           # this thread's columns
+            out[p0 + j] = add_fast(out[p0 + j], a[i * s1 + j])
+
+Elements that may land on one place are added by one thread, in order, so the
+bits do not depend on the number of threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from graphflow.codegen.emit import Emitter
+from graphflow.codegen.evaluate import Evaluator, gathered
+from graphflow.codegen.layout import Layout
+from graphflow.codegen.loops import Checked
+from graphflow.codegen.lower_map import open_map, share_innermost
+from graphflow.codegen.schedule import Call
+from graphflow.codegen.spaces import Axis, Target, plan_loops, survey
+from graphflow.codegen.task import Task, finish_call
+from graphflow.ir.affine import Affine, Index
+from graphflow.ir.node import Node
+from graphflow.ir.op import GATHERED
+
+
+def lower_scatter(
+    task: Task, evaluator: Evaluator, node: Node, result: Layout, variables: Sequence[str]
+) -> Call:
+    """The call that stores the last operand of ``node`` into ``result``, element by element.
+
+    ``variables`` are the domain: one an axis of that operand.
+    """
+    index = evaluator.variables(variables)
+    pieces = node.op.index([n.tensor_type for n in node.inputs], node.attrs, index)  # type: ignore[misc]
+    place: Index = pieces[-1].index
+    depends: tuple[Checked, ...] = ()
+    axis = -1
+    if len(pieces) > 1:
+        axis = next(k for k, part in enumerate(place) if any(n == GATHERED for n, _ in part.terms))
+        raw = evaluator.value(node.inputs[pieces[0].operand], pieces[0].index)
+        at = evaluator.checked(raw, int(result.shape[axis]), node, axis)
+        place, depends = gathered(place, at), (at,)
+    value = evaluator.value(node.inputs[-1], index)
+    slot, flat = evaluator.memory.element(result, place)
+    target = Target(slot, flat, value, True, node.op if node.op.reduction else None, depends)
+    return _call(task, target, variables[axis] if axis >= 0 else "", result, axis)
+
+
+def _call(task: Task, target: Target, along: str, result: Layout, axis: int) -> Call:
+    found = survey([target])
+    task.prepare(found)
+    leading = target
+    if along:  # the loop over the indexed axis nests where its results lie
+        order = Affine.of({**dict(target.index.terms), along: result.strides[axis]})
+        leading = Target(target.slot, order, target.value, True)
+    axes = plan_loops(task.space, [leading], found).kept
+    emitter = Emitter("scatter" if along else "ew", [target], found.uses, task.error)
+    if target.fold is None:
+        open_map(emitter, axes)
+    else:
+        _open_ordered(emitter, axes, along)
+        emitter.read.add(target.slot)
+    emitter.store([target])
+    return finish_call(task, emitter, [target], found)
+
+
+def _open_ordered(emitter: Emitter, axes: Sequence[Axis], along: str) -> None:
+    """Open the loops; only those that cannot meet in one place are shared."""
+    if axes and along not in axes[0].variables:
+        emitter.open_shared(axes[:1])
+        axes = axes[1:]
+    elif len(axes) > 1 and along not in axes[-1].variables:
+        share_innermost(emitter, axes)
+        return
+    for axis in axes:
+        emitter.open_axis(axis)

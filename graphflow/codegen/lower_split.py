@@ -1,0 +1,147 @@
+"""Reductions too long for one thread: chunks first, then their results.
+
+With few kept points and many elements to fold, the longest reduced loop is cut
+into chunks by the shape alone (so the bits do not depend on the number of
+threads).  One call folds every chunk into a row of partial results, a second
+folds those rows.  A group of several stages becomes a pair of calls a stage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from graphflow.codegen.emit import Emitter
+from graphflow.codegen.loops import Fold, Load, LoopKind
+from graphflow.codegen.lower_column import Columns, column_pass, lower_column
+from graphflow.codegen.lower_map import lower_map
+from graphflow.codegen.lower_row import is_regrouped, lower_row, row_pass
+from graphflow.codegen.passes_plan import plan_stages
+from graphflow.codegen.schedule import Call
+from graphflow.codegen.spaces import Axis, Plan, Space, Survey, Target, plan_loops, survey
+from graphflow.codegen.task import Task, finish_call
+from graphflow.ir.affine import Affine
+
+FEW_ROWS = 16
+"""With so many kept points a row kernel has enough for every thread."""
+FEW_COLUMNS = 4096
+"""With so many columns a column kernel has."""
+LEAST_ELEMENTS = 1 << 17
+CHUNK_ELEMENTS = 1 << 15
+MOST_CHUNKS = 64
+CHUNK = "chunk"
+
+
+def should_split(plan: Plan, found: Survey) -> bool:
+    """Whether the group is worth cutting; depends on shapes only."""
+    if not plan.reduced or not found.folds or plan.rows * plan.depth < LEAST_ELEMENTS:
+        return False
+    if not all(is_regrouped(fold) for fold in found.folds):
+        return False
+    longest = max(axis.extent for axis in plan.reduced)
+    if plan.column:
+        return plan.rows < FEW_COLUMNS and longest >= 2 * FEW_ROWS
+    return plan.rows < FEW_ROWS and longest >= 2 * FEW_ROWS
+
+
+def lower_split(task: Task, plan: Plan, targets: Sequence[Target], found: Survey) -> list[Call]:
+    """Two calls a stage: partial folds, then the folds; a last one for what needs them all."""
+    stages = plan_stages(targets, found, task.bound)
+    calls: list[Call] = []
+    last = max(n for n, folds in enumerate(stages.folds) if folds)
+    waiting = list(stages.kept)
+    for number, (folds, full) in enumerate(zip(stages.folds, stages.full)):
+        if not folds:
+            if full:
+                calls.append(lower_map(task, full, survey(full, task.bound)))
+            continue
+        partial, count, call = _partial_call(task, plan, folds, full)
+        calls.append(call)
+        done = waiting if number == last else []
+        later = folds if number + 1 < len(stages.folds) else []
+        calls.append(_finish(task, plan, partial, count, later, done))
+    return calls
+
+
+def _partial_call(
+    task: Task, plan: Plan, folds: Sequence[Fold], full: Sequence[Target]
+) -> tuple[dict[Fold, Load], int, Call]:
+    """Fold every chunk; the loads of the partial results, and the number of chunks."""
+    cut = max(plan.reduced, key=lambda axis: axis.extent)
+    count = min(MOST_CHUNKS, cut.extent, max(2, plan.rows * plan.depth // CHUNK_ELEMENTS))
+    size = -(-cut.extent // count)
+    count = -(-cut.extent // size)
+    chunk = Axis(CHUNK, (CHUNK,), (count,), 0)
+    partial = {f: _partial_load(task, plan, f, count) for f in folds}
+    results = [Target(load.slot, load.index, fold) for fold, load in partial.items()]
+    found = survey([*results, *full], task.bound)
+    prefix = "col" if plan.column else "row" if plan.kept else "red"
+    emitter = Emitter(prefix, full, found.uses, task.error)
+    for load in partial.values():
+        emitter.add_result(load.slot, "part")
+    emitter.replaced.update(task.bound)
+    emitter.share_count(emitter.integer("chunks", 0, count))
+    emitter.open((chunk,), CHUNK, "begin", "end", LoopKind.PARALLEL)
+    length = emitter.integer("size", 0, size)
+    emitter.name_index("first", f"chunk * {length}")
+    emitter.name_index("last", f"min(first + {length}, {emitter.extent(cut)})")
+    emitter.ranges[cut] = ("first", "last")
+    if plan.column:
+        for axis in plan.kept[:-1]:
+            emitter.open_axis(axis)
+        columns = Columns(task, emitter, plan, dict(partial))
+        column_pass(columns, plan.kept[-1], folds, full)
+        for target in results:
+            emitter.result(target.slot, target.value)
+    else:
+        for axis in plan.kept:
+            emitter.open_axis(axis)
+        row_pass(emitter, plan.reduced, folds, full)
+        emitter.store(results)
+    return partial, count, finish_call(task, emitter, [*results, *full], found)
+
+
+def _partial_load(task: Task, plan: Plan, fold: Fold, count: int) -> Load:
+    """A buffer with a row of kept points for each chunk, and the load of this one's."""
+    slot = task.scratch(fold.dtype, (count, plan.rows))
+    return Load(fold.dtype, fold.varies, slot, _kept_index(plan, {CHUNK: plan.rows}))
+
+
+def _kept_index(plan: Plan, terms: Mapping[str, int]) -> Affine:
+    """The row-major index of a kept point, plus ``terms``."""
+    found, step = dict(terms), 1
+    for axis in reversed(plan.kept):
+        # Written out for every variable of the loop, since other plans merge otherwise.
+        for variable, extent in zip(reversed(axis.variables), reversed(axis.extents)):
+            found[variable] = step
+            step *= extent
+    return Affine.of(found)
+
+
+def _finish(
+    task: Task,
+    plan: Plan,
+    partial: Mapping[Fold, Load],
+    count: int,
+    later: Sequence[Fold],
+    kept: Sequence[Target],
+) -> Call:
+    """Fold the partial results; store kept targets, and the folds that stages after use."""
+    old = task.space
+    extents = {**{n: old.extents[n] for n in old.kept}, CHUNK: count}
+    bits = {**old.bits, CHUNK: 1 << max(mask.bit_length() for mask in old.bits.values())}
+    finish = Task(
+        Space(old.kept, (CHUNK,), extents, bits), task.context, task.error, dict(task.bound)
+    )
+    for fold, load in partial.items():
+        element = replace(load, varies=fold.varies | bits[CHUNK])
+        finish.bound[fold] = Fold(fold.dtype, fold.varies, fold.op, element)
+    targets = list(kept)
+    for fold in later:
+        slot = task.scratch(fold.dtype, (plan.rows,))
+        index = _kept_index(plan, {})
+        targets.append(Target(slot, index, fold))
+        task.bound[fold] = Load(fold.dtype, fold.varies, slot, index)
+    found = survey(targets, finish.bound)
+    plan = plan_loops(finish.space, targets, found)
+    return (lower_column if plan.column else lower_row)(finish, plan, targets, found)
