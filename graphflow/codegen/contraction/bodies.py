@@ -1,0 +1,326 @@
+"""LLVM bodies of the contraction vocabulary, in vector IR of the width the kernel asks for.
+
+Each builder adds one internal function to the kernel's module; LLVM legalises
+its vectors for the processor.  What the functions mean is written in plain
+Python in :mod:`graphflow.codegen.contraction.micro_kernels`; strides count elements.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba.core import cgutils
+
+_I32, _I64 = ir.IntType(32), ir.IntType(64)
+_POINTER, _VOID = ir.PointerType(), ir.VoidType()
+_ELEMENTS: dict[str, tuple[Any, int]] = {"f32": (ir.FloatType(), 4), "f64": (ir.DoubleType(), 8)}
+DOT_COLUMNS = 4  # enough independent sums to hide the latency of a multiply-add
+
+
+class Body:
+    """A function being written, with its element type and its vectors of ``lanes``."""
+
+    def __init__(self, module: Any, name: str, element: str, lanes: int, parameters: str) -> None:
+        self.scalar, self.size = _ELEMENTS[element]
+        self.element, self.lanes = element, lanes
+        self.vector = ir.VectorType(self.scalar, lanes)
+        kinds = [_POINTER if letter == "p" else _I64 for letter in parameters]
+        self.function = ir.Function(module, ir.FunctionType(_VOID, kinds), name)
+        self.function.linkage = "internal"
+        self.function.attributes.add("nounwind")
+        # A body has many call sites; one copy keeps compiling quick and the code small.
+        self.function.attributes.add("noinline")
+        for argument, letter in zip(self.function.args, parameters, strict=True):
+            if letter == "p":
+                argument.add_attribute("noalias")
+        self.builder = ir.IRBuilder(self.function.append_basic_block("entry"))
+        self.zero = ir.Constant(self.vector, [0.0] * lanes)
+
+    def at(self, pointer: Any, *terms: Any) -> Any:
+        """Address of the element at the sum of ``terms`` (values or Python ints)."""
+        for term in terms:
+            index = _I64(term) if isinstance(term, int) else term
+            pointer = self.builder.gep(pointer, [index], inbounds=True, source_etype=self.scalar)
+        return pointer
+
+    def load(self, pointer: Any) -> Any:
+        """A vector from an address that is aligned to the element only."""
+        return self.builder.load(pointer, align=self.size, typ=self.vector)
+
+    def store(self, value: Any, pointer: Any) -> None:
+        """A vector or scalar to an address that is aligned to the element only."""
+        self.builder.store(value, pointer, align=self.size)
+
+    def load_scalar(self, pointer: Any) -> Any:
+        """One element."""
+        return self.builder.load(pointer, align=self.size, typ=self.scalar)
+
+    def splat(self, value: Any) -> Any:
+        """A vector with ``value`` in every lane."""
+        undefined = ir.Constant(ir.VectorType(value.type, self.lanes), ir.Undefined)
+        first = self.builder.insert_element(undefined, value, _I32(0))
+        return self.builder.shuffle_vector(first, undefined, self.pattern([0] * self.lanes))
+
+    def pattern(self, lanes: list[int]) -> Any:
+        """A constant mask for shuffles."""
+        return ir.Constant(ir.VectorType(_I32, len(lanes)), lanes)
+
+    def multiply_add(self, a: Any, b: Any, c: Any) -> Any:
+        """``a * b + c``, fused where that is one instruction."""
+        kind = ir.FunctionType(self.vector, [self.vector] * 3)
+        return self.builder.call(self.intrinsic("fmuladd", kind), [a, b, c])
+
+    def intrinsic(self, name: str, kind: Any, suffix: str = "") -> Any:
+        """The LLVM intrinsic of this vector type, declared once in the module."""
+        bits = self.element
+        full = f"llvm.{name}.v{self.lanes}{bits}{suffix}"
+        return cgutils.get_or_insert_function(self.function.module, kind, full)
+
+    def mask(self, count: Any) -> Any:
+        """A mask of the first ``count`` lanes."""
+        iota = ir.Constant(ir.VectorType(_I64, self.lanes), list(range(self.lanes)))
+        return self.builder.icmp_signed("<", iota, self.splat(count))
+
+    def masked_load(self, pointer: Any, mask: Any) -> Any:
+        """Lanes under ``mask``, zero elsewhere; other memory is not touched."""
+        kind = ir.FunctionType(self.vector, [_POINTER, _I32, mask.type, self.vector])
+        call = self.intrinsic("masked.load", kind, ".p0")
+        return self.builder.call(call, [pointer, _I32(self.size), mask, self.zero])
+
+    def masked_store(self, value: Any, pointer: Any, mask: Any) -> None:
+        """Store the lanes under ``mask``; other memory is not touched."""
+        kind = ir.FunctionType(_VOID, [self.vector, _POINTER, _I32, mask.type])
+        call = self.intrinsic("masked.store", kind, ".p0")
+        self.builder.call(call, [value, pointer, _I32(self.size), mask])
+
+    def smaller(self, a: Any, b: Any) -> Any:
+        """The smaller of two integers."""
+        return self.builder.select(self.builder.icmp_signed("<", a, b), a, b)
+
+    def keep_rolled(self, branch: Any) -> None:
+        """Tell LLVM not to unroll the loop that ``branch`` closes: its body is full already."""
+        module = self.function.module
+        disable = module.add_metadata([ir.MetaDataString(module, "llvm.loop.unroll.disable")])
+        unique = ir.MetaDataString(module, f"loop of {self.function.name}")
+        node = module.add_metadata([unique])
+        node.operands = (node, disable)  # LLVM wants a loop's node to start with itself
+        branch.set_metadata("llvm.loop", node)
+
+
+def tile_body(module: Any, element: str, rows: int, vectors: int, lanes: int) -> Any:
+    """``c[rows, width] (+)= sum over depth of a[:, k] * b[k, :]`` held in registers.
+
+    Rows of ``b`` are ``vectors * lanes`` elements wide and are read whole; only
+    ``width`` columns of ``c`` are touched.
+    """
+    name = f"tile.{element}.{rows}x{vectors}x{lanes}"
+    found = module.globals.get(name)
+    if found is not None:
+        return found
+    body = Body(module, name, element, lanes, "piipiipiii")
+    b = body.builder
+    a, a_row, a_step, panel, b_step, depth, _, _, width, _ = body.function.args
+    offsets = [b.mul(a_row, _I64(row)) for row in range(rows)]
+    sums = _accumulate(body, (a, offsets, a_step), (panel, b_step), depth, vectors)
+    blocks = [body.function.append_basic_block(name) for name in ("whole", "edge")]
+    b.cbranch(b.icmp_signed("==", width, _I64(vectors * lanes)), *blocks)
+    for block, masked in zip(blocks, (False, True), strict=True):
+        b.position_at_end(block)
+        masks = [body.mask(b.sub(width, _I64(v * lanes))) if masked else None
+                 for v in range(vectors)]  # fmt: skip
+        _write_back(body, sums, masks)
+        b.ret_void()
+    return body.function
+
+
+def _accumulate(
+    body: Body, left: tuple[Any, list[Any], Any], right: tuple[Any, Any], depth: Any, vectors: int
+) -> list[list[Any]]:
+    """The loop over ``depth``; returns the sums, one list of vectors a row."""
+    b = body.builder
+    (a, offsets, a_step), (panel, b_step) = left, right
+    entry = b.block
+    loop, after = (body.function.append_basic_block(n) for n in ("loop", "after"))
+    b.cbranch(b.icmp_signed(">", depth, _I64(0)), loop, after)
+    b.position_at_end(loop)
+    state = [b.phi(_I64), b.phi(_POINTER), b.phi(_POINTER)]
+    for phi, start in zip(state, (depth, a, panel), strict=True):
+        phi.add_incoming(start, entry)
+    left_count, a_at, b_at = state
+    sums = [[b.phi(body.vector) for _ in range(vectors)] for _ in offsets]
+    columns = [body.load(body.at(b_at, v * body.lanes)) for v in range(vectors)]
+    new = []
+    for offset, row in zip(offsets, sums, strict=True):
+        value = body.splat(body.load_scalar(body.at(a_at, offset)))
+        new.append([body.multiply_add(value, column, total)
+                    for column, total in zip(columns, row, strict=True)])  # fmt: skip
+    following = (b.sub(left_count, _I64(1)), body.at(a_at, a_step), body.at(b_at, b_step))
+    for phi, value in zip(state, following, strict=True):
+        phi.add_incoming(value, loop)
+    for phis, values in zip(sums, new, strict=True):
+        for phi, value in zip(phis, values, strict=True):
+            phi.add_incoming(body.zero, entry)
+            phi.add_incoming(value, loop)
+    body.keep_rolled(b.cbranch(b.icmp_signed(">", following[0], _I64(0)), loop, after))
+    b.position_at_end(after)
+    results = []
+    for values in new:
+        results.append([b.phi(body.vector) for _ in values])
+        for phi, value in zip(results[-1], values, strict=True):
+            phi.add_incoming(body.zero, entry)
+            phi.add_incoming(value, loop)
+    return results
+
+
+def _write_back(body: Body, sums: list[list[Any]], masks: list[Any]) -> None:
+    """Store the sums, added to what is there if asked; ``masks`` limit the columns."""
+    b = body.builder
+    c, c_row, _, add = body.function.args[-4:]
+    adding = b.icmp_signed("!=", add, _I64(0))
+    for row, values in enumerate(sums):
+        start = body.at(c, b.mul(c_row, _I64(row)))
+        for v, (value, mask) in enumerate(zip(values, masks, strict=True)):
+            place = body.at(start, v * body.lanes)
+            old = body.load(place) if mask is None else body.masked_load(place, mask)
+            # A select, not a branch: the line is fetched for writing anyhow.
+            value = b.select(adding, b.fadd(old, value), value)
+            if mask is None:
+                body.store(value, place)
+            else:
+                body.masked_store(value, place, mask)
+
+
+def dot_body(module: Any, element: str, lanes: int) -> Any:
+    """``c[j] = sum over k of a[k] * b[j, k]`` for up to four rows ``j`` of ``b``."""
+    name = f"dot.{element}.{lanes}"
+    found = module.globals.get(name)
+    if found is not None:
+        return found
+    body = Body(module, name, element, lanes, "ppiipii")
+    b = body.builder
+    a, rows, b_row, depth, c, c_step, count = body.function.args
+    last = b.sub(count, _I64(1))
+    # Rows past the last one repeat it, so that the loop has no conditions.
+    starts = [body.at(rows, b.mul(body.smaller(_I64(j), last), b_row)) for j in range(DOT_COLUMNS)]
+    whole = b.and_(depth, _I64(-lanes))
+    sums = [cgutils.alloca_once_value(b, body.zero) for _ in starts]
+
+    def step(position: Any, mask: Any) -> None:
+        def read(pointer: Any) -> Any:
+            place = body.at(pointer, position)
+            return body.load(place) if mask is None else body.masked_load(place, mask)
+
+        left = read(a)
+        for total, start in zip(sums, starts, strict=True):
+            b.store(body.multiply_add(left, read(start), b.load(total, typ=body.vector)), total)
+
+    with cgutils.for_range_slice(b, _I64(0), whole, _I64(lanes), inc=True) as (position, _):
+        step(position, None)
+    with b.if_then(b.icmp_signed("<", whole, depth)):
+        step(whole, body.mask(b.sub(depth, whole)))
+    for j, total in enumerate(sums):
+        with b.if_then(b.icmp_signed("<", _I64(j), count)):
+            value = _horizontal_sum(body, b.load(total, typ=body.vector))
+            body.store(value, body.at(c, b.mul(c_step, _I64(j))))
+    b.ret_void()
+    return body.function
+
+
+def _horizontal_sum(body: Body, vector: Any) -> Any:
+    """The sum of all lanes, by halves."""
+    half = body.lanes // 2
+    while half:
+        lanes = [*range(half, 2 * half), *range(half, body.lanes)][: body.lanes]
+        upper = body.builder.shuffle_vector(vector, vector, body.pattern(lanes))
+        vector = body.builder.fadd(vector, upper)
+        half //= 2
+    return body.builder.extract_element(vector, _I32(0))
+
+
+def pack_body(module: Any, element: str, width: int, lanes: int) -> Any:
+    """``target[k * width + r] = source[r * row + k * step]`` for ``r < count``, ``k < depth``.
+
+    Places with ``r >= count`` receive anything: no result depends on them.
+    """
+    name = f"pack.{element}.{width}x{lanes}"
+    found = module.globals.get(name)
+    if found is not None:
+        return found
+    body = Body(module, name, element, lanes, "ppiiii")
+    b = body.builder
+    target, source, row, step, count, depth = body.function.args
+    rows_touch = b.icmp_signed("==", row, _I64(1))
+    steps_touch = b.and_(
+        b.icmp_signed("==", step, _I64(1)), b.icmp_signed(">=", depth, _I64(lanes))
+    )
+    with b.if_then(rows_touch):
+        _pack_rows(body, width)
+        b.ret_void()
+    with b.if_then(steps_touch):
+        _pack_transposed(body, width)
+        b.ret_void()
+    with cgutils.for_range(b, depth) as over_depth, cgutils.for_range(b, count) as over_rows:
+        k, r = over_depth.index, over_rows.index
+        value = body.load_scalar(body.at(source, b.mul(r, row), b.mul(k, step)))
+        body.store(value, body.at(target, b.mul(k, _I64(width)), r))
+    b.ret_void()
+    return body.function
+
+
+def _pack_rows(body: Body, width: int) -> None:
+    """Steps of ``count`` neighbours each: copy vectors."""
+    b = body.builder
+    target, source, _, step, count, depth = body.function.args
+    starts = range(0, width, body.lanes)
+    with b.if_else(b.icmp_signed("==", count, _I64(width))) as (whole, edge):
+        for block, masked in ((whole, False), (edge, True)):
+            with block:
+                masks = [body.mask(b.sub(count, _I64(at))) if masked else None for at in starts]
+                with cgutils.for_range(b, depth) as loop:
+                    line = body.at(source, b.mul(loop.index, step))
+                    copy = body.at(target, b.mul(loop.index, _I64(width)))
+                    for at, mask in zip(starts, masks, strict=True):
+                        place = body.at(line, at)
+                        value = body.load(place) if mask is None else body.masked_load(place, mask)
+                        body.store(value, body.at(copy, at))
+
+
+def _pack_transposed(body: Body, width: int) -> None:
+    """Rows of ``depth`` neighbours each: transpose blocks of ``lanes`` by ``lanes``."""
+    b = body.builder
+    target, source, row, _, count, depth = body.function.args
+    lanes = body.lanes
+    last_row, last_block = b.sub(count, _I64(1)), b.sub(depth, _I64(lanes))
+    groups = b.sdiv(b.add(count, _I64(lanes - 1)), _I64(lanes))
+    with cgutils.for_range(b, groups) as over_groups:
+        first = b.mul(over_groups.index, _I64(lanes))
+        # Rows past the last one repeat it; the last block begins early enough to be whole.
+        rows = [
+            body.at(source, b.mul(body.smaller(b.add(first, _I64(r)), last_row), row))
+            for r in range(lanes)
+        ]
+        place = body.at(target, first)
+        blocks = b.sdiv(b.add(depth, _I64(lanes - 1)), _I64(lanes))
+        with cgutils.for_range(b, blocks) as over_blocks:
+            k = body.smaller(b.mul(over_blocks.index, _I64(lanes)), last_block)
+            block = _transpose(body, [body.load(body.at(start, k)) for start in rows])
+            base = body.at(place, b.mul(k, _I64(width)))
+            for step, value in enumerate(block):
+                body.store(value, body.at(base, step * width))
+
+
+def _transpose(body: Body, rows: list[Any]) -> list[Any]:
+    """Transpose ``lanes`` vectors by log2(lanes) perfect shuffles."""
+    lanes, half = body.lanes, body.lanes // 2
+    low = body.pattern([lane for i in range(half) for lane in (i, i + lanes)])
+    high = body.pattern([lane for i in range(half, lanes) for lane in (i, i + lanes)])
+    distance = lanes
+    while distance > 1:
+        rows = [
+            body.builder.shuffle_vector(rows[i], rows[i + half], mask)
+            for i in range(half)
+            for mask in (low, high)
+        ]
+        distance //= 2
+    return rows

@@ -1,0 +1,223 @@
+"""The texts of the matmul kernels.
+
+Three kernels multiply matrices: ``mm`` walks register tiles over packed panels,
+``mm_dot`` takes scalar products where one side has very few rows and packing
+the other would cost more than multiplying it, ``mm_plain`` is a loop for the
+element types without tiles.  Extents and strides are arguments, in the order
+of :mod:`graphflow.codegen.contraction.call`; so every product of one element
+type shares one kernel.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+from graphflow.codegen.contraction.tiling import Tiling, heights
+from graphflow.codegen.schedule import KernelSource
+
+AXES_AT = 25
+"""Word of the first batch axis; an axis is an extent and its strides in a, b and c."""
+HOT_ITEMS = 2048
+DOT_COLUMNS = 4
+
+_ARGUMENTS = """\
+    a = pointer_at_{element}(args[0])
+    b = pointer_at_{element}(args[1])
+    c = pointer_at_{element}(args[2])
+    m, n, k = args[3], args[4], args[5]
+    a_row, a_step, b_step, b_column = args[6], args[7], args[8], args[9]
+    c_row, c_column = args[10], args[11]
+    axes, batches = args[12], args[13]
+    epilogue, block, batch_rows, swapped = args[14], args[15], args[16], args[17]
+"""
+
+_TAKE = """\
+    unit, last_unit = share(batches * units, tid, nth)
+    while unit < last_unit:
+        batch = unit // units
+        first = unit - batch * units
+        last = min(units, first + last_unit - unit)
+        unit += last - first
+        a_batch, b_batch, c_batch, axis, outer = a, b, c, axes, batch
+        while axis > 0:
+            axis -= 1
+            word = AXES_AT + 4 * axis
+            index = outer % args[word]
+            outer //= args[word]
+            a_batch = a_batch + index * args[word + 1]
+            b_batch = b_batch + index * args[word + 2]
+            c_batch = c_batch + index * args[word + 3]
+"""
+
+_TILED = '''\
+"""c[batch, i, j] = sum over k of a[batch, i, k] * b[batch, k, j], by register tiles"""
+from graphflow.codegen.contraction.micro_kernels import pack, tile
+from graphflow.codegen.prelude import call_epilogue, kernel, pointer_at_{element}, share
+
+LANES, VECTORS, HEIGHT = {lanes}, {vectors}, {height}
+WIDTH = {width}  # columns of a tile and of a packed panel of b
+STRIP = {strip}  # row length of a packed strip of a
+HOT = {hot}  # elements of c after which the epilogue runs
+AXES_AT = {axes_at}
+
+
+@kernel
+def {name}(args, tid, nth):
+{arguments}\
+    k_block, n_block, pack_a, pack_b = args[18], args[19], args[20], args[21]
+    panels = pointer_at_{element}(args[22]) + tid * args[23]
+    strip = panels + args[24]
+    # Threads share the columns or the rows of all batches, whichever splits more evenly;
+    # no sum is ever split, so any number of threads gives the same bits.
+    column_units, row_units = (n + WIDTH - 1) // WIDTH, (m + HEIGHT - 1) // HEIGHT
+    column_cost = (batches * column_units + nth - 1) // nth * WIDTH * m
+    row_cost = (batches * row_units + nth - 1) // nth * HEIGHT * n
+    by_columns = column_cost <= row_cost
+    units = column_units if by_columns else row_units
+{take}\
+        i_begin, i_end, j_begin, j_end = 0, m, 0, n
+        if by_columns:
+            j_begin, j_end = first * WIDTH, min(n, last * WIDTH)
+        else:
+            i_begin, i_end = first * HEIGHT, min(m, last * HEIGHT)
+        j0 = j_begin
+        while j0 < j_end:
+            j1 = min(j_end, j0 + n_block)
+            k0 = 0
+            more = True
+            while more:
+                depth = min(k_block, k - k0)
+                more = k0 + depth < k
+                # Pack the block of b, or only its ragged last panel.
+                j = j0 if pack_b else j0 + (j1 - j0) // WIDTH * WIDTH
+                while j < j1:
+                    pack(LANES, WIDTH, panels + (j - j0) * depth * pack_b,
+                         b_batch + (k0 * b_step + j * b_column),
+                         b_column, b_step, min(WIDTH, j1 - j), depth)
+                    j += WIDTH
+                i = i_begin
+                done = i_begin
+                while i < i_end:
+                    left = i_end - i
+                    rows = {choose_rows}
+                    a_tile, tile_row, tile_step = a_batch + (i * a_row + k0 * a_step), a_row, a_step
+                    if pack_a:
+                        pack(LANES, STRIP, strip, a_tile, a_row, a_step, rows, depth)
+                        a_tile, tile_row, tile_step = strip, 1, STRIP
+                    j = j0
+                    while j < j1:
+                        width = min(WIDTH, j1 - j)
+                        b_tile, panel_step = b_batch + (k0 * b_step + j), b_step
+                        if pack_b or width < WIDTH:
+                            b_tile, panel_step = panels + (j - j0) * depth * pack_b, WIDTH
+                        tile(LANES, VECTORS, HEIGHT, rows, a_tile, tile_row, tile_step,
+                             b_tile, panel_step, depth, c_batch + (i * c_row + j), c_row,
+                             width, k0)
+                        j += WIDTH
+                    i += rows
+                    hot = (i - done) * (j1 - j0) >= HOT or i == i_end
+                    while epilogue and hot and not more and done < i:
+                        part = done // batch_rows
+                        i0 = done - part * batch_rows
+                        i1 = min(batch_rows, i0 + i - done)
+                        done += i1 - i0
+                        whole = batch * (m // batch_rows) + part
+                        if swapped:
+                            call_epilogue(epilogue, block, whole, j0, j1, i0, i1)
+                        else:
+                            call_epilogue(epilogue, block, whole, i0, i1, j0, j1)
+                k0 += depth
+            j0 = j1
+'''
+
+_DOT = '''\
+"""c[batch, i, j] = sum over k of a[batch, i, k] * b[batch, k, j], few i, both contiguous in k"""
+from graphflow.codegen.contraction.micro_kernels import dot
+from graphflow.codegen.prelude import call_epilogue, kernel, pointer_at_{element}, share
+
+LANES, COLUMNS = {lanes}, {columns}
+AXES_AT = {axes_at}
+
+
+@kernel
+def {name}(args, tid, nth):
+{arguments}\
+    units = (n + COLUMNS - 1) // COLUMNS
+{take}\
+        j0, j1 = first * COLUMNS, min(n, last * COLUMNS)
+        j = j0
+        while j < j1:
+            i = 0
+            while i < m:
+                dot(LANES, a_batch + i * a_row, b_batch + j * b_column, b_column, k,
+                    c_batch + (i * c_row + j * c_column), c_column, min(COLUMNS, j1 - j))
+                i += 1
+            j += COLUMNS
+        if epilogue:
+            if swapped:
+                call_epilogue(epilogue, block, batch, j0, j1, 0, m)
+            else:
+                call_epilogue(epilogue, block, batch, 0, m, j0, j1)
+'''
+
+_PLAIN = '''\
+"""c[batch, i, j] = sum over k of a[batch, i, k] * b[batch, k, j], accumulated as {total}"""
+from graphflow.codegen.prelude import call_epilogue, kernel, pointer_at_{element}, share, {total}
+
+AXES_AT = {axes_at}
+
+
+@kernel
+def {name}(args, tid, nth):
+{arguments}\
+    units = m
+{take}\
+        i = first
+        while i < last:
+            j = 0
+            while j < n:
+                total = {total}(0)
+                a_at, b_at = a_batch + i * a_row, b_batch + j * b_column
+                for step in range(k):
+                    total += {total}(a_at[step * a_step]) * {total}(b_at[step * b_step])
+                c_batch[i * c_row + j] = total
+                j += 1
+            i += 1
+        if epilogue:
+            call_epilogue(epilogue, block, batch, first, last, 0, n)
+'''
+
+
+def _source(template: str, name: str, element: str, **facts: object) -> KernelSource:
+    text = template.format(
+        name=name, element=element, axes_at=AXES_AT, take=_TAKE,
+        arguments=_ARGUMENTS.format(element=element), **facts,
+    )  # fmt: skip
+    return KernelSource(name, text)
+
+
+@cache
+def tiled_kernel(element: str, tiling: Tiling) -> KernelSource:
+    """The ``mm`` kernel for ``"f32"`` or ``"f64"`` and the given tile."""
+    *taller, lowest = heights(tiling.height)
+    choose_rows = "".join(f"{h} if left >= {h} else " for h in taller) + str(lowest)
+    name = f"mm_{element}_{tiling.height}x{tiling.vectors}x{tiling.lanes}"
+    return _source(
+        _TILED, name, element, lanes=tiling.lanes, vectors=tiling.vectors, height=tiling.height,
+        width=tiling.width, strip=tiling.strip, hot=HOT_ITEMS, choose_rows=choose_rows,
+    )  # fmt: skip
+
+
+@cache
+def dot_kernel(element: str, lanes: int) -> KernelSource:
+    """The ``mm_dot`` kernel for ``"f32"`` or ``"f64"``."""
+    name = f"mm_dot_{element}_{lanes}"
+    return _source(_DOT, name, element, lanes=lanes, columns=DOT_COLUMNS)
+
+
+@cache
+def plain_kernel(element: str) -> KernelSource:
+    """The loop for any element type; halves accumulate in f32, integers wrap."""
+    totals = {"f16": "f32", "bf16": "f32", "f32": "f32", "f64": "f64"}
+    total = totals.get(element, "i64" if element.startswith("i") else "u64")
+    return _source(_PLAIN, f"mm_plain_{element}", element, total=total)

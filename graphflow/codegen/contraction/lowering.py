@@ -1,0 +1,83 @@
+"""Compiled meaning of :mod:`graphflow.codegen.contraction.micro_kernels`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+from numba.core.typing.templates import AbstractTemplate, signature
+
+from graphflow.codegen.bridge import lowers, register_template, types
+from graphflow.codegen.contraction import micro_kernels
+from graphflow.codegen.contraction.bodies import dot_body, pack_body, tile_body
+from graphflow.codegen.contraction.tiling import heights
+from graphflow.codegen.pointers import Pointer
+
+_I64 = ir.IntType(64)
+
+
+def _register(function: Any, shape: str, lower: Callable[..., None]) -> None:
+    """Type and lower ``function``; ``shape`` has L(iteral), P(ointer) or I(nteger) an argument."""
+
+    def fits(letter: str, kind: Any) -> bool:
+        if letter == "L":
+            return isinstance(kind, types.IntegerLiteral)
+        if letter == "P":
+            return isinstance(kind, Pointer) and kind.element in ("f32", "f64")
+        return isinstance(kind, types.Integer)
+
+    class Template(AbstractTemplate):  # type: ignore[misc]
+        prefer_literal = True
+
+        def generic(self, args: Any, kws: Any) -> Any:
+            if kws or len(args) != len(shape) or not all(map(fits, shape, args)):
+                return None
+            taken = [types.int64 if letter == "I" else kind for letter, kind in zip(shape, args)]
+            return signature(types.none, *taken)
+
+    def body(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        literals = [k.literal_value for k, letter in zip(sig.args, shape) if letter == "L"]
+        values = [v for v, letter in zip(args, shape) if letter != "L"]
+        element = next(kind.element for kind in sig.args if isinstance(kind, Pointer))
+        lower(builder, element, literals, values)
+        return context.get_dummy_value()
+
+    register_template(function, Template)
+    lowers(function, *[types.Any] * len(shape))(body)
+
+
+def _lower_tile(builder: Any, element: str, literals: list[int], values: list[Any]) -> None:
+    """Call the body of the right height, one vector wide where that is enough."""
+    lanes, vectors, height = literals
+    rows, arguments, width = values[0], values[1:], values[-2]
+    wide = builder.icmp_signed(">", width, _I64(lanes))
+    done = builder.append_basic_block("tile.done")
+    choices = heights(height)
+    blocks = {rows_: builder.append_basic_block(f"tile.{rows_}") for rows_ in choices}
+    switch = builder.switch(rows, blocks[choices[-1]])
+    for rows_, block in blocks.items():
+        if rows_ != choices[-1]:
+            switch.add_case(_I64(rows_), block)
+        builder.position_at_end(block)
+        with builder.if_else(wide) as (full, narrow):
+            for branch, width_ in ((full, vectors), (narrow, 1)):
+                with branch:
+                    body = tile_body(builder.module, element, rows_, width_, lanes)
+                    builder.call(body, arguments)
+        builder.branch(done)
+    builder.position_at_end(done)
+
+
+def _lower_dot(builder: Any, element: str, literals: list[int], values: list[Any]) -> None:
+    builder.call(dot_body(builder.module, element, literals[0]), values)
+
+
+def _lower_pack(builder: Any, element: str, literals: list[int], values: list[Any]) -> None:
+    lanes, width = literals
+    builder.call(pack_body(builder.module, element, width, lanes), values)
+
+
+_register(micro_kernels.tile, "LLLIPIIPIIPIII", _lower_tile)
+_register(micro_kernels.dot, "LPPIIPII", _lower_dot)
+_register(micro_kernels.pack, "LLPPIIII", _lower_pack)

@@ -1,0 +1,71 @@
+"""What contraction kernels call beyond the prelude, in plain Python.
+
+A kernel imports these names; compiled, they become register tiles in vector
+code (:mod:`graphflow.codegen.contraction.lowering`).  ``element`` is ``"f32"`` or
+``"f64"``; ``lanes``, ``vectors``, ``height`` and ``width`` are literals that
+shape the code; addresses are pointers; strides count elements.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+
+from graphflow.codegen.plain import Pointer
+
+_NUMPY: dict[str, Any] = {"f32": np.float32, "f64": np.float64}
+
+
+def _view(pointer: Pointer, shape: tuple[int, int], strides: tuple[int, int]) -> Any:
+    """A NumPy matrix over the memory at ``pointer``; strides in elements."""
+    dtype = np.dtype(_NUMPY[pointer.element])
+    if 0 in shape:
+        return np.zeros(shape, dtype)
+    reach = [(extent - 1) * stride for extent, stride in zip(shape, strides, strict=True)]
+    below = -sum(min(0, far) for far in reach)
+    items = 1 + below + sum(max(0, far) for far in reach)
+    start = pointer.address - below * dtype.itemsize
+    buffer = (ctypes.c_uint8 * (items * dtype.itemsize)).from_address(start)
+    flat = np.frombuffer(buffer, dtype)[below:]
+    return as_strided(flat, shape, tuple(stride * dtype.itemsize for stride in strides))
+
+
+def tile(
+    lanes: int, vectors: int, height: int, rows: int,
+    a: Pointer, a_row: int, a_step: int, b: Pointer, b_step: int, depth: int,
+    c: Pointer, c_row: int, width: int, add: int,
+) -> None:  # fmt: skip
+    """``c[:rows, :width] = a[rows, depth] @ b[depth, width]``, plus what was there if ``add``.
+
+    Element ``[i, k]`` of ``a`` is at ``i * a_row + k * a_step``, ``[k, j]`` of
+    ``b`` at ``k * b_step + j``.  ``rows`` is a height that
+    :func:`graphflow.codegen.contraction.tiling.heights` lists for ``height``.
+    Rows of ``b`` are readable up to a multiple of ``lanes``.
+    """
+    left = _view(a, (rows, depth), (a_row, a_step))
+    product = left @ _view(b, (depth, width), (b_step, 1))
+    target = _view(c, (rows, width), (c_row, 1))
+    target[...] = target + product if add else product
+
+
+def dot(
+    lanes: int, a: Pointer, b: Pointer, b_row: int, depth: int, c: Pointer, c_step: int, count: int
+) -> None:
+    """``c[j * c_step] = sum of a[k] * b[j * b_row + k]`` over ``k < depth``; ``count`` ≤ 4."""
+    rows = _view(b, (count, depth), (b_row, 1))
+    _view(c, (count, 1), (c_step, 1))[:, 0] = rows @ _view(a, (1, depth), (depth, 1))[0]
+
+
+def pack(
+    lanes: int, width: int, target: Pointer, source: Pointer,
+    row: int, step: int, count: int, depth: int,
+) -> None:  # fmt: skip
+    """``target[k * width + r] = source[r * row + k * step]`` for ``r < count``, ``k < depth``.
+
+    Places of ``target`` with ``r`` from ``count`` to ``width`` may be overwritten.
+    """
+    view = _view(source, (count, depth), (row, step))
+    _view(target, (depth, count), (width, 1))[...] = view.T
