@@ -30,7 +30,9 @@ class Machine:
     """Lowering and execution; ``install`` puts it in the place of the real lowering."""
 
     def __init__(self, parallel: bool = True) -> None:
-        self.kernels: dict[str, tuple[Graph, Sequence[Layout], Sequence[Layout], Layout | None]] = {}
+        self.kernels: dict[
+            str, tuple[Graph, Sequence[Layout], Sequence[Layout], Layout | None]
+        ] = {}
         self.parallel = parallel
 
     def install(self, monkeypatch: Any) -> None:

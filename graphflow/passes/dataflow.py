@@ -253,7 +253,7 @@ def has_kernel(node: Node) -> bool:
     if kind is Kind.REDUCTION:
         return op.reduction is not None
     if kind is Kind.CONTRACTION:
-        return node.dtype.is_floating_point
+        return True
     if kind is Kind.VIEW:
         return op.index is not None or len(node.inputs) == 1
     return kind in (Kind.GATHER, Kind.SCATTER) and op.index is not None

@@ -142,6 +142,8 @@ class _Finder:
         """Merge groups over one domain that read the same operand."""
         readers: dict[Node, list[int]] = {}
         for number, edges in enumerate(self.flow.edges):
+            if not self.clusters[number].fusible:
+                continue
             for edge in edges:
                 if edge.operand.tensor_type.numel != 1:
                     readers.setdefault(self.flow.base(edge.operand), []).append(number)
@@ -280,9 +282,13 @@ class _Finder:
         flow, members = self.flow, {self.flow.work[n] for n in cluster.members}
         found: set[Node] = set()
         stack = [operand for node in members for operand in node.inputs]
+        memory: set[Node] = set()  # what a contraction multiplies must lie in memory
+        for node in members:
+            if flow.role[node] is Role.CONTRACTION:
+                memory.update(node.inputs)
         while stack if cluster.fusible else ():
             node = stack.pop()
-            if node in found or node in members:
+            if node in found or node in members or node in memory:
                 continue
             base = flow.base(node)
             inside = base in members or is_literal(base) or flow.role[base] is Role.CHEAP
