@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from graphflow.errors import DTypeError, GraphError, ShapeError
+from graphflow.errors import GraphError
+from graphflow.ir.binding import Sizes, bind_sizes, described
 from graphflow.ir.dims import SymDim, evaluate_dim
 from graphflow.ir.graph import Graph
 from graphflow.ir.node import Node
@@ -21,7 +22,6 @@ from graphflow.ir.op import Kind
 from graphflow.ir.types import DType, TensorType, TupleType, Type, float64
 
 Array = np.ndarray[Any, Any]
-Sizes = dict[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +45,9 @@ def interpret(
     the input, GraphError when an argument or state is missing, and whatever the
     operations raise (an index out of range).
     """
-    if precision not in (None, "f64"):
-        raise GraphError(f"precision must be None or 'f64', not {precision!r}")
-    return _Run(graph, precision == "f64").run(args, state or {})
+    if precision in (None, "f64"):
+        return _Run(graph, precision == "f64").run(args, state or {})
+    raise GraphError(f"precision must be None or 'f64', not {precision!r}")
 
 
 class _Run:
@@ -78,49 +78,25 @@ class _Run:
 
     def bind(self, args: Sequence[Any], state: Mapping[str, Any]) -> None:
         """Give inputs and state their arrays, and symbols their sizes."""
-        graph = self.graph
+        graph, what = self.graph, f"graph {self.graph.name!r}"
         if len(args) != len(graph.inputs):
             names = ", ".join(n.attrs["name"] for n in graph.inputs)
             raise GraphError(
-                f"graph {graph.name!r} takes {len(graph.inputs)} arguments ({names}), "
-                f"not {len(args)}"
+                f"{what} takes {len(graph.inputs)} arguments ({names}), not {len(args)}"
             )
         absent = [n.attrs["name"] for n in graph.state if n.attrs["name"] not in state]
         if absent:
-            raise GraphError(f"graph {graph.name!r} needs a value for state {', '.join(absent)}")
+            raise GraphError(f"{what} needs a value for state {', '.join(absent)}")
         cells = [(n, state[n.attrs["name"]]) for n in graph.state]
         bound = [(n, np.asarray(value)) for n, value in (*zip(graph.inputs, args), *cells)]
-        for node, array in bound:
-            self.match(node, array)
-        for node, array in bound:
-            wanted = self.shape(node.tensor_type)
-            if array.shape != wanted:
-                self.mismatch(node, array, f"shape {list(wanted)}")
-            self.values[node] = self.widened(array)
-
-    def match(self, node: Node, array: Array) -> None:
-        """Check dtype and rank; sizes of symbols that stand alone."""
-        type = node.tensor_type
-        accepted = (type.dtype.numpy, self.dtype(type.dtype).numpy)
-        if array.dtype not in accepted:
-            raise DTypeError(f"{_described(node)} got an array of {array.dtype}")
-        if array.ndim != type.rank:
-            self.mismatch(node, array, f"{type.rank} dimensions")
-        for dim, size in zip(type.shape, array.shape):
-            if isinstance(dim, SymDim) and dim.terms[0][1] == 1 and len(dim.symbols) == 1:
-                (name,) = dim.symbols
-                if dim.terms == (((name,), 1),) and self.sizes.setdefault(name, size) != size:
-                    self.mismatch(node, array, f"'{name}' = {self.sizes[name]}, as before")
-
-    def mismatch(self, node: Node, array: Array, wanted: str) -> None:
-        """Raise: an argument of the wrong shape."""
-        raise ShapeError(f"{_described(node)} got shape {list(array.shape)}, expected {wanted}")
+        self.sizes = bind_sizes([(n, a, self.dtype(n.dtype)) for n, a in bound])
+        self.values = {n: self.widened(a) for n, a in bound}
 
     def evaluate(self, node: Node) -> Any:
         """The value of one node, checked against its type."""
         op = node.op
         if op.kind is Kind.LEAF and "value" not in node.attrs:
-            raise GraphError(f"{_described(node)} is not declared by graph {self.graph.name!r}")
+            raise GraphError(f"{described(node)} is not declared by graph {self.graph.name!r}")
         attrs = {name: self.attribute(value) for name, value in node.attrs.items()}
         operands = [self.values[n] for n in node.inputs]
         return self.checked(node, op.reference(*operands, **attrs), node.type)
@@ -154,9 +130,9 @@ class _Run:
 
     def widened(self, array: Array) -> Array:
         """``array`` in the dtype it is computed in."""
-        if not self.double or array.dtype.kind in "biu" or array.dtype == np.float64:
+        if not self.double or array.dtype.kind in "biuc":
             return array
-        return array.astype(np.float64) if array.dtype.kind != "c" else array
+        return array.astype(np.float64, copy=False)
 
     def shape(self, type: TensorType) -> tuple[int, ...]:
         """The shape of ``type`` under the sizes of this run."""
@@ -175,7 +151,3 @@ class _Region:
         run = _Run(self.graph, self.double)
         run.sizes.update(self.sizes)
         return run.run(args, {}).outputs
-
-
-def _described(node: Node) -> str:
-    return f"{node.op.name} {node.attrs['name']!r} of type {node.type}"

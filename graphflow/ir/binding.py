@@ -1,0 +1,57 @@
+"""Arguments meet the types of leaves: dtypes and shapes checked, symbols given their sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NoReturn, TypeAlias
+
+import numpy as np
+
+from graphflow.errors import DTypeError, ShapeError
+from graphflow.ir.dims import Dim, SymDim, evaluate_dim
+from graphflow.ir.node import Node
+from graphflow.ir.types import DType
+
+Sizes: TypeAlias = dict[str, int]
+
+
+def bind_sizes(bound: Sequence[tuple[Node, np.ndarray[Any, Any], DType]]) -> Sizes:
+    """The size of every symbol, from leaves and the arrays they are bound to.
+
+    A symbol takes its size where it stands alone (``batch``); every other extent
+    (``2*batch+1``) must then agree.  The third item of each entry is a dtype that
+    is accepted beside the leaf's own.  Raises Shape/DTypeError naming the leaf.
+    """
+    sizes: Sizes = {}
+    for node, array, other in bound:
+        if array.dtype not in (node.dtype.numpy, other.numpy):
+            raise DTypeError(f"{described(node)} got an array of {array.dtype}")
+        if array.ndim != len(node.shape):
+            _refuse(node, array, f"{len(node.shape)} dimensions")
+        for dim, size in zip(node.shape, array.shape):
+            name = lone_symbol(dim)
+            if name is not None and sizes.setdefault(name, size) != size:
+                _refuse(node, array, f"'{name}' = {sizes[name]}, as before")
+    for node, array, _ in bound:
+        wanted = [evaluate_dim(dim, sizes) for dim in node.shape]
+        if list(array.shape) != wanted:
+            _refuse(node, array, f"shape {wanted}")
+    return sizes
+
+
+def lone_symbol(dim: Dim) -> str | None:
+    """The symbol that ``dim`` consists of, if it is just one."""
+    if isinstance(dim, SymDim) and len(dim.terms) == 1:
+        monomial, coefficient = dim.terms[0]
+        if coefficient == 1 and len(monomial) == 1:
+            return monomial[0]
+    return None
+
+
+def described(node: Node) -> str:
+    """A leaf as errors speak of it."""
+    return f"{node.op.name} {node.attrs['name']!r} of type {node.type}"
+
+
+def _refuse(node: Node, array: np.ndarray[Any, Any], wanted: str) -> NoReturn:
+    raise ShapeError(f"{described(node)} got shape {list(array.shape)}, expected {wanted}")
