@@ -13,7 +13,7 @@ from graphflow.ir.build import NODES, constant, emit, input_node
 from graphflow.ir.graph import Graph, Location
 from graphflow.ir.interp import interpret
 from graphflow.ir.node import Node
-from graphflow.ir.pattern import Literal, Pattern, Variable, build, find, match, parse_pattern
+from graphflow.ir.pattern import Literal, Pattern, Variable, build, match, parse_pattern
 from graphflow.ir.types import (
     DTYPES,
     DType,
@@ -207,7 +207,8 @@ EXAMPLES = [
     ("pad(%x)", "%1 = pad(%v, high=(1,), low=(0,), value=0.0)", None),
     ("concatenate(...)", "%1 = concatenate(%v, axis=0)", "%1 = %v"),
     ("concatenate(...)", "%1 = concatenate(%e, %r, axis=0)", "%1 = %r"),
-    ("concatenate(...)", "%1 = concatenate(%r, %e, %r, axis=0)", "%1 = concatenate(%r, %r, axis=0)"),
+    ("concatenate(...)", "%1 = concatenate(%r, %e, %r, axis=0)",
+     "%1 = concatenate(%r, %r, axis=0)"),
     ("concatenate(...)", "%1 = concatenate(%e, %e, axis=0)", None),
     ("reduce_sum(%x)", "%1 = reduce_sum(%r, axes=(0,))", "%1 = reshape(%r, shape=(4,))"),
     ("reduce_sum(%x)", "%1 = reduce_sum(%r, axes=(0, 1))",
@@ -245,8 +246,8 @@ EXAMPLES = [
      "%1 = expand(%s, shape=(6, 2))"),
     ("view of broadcasts", "%0 = expand(%s, shape=(6,))\n"
      "%1 = slice(%0, limits=(4,), starts=(1,), steps=(1,))", "%1 = expand(%s, shape=(3,))"),
-    ("view of broadcasts", "%0 = expand(%s, shape=(2,))\n%1 = pad(%0, high=(1,), low=(0,), value=0.0)",
-     None),
+    ("view of broadcasts", "%0 = expand(%s, shape=(2,))\n"
+     "%1 = pad(%0, high=(1,), low=(0,), value=0.0)", None),
 ]  # fmt: skip
 
 
@@ -388,12 +389,12 @@ def test_a_rule_must_keep_the_type() -> None:
 def test_finding_by_pattern() -> None:
     x, y = (input_node(n, TensorType(float32, (4,))) for n in "xy")
     graph = Graph((x, y), (NODES.add(NODES.mul(x, y), x), NODES.add(NODES.mul(x, y), y)))
-    found = list(find(graph, "add(mul(%a, %b), %a)"))
+    found = graph.find("add(mul(%a, %b), %a)")
     assert [(n, b["a"], b["b"]) for n, b in found] == [
         (graph.outputs[0], x, y),
         (graph.outputs[1], y, x),  # mul is commutative
     ]
-    assert [n for n, _ in find(graph, "mul(%_, %_)")] == [NODES.mul(x, y)]
+    assert [n for n, _ in graph.find("mul(%_, %_)")] == [NODES.mul(x, y)]
 
 
 @pytest.mark.parametrize(

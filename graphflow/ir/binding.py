@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn, TypeAlias
 
 import numpy as np
@@ -15,14 +15,17 @@ from graphflow.ir.types import DType
 Sizes: TypeAlias = dict[str, int]
 
 
-def bind_sizes(bound: Sequence[tuple[Node, np.ndarray[Any, Any], DType]]) -> Sizes:
+def bind_sizes(
+    bound: Sequence[tuple[Node, np.ndarray[Any, Any], DType]], known: Mapping[str, int]
+) -> Sizes:
     """The size of every symbol, from leaves and the arrays they are bound to.
 
     A symbol takes its size where it stands alone (``batch``); every other extent
     (``2*batch+1``) must then agree.  The third item of each entry is a dtype that
-    is accepted beside the leaf's own.  Raises Shape/DTypeError naming the leaf.
+    is accepted beside the leaf's own.  ``known`` are sizes that hold already (those
+    of the graph around a region).  Raises Shape/DTypeError naming the leaf.
     """
-    sizes: Sizes = {}
+    sizes: Sizes = dict(known)
     for node, array, other in bound:
         if array.dtype not in (node.dtype.numpy, other.numpy):
             raise DTypeError(f"{described(node)} got an array of {array.dtype}")

@@ -127,6 +127,16 @@ class Graph:
 
         return verify(self, stage)
 
+    def find(self, pattern: str) -> list[tuple[Node, Mapping[str, Node]]]:
+        """Where ``pattern`` occurs, with the values its names stand for.
+
+        A pattern is IR text with names for values: ``"add(mul(%x, %y), %x)"``
+        (see :mod:`graphflow.ir.pattern`).
+        """
+        from graphflow.ir.pattern import find
+
+        return list(find(self, pattern))
+
     def run(self, *args: Any, state: Mapping[str, Any] | None = None) -> tuple[np.ndarray, ...]:
         """Evaluate with the NumPy interpreter; returns the outputs as arrays.
 

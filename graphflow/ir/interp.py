@@ -89,7 +89,7 @@ class _Run:
             raise GraphError(f"{what} needs a value for state {', '.join(absent)}")
         cells = [(n, state[n.attrs["name"]]) for n in graph.state]
         bound = [(n, np.asarray(value)) for n, value in (*zip(graph.inputs, args), *cells)]
-        self.sizes = bind_sizes([(n, a, self.dtype(n.dtype)) for n, a in bound])
+        self.sizes = bind_sizes([(n, a, self.dtype(n.dtype)) for n, a in bound], self.sizes)
         self.values = {n: self.widened(a) for n, a in bound}
 
     def evaluate(self, node: Node) -> Any:

@@ -129,28 +129,33 @@ def _match(goals: Any, bound: dict[str, Node]) -> bool:
     """
     while goals is not None:
         pattern, node, goals = goals
-        kind = pattern.__class__
-        if kind is Variable:
-            name = pattern.name
-            if name != "_" and bound.setdefault(name, node) is not node:
-                return False
-        elif kind is Literal:
-            if not _is_literal(pattern, node):
-                return False
-        elif not _is_application(pattern, node):
+        if not _fits(pattern, node, bound):
             return False
-        elif pattern.commutative:
-            (first, second), (left, right) = pattern.operands, node.inputs
+        operands = pattern.operands if pattern.__class__ is Apply else None
+        if operands is None:
+            continue
+        inputs = node.inputs
+        if pattern.commutative:
             before = dict(bound)
-            if _match((first, left, (second, right, goals)), bound):
+            if _match((operands[0], inputs[0], (operands[1], inputs[1], goals)), bound):
                 return True
             bound.clear()
             bound.update(before)
-            goals = (first, right, (second, left, goals))
-        elif pattern.operands is not None:
-            for operand, source in zip(pattern.operands, node.inputs):
-                goals = (operand, source, goals)
+            inputs = inputs[::-1]
+        for operand, source in zip(operands, inputs):
+            goals = (operand, source, goals)
     return True
+
+
+def _fits(pattern: Any, node: Node, bound: dict[str, Node]) -> bool:
+    """True when ``node`` agrees with the top of ``pattern``; binds a variable."""
+    kind = pattern.__class__
+    if kind is Variable:
+        name = pattern.name
+        return name == "_" or bound.setdefault(name, node) is node
+    if kind is Literal:
+        return _is_literal(pattern, node)
+    return _is_application(pattern, node)
 
 
 def _is_application(pattern: Apply, node: Node) -> bool:
