@@ -320,6 +320,16 @@ def test_the_real_lowering_schedules_the_training_step():
     assert weights in last.reads and last.flops == 2 * 128 * 128 * 784
 
 
+def test_a_generator_that_is_read_through_an_index():
+    """The real lowering: a gather of values that are made, not loaded, and of padding."""
+    index = input_node("i", TensorType(int64, (3,)))
+    count = b.iota(shape=(6, 2), axis=0, dtype=float32)
+    padded = b.pad(x(4, 2), low=(1, 0), high=(1, 0), value=0.0)
+    outputs = (b.take(count, index, axis=0), b.take(padded, index, axis=0))
+    schedule = build_schedule(Fuse().run(Graph((x(4, 2), index), outputs)))
+    assert all(isinstance(s, Call) for s in schedule.steps)
+
+
 def test_symbolic_shapes_are_refused():
     a = input_node("x", TensorType(float32, (symbol("batch"), 3)))
     with pytest.raises(CompileError, match="symbolic dimension a size"):

@@ -8,7 +8,7 @@ memoised by node and index, and nothing recurses, so long chains are fine.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from graphflow.codegen.layout import Layout
@@ -148,11 +148,16 @@ class Evaluator:
         key = (slot, flat, guard)
         found = self._loads.get(key)
         if found is None:
-            depends = tuple(self._checked[n] for n, _ in flat.terms if n in self._checked)
+            depends = self._depends([flat])
             within = self.within(guard) if guard else None
             mask = self.varies(flat) | (within.varies if within is not None else 0)
             found = self._loads[key] = Load(slot.dtype, mask, slot, flat, depends, within)
         return found
+
+    def _depends(self, indices: Iterable[Affine]) -> tuple[Value, ...]:
+        """The checked indices that occur in ``indices``."""
+        names = dict.fromkeys(name for index in indices for name, _ in index.terms)
+        return tuple(self._checked[name] for name in names if name in self._checked)
 
     def within(self, guard: Guard) -> Within:
         """The condition that all of ``guard`` holds, as a value."""
@@ -162,7 +167,8 @@ class Evaluator:
             for condition in guard:
                 mask |= self.varies(condition.index)
                 bounds.append(self._bound(condition))
-            found = self._within[guard] = Within(bool_, mask, tuple(bounds))
+            depends = self._depends(c.index for c in guard)
+            found = self._within[guard] = Within(bool_, mask, tuple(bounds), depends)
         return found
 
     def _bound(self, condition: Condition) -> tuple[Affine, int | None, int | None]:
@@ -228,7 +234,7 @@ class Evaluator:
         for piece in self._pieces(node, index):
             if piece.operand == POSITION:
                 at = piece.index[0]
-                value: Value = Position(int64, self.varies(at), at)
+                value: Value = Position(int64, self.varies(at), at, self._depends([at]))
             else:
                 value = yield (node.inputs[piece.operand], piece.index, guard)
             arguments.append(value)

@@ -54,6 +54,8 @@ class Position(Value):
     """The integer an index expression has."""
 
     index: Affine
+    depends: tuple[Value, ...] = ()
+    """Checked indices that occur in ``index``."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -62,6 +64,8 @@ class Within(Value):
     ``None`` for a bound that always holds."""
 
     bounds: tuple[tuple[Affine, int | None, int | None], ...]
+    depends: tuple[Value, ...] = ()
+    """Checked indices that occur in the bounds."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -128,6 +132,8 @@ def arguments_of(value: Value) -> tuple[Value, ...]:
         return (value.condition, value.value, value.other)
     if isinstance(value, Checked):
         return (value.value,)
+    if isinstance(value, (Position, Within)):
+        return value.depends
     return ()
 
 
