@@ -165,9 +165,13 @@ def _without_library_idioms(text: str) -> str:
     """Keep loops loops: no kernel may call ``memset``, which is slow for short rows
     and a symbol from outside that the linker's contiguous memory has no room for."""
     return "\n".join(
-        f'{line[:-1]}"no-builtins" {{' if line.startswith("define") and line.endswith("{") else line
+        f'{line[:-1]}"no-builtins" {{' if line == "{" or _opens_function(line) else line
         for line in text.splitlines()
     )
+
+
+def _opens_function(line: str) -> bool:
+    return line.startswith("define") and line.endswith("{")
 
 
 def _declares_vector_function(line: str) -> bool:
