@@ -46,11 +46,16 @@ class Cell:
     tracer: Tracer | None
     _address: int
 
-    def __init__(self, value: np.ndarray[Any, Any] | Node, tracer: Tracer | None = None) -> None:
+    def __init__(
+        self,
+        value: np.ndarray[Any, Any] | Node,
+        tracer: Tracer | None = None,
+        address: int = 0,
+    ) -> None:
         self.value = value
         self.version = 0
         self.tracer = tracer
-        self._address = 0
+        self._address = address
 
     @property
     def address(self) -> int:

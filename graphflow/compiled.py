@@ -35,9 +35,16 @@ _MAX_PROGRAMS = 16
 
 
 class Entry:
-    """A program, what it assumed, and when that was last checked."""
+    """A program, what it assumed, and when that was last checked.
 
-    __slots__ = ("backward", "capture", "inputs", "program", "reads", "specs", "version")
+    ``simple`` entries have a quick path: arguments are leaves, results are fresh
+    tensors, nothing is aliased, and no history leaves the function.
+    """
+
+    __slots__ = (
+        "_owned", "_single", "_specs", "backward", "capture", "inputs", "program", "reads",
+        "simple", "version",
+    )  # fmt: skip
 
     def __init__(self, captured: Capture, program: Program, leaves: Sequence[Any]) -> None:
         self.capture = captured
@@ -46,7 +53,60 @@ class Entry:
         self.reads = tuple(watched(list(captured.reads)))
         self.version = -1
         self.inputs = captured.leaves
-        self.specs = tuple(_spec(leaves[i]) for i in captured.leaves)
+        self._specs = tuple(_spec(leaf) for leaf in leaves)
+        self._owned = frozenset(captured.cells)
+        self._single = captured.structure == pytree.LEAF
+        self.simple = (
+            not (captured.mutable or captured.argument_grads or captured.backward)
+            and not shared_cells(leaves)
+            and program.fresh_outputs
+            and all(r.kind == "new" and not r.chain for r in captured.results)
+        )
+
+    def words(self, args: tuple[Any, ...]) -> list[int | float] | None:
+        """Addresses and values of the inputs; None unless every argument fits."""
+        specs = self._specs
+        if len(args) != len(specs):
+            return None
+        words: list[int | float] = []
+        for arg, (dtype, shape, grad) in zip(args, specs):
+            if dtype is None:
+                if arg.__class__ is not shape or arg != grad:
+                    return None
+            elif dtype is float:
+                if arg.__class__ is not float:
+                    return None
+                words.append(arg)
+            else:
+                if arg.__class__ is not Tensor:
+                    return None
+                array, cell = arg._array, arg._cell
+                if array.__class__ is not np.ndarray or cell in self._owned:
+                    return None
+                if array.dtype is not dtype or array.shape != shape or arg._requires_grad != grad:
+                    return None
+                if arg._chain:
+                    if not array.flags.c_contiguous:
+                        return None
+                    words.append(array.__array_interface__["data"][0])
+                    continue
+                if not cell._address and not array.flags.c_contiguous:
+                    return None
+                words.append(cell._address or cell.address)
+        return words
+
+    def play(self, words: list[int | float]) -> Any:
+        """Run the program; the results as the function returns them."""
+        program = self.program
+        made = [
+            Tensor._of(Cell(storage.array, None, storage.address))
+            for storage in program.loaded.run((*words, *program.scalar_values))
+        ]
+        if self._single:
+            return made[0]
+        return pytree.unflatten(
+            self.capture.structure, [made[r.index] for r in self.capture.results]
+        )
 
     def broken(self) -> Read | Guard | None:
         """The first assumption that no longer holds."""
@@ -82,7 +142,7 @@ class Compiled:
         self._name = name
         self._entries: dict[Any, list[Entry]] = {}
         self._last: Entry | None = None
-        self._signature: list[tuple[str, Any]] | None = None
+        self._signature: list[str] | None = None
         self.__name__ = getattr(function, "__name__", type(function).__name__)
         self.__doc__ = getattr(function, "__doc__", None)
         self.__wrapped__ = function
@@ -101,9 +161,10 @@ class Compiled:
                 if now is not read.value:
                     break
             else:
-                done = entry.program.try_call(args, kwargs, entry)
-                if done is not None:
-                    return done[0]
+                if entry.simple and not kwargs:
+                    words = entry.words(args)
+                    if words is not None:
+                        return entry.play(words)
         return self._slow_call(args, kwargs)
 
     def _slow_call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
@@ -189,7 +250,7 @@ class Compiled:
         entry = Entry(captured, program, leaves)
         entries.append(entry)
         del entries[:-_MAX_PROGRAMS]
-        self._signature = [(_label(leaf), leaf) for leaf in map(_describe, leaves)]
+        self._signature = [_describe(leaf) for leaf in leaves]
         return entry
 
     def _explain_retrace(self, entries: list[Entry], leaves: list[Any]) -> None:
@@ -202,7 +263,7 @@ class Compiled:
             elif broken is not None:
                 self.recompiles.append(Recompile(broken.what, broken.expected, broken.read()))
             return
-        before = [spelled for _, spelled in self._signature or []]
+        before = self._signature or []
         after = [_describe(leaf) for leaf in leaves]
         changed = [i for i, (b, a) in enumerate(zip(before, after)) if b != a]
         where = f"argument {changed[0]}" if changed else "the structure of the arguments"
@@ -285,12 +346,18 @@ def _signature(leaves: Sequence[Any]) -> tuple[Any, ...]:
     return tuple(parts)
 
 
-def _spec(leaf: Any) -> tuple[Any, ...]:
-    """What a leaf must look like for the quick path: (dtype, shape, requires grad)."""
+def _spec(leaf: Any) -> tuple[Any, Any, Any]:
+    """What a leaf must look like for the quick path.
+
+    (NumPy dtype, shape, requires grad) of a tensor; (float, …) for a run-time
+    scalar; (None, class, value) for anything static.
+    """
     if isinstance(leaf, Tensor):
         array = leaf._eager()
         return (array.dtype, array.shape, leaf._requires_grad)
-    return (float, (), False)
+    if type(leaf) is float:
+        return (float, (), False)
+    return (None, type(leaf), leaf)
 
 
 def _describe(leaf: Any) -> str:
@@ -298,6 +365,3 @@ def _describe(leaf: Any) -> str:
         return f"{leaf._type_now()}" + (" requiring grad" if leaf._requires_grad else "")
     return "float" if type(leaf) is float else repr(leaf)
 
-
-def _label(text: str) -> str:
-    return text

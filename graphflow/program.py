@@ -69,6 +69,7 @@ class Program:
         self._bound = [self._memory[node] for node in lowered.state]
         self._input_types = [n.tensor_type for n in graph.inputs]
         self._aliases = _aliased_results(self.schedule)
+        self.fresh_outputs = not self._aliases
         self.scalar_values: tuple[float, ...] = ()
         self.trace_seconds = 0.0
         self.build_seconds = time.perf_counter() - started
@@ -218,9 +219,7 @@ def _contiguous(tensor: Tensor) -> np.ndarray[Any, Any]:
 def _cell_of(storage: Any, inputs: Sequence[Any], program: Program, position: int) -> Cell:
     if storage is None:
         return Cell(program.alias(position, inputs))
-    cell = Cell(storage.array)
-    cell._address = storage.address
-    return cell
+    return Cell(storage.array, None, storage.address)
 
 
 def _aliased_results(schedule: Schedule) -> dict[int, tuple[Any, str, int]]:
