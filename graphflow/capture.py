@@ -92,6 +92,8 @@ class Capture:
     """Run-time scalars: the last inputs of the graph."""
     leaves: tuple[int, ...]
     """Which argument leaf each of the first inputs is."""
+    numbers: tuple[int, ...]
+    """Inputs that are Python floats: given by value."""
     results: tuple[Result, ...]
     structure: pytree.Structure
     guards: tuple[Guard, ...]
@@ -181,6 +183,7 @@ def _finish(
         cells=tuple(tracer.captured),
         scalars=tuple(tracer.scalars.values()),
         leaves=tuple(i for i, (_, is_input) in enumerate(placed) if is_input),
+        numbers=tuple(i for i, node in enumerate(tracer.inputs) if node in tracer.number_inputs),
         results=results,
         structure=structure,
         guards=tuple(Guard(*g) for g in tracer.guards),
@@ -238,6 +241,7 @@ def _place(tracer: Tracer, leaf: Any, label: str, index: int, mutable: bool) -> 
     if isinstance(leaf, float):
         out = Tensor._of(tracer.add_input(None, label, TensorType(float64, ())))
         out._weak = True
+        tracer.number_inputs.add(out._array)
         return out, True
     return (leaf.value if isinstance(leaf, Static) else leaf), False
 

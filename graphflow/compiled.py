@@ -117,9 +117,14 @@ class Entry:
 
     def settle(self) -> None:
         """Give every leaf the ``.grad`` that the program leaves behind."""
+        moved = False
         for leaf, value in self.capture.grads:
+            moved |= leaf._grad is not value
             leaf._grad = value
-        self.version = structure.version
+        # A gradient that appeared may be what this very program assumed was not there.
+        self.version = -1 if moved else structure.version
+        if moved:
+            structure.bump()
 
 
 class Compiled:
@@ -210,7 +215,7 @@ class Compiled:
 
         def run(cts: Sequence[Tensor]) -> list[Tensor]:
             if entry.backward is None:
-                entry.backward = Program(backward.graph, backward.cells, (), **self._options)
+                entry.backward = Program(backward.graph, backward.cells, (), (), **self._options)
             return [Tensor._of(cell) for cell in entry.backward.run([*cts, *given])]
 
         types = [t._type_now() for t in live]

@@ -48,6 +48,7 @@ class Program:
         graph: Graph,
         cells: Sequence[Cell],
         scalars: Sequence[ScalarSource],
+        numbers: Sequence[int] = (),
         *,
         passes: Sequence[Pass] | None = None,
         device: str | None = None,
@@ -56,6 +57,7 @@ class Program:
         self.graph = graph
         self.cells = tuple(cells)
         self.scalars = tuple(scalars)
+        self._numbers = frozenset(numbers)
         self.stages_run: tuple[Stage, ...] = run_pipeline(graph, _steps(passes))
         self.passes_seconds = time.perf_counter() - started
         lowered = self.stages_run[-1].graph
@@ -63,7 +65,7 @@ class Program:
         scheduling = time.perf_counter()
         self.schedule: Schedule = build_schedule(lowered, threads)
         self.schedule_seconds = time.perf_counter() - scheduling
-        by_value = range(len(graph.inputs) - len(self.scalars), len(graph.inputs))
+        by_value = {*numbers, *range(len(graph.inputs) - len(self.scalars), len(graph.inputs))}
         self.loaded = LoadedProgram(self.schedule, scalars=by_value, threads=threads)
         self._memory = dict(zip(graph.state, self.cells, strict=True))
         self._bound = [self._memory[node] for node in lowered.state]
@@ -78,7 +80,7 @@ class Program:
     @classmethod
     def from_capture(cls, capture: Capture, **options: Any) -> Program:
         """The program of a traced function."""
-        return cls(capture.graph, capture.cells, capture.scalars, **options)
+        return cls(capture.graph, capture.cells, capture.scalars, capture.numbers, **options)
 
     @classmethod
     def from_graph(cls, graph: Graph, **options: Any) -> Program:
@@ -87,7 +89,7 @@ class Program:
         if captured is not None:
             return cls.from_capture(captured, **options)
         cells = [Cell(np.zeros(n.tensor_type.static_shape, n.dtype.numpy)) for n in graph.state]
-        return cls(graph, cells, (), **options)
+        return cls(graph, cells, (), (), **options)
 
     def _bind(self) -> None:
         """Point every state at its memory, and read the run-time scalars."""
@@ -113,7 +115,9 @@ class Program:
         made = tuple(Tensor._of(cell) for cell in self.run(given))
         return made[0] if len(made) == 1 else made
 
-    def _checked(self, position: int, value: Any) -> Tensor:
+    def _checked(self, position: int, value: Any) -> Tensor | float:
+        if position in self._numbers:
+            return float(value)
         want = self._input_types[position]
         tensor = from_numpy(value) if isinstance(value, np.ndarray) else as_tensor(value)
         if isinstance(value, (bool, int, float)):
@@ -131,9 +135,11 @@ class Program:
         bound to for this call.
         """
         copies = [(self._rebind(position, tensor), tensor) for position, tensor in written]
-        held = [_contiguous(x) if isinstance(x, Tensor) else np.asarray(x) for x in inputs]
-        addresses = [int(array.__array_interface__["data"][0]) for array in held]
-        outputs = self.loaded.run((*addresses, *self.scalar_values))
+        held = [_contiguous(x) if isinstance(x, Tensor) else x for x in inputs]
+        words = [
+            x if isinstance(x, float) else int(x.__array_interface__["data"][0]) for x in held
+        ]
+        outputs = self.loaded.run((*words, *self.scalar_values))
         for cell, tensor in copies:
             if cell.value is not tensor._eager():
                 np.copyto(tensor._eager(), cell.value)
@@ -154,7 +160,7 @@ class Program:
             self.loaded.bind(number, cell)
         return cell
 
-    def alias(self, position: int, inputs: Sequence[np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
+    def alias(self, position: int, inputs: Sequence[Any]) -> np.ndarray[Any, Any]:
         """A result that lies in an input or a state, copied out of it."""
         result, kind, index = self._aliases[position]
         base = inputs[index] if kind == "input" else self._bound[index].value

@@ -71,6 +71,7 @@ class Tracer:
     def __init__(self, name: str, names: Mapping[Cell, str] | None = None) -> None:
         self.name = name
         self.inputs: list[Node] = []
+        self.number_inputs: set[Node] = set()
         self.captured: dict[Cell, Node] = {}
         self.shadows: dict[Cell, Cell] = {}
         self.touched: dict[Cell, None] = {}
