@@ -13,7 +13,7 @@ from graphflow.ir.dims import symbol
 from graphflow.ir.graph import Graph, Location
 from graphflow.ir.node import Node, make_node
 from graphflow.ir.op import lookup
-from graphflow.ir.types import DTYPES, TensorType, float32, int64
+from graphflow.ir.types import DTYPES, DType, TensorType, float32, int64
 
 TEXT = """\
 graph main {
@@ -78,13 +78,13 @@ UNSIGNED = {2: np.uint16, 4: np.uint32, 8: np.uint64}
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: d.short)
 @pytest.mark.parametrize("count", [0, 1, 8, 9, 100])
-def test_constants_come_back_bit_for_bit(dtype: object, count: int) -> None:
+def test_constants_come_back_bit_for_bit(dtype: DType, count: int) -> None:
     rng = np.random.default_rng(count)
-    raw = rng.integers(0, 256, count * dtype.itemsize, np.uint8).tobytes()  # type: ignore[attr-defined]
-    if dtype.kind == "bool":  # type: ignore[attr-defined]
+    raw = rng.integers(0, 256, count * dtype.itemsize, np.uint8).tobytes()
+    if dtype.kind == "bool":
         array = rng.integers(0, 2, count).astype(bool)
     else:
-        array = np.frombuffer(raw, dtype.numpy)  # type: ignore[attr-defined]
+        array = np.frombuffer(raw, dtype.numpy)
     graph = Graph((), (constant(array),))
     text = check(graph)
     assert Graph.parse(text).outputs[0].attrs["value"].array.tobytes() == array.tobytes()
@@ -240,6 +240,7 @@ ERRORS = [
     ("%1: f32[] = constant", "%1 = constant", "line 5: a constant needs a tensor type"),
     ("axes=(1,)", "axes=(1", "line 7: expected ',' or '\\)'"),
     ("axes=(1,)", "axes=__import__('os')", "line 7"),
+    ("axes=(1,))", "axes=", "line 7: expected a value, found the end of the line"),
     ("axes=(1,)", "axes=@b", "line 7: the region @b does not follow"),
     ("axes=(1,)", "axes=(1,), axes=()", "line 7: attribute axes is given twice"),
     ("axes=(1,)", "axis=1", "line 7: reduce_sum does not take"),

@@ -89,4 +89,6 @@ def _operator(op: str, reflected: bool = False) -> Callable[[Node, Any], Node]:
 for _symbol, _op in (("add", "add"), ("sub", "sub"), ("mul", "mul"), ("truediv", "div")):
     setattr(Node, f"__{_symbol}__", _operator(_op))
     setattr(Node, f"__r{_symbol}__", _operator(_op, reflected=True))
-Node.__neg__ = lambda self: NODES.emit("neg", self)  # type: ignore[attr-defined]
+_UNARY: dict[str, Callable[[Node], Node]] = {"__neg__": lambda self: NODES.emit("neg", self)}
+for _name, _method in _UNARY.items():
+    setattr(Node, _name, _method)

@@ -38,7 +38,7 @@ from graphflow.ir.types import (
 
 _LABEL = re.compile(rf"%(?:(\d+)|(?:({STRING})|([A-Za-z_0-9.]+))(?:@\d+)?)")
 _WORD = rf'{STRING}|[^\s"\#:]+'
-_LOCATION = re.compile(rf"\#\s*(?:({_WORD})?:(-?\d+))?\s*({_WORD})?\s*")
+_LOCATION = re.compile(rf"\#\s*(?:({_WORD})?:(-?\d{{1,18}}))?\s*({_WORD})?\s*")
 _TENSOR = re.compile(r"([a-z]+\d*)\[([^\]]*)\]")
 _DATA = re.compile(r"const<([0-9a-f]*)>\s*:\s*(\S+)\s*=\s*base64\s*")
 _DTYPE_NAMES = frozenset(d.short for d in DTYPES)
@@ -298,7 +298,7 @@ class _Reader:
             return self.dim(line.take()[4:-1], line)
         if "[" in token[1:]:
             return self.tensor_type(line.take(), line)
-        if first.isascii() and (first.isalnum() or first in "_-"):
+        if first and first.isascii() and (first.isalnum() or first in "_-"):
             return self.number(line)
         line.fail("a value")
 
