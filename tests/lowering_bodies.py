@@ -73,7 +73,8 @@ class Maker:
         starts = tuple(int(s) for s in self.rng.integers(0, 3, len(self.shape)))
         steps = tuple(int(s) for s in self.rng.integers(1, 3, len(self.shape)))
         whole = tuple(s + d * t + 1 for s, d, t in zip(starts, self.shape, steps))
-        limits = tuple(s + (d - 1) * t + 1 if d else s for s, d, t in zip(starts, self.shape, steps))
+        parts = zip(starts, self.shape, steps)
+        limits = tuple(s + (d - 1) * t + 1 if d else s for s, d, t in parts)
         return b.slice(self.operand(whole), starts=starts, limits=limits, steps=steps)
 
     def flipped(self) -> Node:
@@ -124,15 +125,14 @@ class Maker:
 
     def full(self, node: Node) -> Node:
         """``node`` over the whole shape."""
-        return node if node.shape == self.shape else node + emit("expand", self.zero(), shape=self.shape)
-
-    def zero(self) -> Node:
-        return constant(0.0, float32)
+        if node.shape == self.shape:
+            return node
+        return node + emit("expand", constant(0.0, float32), shape=self.shape)
 
     def graph(self, outputs: list[Node]) -> Graph:
         """The body, operands that nothing reads left out."""
         body = Graph(tuple(self.inputs), tuple(outputs))
-        used = {n for n in Graph((), tuple(outputs)).nodes}
+        used = set(Graph((), tuple(outputs)).nodes)
         keep = [k for k, n in enumerate(self.inputs) if n in used]
         self.inputs = [self.inputs[k] for k in keep]
         self.arrays = [self.arrays[k] for k in keep]

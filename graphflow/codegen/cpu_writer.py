@@ -106,11 +106,12 @@ def _import(names: Sequence[str]) -> str:
     return f"from graphflow.codegen.prelude import (\n{rows})"
 
 
-def _postorder(roots: Iterable[Value]) -> list[Value]:
-    """Every value below the roots, operands first."""
+def _postorder(kernel: Kernel) -> list[Value]:
+    """Every value below the stores, operands first."""
     order: list[Value] = []
     done: set[Value] = set()
-    stack = [(root, False) for root in reversed(list(roots))]
+    bound = kernel.bound
+    stack = [(bound.get(value, value), False) for _, value in reversed(kernel.stores)]
     while stack:
         value, ready = stack.pop()
         if ready:
@@ -120,12 +121,12 @@ def _postorder(roots: Iterable[Value]) -> list[Value]:
             continue
         done.add(value)
         stack.append((value, True))
-        stack += [(v, False) for v in reversed(operands_of(value))]
+        stack += [(bound.get(v, v), False) for v in reversed(operands_of(value))]
     return order
 
 
 def _operations(kernel: Kernel) -> Iterable[str]:
-    for value in _postorder(value for _, value in kernel.stores):
+    for value in _postorder(kernel):
         if isinstance(value, (Apply, Fold)):
             yield value.op.name
 
@@ -133,9 +134,11 @@ def _operations(kernel: Kernel) -> Iterable[str]:
 def _formula(kernel: Kernel) -> str:
     """What is stored, as formulas over the pointers; long ones are shortened."""
     texts: dict[Value, str] = {}
-    for value in _postorder(value for _, value in kernel.stores):
+    stands_for = {here: value for value, here in kernel.bound.items()}
+    for value in _postorder(kernel):
         text = _formula_of(value, kernel, texts)
-        texts[value] = text if len(text) <= FORMULA_WIDTH else "..."
+        text = text if len(text) <= FORMULA_WIDTH else "..."
+        texts[value] = texts[stands_for.get(value, value)] = text
     lines = [f"{name} = {texts[value]}" for name, value in dict.fromkeys(kernel.stores)]
     return "\n".join(lines) if len(lines) < 2 else "\n".join(lines) + "\n"
 

@@ -8,7 +8,7 @@ is written where it is used.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -70,10 +70,12 @@ class Emitter:
         targets: Sequence[Target],
         uses: dict[Value, int],
         error: Slot | None = None,
+        bound: Mapping[Value, Value] | None = None,
         outside: tuple[Axis, ...] = (),
     ) -> None:
         self.prefix, self.uses, self.error = prefix, uses, error
-        self.replaced: dict[Value, Value] = {}
+        self.bound = dict(bound or {})
+        self.replaced = dict(self.bound)
         """Values that are read from memory instead of computed, and the load."""
         self.names: dict[Value, str] = {}
         self.indices: dict[Affine, str] = {}
@@ -125,6 +127,11 @@ class Emitter:
         if found is None:
             found = self._integers[prefix, key] = (self.fresh(prefix), value)
         return found[0]
+
+    def constant(self, name: str, value: int) -> str:
+        """The run-time integer ``name``, of which there is one."""
+        self._integers.setdefault(("constant", name), (name, value))
+        return name
 
     def extent(self, axis: Axis, baked: bool = False) -> str:
         """The number of iterations of ``axis``: an argument ``n_i``, or the number."""
@@ -408,7 +415,7 @@ class Emitter:
             arguments.append(Integer(value))
         return Kernel(
             self.prefix, slots, tuple(integers), tuple(arguments),
-            tuple(self._blocks[0].statements), self.names, self.indices, self.bounds,
+            tuple(self._blocks[0].statements), self.names, self.indices, self.bounds, self.bound,
             tuple(self._stores), epilogue,
         )  # fmt: skip
 

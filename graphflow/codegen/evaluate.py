@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from graphflow.codegen.layout import Layout
+from graphflow.codegen.layout import Layout, view_of
 from graphflow.codegen.loops import (
     Apply,
     Checked,
@@ -25,7 +25,7 @@ from graphflow.codegen.loops import (
     Within,
 )
 from graphflow.errors import CompileError
-from graphflow.ir.affine import Affine, Condition, Index
+from graphflow.ir.affine import Affine, Condition, Index, Piece
 from graphflow.ir.node import Node
 from graphflow.ir.op import GATHERED, POSITION, Kind
 from graphflow.ir.types import DType, bool_, int64
@@ -131,7 +131,7 @@ class Evaluator:
         return mask
 
     def _steps(self, node: Node, index: Index, guard: Guard) -> Steps:
-        layout = self.layouts.get(node)
+        layout = self._layout(node)
         if layout is not None:
             return self._operand(layout, index, guard)
         handler = _HANDLERS.get(node.op.kind)
@@ -141,6 +141,34 @@ class Evaluator:
                 "make its result an operand of the group"
             )
         return handler(self, node, index, guard)
+
+    def _layout(self, node: Node) -> Layout | None:
+        """Where ``node`` lies, if it is an operand or a view of one without an index map.
+
+        A general reshape has no affine map, but strides may express it.
+        """
+        chain: list[Node] = []
+        while node not in self.layouts:
+            if node.op.kind is not Kind.VIEW or len(node.inputs) != 1:
+                return None
+            if not chain and self._map(node, self._unknown(node)):
+                return None
+            chain.append(node)
+            node = node.inputs[0]
+        layout: Layout | None = self.layouts[node]
+        for view in reversed(chain):
+            layout = view_of(view, layout) if layout is not None else None
+        return layout
+
+    def _unknown(self, node: Node) -> Index:
+        return tuple(Affine.variable(f"i{axis}") for axis in range(len(node.shape)))
+
+    def _map(self, node: Node, index: Index) -> Sequence[Piece]:
+        """The pieces by the operation's index map; none if it has no map here."""
+        rule = node.op.index
+        if rule is None:
+            return ()
+        return rule([n.tensor_type for n in node.inputs], node.attrs, index) or ()
 
     def load(self, layout: Layout, index: Index, guard: Guard = ()) -> Load:
         """The element of ``layout`` at ``index``."""
@@ -307,11 +335,8 @@ class Evaluator:
         # It is known inside the kept loops only, even if its operand varies along none.
         return Fold(node.dtype, self.kept_mask, node.op, value, position)
 
-    def _pieces(self, node: Node, index: Index) -> Sequence[Any]:
-        rule = node.op.index
-        pieces = None
-        if rule is not None:
-            pieces = rule([n.tensor_type for n in node.inputs], node.attrs, index)
+    def _pieces(self, node: Node, index: Index) -> Sequence[Piece]:
+        pieces = self._map(node, index)
         if not pieces:
             raise CompileError(
                 f"{node.op.name} to {node.type} has no index map; materialise its operand"

@@ -247,6 +247,8 @@ class Kernel:
     indices: Mapping[Affine, str]
     bounds: Mapping[tuple[str, Affine, int], str]
     """Names of the bounds in :class:`Within`: ``("low", index, value)``."""
+    bound: Mapping[Value, Value]
+    """Values that calls before left in memory, and what they are here."""
     stores: tuple[tuple[str, Value], ...]
     """What is computed, for the name and the formula: result name and value."""
     epilogue: bool = False

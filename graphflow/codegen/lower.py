@@ -15,6 +15,7 @@ from graphflow.codegen.cpu_writer import write_kernel
 from graphflow.codegen.emit import Emitter
 from graphflow.codegen.evaluate import Evaluator, Memory, reduced_axes
 from graphflow.codegen.layout import Layout
+from graphflow.codegen.loops import Load
 from graphflow.codegen.lower_column import lower_column
 from graphflow.codegen.lower_map import lower_map
 from graphflow.codegen.lower_row import lower_row
@@ -90,6 +91,7 @@ def lower_epilogue(
         _target(evaluator, node, index, layout, full=False)
         for node, layout in zip(body.outputs, results)
     ]
+    targets = [target for target in targets if not _is_there(target)]
     found = survey(targets)
     task = Task(space, context)
     task.prepare(found)
@@ -124,6 +126,7 @@ def _map(
     evaluator = Evaluator(layouts, memory, extents, (), context.failure)
     index = evaluator.variables(names)
     targets = [_target(evaluator, node, index, layout, full=True) for node, layout in pairs]
+    targets = [target for target in targets if not _is_there(target)] or targets[:1]
     found = survey(targets)
     task = Task(Space(names, (), extents, evaluator.bits), context)
     task.prepare(found)
@@ -133,6 +136,12 @@ def _map(
 def _target(evaluator: Evaluator, node: Node, index: Index, layout: Layout, full: bool) -> Target:
     slot, flat = evaluator.memory.element(layout, index)
     return Target(slot, flat, evaluator.value(node, index), full)
+
+
+def _is_there(target: Target) -> bool:
+    """True when the result is an operand that already lies where it should."""
+    value = target.value
+    return isinstance(value, Load) and value.slot is target.slot and value.index == target.index
 
 
 def _scatter(

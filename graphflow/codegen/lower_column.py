@@ -71,8 +71,7 @@ class Columns:
 def lower_column(task: Task, plan: Plan, targets: Sequence[Target], found: Survey) -> Call:
     """One call over blocks of columns."""
     stages = plan_stages(targets, found, task.bound)
-    emitter = Emitter("col", targets, found.uses, task.error)
-    emitter.replaced.update(task.bound)
+    emitter = Emitter("col", targets, found.uses, task.error, task.bound)
     columns = Columns(task, emitter, plan)
     in_place = _choose_homes(columns, stages.folds, stages.kept, found)
     inner = plan.kept[-1]
@@ -126,15 +125,15 @@ def _open_column_blocks(emitter: Emitter, plan: Plan, large: bool) -> None:
         open_rows(emitter, outer, large)
         if width >= inner.extent or not large:
             return
-        emitter.open((), "low", "0", emitter.extent(inner), step=emitter.integer("w", 0, width))
+        emitter.open((), "low", "0", emitter.extent(inner), step=emitter.constant("width", width))
     else:
         blocks = -(-inner.extent // width)
-        emitter.share_count(emitter.integer("blocks", 0, blocks))
+        emitter.share_count(emitter.constant("blocks", blocks))
         emitter.open((), "block", "begin", "end", LoopKind.PARALLEL)
-        emitter.name_index("low", f"block * {emitter.integer('w', 0, width)}")
+        emitter.name_index("low", f"block * {emitter.constant('width', width)}")
         for axis in outer:
             emitter.open_axis(axis)
-    end = f"low + {emitter.integer('w', 0, width)}"
+    end = f"low + {emitter.constant('width', width)}"
     emitter.name_index("high", f"min({end}, {emitter.extent(inner)})")
     emitter.ranges[inner] = ("low", "high")
 

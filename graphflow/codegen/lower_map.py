@@ -25,8 +25,8 @@ ENOUGH_SHARES = 16
 def lower_map(task: Task, targets: Sequence[Target], found: Survey) -> Call:
     """One call that stores every target over the whole domain."""
     plan = plan_loops(task.space, targets, found)
-    emitter = Emitter("ew" if task.computes(found) else "copy", targets, found.uses, task.error)
-    emitter.replaced.update(task.bound)
+    prefix = "ew" if task.computes(found) else "copy"
+    emitter = Emitter(prefix, targets, found.uses, task.error, task.bound)
     open_map(emitter, plan.kept, task.is_large(found, targets))
     emitter.store(targets)
     return finish_call(task, emitter, targets, found)

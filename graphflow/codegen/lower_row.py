@@ -52,8 +52,7 @@ def lower_row(task: Task, plan: Plan, targets: Sequence[Target], found: Survey) 
         mask |= axis.mask
     spills = plan_spills(stages, found, mask, task.bound)
     prefix = "row" if plan.kept else "red"
-    emitter = Emitter(prefix, targets, found.uses, task.error)
-    emitter.replaced.update(task.bound)
+    emitter = Emitter(prefix, targets, found.uses, task.error, task.bound)
     scratch = {s: _scratch(task, emitter, plan, s) for s in spills if s.home is None}
     open_rows(emitter, plan.kept, task.is_large(found, targets))
     for number in range(len(stages.folds)):

@@ -48,10 +48,10 @@ def lower_scatter(
     value = evaluator.value(node.inputs[-1], index)
     slot, flat = evaluator.memory.element(result, place)
     target = Target(slot, flat, value, True, node.op if node.op.reduction else None, depends)
-    return _call(task, target, variables[axis] if axis >= 0 else "", result, axis)
+    return _call(task, node.op.name, target, variables[axis] if axis >= 0 else "", result, axis)
 
 
-def _call(task: Task, target: Target, along: str, result: Layout, axis: int) -> Call:
+def _call(task: Task, name: str, target: Target, along: str, result: Layout, axis: int) -> Call:
     found = survey([target])
     task.prepare(found)
     leading = target
@@ -59,7 +59,7 @@ def _call(task: Task, target: Target, along: str, result: Layout, axis: int) -> 
         order = Affine.of({**dict(target.index.terms), along: result.strides[axis]})
         leading = Target(target.slot, order, target.value, True)
     axes = plan_loops(task.space, [leading], found).kept
-    emitter = Emitter("scatter" if along else "ew", [target], found.uses, task.error)
+    emitter = Emitter(name, [target], found.uses, task.error)
     if target.fold is None:
         open_map(emitter, axes)
     else:

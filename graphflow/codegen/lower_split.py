@@ -53,7 +53,9 @@ def lower_split(task: Task, plan: Plan, targets: Sequence[Target], found: Survey
     for number, (folds, full) in enumerate(zip(stages.folds, stages.full)):
         if not folds:
             if full:
-                calls.append(lower_map(task, full, survey(full, task.bound)))
+                space = replace(task.space, kept=tuple(task.space.extents), reduced=())
+                rest = replace(task, space=space)
+                calls.append(lower_map(rest, full, survey(full, task.bound)))
             continue
         partial, count, call = _partial_call(task, plan, folds, full)
         calls.append(call)
@@ -76,13 +78,12 @@ def _partial_call(
     results = [Target(load.slot, load.index, fold) for fold, load in partial.items()]
     found = survey([*results, *full], task.bound)
     prefix = "col" if plan.column else "row" if plan.kept else "red"
-    emitter = Emitter(prefix, full, found.uses, task.error)
+    emitter = Emitter(prefix, full, found.uses, task.error, task.bound)
     for load in partial.values():
-        emitter.add_result(load.slot, "part")
-    emitter.replaced.update(task.bound)
-    emitter.share_count(emitter.integer("chunks", 0, count))
+        emitter.add_result(load.slot, "partial")
+    emitter.share_count(emitter.constant("chunks", count))
     emitter.open((chunk,), CHUNK, "begin", "end", LoopKind.PARALLEL)
-    length = emitter.integer("size", 0, size)
+    length = emitter.constant("size", size)
     emitter.name_index("first", f"chunk * {length}")
     emitter.name_index("last", f"min(first + {length}, {emitter.extent(cut)})")
     emitter.ranges[cut] = ("first", "last")
