@@ -66,6 +66,7 @@ class Dataflow:
         self.escapes: list[bool] = []
         self._base: dict[Node, tuple[Node, tuple[int, ...] | None, bool]] = {}
         self._cost: dict[Node, float] = {}
+        self._roots = set(graph.roots)
         for node in graph.nodes:
             self._add(node)
         for root in graph.roots:
@@ -134,8 +135,8 @@ class Dataflow:
         return Role.CONTRACTION if op.kind is Kind.CONTRACTION else Role.SINGLE
 
     def _classify_elementwise(self, node: Node) -> Role:
-        if node.tensor_type.numel != 1:
-            return Role.ELEMENTWISE
+        if node.tensor_type.numel != 1 or node in self._roots:
+            return Role.ELEMENTWISE  # a root is stored anyway: let others read it
         cost = self._from_leaves(node)
         if cost is None or cost + node.op.cost > CHEAP_COST:
             return Role.ELEMENTWISE

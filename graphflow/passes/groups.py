@@ -8,7 +8,7 @@ Greedy and by :class:`~graphflow.ir.op.Kind` only, in this order:
    producers and consumers, so that softmax or a layer norm is one group; then
    the others, with the producers nobody else wants and their kept consumers;
 3. what is left joins its producers, in topological order: elementwise chains;
-4. groups over one domain that read a common operand merge.
+4. groups over one domain that read a common operand merge, and those of scalars.
 
 A group stays convex (:mod:`graphflow.passes.clusters`) and fits one iteration
 domain (:mod:`graphflow.passes.spaces`).
@@ -42,7 +42,7 @@ class Limits:
 
     operations: int = 40
     operands: int = 24
-    results: int = 16
+    results: int = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +139,8 @@ class _Finder:
                     self._try(number, edge.source)
 
     def siblings(self) -> None:
-        """Merge groups over one domain that read the same operand."""
+        """Merge groups over one domain that read the same operand, and those of single
+        elements (step counts, bias corrections) whatever they read."""
         readers: dict[Node, list[int]] = {}
         for number, edges in enumerate(self.flow.edges):
             if not self.clusters[number].fusible:
@@ -147,7 +148,10 @@ class _Finder:
             for edge in edges:
                 if edge.operand.tensor_type.numel != 1:
                     readers.setdefault(self.flow.base(edge.operand), []).append(number)
-        for numbers in readers.values():
+        scalars = [
+            n for n, c in enumerate(self.clusters) if c.fusible and not c.domain and not c.reduced
+        ]
+        for numbers in (*readers.values(), scalars):
             for first, second in pairwise(numbers):
                 if not self.of(first).contraction and not self.of(second).contraction:
                     self._try(second, first)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable
+from functools import lru_cache
 
 from graphflow.ir.dims import Dim, Shape, dim_product
 from graphflow.ir.node import Node
@@ -35,16 +36,19 @@ class Space(enum.Enum):
     DROPPED = "dropped"
 
 
+@lru_cache(maxsize=256)
 def kept_shape(domain: Shape, reduced: tuple[int, ...]) -> Shape:
     """``domain`` with the reduced axes at extent 1."""
     return tuple(1 if axis in reduced else d for axis, d in enumerate(domain))
 
 
+@lru_cache(maxsize=256)
 def dropped_shape(domain: Shape, reduced: tuple[int, ...]) -> Shape:
     """``domain`` without the reduced axes."""
     return tuple(d for axis, d in enumerate(domain) if axis not in reduced)
 
 
+@lru_cache(maxsize=256)
 def several_stages(domain: Shape, reduced: tuple[int, ...]) -> bool:
     """Whether values may flow from a reduction back over the domain.
 
