@@ -64,13 +64,13 @@ class Context(enum.IntEnum):
 class Control(enum.IntEnum):
     """Words of the thread pool's control block, by cache line.
 
-    A word that somebody waits for is followed by the number of its sleepers.
+    A word that somebody waits for begins a line laid out as :class:`Waited`.
     """
 
     SYSCALL = 0  # libc's syscall(), 0 where there are no futexes
     FUTEX = 1  # the number of the futex system call
     SLEEP = 2  # libc's usleep(), used without futexes
-    SPINS = 3  # how often to look before sleeping
+    SPINS = 3  # how often to look before sleeping, at most
     CONTROL_WAIT = 4  # entry of thread_wait
     CONTROL_WALK = 5
     JOB = 8  # context of the step at hand
@@ -81,8 +81,19 @@ class Control(enum.IntEnum):
     MAIL = 40  # eight words a thread: number of steps it was given
 
 
+class Waited(enum.IntEnum):
+    """A line of the control block whose first word threads wait for."""
+
+    WORD = 0
+    SLEEPERS = 1
+    LOOKS = 2  # how often to look at the word before sleeping, as experience has it
+    FEWEST_LOOKS = 3
+    FAILURES = 4  # how often that was not enough
+
+
 _CONSTANTS = {
-    **{word.name: word.value for kind in (Context, Control, Op, Jump) for word in kind},
+    **{word.name: word.value for kind in (Context, Control, Waited, Op, Jump) for word in kind},
+    "PATIENCE": 32,
     "ROW": ROW,
     "COUNTERS": COUNTERS,
     "LEVELS": MAX_LEVELS,
@@ -105,12 +116,20 @@ _WAIT = '''
 @kernel
 def thread_wait(args, word, value):
     """Return when the word at address `word` is no longer `value`."""
-    left = args[SPINS]
+    line = pointer_at_i64(word)
+    looks = line[LOOKS]
+    left = looks
     while left > 0:
         if atomic_load(word) != value:
+            if looks < args[SPINS]:
+                line[LOOKS] = min(2 * looks, args[SPINS])
             return
         pause()
         left -= 1
+    # In vain: the other side seems to wait for this very processor.  Give it up sooner
+    # from now on, but try patience again now and then.
+    line[FAILURES] += 1
+    line[LOOKS] = args[SPINS] if line[FAILURES] % PATIENCE == 0 else line[FEWEST_LOOKS]
     atomic_add(word + 8, 1)
     nap = FIRST_NAP_US
     while atomic_load(word) == value:

@@ -160,6 +160,9 @@ class LoadedProgram:
             if self._words[_STATUS] or self._plain:
                 self._resolve(outputs)
             return outputs if self._results is None else self._arrange(outputs)
+        except BaseException:  # Ctrl-C may come after any line: never go on from there
+            self._words[Context.PC] = 0
+            raise
         finally:
             lock.release()
 
@@ -185,7 +188,6 @@ class LoadedProgram:
                     raise_failure()
         finally:
             self._owner = 0
-            words[Context.PC] = 0
         if words[Context.STATUS] == Op.CHECK:
             code = words[Context.DETAIL]
             failures = self.schedule.failures

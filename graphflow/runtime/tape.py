@@ -263,28 +263,60 @@ def encode(
     """
     builder = TapeBuilder(dynamic)
     meet = (False,) * len(schedule.steps) if serial else barriers(schedule)
+    guard = _Guard(builder, serial)
     committed = frozenset(schedule.committed)
-    at_stake = hosts = 0
+    hosts = 0
     for step, barrier in zip(schedule.steps, meet):
-        host = not isinstance(step, Call)
-        check = at_stake and (host or not committed.isdisjoint(step.writes))
-        if (barrier or check) and not serial:
-            builder.barrier()
-        if check:
-            builder.check()
-            at_stake = 0
-        if isinstance(step, Call):
-            words = [_word(builder, a, places, kernel_address) for a in step.arguments]
-            builder.call(kernel_address(step.kernel), words, step.parallel)
-            at_stake |= step.fallible
-        else:
+        if barrier:
+            guard.barrier()
+        if not isinstance(step, Call):
+            guard.check()
             builder.host(hosts)
             hosts += 1
-    if at_stake:
-        if not serial:
-            builder.barrier()
-        builder.check()
+            continue
+        if not committed.isdisjoint(step.writes):
+            guard.check()
+        if step.fallible:
+            guard.fallible()
+        words = [_word(builder, a, places, kernel_address) for a in step.arguments]
+        builder.call(kernel_address(step.kernel), words, step.parallel)
+        guard.called()
+    guard.check()
     return builder.finish()
+
+
+class _Guard:
+    """Places checks of the error word, and the barriers they need.
+
+    All threads must read the same word at a check, or some would stop and the
+    others wait for them for ever: nobody may still be about to write it before
+    the check, nor write it before all have read it.
+    """
+
+    def __init__(self, builder: TapeBuilder, serial: bool) -> None:
+        self._builder, self._serial = builder, serial
+        self._at_stake = False  # a fallible call since the last check
+        self._reading = False  # a check since the last barrier
+        self._met = True  # no call since the last barrier
+
+    def called(self) -> None:
+        self._met = False
+
+    def barrier(self) -> None:
+        self._builder.barrier()
+        self._reading, self._met = False, True
+
+    def check(self) -> None:
+        if self._at_stake:
+            if not self._serial and not self._met:
+                self.barrier()
+            self._builder.check()
+            self._at_stake, self._reading = False, True
+
+    def fallible(self) -> None:
+        if self._reading and not self._serial:
+            self.barrier()
+        self._at_stake = True
 
 
 def _word(

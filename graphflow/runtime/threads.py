@@ -1,7 +1,7 @@
 """The thread pool: daemon threads that live inside compiled code.
 
 A worker enters ``thread_worker`` once and never holds the interpreter lock
-again: it looks at its mailbox for about a tenth of a millisecond, then sleeps
+again: it looks at its mailbox for at most a tenth of a millisecond, then sleeps
 on a futex until the next step that wants it.  Nobody is woken for a step that
 runs on one thread.  There is one pool and one budget; a step that uses several
 threads holds the pool's lock.
@@ -22,12 +22,20 @@ from typing import Any
 
 from graphflow import flags
 from graphflow.errors import GraphFlowError
-from graphflow.runtime.executor import Control, system_address, tape_addresses, thread_addresses
+from graphflow.runtime.executor import (
+    Control,
+    Waited,
+    system_address,
+    tape_addresses,
+    thread_addresses,
+)
 from graphflow.runtime.fork import renew_after_fork
 from graphflow.runtime.storage import Array, address_of, aligned_empty
 
 SPIN_NS = 100_000
-"""How long a thread looks before it sleeps."""
+"""How long a thread looks before it sleeps: a little longer than waking it would take."""
+HASTY_NS = 5_000
+"""How long it looks where looking longer has not helped: it may be in the way."""
 
 _LINE = 8  # words of a cache line
 _CALIBRATION_SPINS = 500
@@ -151,7 +159,11 @@ def _new_control(threads: int) -> Array:
     addresses = thread_addresses()
     control[Control.CONTROL_WAIT] = addresses["thread_wait"]
     control[Control.CONTROL_WALK] = tape_addresses()["tape_walk"]
-    control[Control.SPINS] = _spins(control, addresses["thread_wait"])
+    most = _spins(control, addresses["thread_wait"])
+    control[Control.SPINS] = most
+    lines = control[Control.LEFT :].reshape(-1, _LINE)  # those threads wait for
+    lines[:, Waited.LOOKS] = most
+    lines[:, Waited.FEWEST_LOOKS] = max(1, most * HASTY_NS // SPIN_NS)
     control[Control.SLEEP] = system_address("usleep")
     number = _FUTEX_NUMBERS.get(platform.machine(), 0) if sys.platform == "linux" else 0
     if number and sys.byteorder == "little" and sys.maxsize > 2**32:
@@ -162,10 +174,10 @@ def _new_control(threads: int) -> Array:
 
 def _spins(control: Array, wait: int) -> int:
     """How many looks take ``SPIN_NS`` here (a pause lasts from 10 to 140 cycles)."""
-    control[Control.SPINS] = _CALIBRATION_SPINS
     look, base = _WORKER(wait), address_of(control)
     best = float("inf")
     for _ in range(3):
+        control[Control.MAIL + Waited.LOOKS] = _CALIBRATION_SPINS
         start = time.perf_counter_ns()
         look(base, base + 8 * Control.MAIL, 0)  # with nothing to sleep on it gives up
         best = min(best, time.perf_counter_ns() - start)

@@ -1,0 +1,278 @@
+"""The pool's life: made late, woken, forked, resized, stopped; no hang at the end."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from schedules import chain, floats
+
+from graphflow import flags
+from graphflow.errors import GraphFlowError
+from graphflow.runtime import context, threads
+from graphflow.runtime.executor import Control
+from graphflow.runtime.launch import LoadedProgram
+from graphflow.runtime.storage import Array
+from graphflow.runtime.threads import (
+    ThreadPool,
+    default_threads,
+    get_num_threads,
+    pool,
+    set_num_threads,
+)
+
+N = 5000
+HERE = Path(__file__).parent
+PATIENCE = 60  # seconds after which a hang is a hang
+
+
+@pytest.fixture(autouse=True)
+def budget() -> Iterator[None]:
+    before = get_num_threads()
+    set_num_threads(2)
+    yield
+    set_num_threads(before)
+
+
+def check(program: LoadedProgram, length: int, seed: int) -> None:
+    """Run a chain and compare it with NumPy."""
+    x = floats(seed, N)
+    (out,) = program.run((x.address,))
+    assert out is not None
+    np.testing.assert_array_equal(out.array, chain(N, length)[1](x.array))
+
+
+def script(text: str) -> list[str]:
+    """The command that runs ``text`` with a two-thread program ready to use."""
+    head = f"""
+        import os, signal, sys, threading, time
+        sys.path.insert(0, {str(HERE)!r})
+        from graphflow.runtime import threads
+        from graphflow.runtime.launch import LoadedProgram
+        from schedules import chain, floats
+        threads.set_num_threads(2)
+        x = floats(0, {N})
+        program = LoadedProgram(chain({N}, 3)[0], threads=2)
+        def step():
+            return program.run((x.address,))
+        step()
+        assert threads.pool.workers == 1
+    """
+    return [sys.executable, "-c", textwrap.dedent(head) + textwrap.dedent(text)]
+
+
+def finish(command: list[str]) -> str:
+    """Run a command to its end; its output.  Fails on a hang, an error, or a complaint."""
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=PATIENCE, cwd=HERE.parent
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+# --- start and size ---------------------------------------------------------
+
+
+def test_threads_are_made_when_first_needed() -> None:
+    pool.stop()
+    program = LoadedProgram(chain(N, 2)[0], threads=2)
+    assert pool.workers == 0
+    check(program, 2, 0)
+    assert pool.workers == 1
+    names = [t.name for t in threading.enumerate() if t.name.startswith("graphflow")]
+    assert names == ["graphflow-1"]
+
+
+def test_a_stopped_pool_starts_again() -> None:
+    program = LoadedProgram(chain(N, 3)[0], threads=2)
+    for seed in range(3):
+        check(program, 3, seed)
+        pool.stop()
+        assert not any(t.name.startswith("graphflow") for t in threading.enumerate())
+
+
+def test_the_pool_grows_beyond_what_it_was_made_for() -> None:
+    pool.stop()
+    program = LoadedProgram(chain(N, 3)[0], threads=16)
+    for count in (2, 3, 16, 2):
+        set_num_threads(count)
+        check(program, 3, count)
+    assert pool.workers == 15
+
+
+def test_many_short_steps() -> None:
+    """Every step posts mail and collects it again; nothing may get lost."""
+    program = LoadedProgram(chain(48, 2)[0], threads=2)
+    x = floats(0, 48)
+    expected = chain(48, 2)[1](x.array)
+    for _ in range(20_000):
+        (out,) = program.run((x.address,))
+        assert out is not None and out.array[47] == expected[47]
+    np.testing.assert_array_equal(out.array, expected)
+
+
+def test_sleepers_are_woken() -> None:
+    program = LoadedProgram(chain(N, 3)[0], threads=2)
+    for seed in range(50):
+        time.sleep(0.002)
+        check(program, 3, seed)
+
+
+def test_pools_without_futexes_sleep_and_look() -> None:
+    """What other systems do: short naps instead of a futex."""
+    own, made = ThreadPool(), threads._new_control
+
+    def without(count: int) -> Array:
+        block = made(count)
+        block[Control.SYSCALL] = 0
+        return block
+
+    with pytest.MonkeyPatch().context() as patched:
+        patched.setattr(threads, "_new_control", without)
+        patched.setattr(context, "pool", own)
+        program = LoadedProgram(chain(N, 3)[0], threads=2)
+        for seed in range(20):
+            check(program, 3, seed)
+            time.sleep(0.003)
+        assert own.workers == 1
+        own.stop()
+        assert own.workers == 0
+
+
+# --- the budget -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("wrong", [0, -1, 5000, 2.0, "2", None, True])
+def test_a_wrong_number_of_threads_is_an_error(wrong: object) -> None:
+    with pytest.raises(GraphFlowError, match="from 1 to 4096"):
+        set_num_threads(wrong)  # type: ignore[arg-type]
+    assert get_num_threads() == 2
+
+
+def test_the_flag_sets_the_first_budget() -> None:
+    with flags.override(num_threads=3):
+        assert ThreadPool().budget == 3
+    with flags.override(num_threads=None):
+        assert ThreadPool().budget == default_threads()
+    assert 1 <= default_threads() <= (os.cpu_count() or 1)
+
+
+# --- fork -------------------------------------------------------------------
+
+
+def in_child(work: object) -> bytes:
+    """What ``work()`` returns in a forked child; fails if that hangs."""
+    reading, writing = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # forking with threads about
+        child = os.fork()
+    if child == 0:
+        signal.alarm(PATIENCE)
+        try:
+            os.write(writing, work())  # type: ignore[operator]
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        answer = pipe.read()
+    assert os.waitpid(child, 0)[1] == 0
+    return answer
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_child_runs_steps_with_threads_of_its_own() -> None:
+    program = LoadedProgram(chain(N, 3)[0], threads=2)
+    x = floats(5, N)
+    check(program, 3, 0)
+
+    def work() -> bytes:
+        assert pool.workers == 0
+        (out,) = program.run((x.address,))
+        assert out is not None and pool.workers == 1
+        return out.array.tobytes()
+
+    for _ in range(3):
+        assert in_child(work) == chain(N, 3)[1](x.array).tobytes()
+        check(program, 3, 1)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_child_is_not_stuck_on_locks_of_other_threads() -> None:
+    program = LoadedProgram(chain(N, 3)[0], threads=2)
+    check(program, 3, 0)
+    ending = threading.Event()
+
+    def keep_busy() -> None:
+        while not ending.is_set():
+            check(program, 3, 1)
+
+    busy = threading.Thread(target=keep_busy)
+    busy.start()
+    x = floats(5, N)
+    expected = chain(N, 3)[1](x.array).tobytes()
+
+    def work() -> bytes:
+        (out,) = program.run((x.address,))
+        assert out is not None
+        return out.array.tobytes()
+
+    try:
+        for _ in range(10):
+            assert in_child(work) == expected
+    finally:
+        ending.set()
+        busy.join()
+
+
+# --- the end ----------------------------------------------------------------
+
+ENDINGS = {
+    "just so": "",
+    "asleep": "time.sleep(0.05)",
+    "sys.exit": "sys.exit(0)",
+    "in a thread": "t = threading.Thread(target=step); t.start()",
+    "after a stop": "threads.pool.stop()",
+    "with a child": "pid = os.fork()\nif pid: os.waitpid(pid, 0)\nstep()",
+    "a daemon that still calls": (
+        "def forever():\n    while True: step()\n"
+        "threading.Thread(target=forever, daemon=True).start(); time.sleep(0.05)"
+    ),
+}
+
+
+@pytest.mark.parametrize("ending", ENDINGS.values(), ids=ENDINGS.keys())
+def test_the_interpreter_ends_without_a_hang(ending: str) -> None:
+    command = script("import warnings; warnings.simplefilter('ignore')\n" + ending)
+    finish(command)
+
+
+def test_ctrl_c_during_steps_interrupts_after_the_step() -> None:
+    text = """
+        print("ready", flush=True)
+        try:
+            while True:
+                step()
+        except KeyboardInterrupt:
+            print("interrupted")
+        import numpy as np
+        (out,) = step()
+        np.testing.assert_array_equal(out.array, chain(%d, 3)[1](x.array))
+        print("fine")
+    """
+    process = subprocess.Popen(
+        script(text % N), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=HERE.parent
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, out, err) == (0, "interrupted\nfine\n", "")
