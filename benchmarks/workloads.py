@@ -68,11 +68,12 @@ class Expression:
     def inputs(self) -> list[Array]:
         """The arrays the function takes."""
         rng = np.random.default_rng(3)
-        shapes = {
-            "layernorm": [self.shape, self.shape[-1:], self.shape[-1:]],
-            "matmul": [(self.shape[0], self.shape[1]), (self.shape[1], self.shape[-1])],
-        }.get(self.kind, [self.shape])
-        scale = 1 / math.sqrt(self.shape[1]) if self.kind == "matmul" else 1.0
+        shapes, scale = [self.shape], 1.0
+        if self.kind == "layernorm":
+            shapes += [self.shape[-1:]] * 2
+        elif self.kind == "matmul":
+            shapes = [self.shape[:2], self.shape[1:]]
+            scale = 1 / math.sqrt(self.shape[1])
         return [(scale * rng.standard_normal(s)).astype(np.float32) for s in shapes]
 
     @property
