@@ -67,10 +67,10 @@ def contiguous(buffer: int, type: TensorType) -> Layout:
 
 def contiguous_in(shape: Sequence[int], strides: Sequence[int]) -> bool:
     """True when ``strides`` are row-major for ``shape`` (axes of one element aside)."""
+    if 0 in shape:
+        return True
     step = 1
     for extent, stride in zip(reversed(shape), reversed(strides), strict=True):
-        if extent == 0:
-            return True
         if extent != 1 and stride != step:
             return False
         step *= extent
