@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from kernel_calls import call
 
 from graphflow.codegen.compile import assembly, compile_kernels
 from graphflow.codegen.plain import PlainKernel, load_function, raise_failure
@@ -16,7 +16,6 @@ from graphflow.errors import CompileError
 from graphflow.runtime.linker import link
 
 HEADER = "from graphflow.codegen.prelude import *\n@kernel\n"
-KERNEL_ABI = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
 SCALE = (
     HEADER
     + """def scale_add(args, tid, nth):
@@ -28,15 +27,6 @@ SCALE = (
         out[i] = a[i] * f32(2.0) + b[i]
 """
 )
-
-
-def call(address: int, *arguments: np.ndarray | int, threads: int = 1) -> None:
-    """Call a kernel on arrays (by address) and integers, for each thread number in turn."""
-    words = [a.ctypes.data if isinstance(a, np.ndarray) else a for a in arguments]
-    block = np.array(words, np.int64)
-    function = KERNEL_ABI(address)
-    for tid in range(threads):
-        function(block.ctypes.data, tid, threads)
 
 
 def run(source: KernelSource, *arguments: np.ndarray | int, threads: int = 1) -> None:

@@ -21,7 +21,7 @@ import stat
 import threading
 import time
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -40,10 +40,12 @@ _TOUCH_SECONDS = 3600  # how stale a last-use time may be; saves a write a hit
 _ORPHAN_SECONDS = 3600  # age at which a temporary file has no living writer
 _EVICT_TO = 0.8  # an overfull cache is cut to this part of its limit
 _OWN_FILE = re.compile(r"\w+-[0-9a-f]{12}\.py|\w+-[0-9a-f]{16}\.o|\.\w+-[0-9a-f.opy]+\.tmp")
-_WRITES_SOURCE_ONLY = frozenset((
-    "build_schedule.py", "cpu_writer.py", "layout.py", "loops.py", "lower.py", "memory.py",
-    "names.py", "order.py", "schedule.py", "writer.py",
-))  # fmt: skip
+_ROOTS = ("graphflow.codegen.compile", "graphflow.codegen.prelude")
+_DATA_ONLY = "graphflow.codegen.schedule"  # records; they do not shape machine code
+_IMPORT = re.compile(
+    r"^[ \t]*(?:from (graphflow[\w.]*) import (?:\(([^)]*)\)|([^\n(]*))|import (graphflow[\w.]*))",
+    re.MULTILINE,
+)
 _PACKAGE = Path(__file__).resolve().parent.parent
 
 
@@ -82,37 +84,68 @@ _misses = 0
 _warned: set[str] = set()
 
 
+def _after_fork() -> None:
+    """Another thread may have held the lock when the child was made."""
+    global _lock
+    _lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
 # --- identity ---------------------------------------------------------------
 
 
-def _digest_files(paths: Iterable[Path]) -> bytes:
-    digest = hashlib.sha256()
-    for path in paths:
-        data = path.read_bytes()
-        digest.update(f"{path.name} {len(data)}\n".encode())
-        digest.update(data)
-    return digest.digest()
+@cache
+def _module_files() -> Mapping[str, str]:
+    """Files of the modules that may take part in code generation and execution, by name."""
+    files: dict[str, str] = {}
+    base = str(_PACKAGE)
+    for part in ("codegen", "runtime"):
+        for folder, _, names in os.walk(os.path.join(base, part)):
+            package = "graphflow" + folder[len(base) :].replace(os.sep, ".")
+            for name in names:
+                if name.endswith(".py"):
+                    module = package if name == "__init__.py" else f"{package}.{name[:-3]}"
+                    files[module] = os.path.join(folder, name)
+    return files
 
 
-def _python_files(path: Path) -> list[Path]:
-    return sorted(path.rglob("*.py")) if path.is_dir() else [path] if path.exists() else []
+def _imported(source: str) -> Iterator[str]:
+    """Names in GraphFlow that ``source`` imports; some are modules, some are not."""
+    for module, block, line, plain_module in _IMPORT.findall(source):
+        if plain_module:
+            yield plain_module
+            continue
+        yield module
+        for name in (block or line).split(","):
+            bare = name.split(" as ")[0].split("#")[0].strip()
+            if bare:
+                yield f"{module}.{bare}"
 
 
 @cache
-def _helpers_digest() -> bytes:
-    """Digest of the code generation modules that turn a source into machine code.
+def _helpers_digest(roots: tuple[str, ...]) -> bytes:
+    """Digest of the code generation modules that ``roots`` import, directly or not.
 
-    Left out are those that only write the source, which is in the key itself.
+    Numba would silently serve stale machine code when one of them changes.
     """
-    files = _python_files(_PACKAGE / "codegen")
-    return _digest_files(file for file in files if file.name not in _WRITES_SOURCE_ONLY)
-
-
-@cache
-def _module_digest(module: str) -> bytes:
-    """Digest of another module of GraphFlow that a kernel's source imports."""
-    path = _PACKAGE.joinpath(*module.split(".")[1:])
-    return _digest_files(_python_files(path) or _python_files(path.with_suffix(".py")))
+    known = _module_files()
+    texts: dict[str, bytes] = {}
+    pending = list(roots)
+    while pending:
+        module = pending.pop()
+        inside = module in roots or module.startswith("graphflow.codegen.")
+        if inside and module in known and module not in texts and module != _DATA_ONLY:
+            with open(known[module], "rb") as file:
+                texts[module] = file.read()
+            pending.extend(_imported(texts[module].decode()))
+    digest = hashlib.sha256()
+    for module in sorted(texts):
+        digest.update(f"{module} {len(texts[module])}\n".encode())
+        digest.update(texts[module])
+    return digest.digest()
 
 
 @cache
@@ -122,7 +155,7 @@ def _compiler_version(package: str) -> bytes:
     if spec is not None and spec.origin is not None:
         version_file = Path(spec.origin).with_name("_version.py")
         if version_file.exists():
-            return _digest_files([version_file])
+            return version_file.read_bytes()
     from importlib.metadata import version
 
     return version(package).encode()
@@ -132,7 +165,7 @@ def _compiler_version(package: str) -> bytes:
 def _environment(target: str) -> bytes:
     parts = (
         _MAGIC, _compiler_version("numba"), _compiler_version("llvmlite"),
-        target.encode(), _helpers_digest(),
+        target.encode(), _helpers_digest(_ROOTS),
     )  # fmt: skip
     return hashlib.sha256(b"\0".join(parts)).digest()
 
@@ -143,7 +176,7 @@ def kernel_key(kernel: KernelSource) -> bytes:
     digest.update(f"{kernel.name}\0{kernel.epilogue}\0".encode())
     for line in kernel.source.splitlines():
         if line.startswith("from graphflow.") and "graphflow.codegen.prelude" not in line:
-            digest.update(_module_digest(line.split()[1]))
+            digest.update(_helpers_digest((line.split()[1],)))
     digest.update(kernel.source.encode())
     return digest.digest()
 
@@ -234,11 +267,15 @@ def _read(path: Path, key: bytes) -> bytes | None:
     if payload is None:
         _warn_once("damaged", f"kernel cache file {path} is damaged or foreign and was not loaded")
     elif age > _TOUCH_SECONDS:
-        try:
-            os.utime(path)
-        except OSError:
-            pass  # a read-only cache still serves
+        _touch(path)
     return payload
+
+
+def _touch(path: Path) -> None:
+    try:
+        os.utime(path)
+    except OSError:
+        pass  # a read-only cache still serves
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -311,23 +348,20 @@ def _load_compiled(kernels: list[KernelSource], start: float) -> Loaded:
     keys = {kernel.name: kernel_key(kernel) for kernel in kernels}
     wanted = [kernel for kernel in kernels if keys[kernel.name] not in _linked]
     seconds: Mapping[str, float] = {}
-    folder = _usable_folder() if wanted else None
-    objects: dict[str, bytes] = {}
     missing: list[KernelSource] = []
-    for kernel in wanted:
-        key = keys[kernel.name]
-        found = _read(_object_path(folder, kernel, key), key) if folder else None
-        if found is None:
-            missing.append(kernel)
-        else:
-            objects[kernel.name] = found
-    if missing:
-        fresh, seconds = _compile(missing, folder)
-        objects.update(fresh)
+    if wanted:
+        folder = _usable_folder()
+        objects = _find(wanted, keys, folder)
+        missing = [kernel for kernel in wanted if kernel.name not in objects]
         if folder is not None:
-            _store(folder, {k: keys[k.name] for k in missing}, fresh)
-    for name, address in link(objects).items():
-        _linked[keys[name]] = address
+            _write_sources(folder, wanted)
+        if missing:
+            fresh, seconds = _compile(missing)
+            objects.update(fresh)
+            if folder is not None:
+                _store(folder, {k: keys[k.name] for k in missing}, fresh)
+        for name, address in link(objects).items():
+            _linked[keys[name]] = address
     hits = len(kernels) - len(missing)
     _hits, _misses = _hits + hits, _misses + len(missing)
     return Loaded(
@@ -338,6 +372,20 @@ def _load_compiled(kernels: list[KernelSource], start: float) -> Loaded:
         compile_seconds=seconds,
         paths=_paths(kernels),
     )
+
+
+def _find(
+    kernels: list[KernelSource], keys: Mapping[str, bytes], folder: Path | None
+) -> dict[str, bytes]:
+    """Object code of those ``kernels`` that ``folder`` holds."""
+    objects: dict[str, bytes] = {}
+    if folder is not None:
+        for kernel in kernels:
+            key = keys[kernel.name]
+            data = _read(_object_path(folder, kernel, key), key)
+            if data is not None:
+                objects[kernel.name] = data
+    return objects
 
 
 def _paths(kernels: list[KernelSource]) -> dict[str, Path]:
@@ -352,24 +400,30 @@ def source_path(kernel: KernelSource, folder: Path) -> Path:
 
 
 def _compile(
-    kernels: list[KernelSource], folder: Path | None
+    kernels: list[KernelSource],
 ) -> tuple[Mapping[str, bytes], Mapping[str, float]]:
     # Imports Numba, which costs more than everything else here.
     from graphflow.codegen.compile import compile_kernels
 
-    paths = {k.name: source_path(k, folder or default_folder()) for k in kernels}
-    if folder is not None:
-        _write_sources(folder, {paths[k.name]: k.source for k in kernels})
-    compiled = compile_kernels(kernels, paths)
+    compiled = compile_kernels(kernels, _paths(kernels))
     return compiled.objects, compiled.seconds
 
 
-def _write_sources(folder: Path, sources: Mapping[Path, str]) -> None:
+def _write_sources(folder: Path, kernels: list[KernelSource]) -> None:
+    """Put the readable source of each kernel beside its object code, for people and debuggers."""
     try:
-        for path, text in sources.items():
-            data = text.encode()
-            if not path.exists() or path.read_bytes() != data:
+        for kernel in kernels:
+            path = source_path(kernel, folder)
+            data = kernel.source.encode()
+            try:
+                facts = path.stat()
+            except FileNotFoundError:
                 _write(path, data)
+                continue
+            if facts.st_size != len(data):
+                _write(path, data)
+            elif time.time() - facts.st_mtime > _TOUCH_SECONDS:
+                _touch(path)
     except OSError as error:
         _warn_unwritable(folder, error)
 
@@ -388,9 +442,9 @@ def _store(folder: Path, keys: Mapping[KernelSource, bytes], objects: Mapping[st
 
 def _load_plain(kernels: list[KernelSource], start: float) -> Loaded:
     folder = _usable_folder()
-    paths = {k.name: source_path(k, folder or default_folder()) for k in kernels}
+    paths = _paths(kernels)
     if folder is not None:
-        _write_sources(folder, {paths[k.name]: k.source for k in kernels})
+        _write_sources(folder, kernels)
     for kernel in kernels:
         if kernel not in _plain:
             function = load_function(kernel.name, kernel.source, paths[kernel.name])

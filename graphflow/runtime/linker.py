@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Mapping
 from typing import Any
@@ -14,6 +15,16 @@ from graphflow.errors import CompileError
 _MAGIC = (b"\x7fELF", b"\xcf\xfa\xed\xfe", b"\x64\x86")  # Linux, macOS, Windows
 _engines: list[Any] = []  # engines own the code's memory and live as long as the process
 _lock = threading.Lock()
+
+
+def _after_fork() -> None:
+    """Another thread may have held the lock when the child was made."""
+    global _lock
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def link(objects: Mapping[str, bytes]) -> dict[str, int]:
