@@ -36,6 +36,7 @@ from graphflow.ir.types import (
     uint8,
 )
 from graphflow.ir.types import bool_ as bool
+from graphflow.manipulation import CONVERSIONS as _conversions
 from graphflow.ops import *  # noqa: F403
 from graphflow.printing import set_printoptions
 from graphflow.program import Program
@@ -57,8 +58,75 @@ from graphflow.runtime.threads import get_num_threads, set_num_threads
 from graphflow.tensor import Size, Tensor
 from graphflow.version import __version__
 
-_methods.bind(_ops, _assign)
+_methods.bind(_ops, _assign, _conversions)
 
-from graphflow import autograd, nn, optim, utils, vision  # noqa: E402
+from graphflow import autograd, nn, optim, utils, vision
 
 double, float, half, int, long, short = float64, float32, float16, int32, int64, int16
+
+__all__ = [
+    "CacheWarning",
+    "Comparison",
+    "CompileError",
+    "DTypeError",
+    "Device",
+    "Generator",
+    "Graph",
+    "GraphError",
+    "GraphFlowError",
+    "Program",
+    "ShapeError",
+    "Size",
+    "Tensor",
+    "TensorSpec",
+    "TraceError",
+    "__version__",
+    "autograd",
+    "benchmark",
+    "bfloat16",
+    "bool",
+    "compile",
+    "complex64",
+    "complex128",
+    "default_generator",
+    "device",
+    "double",
+    "dtype",
+    "enable_grad",
+    "float",
+    "float16",
+    "float32",
+    "float64",
+    "get_default_dtype",
+    "get_num_threads",
+    "get_rng_state",
+    "grad",
+    "half",
+    "initial_seed",
+    "int",
+    "int8",
+    "int16",
+    "int32",
+    "int64",
+    "is_grad_enabled",
+    "long",
+    "manual_seed",
+    "nn",
+    "no_grad",
+    "optim",
+    "promote_types",
+    "result_type",
+    "set_default_dtype",
+    "set_grad_enabled",
+    "set_num_threads",
+    "set_printoptions",
+    "set_rng_state",
+    "short",
+    "static",
+    "trace",
+    "uint8",
+    "utils",
+    "value_and_grad",
+    "vision",
+]  # fmt: skip
+__all__ += _ops.__all__

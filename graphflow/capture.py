@@ -136,7 +136,7 @@ def capture(
     """
     if mode.tracer is not None:
         raise TraceError("a trace inside a trace; call the function directly instead")
-    title = name or getattr(function, "__name__", type(function).__name__)
+    title = name or str(getattr(function, "__name__", type(function).__name__))
     reads = reads_of(function)
     tracer = Tracer(title, named_cells(function, reads))
     _name_modules(tracer, function, reads)

@@ -69,37 +69,41 @@ class Entry:
         if len(args) != len(specs):
             return None
         words: list[int | float] = []
-        for arg, (dtype, shape, grad) in zip(args, specs):
+        for arg, spec in zip(args, specs):
+            dtype = spec[0]
             if dtype is None:
-                if arg.__class__ is not shape or arg != grad:
+                if arg.__class__ is not spec[1] or arg != spec[2]:
                     return None
             elif dtype is float:
                 if arg.__class__ is not float:
                     return None
                 words.append(arg)
             else:
-                if arg.__class__ is not Tensor:
+                address = self._address(arg, spec)
+                if not address:
                     return None
-                array, cell = arg._array, arg._cell
-                if array.__class__ is not np.ndarray or cell in self._owned:
-                    return None
-                if array.dtype is not dtype or array.shape != shape or arg._requires_grad != grad:
-                    return None
-                if arg._chain:
-                    if not array.flags.c_contiguous:
-                        return None
-                    words.append(array.__array_interface__["data"][0])
-                    continue
-                if not cell._address and not array.flags.c_contiguous:
-                    return None
-                words.append(cell._address or cell.address)
+                words.append(address)
         return words
+
+    def _address(self, arg: Any, spec: tuple[Any, Any, Any]) -> int:
+        """Where a tensor argument lies; 0 unless it is what ``spec`` says, in row-major order."""
+        if arg.__class__ is not Tensor:
+            return 0
+        array, cell = arg._array, arg._cell
+        if array.__class__ is not np.ndarray or cell in self._owned:
+            return 0
+        if array.dtype is not spec[0] or array.shape != spec[1] or arg._requires_grad != spec[2]:
+            return 0
+        if arg._chain:
+            contiguous = array.flags.c_contiguous
+            return int(array.__array_interface__["data"][0]) if contiguous else 0
+        return cell._address or (cell.address if array.flags.c_contiguous else 0)
 
     def play(self, words: list[int | float]) -> Any:
         """Run the program; the results as the function returns them."""
         program = self.program
         made = [
-            Tensor._of(Cell(storage.array, None, storage.address))
+            Tensor._of(Cell(storage.array, None, storage.address))  # type: ignore[union-attr]
             for storage in program.loaded.run((*words, *program.scalar_values))
         ]
         if self._single:
@@ -158,6 +162,7 @@ class Compiled:
         return [entry.program for entries in self._entries.values() for entry in entries]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """What the original returns, from the program that fits."""
         entry = self._last
         if entry is not None and entry.version == structure.version and mode.tracer is None:
             for read in entry.reads:
@@ -338,7 +343,7 @@ def _signature(leaves: Sequence[Any]) -> tuple[Any, ...]:
         if isinstance(leaf, Tensor):
             array = leaf._eager()
             alias = cells.setdefault(leaf._cell, len(cells))
-            chain = ()
+            chain: tuple[Any, ...] = ()
             if leaf._cell in shared:
                 chain = tuple((step.op.name, attrs_key(step.attrs)) for step in leaf._chain)
             parts.append((array.dtype, array.shape, leaf._requires_grad, alias, chain))
@@ -369,4 +374,3 @@ def _describe(leaf: Any) -> str:
     if isinstance(leaf, Tensor):
         return f"{leaf._type_now()}" + (" requiring grad" if leaf._requires_grad else "")
     return "float" if type(leaf) is float else repr(leaf)
-

@@ -167,7 +167,7 @@ def full(
 ) -> Tensor:
     """A tensor filled with one value (its dtype is the value's by default)."""
     if isinstance(fill_value, Tensor):
-        made = cast(fill_value, dtype or fill_value.dtype).expand(tuple(size)).clone()
+        made: Tensor = cast(fill_value, dtype or fill_value.dtype).expand(tuple(size)).clone()
         return made.requires_grad_() if requires_grad else made
     return _filled((tuple(size),), fill_value, dtype or number_dtype(fill_value), requires_grad)
 
@@ -213,7 +213,7 @@ def iota(shape: tuple[int, ...], axis: int, dtype: DType) -> Tensor:
 
     if mode.tracer is not None:
         node = emit("iota", shape=shape, axis=axis, dtype=dtype)
-        return Tensor._of(Cell(node, mode.tracer))  # type: ignore[no-any-return]
+        return Tensor._of(Cell(node, mode.tracer))
     return apply("iota", shape=shape, axis=axis, dtype=dtype)
 
 

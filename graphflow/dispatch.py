@@ -109,7 +109,7 @@ def assign(target: Tensor, new: Tensor) -> Tensor:
             "wrap the operation in gf.no_grad(), or clone the tensor first"
         )
     if new.dtype is not target.dtype:
-        if new.dtype.is_complex and not target.dtype.is_complex or (
+        if (new.dtype.is_complex and not target.dtype.is_complex) or (
             new.dtype.is_floating_point and not target.dtype.is_floating_point
         ):
             raise DTypeError(

@@ -4,27 +4,51 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from graphflow.codegen.schedule import Call, FunctionAddress, KernelSource
 from graphflow.tables import duration
+
+
+@dataclass
+class Source:
+    """One distinct kernel of a program, and the calls that use it."""
+
+    kernel: KernelSource
+    path: Path | None
+    calls: list[Call] = field(default_factory=list)
+
+    @property
+    def text(self) -> str:
+        """Where the file is, what each call computes for which lines, then the source."""
+        lines = [f"# {self.kernel.name}", f"# file: {self.path}"]
+        for call in self.calls:
+            lines.append(f"# call for {', '.join(map(str, call.provenance.locations))}")
+            lines += [f"#     {line}" for line in call.provenance.ir.splitlines()]
+        return "\n".join([*lines, self.kernel.source.rstrip(), ""])
+
+
+def sources(program: Any) -> list[Source]:
+    """The distinct kernels of a :class:`Program`, epilogues included, in order of first use."""
+    paths = program.loaded.loaded.paths
+    found: dict[str, Source] = {}
+    for call in program.schedule.steps:
+        if isinstance(call, Call):
+            epilogues = [a.kernel for a in call.arguments if isinstance(a, FunctionAddress)]
+            for kernel in (call.kernel, *epilogues):
+                fresh = Source(kernel, paths.get(kernel.name))
+                found.setdefault(kernel.name, fresh).calls.append(call)
+    return list(found.values())
 
 
 def stage_texts(program: Any) -> Iterator[tuple[str, str]]:
     """Name and text of every stage of a :class:`Program`, in order."""
     for stage in program.stages():
-        note = f", {stage.note}" if stage.note else ""
-        head = f"# {stage.name}: {stage.nodes} nodes, {duration(stage.seconds)}{note}"
         body = stage.graph if stage.graph is not None else stage.schedule
-        yield stage.name, f"{head}\n{body}\n"
-
-
-def kernel_text(kernel: Any) -> str:
-    """One kernel: where its file is, what it computes, for which lines, and its source."""
-    lines = [f"# {kernel.name}", f"# file: {kernel.source_path}"]
-    lines += [f"# for: {line}" for line in kernel.user_lines]
-    lines += [f"# ir: {line}" for line in str(kernel.ir).splitlines()]
-    return "\n".join([*lines, str(kernel.source).rstrip(), ""])
+        note = stage.note if stage.note.startswith(stage.name) else f"{stage.name}: {stage.note}"
+        yield stage.name, f"# {note}, {duration(stage.seconds)}\n{body}\n"
 
 
 def write_program(program: Any, folder: str | Path) -> list[Path]:
@@ -38,16 +62,12 @@ def write_program(program: Any, folder: str | Path) -> list[Path]:
         old.unlink()
     shutil.rmtree(kernels, ignore_errors=True)
     kernels.mkdir(parents=True)
-    written = []
-    for number, (name, text) in enumerate(stage_texts(program)):
-        path = folder / f"{number:02d}_{name}.txt"
+    texts = {
+        folder / f"{number:02d}_{name}.txt": text
+        for number, (name, text) in enumerate(stage_texts(program))
+    }
+    texts |= {kernels / f"{source.kernel.name}.py": source.text for source in sources(program)}
+    texts[folder / "explain.txt"] = f"{program.explain()}\n"
+    for path, text in texts.items():
         path.write_text(text, encoding="utf-8")
-        written.append(path)
-    for kernel in program.kernels:
-        path = kernels / f"{kernel.name}.py"
-        path.write_text(kernel_text(kernel), encoding="utf-8")
-        written.append(path)
-    path = folder / "explain.txt"
-    path.write_text(f"{program.explain()}\n", encoding="utf-8")
-    written.append(path)
-    return written
+    return list(texts)

@@ -136,9 +136,7 @@ class Program:
         """
         copies = [(self._rebind(position, tensor), tensor) for position, tensor in written]
         held = [_contiguous(x) if isinstance(x, Tensor) else x for x in inputs]
-        words = [
-            x if isinstance(x, float) else int(x.__array_interface__["data"][0]) for x in held
-        ]
+        words = [x if isinstance(x, float) else int(x.__array_interface__["data"][0]) for x in held]
         outputs = self.loaded.run((*words, *self.scalar_values))
         for cell, tensor in copies:
             if cell.value is not tensor._eager():

@@ -43,28 +43,22 @@ def promote_types(a: DType, b: DType) -> DType:
     """The smallest dtype that holds both."""
     if a is b:
         return a
-    if a.kind == "bool":
-        return b
-    if b.kind == "bool":
-        return a
-    ka, kb = _KINDS[a.kind], _KINDS[b.kind]
-    if ka != kb:
-        low, high = (a, b) if ka < kb else (b, a)
-        if high.is_complex and low is T.float64:
-            return T.complex128
-        return high
-    if a.kind == "float":
+    low, high = sorted((a, b), key=lambda d: _KINDS[d.kind])
+    if _KINDS[low.kind] != _KINDS[high.kind]:
+        return T.complex128 if high.is_complex and low is T.float64 else high
+    if a.kind == b.kind:
         if {a, b} == {T.float16, T.bfloat16}:
             return T.float32
         return a if a.itemsize > b.itemsize else b
-    if a.kind == b.kind:
-        return a if a.itemsize > b.itemsize else b
-    signed, unsigned = (a, b) if a.kind == "int" else (b, a)
+    return _signed_and_unsigned(*((a, b) if a.kind == "int" else (b, a)))
+
+
+def _signed_and_unsigned(signed: DType, unsigned: DType) -> DType:
     if signed.itemsize > unsigned.itemsize:
         return signed
     wider = {1: T.int16, 2: T.int32, 4: T.int64}.get(unsigned.itemsize)
     if wider is None:
-        raise DTypeError(f"{a.name} and {b.name} have no common dtype")
+        raise DTypeError(f"{signed.name} and {unsigned.name} have no common dtype")
     return wider
 
 

@@ -64,7 +64,9 @@ def sum(
 ) -> Tensor:
     """Sum; integers and bools add up in int64."""
     whole = input.dtype.kind in ("bool", "int", "uint")
-    return reduce("reduce_sum", cast(input, dtype or (T.int64 if whole else input.dtype)), dim, keepdim)
+    return reduce(
+        "reduce_sum", cast(input, dtype or (T.int64 if whole else input.dtype)), dim, keepdim
+    )
 
 
 def mean(
@@ -133,12 +135,12 @@ def _arg(op: str, input: Tensor, dim: int | None, keepdim: bool) -> Tensor:
 
 
 def max(input: Tensor, dim: Any = None, keepdim: bool = False) -> Any:
-    """Largest value; with ``dim`` a pair (values, indices); with a tensor the elementwise maximum."""
+    """Largest value; with ``dim`` (values, indices); with a tensor the elementwise maximum."""
     return _extreme("argmax", "maximum", amax, input, dim, keepdim)
 
 
 def min(input: Tensor, dim: Any = None, keepdim: bool = False) -> Any:
-    """Smallest value; with ``dim`` a pair (values, indices); with a tensor the elementwise minimum."""
+    """Smallest value; with ``dim`` (values, indices); with a tensor the elementwise minimum."""
     return _extreme("argmin", "minimum", amin, input, dim, keepdim)
 
 

@@ -53,7 +53,7 @@ class Generator:
 
     def get_state(self) -> Tensor:
         """Seed and call number as an int64 tensor of two elements."""
-        return Tensor._of(Cell(self._cell.value.copy()))  # type: ignore[no-any-return]
+        return Tensor._of(Cell(self._cell.value.copy()))
 
     def set_state(self, state: Tensor) -> Generator:
         """Continue from a state that :meth:`get_state` gave."""
@@ -67,7 +67,7 @@ class Generator:
         """The next call: independent bits for as many elements as wanted."""
         tracer = mode.tracer
         if tracer is not None:
-            cell, number = tracer.draw(self._cell)
+            number = tracer.draw(self._cell)
             key = Tensor._of(Cell(tracer.captured[self._cell], tracer))
             return Draw(key, number)
         key = Tensor._of(Cell(self._cell.value.copy()))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -70,7 +70,8 @@ class Tensor(TensorMethods):
     _weak: bool
     name: str | None
 
-    def __new__(cls, data: Any = (), *args: Any, **kwargs: Any) -> Tensor:
+    def __new__(cls, data: Any = (), *args: Any, **kwargs: Any) -> Self:
+        """The same as ``gf.tensor(data)``."""
         from graphflow.creation import tensor
 
         made = tensor(data)
@@ -80,7 +81,7 @@ class Tensor(TensorMethods):
         """Everything is done in ``__new__``."""
 
     @classmethod
-    def _of(cls, cell: Cell, chain: Chain = ()) -> Any:
+    def _of(cls, cell: Cell, chain: Chain = ()) -> Self:
         """The tensor over ``cell`` through ``chain``, without history."""
         self = object.__new__(cls)
         self._cell = cell
@@ -98,7 +99,7 @@ class Tensor(TensorMethods):
         """The NumPy array (a view of the cell's memory)."""
         array = self._array
         if array.__class__ is np.ndarray:
-            return array  # type: ignore[no-any-return]
+            return array
         if self._cell.tracer is not None:
             raise TraceError(
                 "a tensor from inside a compiled function is used after the trace ended; "

@@ -265,11 +265,12 @@ class Tracer:
             self._capture_leaf(tensor)
         self.grads[id(tensor)] = (tensor, value)
 
-    def draw(self, cell: Cell) -> tuple[Cell, int]:
-        """A random draw from the generator whose state is ``cell``: its key, and a call number."""
+    def draw(self, cell: Cell) -> int:
+        """The number of the next random draw from the generator whose state is ``cell``."""
         number = self.draws.get(cell, 0)
         self.draws[cell] = number + 1
-        return self.shadow(cell), number
+        self.shadow(cell)
+        return number
 
     def refuse_value(self, tensor: Tensor, what: str) -> None:
         """Raise: a traced value is not known while the graph is built."""

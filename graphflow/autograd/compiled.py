@@ -31,6 +31,7 @@ class CompiledNode(GradNode):
         self.inputs = ()
 
     def cotangents(self, builder: Any, ct: Tensor, create_graph: bool) -> list[Tensor | None]:
+        """The gradients of the leaves, from the backward program."""
         if create_graph:
             raise GraphFlowError(
                 "create_graph=True cannot look into a compiled function whose backward runs "
@@ -56,6 +57,7 @@ class CompiledNode(GradNode):
         return list(self.run(cts))
 
     def release(self) -> None:
+        """Let go of the saved values."""
         super().release()
         self.run = None
         self.arrived.clear()
@@ -71,6 +73,7 @@ class OutputNode(GradNode):
         self.call, self.index = call, index
 
     def cotangents(self, builder: Any, ct: Tensor, create_graph: bool) -> list[Tensor | None]:
+        """Leave the cotangent with the call; what flows on is a token."""
         from graphflow.dispatch import full
 
         self.call.arrived[self.index] = ct

@@ -17,6 +17,7 @@ class FunctionCtx:
     def __init__(self) -> None:
         self.saved_tensors: tuple[Tensor, ...] = ()
         self.needs_input_grad: tuple[bool, ...] = ()
+        self.tensor_inputs: tuple[bool, ...] = ()
 
     def save_for_backward(self, *tensors: Tensor) -> None:
         """Keep tensors for ``backward``, where they are ``ctx.saved_tensors``."""
@@ -30,7 +31,11 @@ class FunctionCtx:
 class _FunctionNode(GradNode):
     __slots__ = ("context", "function")
 
+    context: FunctionCtx
+    function: type[Function]
+
     def cotangents(self, builder: Any, ct: Tensor, create_graph: bool) -> list[Tensor | None]:
+        """What the user's ``backward`` returns, one a tensor operand."""
         if self.released:
             raise GraphFlowError(
                 f"backward through {self.function.__name__} a second time; "
@@ -58,7 +63,7 @@ class Function:
         """Run ``forward`` and record ``backward``."""
         context = FunctionCtx()
         tensors = tuple(a for a in args if isinstance(a, Tensor))
-        context.tensor_inputs = tuple(isinstance(a, Tensor) for a in args)  # type: ignore[attr-defined]
+        context.tensor_inputs = tuple(isinstance(a, Tensor) for a in args)
         context.needs_input_grad = tuple(isinstance(a, Tensor) and a._requires_grad for a in args)
         with set_grad_enabled(False):
             out = cls.forward(context, *args)

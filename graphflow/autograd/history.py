@@ -175,6 +175,7 @@ class set_grad_enabled:
         mode.grad = self._previous.pop()
 
     def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Decorate: the mode holds while ``function`` runs."""
         import functools
 
         @functools.wraps(function)
@@ -191,6 +192,7 @@ class no_grad(set_grad_enabled):
     __slots__ = ()
 
     def __new__(cls, function: Callable[..., Any] | None = None) -> Any:
+        """``@no_grad`` and ``@no_grad()`` both decorate."""
         self = object.__new__(cls)
         if function is None:
             return self

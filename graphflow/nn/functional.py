@@ -28,8 +28,8 @@ from graphflow.elementwise import (
 )
 from graphflow.errors import DTypeError, GraphFlowError, ShapeError
 from graphflow.ir import types as T
+from graphflow.manipulation import one_hot
 from graphflow.mode import mode
-from graphflow.ops import one_hot
 from graphflow.promotion import as_operand, cast
 from graphflow.reductions import log_softmax, logsumexp, mean, reduce, softmax, sum
 from graphflow.rng import default_generator
@@ -120,7 +120,7 @@ def dropout(input: Tensor, p: Any = 0.5, training: bool = True, inplace: bool = 
     else:
         scale = where(p < 1.0, 1.0 / (1.0 - p), 0.0)
     out = where(keep, mul(input, scale), 0.0)
-    return input.copy_(out) if inplace else out  # type: ignore[no-any-return]
+    return input.copy_(out) if inplace else out
 
 
 def layer_norm(

@@ -47,6 +47,7 @@ class Module:
         raise NotImplementedError(f"{type(self).__name__} does not define forward()")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Hooks, then :meth:`forward`."""
         tracer = mode.tracer
         if tracer is None:
             return self._run(args, kwargs)

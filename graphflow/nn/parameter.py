@@ -13,6 +13,7 @@ class Parameter(Tensor):
     __slots__ = ()
 
     def __new__(cls, data: Any = (), requires_grad: bool = True) -> Parameter:
+        """The parameter over the memory of ``data`` (a tensor, an array, numbers)."""
         from graphflow.creation import as_tensor
 
         source = as_tensor(data)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from graphflow.elementwise import add
 from graphflow.optim.optimizer import Optimizer, ParamGroup, check_number
 from graphflow.tensor import Tensor
 
@@ -63,5 +64,5 @@ class SGD(Optimizer):
         velocity = self.slot(slots, "momentum_buffer", parameter)
         velocity.copy_(velocity * momentum + damped)
         if self.switch(group, "nesterov"):
-            return gradient + velocity * momentum
+            return add(gradient, velocity * momentum)
         return velocity
