@@ -8,7 +8,7 @@ from typing import Any
 from graphflow.api import compile, trace
 from graphflow.cli import modelfile
 from graphflow.errors import GraphFlowError
-from graphflow.inspect import kernel_text, stage_texts, write_program
+from graphflow.inspect import sources, stage_texts, write_program
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,7 +31,7 @@ def run(options: argparse.Namespace) -> None:
 
 def _chosen(program: Any, wanted: str | None) -> list[str]:
     texts = list(stage_texts(program))
-    kernels = [kernel_text(kernel) for kernel in program.kernels]
+    kernels = [source.text for source in sources(program)]
     if wanted is None:
         return [*(text for _, text in texts), *kernels, str(program.explain())]
     if wanted == "kernels":
