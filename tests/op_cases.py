@@ -114,8 +114,9 @@ def draw(op: OpDef, dtype: DType, sample: Sample, label: str) -> tuple[np.ndarra
 
 def interval(op: OpDef, position: int) -> tuple[float, float]:
     """The domain of one operand."""
-    domain = op.tests.domain
-    return domain[position] if isinstance(domain[0], tuple) else domain  # type: ignore[return-value,index]
+    domain: Any = op.tests.domain
+    low, high = domain[position] if isinstance(domain[0], tuple) else domain
+    return float(low), float(high)
 
 
 def random_array(

@@ -85,24 +85,48 @@ ROUNDS = 10
 _MULTIPLIERS = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 _WEYL = 0x9E3779B9, 0xBB67AE85
 _LOW, _HALF = np.uint64(0xFFFFFFFF), np.uint64(32)
+_BLOCK = 8192
 
 
 def philox(seed: int, call: int, index: Array, word: int) -> Array:
-    """Word ``word`` (0 to 3) of Philox4x32-10 at every element ``index`` (uint64).
+    """Word ``word`` (0 to 3) of Philox4x32-10 at every element of ``index`` (uint64, one axis).
 
     The counter is (index low, index high, call low, call high), the key (seed
     low, seed high).  Source: Salmon et al., "Parallel random numbers: as easy
     as 1, 2, 3", SC 2011.
     """
+    out = np.empty(index.shape, np.uint32)
+    keys = [
+        tuple(np.uint64((part + i * weyl) & 0xFFFFFFFF) for part, weyl in zip(_halves(seed), _WEYL))
+        for i in range(ROUNDS)
+    ]
+    for begin in range(0, len(index), _BLOCK):  # a block stays in the cache for all rounds
+        block = slice(begin, begin + _BLOCK)
+        out[block] = _rounds(index[block], call, keys)[word]
+    return out
+
+
+def _halves(number: int) -> tuple[int, int]:
+    return number & 0xFFFFFFFF, number >> 32 & 0xFFFFFFFF
+
+
+def _rounds(index: Array, call: int, keys: Sequence[tuple[Any, ...]]) -> tuple[Array, ...]:
+    """The four words of every element, 32 bits each in uint64."""
     x0, x1 = index & _LOW, index >> _HALF
-    x2, x3 = np.uint64(call & 0xFFFFFFFF), np.uint64(call >> 32 & 0xFFFFFFFF)
-    k0, k1 = seed & 0xFFFFFFFF, seed >> 32 & 0xFFFFFFFF
-    for _ in range(ROUNDS):
-        p0, p1 = x0 * _MULTIPLIERS[0], x2 * _MULTIPLIERS[1]
-        x0, x1 = (p1 >> _HALF) ^ x1 ^ np.uint64(k0), p1 & _LOW
-        x2, x3 = (p0 >> _HALF) ^ x3 ^ np.uint64(k1), p0 & _LOW
-        k0, k1 = k0 + _WEYL[0] & 0xFFFFFFFF, k1 + _WEYL[1] & 0xFFFFFFFF
-    return np.asarray((x0, x1, x2, x3)[word]).astype(np.uint32)
+    x2, x3 = (np.full_like(x0, half) for half in _halves(call))
+    p0, p1 = np.empty_like(x0), np.empty_like(x0)
+    for k0, k1 in keys:
+        np.multiply(x0, _MULTIPLIERS[0], out=p0)
+        np.multiply(x2, _MULTIPLIERS[1], out=p1)
+        np.right_shift(p1, _HALF, out=x0)
+        x0 ^= x1
+        x0 ^= k0
+        np.bitwise_and(p1, _LOW, out=x1)
+        np.right_shift(p0, _HALF, out=x2)
+        x2 ^= x3
+        x2 ^= k1
+        np.bitwise_and(p0, _LOW, out=x3)
+    return x0, x1, x2, x3
 
 
 def _infer_random_bits(types: Types, attrs: Attrs) -> TensorType:
