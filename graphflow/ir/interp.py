@@ -94,20 +94,18 @@ class _Run:
 
     def evaluate(self, node: Node) -> Any:
         """The value of one node, checked against its type."""
-        op = node.op
-        if op.kind is Kind.LEAF and "value" not in node.attrs:
+        if node.op.kind is Kind.LEAF and "value" not in node.attrs:
             raise GraphError(f"{described(node)} is not declared by graph {self.graph.name!r}")
         attrs = {name: self.attribute(value) for name, value in node.attrs.items()}
-        operands = [self.values[n] for n in node.inputs]
-        return self.checked(node, op.reference(*operands, **attrs), node.type)
+        value = node.op.reference(*[self.values[n] for n in node.inputs], **attrs)
+        return self.checked(node, value, node.type)
 
     def checked(self, node: Node, value: Any, type: Type) -> Any:
         """``value`` as array(s) of ``type``; a reference that yields another is wrong."""
         if isinstance(type, TupleType):
             return tuple(self.checked(node, v, t) for v, t in zip(value, type.items, strict=True))
         array = self.widened(np.asarray(value))
-        dtype, shape = self.dtype(type.dtype).numpy, self.shape(type)
-        if array.dtype != dtype or array.shape != shape:
+        if (array.dtype, array.shape) != (self.dtype(type.dtype).numpy, self.shape(type)):
             raise GraphError(
                 f"the reference of {node.op.name} gave {array.dtype}{list(array.shape)} "
                 f"where its type rule says {type}"
