@@ -101,7 +101,7 @@ class Tracer:
         if cell.tracer is not self:
             if id(tensor) not in self.leaves and cell not in self.input_leaf:
                 self._capture_leaf(tensor)
-            cell = self.shadow(cell)
+            cell = self.shadow(cell, tensor.name or "state")
         return tensor._traced_value(cell)
 
     def shadow(self, cell: Cell, name: str = "state") -> Cell:
@@ -135,6 +135,12 @@ class Tracer:
     def add_alias(self, cell: Cell, name: str, type: TensorType) -> None:
         """A second argument in the same memory: an input nobody reads."""
         self.inputs.append(build.input_node(self._unique(name), type))
+
+    def name_after(self, slot: Tensor, name: str, parameter: Tensor) -> None:
+        """Call an optimiser's memory ``momentum_buffer.model.fc1.weight``."""
+        owner = self._names.get(parameter._cell)
+        if owner is not None:
+            self._names.setdefault(slot._cell, f"{name}.{owner}")
 
     def input_nodes(self) -> list[tuple[Cell, Node]]:
         """Every argument's memory with its input node."""

@@ -136,7 +136,9 @@ class Optimizer:
 
                 dtype = parameter.dtype if shape == tuple(parameter.shape) else None
                 found = slots[name] = zeros(shape, dtype=dtype)
-                found.name = f"{name}({parameter.name or 'parameter'})"
+                found.name = name
+        if mode.tracer is not None:
+            mode.tracer.name_after(found, name, parameter)
         return found
 
     def hyper(self, group: ParamGroup, name: str, index: int | None = None) -> Any:
