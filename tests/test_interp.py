@@ -246,3 +246,16 @@ def test_regions_that_do_not_fit_are_refused() -> None:
     state = state_node("s", VECTOR)
     with pytest.raises(GraphError, match="then has state"):
         NODES.cond(flag, x, then=Graph((a,), (a,), state=(state,)), otherwise=same)
+
+
+def test_regions_know_the_sizes_of_their_graph() -> None:
+    """A body may make a tensor of a symbolic extent that none of its inputs has."""
+    (a,) = leaves(SCALAR)
+    filled = Graph((a,), (NODES.expand(a, shape=(B,)),))
+    x = input_node("x", TensorType(float32, (B,)))
+    chosen = NODES.cond(
+        NODES.gt(NODES.reduce_sum(x, axes=(0,)), 0.0), constant(np.float32(2)),
+        then=filled, otherwise=filled,
+    )  # fmt: skip
+    (found,) = interpret(Graph((x,), (item(chosen, 0),)), [np.ones(3, np.float32)]).outputs
+    np.testing.assert_array_equal(found, [2, 2, 2])
