@@ -21,6 +21,7 @@ from graphflow.runtime.tape import (
     encode,
     estimate_ns,
     kernels_of,
+    shared_ns,
 )
 from graphflow.runtime.threads import get_num_threads, set_num_threads
 
@@ -187,6 +188,9 @@ def test_estimates_grow_with_traffic_and_arithmetic() -> None:
     small = estimate_ns(b.schedule(y).steps)
     b.roll(x, y, 8, bytes=10**7)
     assert 0 < small < 1000 < estimate_ns(b.schedule(y).steps)
+    b.roll(x, y, 8, bytes=10**7, parallel=False)
+    steps = b.schedule(y).steps
+    assert 1000 < shared_ns(steps) < 0.6 * estimate_ns(steps)
 
 
 def test_a_tape_prints_one_instruction_a_line() -> None:

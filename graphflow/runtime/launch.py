@@ -17,7 +17,7 @@ import numpy as np
 from graphflow import flags
 from graphflow.codegen.layout import contiguous_in
 from graphflow.codegen.plain import raise_failure
-from graphflow.codegen.schedule import Buffer, BufferKind, Call, HostCall, Result, Schedule
+from graphflow.codegen.schedule import Buffer, BufferKind, HostCall, Result, Schedule
 from graphflow.errors import CompileError, GraphFlowError
 from graphflow.ir.types import TensorType
 from graphflow.runtime.arena import ProgramMemory, array_at
@@ -27,11 +27,12 @@ from graphflow.runtime.executor import Context
 from graphflow.runtime.fork import renew_after_fork
 from graphflow.runtime.slots import Slots
 from graphflow.runtime.storage import Array, OutputPool, Storage
-from graphflow.runtime.tape import Op, encode, estimate_ns, kernels_of
+from graphflow.runtime.tape import Op, encode, estimate_ns, kernels_of, shared_ns
 from graphflow.runtime.threads import pool
 
 SERIAL_NS = 20_000
-"""A step estimated below this stays on the caller's thread: waking others costs more."""
+"""A step whose threads would share less work than this stays on the caller's: waking
+others costs more."""
 
 _STATUS, _CALL_WORDS = int(Context.STATUS), 8 * Context.SLOTS_START  # enums are slow to look up
 
@@ -63,8 +64,7 @@ class LoadedProgram:
         self.loaded = load(kernels_of(schedule))
         self.memory = ProgramMemory(schedule)
         self.estimate_ns = estimate_ns(schedule.steps)
-        wide = any(isinstance(step, Call) and step.parallel for step in schedule.steps)
-        serial = not wide or self.estimate_ns < SERIAL_NS or flags.DISABLE_JIT.value
+        serial = shared_ns(schedule.steps) < SERIAL_NS or flags.DISABLE_JIT.value
         self.threads = 1 if serial else max(1, threads or pool.budget)
         self._slots = Slots(schedule, frozenset(scalars))
         self.tape = encode(

@@ -355,7 +355,7 @@ def kernels_of(schedule: Schedule) -> tuple[KernelSource, ...]:
     return tuple(found)
 
 
-_BYTES_PER_NS, _FLOPS_PER_NS, _CALL_NS = 20.0, 20.0, 30.0
+_BYTES_PER_NS, _FLOPS_PER_NS, _CALL_NS = 20.0, 40.0, 30.0
 
 
 def estimate_ns(steps: Sequence[Step]) -> float:
@@ -365,3 +365,8 @@ def estimate_ns(steps: Sequence[Step]) -> float:
         if isinstance(step, Call):
             total += max(step.bytes / _BYTES_PER_NS, step.flops / _FLOPS_PER_NS, _CALL_NS)
     return total
+
+
+def shared_ns(steps: Sequence[Step]) -> float:
+    """The part of :func:`estimate_ns` that several threads would share."""
+    return estimate_ns([s for s in steps if isinstance(s, Call) and s.parallel])
