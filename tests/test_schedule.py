@@ -215,6 +215,18 @@ def test_a_gather_of_state_by_other_rows_is_not_in_place(machine):
     check(machine, updated((w, softmax(b.exp(w)) + w)))
 
 
+def test_a_slice_of_state_is_updated_where_it_lies(machine):
+    cache, row = state_node("cache", f32(6, 4)), x(1, 4)
+    new = b.slice_update(cache, b.tanh(row), starts=(2, 0), steps=(1, 1))
+    schedule = check(machine, updated((cache, new), inputs=(row,)))
+    assert schedule.steps[-1].writes == {schedule.state[0]}
+    assert not any("copy" in step.kernel.name for step in schedule.steps)
+    part = b.slice(cache, starts=(0, 0), limits=(1, 4), steps=(1, 1))
+    new = b.slice_update(cache, part, starts=(2, 0), steps=(1, 1))
+    schedule = check(machine, updated((cache, new)))
+    assert len(schedule.steps) == 2  # its value is read while its base would change
+
+
 # ---- memory ------------------------------------------------------------------------------
 
 
@@ -318,6 +330,14 @@ def test_the_real_lowering_schedules_the_training_step():
     weights = schedule.state[0]
     last = next(s for s in reversed(schedule.steps) if weights in s.writes)
     assert weights in last.reads and last.flops == 2 * 128 * 128 * 784
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_the_real_lowering_takes_every_group_that_is_found(seed):
+    case = random_graph(1000 + seed, 40)
+    schedule = build_schedule(Fuse().run(case.graph), threads=2)
+    hosts = {s.name for s in schedule.steps if isinstance(s, HostCall)}
+    assert hosts <= {"cond", "while_loop", "scan"}, str(case)
 
 
 def test_a_generator_that_is_read_through_an_index():

@@ -138,7 +138,8 @@ def may_overwrite(unit: Unit, operand: int, result: Value) -> bool:
 
     It may when it does not read the operand, or reads it only whole, row-major,
     and in elementwise operations of the result's shape that lead to the result:
-    every element is then read before it is written.  In a group that folds,
+    every element is then read before it is written.  A scatter changes its
+    base where it lies if nothing else reads that.  In a group that folds,
     only results outside the folded loops are safe: rows of the others, and sums
     that are results themselves, are written while the group still reads.
     """
@@ -151,6 +152,12 @@ def may_overwrite(unit: Unit, operand: int, result: Value) -> bool:
             return False
         uses = _uses(body) if uses is None else uses
         target = body.outputs[unit.results.index(result.id)]
+        if target.op.kind is Kind.SCATTER:
+            if uses[source] != [target] or target.inputs.count(source) != 1:
+                return False
+            if target.inputs[0] is not source or len(body.outputs) > 1:
+                return False
+            continue  # what is not scattered into stays as it is
         reached = _pointwise(source, uses, result.type.shape)
         if source in body.outputs or reached is None or not _safe_loops(body, target, reached):
             return False
