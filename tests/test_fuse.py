@@ -8,12 +8,15 @@ import networkx as nx
 import numpy as np
 import pytest
 from fusion_graphs import f32, layer_norm, mlp_step, softmax
+from graphs import random_graph as any_graph
 
 from graphflow.ir.build import NODES as b
 from graphflow.ir.build import input_node, splat, state_node
-from graphflow.ir.graph import Graph
+from graphflow.ir.graph import Graph, Location
+from graphflow.ir.interp import interpret
 from graphflow.ir.node import Node
-from graphflow.ir.types import TensorType, float32, int64
+from graphflow.ir.types import TensorType, float32, float64, int64
+from graphflow.passes.fuse import Fuse
 from graphflow.passes.groups import Group, find_groups
 from graphflow.passes.turn import turn_products
 
@@ -135,7 +138,7 @@ def test_a_weight_and_its_momentum_are_updated_in_one_kernel():
 
 
 def test_cheap_values_are_copied_into_every_group():
-    rate = b.cast(input_node("lr", TensorType(dtype=_f64(), shape=())), dtype=float32)
+    rate = b.cast(input_node("lr", TensorType(float64, ())), dtype=float32)
     found = groups_of(x(8) * rate, x(9, name="y") * rate)
     assert [ops(g) for g in found] == [["mul"], ["mul"]]
     assert all("cast" in {n.op.name for n in g.copies} for g in found)
@@ -207,9 +210,8 @@ def random_node(rng: random.Random, pool: list[Node]) -> Node:
         total = rng.choice([b.reduce_sum, b.reduce_max])(node, axes=(axis,))
         return b.reshape(total, shape=kept) if rng.random() < 0.8 else total
     if choice < 0.85:
-        return b.matmul(node, b.permute(rng.choice(full), axes=(1, 0)) @ node) \
-            if hasattr(node, "__matmul__") else b.matmul(
-                b.matmul(node, b.permute(rng.choice(full), axes=(1, 0))), node)  # fmt: skip
+        square = b.matmul(node, b.permute(rng.choice(full), axes=(1, 0)))
+        return b.matmul(square, node)
     if choice < 0.93:
         return b.flip(node, axes=(rng.randrange(2),))
     return b.concatenate(
@@ -249,7 +251,72 @@ def test_groups_of_random_graphs_are_convex_and_in_order(seed):
         assert one < other, f"seed {seed}: group {other} needs group {one}"
 
 
-def _f64():
-    from graphflow.ir.types import float64
+@pytest.mark.parametrize("seed", range(60))
+def test_fusion_keeps_what_random_graphs_compute(seed):
+    case = any_graph(seed, 40)
+    fused = Fuse().run(case.graph).verify("fused")
+    with np.errstate(all="ignore"):
+        before = interpret(case.graph, case.args, case.state)
+        after = interpret(fused, case.args, case.state)
+    for one, other in zip(before.outputs, after.outputs):
+        np.testing.assert_allclose(one, other, rtol=1e-6, err_msg=str(case))
+    for name, one in before.state.items():
+        np.testing.assert_allclose(one, after.state[name], rtol=1e-6, err_msg=str(case))
 
-    return float64
+
+# ---- the rewritten graph -----------------------------------------------------------------
+
+BEFORE = """
+graph main {
+  %x: f32[8,4] = input(name="x")
+  %y: f32[4] = input(name="y")
+  %0: f32[8,4] = mul(%x, %y)
+  %1: f32[8,4] = tanh(%0)
+  %2: f32[8] = reduce_sum(%1, axes=(1,))
+  return %1, %2
+}
+"""
+EXPECTED = """
+graph main {
+  %x: f32[8,4] = input(name="x")
+  %y: f32[4] = input(name="y")
+  %0: (f32[8,4], f32[8]) = fused(%x, %y, body=@body, kind="loop")
+    @body = graph body {
+      %x0: f32[8,4] = input(name="x0")
+      %x1: f32[4] = input(name="x1")
+      %0: f32[8,4] = mul(%x0, %x1)
+      %1: f32[8,4] = tanh(%0)
+      %2: f32[8] = reduce_sum(%1, axes=(1,))
+      return %1, %2
+    }
+  %1: f32[8,4] = get(%0, index=0)
+  %2: f32[8] = get(%0, index=1)
+  return %1, %2
+}
+"""
+
+
+def test_a_group_becomes_a_node_with_a_body():
+    assert Fuse().run(Graph.parse(BEFORE)).same_as(Graph.parse(EXPECTED))
+
+
+def test_equal_groups_have_equal_bodies():
+    a, c = b.tanh(x(8, 4) * 2.0), b.tanh(x(8, 4, name="y") * 2.0)
+    apart = Graph(leaves((a, c), "input"), (a, b.flip(c, axes=(0,))))
+    bodies = [n.attrs["body"] for n in Fuse().run(apart).nodes if n.op.name == "fused"]
+    assert len(bodies) == 2 and bodies[0].same_as(bodies[1])
+
+
+def test_a_graph_without_groups_comes_back_as_it_is():
+    graph = Graph((x(8, 4),), (b.exp(x(8, 4)),))
+    assert Fuse().run(graph) is graph
+
+
+def test_locations_go_into_the_body_and_to_the_group():
+    y = b.mul(x(8), 2.0)
+    z = b.tanh(y)
+    places = {y: Location("a.py", 1), z: Location("a.py", 2, "model.fc1")}
+    fused = Fuse().run(Graph((x(8),), (z,), locations=places))
+    [node] = [n for n in fused.nodes if n.op.name == "fused"]
+    assert str(fused.location(node)) == "a.py:2 model.fc1"
+    assert {p.line for p in node.attrs["body"].locations.values()} == {1, 2}

@@ -33,7 +33,8 @@ class Fuse(Pass):
 
     After: one node ``fused{kind=loop}(%0, %1)`` whose body holds both.  A group
     with several results yields a tuple; ``get`` takes each out.  Every node
-    computes what it did; the graph has no paths it did not have.
+    computes what it did (a product that is computed transposed may round
+    differently); the graph has no paths it did not have.
     """
 
     name: ClassVar[str] = "fuse"
