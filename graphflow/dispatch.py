@@ -18,7 +18,7 @@ from graphflow.cell import Cell, ViewStep, invert_view, write_through
 from graphflow.errors import DTypeError, GraphFlowError, ShapeError
 from graphflow.ir import build
 from graphflow.ir.node import Node
-from graphflow.ir.op import OpDef, lookup
+from graphflow.ir.op import Kind, OpDef, lookup
 from graphflow.ir.types import DType, TensorType
 from graphflow.mode import mode
 from graphflow.tensor import Tensor
@@ -27,27 +27,46 @@ from graphflow.tensor import Tensor
 def apply(op: OpDef | str, *inputs: Tensor, **attrs: Any) -> Tensor:
     """The tensor ``op(*inputs, **attrs)``; operands have the dtypes the op asks for.
 
-    Raises Shape/DTypeError naming operation, types, module and user line.
+    The result has memory of its own.  Raises Shape/DTypeError naming operation,
+    types, module and user line.
     """
     record_ = lookup(op) if op.__class__ is str else op
     assert isinstance(record_, OpDef)
+    out = _emit(record_, inputs, attrs)
+    if record_.kind is Kind.VIEW and mode.tracer is None and out._array.base is not None:
+        out._array = out._cell.value = np.array(out._array)
+    return out
+
+
+def _emit(op: OpDef, inputs: tuple[Tensor, ...], attrs: dict[str, Any]) -> Tensor:
+    """Like :func:`apply`, but views may share memory: what gradient rules use."""
     tracer = mode.tracer
     if tracer is None:
-        try:
-            value = record_.reference(*[t._eager() for t in inputs], **attrs)
-        except (ValueError, TypeError, IndexError) as error:
-            raise _explain(record_, inputs, attrs, error) from None
-        out = Tensor._of(Cell(value if value.__class__ is np.ndarray else np.asarray(value)))
+        out = Tensor._of(Cell(_evaluate(op, inputs, attrs)))
     else:
-        out = Tensor._of(Cell(tracer.emit(record_, inputs, attrs), tracer))
+        out = Tensor._of(Cell(tracer.emit(op, inputs, attrs), tracer))
     if mode.grad:
         for t in inputs:
             if t._requires_grad:
-                record(record_, inputs, attrs, out)
+                record(op, inputs, attrs, out)
                 break
     elif tracer is not None:
         tracer.block_gradient(inputs, out)
     return out
+
+
+def _evaluate(
+    op: OpDef, inputs: tuple[Tensor, ...], attrs: dict[str, Any]
+) -> np.ndarray[Any, Any]:
+    """The reference's answer.  Infinities and NaN are values, not warnings."""
+    try:
+        with np.errstate(all="ignore"):
+            value = op.reference(*[t._eager() for t in inputs], **attrs)
+    except GraphFlowError:
+        raise
+    except (ValueError, TypeError, IndexError) as error:
+        raise _explain(op, inputs, attrs, error) from None
+    return value if value.__class__ is np.ndarray else np.asarray(value)
 
 
 def apply_view(op: OpDef | str, source: Tensor, **attrs: Any) -> Tensor:
@@ -161,7 +180,7 @@ class TensorBuilder:
 
     def emit(self, op: str, *inputs: Any, **attrs: Any) -> Tensor:
         """Apply ``op``; Python scalars take the dtype of the first tensor."""
-        return apply(op, *_lift(inputs), **attrs)
+        return _emit(lookup(op), _lift(inputs), attrs)
 
     def __getattr__(self, op: str) -> Callable[..., Any]:
         if op.startswith("_"):

@@ -183,7 +183,8 @@ def _accumulate(leaf: Tensor, ct: Tensor, owned: bool, create_graph: bool) -> No
 
     held = leaf.grad
     if held is None:
-        leaf._set_grad(ct if owned or create_graph else ct.clone())
+        alone = owned and (mode.tracer is not None or ct._eager().base is None)
+        leaf._set_grad(ct if alone or create_graph else ct.clone())
     elif create_graph or mode.grad:
         leaf._set_grad(apply("add", held, ct))
     else:
