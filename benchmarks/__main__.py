@@ -71,11 +71,15 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         for name in options.workloads:
             results[name] = measure(name, workers, options)
-            results[name]["floor"] = floor.floor_of(WORKLOADS[name], machine)
             print(".", end="", file=sys.stderr, flush=True)
     finally:
         for worker in workers.values():
             worker.close()
+    # Once before and once after: what the machine *can* do is the better of the two.
+    again = floor.measure(options.threads)
+    machine = {key: max(machine[key], again[key]) for key in machine}
+    for name in results:
+        results[name]["floor"] = floor.floor_of(WORKLOADS[name], machine)
     figures: dict[str, Any] = {"machine": machine, "threads": options.threads}
     figures |= {"pause_ms": options.pause, "workloads": results}
     if options.startup:
