@@ -56,8 +56,13 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
             f"linear: the input is {input.dtype.name}, the weight {weight.dtype.name}; "
             f"convert one, for example input.to({weight.dtype!r})"
         )
-    out = matmul(input, t(weight))
-    return out if bias is None else apply("add", out, bias)
+    lead = tuple(input.shape[:-1])
+    # One flat product: its weight gradient is one product, too, not a sum over a batch of them.
+    rows = input if input.ndim <= 2 else input.reshape(-1, input.shape[-1])
+    out = matmul(rows, t(weight))
+    if bias is not None:
+        out = apply("add", out, bias)
+    return out if input.ndim <= 2 else out.reshape((*lead, weight.shape[0]))
 
 
 # ---- activations -------------------------------------------------------------------
