@@ -26,12 +26,15 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from typing import Any
 
+import numpy as np
+
 from graphflow.codegen.loops import (
     Accumulate,
     Apply,
     Check,
     Checked,
     Choose,
+    Count,
     Fold,
     Kernel,
     Let,
@@ -137,7 +140,10 @@ def _formula(kernel: Kernel) -> str:
     stands_for = {here: value for value, here in kernel.bound.items()}
     for value in _postorder(kernel):
         text = _formula_of(value, kernel, texts)
-        text = text if len(text) <= FORMULA_WIDTH else "..."
+        if len(text) > FORMULA_WIDTH:
+            short = {v: t if len(t) <= FORMULA_WIDTH // 4 else "..." for v, t in texts.items()}
+            text = _formula_of(value, kernel, short)
+            text = text if len(text) <= FORMULA_WIDTH else "..."
         texts[value] = texts[stands_for.get(value, value)] = text
     lines = [f"{name} = {texts[value]}" for name, value in dict.fromkeys(kernel.stores)]
     return "\n".join(lines) if len(lines) < 2 else "\n".join(lines) + "\n"
@@ -148,7 +154,8 @@ def _formula_of(value: Value, kernel: Kernel, texts: dict[Value, str]) -> str:
         template = value.op.scalar_for(value.operand_dtype).replace("vm.", "")
         return _filled(template, [texts[a] for a in value.arguments], value.attrs)
     if isinstance(value, Load):
-        return kernel.slots.get(value.slot, "...")
+        inside = ", ".join(texts[at] for at in value.depends)
+        return kernel.slots.get(value.slot, "...") + (f"[{inside}]" if inside else "")
     if isinstance(value, Fold):
         return f"{value.op.name}({texts[value.operand]})"
     if isinstance(value, Choose):
@@ -156,7 +163,10 @@ def _formula_of(value: Value, kernel: Kernel, texts: dict[Value, str]) -> str:
     if isinstance(value, Checked):
         return texts[value.value]
     if isinstance(value, Literal):
-        return _number(value.value)
+        number = value.value
+        return _single(number) if value.dtype.short == "f32" else _number(number)
+    if isinstance(value, Count):
+        return "1 / count" if value.reciprocal else "count"
     return "index"
 
 
@@ -204,12 +214,20 @@ def _number(value: bool | int | float) -> str:
     return repr(value)
 
 
+def _single(value: float) -> str:
+    """The shortest text that reads back as the same single-precision number."""
+    if not math.isfinite(value):
+        return _number(value)
+    text = str(np.float32(value))
+    return text if np.float32(float(text)) == np.float32(value) else repr(value)
+
+
 def literal(value: bool | int | float, dtype: DType) -> str:
     """A number of ``dtype``, spelled so that the compiled code has that type too."""
     if dtype.kind == "bool":
         return repr(bool(value))
     if dtype.is_floating_point:
-        text = _number(float(value))
+        text = _number(float(value)) if dtype.short == "f64" else _single(float(value))
         return text if dtype.short == "f64" else f"{held_as(dtype)}({text})"
     return repr(int(value)) if dtype.short == "i64" else f"{dtype.short}({int(value)})"
 
@@ -317,6 +335,10 @@ class _CpuWriter:
     def spell_literal(self, value: Literal) -> str:
         return literal(value.value, value.dtype)
 
+    def spell_count(self, value: Count) -> str:
+        number = f"{value.dtype.short}({self.kernel.counts[value.count]})"
+        return f"{literal(1.0, value.dtype)} / {number}" if value.reciprocal else number
+
     def spell_position(self, value: Position) -> str:
         return self.kernel.indices[value.index]
 
@@ -343,10 +365,10 @@ class _CpuWriter:
         for index, low, high in value.bounds:
             text = self.kernel.indices[index]
             if low is not None:
-                tests.append(f"({text} >= {integers['low', index, low]})")
+                tests.append(f"{text} >= {integers['low', index, low]}")
             if high is not None:
-                tests.append(f"({text} < {integers['high', index, high]})")
-        return " & ".join(tests) or "True"
+                tests.append(f"{text} < {integers['high', index, high]}")
+        return f"({') & ('.join(tests)})" if len(tests) > 1 else tests[0] if tests else "True"
 
 
 _WRITERS: dict[type, Callable[[_CpuWriter, Any], None]] = {
@@ -362,6 +384,7 @@ _WRITERS: dict[type, Callable[[_CpuWriter, Any], None]] = {
 }
 _SPELLERS: dict[type, Callable[[_CpuWriter, Any], str]] = {
     Literal: _CpuWriter.spell_literal,
+    Count: _CpuWriter.spell_count,
     Position: _CpuWriter.spell_position,
     Load: _CpuWriter.spell_load,
     Apply: _CpuWriter.spell_apply,

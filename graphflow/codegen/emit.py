@@ -17,6 +17,7 @@ from graphflow.codegen.loops import (
     Check,
     Checked,
     Choose,
+    Count,
     Fold,
     Kernel,
     Let,
@@ -80,6 +81,7 @@ class Emitter:
         self.names: dict[Value, str] = {}
         self.indices: dict[Affine, str] = {}
         self.bounds: dict[tuple[str, Affine, int], str] = {}
+        self.counts: dict[int, str] = {}
         self.ranges: dict[Axis, tuple[str, str]] = {}
         """Axes of which this kernel runs over a part only: where it begins and ends."""
         self.slots: dict[Slot, str] = {}
@@ -338,6 +340,8 @@ class Emitter:
             self.index(source.index)
         elif isinstance(source, Position):
             self.index(source.index)
+        elif isinstance(source, Count):
+            self.counts[source.count] = self.integer("c", source.count, source.count)
         elif isinstance(source, Within):
             for index, low, high in source.bounds:
                 self.index(index)
@@ -365,7 +369,7 @@ class Emitter:
             self.fallible = True
             statement: Statement = Check(source, extent, code)
         else:
-            name = name or self.fresh("c" if isinstance(source, Within) else "t")
+            name = name or self.fresh("g" if isinstance(source, Within) else "t")
             statement = Let(value, source)
         self.names[value] = name
         self._blocks[level].statements.append(statement)
@@ -415,7 +419,7 @@ class Emitter:
             arguments.append(Integer(value))
         return Kernel(
             self.prefix, slots, tuple(integers), tuple(arguments),
-            tuple(self._blocks[0].statements), self.names, self.indices, self.bounds, self.bound,
+            tuple(self._blocks[0].statements), self.names, self.indices, self.bounds, self.counts, self.bound,
             tuple(self._stores), epilogue,
         )  # fmt: skip
 

@@ -16,6 +16,7 @@ from graphflow.codegen.loops import (
     Apply,
     Checked,
     Choose,
+    Count,
     Fold,
     Literal,
     Load,
@@ -35,6 +36,9 @@ Key: TypeAlias = tuple[Node, Index, Guard]
 Steps: TypeAlias = Generator[Key, Value, Value]
 
 ZERO = Affine()
+SMALL_COUNT = 16
+"""Numbers up to this are written into kernels even if they happen to be extents."""
+MOST_COUNTED = 6
 
 
 class Memory:
@@ -94,6 +98,7 @@ class Evaluator:
         self.bits = {name: 1 << i for i, name in enumerate(extents)}
         self.reduced_mask = sum(self.bits[name] for name in reduced)
         self.kept_mask = sum(self.bits[name] for name in extents) - self.reduced_mask
+        self._counts = domain_counts(list(extents.values()))
         self._checked: dict[str, Checked] = {}
         self._values: dict[Key, Value] = {}
         self._loads: dict[Any, Load] = {}
@@ -240,8 +245,18 @@ class Evaluator:
         data = node.attrs.get("value")
         if data is None or data.array.size != 1:
             raise CompileError(f"{node.op.name} {node.type} must be an operand of its group")
-        return Literal(node.dtype, 0, data.array.reshape(()).item())
+        return self._number(node.dtype, data.array.reshape(()).item())
         yield
+
+    def _number(self, dtype: DType, value: bool | int | float) -> Value:
+        """A literal, unless it is an extent of the domain or its reciprocal."""
+        if dtype.short in ("f32", "f64") and value in self._counts:
+            return Count(dtype, 0, int(value), False)
+        if dtype.short in ("f32", "f64") and 0.0 < value < 1.0:
+            near, one = round(1.0 / value), dtype.numpy.type(1.0)
+            if near in self._counts and one / dtype.numpy.type(near) == value:
+                return Count(dtype, 0, near, True)
+        return Literal(dtype, 0, value)
 
     def _elementwise(self, node: Node, index: Index, guard: Guard) -> Steps:
         arguments: list[Value] = []
@@ -361,6 +376,14 @@ def reduced_axes(node: Node) -> tuple[int, ...]:
         axes = (node.attrs["axis"],)
     rank = len(node.inputs[0].shape)
     return tuple(sorted(a % rank for a in axes)) if rank else ()
+
+
+def domain_counts(extents: Sequence[int]) -> set[int]:
+    """The numbers of points over some of the axes, and those less one (for variances)."""
+    products = {1}
+    for extent in extents[:MOST_COUNTED]:
+        products |= {product * extent for product in products}
+    return {n - less for n in products for less in (0, 1) if n - less > SMALL_COUNT}
 
 
 def gathered(index: Index, at: Checked) -> Index:

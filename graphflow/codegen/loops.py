@@ -50,6 +50,15 @@ class Literal(Value):
 
 
 @dataclass(frozen=True, eq=False, slots=True)
+class Count(Value):
+    """A number that is an extent of the domain, or one part in that many: a run-time
+    argument, so that a mean over 100 rows and one over 200 are the same kernel."""
+
+    count: int
+    reciprocal: bool
+
+
+@dataclass(frozen=True, eq=False, slots=True)
 class Position(Value):
     """The integer an index expression has."""
 
@@ -247,6 +256,8 @@ class Kernel:
     indices: Mapping[Affine, str]
     bounds: Mapping[tuple[str, Affine, int], str]
     """Names of the bounds in :class:`Within`: ``("low", index, value)``."""
+    counts: Mapping[int, str]
+    """Names of the integers in :class:`Count`."""
     bound: Mapping[Value, Value]
     """Values that calls before left in memory, and what they are here."""
     stores: tuple[tuple[str, Value], ...]

@@ -110,7 +110,7 @@ def row_pass(
     if reduced and long:
         open_block(emitter, reduced[-1])
     elif reduced:
-        baked = reduced[-1].extent <= SMALL_EXTENT and len(reduced) == 1
+        baked = reduced[-1].extent <= SMALL_EXTENT and len(reduced) == 1 and before > 0
         emitter.open_axis(reduced[-1], kind, baked)
     _fold(emitter, totals, parts, [t.value for t in (*stores, *spills)])
     emitter.store(stores, spills)

@@ -73,6 +73,7 @@ class Survey:
     values: list[Value] = field(default_factory=list)
     uses: dict[Value, int] = field(default_factory=dict)
     accesses: list[Affine] = field(default_factory=list)
+    """Every index expression."""
     loads: list[Load] = field(default_factory=list)
     folds: list[Fold] = field(default_factory=list)
     checks: list[Checked] = field(default_factory=list)
@@ -159,7 +160,8 @@ def plan_loops(space: Space, targets: Sequence[Target], found: Survey) -> Plan:
     """Order and merge the loops for these targets."""
     leading = max(targets, key=lambda t: (t.full, len(t.index.terms))).index
     kept = _ordered(space.kept, space, leading)
-    through = [a for a in found.accesses if any(n in space.reduced for n, _ in a.terms)]
+    memory = dict.fromkeys([*(t.index for t in targets), *(x.index for x in found.loads)])
+    through = [a for a in memory if any(n in space.reduced for n, _ in a.terms)]
     widest = max(through, key=lambda a: len(a.terms), default=leading)
     reduced = _ordered(space.reduced, space, widest)
     kept_runs = _merged(kept, space, found.accesses)
