@@ -84,14 +84,13 @@ class _Backend:
 def compile_kernels(
     kernels: Sequence[KernelSource],
     paths: Mapping[str, Path] | None = None,
-    target: Target | None = None,
 ) -> Compiled:
-    """Compile each kernel to object code with a C entry of its name.
+    """Compile each kernel for this machine to object code with a C entry of its name.
 
     ``paths`` says, by kernel name, which file a source is in (for tracebacks
     and messages).  Raises :class:`CompileError` naming the kernel and its file.
     """
-    target = target or host_target()
+    target = host_target()
     backend = _Backend(target)
     seconds: dict[str, float] = {}
     pending: dict[str, Future[tuple[bytes, float]]] = {}
@@ -116,8 +115,8 @@ def _path(kernel: KernelSource, paths: Mapping[str, Path] | None) -> Path:
     return (paths or {}).get(kernel.name, Path(f"{kernel.name}.py"))
 
 
-def assembly(kernel: KernelSource, target: Target | None = None) -> str:
+def assembly(kernel: KernelSource) -> str:
     """The machine code of ``kernel`` as assembly text (for ``inspect`` and tests)."""
-    target = target or host_target()
+    target = host_target()
     with global_compiler_lock:
         return _Backend(target).assembly(lower(kernel, _path(kernel, None), target))

@@ -26,15 +26,17 @@ from numba.core.registry import cpu_target
 from numba.core.typed_passes import NopythonTypeInference, PreLowerStripPhis
 from numba.core.untyped_passes import FixupArgs, IRProcessing, ReconstructSSA, TranslateByteCode
 
-import graphflow.codegen.atomics_lowering
-import graphflow.codegen.contraction.lowering  # noqa: F401  (registers the matmul vocabulary)
-from graphflow.codegen import intrinsics
+from graphflow.codegen import atomics_lowering, intrinsics, vector_calls
 from graphflow.codegen.bridge import types
+from graphflow.codegen.contraction import lowering as contraction_lowering
 from graphflow.codegen.plain import EPILOGUE_ARITY, KERNEL_ARITY, load_function
 from graphflow.codegen.pointers import ARGUMENT_BLOCK, attach_scopes
 from graphflow.codegen.schedule import KernelSource
 from graphflow.codegen.target import Target
 from graphflow.errors import CompileError
+
+_VOCABULARY = (atomics_lowering, contraction_lowering, intrinsics)
+"""Modules that teach Numba, when imported, what the names in kernel files compile to."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,7 @@ def lower(kernel: KernelSource, path: Path, target: Target) -> Lowered:
         ) from error
     needed = module.__dict__.get("graphflow_functions", {})
     lines = [line for line in str(module).splitlines() if not _declares_vector_function(line)]
-    definitions = intrinsics.definitions(needed.values(), target.has_fma)
+    definitions = vector_calls.definitions(needed.values(), target.has_fma)
     text = "\n".join([*_merge(lines, definitions.splitlines()), _entry(kernel.name, inner, extra)])
     text = _without_library_idioms(text)
     return Lowered(kernel, text, libraries)
@@ -175,7 +177,7 @@ def _opens_function(line: str) -> bool:
 
 
 def _declares_vector_function(line: str) -> bool:
-    return line.startswith("declare") and f'@"{intrinsics.PREFIX}' in line
+    return line.startswith("declare") and f'@"{vector_calls.PREFIX}' in line
 
 
 def _declared(line: str) -> str | None:

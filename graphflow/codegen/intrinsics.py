@@ -1,15 +1,12 @@
 """Compiled meaning of the other prelude names: casts, select, share, calls and ``vm``.
 
-Functions of ``vm`` become calls of internal LLVM functions named
-``vm.<name>.<types>``; :func:`definitions` writes the bodies that a kernel's
-module needs.  LLVM inlines them first, so a body is emitted once however often
-it is used.
+Functions of ``vm`` become calls of internal LLVM functions, see
+:mod:`graphflow.codegen.vector_calls`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import cache
 from typing import Any
 
 from llvmlite import ir
@@ -19,8 +16,8 @@ from numba.core.typing.templates import AbstractTemplate, infer_global, signatur
 
 from graphflow.codegen import plain
 from graphflow.codegen.bridge import lowers, register_template, types
-from graphflow.codegen.llvm_expr import llvm_function
-from graphflow.codegen.pointers import round_to_bfloat
+from graphflow.codegen.pointers import narrow, widen
+from graphflow.codegen.vector_calls import call_vector_function
 from graphflow.codegen.vector_math import FUNCTIONS, VectorFunction
 
 _NUMBA: dict[str, Any] = {
@@ -29,12 +26,7 @@ _NUMBA: dict[str, Any] = {
     "i64": types.int64, "f32": types.float32, "f64": types.float64,
 }  # fmt: skip
 _SHORT = {kind: short for short, kind in _NUMBA.items()}
-_LLVM: dict[str, Any] = {
-    "bool": ir.IntType(1), "f32": ir.FloatType(), "f64": ir.DoubleType(),
-    **{f"{s}{n}": ir.IntType(n) for s in "iu" for n in (8, 16, 32, 64)},
-}  # fmt: skip
 _I64 = ir.IntType(64)
-PREFIX = "vm."
 
 
 # --- casts ------------------------------------------------------------------
@@ -80,13 +72,12 @@ def _freeze(builder: Any, value: Any) -> Any:
 
 def _lower_half(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     value = context.cast(builder, args[0], sig.args[0], types.float32)
-    return builder.fpext(builder.fptrunc(value, ir.HalfType()), ir.FloatType())
+    return widen(builder, "f16", narrow(builder, "f16", value))
 
 
 def _lower_bfloat(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     value = context.cast(builder, args[0], sig.args[0], types.float32)
-    upper = round_to_bfloat(builder, value)
-    return builder.bitcast(builder.shl(upper, ir.IntType(32)(16)), ir.FloatType())
+    return widen(builder, "bf16", narrow(builder, "bf16", value))
 
 
 for _name, _function in plain.CASTS.items():
@@ -195,10 +186,6 @@ _register_call(plain.call_epilogue, 7)
 # --- vector maths -----------------------------------------------------------
 
 
-def _llvm_name(function: VectorFunction, kinds: tuple[str, ...]) -> str:
-    return f"{PREFIX}{function.name}.{'.'.join(kinds)}"
-
-
 def _register_vector_function(function: VectorFunction) -> None:
     results = dict(function.signatures())
 
@@ -224,15 +211,7 @@ def _register_vector_function(function: VectorFunction) -> None:
             return signature(_NUMBA[results[kinds]], *[_NUMBA[k] for k in kinds])
 
     def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        kinds = tuple(_SHORT[kind] for kind in sig.args)
-        name = _llvm_name(function, kinds)
-        callee = builder.module.globals.get(name)
-        if callee is None:
-            kind = ir.FunctionType(_LLVM[results[kinds]], [_LLVM[k] for k in kinds])
-            callee = ir.Function(builder.module, kind, name)
-            needed = builder.module.__dict__.setdefault("graphflow_functions", {})
-            needed[name] = (function.name, kinds)
-        return builder.call(callee, args)
+        return call_vector_function(builder, function, tuple(_SHORT[k] for k in sig.args), args)
 
     register_template(function.public, VectorTemplate)
     lowers(function.public, *[types.Any] * function.arity)(lower)
@@ -240,20 +219,3 @@ def _register_vector_function(function: VectorFunction) -> None:
 
 for _vector_function in FUNCTIONS.values():
     _register_vector_function(_vector_function)
-
-
-@cache
-def _definition(name: str, kinds: tuple[str, ...], has_fma: bool) -> tuple[str, frozenset[str]]:
-    function = FUNCTIONS[name]
-    return llvm_function(_llvm_name(function, kinds), function.formula, kinds, has_fma)
-
-
-def definitions(needed: Iterable[tuple[str, tuple[str, ...]]], has_fma: bool) -> str:
-    """A module's worth of LLVM text defining the ``vm`` functions in ``needed``."""
-    bodies: list[str] = []
-    declarations: set[str] = set()
-    for name, kinds in needed:
-        body, declared = _definition(name, kinds, has_fma)
-        bodies.append(body)
-        declarations |= declared
-    return "\n".join([*sorted(declarations), *bodies])

@@ -22,6 +22,9 @@ from numba.extending import models, register_model
 
 from graphflow.codegen import plain
 from graphflow.codegen.bridge import lowers, register_template, types
+from graphflow.codegen.target import host_target
+from graphflow.codegen.vector_calls import call_vector_function
+from graphflow.codegen.vector_math import FUNCTIONS
 
 _VALUE_TYPES: dict[str, Any] = {
     "bool": types.boolean, "u8": types.uint8, "u16": types.uint16, "u32": types.uint32,
@@ -31,12 +34,12 @@ _VALUE_TYPES: dict[str, Any] = {
 }  # fmt: skip
 _STORAGE: dict[str, tuple[Any, int]] = {
     "bool": (ir.IntType(8), 1), "u8": (ir.IntType(8), 1), "i8": (ir.IntType(8), 1),
-    "u16": (ir.IntType(16), 2), "i16": (ir.IntType(16), 2), "f16": (ir.HalfType(), 2),
+    "u16": (ir.IntType(16), 2), "i16": (ir.IntType(16), 2), "f16": (ir.IntType(16), 2),
     "bf16": (ir.IntType(16), 2), "u32": (ir.IntType(32), 4), "i32": (ir.IntType(32), 4),
     "u64": (ir.IntType(64), 8), "i64": (ir.IntType(64), 8),
     "f32": (ir.FloatType(), 4), "f64": (ir.DoubleType(), 8),
 }  # fmt: skip
-_INT16, _INT32, _INT64 = ir.IntType(16), ir.IntType(32), ir.IntType(64)
+_INT16, _INT64 = ir.IntType(16), ir.IntType(64)
 ANY_SLOT = -1
 """The slot of a raw pointer: it may alias everything."""
 
@@ -182,11 +185,8 @@ def _lower_load(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     _record(builder, loaded, pointer.slot)
     if pointer.element == "bool":
         return builder.icmp_unsigned("!=", loaded, storage(0))
-    if pointer.element == "f16":
-        return builder.fpext(loaded, ir.FloatType())
-    if pointer.element == "bf16":
-        wide = builder.shl(builder.zext(loaded, _INT32), _INT32(16))
-        return builder.bitcast(wide, ir.FloatType())
+    if pointer.element in ("f16", "bf16"):
+        return widen(builder, pointer.element, loaded)
     return loaded
 
 
@@ -197,24 +197,28 @@ def _lower_store(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     value = args[2]
     if pointer.element == "bool":
         value = builder.zext(value, storage)
-    elif pointer.element == "f16":
-        value = builder.fptrunc(value, storage)
-    elif pointer.element == "bf16":
-        value = builder.trunc(round_to_bfloat(builder, value), _INT16)
+    elif pointer.element in ("f16", "bf16"):
+        value = narrow(builder, pointer.element, value)
     place = builder.gep(args[0], [args[1]], inbounds=True)
     stored = builder.store(value, place, align=size)
     _record(builder, stored, pointer.slot)
     return context.get_dummy_value()
 
 
-def round_to_bfloat(builder: Any, value: Any) -> Any:
-    """The upper 16 bits (in an i32) of f32 ``value`` rounded to bfloat16, NaN kept NaN."""
-    bits = builder.bitcast(value, _INT32)
-    upper = builder.lshr(bits, _INT32(16))
-    odd = builder.and_(upper, _INT32(1))
-    rounded = builder.lshr(builder.add(bits, builder.add(odd, _INT32(0x7FFF))), _INT32(16))
-    quiet = builder.or_(upper, _INT32(0x40))
-    return builder.select(builder.fcmp_unordered("uno", value, value), quiet, rounded)
+def widen(builder: Any, element: str, bits: Any) -> Any:
+    """The f32 value of the 16 ``bits`` of an f16 or bf16."""
+    if element == "f16" and host_target().has_half_conversion:
+        return builder.fpext(builder.bitcast(bits, ir.HalfType()), ir.FloatType())
+    function = FUNCTIONS[f"{element}_to_f32"]
+    return call_vector_function(builder, function, function.fixed, [bits])
+
+
+def narrow(builder: Any, element: str, value: Any) -> Any:
+    """The 16 bits of f32 ``value`` rounded to f16 or bf16."""
+    if element == "f16" and host_target().has_half_conversion:
+        return builder.bitcast(builder.fptrunc(value, ir.HalfType()), _INT16)
+    function = FUNCTIONS[f"f32_to_{element}"]
+    return call_vector_function(builder, function, function.fixed, [value])
 
 
 # --- alias scopes -----------------------------------------------------------

@@ -18,6 +18,7 @@ from graphflow import flags
 from graphflow.errors import CompileError
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
+_ARM64 = ("aarch64", "arm64")
 _IMPLIED = {
     "avx": ("sse4.2",),
     "avx2": ("avx",),
@@ -72,7 +73,12 @@ class Target:
         """True when a fused multiply-add is one instruction."""
         if self.is_x86:
             return "fma" in self.enabled
-        return self.triple.startswith(("aarch64", "arm64", "powerpc64", "ppc64"))
+        return self.triple.startswith((*_ARM64, "powerpc64", "ppc64"))
+
+    @property
+    def has_half_conversion(self) -> bool:
+        """True when f16 and f32 convert by an instruction (LLVM would call a function)."""
+        return "f16c" in self.enabled if self.is_x86 else self.triple.startswith(_ARM64)
 
     @property
     def vector_bytes(self) -> int:

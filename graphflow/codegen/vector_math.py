@@ -19,6 +19,7 @@ from graphflow.codegen.maths import (
     basic,
     error_function,
     exponential,
+    half,
     logarithm,
     power,
     trigonometry,
@@ -104,3 +105,7 @@ sin = _define("sin", trigonometry.sin, 1, FLOATS)
 cos = _define("cos", trigonometry.cos, 1, FLOATS)
 atan2 = _define("atan2", trigonometry.atan2, 2, FLOATS)
 philox = _define("philox", random.philox, 4, ("u32",), fixed=("i64",) * 4)
+f16_to_f32 = _define("f16_to_f32", half.f16_to_f32, 1, ("f32",), fixed=("u16",))
+f32_to_f16 = _define("f32_to_f16", half.f32_to_f16, 1, ("u16",), fixed=("f32",))
+bf16_to_f32 = _define("bf16_to_f32", half.bf16_to_f32, 1, ("f32",), fixed=("u16",))
+f32_to_bf16 = _define("f32_to_bf16", half.f32_to_bf16, 1, ("u16",), fixed=("f32",))
