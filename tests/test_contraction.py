@@ -184,6 +184,7 @@ def test_any_number_of_threads_gives_the_same_bits(dtype: Any) -> None:
     for m, n, k, forms in [
         (128, 128, 784, "nt"), (128, 784, 128, "tn"), (100, 10, 300, "nt"), (10, 300, 40, "tn"),
         (1, 200, 700, "nt"), (200, 1, 700, "nn"), (64, 1, 33, "tn"), (300, 90, 1030, "nn"),
+        (1, 900, 77, "nn"), (500, 3, 60, "nn"),
     ]:  # fmt: skip
         a, b = random(rng, (m, k), dtype, forms[0]), random(rng, (k, n), dtype, forms[1])
         first, _ = multiply(a, b)
@@ -270,6 +271,9 @@ def count_and_scale(args, batch, i0, i1, j0, j1):
         ((4, 33, 30), (30, 1), "nn"),
         ((4, 33, 30), (4, 30, 1), "tn"),
         ((4, 1, 30), (4, 30, 50), "nt"),
+        ((4, 1, 30), (4, 30, 200), "nn"),
+        ((4, 33, 30), (4, 30, 2), "nn"),
+        ((2, 300, 9), (2, 9, 1), "tn"),
         ((40, 1024), (1024, 70), "nn"),
         ((10, 0), (0, 5), "nn"),
     ],
@@ -287,20 +291,12 @@ def test_the_epilogue_sees_every_finished_element_once(
         c, visits = np.empty(expected.shape, np.float32), np.zeros(expected.shape, np.int64)
         places = [memory.place(x) for x in (a, b, c, bias, visits)]
         block = (*(Address(p.buffer) for p in places[2:]), Value(m), Value(n))
-        written = {places[2].buffer, places[4].buffer}
-        call = contraction_call(*places[:3], (COUNTING, block), memory, written)
+        call = contraction_call(*places[:3], (COUNTING, block), memory)
         memory.run(call, threads)
         assert (visits == 1).all()
         np.testing.assert_allclose(c, expected * 2 + bias, rtol=1e-4, atol=1e-4)
-        assert {p.buffer for p in places[:4]} <= call.reads
-        assert written <= call.writes and places[3].buffer not in call.writes
-
-
-def test_without_the_written_buffers_everything_may_be_written() -> None:
-    memory = Memory()
-    a, b, c, other = (memory.place(np.ones((3, 3), np.float32)) for _ in range(4))
-    call = contraction_call(a, b, c, (COUNTING, (Address(other.buffer),)), memory)
-    assert other.buffer in call.reads and other.buffer in call.writes
+        assert {p.buffer for p in places} <= call.reads
+        assert {p.buffer for p in places[2:]} <= call.writes
 
 
 # --- choices -----------------------------------------------------------------
@@ -333,10 +329,15 @@ def test_aligned_products_need_no_scratch() -> None:
     assert len(call_of(128, 128, 64, "tn")[1].arrays) == 3
 
 
-def test_few_rows_of_long_vectors_are_scalar_products() -> None:
-    assert "dot" in call_of(DOT_ROWS, 300, 500, "nt")[0].kernel.name
-    assert "dot" not in call_of(DOT_ROWS, 300, 500, "nn")[0].kernel.name
-    assert "dot" not in call_of(DOT_ROWS + 1, 300, 500, "nt")[0].kernel.name
+def test_which_kernel_computes_what() -> None:
+    for m, n, k, forms, kernel in [
+        (DOT_ROWS, 300, 500, "nt", "mm_dot"), (DOT_ROWS + 1, 300, 500, "nt", "mm_f32"),
+        (DOT_ROWS, 300, 500, "nn", "mm_f32"), (300, DOT_ROWS, 500, "nn", "mm_dot"),
+        (1, 300, 500, "nn", "mm_row"), (300, 1, 500, "tn", "mm_row"),
+        (300, 1, 500, "nn", "mm_dot"), (2, 300, 500, "nn", "mm_f32"),
+    ]:  # fmt: skip
+        name = call_of(m, n, k, forms)[0].kernel.name
+        assert name.startswith(kernel), (m, n, k, forms, name)
 
 
 def test_products_of_one_type_share_a_kernel() -> None:

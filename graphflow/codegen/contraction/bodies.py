@@ -7,15 +7,18 @@ Python in :mod:`graphflow.codegen.contraction.micro_kernels`; strides count elem
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from llvmlite import ir
 from numba.core import cgutils
 
-_I32, _I64 = ir.IntType(32), ir.IntType(64)
+_I1, _I32, _I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
 _POINTER, _VOID = ir.PointerType(), ir.VoidType()
 _ELEMENTS: dict[str, tuple[Any, int]] = {"f32": (ir.FloatType(), 4), "f64": (ir.DoubleType(), 8)}
 DOT_COLUMNS = 4  # enough independent sums to hide the latency of a multiply-add
+STREAMS = 8  # rows read at a time: what hardware prefetchers follow
 
 
 class Body:
@@ -94,17 +97,57 @@ class Body:
         call = self.intrinsic("masked.store", kind, ".p0")
         self.builder.call(call, [value, pointer, _I32(self.size), mask])
 
+    def read(self, base: Any, position: Any, mask: Any) -> Any:
+        """The vector at ``position`` after ``base``; all of it, or the lanes under ``mask``."""
+        place = self.at(base, position)
+        return self.load(place) if mask is None else self.masked_load(place, mask)
+
+    def write(self, value: Any, base: Any, position: Any, mask: Any) -> None:
+        """Store what :meth:`read` reads."""
+        place = self.at(base, position)
+        if mask is None:
+            self.store(value, place)
+        else:
+            self.masked_store(value, place, mask)
+
+    def for_vectors(self, count: Any, step: Callable[[Any, Any], None]) -> None:
+        """Write ``step(position, mask)`` for ``count`` elements: whole vectors, then the rest."""
+        b = self.builder
+        whole = b.and_(count, _I64(-self.lanes))
+        with self.loop(whole, self.lanes) as position:
+            step(position, None)
+        with b.if_then(b.icmp_signed("<", whole, count)):
+            step(whole, self.mask(b.sub(count, whole)))
+
     def smaller(self, a: Any, b: Any) -> Any:
         """The smaller of two integers."""
         return self.builder.select(self.builder.icmp_signed("<", a, b), a, b)
 
+    @contextmanager
+    def loop(self, end: Any, step: int = 1) -> Iterator[Any]:
+        """Write the body of ``for index in range(0, end, step)``; yields the index."""
+        b, entry = self.builder, self.builder.block
+        top, after = (self.function.append_basic_block(name) for name in ("top", "after"))
+        b.cbranch(b.icmp_signed(">", end, _I64(0)), top, after)
+        b.position_at_end(top)
+        index = b.phi(_I64)
+        index.add_incoming(_I64(0), entry)
+        yield index
+        following = b.add(index, _I64(step))
+        index.add_incoming(following, b.block)
+        self.keep_rolled(b.cbranch(b.icmp_signed("<", following, end), top, after))
+        b.position_at_end(after)
+
     def keep_rolled(self, branch: Any) -> None:
-        """Tell LLVM not to unroll the loop that ``branch`` closes: its body is full already."""
+        """Tell LLVM to leave the loop that ``branch`` closes alone: its body is full already."""
         module = self.function.module
-        disable = module.add_metadata([ir.MetaDataString(module, "llvm.loop.unroll.disable")])
-        unique = ir.MetaDataString(module, f"loop of {self.function.name}")
-        node = module.add_metadata([unique])
-        node.operands = (node, disable)  # LLVM wants a loop's node to start with itself
+        unroll = module.add_metadata([ir.MetaDataString(module, "llvm.loop.unroll.disable")])
+        vectorise = module.add_metadata(
+            [ir.MetaDataString(module, "llvm.loop.vectorize.enable"), _I1(0)]
+        )
+        unique = f"loop {len(module.metadata)}"
+        node = module.add_metadata([ir.MetaDataString(module, unique)])
+        node.operands = (node, unroll, vectorise)  # LLVM wants a loop's node to begin with itself
         branch.set_metadata("llvm.loop", node)
 
 
@@ -181,14 +224,10 @@ def _write_back(body: Body, sums: list[list[Any]], masks: list[Any]) -> None:
     for row, values in enumerate(sums):
         start = body.at(c, b.mul(c_row, _I64(row)))
         for v, (value, mask) in enumerate(zip(values, masks, strict=True)):
-            place = body.at(start, v * body.lanes)
-            old = body.load(place) if mask is None else body.masked_load(place, mask)
+            old = body.read(start, v * body.lanes, mask)
             # A select, not a branch: the line is fetched for writing anyhow.
             value = b.select(adding, b.fadd(old, value), value)
-            if mask is None:
-                body.store(value, place)
-            else:
-                body.masked_store(value, place, mask)
+            body.write(value, start, v * body.lanes, mask)
 
 
 def dot_body(module: Any, element: str, lanes: int) -> Any:
@@ -203,28 +242,60 @@ def dot_body(module: Any, element: str, lanes: int) -> Any:
     last = b.sub(count, _I64(1))
     # Rows past the last one repeat it, so that the loop has no conditions.
     starts = [body.at(rows, b.mul(body.smaller(_I64(j), last), b_row)) for j in range(DOT_COLUMNS)]
-    whole = b.and_(depth, _I64(-lanes))
     sums = [cgutils.alloca_once_value(b, body.zero) for _ in starts]
 
     def step(position: Any, mask: Any) -> None:
-        def read(pointer: Any) -> Any:
-            place = body.at(pointer, position)
-            return body.load(place) if mask is None else body.masked_load(place, mask)
-
-        left = read(a)
+        left = body.read(a, position, mask)
         for total, start in zip(sums, starts, strict=True):
-            b.store(body.multiply_add(left, read(start), b.load(total, typ=body.vector)), total)
+            old = b.load(total, typ=body.vector)
+            b.store(body.multiply_add(left, body.read(start, position, mask), old), total)
 
-    with cgutils.for_range_slice(b, _I64(0), whole, _I64(lanes), inc=True) as (position, _):
-        step(position, None)
-    with b.if_then(b.icmp_signed("<", whole, depth)):
-        step(whole, body.mask(b.sub(depth, whole)))
+    body.for_vectors(depth, step)
     for j, total in enumerate(sums):
         with b.if_then(b.icmp_signed("<", _I64(j), count)):
             value = _horizontal_sum(body, b.load(total, typ=body.vector))
             body.store(value, body.at(c, b.mul(c_step, _I64(j))))
     b.ret_void()
     return body.function
+
+
+def combine_body(module: Any, element: str, lanes: int) -> Any:
+    """``c[j] = sum over k of a[k] * b[k, j]`` for ``j < width``: rows of ``b`` stream by.
+
+    Several rows at a time are added to ``c``, which stays in the first-level cache.
+    """
+    name = f"combine.{element}.{lanes}"
+    found = module.globals.get(name)
+    if found is not None:
+        return found
+    body = Body(module, name, element, lanes, "pipiipi")
+    b = body.builder
+    *_, depth, c, width = body.function.args
+    body.for_vectors(width, lambda j, mask: body.write(body.zero, c, j, mask))
+    whole = b.and_(depth, _I64(-STREAMS))
+    with body.loop(whole, STREAMS) as k:
+        _add_rows(body, k, STREAMS)
+    with body.loop(b.sub(depth, whole)) as k:
+        _add_rows(body, b.add(whole, k), 1)
+    b.ret_void()
+    return body.function
+
+
+def _add_rows(body: Body, k: Any, count: int) -> None:
+    """Add ``count`` multiples of rows from number ``k`` on to ``c``."""
+    b = body.builder
+    a, a_step, rows, b_step, _, c, width = body.function.args
+    numbers = [b.add(k, _I64(row)) for row in range(count)]
+    factors = [body.splat(body.load_scalar(body.at(a, b.mul(n, a_step)))) for n in numbers]
+    starts = [body.at(rows, b.mul(n, b_step)) for n in numbers]
+
+    def step(position: Any, mask: Any) -> None:
+        total = body.read(c, position, mask)
+        for factor, start in zip(factors, starts, strict=True):
+            total = body.multiply_add(factor, body.read(start, position, mask), total)
+        body.write(total, c, position, mask)
+
+    body.for_vectors(width, step)
 
 
 def _horizontal_sum(body: Body, vector: Any) -> Any:
@@ -238,76 +309,67 @@ def _horizontal_sum(body: Body, vector: Any) -> Any:
     return body.builder.extract_element(vector, _I32(0))
 
 
-def pack_body(module: Any, element: str, width: int, lanes: int) -> Any:
+def pack_body(module: Any, element: str, lanes: int) -> Any:
     """``target[k * width + r] = source[r * row + k * step]`` for ``r < count``, ``k < depth``.
 
     Places with ``r >= count`` receive anything: no result depends on them.
     """
-    name = f"pack.{element}.{width}x{lanes}"
+    name = f"pack.{element}.{lanes}"
     found = module.globals.get(name)
     if found is not None:
         return found
-    body = Body(module, name, element, lanes, "ppiiii")
+    body = Body(module, name, element, lanes, "ippiiii")
     b = body.builder
-    target, source, row, step, count, depth = body.function.args
+    width, target, source, row, step, count, depth = body.function.args
     rows_touch = b.icmp_signed("==", row, _I64(1))
     steps_touch = b.and_(
         b.icmp_signed("==", step, _I64(1)), b.icmp_signed(">=", depth, _I64(lanes))
     )
     with b.if_then(rows_touch):
-        _pack_rows(body, width)
+        with body.loop(count, lanes) as first:
+            _pack_rows(body, first)
         b.ret_void()
     with b.if_then(steps_touch):
-        _pack_transposed(body, width)
+        with body.loop(count, lanes) as first:
+            _pack_transposed(body, first)
         b.ret_void()
-    with cgutils.for_range(b, depth) as over_depth, cgutils.for_range(b, count) as over_rows:
-        k, r = over_depth.index, over_rows.index
+    with body.loop(depth) as k, body.loop(count) as r:
         value = body.load_scalar(body.at(source, b.mul(r, row), b.mul(k, step)))
-        body.store(value, body.at(target, b.mul(k, _I64(width)), r))
+        body.store(value, body.at(target, b.mul(k, width), r))
     b.ret_void()
     return body.function
 
 
-def _pack_rows(body: Body, width: int) -> None:
-    """Steps of ``count`` neighbours each: copy vectors."""
+def _pack_rows(body: Body, first: Any) -> None:
+    """Copy ``lanes`` neighbours, from ``first`` on, of every step."""
     b = body.builder
-    target, source, _, step, count, depth = body.function.args
-    starts = range(0, width, body.lanes)
-    with b.if_else(b.icmp_signed("==", count, _I64(width))) as (whole, edge):
+    width, target, source, _, step, count, depth = body.function.args
+    left = b.sub(count, first)
+    with b.if_else(b.icmp_signed(">=", left, _I64(body.lanes))) as (whole, edge):
         for block, masked in ((whole, False), (edge, True)):
             with block:
-                masks = [body.mask(b.sub(count, _I64(at))) if masked else None for at in starts]
-                with cgutils.for_range(b, depth) as loop:
-                    line = body.at(source, b.mul(loop.index, step))
-                    copy = body.at(target, b.mul(loop.index, _I64(width)))
-                    for at, mask in zip(starts, masks, strict=True):
-                        place = body.at(line, at)
-                        value = body.load(place) if mask is None else body.masked_load(place, mask)
-                        body.store(value, body.at(copy, at))
+                mask = body.mask(left) if masked else None
+                with body.loop(depth) as k:
+                    value = body.read(body.at(source, first), b.mul(k, step), mask)
+                    body.store(value, body.at(target, first, b.mul(k, width)))
 
 
-def _pack_transposed(body: Body, width: int) -> None:
+def _pack_transposed(body: Body, first: Any) -> None:
     """Rows of ``depth`` neighbours each: transpose blocks of ``lanes`` by ``lanes``."""
     b = body.builder
-    target, source, row, _, count, depth = body.function.args
-    lanes = body.lanes
-    last_row, last_block = b.sub(count, _I64(1)), b.sub(depth, _I64(lanes))
-    groups = b.sdiv(b.add(count, _I64(lanes - 1)), _I64(lanes))
-    with cgutils.for_range(b, groups) as over_groups:
-        first = b.mul(over_groups.index, _I64(lanes))
-        # Rows past the last one repeat it; the last block begins early enough to be whole.
-        rows = [
-            body.at(source, b.mul(body.smaller(b.add(first, _I64(r)), last_row), row))
-            for r in range(lanes)
-        ]
-        place = body.at(target, first)
-        blocks = b.sdiv(b.add(depth, _I64(lanes - 1)), _I64(lanes))
-        with cgutils.for_range(b, blocks) as over_blocks:
-            k = body.smaller(b.mul(over_blocks.index, _I64(lanes)), last_block)
-            block = _transpose(body, [body.load(body.at(start, k)) for start in rows])
-            base = body.at(place, b.mul(k, _I64(width)))
-            for step, value in enumerate(block):
-                body.store(value, body.at(base, step * width))
+    width, target, source, row, _, count, depth = body.function.args
+    last_row, last_block = b.sub(count, _I64(1)), b.sub(depth, _I64(body.lanes))
+    # Rows past the last one repeat it; the last block begins early enough to be whole.
+    rows = [
+        body.at(source, b.mul(body.smaller(b.add(first, _I64(r)), last_row), row))
+        for r in range(body.lanes)
+    ]
+    with body.loop(depth, body.lanes) as begin:
+        k = body.smaller(begin, last_block)
+        place = body.at(target, first, b.mul(k, width))
+        for value in _transpose(body, [body.load(body.at(start, k)) for start in rows]):
+            body.store(value, place)
+            place = body.at(place, width)
 
 
 def _transpose(body: Body, rows: list[Any]) -> list[Any]:

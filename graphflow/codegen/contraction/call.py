@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Protocol
 
-from graphflow.codegen.contraction.kernels import dot_kernel, plain_kernel, tiled_kernel
+from graphflow.codegen.contraction.kernels import (
+    dot_kernel,
+    plain_kernel,
+    row_kernel,
+    tiled_kernel,
+)
 from graphflow.codegen.contraction.tiling import Tiling, blocks, tiling
 from graphflow.codegen.layout import Layout
 from graphflow.codegen.schedule import (
@@ -30,16 +35,19 @@ DOT_ROWS = 4
 """Up to this many rows on one side, scalar products beat packing the other side."""
 DOT_DEPTH = 8
 """Below this depth a register tile is cheaper than adding up the lanes of a vector."""
-PACK_ROWS = 256
-"""From this many rows on, packing a readable right operand pays (about 2 % of the time)."""
+ROW_LENGTH = 64
+"""Shorter rows are left to the tiles, which are compiled already."""
+PACK_ROWS = 512
+"""From this many rows on, packing a readable right operand is lost in the noise."""
 PACK_COLUMNS = 64
 """From this many columns on, packing an awkward left operand pays."""
 WAY_BYTES = 4096
-"""Rows this far apart (or a multiple) compete for the same set of a first-level cache."""
-
-
+"""Places this far apart (or a multiple) compete for the same set of a first-level cache."""
+DEEP = 64
+"""So many of them spill from the second level too, depending on the pages they are in."""
+FEW_ROWS = 64
+"""With fewer rows, colliding rows of the right operand are not read often enough to pack."""
 LINE_BYTES = 64
-NO_BLOCKING: tuple[Argument, ...] = (Value(0),) * 7
 
 
 class Scratch(Protocol):
@@ -90,49 +98,67 @@ class Product:
         return prod(axis.extent for axis in self.axes)
 
 
+@dataclass(frozen=True, slots=True)
+class Blocking:
+    """How a kernel cuts a product, what it packs, and the elements of scratch a thread needs."""
+
+    depth: int = 0
+    columns: int = 0
+    pack_a: bool = False
+    pack_b: bool = False
+    items: int = 0
+    strip_at: int = 0
+    """Where in a thread's scratch the strip of the left operand lies."""
+
+    def reserve(self, dtype: DType, context: Scratch) -> tuple[Layout, ...]:
+        """The scratch buffer, if one is needed."""
+        if not self.items:
+            return ()
+        return (context.temporary(TensorType(dtype, (context.threads, self.items))),)
+
+
 def contraction_call(
     a: Layout,
     b: Layout,
     c: Layout,
     epilogue: Epilogue | None,
     context: Scratch,
-    written: Collection[int] | None = None,
 ) -> Call:
     """The call that writes ``a @ b`` to ``c`` and runs ``epilogue`` on finished tiles.
 
     Operands are ``[..., M, K]`` and ``[..., K, N]`` of one dtype with any strides,
-    batch axes broadcast; ``c`` is row-major.  ``written`` names the buffers that
-    the epilogue writes; without it, all that it refers to count as written.
+    batch axes broadcast; ``c`` is row-major.  What an epilogue refers to counts
+    as read and as written: only the caller knows what it merely reads.
     """
-    product = _product(a, b, c)
-    element, itemsize = c.type.dtype.short, c.type.dtype.itemsize
-    blocking = NO_BLOCKING
-    scratch: frozenset[int] = frozenset()
-    if element not in ("f32", "f64"):
-        kernel = plain_kernel(element)
-    else:
-        tile = tiling(host_target(), itemsize)
-        swept = _with_rows_of_a_batch(product)
-        if _suits_dot(swept):
-            product = _turned(product) if product.n < product.m else product
-            kernel = dot_kernel(element, tile.lanes)
-        else:
-            turn = product.n == 1 and product.c_row == 1
-            product = _turned(product) if turn else swept
-            kernel = tiled_kernel(element, tile)
-            blocking, scratch = _blocking(product, tile, c.type.dtype, context)
-    words = _arguments((a, b, c), product, blocking, epilogue)
+    product, kernel, blocking = _choose(_product(a, b, c), c.type.dtype)
+    scratch = blocking.reserve(c.type.dtype, context)
+    words = _arguments((a, b, c), product, blocking, scratch, epilogue)
     touched = _buffers(epilogue[1]) if epilogue is not None else frozenset()
-    changed = touched if written is None else frozenset(written)
     flops = 2 * product.batches * product.m * product.n * product.k
     return Call(
         kernel=kernel,
         arguments=words,
         reads=frozenset((a.buffer, b.buffer)) | touched,
-        writes=frozenset((c.buffer,)) | scratch | changed,
+        writes=frozenset((c.buffer, *(s.buffer for s in scratch))) | touched,
         parallel=flops >= PARALLEL_FLOPS,
         flops=flops,
     )
+
+
+def _choose(product: Product, dtype: DType) -> tuple[Product, KernelSource, Blocking]:
+    """The kernel for a product, and the form of the product that it computes."""
+    element = dtype.short
+    if element not in ("f32", "f64"):
+        return product, plain_kernel(element), Blocking()
+    tile = tiling(host_target(), dtype.itemsize)
+    tall = _with_rows_of_a_batch(product)
+    for form, rows in ((product, tall.m), (_turned(product), product.n)):
+        if rows <= DOT_ROWS and form.b_step == 1 and form.k >= DOT_DEPTH:
+            items = form.m * form.k if form.a_step != 1 else 0
+            return form, dot_kernel(element, tile.lanes), Blocking(items=items)
+        if rows == 1 and form.b_column == form.c_column == 1 and form.n >= ROW_LENGTH:
+            return form, row_kernel(element, tile.lanes), Blocking()
+    return tall, tiled_kernel(element, tile), _blocking(tall, tile, dtype.itemsize)
 
 
 def _product(a: Layout, b: Layout, c: Layout) -> Product:
@@ -190,36 +216,24 @@ def _turned(product: Product) -> Product:
     )  # fmt: skip
 
 
-def _suits_dot(product: Product) -> bool:
-    """True when rows of both sides are contiguous and one side has very few of them."""
-    return (
-        product.a_step == product.b_step == 1
-        and product.k >= DOT_DEPTH
-        and min(product.m, product.n) <= DOT_ROWS
-    )
+def _blocking(p: Product, tile: Tiling, itemsize: int) -> Blocking:
+    """How the tiled kernel cuts and packs a product."""
 
+    def collides(stride: int) -> bool:
+        return p.k >= DEEP and stride * itemsize % WAY_BYTES == 0
 
-def _blocking(
-    product: Product, tile: Tiling, dtype: DType, context: Scratch
-) -> tuple[tuple[Argument, ...], frozenset[int]]:
-    """The words that only the tiled kernel reads, and its scratch buffer."""
-    p, size = product, dtype.itemsize
-    depth, columns = blocks(tile, size, p.k)
-    far = p.a_row * size % WAY_BYTES == 0 or p.a_step not in (0, 1)
-    pack_a = p.a_row != 1 and p.m > 1 and far and p.n >= PACK_COLUMNS
-    pack_b = p.b_column != 1 or p.m >= PACK_ROWS
-    panels = min(columns, _up(p.n, tile.width)) if pack_b else tile.width
-    if not pack_b and p.n % tile.width == 0:
-        panels = 0
-    strip_at = panels * depth
-    items = _up(strip_at + tile.strip * depth * pack_a, LINE_BYTES // size)
-    values = (depth, columns, int(pack_a), int(pack_b))
-    words: tuple[Argument, ...] = tuple(map(Value, values))
-    if not items:
-        return (*words, Value(0), Value(0), Value(0)), frozenset()
-    scratch = context.temporary(TensorType(dtype, (context.threads, items)))
-    address = Address(scratch.buffer, scratch.offset * size)
-    return (*words, address, Value(items), Value(strip_at)), frozenset((scratch.buffer,))
+    depth, columns = blocks(tile, itemsize, p.k)
+    if p.a_row == 1:
+        pack_a = collides(p.a_step)
+    else:
+        pack_a = p.m > 1 and (p.a_step not in (0, 1) or collides(p.a_row))
+    pack_a = pack_a and p.n >= PACK_COLUMNS
+    reused = p.m >= PACK_ROWS or (p.m >= FEW_ROWS and collides(p.b_step))
+    pack_b = p.b_column != 1 or reused
+    width = min(columns, _up(p.n, tile.width)) if pack_b else tile.width
+    panels = depth * width if pack_b or p.n % tile.width else 0
+    items = _up(panels + tile.strip * depth * pack_a, LINE_BYTES // itemsize)
+    return Blocking(depth, columns, pack_a, pack_b, items, panels)
 
 
 def _up(value: int, multiple: int) -> int:
@@ -229,30 +243,30 @@ def _up(value: int, multiple: int) -> int:
 def _arguments(
     places: Sequence[Layout],
     product: Product,
-    blocking: tuple[Argument, ...],
+    blocking: Blocking,
+    scratch: Sequence[Layout],
     epilogue: Epilogue | None,
 ) -> tuple[Argument, ...]:
-    """The words every kernel has; see the table in this folder's README."""
-    p = product
-    first, second = (1, 0) if p.swapped else (0, 1)
-    a, b, c = places[first], places[second], places[2]
-    addresses = [Address(x.buffer, x.offset * x.type.dtype.itemsize) for x in (a, b, c)]
+    """The words of a call, in the order in which every kernel names them."""
+    p, cut = product, blocking
+    a, b, c = (places[1], places[0], places[2]) if p.swapped else places
     entry: tuple[Argument, ...] = (Value(0), Value(0))
     if epilogue is not None:
         entry = (FunctionAddress(epilogue[0]), BlockAddress(epilogue[1]))
-    axes = [word for axis in p.axes for word in (axis.extent, axis.a, axis.b, axis.c)]
     extents = (p.m, p.n, p.k, p.a_row, p.a_step, p.b_step, p.b_column, p.c_row, p.c_column)
+    axes = [word for axis in p.axes for word in (axis.extent, axis.a, axis.b, axis.c)]
     return (
-        *addresses,
-        *map(Value, extents),
-        Value(len(p.axes)),
-        Value(p.batches),
+        *(_address(place) for place in (a, b, c)),
+        *map(Value, (*extents, len(p.axes), p.batches)),
         *entry,
-        Value(p.batch_rows),
-        Value(int(p.swapped)),
-        *blocking,
-        *map(Value, axes),
+        *map(Value, (p.batch_rows, p.swapped, cut.depth, cut.columns, cut.pack_a, cut.pack_b)),
+        _address(scratch[0]) if scratch else Value(0),
+        *map(Value, (cut.items, cut.strip_at, *axes)),
     )
+
+
+def _address(place: Layout) -> Address:
+    return Address(place.buffer, place.offset * place.type.dtype.itemsize)
 
 
 def _buffers(arguments: Sequence[Argument]) -> frozenset[int]:

@@ -1,11 +1,11 @@
 """The texts of the matmul kernels.
 
-Three kernels multiply matrices: ``mm`` walks register tiles over packed panels,
+Four kernels multiply matrices: ``mm`` walks register tiles over packed panels;
 ``mm_dot`` takes scalar products where one side has very few rows and packing
-the other would cost more than multiplying it, ``mm_plain`` is a loop for the
-element types without tiles.  Extents and strides are arguments, in the order
-of :mod:`graphflow.codegen.contraction.call`; so every product of one element
-type shares one kernel.
+the other would cost more than multiplying it; ``mm_row`` adds up the rows of a
+matrix; ``mm_plain`` is a loop for the element types without tiles.  Extents and
+strides are arguments, in the order of :mod:`graphflow.codegen.contraction.call`;
+so every product of one element type shares one kernel.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ AXES_AT = 25
 """Word of the first batch axis; an axis is an extent and its strides in a, b and c."""
 HOT_ITEMS = 2048
 DOT_COLUMNS = 4
+ROW_COLUMNS = 128  # a thread's least share of a row
 
 _ARGUMENTS = """\
     a = pointer_at_{element}(args[0])
@@ -122,20 +123,48 @@ def {name}(args, tid, nth):
                         i1 = min(batch_rows, i0 + i - done)
                         done += i1 - i0
                         whole = batch * (m // batch_rows) + part
-                        if swapped:
-                            call_epilogue(epilogue, block, whole, j0, j1, i0, i1)
-                        else:
-                            call_epilogue(epilogue, block, whole, i0, i1, j0, j1)
+                        call_epilogue(epilogue, block, whole, i0, i1, j0, j1)
                 k0 += depth
             j0 = j1
 '''
 
 _DOT = '''\
-"""c[batch, i, j] = sum over k of a[batch, i, k] * b[batch, k, j], few i, both contiguous in k"""
-from graphflow.codegen.contraction.micro_kernels import dot
+"""c[batch, i, j] = sum over k of a[batch, i, k] * b[batch, k, j], few i, by scalar products"""
+from graphflow.codegen.contraction.micro_kernels import dot, pack
 from graphflow.codegen.prelude import call_epilogue, kernel, pointer_at_{element}, share
 
 LANES, COLUMNS = {lanes}, {columns}
+AXES_AT = {axes_at}
+
+
+@kernel
+def {name}(args, tid, nth):
+{arguments}\
+    rows = pointer_at_{element}(args[22]) + tid * args[23]
+    units = (n + COLUMNS - 1) // COLUMNS
+{take}\
+        if a_step != 1:
+            pack(LANES, k, rows, a_batch, a_step, a_row, k, m)
+            a_batch = rows
+        j0, j1 = first * COLUMNS, min(n, last * COLUMNS)
+        j = j0
+        while j < j1:
+            i = 0
+            while i < m:
+                dot(LANES, a_batch + i * (a_row if a_step == 1 else k), b_batch + j * b_column,
+                    b_column, k, c_batch + (i * c_row + j * c_column), c_column,
+                    min(COLUMNS, j1 - j))
+                i += 1
+            j += COLUMNS
+{finish}'''
+
+_ROW = '''\
+"""c[batch, 0, j] = sum over k of a[batch, 0, k] * b[batch, k, j], rows of b contiguous"""
+from graphflow.codegen.contraction.micro_kernels import combine
+from graphflow.codegen.prelude import call_epilogue, kernel, pointer_at_{element}, share
+
+LANES, COLUMNS = {lanes}, {columns}
+HOT = {hot}  # columns of c that stay in cache
 AXES_AT = {axes_at}
 
 
@@ -147,18 +176,17 @@ def {name}(args, tid, nth):
         j0, j1 = first * COLUMNS, min(n, last * COLUMNS)
         j = j0
         while j < j1:
-            i = 0
-            while i < m:
-                dot(LANES, a_batch + i * a_row, b_batch + j * b_column, b_column, k,
-                    c_batch + (i * c_row + j * c_column), c_column, min(COLUMNS, j1 - j))
-                i += 1
-            j += COLUMNS
+            combine(LANES, a_batch, a_step, b_batch + j, b_step, k, c_batch + j, min(HOT, j1 - j))
+            j += HOT
+{finish}'''
+
+_FINISH = """\
         if epilogue:
             if swapped:
                 call_epilogue(epilogue, block, batch, j0, j1, 0, m)
             else:
                 call_epilogue(epilogue, block, batch, 0, m, j0, j1)
-'''
+"""
 
 _PLAIN = '''\
 """c[batch, i, j] = sum over k of a[batch, i, k] * b[batch, k, j], accumulated as {total}"""
@@ -190,7 +218,7 @@ def {name}(args, tid, nth):
 
 def _source(template: str, name: str, element: str, **facts: object) -> KernelSource:
     text = template.format(
-        name=name, element=element, axes_at=AXES_AT, take=_TAKE,
+        name=name, element=element, axes_at=AXES_AT, take=_TAKE, finish=_FINISH,
         arguments=_ARGUMENTS.format(element=element), **facts,
     )  # fmt: skip
     return KernelSource(name, text)
@@ -213,6 +241,13 @@ def dot_kernel(element: str, lanes: int) -> KernelSource:
     """The ``mm_dot`` kernel for ``"f32"`` or ``"f64"``."""
     name = f"mm_dot_{element}_{lanes}"
     return _source(_DOT, name, element, lanes=lanes, columns=DOT_COLUMNS)
+
+
+@cache
+def row_kernel(element: str, lanes: int) -> KernelSource:
+    """The ``mm_row`` kernel for ``"f32"`` or ``"f64"``."""
+    name = f"mm_row_{element}_{lanes}"
+    return _source(_ROW, name, element, lanes=lanes, columns=ROW_COLUMNS, hot=HOT_ITEMS)
 
 
 @cache

@@ -10,7 +10,7 @@ from numba.core.typing.templates import AbstractTemplate, signature
 
 from graphflow.codegen.bridge import lowers, register_template, types
 from graphflow.codegen.contraction import micro_kernels
-from graphflow.codegen.contraction.bodies import dot_body, pack_body, tile_body
+from graphflow.codegen.contraction.bodies import combine_body, dot_body, pack_body, tile_body
 from graphflow.codegen.contraction.tiling import heights
 from graphflow.codegen.pointers import Pointer
 
@@ -73,11 +73,15 @@ def _lower_dot(builder: Any, element: str, literals: list[int], values: list[Any
     builder.call(dot_body(builder.module, element, literals[0]), values)
 
 
+def _lower_combine(builder: Any, element: str, literals: list[int], values: list[Any]) -> None:
+    builder.call(combine_body(builder.module, element, literals[0]), values)
+
+
 def _lower_pack(builder: Any, element: str, literals: list[int], values: list[Any]) -> None:
-    lanes, width = literals
-    builder.call(pack_body(builder.module, element, width, lanes), values)
+    builder.call(pack_body(builder.module, element, literals[0]), values)
 
 
 _register(micro_kernels.tile, "LLLIPIIPIIPIII", _lower_tile)
 _register(micro_kernels.dot, "LPPIIPII", _lower_dot)
-_register(micro_kernels.pack, "LLPPIIII", _lower_pack)
+_register(micro_kernels.combine, "LPIPIIPI", _lower_combine)
+_register(micro_kernels.pack, "LIPPIIII", _lower_pack)

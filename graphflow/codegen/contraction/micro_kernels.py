@@ -2,8 +2,8 @@
 
 A kernel imports these names; compiled, they become register tiles in vector
 code (:mod:`graphflow.codegen.contraction.lowering`).  ``element`` is ``"f32"`` or
-``"f64"``; ``lanes``, ``vectors``, ``height`` and ``width`` are literals that
-shape the code; addresses are pointers; strides count elements.
+``"f64"``; ``lanes``, ``vectors`` and ``height`` are literals that shape the
+code; addresses are pointers; strides count elements.
 """
 
 from __future__ import annotations
@@ -57,6 +57,14 @@ def dot(
     """``c[j * c_step] = sum of a[k] * b[j * b_row + k]`` over ``k < depth``; ``count`` ≤ 4."""
     rows = _view(b, (count, depth), (b_row, 1))
     _view(c, (count, 1), (c_step, 1))[:, 0] = rows @ _view(a, (1, depth), (depth, 1))[0]
+
+
+def combine(
+    lanes: int, a: Pointer, a_step: int, b: Pointer, b_step: int, depth: int, c: Pointer, width: int
+) -> None:
+    """``c[j] = sum of a[k * a_step] * b[k * b_step + j]`` over ``k < depth``, ``j < width``."""
+    factors = _view(a, (1, depth), (0, a_step))
+    _view(c, (1, width), (0, 1))[...] = factors @ _view(b, (depth, width), (b_step, 1))
 
 
 def pack(
