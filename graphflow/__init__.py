@@ -3,11 +3,13 @@
 PyTorch's names, plus ``gf.compile``, ``gf.trace`` and the graphs in between.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from graphflow import methods as _methods
 from graphflow import ops as _ops
 from graphflow.api import compile, grad, trace, value_and_grad
 from graphflow.autograd import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
-from graphflow.benchmark import Comparison, benchmark
 from graphflow.capture import TensorSpec, static
 from graphflow.device import Device, device
 from graphflow.dispatch import assign as _assign
@@ -60,9 +62,32 @@ from graphflow.version import __version__
 
 _methods.bind(_ops, _assign, _conversions)
 
-from graphflow import autograd, nn, optim, utils, vision
+from graphflow import autograd, nn, optim
 
 double, float, half, int, long, short = float64, float32, float16, int32, int64, int16
+
+# Not needed to train a model: imported when first asked for, so that start-up stays short.
+_LATER = {
+    "benchmark": ("graphflow.comparison", "benchmark"),
+    "Comparison": ("graphflow.comparison", "Comparison"),
+    "utils": ("graphflow.utils", ""),
+    "vision": ("graphflow.vision", ""),
+}
+
+if TYPE_CHECKING:
+    from graphflow import utils, vision
+    from graphflow.comparison import Comparison, benchmark
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module 'graphflow' has no attribute {name!r}")
+    module, member = _LATER[name]
+    found = import_module(module)
+    value = getattr(found, member) if member else found
+    globals()[name] = value
+    return value
+
 
 __all__ = [
     "CacheWarning",

@@ -12,7 +12,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,7 +21,6 @@ from graphflow.autograd.compiled import CompiledNode, attach
 from graphflow.capture import Capture, Static, capture, check_arguments, shared_cells
 from graphflow.cell import Cell
 from graphflow.creation import from_numpy
-from graphflow.explain import Explanation, explain_compiled
 from graphflow.guards import Guard, Read, Recompile, watched
 from graphflow.ir.node import attrs_key, value_key
 from graphflow.mode import mode, structure
@@ -29,6 +28,9 @@ from graphflow.partition import Backward
 from graphflow.program import Program
 from graphflow.results import rebuild
 from graphflow.tensor import Tensor
+
+if TYPE_CHECKING:
+    from graphflow.explain import Explanation
 
 _MAX_PROGRAMS = 16
 """Programs kept per signature; the least recently used goes first."""
@@ -288,6 +290,8 @@ class Compiled:
 
     def explain(self) -> Explanation:
         """Stages, kernels, memory, cache and recompiles of the latest program."""
+        from graphflow.explain import explain_compiled
+
         return explain_compiled(self)
 
     def clear(self) -> None:

@@ -113,11 +113,12 @@ class Explanation:
 
 def stages_of(program: Program) -> list[StageRecord]:
     """The graph after every pass that changed it, then the schedule."""
-    records = [_stage(stage) for stage in _changed(program.stages_run)]
-    steps = program.schedule.steps
+    stages, schedule = program.compiled_again()
+    records = [_stage(stage) for stage in _changed(stages)]
+    steps = schedule.steps
     records.append(
         StageRecord(
-            "schedule", None, program.schedule, program.schedule_seconds, len(steps),
+            "schedule", None, schedule, program.schedule_seconds, len(steps),
             f"{len(steps)} calls",
         )
     )  # fmt: skip
@@ -150,7 +151,7 @@ def kernels_of(program: Program) -> list[Kernel]:
             user_lines=tuple(str(place) for place in step.provenance.locations),
             threads=loaded.threads if step.parallel else 1,
         )
-        for step in program.schedule.steps
+        for step in program.compiled_again()[1].steps
         if isinstance(step, Call)
     ]
 

@@ -9,31 +9,27 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from graphflow.capture import Capture, captured_memory
 from graphflow.cell import Cell
-from graphflow.codegen.build_schedule import build_schedule
 from graphflow.codegen.schedule import Schedule
 from graphflow.creation import as_tensor, from_numpy
 from graphflow.errors import GraphFlowError
-from graphflow.explain import (
-    Explanation,
-    Kernel,
-    StageRecord,
-    explain_program,
-    kernels_of,
-    stages_of,
-)
 from graphflow.ir.graph import Graph
-from graphflow.passes.base import Pass
-from graphflow.passes.pipeline import PIPELINE, Stage, Step, run_pipeline
 from graphflow.runtime.launch import LoadedProgram
+from graphflow.runtime.plans import load_plan, plan_key, store_plan
 from graphflow.runtime.threads import get_num_threads
 from graphflow.tensor import Tensor
 from graphflow.trace import ScalarSource
+
+if TYPE_CHECKING:
+    from graphflow.explain import Explanation, Kernel, StageRecord
+    from graphflow.passes.base import Pass
+    from graphflow.passes.pipeline import Stage, Step
 
 
 class Program:
@@ -58,24 +54,56 @@ class Program:
         self.cells = tuple(cells)
         self.scalars = tuple(scalars)
         self._numbers = frozenset(numbers)
-        self.stages_run: tuple[Stage, ...] = run_pipeline(graph, _steps(passes))
-        self.passes_seconds = time.perf_counter() - started
-        lowered = self.stages_run[-1].graph
-        threads = get_num_threads()
-        scheduling = time.perf_counter()
-        self.schedule: Schedule = build_schedule(lowered, threads)
-        self.schedule_seconds = time.perf_counter() - scheduling
+        self._passes = tuple(passes or ())
+        self._threads = get_num_threads()
+        self.passes_seconds = self.schedule_seconds = self.trace_seconds = 0.0
+        self._stages: tuple[Stage, ...] = ()
+        self.schedule = self._schedule()
         by_value = {*numbers, *range(len(graph.inputs) - len(self.scalars), len(graph.inputs))}
-        self.loaded = LoadedProgram(self.schedule, scalars=by_value, threads=threads)
+        self.loaded = LoadedProgram(self.schedule, scalars=by_value, threads=self._threads)
         self._memory = dict(zip(graph.state, self.cells, strict=True))
-        self._bound = [self._memory[node] for node in lowered.state]
         self._input_types = [n.tensor_type for n in graph.inputs]
         self._aliases = _aliased_results(self.schedule)
         self.fresh_outputs = not self._aliases
         self.scalar_values: tuple[float, ...] = ()
-        self.trace_seconds = 0.0
         self.build_seconds = time.perf_counter() - started
         self._bind()
+
+    def _schedule(self) -> Schedule:
+        """The schedule: found again when an equal graph was compiled before, or built."""
+        key = b"" if self._passes else plan_key(self.graph, self._threads)
+        found = load_plan(key) if key else None
+        if found is None:
+            found = self._build()
+            if key:
+                store_plan(key, found)
+        return found
+
+    def _build(self) -> Schedule:
+        """Run the passes and schedule what they leave.
+
+        The state nodes are padded with those that the passes found unused, so that
+        ``schedule.state`` is in the order of ``graph.state``.
+        """
+        from graphflow.codegen.build_schedule import build_schedule
+        from graphflow.passes.pipeline import run_pipeline
+
+        started = time.perf_counter()
+        self._stages = run_pipeline(self.graph, _steps(self._passes))
+        scheduling = time.perf_counter()
+        self.passes_seconds = scheduling - started
+        lowered = self._stages[-1].graph
+        schedule = build_schedule(lowered, self._threads)
+        buffers = dict(zip(lowered.state, schedule.state, strict=True))
+        schedule = replace(schedule, state=tuple(buffers.get(n, -1) for n in self.graph.state))
+        self.schedule_seconds = time.perf_counter() - scheduling
+        return schedule
+
+    def compiled_again(self) -> tuple[tuple[Stage, ...], Schedule]:
+        """Stages and schedule with places in the user's code (a stored plan has none)."""
+        if not self._stages:
+            self.schedule_with_places = self._build()
+        return self._stages, getattr(self, "schedule_with_places", self.schedule)
 
     @classmethod
     def from_capture(cls, capture: Capture, **options: Any) -> Program:
@@ -93,10 +121,10 @@ class Program:
 
     def _bind(self) -> None:
         """Point every state at its memory, and read the run-time scalars."""
-        for cell in self._bound:
+        for cell in self.cells:
             if not cell.value.flags.c_contiguous:
                 cell.make_contiguous()
-        self.loaded.bind_all(self._bound)
+        self.loaded.bind_all(self.cells)
         self.refresh()
 
     def refresh(self) -> None:
@@ -149,19 +177,14 @@ class Program:
         cell = tensor._cell if not tensor._chain else Cell(tensor._eager())
         if not cell.value.flags.c_contiguous:
             cell = Cell(np.array(cell.value, order="C"))
-        node = self.graph.state[position]
-        self._memory[node] = cell
-        state = self.stages_run[-1].graph.state
-        if node in state:
-            number = state.index(node)
-            self._bound[number] = cell
-            self.loaded.bind(number, cell)
+        self._memory[self.graph.state[position]] = cell
+        self.loaded.bind(position, cell)
         return cell
 
     def alias(self, position: int, inputs: Sequence[Any]) -> np.ndarray[Any, Any]:
         """A result that lies in an input or a state, copied out of it."""
         result, kind, index = self._aliases[position]
-        base = inputs[index] if kind == "input" else self._bound[index].value
+        base = inputs[index] if kind == "input" else self._memory[self.graph.state[index]].value
         flat = base.reshape(-1)
         size = base.itemsize
         view = np.ndarray(
@@ -194,23 +217,31 @@ class Program:
 
     def stages(self) -> list[StageRecord]:
         """Every stage the graph went through, then the schedule."""
+        from graphflow.explain import stages_of
+
         return stages_of(self)
 
     def explain(self) -> Explanation:
         """Stages, kernels, memory, cache and host operations, printable."""
+        from graphflow.explain import explain_program
+
         return explain_program(self)
 
     @property
     def kernels(self) -> list[Kernel]:
         """The kernel calls in order, with source, IR, bytes, operations and user lines."""
+        from graphflow.explain import kernels_of
+
         return kernels_of(self)
 
     def __repr__(self) -> str:
         return f"<program {self.graph.name}: {len(self.schedule.steps)} calls>"
 
 
-def _steps(passes: Sequence[Pass] | None) -> tuple[Step, ...]:
+def _steps(passes: Sequence[Pass]) -> tuple[Step, ...]:
     """The pipeline with the user's own passes in front."""
+    from graphflow.passes.pipeline import PIPELINE, Step
+
     if not passes:
         return PIPELINE
     return (Step(tuple(passes), "passes the caller plugged in"), *PIPELINE)

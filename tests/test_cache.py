@@ -21,6 +21,7 @@ from graphflow.codegen.plain import raise_failure
 from graphflow.codegen.schedule import KernelSource
 from graphflow.errors import CacheWarning, CompileError
 from graphflow.runtime import cache
+from graphflow.runtime import folder as folder_module
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 posix = pytest.mark.skipif(os.name != "posix", reason="owners and modes are POSIX's")
@@ -59,7 +60,7 @@ def forget(monkeypatch: pytest.MonkeyPatch) -> None:
     """As a new process would see it."""
     monkeypatch.setattr(cache, "_linked", {})
     monkeypatch.setattr(cache, "_plain", {})
-    monkeypatch.setattr(cache, "_warned", set())
+    monkeypatch.setattr(folder_module, "_warned", set())
     monkeypatch.setattr(cache, "_hits", 0)
     monkeypatch.setattr(cache, "_misses", 0)
 
@@ -155,7 +156,7 @@ def damage_empty(data: bytes) -> bytes:
 
 
 def damage_unpacked(data: bytes) -> bytes:
-    return data[cache._HEADER :]
+    return data[folder_module.HEADER :]
 
 
 @pytest.mark.parametrize(
@@ -186,7 +187,7 @@ def test_another_kernels_object_under_this_name_is_refused(
 ) -> None:
     cache.load([kernel(7)])
     path = object_file(folder)
-    path.write_bytes(cache._pack(b"x" * 32, path.read_bytes()[cache._HEADER :]))
+    path.write_bytes(folder_module.pack(b"x" * 32, path.read_bytes()[folder_module.HEADER :]))
     forget(monkeypatch)
     with pytest.warns(CacheWarning, match="damaged or foreign"):
         check(cache.load([kernel(7)]))

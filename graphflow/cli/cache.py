@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from graphflow.runtime import cache
+from graphflow.runtime.folder import default_folder
 from graphflow.tables import quantity
 
 
@@ -15,7 +16,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Print place and size, or what was removed."""
-    folder, size = cache.default_folder(), cache.size()
+    folder, size = default_folder(), cache.size()
     if options.clear:
         print(f"removed {cache.clear()} files ({quantity(size)}) from {folder}")
     else:

@@ -12,6 +12,7 @@ from importlib import metadata
 from graphflow import flags
 from graphflow.codegen.target import host_target
 from graphflow.runtime import cache
+from graphflow.runtime.folder import default_folder
 from graphflow.runtime.threads import get_num_threads
 from graphflow.tables import quantity
 from graphflow.version import __version__
@@ -43,7 +44,7 @@ def facts() -> list[tuple[str, str]]:
         ("system", f"{platform.system()} {platform.release()} {platform.machine()}"),
         ("cpu", f"{target.cpu}, {8 * target.vector_bytes}-bit vectors: {' '.join(notable)}"),
         ("threads", f"{get_num_threads()} of {cores} cores this process may use"),
-        ("cache", f"{cache.default_folder()}, {quantity(cache.size())}"),
+        ("cache", f"{default_folder()}, {quantity(cache.size())}"),
         ("cuda", _cuda()),
         ("flags", _flags()),
     ]

@@ -17,10 +17,8 @@ import hashlib
 import importlib.util
 import os
 import re
-import stat
 import threading
 import time
-import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -30,16 +28,22 @@ from graphflow import flags
 from graphflow.codegen.plain import PlainKernel, load_function
 from graphflow.codegen.schedule import KernelSource
 from graphflow.codegen.target import host_target
-from graphflow.errors import CacheWarning, CompileError
+from graphflow.errors import CompileError
+from graphflow.runtime.folder import (
+    MAGIC,
+    TOUCH_SECONDS,
+    default_folder,
+    entries,
+    evict,
+    pack,
+    read_file,
+    touch,
+    usable_folder,
+    warn_unwritable,
+    write_file,
+)
 from graphflow.runtime.linker import link
 
-_MAGIC = b"GFKERN01"
-_DIGEST = 32
-_HEADER = len(_MAGIC) + 8 + 2 * _DIGEST  # magic, payload length, key, digest of the payload
-_TOUCH_SECONDS = 3600  # how stale a last-use time may be; saves a write a hit
-_ORPHAN_SECONDS = 3600  # age at which a temporary file has no living writer
-_EVICT_TO = 0.8  # an overfull cache is cut to this part of its limit
-_OWN_FILE = re.compile(r"\w+-[0-9a-f]{12}\.py|\w+-[0-9a-f]{16}\.o|\.\w+-[0-9a-f.opy]+\.tmp")
 _ROOTS = ("graphflow.codegen.compile", "graphflow.codegen.prelude")
 _DATA_ONLY = "graphflow.codegen.schedule"  # records; they do not shape machine code
 _IMPORT = re.compile(
@@ -81,7 +85,6 @@ _linked: dict[bytes, int] = {}  # key -> address, for the life of the process
 _plain: dict[KernelSource, PlainKernel] = {}
 _hits = 0
 _misses = 0
-_warned: set[str] = set()
 
 
 def _after_fork() -> None:
@@ -164,7 +167,7 @@ def _compiler_version(package: str) -> bytes:
 @cache
 def _environment(target: str) -> bytes:
     parts = (
-        _MAGIC, _compiler_version("numba"), _compiler_version("llvmlite"),
+        MAGIC, _compiler_version("numba"), _compiler_version("llvmlite"),
         target.encode(), _helpers_digest(_ROOTS),
     )  # fmt: skip
     return hashlib.sha256(b"\0".join(parts)).digest()
@@ -181,145 +184,8 @@ def kernel_key(kernel: KernelSource) -> bytes:
     return digest.digest()
 
 
-# --- the folder -------------------------------------------------------------
-
-
-def _warn_once(kind: str, message: str) -> None:
-    if kind not in _warned:
-        _warned.add(kind)
-        warnings.warn(
-            f"{message}; affected kernels are compiled again, and the program runs on",
-            CacheWarning,
-            stacklevel=3,
-        )
-
-
-def _warn_unwritable(folder: Path, error: OSError) -> None:
-    reason = error.strerror or error
-    _warn_once("unwritable", f"the kernel cache {folder} cannot be written ({reason})")
-
-
-def default_folder() -> Path:
-    """``GRAPHFLOW_CACHE_DIR``, else ``graphflow`` in the user's cache folder (XDG)."""
-    chosen = flags.CACHE_DIR.value
-    if chosen:
-        return Path(chosen).expanduser().absolute()
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    if not os.path.isabs(base):  # the XDG specification: ignore relative paths
-        base = os.path.expanduser("~/.cache")
-    return Path(base).absolute() / "graphflow"
-
-
-def _usable_folder() -> Path | None:
-    """The cache folder if native code may be loaded from it, else None and one warning."""
-    folder = default_folder()
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        facts = os.stat(folder)
-    except OSError as error:
-        _warn_once(
-            "unusable", f"the kernel cache {folder} cannot be used ({error.strerror or error})"
-        )
-        return None
-    if hasattr(os, "getuid") and facts.st_uid != os.getuid():
-        _warn_once(
-            "owner",
-            f"the kernel cache {folder} belongs to another user, so no native code is loaded "
-            "from it (set GRAPHFLOW_CACHE_DIR to a folder of your own)",
-        )
-        return None
-    if os.name == "posix" and stat.S_IMODE(facts.st_mode) & 0o022:
-        _warn_once(
-            "mode",
-            f"the kernel cache {folder} may be written to by others, so no native code is "
-            f"loaded from it (chmod 700 {folder})",
-        )
-        return None
-    return folder
-
-
 def _object_path(folder: Path, kernel: KernelSource, key: bytes) -> Path:
     return folder / f"{kernel.name}-{key.hex()[:16]}.o"
-
-
-def _pack(key: bytes, payload: bytes) -> bytes:
-    length = len(payload).to_bytes(8, "little")
-    return b"".join((_MAGIC, length, key, hashlib.sha256(payload).digest(), payload))
-
-
-def _unpack(key: bytes, data: bytes) -> bytes | None:
-    """The payload, or None when the file is not exactly what was written for ``key``."""
-    payload = data[_HEADER:]
-    return payload if data[:_HEADER] == _pack(key, payload)[:_HEADER] else None
-
-
-def _read(path: Path, key: bytes) -> bytes | None:
-    try:
-        with open(path, "rb") as file:
-            data = file.read()
-            age = time.time() - os.fstat(file.fileno()).st_mtime
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        _warn_once("unreadable", f"kernel cache file {path}: {error.strerror or error}")
-        return None
-    payload = _unpack(key, data)
-    if payload is None:
-        _warn_once("damaged", f"kernel cache file {path} is damaged or foreign and was not loaded")
-    elif age > _TOUCH_SECONDS:
-        _touch(path)
-    return payload
-
-
-def _touch(path: Path) -> None:
-    try:
-        os.utime(path)
-    except OSError:
-        pass  # a read-only cache still serves
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write atomically: other processes see the old file, none, or the whole new one."""
-    temporary = path.with_name(
-        f".{path.name}.{os.getpid():x}.{threading.get_ident():x}.{time.monotonic_ns():x}.tmp"
-    )
-    try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def _entries(folder: Path) -> list[tuple[float, int, str]]:
-    """(last use, bytes, path) of every file the cache owns."""
-    entries = []
-    try:
-        with os.scandir(folder) as files:
-            for file in files:
-                if _OWN_FILE.fullmatch(file.name) and file.is_file(follow_symlinks=False):
-                    facts = file.stat(follow_symlinks=False)
-                    entries.append((facts.st_mtime, facts.st_size, file.path))
-    except OSError:
-        pass  # no folder, or files that vanished under a concurrent clear
-    return entries
-
-
-def _evict(folder: Path, keep: set[str]) -> None:
-    """Remove orphaned temporaries, and the least recently used files beyond the limit."""
-    entries = sorted(_entries(folder))
-    total = sum(size for _, size, _ in entries)
-    limit = flags.CACHE_LIMIT.value
-    goal = total if total <= limit else int(limit * _EVICT_TO)
-    orphaned = time.time() - _ORPHAN_SECONDS
-    for used, size, path in entries:
-        orphan = path.endswith(".tmp") and used < orphaned
-        if orphan or (total > goal and path not in keep and not path.endswith(".tmp")):
-            try:
-                os.unlink(path)
-            except OSError:
-                continue
-            total -= size
 
 
 # --- the public functions ---------------------------------------------------
@@ -350,7 +216,7 @@ def _load_compiled(kernels: list[KernelSource], start: float) -> Loaded:
     seconds: Mapping[str, float] = {}
     missing: list[KernelSource] = []
     if wanted:
-        folder = _usable_folder()
+        folder = usable_folder()
         objects = _find(wanted, keys, folder)
         missing = [kernel for kernel in wanted if kernel.name not in objects]
         if folder is not None:
@@ -382,7 +248,7 @@ def _find(
     if folder is not None:
         for kernel in kernels:
             key = keys[kernel.name]
-            data = _read(_object_path(folder, kernel, key), key)
+            data = read_file(_object_path(folder, kernel, key), key)
             if data is not None:
                 objects[kernel.name] = data
     return objects
@@ -418,14 +284,14 @@ def _write_sources(folder: Path, kernels: list[KernelSource]) -> None:
             try:
                 facts = path.stat()
             except FileNotFoundError:
-                _write(path, data)
+                write_file(path, data)
                 continue
             if facts.st_size != len(data):
-                _write(path, data)
-            elif time.time() - facts.st_mtime > _TOUCH_SECONDS:
-                _touch(path)
+                write_file(path, data)
+            elif time.time() - facts.st_mtime > TOUCH_SECONDS:
+                touch(path)
     except OSError as error:
-        _warn_unwritable(folder, error)
+        warn_unwritable(folder, error)
 
 
 def _store(folder: Path, keys: Mapping[KernelSource, bytes], objects: Mapping[str, bytes]) -> None:
@@ -433,15 +299,15 @@ def _store(folder: Path, keys: Mapping[KernelSource, bytes], objects: Mapping[st
     try:
         for kernel, key in keys.items():
             path = _object_path(folder, kernel, key)
-            _write(path, _pack(key, objects[kernel.name]))
+            write_file(path, pack(key, objects[kernel.name]))
             kept |= {str(path), str(source_path(kernel, folder))}
     except OSError as error:
-        _warn_unwritable(folder, error)
-    _evict(folder, kept)
+        warn_unwritable(folder, error)
+    evict(folder, kept)
 
 
 def _load_plain(kernels: list[KernelSource], start: float) -> Loaded:
-    folder = _usable_folder()
+    folder = usable_folder()
     paths = _paths(kernels)
     if folder is not None:
         _write_sources(folder, kernels)
@@ -462,13 +328,13 @@ def statistics() -> Statistics:
 
 def size() -> int:
     """Bytes the cache folder holds."""
-    return sum(size for _, size, _ in _entries(default_folder()))
+    return sum(size for _, size, _ in entries(default_folder()))
 
 
 def clear() -> int:
     """Delete every file of the cache; return how many.  Linked kernels keep running."""
     removed = 0
-    for _, _, path in _entries(default_folder()):
+    for _, _, path in entries(default_folder()):
         try:
             os.unlink(path)
         except OSError:
