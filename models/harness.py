@@ -65,8 +65,6 @@ def main(task: Task, arguments: Sequence[str] | None = None) -> list[Run]:
     """Run a model script with the flags of the command line; returns its runs."""
     options = parse(task, arguments)
     print(f"{task.name}: {task.describe(options.data)}")
-    if options.inspect or options.export:
-        program = define(task.start(options.seed, options.data), options.device)
     seeds = range(options.seed, options.seed + options.seeds)
     runs = []
     for number, seed in enumerate(seeds):
@@ -76,6 +74,15 @@ def main(task: Task, arguments: Sequence[str] | None = None) -> list[Run]:
     print(f"\n{summary(task, runs)}")
     if options.mode == "both":
         print(comparison(runs))
+    show(task, options)
+    return runs
+
+
+def show(task: Task, options: argparse.Namespace) -> None:
+    """Write what ``--inspect`` and ``--export`` ask for (after training, which times compiling)."""
+    if not (options.inspect or options.export):
+        return
+    program = define(task.start(options.seed, options.data), options.device)
     if options.inspect:
         paths = write_program(program, options.inspect)
         print(f"\nThe step, stage by stage, in {options.inspect}:")
@@ -83,7 +90,6 @@ def main(task: Task, arguments: Sequence[str] | None = None) -> list[Run]:
     if options.export:
         Path(options.export).write_text(f"{program.graph}\n", encoding="utf-8")
         print(f"\nThe traced graph as text (gf.Graph.parse reads it): {options.export}")
-    return runs
 
 
 def parse(task: Task, arguments: Sequence[str] | None) -> argparse.Namespace:
