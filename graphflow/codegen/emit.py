@@ -419,8 +419,8 @@ class Emitter:
             arguments.append(Integer(value))
         return Kernel(
             self.prefix, slots, tuple(integers), tuple(arguments),
-            tuple(self._blocks[0].statements), self.names, self.indices, self.bounds, self.counts, self.bound,
-            tuple(self._stores), epilogue,
+            tuple(self._blocks[0].statements), self.names, self.indices, self.bounds,
+            self.counts, self.bound, tuple(self._stores), epilogue,
         )  # fmt: skip
 
 

@@ -44,15 +44,17 @@ MOST_COUNTED = 6
 class Memory:
     """The slots of a group: one an address, and one a written buffer.
 
-    A buffer that is written is reached through one pointer only, so that the
-    promise that slots do not alias holds for in-place results.
+    A buffer that is both read and written is reached through one pointer only, so
+    that the promise that slots do not alias holds for in-place results.
     """
 
-    def __init__(self, results: Sequence[Layout]) -> None:
+    def __init__(self, operands: Sequence[Layout], results: Sequence[Layout]) -> None:
         self._slots: dict[tuple[int, int, DType], Slot] = {}
         self._written: dict[int, Slot] = {}
+        read = {layout.buffer for layout in operands}
         for layout in results:
-            self._written.setdefault(layout.buffer, self._slot(layout))
+            if layout.buffer in read:
+                self._written.setdefault(layout.buffer, self._slot(layout))
 
     def _slot(self, layout: Layout, extra: int = 0) -> Slot:
         key = (layout.buffer, layout.offset + extra, layout.type.dtype)

@@ -25,9 +25,11 @@ from graphflow.codegen.schedule import Argument, Call, KernelSource
 from graphflow.codegen.spaces import (
     Axis,
     Space,
+    Survey,
     Target,
     merged_axes,
     plan_loops,
+    split_boxes,
     survey,
 )
 from graphflow.codegen.task import LowerContext, Task
@@ -51,7 +53,7 @@ def lower_group(
     """
     layouts = dict(zip(body.inputs, operands))
     pairs = [(n, r) for n, r in zip(body.outputs, results) if 0 not in r.shape]
-    memory = Memory([r for _, r in pairs])
+    memory = Memory(operands, [r for _, r in pairs])
     scatters = [(n, r) for n, r in pairs if n.op.kind is Kind.SCATTER and n not in layouts]
     others = [pair for pair in pairs if pair not in scatters]
     calls: list[Call] = []
@@ -60,7 +62,7 @@ def lower_group(
         calls += _reduction(reduction, others, layouts, memory, context)
     else:
         for group in _by_shape(others):
-            calls.append(_map(group, layouts, memory, context))
+            calls += _map(group, layouts, memory, context)
     for node, result in scatters:
         calls += _scatter(node, result, layouts, memory, context)
     return calls
@@ -84,7 +86,7 @@ def lower_epilogue(
     batch = tuple(f"b{k}" for k in range(len(shape) - 2))
     names = (*batch, "i", "j")
     extents = dict(zip(names, shape))
-    evaluator = Evaluator(layouts, Memory(results), extents, (), context.failure)
+    evaluator = Evaluator(layouts, Memory((*operands, tile), results), extents, (), context.failure)
     space = Space(names, (), extents, evaluator.bits)
     index = evaluator.variables(names)
     targets = [
@@ -119,18 +121,36 @@ def _map(
     layouts: dict[Node, Layout],
     memory: Memory,
     context: LowerContext,
-) -> Call:
-    """One call over the common shape of the results."""
-    names = tuple(f"k{axis}" for axis in range(len(pairs[0][1].shape)))
-    extents = dict(zip(names, pairs[0][1].shape))
+) -> list[Call]:
+    """Calls over the common shape of the results: one, or one a part of a joined result."""
+    shape = pairs[0][1].shape
+    whole = [(0, extent) for extent in shape]
+    task, targets, found = _box(pairs, whole, layouts, memory, context)
+    boxes = split_boxes(task.space, found, shape)
+    if len(boxes) == 1:
+        return [lower_map(task, targets, found)]
+    return [lower_map(*_box(pairs, box, layouts, memory, context)) for box in boxes]
+
+
+def _box(
+    pairs: Sequence[tuple[Node, Layout]],
+    box: Sequence[tuple[int, int]],
+    layouts: dict[Node, Layout],
+    memory: Memory,
+    context: LowerContext,
+) -> tuple[Task, list[Target], Survey]:
+    """The results inside ``box``, a range along each axis."""
+    names = tuple(f"k{axis}" for axis in range(len(box)))
+    extents = {name: end - begin for name, (begin, end) in zip(names, box)}
     evaluator = Evaluator(layouts, memory, extents, (), context.failure)
-    index = evaluator.variables(names)
+    starts = (begin for begin, _ in box)
+    index = tuple(part + start for part, start in zip(evaluator.variables(names), starts))
     targets = [_target(evaluator, node, index, layout, full=True) for node, layout in pairs]
     targets = [target for target in targets if not _is_there(target)] or targets[:1]
     found = survey(targets)
     task = Task(Space(names, (), extents, evaluator.bits), context)
     task.prepare(found)
-    return lower_map(task, targets, found)
+    return task, targets, found
 
 
 def _target(evaluator: Evaluator, node: Node, index: Index, layout: Layout, full: bool) -> Target:
@@ -156,7 +176,7 @@ def _scatter(
     base, source = node.inputs[0], node.inputs[-1]
     there = layouts.get(base)
     if there is None or not there.same_place(result):
-        calls.append(_map([(base, result)], layouts, memory, context))
+        calls += _map([(base, result)], layouts, memory, context)
     shape = source.tensor_type.static_shape
     if 0 not in shape:
         names = tuple(f"k{axis}" for axis in range(len(shape)))

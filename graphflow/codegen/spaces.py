@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise, product
 
 from graphflow.codegen.layout import Layout
 from graphflow.codegen.loops import (
@@ -27,6 +28,9 @@ from graphflow.ir.affine import Affine
 from graphflow.ir.op import OpDef
 
 LOOP_VARIABLES = "ijklmqruvw"
+MOST_BOXES = 32
+LEAST_BOX = 1 << 10
+"""How many parts a guarded map is cut into, and how many elements a part has at least."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -236,6 +240,37 @@ def _product(extents: Iterable[int]) -> int:
     for extent in extents:
         count *= extent
     return count
+
+
+def split_boxes(
+    space: Space, found: Survey, shape: tuple[int, ...]
+) -> list[tuple[tuple[int, int], ...]]:
+    """Parts of the domain inside which no guard changes: the pieces of a joined result.
+
+    One box, the whole, where guards are not that simple (one guard, as padding has,
+    costs little), or parts would be small.
+    """
+    cuts = [{0, extent} for extent in shape]
+    position = {name: axis for axis, name in enumerate(space.kept)}
+    whole = [tuple((0, extent) for extent in shape)]
+    guards = [value for value in found.values if isinstance(value, Within)]
+    for value in guards if len(guards) > 1 else ():
+        for index, low, high in value.bounds:
+            if len(index.terms) != 1 or index.terms[0][1] != 1:
+                return whole
+            axis = position.get(index.terms[0][0])
+            if axis is None:
+                return whole
+            cuts[axis].update(at for at in (low, high) if at is not None and 0 < at < shape[axis])
+    sides = [sorted(at) for at in cuts]
+    count = max((len(side) - 1 for side in sides), default=1)
+    if (
+        sum(len(side) > 2 for side in sides) != 1
+        or count > MOST_BOXES
+        or _product(shape) < count * LEAST_BOX
+    ):
+        return whole
+    return list(product(*[list(pairwise(side)) for side in sides]))
 
 
 def work(space: Space, found: Survey, targets: Sequence[Target]) -> tuple[int, int]:
