@@ -35,6 +35,7 @@ from graphflow.codegen.loops import (
     Value,
     Within,
     arguments_of,
+    whole,
 )
 from graphflow.codegen.schedule import Address, Argument
 from graphflow.codegen.schedule import Value as Integer
@@ -262,7 +263,7 @@ class Emitter:
         """The terms of ``affine`` as text, with the loop each belongs to, outermost first."""
         parts: list[tuple[int, str]] = []
         if affine.offset:
-            parts.append((0, self.integer("o", affine, int(affine.offset))))  # type: ignore[arg-type]
+            parts.append((0, self.integer("o", affine, whole(affine.offset))))
         for level, block in enumerate(self._blocks):
             for axis in block.axes:
                 step = axis.coefficient(affine)
@@ -270,10 +271,10 @@ class Emitter:
                     parts.append((level, self._term(axis.name, step, (affine.terms, axis.name))))
         for name, coefficient in affine.terms:
             if name == THREAD:
-                parts.append((0, self._term("tid", int(coefficient), (affine.terms, name))))  # type: ignore[arg-type]
+                parts.append((0, self._term("tid", whole(coefficient), (affine.terms, name))))
             elif name.startswith("@"):
                 variable = self._checked_name(name)
-                term = self._term(variable[1], int(coefficient), (affine.terms, name))  # type: ignore[arg-type]
+                term = self._term(variable[1], whole(coefficient), (affine.terms, name))
                 parts.append((variable[0], term))
         parts.sort(key=lambda part: part[0])
         return parts

@@ -24,6 +24,7 @@ from graphflow.codegen.loops import (
     Slot,
     Value,
     Within,
+    whole,
 )
 from graphflow.errors import CompileError
 from graphflow.ir.affine import Affine, Condition, Index, Piece
@@ -68,9 +69,9 @@ class Memory:
         terms: dict[str, int] = {}
         offset = 0
         for part, stride in zip(index, layout.strides):
-            offset += int(part.offset) * stride  # type: ignore[arg-type]
+            offset += whole(part.offset) * stride
             for name, coefficient in part.terms:
-                terms[name] = terms.get(name, 0) + int(coefficient) * stride  # type: ignore[arg-type]
+                terms[name] = terms.get(name, 0) + whole(coefficient) * stride
         written = self._written.get(layout.buffer)
         if written is None:
             return self._slot(layout, offset), Affine.of(terms)
@@ -208,8 +209,8 @@ class Evaluator:
 
     def _bound(self, condition: Condition) -> tuple[Affine, int | None, int | None]:
         low, high = self._range(condition.index)
-        offset = int(condition.index.offset)  # type: ignore[arg-type]
-        want_low, want_high = int(condition.low), int(condition.high)  # type: ignore[arg-type]
+        offset = whole(condition.index.offset)
+        want_low, want_high = whole(condition.low), whole(condition.high)
         return (
             Affine(condition.index.terms),
             None if low >= want_low else want_low - offset,
@@ -218,11 +219,11 @@ class Evaluator:
 
     def _range(self, index: Affine) -> tuple[int, int]:
         """The least and greatest value of ``index`` over the domain."""
-        low = high = int(index.offset)  # type: ignore[arg-type]
+        low = high = whole(index.offset)
         for name, coefficient in index.terms:
             checked = self._checked.get(name)
             extent = checked.extent if checked is not None else self.extents[name]
-            reach = int(coefficient) * max(extent - 1, 0)  # type: ignore[arg-type]
+            reach = whole(coefficient) * max(extent - 1, 0)
             low, high = low + min(reach, 0), high + max(reach, 0)
         return low, high
 
@@ -231,9 +232,10 @@ class Evaluator:
         kept = []
         for condition in conditions:
             low, high = self._range(condition.index)
-            if high < condition.low or low >= condition.high:  # type: ignore[operator]
+            first, end = whole(condition.low), whole(condition.high)
+            if high < first or low >= end:
                 return None
-            if low < condition.low or high >= condition.high:  # type: ignore[operator]
+            if low < first or high >= end:
                 kept.append(condition)
         return tuple(kept)
 
@@ -276,7 +278,7 @@ class Evaluator:
     def _generator(self, node: Node, index: Index, guard: Guard) -> Steps:
         arguments: list[Value] = []
         mask = 0
-        for piece in self._pieces(node, index):
+        for piece in self.pieces(node, index):
             if piece.operand == POSITION:
                 at = piece.index[0]
                 value: Value = Position(int64, self.varies(at), at, self._depends([at]))
@@ -289,7 +291,7 @@ class Evaluator:
     def _view(self, node: Node, index: Index, guard: Guard) -> Steps:
         chosen: list[tuple[Guard, Value]] = []
         other: Value | None = None
-        for piece in self._pieces(node, index):
+        for piece in self.pieces(node, index):
             conditions = self._open(piece.conditions)
             if conditions is None:
                 continue
@@ -313,7 +315,7 @@ class Evaluator:
         return other
 
     def _gather(self, node: Node, index: Index, guard: Guard) -> Steps:
-        pointer, data = self._pieces(node, index)
+        pointer, data = self.pieces(node, index)
         source = node.inputs[data.operand]
         axis = next(k for k, part in enumerate(data.index) if _mentions(part))
         raw = yield (node.inputs[pointer.operand], pointer.index, guard)
@@ -352,7 +354,8 @@ class Evaluator:
         # It is known inside the kept loops only, even if its operand varies along none.
         return Fold(node.dtype, self.kept_mask, node.op, value, position)
 
-    def _pieces(self, node: Node, index: Index) -> Sequence[Piece]:
+    def pieces(self, node: Node, index: Index) -> Sequence[Piece]:
+        """What the operation's index map says; an error if it has none here."""
         pieces = self._map(node, index)
         if not pieces:
             raise CompileError(

@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 
 from graphflow.codegen.schedule import Argument
 from graphflow.ir.affine import Affine
+from graphflow.ir.dims import Dim
 from graphflow.ir.op import OpDef
 from graphflow.ir.types import DType
 
@@ -128,6 +129,11 @@ class Fold(Value):
     op: OpDef
     operand: Value
     position: Value | None = None
+
+
+def whole(dim: Dim) -> int:
+    """A part of an index expression as an integer: shapes are static down here."""
+    return dim if isinstance(dim, int) else dim.evaluate({})
 
 
 def arguments_of(value: Value) -> tuple[Value, ...]:

@@ -36,7 +36,7 @@ def lower_scatter(
     ``variables`` are the domain: one an axis of that operand.
     """
     index = evaluator.variables(variables)
-    pieces = node.op.index([n.tensor_type for n in node.inputs], node.attrs, index)  # type: ignore[misc]
+    pieces = evaluator.pieces(node, index)
     place: Index = pieces[-1].index
     depends: tuple[Checked, ...] = ()
     axis = -1

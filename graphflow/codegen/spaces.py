@@ -23,6 +23,7 @@ from graphflow.codegen.loops import (
     Value,
     Within,
     arguments_of,
+    whole,
 )
 from graphflow.ir.affine import Affine
 from graphflow.ir.op import OpDef
@@ -66,7 +67,7 @@ class Axis:
         last = self.variables[-1]
         for name, coefficient in index.terms:
             if name == last:
-                return int(coefficient)  # type: ignore[arg-type]
+                return whole(coefficient)
         return 0
 
 
@@ -202,7 +203,7 @@ def _axis(run: tuple[str, ...], position: int, space: Space) -> Axis:
 
 def _ordered(names: Sequence[str], space: Space, leading: Affine) -> list[str]:
     """Variables that loop at all, by falling step in the leading access."""
-    steps = {n: abs(int(c)) for n, c in leading.terms}  # type: ignore[arg-type]
+    steps = {n: abs(whole(c)) for n, c in leading.terms}
     present = [n for n in names if space.extents[n] != 1]
     # A variable the leading access does not step along keeps its place: outermost.
     return sorted(present, key=lambda n: -steps.get(n, 1 << 62))
