@@ -20,13 +20,14 @@ from graphflow import pytree
 from graphflow.cell import Cell, Chain
 from graphflow.creation import from_numpy
 from graphflow.errors import GraphFlowError, TraceError
-from graphflow.guards import Guard, Read, named_cells, reads_of
+from graphflow.guards import Guard, named_cells
 from graphflow.ir.dims import Dim, symbol
 from graphflow.ir.graph import Graph
 from graphflow.ir.node import Node
 from graphflow.ir.types import DType, TensorType, float32, float64
 from graphflow.mode import mode
 from graphflow.partition import Backward, partition
+from graphflow.reads import Reach, Read, array_read
 from graphflow.tensor import Size, StaleGradient, Tensor
 from graphflow.trace import ScalarSource, Tracer
 
@@ -137,14 +138,14 @@ def capture(
     if mode.tracer is not None:
         raise TraceError("a trace inside a trace; call the function directly instead")
     title = name or str(getattr(function, "__name__", type(function).__name__))
-    reads = reads_of(function)
-    tracer = Tracer(title, named_cells(function, reads))
-    _name_modules(tracer, function, reads)
     leaves, structure = pytree.flatten((args, dict(kwargs)))
+    reach = Reach(function, tuple(leaves))
+    tracer = Tracer(title, named_cells(reach.roots))
+    _name_modules(tracer, reach.roots)
     tracer.shared = shared_cells(leaves)
     placed = [
         _place(tracer, leaf, label, index, index in mutable)
-        for index, (leaf, label) in enumerate(zip(leaves, _labels(function, args, kwargs)))
+        for index, (leaf, label) in enumerate(zip(leaves, leaf_labels(function, args, kwargs)))
     ]
     call_args, call_kwargs = pytree.unflatten(structure, [p for p, _ in placed])
     held = mode.grad
@@ -153,7 +154,7 @@ def capture(
         returned = function(*call_args, **call_kwargs)
         written = tracer.written_arguments() - mutable
         if not written:
-            return _finish(tracer, placed, returned, reads, keep_grads)
+            return _finish(tracer, placed, returned, reach, keep_grads)
     finally:
         mode.tracer, mode.grad = None, held
     # Memory that is written is state, and so are arguments: once more, knowing which.
@@ -164,7 +165,7 @@ def _finish(
     tracer: Tracer,
     placed: list[tuple[Any, bool]],
     returned: Any,
-    reads: list[Read],
+    reach: Reach,
     keep_grads: bool,
 ) -> Capture:
     arguments = {id(p): i for i, (p, _) in enumerate(placed) if isinstance(p, Tensor)}
@@ -186,8 +187,8 @@ def _finish(
         numbers=tuple(i for i, node in enumerate(tracer.inputs) if node in tracer.number_inputs),
         results=results,
         structure=structure,
-        guards=tuple(Guard(*g) for g in tracer.guards),
-        reads=tuple(reads),
+        guards=tuple(Guard(*g).settled() for g in tracer.guards),
+        reads=(*reach.watched(), *_array_reads(tracer)),
         grads=grads,
         argument_grads=argument_grads,
         mutable=tracer.mutable_positions(),
@@ -195,20 +196,19 @@ def _finish(
     )
 
 
-def _name_modules(tracer: Tracer, function: Callable[..., Any], reads: list[Read]) -> None:
-    roots = [(r.name, r.value) for r in reads]
-    owner = getattr(function, "__self__", None)
-    if owner is None and hasattr(function, "named_modules"):
-        owner = function
-    if owner is not None:
-        roots.append((type(owner).__name__.lower(), owner))
+def _name_modules(tracer: Tracer, roots: list[tuple[str, Any]]) -> None:
     for name, value in roots:
-        if hasattr(value, "named_modules") and not isinstance(value, type):
+        if hasattr(value, "named_modules"):
             for path, module in value.named_modules():
                 tracer.name_module(module, f"{name}.{path}" if path else name)
 
 
-def _labels(function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[str]:
+def _array_reads(tracer: Tracer) -> list[Read]:
+    """NumPy arrays reached by reference must keep their size and place."""
+    return [array_read(array, "a NumPy array") for array, _ in tracer.arrays.values()]
+
+
+def leaf_labels(function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[str]:
     """A name for every leaf: the parameter's, with a number where it is a nest."""
     try:
         names = list(inspect.signature(function).parameters)

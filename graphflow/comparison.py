@@ -20,7 +20,7 @@ import numpy as np
 from graphflow import pytree
 from graphflow.cell import Cell
 from graphflow.compiled import Compiled
-from graphflow.guards import reads_of
+from graphflow.reads import Reach
 from graphflow.rng import default_generator
 from graphflow.tables import duration, quantity, table
 from graphflow.tensor import Tensor
@@ -134,12 +134,11 @@ class _Snapshot:
     def __init__(self, function: Callable[..., Any]) -> None:
         self._saved: dict[Cell, np.ndarray[Any, Any]] = {}
         cells = [default_generator._cell]
-        for read in reads_of(function):
-            named = getattr(read.value, "named_tensors", None)
-            if isinstance(read.value, Tensor):
-                cells.append(read.value._cell)
-            elif callable(named) and not isinstance(read.value, type):
-                cells += [tensor._cell for _, tensor in named()]
+        for _, value in Reach(function).roots:
+            if isinstance(value, Tensor):
+                cells.append(value._cell)
+            else:
+                cells += [tensor._cell for _, tensor in value.named_tensors()]
         self.extend(cells)
 
     def extend(self, cells: Sequence[Cell]) -> None:

@@ -10,6 +10,7 @@ only when none fits is the function traced again, with the reason kept in
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -18,15 +19,17 @@ import numpy as np
 
 from graphflow import pytree
 from graphflow.autograd.compiled import CompiledNode, attach
-from graphflow.capture import Capture, Static, capture, check_arguments, shared_cells
+from graphflow.capture import Capture, Static, capture, check_arguments, leaf_labels, shared_cells
 from graphflow.cell import Cell
 from graphflow.creation import from_numpy
-from graphflow.guards import Guard, Read, Recompile, watched
+from graphflow.guards import Described, Guard, Recompile, same_value
 from graphflow.ir.node import attrs_key, value_key
 from graphflow.mode import mode, structure
 from graphflow.partition import Backward
 from graphflow.program import Program
+from graphflow.reads import Read
 from graphflow.results import rebuild
+from graphflow.runtime.fork import renew_after_fork
 from graphflow.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -44,7 +47,7 @@ class Entry:
     """
 
     __slots__ = (
-        "_owned", "_single", "_specs", "backward", "capture", "inputs", "program", "reads",
+        "_owned", "_same", "_single", "_specs", "backward", "capture", "inputs", "program", "reads",
         "simple", "version",
     )  # fmt: skip
 
@@ -52,15 +55,17 @@ class Entry:
         self.capture = captured
         self.program = program
         self.backward: Program | None = None
-        self.reads = tuple(watched(list(captured.reads)))
+        self.reads = captured.reads
         self.version = -1
         self.inputs = captured.leaves
         self._specs = tuple(_spec(leaf) for leaf in leaves)
         self._owned = frozenset(captured.cells)
         self._single = captured.structure == pytree.LEAF
+        groups = _groups_by_memory(leaves)
+        self._same = tuple((group[0], i) for group in groups for i in group[1:])
         self.simple = (
             not (captured.mutable or captured.argument_grads or captured.backward)
-            and not shared_cells(leaves)
+            and not any(leaves[i]._chain for group in groups for i in group)
             and program.fresh_outputs
             and all(r.kind == "new" and not r.chain for r in captured.results)
         )
@@ -85,6 +90,9 @@ class Entry:
                 if not address:
                     return None
                 words.append(address)
+        for first, second in self._same:
+            if args[first]._cell is not args[second]._cell:
+                return None
         return words
 
     def _address(self, arg: Any, spec: tuple[Any, Any, Any]) -> int:
@@ -117,7 +125,7 @@ class Entry:
     def broken(self) -> Read | Guard | None:
         """The first assumption that no longer holds."""
         for read in self.reads:
-            if not _same(read.now(), read.value):
+            if not same_value(read.now(), read.value):
                 return read
         return next((guard for guard in self.capture.guards if not guard.holds()), None)
 
@@ -153,10 +161,16 @@ class Compiled:
         self._name = name
         self._entries: dict[Any, list[Entry]] = {}
         self._last: Entry | None = None
-        self._signature: list[str] | None = None
+        self._lock = threading.RLock()
+        renew_after_fork(self)
+        self._signature: list[tuple[str, Described]] | None = None
         self.__name__ = getattr(function, "__name__", type(function).__name__)
         self.__doc__ = getattr(function, "__doc__", None)
         self.__wrapped__ = function
+
+    def after_fork(self) -> None:
+        """A fresh lock in a forked child: the parent's may have been held by another thread."""
+        self._lock = threading.RLock()
 
     @property
     def programs(self) -> list[Program]:
@@ -182,9 +196,13 @@ class Compiled:
     def _slow_call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         if mode.tracer is not None:
             return self.original(*args, **kwargs)
-        leaves, shape = pytree.flatten((args, dict(kwargs)))
-        leaves = [from_numpy(x) if isinstance(x, np.ndarray) else x for x in leaves]
-        entry = self._find(args, kwargs, leaves, shape)
+        with self._lock:
+            return self._checked_call(args, kwargs)
+
+    def _checked_call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        leaves, shape = pytree.flatten((args, {name: kwargs[name] for name in sorted(kwargs)}))
+        leaves = [_as_argument(leaf) for leaf in leaves]
+        entry = self._find(leaves, shape)
         captured = entry.capture
         entry.program.refresh()
         shared = shared_cells(leaves)
@@ -230,8 +248,6 @@ class Compiled:
 
     def _find(
         self,
-        args: tuple[Any, ...],
-        kwargs: Mapping[str, Any],
         leaves: list[Any],
         shape: pytree.Structure,
     ) -> Entry:
@@ -242,8 +258,14 @@ class Compiled:
             if entries[position].broken() is None:
                 entries.append(entries.pop(position))
                 return entries[-1]
-        self._explain_retrace(entries, leaves)
-        return self._trace(args, kwargs, leaves, entries)
+        args, kwargs = pytree.unflatten(shape, leaves)
+        described = list(zip(leaf_labels(self.original, args, kwargs), map(_describe, leaves)))
+        cause = self._cause(entries, described)
+        entry = self._trace(args, kwargs, leaves, entries)
+        if cause is not None:
+            self.recompiles.append(Recompile(*cause, _place(self.original)))
+        self._signature = described
+        return entry
 
     def _trace(
         self,
@@ -262,26 +284,25 @@ class Compiled:
         entry = Entry(captured, program, leaves)
         entries.append(entry)
         del entries[:-_MAX_PROGRAMS]
-        self._signature = [_describe(leaf) for leaf in leaves]
         return entry
 
-    def _explain_retrace(self, entries: list[Entry], leaves: list[Any]) -> None:
+    def _cause(
+        self, entries: list[Entry], described: list[tuple[str, Described]]
+    ) -> tuple[str, Any, Any] | None:
+        """What changed since the program before: its name, from what, to what."""
         if not self._entries or (self._last is None and not entries):
-            return
+            return None
         if entries:
             broken = entries[-1].broken()
-            if isinstance(broken, Read):
-                self.recompiles.append(Recompile(broken.name, broken.value, broken.now()))
-            elif broken is not None:
-                self.recompiles.append(Recompile(broken.what, broken.expected, broken.read()))
-            return
-        before = self._signature or []
-        after = [_describe(leaf) for leaf in leaves]
-        changed = [i for i, (b, a) in enumerate(zip(before, after)) if b != a]
-        where = f"argument {changed[0]}" if changed else "the structure of the arguments"
-        first = changed[0] if changed else 0
-        if before and after:
-            self.recompiles.append(Recompile(where, before[first], after[first]))
+            return None if broken is None else broken.change()
+        before = dict(self._signature or [])
+        for name, text in described:
+            if name in before and before[name] != text:
+                return name, before[name], text
+        if before and list(before) != [name for name, _ in described]:
+            names = Described(", ".join(before)), Described(", ".join(n for n, _ in described))
+            return "the structure of the arguments", *names
+        return "gradient mode or shared memory of the arguments", None, None
 
     @property
     def latest(self) -> Entry | None:
@@ -328,14 +349,13 @@ def _add_grad(argument: Tensor, gradient: Tensor) -> None:
     argument._grad = gradient if held is None else (held + gradient).detach()
 
 
-def _same(now: Any, before: Any) -> bool:
-    if now is before:
-        return True
-    return (
-        type(now) is type(before)
-        and isinstance(now, (bool, int, float, str, tuple))
-        and bool(now == before)
-    )
+def _groups_by_memory(leaves: Sequence[Any]) -> list[list[int]]:
+    """Positions of tensors that show the same memory, where there is more than one."""
+    groups: dict[Any, list[int]] = {}
+    for i, leaf in enumerate(leaves):
+        if isinstance(leaf, Tensor):
+            groups.setdefault(leaf._cell, []).append(i)
+    return [group for group in groups.values() if len(group) > 1]
 
 
 def _signature(leaves: Sequence[Any]) -> tuple[Any, ...]:
@@ -374,7 +394,27 @@ def _spec(leaf: Any) -> tuple[Any, Any, Any]:
     return (None, type(leaf), leaf)
 
 
-def _describe(leaf: Any) -> str:
+def _describe(leaf: Any) -> Described:
     if isinstance(leaf, Tensor):
-        return f"{leaf._type_now()}" + (" requiring grad" if leaf._requires_grad else "")
-    return "float" if type(leaf) is float else repr(leaf)
+        grad = " requiring grad" if leaf._requires_grad else ""
+        return Described(f"{leaf._type_now()}{grad}")
+    if isinstance(leaf, Static):
+        return Described(repr(leaf.value))
+    return Described("float" if type(leaf) is float else repr(leaf))
+
+
+def _as_argument(leaf: Any) -> Any:
+    """NumPy arrays as tensors over their memory, NumPy numbers as Python's."""
+    if isinstance(leaf, np.ndarray):
+        return from_numpy(leaf)
+    return leaf.item() if isinstance(leaf, (np.number, np.bool_)) else leaf
+
+
+def _place(function: Any) -> str:
+    """Where a function was defined: file and line."""
+    while hasattr(function, "func"):
+        function = function.func
+    code = getattr(getattr(function, "__func__", function), "__code__", None)
+    if code is None:
+        code = getattr(getattr(type(function), "forward", None), "__code__", None)
+    return f"{code.co_filename}:{code.co_firstlineno}" if code is not None else ""

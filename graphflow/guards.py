@@ -1,7 +1,7 @@
 """What a program assumed about the world around the traced function.
 
-Two tiers.  *Reads* are the names a function's code reaches directly (closure
-cells and globals): they are compared by identity on every call, a few dozen
+Two tiers.  *Reads* (:mod:`graphflow.reads`) are the names a function's code
+reaches directly: they are compared by identity on every call, a few dozen
 nanoseconds each.  *Guards* are everything behind those (a module's mode, a
 parameter's memory, an optimiser's flags): they are looked at only when the
 structure version moved, since whatever changes them bumps it.
@@ -9,33 +9,15 @@ structure version moved, since whatever changes them bumps it.
 
 from __future__ import annotations
 
-import builtins
-import functools
-import types
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from graphflow.cell import Cell
+from graphflow.reads import PLAIN
 from graphflow.tensor import Tensor
 
-_PLAIN = (bool, int, float, str, bytes, type(None), tuple, frozenset)
-
-
-@dataclass(frozen=True, slots=True)
-class Read:
-    """A name the function reaches: how to read it again, and what it was."""
-
-    holder: Any
-    key: Any
-    value: Any
-    name: str
-
-    def now(self) -> Any:
-        """The value at this moment (a closure cell, or an entry of a namespace)."""
-        if self.key is None:
-            return self.holder.cell_contents
-        return self.holder.get(self.key)
+_MISSING = object()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +30,44 @@ class Guard:
 
     def holds(self) -> bool:
         """True while the assumption is right (plain values by equality, others by identity)."""
-        value = self.read()
-        return value is self.expected or (
-            type(value) is type(self.expected)
-            and isinstance(value, (bool, int, float, str, tuple, dict))
-            and bool(value == self.expected)
+        return same_value(self.read(), self.expected)
+
+    def settled(self) -> Guard:
+        """The same without what the function itself changed while it was traced."""
+        now, before, read = self.read(), self.expected, self.read
+        if not isinstance(now, dict) or same_value(now, before):
+            return self
+        kept = {k: v for k, v in now.items() if k in before and same_value(v, before[k])}
+        moved = (now.keys() | before.keys()) - kept.keys()
+        return replace(
+            self, expected=kept, read=lambda: {k: v for k, v in read().items() if k not in moved}
         )
+
+    def change(self) -> tuple[str, Any, Any]:
+        """What differs now: its name, the value before, the value after."""
+        now, before = self.read(), self.expected
+        if isinstance(now, dict) and isinstance(before, dict):
+            for key in [*before, *now]:
+                old, new = before.get(key, _MISSING), now.get(key, _MISSING)
+                if not same_value(old, new):
+                    old, new = (None if v is _MISSING else v for v in (old, new))
+                    return f"{self.what}.{key}", old, new
+        return self.what, before, now
+
+
+def same_value(now: Any, before: Any) -> bool:
+    """Equality of plain values (also in tuples and dictionaries), identity of all others."""
+    if now is before:
+        return True
+    if type(now) is not type(before):
+        return False
+    if isinstance(now, dict):
+        return now.keys() == before.keys() and all(
+            same_value(value, before[key]) for key, value in now.items()
+        )
+    if isinstance(now, tuple):
+        return len(now) == len(before) and all(map(same_value, now, before))
+    return isinstance(now, PLAIN) and bool(now == before)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,36 +84,13 @@ class Recompile:
         return f"{self.what}: {_spell(self.before)} → {_spell(self.after)}{place}"
 
 
-def reads_of(function: Callable[..., Any]) -> list[Read]:
-    """The names that ``function`` and the user functions it reaches read from outside."""
-    found: list[Read] = []
-    seen: set[int] = set()
-    pending: list[Any] = [function]
-    while pending:
-        current = pending.pop()
-        for inner in _functions(current):
-            if id(inner) in seen or _is_ours(inner):
-                continue
-            seen.add(id(inner))
-            for read in _direct_reads(inner):
-                found.append(read)
-                if isinstance(read.value, (types.FunctionType, types.MethodType)):
-                    pending.append(read.value)
-    return found
+class Described(str):
+    """Text that stands for a value in a message; printed as it is."""
 
 
-def watched(reads: list[Read]) -> list[Read]:
-    """The reads worth comparing on every call: values, not functions or imported modules."""
-    return [r for r in reads if not isinstance(r.value, (types.ModuleType, type))]
-
-
-def named_cells(function: Callable[..., Any], reads: list[Read]) -> dict[Cell, str]:
+def named_cells(roots: list[tuple[str, Any]]) -> dict[Cell, str]:
     """Readable names for memory that the function can reach: ``model.fc1.weight``."""
     names: dict[Cell, str] = {}
-    owner = getattr(function, "__self__", None)
-    roots = [(r.name, r.value) for r in reads]
-    if owner is not None:
-        roots.append((type(owner).__name__.lower(), owner))
     for name, value in roots:
         for path, tensor in _tensors_of(name, value):
             names.setdefault(tensor._cell, path)
@@ -116,45 +107,25 @@ def _tensors_of(name: str, value: Any) -> Iterator[tuple[str, Tensor]]:
             yield f"{name}.{path}", tensor
 
 
-def _functions(value: Any) -> Iterator[types.FunctionType]:
-    if isinstance(value, functools.partial):
-        value = value.func
-    if isinstance(value, types.MethodType):
-        value = value.__func__
-    if isinstance(value, types.FunctionType):
-        yield value
-        wrapped = getattr(value, "__wrapped__", None)
-        if isinstance(wrapped, types.FunctionType):
-            yield wrapped
-
-
-def _is_ours(function: types.FunctionType) -> bool:
-    module = function.__module__ or ""
-    return module == "graphflow" or module.startswith("graphflow.")
-
-
-def _direct_reads(function: types.FunctionType) -> Iterator[Read]:
-    code = function.__code__
-    for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
-        try:
-            yield Read(cell, None, cell.cell_contents, name)
-        except ValueError:
-            continue  # a free variable that is not bound yet
-    namespace = function.__globals__
-    for name in _global_names(code):
-        if name in namespace:
-            yield Read(namespace, name, namespace[name], name)
-
-
-def _global_names(code: types.CodeType) -> Iterator[str]:
-    for name in code.co_names:
-        if not hasattr(builtins, name):
-            yield name
-    for inner in code.co_consts:
-        if isinstance(inner, types.CodeType):
-            yield from _global_names(inner)
+def plain_attributes(module: Any) -> Mapping[str, Any]:
+    """A module's own plain values, its members, its hooks; run-time scalars left out."""
+    skipped = getattr(type(module), "run_time", ())
+    own = module.__dict__
+    found = {
+        name: value
+        for name, value in own.items()
+        if name not in skipped and isinstance(value, (bool, int, float, str, tuple, type(None)))
+    }
+    for table in ("_parameters", "_buffers", "_modules"):
+        found.update(own[table])
+    found["hooks"] = (*own["_forward_hooks"], *own["_forward_pre_hooks"])
+    return found
 
 
 def _spell(value: Any) -> str:
-    text = repr(value) if isinstance(value, _PLAIN) else f"<{type(value).__name__}>"
+    if isinstance(value, Described):
+        return str(value)
+    if isinstance(value, Tensor):
+        return f"<{type(value).__name__} {value._type_now()}>"
+    text = repr(value) if isinstance(value, PLAIN) else f"<{type(value).__name__}>"
     return text if len(text) <= 60 else text[:57] + "…"

@@ -32,19 +32,6 @@ if TYPE_CHECKING:
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
 
-def plain_attributes(module: Any) -> dict[str, Any]:
-    """A module's own plain values, and how many hooks it has; run-time scalars left out."""
-    skipped = getattr(type(module), "run_time", ())
-    own = module.__dict__
-    found = {
-        name: value
-        for name, value in own.items()
-        if name not in skipped and isinstance(value, (bool, int, float, str, tuple, type(None)))
-    }
-    found["hooks"] = (*map(id, own["_forward_hooks"]), *map(id, own["_forward_pre_hooks"]))
-    return found
-
-
 class ScalarSource(NamedTuple):
     """A run-time scalar: the graph input it became, and how to read it before a call."""
 
@@ -161,6 +148,7 @@ class Tracer:
     def name_module(self, module: Any, path: str) -> None:
         """Call ``module`` by its path in names and places."""
         self._paths.setdefault(id(module), path)
+        self.assume_module(module, path)
 
     def keep(self, value: Tensor, name: str) -> Tensor:
         """Memory outside the trace that holds ``value`` after every call (a kept gradient)."""
@@ -226,11 +214,15 @@ class Tracer:
         """A module's call begins: its path names nodes, its plain attributes are assumed."""
         parent = self.modules[-1] if self.modules else ""
         self.modules.append(self._paths.get(id(module)) or parent or type(module).__name__.lower())
-        key = id(module)
-        if key not in self._entered:
-            self._entered.add(key)
-            label = f"{type(module).__name__} {self.modules[-1]!r}"
-            self.guard(lambda: plain_attributes(module), plain_attributes(module), label)
+        self.assume_module(module, self.modules[-1])
+
+    def assume_module(self, module: Any, path: str) -> None:
+        """Assume that a module's plain attributes, members and hooks stay what they are."""
+        from graphflow.guards import plain_attributes
+
+        if id(module) not in self._entered:
+            self._entered.add(id(module))
+            self.guard(lambda: plain_attributes(module), plain_attributes(module), path)
 
     def leave_module(self) -> None:
         """The innermost module's call is over."""
@@ -283,8 +275,9 @@ class Tracer:
         raise TraceError(
             f"{what} needs the value of a tensor of type {tensor._type}, which a compiled "
             f"function does not have while it is traced\n  at {self._location()}\n"
-            "  use gf.where(condition, a, b) or gf.cond(...) for a choice that depends on data, "
-            "or move this line out of the compiled function"
+            "  use gf.where(condition, a, b) for a choice that depends on data, gf.static(value) "
+            "for a float argument that is\n  to stay a Python number, or move this line out of the "
+            "compiled function"
         )
 
     # ---- the end -------------------------------------------------------------------

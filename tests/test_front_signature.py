@@ -1,0 +1,251 @@
+"""Arguments of compiled calls: what is a run-time value, what makes a new program, and why."""
+
+import dataclasses
+import functools
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+import graphflow as gf
+from tests.front import agree, ramp
+
+
+def compiled(function):
+    runs = []
+
+    @functools.wraps(function)
+    def counted(*args, **kwargs):
+        runs.append(1)
+        return function(*args, **kwargs)
+
+    made = gf.compile(counted)
+    made.runs = runs
+    return made
+
+
+@pytest.mark.parametrize("values", [(0.5, 2.0, -1.0), (float("inf"), 1e-30, 0.0)])
+def test_float_arguments_are_run_time_scalars(values):
+    f = compiled(lambda x, s: x * s + s)
+    x = ramp(3)
+    for s in values:
+        np.testing.assert_array_equal(f(x, s).numpy(), (x * s + s).numpy())
+    assert len(f.runs) == 1 and len(f.programs) == 1 and not f.recompiles
+
+
+def test_numpy_floats_are_run_time_scalars_too():
+    f = compiled(lambda x, s: x * s)
+    for s in (np.float64(0.5), np.float32(0.25), 3.0):
+        np.testing.assert_array_equal(f(ramp(3), s).numpy(), (ramp(3) * float(s)).numpy())
+    assert len(f.runs) == 1
+
+
+def test_arithmetic_of_floats_keeps_double_precision():
+    f = gf.compile(lambda x, s: x + (s * 3.0 - s / 3.0))
+    s = 0.1234567890123456
+    x = gf.zeros(2, dtype=gf.float64)
+    assert f(x, s)[0].item() == pytest.approx(s * 3.0 - s / 3.0, rel=1e-15)
+
+
+def test_float_results_stay_floats():
+    f = gf.compile(lambda x, s: (x, s * 2.0))
+    result = f(ramp(2), 1.5)[1]
+    assert type(result) is float and result == 3.0
+
+
+def test_a_scalar_does_not_promote_a_half_tensor():
+    f = gf.compile(lambda x, s: x * s)
+    assert f(ramp(2, dtype=gf.float64), 2.0).dtype is gf.float64
+    assert f(ramp(2), 2.0).dtype is gf.float32
+    assert f(gf.arange(3), 0.5).dtype is gf.float32
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [(1, 2), (True, False), ("sum", "mean"), (None, 1), ((1, 2), (2, 1))]
+)
+def test_other_plain_values_are_part_of_the_signature(first, second):
+    f = compiled(lambda x, kind: x * 2 if kind == first else x * 3)
+    x = ramp(3)
+    for kind in (first, second, first, second):
+        factor = 2 if kind == first else 3
+        np.testing.assert_array_equal(f(x, kind).numpy(), (x * factor).numpy())
+    assert len(f.runs) == 2
+
+
+def test_one_and_true_and_a_float_of_one_are_different_arguments():
+    f = compiled(lambda x, k: x * (10 if k is True else 20 if type(k) is int else k))
+    x = gf.ones(1)
+    assert [f(x, k).item() for k in (1, True, 1.0, 1, True)] == [20, 10, 1, 20, 10]
+    assert len(f.runs) == 3
+
+
+def test_recompiles_name_the_argument():
+    f = gf.compile(lambda x, power, mode="up": x**power)
+    x = ramp(3)
+    f(x, 2)
+    f(x, 3)
+    f(ramp(4), 3)
+    f(ramp(4), 3, mode="down")
+    texts = [str(r) for r in f.recompiles]
+    assert len(texts) == 3
+    assert "power" in texts[0] and "2 → 3" in texts[0]
+    assert "x" in texts[1] and "f32[3] → f32[4]" in texts[1]
+    assert "mode" in texts[2]
+    assert all("test_front_signature.py" in text for text in texts)
+
+
+def test_static_takes_a_float_out_of_the_program():
+    f = compiled(lambda x, s: x * 2 if s > 1 else x * 3)
+    x = ramp(3)
+    for s, factor in ((0.5, 3), (2.0, 2), (0.5, 3)):
+        np.testing.assert_array_equal(f(x, gf.static(s)).numpy(), (x * factor).numpy())
+    assert len(f.runs) == 2
+    assert "0.5 → 2.0" in str(f.recompiles[0])
+
+
+def test_keyword_arguments_and_defaults():
+    def f(x, scale=2.0, *, shift=1):
+        return x * scale + shift
+
+    def program(jit):
+        g = jit(f)
+        x = ramp(3)
+        return [g(x), g(x, scale=3.0), g(x, 3.0), g(x=x, shift=4), g(x, shift=4, scale=0.5)]
+
+    agree(program)
+
+
+def test_order_of_keyword_arguments_does_not_matter():
+    f = compiled(lambda **kw: kw["a"] - kw["b"])
+    a, b = ramp(3), ramp(3, offset=1.0)
+    np.testing.assert_array_equal(f(a=a, b=b).numpy(), (a - b).numpy())
+    np.testing.assert_array_equal(f(b=b, a=a).numpy(), (a - b).numpy())
+
+
+@dataclasses.dataclass
+class Batch:
+    x: gf.Tensor
+    y: gf.Tensor
+    weight: float = 1.0
+
+
+class Pair(NamedTuple):
+    first: object
+    second: object
+
+
+def test_nests_of_arguments_and_results():
+    def f(batch, table, pair):
+        total = batch.x * batch.weight + table["shift"] + pair.second[0]
+        return (
+            Batch(total, batch.y, 2.0),
+            {"b": total * 2, "a": (pair.first, [total])},
+            Pair(1, total),
+        )
+
+    def program(jit):
+        g = jit(f)
+        batch = Batch(ramp(3), ramp(2), 0.5)
+        out, table, pair = g(batch, {"shift": ramp(3)}, Pair("name", [ramp(3)]))
+        assert type(out) is Batch and type(pair) is Pair and list(table) == ["b", "a"]
+        assert table["a"][0] == "name" and pair.first == 1 and out.weight == 2.0
+        return [out.x, out.y, table["b"], table["a"][1][0], pair.second]
+
+    agree(program)
+
+
+def test_structure_is_part_of_the_signature():
+    f = compiled(lambda items: sum(items, gf.zeros(())))
+    x = gf.ones(())
+    assert [f([x] * n).item() for n in (1, 2, 3, 2)] == [1, 2, 3, 2]
+    assert len(f.runs) == 3
+    assert "structure" in str(f.recompiles[0])
+
+
+def test_numpy_arguments_are_tensors():
+    f = compiled(lambda x: x * 2)
+    x = np.arange(3, dtype=np.float32)
+    np.testing.assert_array_equal(f(x).numpy(), x * 2)
+    x += 1
+    np.testing.assert_array_equal(f(x).numpy(), x * 2)
+    np.testing.assert_array_equal(f(gf.from_numpy(x)).numpy(), x * 2)
+    np.testing.assert_array_equal(f(x[::-1]).numpy(), x[::-1] * 2)
+    assert len(f.runs) == 1
+
+
+def test_dtypes_and_shapes_select_programs():
+    f = compiled(lambda x: x + 1)
+    for x in (ramp(3), ramp(3, dtype=gf.float64), ramp(1, 3), gf.arange(3), ramp(3)):
+        out = f(x)
+        assert out.dtype is x.dtype and out.shape == x.shape
+    assert len(f.runs) == 4
+
+
+def test_strided_arguments_of_one_shape_share_a_program():
+    f = compiled(lambda x: x * 2 + 1)
+    base = ramp(4, 4)
+    for x in (base, base.t(), base.flip(0)):
+        np.testing.assert_array_equal(f(x).numpy(), (x * 2 + 1).numpy())
+    assert len(f.runs) == 1
+
+
+def test_bound_methods_partials_and_decorators():
+    class Scaler:
+        def __init__(self):
+            self.factor = ramp(3)
+
+        def scale(self, x, by):
+            return x * self.factor * by
+
+        @gf.compile
+        def decorated(self, x):
+            return x + self.factor
+
+    scaler = Scaler()
+    x = ramp(3, offset=0.5)
+    expected = (x * scaler.factor * 2.0).numpy()
+    np.testing.assert_array_equal(gf.compile(scaler.scale)(x, 2.0).numpy(), expected)
+    half = functools.partial(scaler.scale, by=2.0)
+    np.testing.assert_array_equal(gf.compile(half)(x).numpy(), expected)
+    np.testing.assert_array_equal(scaler.decorated(x).numpy(), (x + scaler.factor).numpy())
+    named = gf.compile(keep_grads=True, name="special")(lambda x: x * 2)
+    named(x)
+    assert named.programs[0].graph.name == "special"
+
+
+def test_nested_compiled_functions_are_inlined():
+    inner = gf.compile(lambda x: gf.tanh(x) * 2)
+    outer = gf.compile(lambda x: inner(x) + 1)
+    x = ramp(4)
+    np.testing.assert_allclose(outer(x).numpy(), (gf.tanh(x) * 2 + 1).numpy(), atol=1e-6)
+    assert len(outer.programs) == 1 and not inner.programs
+    inner(x)
+    assert len(inner.programs) == 1
+
+
+def test_clear_forgets_programs():
+    f = compiled(lambda x: x + 1)
+    f(ramp(2))
+    f(ramp(3))
+    f.clear()
+    assert f.programs == [] and f.recompiles == []
+    f(ramp(2))
+    assert len(f.runs) == 3 and len(f.programs) == 1
+
+
+def test_calls_trace_exactly_once():
+    f = compiled(lambda x: x.exp())
+    for _ in range(20):
+        f(ramp(5))
+    assert len(f.runs) == 1
+
+
+def test_no_grad_is_part_of_the_signature():
+    w = ramp(3).requires_grad_()
+    f = compiled(lambda x: x * w)
+    live = f(ramp(3))
+    with gf.no_grad():
+        dead = f(ramp(3))
+    assert live.requires_grad and not dead.requires_grad
+    f(ramp(3))
+    assert len(f.runs) == 2
