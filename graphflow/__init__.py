@@ -3,8 +3,7 @@
 PyTorch's names, plus ``gf.compile``, ``gf.trace`` and the graphs in between.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from graphflow import methods as _methods
 from graphflow import ops as _ops
@@ -38,6 +37,7 @@ from graphflow.ir.types import (
     uint8,
 )
 from graphflow.ir.types import bool_ as bool
+from graphflow.later import importer
 from graphflow.manipulation import CONVERSIONS as _conversions
 from graphflow.ops import *  # noqa: F403
 from graphflow.printing import set_printoptions
@@ -67,26 +67,19 @@ from graphflow import autograd, nn, optim
 double, float, half, int, long, short = float64, float32, float16, int32, int64, int16
 
 # Not needed to train a model: imported when first asked for, so that start-up stays short.
-_LATER = {
-    "benchmark": ("graphflow.comparison", "benchmark"),
-    "Comparison": ("graphflow.comparison", "Comparison"),
-    "utils": ("graphflow.utils", ""),
-    "vision": ("graphflow.vision", ""),
-}
-
 if TYPE_CHECKING:
     from graphflow import utils, vision
     from graphflow.comparison import Comparison, benchmark
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _LATER:
-        raise AttributeError(f"module 'graphflow' has no attribute {name!r}")
-    module, member = _LATER[name]
-    found = import_module(module)
-    value = getattr(found, member) if member else found
-    globals()[name] = value
-    return value
+else:
+    __getattr__ = importer(
+        globals(),
+        {
+            "benchmark": "graphflow.comparison:benchmark",
+            "Comparison": "graphflow.comparison:Comparison",
+            "utils": "graphflow.utils",
+            "vision": "graphflow.vision",
+        },
+    )
 
 
 __all__ = [
