@@ -12,6 +12,7 @@ when a kernel is missing from the cache.
 
 from __future__ import annotations
 
+import struct
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -27,6 +28,8 @@ from graphflow.codegen.frontend import Lowered, lower
 from graphflow.codegen.schedule import KernelSource
 from graphflow.codegen.target import Target, host_target, target_machine
 from graphflow.errors import CompileError
+
+_SYMBOL_TABLE = 2  # ELF's SHT_SYMTAB
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,9 @@ class _Backend:
             bitcode = library._get_module_for_linking().as_bitcode()
             module.link_in(llvm.parse_bitcode(bitcode, self._context))
         for function in module.functions:
-            if not function.is_declaration and function.name != name:
+            if function.is_declaration:
+                function.add_function_attribute("nonlazybind")  # through the offset table
+            elif function.name != name:
                 function.linkage = llvm.Linkage.internal
         options = llvm.create_pipeline_tuning_options(speed_level=3)
         options.loop_vectorization = True
@@ -73,12 +78,42 @@ class _Backend:
         with self._lock:
             start = time.perf_counter()
             data = bytes(self._machine.emit_object(self.optimise(lowered)))
+            missing = [name for name in undefined_symbols(data) if not _is_loaded(name)]
+            if missing:  # LLVM would end the process when linking
+                raise CompileError(
+                    f"kernel {lowered.kernel.name} calls {', '.join(missing)}, "
+                    "which no library of this process defines"
+                )
             return data, time.perf_counter() - start
 
     def assembly(self, lowered: Lowered) -> str:
         """Machine code as text."""
         with self._lock:
             return str(self._machine.emit_assembly(self.optimise(lowered)))
+
+
+def _is_loaded(symbol: str) -> bool:
+    return symbol == "_GLOBAL_OFFSET_TABLE_" or bool(llvm.address_of_symbol(symbol))
+
+
+def undefined_symbols(data: bytes) -> list[str]:
+    """Outside names that a 64-bit ELF object refers to (none are known of other formats)."""
+    if not data.startswith(b"\x7fELF\x02\x01"):
+        return []
+    (table,) = struct.unpack_from("<Q", data, 40)
+    size, count = struct.unpack_from("<HH", data, 58)
+    sections = [struct.unpack_from("<IIQQQQIIQQ", data, table + i * size) for i in range(count)]
+    names: list[str] = []
+    for _, kind, _, _, offset, length, link, _, _, entry in sections:
+        if kind != _SYMBOL_TABLE:
+            continue
+        strings = sections[link][4]
+        for place in range(offset, offset + length, entry):
+            name, _, _, section = struct.unpack_from("<IBBH", data, place)
+            if name and section == 0:
+                begin = strings + name
+                names.append(data[begin : data.index(b"\0", begin)].decode())
+    return names
 
 
 def compile_kernels(

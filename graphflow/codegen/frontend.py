@@ -35,6 +35,12 @@ from graphflow.codegen.schedule import KernelSource
 from graphflow.codegen.target import Target
 from graphflow.errors import CompileError
 
+_USE_GOT = '!llvm.module.flags = !{!1000000}\n!1000000 = !{i32 7, !"RtLibUseGOT", i32 1}\n'
+"""C functions are called through the global offset table.
+
+The linker's memory manager reserves that table, but not the one that ordinary
+calls of outside functions need, and would end the process.
+"""
 _VOCABULARY = (atomics_lowering, contraction_lowering, intrinsics)
 """Modules that teach Numba, when imported, what the names in kernel files compile to."""
 
@@ -158,7 +164,9 @@ def lower(kernel: KernelSource, path: Path, target: Target) -> Lowered:
     needed = module.__dict__.get("graphflow_functions", {})
     lines = [line for line in str(module).splitlines() if not _declares_vector_function(line)]
     definitions = vector_calls.definitions(needed.values(), target.has_fma)
-    text = "\n".join([*_merge(lines, definitions.splitlines()), _entry(kernel.name, inner, extra)])
+    text = "\n".join(
+        [*_merge(lines, definitions.splitlines()), _entry(kernel.name, inner, extra), _USE_GOT]
+    )
     text = _without_library_idioms(text)
     return Lowered(kernel, text, libraries)
 

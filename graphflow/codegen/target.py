@@ -20,6 +20,7 @@ from graphflow.errors import CompileError
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 _ARM64 = ("aarch64", "arm64")
 _IMPLIED = {
+    "sse4.2": ("sse4.1",),
     "avx": ("sse4.2",),
     "avx2": ("avx",),
     "fma": ("avx",),

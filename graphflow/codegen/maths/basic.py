@@ -120,15 +120,19 @@ def _float_modulus(x: Value, y: Value) -> Value:
     beyond that the result is only known to lie in ``[0, |y|)``.
     """
     wide_x, wide_y = x.convert("f64"), y.convert("f64")
-    rest = wide_x
+    scale = wide_x.constant(1.0)
+    if x.type == "f64" and not x.machine.has_fma:  # Dekker's product would overflow
+        scale = select(wide_y > 2.0**900, wide_x.constant(2.0**-100), scale)
+    original, rest = wide_x, wide_x * scale
+    wide_y = wide_y * scale
     for _ in range(_REMAINDER_STEPS):
         whole = (rest / wide_y).call("trunc")
         rest = _multiply_subtract(rest, whole, wide_y)
     # The last quotient may have been rounded up (rest below zero) or down to an integer.
     rest = select(rest < 0, rest + wide_y, rest)
     rest = select(rest >= wide_y, rest - wide_y, rest)
-    rest = select((rest >= 0) & (rest < wide_y) | is_nan(rest), rest, wide_x.constant(0))
-    return rest.convert(x.type)
+    rest = select((rest >= 0) & (rest < wide_y) | is_nan(rest), rest, rest.constant(0))
+    return select(original < wide_y, original, rest / scale).convert(x.type)
 
 
 def remainder(x: Value, y: Value) -> Value:
