@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import Any
 
+import kernel_calls
 import numpy as np
 import pytest
 import vector_math_accuracy as accuracy
 from vector_math_accuracy import CASES, Case
 
 from graphflow.codegen import vector_math as vm
-from graphflow.codegen.compile import assembly
+from graphflow.codegen.compile import assembly, compile_kernels
 from graphflow.codegen.llvm_expr import llvm_function
 from graphflow.codegen.schedule import KernelSource
 from graphflow.codegen.target import host_target
+from graphflow.runtime.linker import link
 
 BOUND = 2.0  # units in the last place
 ELEMENTS = ("f32", "f64")
@@ -204,16 +207,19 @@ def test_philox_known_answers(counter: Any, key: Any, result: Any) -> None:
     assert compiled_philox(seed, call, index) == result
 
 
-def compiled_philox(seed: int, call: int, index: int) -> tuple[int, ...]:
-    from test_compile import run
-
+@cache
+def philox_kernel() -> int:
     body = "".join(f"    out[{w}] = vm.philox(args[1], args[2], args[3], {w})\n" for w in range(4))
     text = (
         "from graphflow.codegen.prelude import kernel, pointer_u32, vm\n@kernel\n"
         f"def philox(args, tid, nth):\n    out = pointer_u32(args, 0)\n{body}"
     )
+    return link(compile_kernels([KernelSource("philox", text)]).objects)["philox"]
+
+
+def compiled_philox(seed: int, call: int, index: int) -> tuple[int, ...]:
     out = np.zeros(4, np.uint32)
-    run(KernelSource("philox", text), out, seed, call, index)
+    kernel_calls.call(philox_kernel(), out, seed, call, index)
     return tuple(out.tolist())
 
 
