@@ -368,3 +368,14 @@ def test_constants_are_written_into_kernels() -> None:
     for value in (0.1, -2.5, float("inf"), float("nan"), -float("inf"), 1e-30):
         agree([b.maximum(x, constant(value, float32)) + x], [x], [numbers(3)])
         agree([b.maximum(x, constant(value, float32)) + x], [x], [numbers(3)], compiled=True)
+
+
+def test_all_random_calls_are_one_kernel() -> None:
+    key = leaf("k", 2, dtype=int64)
+    names = set()
+    for call in (0, 1, 7):
+        body = Graph((key,), (b.random_bits(key, shape=(40,), call=call, word=0),))
+        _, calls, _ = evaluate(body, [np.array([5, 6])])
+        names.add(calls[0].kernel.name)
+        agree(body.outputs, body.inputs, [np.array([5, 6])], 0)
+    assert len(names) == 1

@@ -280,13 +280,17 @@ class Evaluator:
         mask = 0
         for piece in self.pieces(node, index):
             if piece.operand == POSITION:
-                at = piece.index[0]
-                value: Value = Position(int64, self.varies(at), at, self._depends([at]))
+                value = self._position(piece.index[0])
             else:
                 value = yield (node.inputs[piece.operand], piece.index, guard)
             arguments.append(value)
             mask |= value.varies
         return Apply(node.dtype, mask, node.op, tuple(arguments), node.attrs, node.dtype)
+
+    def _position(self, at: Affine) -> Value:
+        if at.terms:
+            return Position(int64, self.varies(at), at, self._depends([at]))
+        return Count(int64, 0, whole(at.offset), False)
 
     def _view(self, node: Node, index: Index, guard: Guard) -> Steps:
         chosen: list[tuple[Guard, Value]] = []

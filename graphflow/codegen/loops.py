@@ -52,8 +52,9 @@ class Literal(Value):
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Count(Value):
-    """A number that is an extent of the domain, or one part in that many: a run-time
-    argument, so that a mean over 100 rows and one over 200 are the same kernel."""
+    """A number known now but left to run time: an extent of the domain, or one part in
+    that many (a mean over 100 rows and one over 200 are the same kernel), or the number
+    of a random call."""
 
     count: int
     reciprocal: bool

@@ -150,11 +150,16 @@ def _random_bits(key: Array, *, shape: tuple[int, ...], call: int, word: int) ->
 
 
 def _index_random_bits(types: Types, attrs: Attrs, index: Index) -> Sequence[Piece]:
-    """The seed, the base call number, and the row-major number of the element."""
+    """The seed, the base call number, the call, and the row-major number of the element.
+
+    The call is a position and not a part of the template, so that all calls are one kernel.
+    """
     flat, stride = Affine(), 1
     for part, extent in zip(reversed(index), reversed(attrs["shape"])):
         flat, stride = flat + part * stride, stride * extent
-    return (Piece(0, (Affine(),)), Piece(0, (Affine((), 1),)), Piece(POSITION, (flat,)))
+    call = Affine((), attrs["call"])
+    key = Piece(0, (Affine(),)), Piece(0, (Affine((), 1),))
+    return (*key, Piece(POSITION, (call,)), Piece(POSITION, (flat,)))
 
 
 def _keys() -> Sequence[Any]:
@@ -169,7 +174,7 @@ RANDOM_BITS = register(
         infer=_infer_random_bits,
         reference=_random_bits,
         vjp=NON_DIFFERENTIABLE,
-        scalar="vm.philox({0}, {1} + {call}, {2}, {word})",
+        scalar="vm.philox({0}, {1} + {2}, {3}, {word})",
         index=_index_random_bits,
         cost=60.0,
         tests=OpTests(
