@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from graphflow.autograd.engine import grad as _tape_grad
-from graphflow.capture import capture, remember
+from graphflow.capture import capture, inherit, remember
 from graphflow.compiled import Compiled, CompiledModule
 from graphflow.device import device as as_device
 from graphflow.errors import GraphFlowError
@@ -74,7 +74,7 @@ def grad(target: Any, argnums: Any = 0, *, wrt: Any = None, of: int = 0) -> Any:
     if isinstance(target, Graph):
         from graphflow.passes.autodiff import differentiate
 
-        return differentiate(target, wrt if wrt is not None else argnums, of)
+        return inherit(differentiate(target, wrt if wrt is not None else argnums, of), target)
 
     def function(*args: Any, **kwargs: Any) -> Any:
         return value_and_grad(target, argnums)(*args, **kwargs)[1]

@@ -11,7 +11,7 @@ import inspect
 import weakref
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -107,6 +107,10 @@ class Capture:
     """Arguments the function writes to: (leaf number, position in ``graph.state``)."""
     backward: Backward | None = None
     """The backward half, when differentiable results leave the function."""
+    updated: tuple[Cell, ...] = ()
+    """Captured memory that a run changes (an optimiser's own state left out)."""
+    named: frozenset[Cell] = frozenset()
+    """Memory of the tensors that the function can reach by name."""
 
 
 _traced: weakref.WeakKeyDictionary[Graph, Capture] = weakref.WeakKeyDictionary()
@@ -115,6 +119,16 @@ _traced: weakref.WeakKeyDictionary[Graph, Capture] = weakref.WeakKeyDictionary()
 def remember(captured: Capture) -> None:
     """Let :func:`captured_memory` find the live tensors of this graph."""
     _traced[captured.graph] = captured
+
+
+def inherit(graph: Graph, source: Graph) -> Graph:
+    """Let ``graph``, made from ``source``, refer to the live tensors that it captured."""
+    captured = _traced.get(source)
+    if captured is not None:
+        cells = {n.attrs["name"]: c for n, c in zip(source.state, captured.cells, strict=True)}
+        kept = tuple(cells[n.attrs["name"]] for n in graph.state)
+        remember(replace(captured, graph=graph, cells=kept))
+    return graph
 
 
 def captured_memory(graph: Graph) -> Capture | None:
@@ -193,6 +207,17 @@ def _finish(
         argument_grads=argument_grads,
         mutable=tracer.mutable_positions(),
         backward=backward,
+        updated=_updated(tracer, graph),
+        named=tracer.named,
+    )
+
+
+def _updated(tracer: Tracer, graph: Graph) -> tuple[Cell, ...]:
+    changed = {node for node, _ in graph.updates}
+    return tuple(
+        cell
+        for cell, node in tracer.captured.items()
+        if node in changed and cell not in tracer.private and cell not in tracer.input_leaf
     )
 
 

@@ -64,11 +64,6 @@ class Cell:
             self._address = self.value.__array_interface__["data"][0]
         return self._address
 
-    def make_contiguous(self) -> None:
-        """Move a strided array to row-major memory of its own, as kernels need it."""
-        self.value = np.array(self.value, order="C", copy=True)
-        self._address = 0
-
 
 def derive(value: Node, chain: Chain) -> Node:
     """The value of a view: the chain of operations applied to the whole value."""

@@ -22,6 +22,7 @@ from graphflow.autograd.compiled import CompiledNode, attach
 from graphflow.capture import Capture, Static, capture, check_arguments, leaf_labels, shared_cells
 from graphflow.cell import Cell
 from graphflow.creation import from_numpy
+from graphflow.errors import IndexRangeError
 from graphflow.guards import Described, Guard, Recompile, same_value
 from graphflow.ir.node import attrs_key, value_key
 from graphflow.mode import mode, structure
@@ -47,8 +48,8 @@ class Entry:
     """
 
     __slots__ = (
-        "_owned", "_same", "_single", "_specs", "backward", "capture", "inputs", "program", "reads",
-        "simple", "version",
+        "_owned", "_same", "_single", "_specs", "aliased", "backward", "capture", "inputs",
+        "program", "reads", "simple", "version",
     )  # fmt: skip
 
     def __init__(self, captured: Capture, program: Program, leaves: Sequence[Any]) -> None:
@@ -59,14 +60,15 @@ class Entry:
         self.version = -1
         self.inputs = captured.leaves
         self._specs = tuple(_spec(leaf) for leaf in leaves)
-        self._owned = frozenset(captured.cells)
+        self._owned = frozenset(captured.cells) | captured.named
+        self.aliased = self.captured_arguments(leaves)
         self._single = captured.structure == pytree.LEAF
         groups = _groups_by_memory(leaves)
         self._same = tuple((group[0], i) for group in groups for i in group[1:])
         self.simple = (
-            not (captured.mutable or captured.argument_grads or captured.backward)
+            not (captured.mutable or captured.argument_grads or captured.backward or self.aliased)
             and not any(leaves[i]._chain for group in groups for i in group)
-            and program.fresh_outputs
+            and program.simple
             and all(r.kind == "new" and not r.chain for r in captured.results)
         )
 
@@ -116,10 +118,20 @@ class Entry:
             Tensor._of(Cell(storage.array, None, storage.address))  # type: ignore[union-attr]
             for storage in program.loaded.run((*words, *program.scalar_values))
         ]
+        for cell in self.capture.updated:
+            cell.version += 1
         if self._single:
             return made[0]
         return pytree.unflatten(
             self.capture.structure, [made[r.index] for r in self.capture.results]
+        )
+
+    def captured_arguments(self, leaves: Sequence[Any]) -> tuple[tuple[int, Cell], ...]:
+        """The arguments that the function also reaches from outside."""
+        return tuple(
+            (i, leaf._cell)
+            for i, leaf in enumerate(leaves)
+            if isinstance(leaf, Tensor) and leaf._cell in self._owned
         )
 
     def broken(self) -> Read | Guard | None:
@@ -190,7 +202,10 @@ class Compiled:
                 if entry.simple and not kwargs:
                     words = entry.words(args)
                     if words is not None:
-                        return entry.play(words)
+                        try:
+                            return entry.play(words)
+                        except IndexRangeError:
+                            pass  # nothing has changed: the slow path fails with the place
         return self._slow_call(args, kwargs)
 
     def _slow_call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
@@ -212,6 +227,8 @@ class Compiled:
         ]
         written = [(position, shown[i]) for i, position in captured.mutable]
         outputs = entry.program.run([shown[i] for i in entry.inputs], written)
+        for cell in captured.updated:
+            cell.version += 1
         entry.settle()
         self._last = entry
         for i, number in captured.argument_grads:
@@ -255,7 +272,8 @@ class Compiled:
         key = (shape, mode.grad, _signature(leaves))
         entries = self._entries.setdefault(key, [])
         for position in range(len(entries) - 1, -1, -1):
-            if entries[position].broken() is None:
+            entry = entries[position]
+            if entry.broken() is None and entry.captured_arguments(leaves) == entry.aliased:
                 entries.append(entries.pop(position))
                 return entries[-1]
         args, kwargs = pytree.unflatten(shape, leaves)
@@ -294,7 +312,9 @@ class Compiled:
             return None
         if entries:
             broken = entries[-1].broken()
-            return None if broken is None else broken.change()
+            if broken is None:
+                return "an argument that the function also reaches from outside", None, None
+            return broken.change()
         before = dict(self._signature or [])
         for name, text in described:
             if name in before and before[name] != text:

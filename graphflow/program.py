@@ -7,6 +7,7 @@ makes one native call, and hands back fresh memory for every output.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -18,8 +19,9 @@ from graphflow.capture import Capture, captured_memory
 from graphflow.cell import Cell
 from graphflow.codegen.schedule import Schedule
 from graphflow.creation import as_tensor, from_numpy
-from graphflow.errors import GraphFlowError
+from graphflow.errors import GraphFlowError, IndexRangeError
 from graphflow.ir.graph import Graph
+from graphflow.runtime.fork import renew_after_fork
 from graphflow.runtime.launch import LoadedProgram
 from graphflow.runtime.plans import load_plan, plan_key, store_plan
 from graphflow.runtime.threads import get_num_threads
@@ -64,8 +66,11 @@ class Program:
         self._memory = dict(zip(graph.state, self.cells, strict=True))
         self._input_types = [n.tensor_type for n in graph.inputs]
         self._aliases = _aliased_results(self.schedule)
-        self.fresh_outputs = not self._aliases
         self.scalar_values: tuple[float, ...] = ()
+        self._mirrors: list[tuple[Cell, Cell]] = []
+        self._unloaded = False
+        self._lock = threading.RLock()
+        renew_after_fork(self)
         self.build_seconds = time.perf_counter() - started
         self._bind()
 
@@ -117,14 +122,31 @@ class Program:
         if captured is not None:
             return cls.from_capture(captured, **options)
         cells = [Cell(np.zeros(n.tensor_type.static_shape, n.dtype.numpy)) for n in graph.state]
-        return cls(graph, cells, (), (), **options)
+        made = cls(graph, cells, (), (), **options)
+        made._unloaded = bool(cells)
+        return made
+
+    def after_fork(self) -> None:
+        """A fresh lock in a forked child: the parent's may have been held by another thread."""
+        self._lock = threading.RLock()
+
+    @property
+    def simple(self) -> bool:
+        """True when a run is one native call: no result lies in other memory, none is strided."""
+        return not (self._aliases or self._mirrors)
 
     def _bind(self) -> None:
-        """Point every state at its memory, and read the run-time scalars."""
+        """Point every state at its memory, and read the run-time scalars.
+
+        Kernels want row-major memory: a strided array is copied in and out at every run.
+        """
+        held = []
         for cell in self.cells:
-            if not cell.value.flags.c_contiguous:
-                cell.make_contiguous()
-        self.loaded.bind_all(self.cells)
+            strided = not cell.value.flags.c_contiguous
+            held.append(Cell(np.array(cell.value, order="C")) if strided else cell)
+            if strided:
+                self._mirrors.append((cell, held[-1]))
+        self.loaded.bind_all(held)
         self.refresh()
 
     def refresh(self) -> None:
@@ -138,9 +160,16 @@ class Program:
         expected = len(self.graph.inputs) - len(self.scalars)
         if len(inputs) != expected:
             raise GraphFlowError(f"the program takes {expected} inputs, got {len(inputs)}")
-        self.refresh()
-        given = [self._checked(i, value) for i, value in enumerate(inputs)]
-        made = tuple(Tensor._of(cell) for cell in self.run(given))
+        if self._unloaded:
+            names = ", ".join(n.attrs["name"] for n in self.graph.state)
+            raise GraphFlowError(
+                f"the state of program {self.graph.name!r} has no values yet ({names}); "
+                "give them with program.load_state_dict(...)"
+            )
+        with self._lock:
+            self.refresh()
+            given = [self._checked(i, value) for i, value in enumerate(inputs)]
+            made = tuple(Tensor._of(cell) for cell in self.run(given))
         return made[0] if len(made) == 1 else made
 
     def _checked(self, position: int, value: Any) -> Tensor | float:
@@ -165,12 +194,28 @@ class Program:
         copies = [(self._rebind(position, tensor), tensor) for position, tensor in written]
         held = [_contiguous(x) if isinstance(x, Tensor) else x for x in inputs]
         words = [x if isinstance(x, float) else int(x.__array_interface__["data"][0]) for x in held]
-        outputs = self.loaded.run((*words, *self.scalar_values))
+        for cell, mirror in self._mirrors:
+            np.copyto(mirror.value, cell.value)
+        try:
+            outputs = self.loaded.run((*words, *self.scalar_values))
+        except IndexRangeError as error:
+            raise IndexRangeError(f"{error}{self._places(str(error))}") from None
+        for cell, mirror in self._mirrors:
+            np.copyto(cell.value, mirror.value)
         for cell, tensor in copies:
             if cell.value is not tensor._eager():
                 np.copyto(tensor._eager(), cell.value)
             tensor._cell.version += 1
         return [_cell_of(storage, held, self, position) for position, storage in enumerate(outputs)]
+
+    def _places(self, message: str) -> str:
+        """Where in the user's code the operation stands that ``message`` complains about."""
+        found = {}
+        for node, place in self.graph.locations.items():
+            types = ", ".join(str(operand.type) for operand in node.inputs)
+            if message.startswith(f"{node.op.name}:") and f"(operands {types})" in message:
+                found[str(place)] = None
+        return "".join(f"\n  at {place}" for place in found)
 
     def _rebind(self, position: int, tensor: Tensor) -> Cell:
         """Let a state live in an argument's memory (a row-major copy of it, if it is strided)."""
@@ -212,6 +257,7 @@ class Program:
             )
         for name, array in arrays.items():
             np.copyto(named[name].value, array)
+        self._unloaded = False
 
     # ---- looking -------------------------------------------------------------------
 

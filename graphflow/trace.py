@@ -78,6 +78,8 @@ class Tracer:
         self._members: set[tuple[int, str]] = set()
         self._keep: list[Any] = []
         self._names = dict(names or {})
+        self.named = frozenset(self._names)
+        self.private: set[Cell] = set()
         self._taken: set[str] = set()
 
     # ---- values --------------------------------------------------------------------

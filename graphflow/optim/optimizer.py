@@ -139,6 +139,7 @@ class Optimizer:
                 found.name = name
         if mode.tracer is not None:
             mode.tracer.name_after(found, name, parameter)
+            mode.tracer.private.add(found._cell)
         return found
 
     def hyper(self, group: ParamGroup, name: str, index: int | None = None) -> Any:

@@ -18,7 +18,7 @@ from graphflow import flags
 from graphflow.codegen.layout import contiguous_in
 from graphflow.codegen.plain import raise_failure
 from graphflow.codegen.schedule import Buffer, BufferKind, HostCall, Result, Schedule
-from graphflow.errors import CompileError, GraphFlowError
+from graphflow.errors import CompileError, GraphFlowError, IndexRangeError
 from graphflow.ir.types import TensorType
 from graphflow.runtime.arena import ProgramMemory, array_at
 from graphflow.runtime.cache import load
@@ -192,7 +192,7 @@ class LoadedProgram:
             code = words[Context.DETAIL]
             failures = self.schedule.failures
             message = failures[code - 1] if 0 < code <= len(failures) else f"failure {code}"
-            raise GraphFlowError(message)
+            raise IndexRangeError(message)  # the only failures kernels report
 
     def _call_host(self, call: HostCall) -> None:
         """Run an operation that has no kernel by its NumPy reference."""

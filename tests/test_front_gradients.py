@@ -1,0 +1,362 @@
+"""Gradients in and around compiled functions, as they are eagerly."""
+
+import numpy as np
+import pytest
+
+import graphflow as gf
+from graphflow import nn, optim
+from tests.front import agree, linear, numbers, ramp, training_step
+
+
+def test_gradients_of_a_step_that_updates_refuse_to_be_read():
+    model = linear()
+    step = training_step(model, optim.SGD(model.parameters(), lr=0.1), gf.compile)
+    step(ramp(5, 4))
+    for parameter in model.parameters():
+        with pytest.raises(gf.GraphFlowError, match="keep_grads=True"):
+            _ = parameter.grad
+    model.zero_grad()
+    assert model.weight.grad is None
+    (model(ramp(5, 4)) ** 2).sum().backward()
+    fresh = model.weight.grad.clone()
+    step(ramp(5, 4))
+    with pytest.raises(gf.GraphFlowError, match="keep_grads=True"):
+        _ = model.weight.grad
+    assert fresh.shape == (3, 4)
+
+
+def test_keep_grads_keeps_them_right():
+    eager, model = linear(), linear()
+    plain = training_step(eager, optim.SGD(eager.parameters(), lr=0.1), lambda f: f)
+    kept = training_step(model, optim.SGD(model.parameters(), lr=0.1), gf.compile, keep_grads=True)
+    for i in range(3):
+        x = ramp(5, 4, offset=0.1 * i)
+        plain(x)
+        kept(x)
+        for a, b in zip(eager.parameters(), model.parameters()):
+            np.testing.assert_allclose(b.grad.numpy(), a.grad.numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_gradients_read_inside_the_step_are_results():
+    def program(jit):
+        model = linear()
+        opt = optim.SGD(model.parameters(), lr=0.1)
+
+        def step(x):
+            opt.zero_grad()
+            loss = model(x).pow(2).sum()
+            loss.backward()
+            norm = sum(p.grad.pow(2).sum() for p in model.parameters()).sqrt()
+            opt.step()
+            return loss, norm, model.bias.grad
+
+        step = jit(step)
+        return [step(ramp(5, 4)) for _ in range(3)]
+
+    agree(program)
+
+
+@pytest.mark.parametrize("reset", ["none", "zero"])
+def test_accumulation_over_calls(reset):
+    def program(jit):
+        model = linear()
+        opt = optim.SGD(model.parameters(), lr=0.1)
+
+        @jit
+        def forward_backward(x):
+            loss = model(x).pow(2).mean()
+            loss.backward()
+            return loss
+
+        results = []
+        for _ in range(2):
+            for i in range(3):
+                results.append(forward_backward(ramp(2, 4, offset=0.2 * i)))
+                results.append(model.weight.grad.clone())
+            opt.step()
+            opt.zero_grad(set_to_none=reset == "none")
+        return [*results, *model.parameters()]
+
+    agree(program)
+
+
+def test_an_accumulated_gradient_is_used_by_a_compiled_step():
+    def program(jit):
+        model = linear()
+        opt = optim.SGD(model.parameters(), lr=0.1)
+
+        @jit
+        def update():
+            opt.step()
+            opt.zero_grad()
+
+        @jit
+        def accumulate(x):
+            model(x).pow(2).mean().backward()
+
+        for _ in range(2):
+            for _ in range(2):
+                accumulate(ramp(2, 4))
+            update()
+        assert model.weight.grad is None
+        return list(model.parameters())
+
+    agree(program)
+
+
+def test_a_gradient_eager_code_made_is_added_to():
+    def program(jit):
+        w = ramp(4).requires_grad_()
+        (w * w).sum().backward()
+
+        @jit
+        def step(x):
+            (w * x).sum().backward()
+
+        step(ramp(4, offset=1.0))
+        step(ramp(4, offset=2.0))
+        (w**3).sum().backward()
+        step(ramp(4))
+        return w.grad
+
+    agree(program)
+
+
+def test_frozen_and_unused_parameters_have_no_gradient():
+    def program(jit):
+        used, unused, frozen = linear(), linear(), linear()
+        frozen.requires_grad_(False)
+        opt = optim.Adam([*used.parameters(), *unused.parameters(), *frozen.parameters()], lr=0.1)
+
+        @jit
+        def step(x):
+            opt.zero_grad()
+            loss = (used(x) * frozen(x)).sum()
+            loss.backward()
+            opt.step()
+            return loss
+
+        losses = [step(ramp(2, 4)) for _ in range(2)]
+        assert unused.weight.grad is None and frozen.weight.grad is None
+        return [*losses, used.weight, unused.weight, frozen.weight]
+
+    agree(program)
+
+
+def test_gradient_of_an_argument():
+    def program(jit):
+        @jit
+        def f(x):
+            y = (x * x).sum()
+            y.backward()
+            return y.detach()
+
+        x = ramp(3).requires_grad_()
+        f(x)
+        f(x)
+        return x.grad
+
+    agree(program)
+
+
+def test_compiled_forward_with_backward_outside():
+    def program(jit):
+        model = nn.Sequential(linear(4, 4), nn.Tanh(), linear(4, 2))
+        forward = jit(model)
+        x = ramp(3, 4).requires_grad_()
+        results = []
+        for _ in range(3):
+            out = forward(x)
+            (out.pow(2).sum() + forward(x * 2).sum()).backward()
+            results += [out, x.grad.clone(), model[0].weight.grad.clone()]
+            with gf.no_grad():
+                for p in model.parameters():
+                    p.sub_(p.grad * 0.1)
+            model.zero_grad()
+            x.grad = None
+        return results
+
+    agree(program, rtol=1e-5)
+
+
+def test_compiled_forward_with_several_results():
+    def program(jit):
+        w = ramp(3).requires_grad_()
+        f = jit(lambda x: (w * x, gf.exp(w), x + 1))
+        a, b, c = f(ramp(3))
+        assert a.requires_grad and b.requires_grad and not c.requires_grad
+        a.sum().backward(retain_graph=True)
+        first = w.grad.clone()
+        w.grad = None
+        (a * b).sum().backward()
+        return [first, w.grad]
+
+    agree(program)
+
+
+def test_saved_values_changed_before_backward_are_noticed():
+    w = ramp(3).requires_grad_()
+    forward = gf.compile(lambda x: w * x)
+    out = forward(ramp(3))
+    with gf.no_grad():
+        w.mul_(2)
+    out.sum().backward()  # the gradient needs x, not w
+    x = ramp(3)
+    out = forward(x)
+    x.mul_(3)
+    with pytest.raises(gf.GraphFlowError, match="in-place"):
+        out.sum().backward()
+
+
+def test_backward_twice_needs_retain_graph():
+    w = ramp(3).requires_grad_()
+    for f in (lambda: (w * w).sum(), gf.compile(lambda: (w * w).sum())):
+        out = f()
+        out.backward()
+        with pytest.raises(gf.GraphFlowError, match="retain_graph=True"):
+            out.backward()
+
+
+def test_hooks_on_leaves_results_and_modules():
+    def program(jit):
+        model = linear()
+        model.weight.register_hook(lambda g: g * 0.5)
+        model.register_forward_hook(lambda m, args, out: out * 2)
+        handle = model.register_forward_pre_hook(lambda m, args: (args[0] + 1,))
+
+        @jit
+        def step(x):
+            model.zero_grad()
+            out = model(x)
+            out.register_hook(lambda g: g + 1)
+            out.sum().backward()
+            return out
+
+        results = [step(ramp(2, 4)), model.weight.grad.clone()]
+        handle.remove()
+        results += [step(ramp(2, 4)), model.weight.grad.clone()]
+        return results
+
+    agree(program)
+
+
+class Cube(gf.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, scale):
+        ctx.save_for_backward(x)
+        ctx.scale = scale
+        return x * x * x * scale
+
+    @staticmethod
+    def backward(ctx, grad):
+        (x,) = ctx.saved_tensors
+        return grad * x * x * 3 * ctx.scale * 7, None  # 7: plainly the user's own rule
+
+
+def test_autograd_function():
+    def program(jit):
+        w = ramp(3).requires_grad_()
+
+        @jit
+        def step(x):
+            w.grad = None
+            out = Cube.apply(w * x, 2.0)
+            out.sum().backward()
+            return out
+
+        x = ramp(3, offset=0.5)
+        out = step(x)
+        expected = 7 * 3 * 2.0 * (w * x) ** 2 * x
+        np.testing.assert_allclose(w.grad.numpy(), expected.detach().numpy(), rtol=1e-5)
+        return [out, w.grad]
+
+    agree(program)
+
+
+def test_double_backward_and_gradient_penalty():
+    def program(jit):
+        model = nn.Sequential(linear(4, 4), nn.Tanh(), linear(4, 1))
+        opt = optim.SGD(model.parameters(), lr=0.05)
+
+        @jit
+        def step(x):
+            x = x.detach().requires_grad_()
+            opt.zero_grad()
+            (g,) = gf.autograd.grad(model(x).sum(), x, create_graph=True)
+            loss = (g.norm(dim=1) - 1).pow(2).mean()
+            loss.backward()
+            opt.step()
+            return loss
+
+        return [step(ramp(3, 4)) for _ in range(3)] + list(model.parameters())
+
+    agree(program, rtol=1e-4)
+
+
+def test_retain_grad_and_inputs():
+    def program(jit):
+        w, v = ramp(3).requires_grad_(), ramp(3, offset=1.0).requires_grad_()
+
+        @jit
+        def step():
+            w.grad = v.grad = None
+            y = w * v
+            y.retain_grad()
+            (y * y).sum().backward(inputs=[w])
+            return y.grad
+
+        got = step()
+        assert v.grad is None
+        return [got, w.grad]
+
+    agree(program)
+
+
+def test_value_and_grad_and_grad_of_functions():
+    def f(x, y, power):
+        return ((x * y) ** power).sum()
+
+    def program(jit):
+        x, y = ramp(3), ramp(3, offset=1.5)
+        both = jit(gf.value_and_grad(f, argnums=(0, 1)))
+        first = jit(gf.grad(f))
+        return [both(x, y, 2), first(x, y, 3), jit(gf.grad(f, argnums=1))(x, y, 2)]
+
+    value, dx, dy, *_ = agree(program)
+    x, y = ramp(3).numpy(), ramp(3, offset=1.5).numpy()
+    np.testing.assert_allclose(value, ((x * y) ** 2).sum(), rtol=1e-6)
+    np.testing.assert_allclose(dx, 2 * x * y * y, rtol=1e-5)
+    np.testing.assert_allclose(dy, 2 * x * x * y, rtol=1e-5)
+
+
+def test_gradient_graphs_by_name_and_position():
+    w = ramp(3).requires_grad_()
+    graph = gf.trace(lambda x, y: ((w * x * y).sum(), x + y), ramp(3), ramp(3))
+    for wrt in (["x", "y", "w"], [0, 1, "w"]):
+        made = gf.grad(graph, wrt)
+        made.verify()
+        x, y = ramp(3, offset=0.5), ramp(3, offset=1.0)
+        total, plus, *grads = gf.compile(made)(x, y)
+        reference = [(w * y), (w * x), (x * y)]
+        for a, b in zip([total, plus, *grads], [(w * x * y).sum(), x + y, *reference]):
+            np.testing.assert_allclose(numbers(a)[0], numbers(b)[0], rtol=1e-5)
+
+
+def test_no_grad_and_detach_inside_the_program():
+    def program(jit):
+        w = ramp(3).requires_grad_()
+
+        @jit
+        def step(x):
+            w.grad = None
+            with gf.no_grad():
+                frozen = w * x
+            with gf.no_grad(), gf.enable_grad():
+                live = w * x
+            loss = (live * frozen).sum() + (w.detach() * w).sum()
+            loss.backward()
+            return frozen, loss
+
+        return [step(ramp(3, offset=0.5)), w.grad]
+
+    agree(program)
