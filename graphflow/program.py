@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from graphflow import flags
 from graphflow.capture import Capture, captured_memory
 from graphflow.cell import Cell
 from graphflow.codegen.schedule import Schedule
@@ -73,10 +74,15 @@ class Program:
         renew_after_fork(self)
         self.build_seconds = time.perf_counter() - started
         self._bind()
+        if _wants_report():
+            from graphflow.debug import report
+
+            report(self)
 
     def _schedule(self) -> Schedule:
         """The schedule: found again when an equal graph was compiled before, or built."""
-        key = b"" if self._passes else plan_key(self.graph, self._threads)
+        fresh = self._passes or _wants_report()
+        key = b"" if fresh else plan_key(self.graph, self._threads)
         found = load_plan(key) if key else None
         if found is None:
             found = self._build()
@@ -210,7 +216,7 @@ class Program:
 
     def _places(self, message: str) -> str:
         """Where in the user's code the operation stands that ``message`` complains about."""
-        found = {}
+        found: dict[str, None] = {}
         for node, place in self.graph.locations.items():
             types = ", ".join(str(operand.type) for operand in node.inputs)
             if message.startswith(f"{node.op.name}:") and f"(operands {types})" in message:
@@ -282,6 +288,10 @@ class Program:
 
     def __repr__(self) -> str:
         return f"<program {self.graph.name}: {len(self.schedule.steps)} calls>"
+
+
+def _wants_report() -> bool:
+    return flags.DEBUG.value > 0 or flags.DUMP.value is not None
 
 
 def _steps(passes: Sequence[Pass]) -> tuple[Step, ...]:

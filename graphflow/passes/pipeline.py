@@ -154,9 +154,16 @@ def _report(stages: list[Stage], fired: Counter[str], source: Graph) -> None:
     if flags.DEBUG.value >= 5:
         for rule, count in fired.most_common():
             print(f"#   {count:5d} × {rule}", file=sys.stderr)
-    if flags.DUMP.value is not None and changed:
-        name = "".join(c if c.isalnum() else "_" for c in source.name)
-        folder = pathlib.Path(flags.DUMP.value) / f"{name}_{source.hash()[:8]}"
+    folder = dump_folder(source)
+    if folder is not None and changed:
         folder.mkdir(parents=True, exist_ok=True)
         text = f"# {stage.note}\n{stage.graph}"
         (folder / f"{len(stages) - 1:02d}_{stage.name}.ir").write_text(text)
+
+
+def dump_folder(graph: Graph) -> pathlib.Path | None:
+    """Where ``GRAPHFLOW_DUMP`` wants everything about ``graph``; None when it is not set."""
+    if flags.DUMP.value is None:
+        return None
+    name = "".join(c if c.isalnum() else "_" for c in graph.name)
+    return pathlib.Path(flags.DUMP.value) / f"{name}_{graph.hash()[:8]}"
