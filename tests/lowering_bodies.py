@@ -25,6 +25,8 @@ class Maker:
 
     rng: np.random.Generator
     shape: tuple[int, ...]
+    plainly: bool = False
+    """Operands are read at their own index only, so that results may overwrite them."""
     inputs: list[Node] = field(default_factory=list)
     arrays: list[Array] = field(default_factory=list)
 
@@ -48,7 +50,7 @@ class Maker:
             self.plain, self.broadcast, self.permuted, self.sliced, self.padded, self.joined,
             self.gathered, self.flipped, self.positions, self.number,
         ]  # fmt: skip
-        if not shape:
+        if not shape or self.plainly:
             kinds = [self.plain, self.number]
         return kinds[rng.integers(len(kinds))]() if rng.random() < 0.6 else self.plain()
 
@@ -166,19 +168,19 @@ def random_shape(rng: np.random.Generator, least: int = 0) -> tuple[int, ...]:
                  for _ in range(rank))  # fmt: skip
 
 
-def map_body(seed: int) -> tuple[Graph, list[Array]]:
+def map_body(seed: int, plainly: bool = False) -> tuple[Graph, list[Array]]:
     """Elementwise work over views, one to three results."""
     rng = np.random.default_rng(seed)
-    make = Maker(rng, random_shape(rng))
+    make = Maker(rng, random_shape(rng), plainly)
     values = make.chain([make.leaf() for _ in range(rng.integers(1, 4))], int(rng.integers(1, 9)))
     picks = [make.full(values[-1 - k]) for k in range(min(len(values), int(rng.integers(1, 4))))]
     return make.graph(picks), make.arrays
 
 
-def fold_body(seed: int, stages: int = 0) -> tuple[Graph, list[Array]]:
+def fold_body(seed: int, plainly: bool = False) -> tuple[Graph, list[Array]]:
     """Reductions over one set of axes in up to three stages, kept and full results."""
     rng = np.random.default_rng(seed)
-    make = Maker(rng, random_shape(rng, 1))
+    make = Maker(rng, random_shape(rng, 1), plainly)
     rank = len(make.shape)
     axes = tuple(a for a in range(rank) if rng.random() < 0.5) or (int(rng.integers(rank)),)
     if any(make.shape[a] == 0 for a in axes):
@@ -186,7 +188,7 @@ def fold_body(seed: int, stages: int = 0) -> tuple[Graph, list[Array]]:
     kept_shape = tuple(1 if a in axes else d for a, d in enumerate(make.shape))
     values = [make.leaf() for _ in range(rng.integers(1, 4))]
     outputs: list[Node] = []
-    for _ in range(stages or int(rng.integers(1, 4))):
+    for _ in range(int(rng.integers(1, 4))):
         values = make.chain(values, int(rng.integers(1, 4)))
         operand = b.maximum(b.minimum(make.full(values[-1]), 5.0), -5.0)
         empty = any(make.shape[a] == 0 for a in axes)

@@ -231,6 +231,9 @@ def test_scalars_and_empty_tensors() -> None:
     assert evaluate(Graph((none,), (b.exp(none),)), [np.empty((0, 3), np.float32)])[1] == []
     agree([b.reduce_sum(none, axes=(0,))], [none], [np.empty((0, 3), np.float32)])
     agree([b.reduce_sum(none, axes=(0, 1))], [none], [np.empty((0, 3), np.float32)])
+    table, at = leaf("t", 7), leaf("i", 0, dtype=int64)
+    nothing = b.reduce_sum(b.take(table, at, axis=0), axes=(0,))
+    agree([nothing], [table, at], [numbers(7), np.empty(0, np.int64)])
 
 
 @pytest.mark.parametrize("dtype", [float16, bfloat16, float64, int32, int64])

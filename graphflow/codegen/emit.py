@@ -301,7 +301,9 @@ class Emitter:
             value, parent, room, ready = stack.pop()
             if value in live or value.__class__ is Literal:
                 continue
-            source = self.replaced.get(value, value)
+            source = value
+            while source in self.replaced:  # a bound fold may have been replaced in turn
+                source = self.replaced[source]
             level = self.level(value.varies)
             if isinstance(source, Fold):
                 if source not in live:

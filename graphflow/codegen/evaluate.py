@@ -178,8 +178,10 @@ class Evaluator:
             return ()
         return rule([n.tensor_type for n in node.inputs], node.attrs, index) or ()
 
-    def load(self, layout: Layout, index: Index, guard: Guard = ()) -> Load:
+    def load(self, layout: Layout, index: Index, guard: Guard = ()) -> Value:
         """The element of ``layout`` at ``index``."""
+        if 0 in layout.shape:  # nothing is ever read, and a hoisted load would be outside
+            return Literal(layout.type.dtype, 0, 0)
         slot, flat = self.memory.element(layout, index)
         key = (slot, flat, guard)
         found = self._loads.get(key)

@@ -26,6 +26,8 @@ FEW_ROWS = 16
 """With so many kept points a row kernel has enough for every thread."""
 FEW_COLUMNS = 4096
 """With so many columns a column kernel has."""
+LEAST_CHUNKED = 32
+"""The longest reduced loop has at least so many iterations to be cut."""
 LEAST_ELEMENTS = 1 << 17
 CHUNK_ELEMENTS = 1 << 15
 MOST_CHUNKS = 64
@@ -40,8 +42,8 @@ def should_split(plan: Plan, found: Survey) -> bool:
         return False
     longest = max(axis.extent for axis in plan.reduced)
     if plan.column:
-        return plan.rows < FEW_COLUMNS and longest >= 2 * FEW_ROWS
-    return plan.rows < FEW_ROWS and longest >= 2 * FEW_ROWS
+        return plan.rows < FEW_COLUMNS and longest >= LEAST_CHUNKED
+    return plan.rows < FEW_ROWS and longest >= LEAST_CHUNKED
 
 
 def lower_split(task: Task, plan: Plan, targets: Sequence[Target], found: Survey) -> list[Call]:
