@@ -103,7 +103,12 @@ def parse(task: Task, arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder of data sets")
     parser.add_argument("--inspect", metavar="FOLDER", help="write every stage as text")
     parser.add_argument("--export", metavar="FILE", help="write the traced graph as text")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    try:
+        gf.device(options.device)
+    except gf.GraphFlowError as error:
+        parser.error(str(error))
+    return options
 
 
 def positive(text: str) -> int:

@@ -81,6 +81,7 @@ def test_both_modes_see_the_same_seeds(load: Any, capsys: pytest.CaptureFixture[
         (["--mode", "lazy"], "invalid choice"),
         (["--epochs", "0"], "not a positive number"),
         (["--nonsense"], "--nonsense"),
+        (["--device", "toaster"], "device 'toaster' is not available"),
     ],
 )
 def test_wrong_flags(

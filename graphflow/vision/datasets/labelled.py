@@ -36,8 +36,8 @@ class LabelledImages(Dataset[tuple[Any, Any]]):
         transform: Transform | None,
         target_transform: Transform | None,
     ) -> None:
-        self.data = from_numpy(np.array(images, dtype=np.uint8))
-        self.targets = from_numpy(np.array(labels, dtype=np.int64))
+        self.data = from_numpy(np.asarray(images, dtype=np.uint8))
+        self.targets = from_numpy(labels.astype(np.int64))
         self.transform = transform
         self.target_transform = target_transform
 
