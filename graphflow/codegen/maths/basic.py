@@ -27,12 +27,16 @@ def sign(x: Value) -> Value:
 
 
 def maximum(x: Value, y: Value) -> Value:
-    """The larger operand; NaN if either is NaN."""
+    """The larger operand; NaN if either is NaN; on bool: or."""
+    if x.type == "bool":
+        return x | y
     return x.call("maximum", y) if x.type in FLOATS else select(x > y, x, y)
 
 
 def minimum(x: Value, y: Value) -> Value:
-    """The smaller operand; NaN if either is NaN."""
+    """The smaller operand; NaN if either is NaN; on bool: and."""
+    if x.type == "bool":
+        return x & y
     return x.call("minimum", y) if x.type in FLOATS else select(x < y, x, y)
 
 
