@@ -29,6 +29,7 @@ from numba.core.untyped_passes import FixupArgs, IRProcessing, ReconstructSSA, T
 from graphflow.codegen import atomics_lowering, intrinsics, vector_calls
 from graphflow.codegen.bridge import types
 from graphflow.codegen.contraction import lowering as contraction_lowering
+from graphflow.codegen.loop_hints import can_mask, mask_heavy_loops
 from graphflow.codegen.plain import EPILOGUE_ARITY, KERNEL_ARITY, load_function
 from graphflow.codegen.pointers import ARGUMENT_BLOCK, attach_scopes
 from graphflow.codegen.schedule import KernelSource
@@ -168,6 +169,8 @@ def lower(kernel: KernelSource, path: Path, target: Target) -> Lowered:
         [*_merge(lines, definitions.splitlines()), _entry(kernel.name, inner, extra), _USE_GOT]
     )
     text = _without_library_idioms(text)
+    if can_mask(target, text):
+        text = mask_heavy_loops(text)
     return Lowered(kernel, text, libraries)
 
 
