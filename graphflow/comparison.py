@@ -20,6 +20,8 @@ import numpy as np
 from graphflow import pytree
 from graphflow.cell import Cell
 from graphflow.compiled import Compiled
+from graphflow.guards import tensors_of
+from graphflow.mode import structure
 from graphflow.reads import Reach
 from graphflow.rng import default_generator
 from graphflow.tables import duration, quantity, table
@@ -98,19 +100,16 @@ def benchmark(fn: Callable[..., Any], *args: Any, repeat: int | None = None) -> 
     """
     eager = fn.original if isinstance(fn, Compiled) else fn
     compiled = Compiled(eager)
-    snapshot = _Snapshot(eager)
     started = time.perf_counter()
-    first = compiled(*args)
-    first_call = time.perf_counter() - started
-    entry = compiled.latest
-    assert entry is not None
-    snapshot.extend(entry.capture.cells)
-    snapshot.restore()
+    entry = compiled.prepare(*args)
+    prepared = time.perf_counter() - started
+    snapshot = _Snapshot(eager, entry.capture.cells)
+    started = time.perf_counter()
     static_result = _numbers(compiled(*args))
+    first_call = prepared + time.perf_counter() - started
     snapshot.restore()
     difference = _difference(static_result, _numbers(eager(*args)))
     snapshot.restore()
-    del first
     static, slow = _time(compiled, eager, args, repeat)
     snapshot.restore()
     program = entry.program
@@ -129,29 +128,31 @@ def benchmark(fn: Callable[..., Any], *args: Any, repeat: int | None = None) -> 
 
 
 class _Snapshot:
-    """Values of memory before the first call, to be put back."""
+    """Memory and gradients before the first call, to be put back."""
 
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self._saved: dict[Cell, np.ndarray[Any, Any]] = {}
-        cells = [default_generator._cell]
-        for _, value in Reach(function).roots:
-            if isinstance(value, Tensor):
-                cells.append(value._cell)
-            else:
-                cells += [tensor._cell for _, tensor in value.named_tensors()]
-        self.extend(cells)
-
-    def extend(self, cells: Sequence[Cell]) -> None:
-        """Remember more memory; what a first call created starts as zeros."""
-        for cell in cells:
-            if cell not in self._saved:
-                fresh = bool(self._saved) and cell.value.dtype.kind == "f"
-                self._saved[cell] = np.zeros_like(cell.value) if fresh else copy.copy(cell.value)
+    def __init__(self, function: Callable[..., Any], captured: Sequence[Cell]) -> None:
+        reach = Reach(function)
+        tensors = [t for name, value in reach.roots for _, t in tensors_of(name, value)]
+        self._grads = [(t, t._grad) for t in tensors]
+        held = [grad._cell for _, grad in self._grads if isinstance(grad, Tensor)]
+        cells = [default_generator._cell, *captured, *(t._cell for t in tensors), *held]
+        for read in reach.reads:
+            slots = read.value.state if _is_optimizer(read.value) else {}
+            cells += [slot._cell for names in slots.values() for slot in names.values()]
+        self._saved = {cell: copy.copy(cell.value) for cell in cells}
 
     def restore(self) -> None:
-        """Put every value back."""
+        """Put everything back."""
         for cell, value in self._saved.items():
             np.copyto(cell.value, value)
+            cell.version += 1
+        for tensor, grad in self._grads:
+            tensor._grad = grad
+        structure.bump()
+
+
+def _is_optimizer(value: Any) -> bool:
+    return hasattr(value, "param_groups") and not isinstance(value, type)
 
 
 def _time(

@@ -214,9 +214,14 @@ class Compiled:
         with self._lock:
             return self._checked_call(args, kwargs)
 
+    def prepare(self, *args: Any, **kwargs: Any) -> Entry:
+        """Trace and compile for arguments like these, without running anything."""
+        with self._lock:
+            leaves, shape = _flat_arguments(args, kwargs)
+            return self._find(leaves, shape)
+
     def _checked_call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        leaves, shape = pytree.flatten((args, {name: kwargs[name] for name in sorted(kwargs)}))
-        leaves = [_as_argument(leaf) for leaf in leaves]
+        leaves, shape = _flat_arguments(args, kwargs)
         entry = self._find(leaves, shape)
         captured = entry.capture
         entry.program.refresh()
@@ -360,6 +365,12 @@ class CompiledModule(Compiled):
             raise AttributeError(name)
         return getattr(self.original, name)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name.startswith("_") or name in ("original", "recompiles"):
+            object.__setattr__(self, name, value)
+        else:
+            setattr(self.original, name, value)
+
     def __repr__(self) -> str:
         return f"compiled({self.original!r})"
 
@@ -421,6 +432,14 @@ def _describe(leaf: Any) -> Described:
     if isinstance(leaf, Static):
         return Described(repr(leaf.value))
     return Described("float" if type(leaf) is float else repr(leaf))
+
+
+def _flat_arguments(
+    args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> tuple[list[Any], pytree.Structure]:
+    """The leaves of a call's arguments, keywords in one order however they were given."""
+    leaves, shape = pytree.flatten((args, {name: kwargs[name] for name in sorted(kwargs)}))
+    return [_as_argument(leaf) for leaf in leaves], shape
 
 
 def _as_argument(leaf: Any) -> Any:

@@ -92,12 +92,13 @@ def named_cells(roots: list[tuple[str, Any]]) -> dict[Cell, str]:
     """Readable names for memory that the function can reach: ``model.fc1.weight``."""
     names: dict[Cell, str] = {}
     for name, value in roots:
-        for path, tensor in _tensors_of(name, value):
+        for path, tensor in tensors_of(name, value):
             names.setdefault(tensor._cell, path)
     return names
 
 
-def _tensors_of(name: str, value: Any) -> Iterator[tuple[str, Tensor]]:
+def tensors_of(name: str, value: Any) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of a tensor or a module, with their paths below ``name``."""
     if isinstance(value, Tensor):
         yield name, value
         return

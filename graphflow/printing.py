@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,57 +37,90 @@ def tensor_repr(tensor: Tensor) -> str:
         node = tensor._array
         return f"tensor(<traced {node.type if node is not None else 'view'}>)"
     array = tensor._eager()
-    parts = [_body(array)]
+    prefix = "tensor("
+    suffixes = []
     if array.size == 0 and array.shape != (0,):
-        parts.append(f"size={tuple(array.shape)}")
+        suffixes.append(f"size={tuple(array.shape)}")
     dtype = tensor.dtype
     implied = {get_default_dtype().name, "int64", "bool"}
     if dtype.name not in implied or (array.size == 0 and dtype is not get_default_dtype()):
-        parts.append(f"dtype={dtype!r}")
+        suffixes.append(f"dtype={dtype!r}")
     if tensor.grad_fn is not None:
-        parts.append(f"grad_fn={tensor.grad_fn!r}")
+        suffixes.append(f"grad_fn={tensor.grad_fn!r}")
     elif tensor.requires_grad:
-        parts.append("requires_grad=True")
-    return f"tensor({', '.join(parts)})"
+        suffixes.append("requires_grad=True")
+    return _with_suffixes(prefix + _body(array, len(prefix)), suffixes, len(prefix))
 
 
-def _body(array: np.ndarray[Any, Any]) -> str:
+def _with_suffixes(text: str, suffixes: list[str], indent: int) -> str:
+    """Append what follows the values, on a new line where the last one is full."""
+    for suffix in suffixes:
+        last = len(text) - text.rfind("\n") - 1
+        fits = last + len(suffix) + 2 <= _options["linewidth"]
+        text += f", {suffix}" if fits else f",\n{' ' * indent}{suffix}"
+    return text + ")"
+
+
+def _body(array: np.ndarray[Any, Any], indent: int) -> str:
     if array.size == 0:
         return "[]"
     shown = array.astype(np.float32) if array.dtype.name == "bfloat16" else array
-    formatter: Any = {}
-    if shown.dtype.kind == "f":
-        formatter = {"float_kind": _float_format(shown)}
-    return np.array2string(
-        shown,
-        separator=", ",
-        prefix="tensor(",
-        threshold=_options["threshold"],
-        edgeitems=_options["edgeitems"],
-        max_line_width=_options["linewidth"],
-        formatter=formatter,
-    )
+    brief = shown.size > _options["threshold"]
+    text, width = _formatter(_edges(shown) if brief else shown)
+    return _nest(shown, indent, brief, text, width)
 
 
-def _float_format(array: np.ndarray[Any, Any]) -> Any:
-    """One format for all elements: whole numbers as ``1.``, wide ranges in e-notation."""
+def _nest(
+    array: np.ndarray[Any, Any], indent: int, brief: bool, text: Callable[[Any], str], width: int
+) -> str:
+    """The values of ``array`` in brackets, dimension by dimension."""
+    if array.ndim == 0:
+        return text(array[()])
+    edge, rank = _options["edgeitems"], array.ndim
+    cut = brief and len(array) > 2 * edge
+    rows = [*array[:edge], None, *array[len(array) - edge :]] if cut else list(array)
+    gap = "," + "\n" * (rank - 1) + " " * (indent + 1)
+    if rank > 1:
+        parts = ["..." if r is None else _nest(r, indent + 1, brief, text, width) for r in rows]
+        return "[" + gap.join(parts) + "]"
+    items = [" ..." if r is None else text(r) for r in rows]
+    step = max(1, (_options["linewidth"] - indent) // (width + 2))
+    lines = [", ".join(items[i : i + step]) for i in range(0, len(items), step)]
+    return "[" + (",\n" + " " * (indent + 1)).join(lines) + "]"
+
+
+def _edges(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """The values that a summary shows."""
+    edge = _options["edgeitems"]
+    for axis, extent in enumerate(array.shape):
+        if extent > 2 * edge:
+            kept = [*range(edge), *range(extent - edge, extent)]
+            array = array.take(kept, axis)
+    return array
+
+
+def _formatter(array: np.ndarray[Any, Any]) -> tuple[Callable[[Any], str], int]:
+    """One format for all values and its width: ``1.``, ``1.5000`` or ``1.0000e-09``."""
+    if array.dtype.kind != "f":
+        width = max(len(str(v)) for v in array.ravel().tolist())
+        return lambda v: str(v.item()).rjust(width), width
     digits = _options["precision"]
-    finite = np.abs(array[np.isfinite(array)].astype(np.float64))
-    finite = finite[finite > 0]
-    if np.all(np.isfinite(array)) and np.all(array == np.trunc(array)) and not (finite > 1e8).any():
-        texts = [f"{v:.0f}." for v in _shown(array)]
-        width = max(map(len, texts))
-        return lambda v: f"{v:.0f}.".rjust(width)
-    wide = finite.size and (
-        finite.max() / finite.min() > 1000 or finite.max() > 1e8 or finite.min() < 1e-4
-    )
-    style = "e" if wide else "f"
-    width = max(len(f"{v:.{digits}{style}}") for v in _shown(array))
-    return lambda v: f"{v:.{digits}{style}}".rjust(width)
+    values = array[np.isfinite(array) & (array != 0)].astype(np.float64)
+    whole = bool(np.all(values == np.trunc(values)))
+    style = "e" if _spread_out(np.abs(values), whole) else "f"
+
+    def spell(value: Any) -> str:
+        if whole and style == "f":
+            return f"{value:.0f}." if np.isfinite(value) else f"{value:.0f}"
+        return f"{value:.{digits}{style}}"
+
+    width = max((len(spell(v)) for v in values.tolist()), default=1)
+    return lambda v: spell(float(v)).rjust(width), width
 
 
-def _shown(array: np.ndarray[Any, Any]) -> list[float]:
-    flat = array.ravel()
-    if flat.size > _options["threshold"]:
-        flat = np.concatenate([flat[:100], flat[-100:]])
-    return [float(v) for v in flat]
+def _spread_out(sizes: np.ndarray[Any, Any], whole: bool) -> bool:
+    """True when e-notation reads better: magnitudes far apart, or out of reach."""
+    if not sizes.size:
+        return False
+    low, high = float(sizes.min()), float(sizes.max())
+    return high / low > 1000 or high > 1e8 or (not whole and low < 1e-4)

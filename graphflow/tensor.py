@@ -384,6 +384,12 @@ class Tensor(TensorMethods):
 
         return tensor_repr(self)
 
+    def __format__(self, spec: str) -> str:
+        """A tensor of no dimensions formats as its number."""
+        if self._cell.tracer is None and self.ndim == 0:
+            return format(self.detach().item(), spec)
+        return format(repr(self), spec)
+
     def __reduce_ex__(self, protocol: Any) -> Any:
         array = self._concrete("pickling")
         return (_rebuild, (type(self), np.array(array), self._requires_grad))
