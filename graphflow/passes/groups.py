@@ -24,6 +24,7 @@ from itertools import pairwise
 from graphflow.ir.dims import Shape
 from graphflow.ir.graph import Graph
 from graphflow.ir.node import Node
+from graphflow.passes.chain_cuts import segments
 from graphflow.passes.clusters import Clusters
 from graphflow.passes.dataflow import Dataflow, Role, folded_axes, is_literal
 from graphflow.passes.spaces import (
@@ -72,6 +73,7 @@ class _Cluster:
     reads: set[Node] = field(default_factory=set)
     contraction: bool = False
     fusible: bool = True
+    piece: int = -1  # of a long chain; groups of two pieces stay apart
 
 
 def find_groups(graph: Graph, limits: Limits | None = None) -> list[Group]:
@@ -133,6 +135,9 @@ class _Finder:
 
     def chains(self) -> None:
         """Join what is left to its producers, in topological order."""
+        free = [len(self.of(n).members) == 1 for n in range(len(self.flow.work))]
+        for number, piece in segments(self.flow, free, self.limits.operations).items():
+            self.clusters[number].piece = piece
         for number in range(len(self.flow.work)):
             for edge in self.flow.edges[number]:
                 if edge.source >= 0 and not self.of(edge.source).contraction:
@@ -199,7 +204,7 @@ class _Finder:
             return True
         one, two = self.clusters[at], self.clusters[bt]
         space = _common_space(one, two)
-        if space is None:
+        if space is None or (one.piece >= 0 <= two.piece and one.piece != two.piece):
             return False
         members = sorted(one.members + two.members)
         if len(members) > self.limits.operations:
@@ -220,7 +225,8 @@ class _Finder:
         merged = self.graph.merge(at, bt)
         if merged is None:
             return False
-        self.clusters[merged] = _Cluster(members, *space, reads, contraction)
+        piece = max(one.piece, two.piece)
+        self.clusters[merged] = _Cluster(members, *space, reads, contraction, piece=piece)
         return True
 
     def _outside(self, node: Node, members: object, homes: tuple[int, int]) -> bool:
