@@ -159,6 +159,16 @@ EXAMPLES = [
     ("div(%x, %y)", "%c: f32[] = constant(10.0)\n%1 = div(%v, %c)", None),
     ("div(%x, %y)", "%c: f32[] = constant(1.7014118e+38)\n%1 = div(%v, %c)", None),
     ("div(%x, %y)", "%c: f32[] = constant(1e-40)\n%1 = div(%v, %c)", None),
+    ("tanh(where(gt(%x, %k), %x, %y))",
+     "%k: f32[] = constant(20.0)\n%c = gt(%v, %k)\n%w = where(%c, %v, %s)\n%1 = tanh(%w)",
+     "%k: f32[] = constant(20.0)\n%c = gt(%v, %k)\n%o: f32[] = constant(1.0)\n%t = tanh(%s)\n"
+     "%1 = where(%c, %o, %t)"),
+    ("tanh(where(gt(%x, %k), %x, %y))",
+     "%k: f32[] = constant(7.0)\n%c = gt(%v, %k)\n%w = where(%c, %v, %s)\n%1 = tanh(%w)", None),
+    ("tanh(log1p(exp(%x)))", "%0 = exp(%v)\n%w = log1p(%0)\n%1 = tanh(%w)",
+     "%0 = exp(%v)\n%two: f32[] = constant(2.0)\n%a = add(%0, %two)\n%n = mul(%0, %a)\n"
+     "%big: f32[] = constant(1.1529215046068470e18)\n%c = gt(%n, %big)\n%o: f32[] = constant(1.0)\n"
+     "%d = add(%n, %two)\n%q = div(%n, %d)\n%1 = where(%c, %o, %q)"),
     ("cast(%x)", "%1 = cast(%v, dtype=f32)", "%1 = %v"),
     ("cast(cast(%x))", "%0 = cast(%v, dtype=f64)\n%1 = cast(%0, dtype=i32)",
      "%1 = cast(%v, dtype=i32)"),
@@ -301,6 +311,16 @@ def test_examples(law: str, before: str, after: str | None) -> None:
             for a in case.args
         ]
         assert_same_results(graph, result, Case(seed, graph, tuple(finite), {}), 1e-6)
+
+
+def test_tanh_of_softplus_at_the_edges() -> None:
+    text = "%0 = exp(%v)\n%w = log1p(%0)\n%1 = tanh(%w)"
+    graph = Graph.parse('graph g {\n  %v: f32[8] = input(name="v")\n' + text + "\n  return %1\n}")
+    values = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 88.0, -100.0, 21.0], np.float32)
+    with np.errstate(all="ignore"):
+        (before,) = graph.run(values)
+        (after,) = Simplify().run(graph).run(values)
+    np.testing.assert_allclose(after, before, rtol=3e-7)
 
 
 def test_every_computed_law_has_an_example() -> None:

@@ -83,6 +83,9 @@ LAWS: tuple[Law, ...] = (
     Law("pow(%x, 3.0)", "mul(mul(%x, %x), %x)", rounding=True),  # x³ = x * x * x
     Law("pow(%x, -1.0)", "reciprocal(%x)", rounding=True),  # x ** -1 = 1 / x
     Law("div(%x, %y)", views.quotient_by_power_of_two),  # x / 2^k = x * 2^-k
+    # tanh of softplus (mish): no logarithm, and no second exponential.
+    Law("tanh(where(gt(%x, %k), %x, %y))", views.tanh_of_large),  # tanh(x) = 1 for x > 20
+    Law("tanh(log1p(exp(%x)))", views.tanh_of_softplus, rounding=True),  # (u²-1)/(u²+1), u=1+eˣ
     # Conversions.
     Law("cast(%x)", views.cast_to_same),  # a cast to the type x has
     Law("cast(cast(%x))", views.cast_of_lossless_cast),  # the first cast lost nothing

@@ -69,6 +69,31 @@ def quotient_by_power_of_two(node: Node, bound: Bindings) -> Node | None:
 # ---- casts ---------------------------------------------------------------------------
 
 
+def tanh_of_large(node: Node, bound: Bindings) -> Node | None:
+    """``tanh(x > k ? x : y) = x > k ? 1 : tanh(y)`` where tanh has rounded to 1: k ≥ 20."""
+    limit = splat_of(bound["k"])
+    if limit is None or node.dtype.short not in ("f32", "f64"):
+        return None
+    if float(limit.attrs["value"].array) < 20.0:
+        return None
+    condition = NODES.gt(bound["x"], bound["k"])
+    one = constant(1.0, node.dtype)
+    return fit(NODES.where(condition, one, NODES.tanh(bound["y"])), node.tensor_type)
+
+
+def tanh_of_softplus(node: Node, bound: Bindings) -> Node | None:
+    """``tanh(log(1 + e)) = n / (n + 2)`` with ``n = e * (e + 2)`` and ``e = exp(x)``.
+
+    Once ``n`` is so large that the quotient rounds to 1, it is 1: ``n`` may be infinite.
+    """
+    if node.dtype.short not in ("f32", "f64"):
+        return None
+    e = NODES.exp(bound["x"])
+    n = e * (e + 2.0)
+    one = constant(1.0, node.dtype)
+    return fit(NODES.where(NODES.gt(n, 2.0**60), one, n / (n + 2.0)), node.tensor_type)
+
+
 def cast_to_same(node: Node, bound: Bindings) -> Node | None:
     """A cast to the dtype the operand has."""
     return bound["x"] if bound["x"].dtype is node.dtype else None
