@@ -41,6 +41,12 @@ def compile(
     for option, value in (("dynamic", dynamic), ("tune", tune)):
         if value:
             raise GraphFlowError(f"gf.compile({option}=...) is not available in this version")
+    for entry in passes or ():
+        if not hasattr(entry, "run"):
+            raise TypeError(
+                f"gf.compile(passes=...) takes passes (objects with a name and run(graph)), "
+                f"not {type(entry).__name__}"
+            )
     if isinstance(target, Graph):
         return Program.from_graph(target, **options)
     if not callable(target):
@@ -91,6 +97,8 @@ def value_and_grad(fn: Callable[..., Any], argnums: int | Sequence[int] = 0) -> 
     def function(*args: Any, **kwargs: Any) -> Any:
         given = list(args)
         for i in chosen:
+            if not -len(given) <= i < len(given):
+                raise IndexError(f"there is no argument {i}: {len(given)} were given")
             if not isinstance(given[i], Tensor):
                 raise TypeError(f"argument {i} must be a tensor to differentiate by it")
             given[i] = given[i].detach().requires_grad_()

@@ -18,6 +18,7 @@ import numpy as np
 
 from graphflow import pytree
 from graphflow.cell import Cell, Chain
+from graphflow.checks import need_device, need_dtype, need_int
 from graphflow.creation import from_numpy
 from graphflow.errors import GraphFlowError, TraceError
 from graphflow.guards import Guard, named_cells
@@ -42,6 +43,13 @@ class TensorSpec:
     dtype: DType = float32
     device: Any = None
     name: str | None = None
+
+    def __post_init__(self) -> None:
+        need_dtype(self.dtype)
+        need_device(self.device)
+        for d in self.shape:
+            if not (isinstance(d, str) and d.isidentifier()):
+                need_int("an extent of a TensorSpec (or its name)", d, 0)
 
     @property
     def type(self) -> TensorType:
@@ -169,6 +177,9 @@ def capture(
         written = tracer.written_arguments() - mutable
         if not written:
             return _finish(tracer, placed, returned, reach, keep_grads)
+    except GraphFlowError as error:
+        tracer.locate(error)
+        raise
     finally:
         mode.tracer, mode.grad = None, held
     # Memory that is written is state, and so are arguments: once more, knowing which.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graphflow.cell import Cell
-from graphflow.device import device as as_device
+from graphflow.checks import need_device, need_dtype, need_int
 from graphflow.dispatch import apply, literal, scalar
 from graphflow.dispatch import full as _full
 from graphflow.errors import DTypeError, GraphFlowError, ShapeError
@@ -33,7 +33,8 @@ def tensor(
 
     Python floats become the default dtype, ints int64, bools bool.
     """
-    as_device(device or "cpu")
+    need_device(device)
+    need_dtype(dtype)
     if isinstance(data, Tensor):
         made = cast(data.detach(), dtype) if dtype else data.detach()
         made = made.clone()
@@ -64,9 +65,20 @@ def _to_array(data: Any, dtype: DType | None) -> np.ndarray[Any, Any]:
             array = array.astype(np.complex64)
         elif array.dtype.kind != "b":
             raise DTypeError(
-                f"cannot make a tensor from {type(data).__name__} holding {array.dtype}"
+                f"cannot make a tensor from {_culprit(data)}; give numbers, nested lists of "
+                "numbers, NumPy arrays or tensors"
             )
     return array
+
+
+def _culprit(data: Any) -> str:
+    """What in a nest is no number, for a message."""
+    while isinstance(data, (list, tuple)):
+        strange = [x for x in data if not isinstance(x, (bool, int, float, complex))]
+        if not strange:
+            return "whole numbers beyond 64 bits"
+        data = strange[0]
+    return f"{data!r} of type {type(data).__name__}"
 
 
 def _check_nest(data: Any) -> None:
@@ -125,14 +137,14 @@ def from_numpy(array: np.ndarray[Any, Any]) -> Tensor:
 def _shape(size: tuple[Any, ...]) -> tuple[int, ...]:
     if len(size) == 1 and isinstance(size[0], (tuple, list)):
         size = tuple(size[0])
-    extents = tuple(int(d) for d in size)
+    extents = tuple(need_int("an extent of a shape", d) for d in size)
     if any(d < 0 for d in extents):
         raise ShapeError(f"a shape cannot have negative extents: {list(extents)}")
     return extents
 
 
 def _filled(size: tuple[Any, ...], value: Any, dtype: DType | None, grad: bool) -> Tensor:
-    made = _full(_shape(size), value, dtype or get_default_dtype())
+    made = _full(_shape(size), value, need_dtype(dtype) or get_default_dtype())
     return made.requires_grad_() if grad else made
 
 
@@ -140,6 +152,7 @@ def zeros(
     *size: Any, dtype: DType | None = None, device: Any = None, requires_grad: bool = False
 ) -> Tensor:
     """A tensor of zeros."""
+    need_device(device)
     return _filled(size, 0, dtype, requires_grad)
 
 
@@ -147,6 +160,7 @@ def ones(
     *size: Any, dtype: DType | None = None, device: Any = None, requires_grad: bool = False
 ) -> Tensor:
     """A tensor of ones."""
+    need_device(device)
     return _filled(size, 1, dtype, requires_grad)
 
 
@@ -154,6 +168,7 @@ def empty(
     *size: Any, dtype: DType | None = None, device: Any = None, requires_grad: bool = False
 ) -> Tensor:
     """A tensor to be written to; its contents are zeros (nothing is left undefined)."""
+    need_device(device)
     return _filled(size, 0, dtype, requires_grad)
 
 
@@ -166,6 +181,9 @@ def full(
     requires_grad: bool = False,
 ) -> Tensor:
     """A tensor filled with one value (its dtype is the value's by default)."""
+    need_device(device)
+    if not isinstance(fill_value, (Tensor, bool, int, float, np.number, np.bool_)):
+        raise TypeError(f"full: fill_value must be a number, not {fill_value!r}")
     if isinstance(fill_value, Tensor):
         made: Tensor = cast(fill_value, dtype or fill_value.dtype).expand(tuple(size)).clone()
         return made.requires_grad_() if requires_grad else made
@@ -196,6 +214,7 @@ def arange(
     start: Any, end: Any = None, step: Any = 1, *, dtype: DType | None = None, device: Any = None
 ) -> Tensor:
     """``start, start + step, …`` up to but not including ``end``."""
+    need_device(device)
     if end is None:
         start, end = 0, start
     if step == 0:

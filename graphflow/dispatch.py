@@ -55,9 +55,7 @@ def _emit(op: OpDef, inputs: tuple[Tensor, ...], attrs: dict[str, Any]) -> Tenso
     return out
 
 
-def _evaluate(
-    op: OpDef, inputs: tuple[Tensor, ...], attrs: dict[str, Any]
-) -> np.ndarray[Any, Any]:
+def _evaluate(op: OpDef, inputs: tuple[Tensor, ...], attrs: dict[str, Any]) -> np.ndarray[Any, Any]:
     """The reference's answer.  Infinities and NaN are values, not warnings."""
     try:
         with np.errstate(all="ignore"):
@@ -132,8 +130,8 @@ def assign(target: Tensor, new: Tensor) -> Tensor:
             new.dtype.is_floating_point and not target.dtype.is_floating_point
         ):
             raise DTypeError(
-                f"result type {new.dtype.name} can't be cast to the in-place target's "
-                f"type {target.dtype.name}"
+                f"an in-place result of type {new.dtype.name} can't be cast to the type of the "
+                f"tensor it is written to, {target.dtype.name}"
             )
         new = apply("cast", new, dtype=target.dtype)
     whole = _replaced(owner, target, new) if tracked and owner is not target else new

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from graphflow.checks import need_tensor
 from graphflow.dispatch import apply
 from graphflow.errors import DTypeError
 from graphflow.ir import types as T
@@ -136,8 +137,13 @@ def square(input: Any) -> Tensor:
 
 def where(condition: Tensor, input: Any, other: Any) -> Tensor:
     """``input`` where ``condition`` holds, else ``other``; all three broadcast."""
+    if need_tensor("where", condition, "condition").dtype is not T.bool_:
+        raise DTypeError(
+            f"where: the condition must be a bool tensor, not {condition.dtype.name}; "
+            "compare it, for example condition != 0"
+        )
     a, b = operands([input, other])
-    return apply("where", cast(condition, T.bool_), a, b)
+    return apply("where", condition, a, b)
 
 
 def clamp(input: Tensor, min: Any = None, max: Any = None) -> Tensor:

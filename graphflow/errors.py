@@ -6,6 +6,9 @@ from __future__ import annotations
 class GraphFlowError(RuntimeError):
     """Base of every error GraphFlow raises on purpose."""
 
+    module: str = ""
+    """Path of the module at work when it arose in a trace, such as ``model.fc1``."""
+
 
 class ShapeError(GraphFlowError):
     """Operand shapes do not fit together (PyTorch raises ``RuntimeError`` here too)."""

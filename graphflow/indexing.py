@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graphflow.dispatch import apply, apply_view, assign
-from graphflow.errors import GraphFlowError
+from graphflow.errors import GraphFlowError, ShapeError
 from graphflow.ir import types as T
 from graphflow.promotion import as_operand, cast
 from graphflow.shaping import cut, expand, select, unsqueeze
@@ -27,7 +27,7 @@ def set_item(input: Tensor, index: Any, value: Any) -> None:
     target, advanced = _basic(input, index)
     new = as_operand(_plain(value), input.dtype)
     if not advanced:
-        assign(target, expand(new, tuple(target.shape)) if new.shape != target.shape else new)
+        assign(target, _fitted(new, target))
         return
     axis, picks = advanced[0]
     if len(advanced) == 1 and picks.dtype is T.bool_ and picks.shape == target.shape:
@@ -41,6 +41,19 @@ def set_item(input: Tensor, index: Any, value: Any) -> None:
     shape = (*target.shape[:axis], picks.shape[0], *target.shape[axis + 1 :])
     source = expand(new, shape) if new.shape != shape else new
     assign(target, _put(target, axis, picks, source))
+
+
+def _fitted(new: Tensor, target: Tensor) -> Tensor:
+    """``new`` broadcast to the part of a tensor it is assigned to."""
+    if new.shape == target.shape:
+        return new
+    try:
+        return expand(new, tuple(target.shape))
+    except ShapeError:
+        raise ShapeError(
+            f"a value of shape {list(new.shape)} cannot be assigned to an indexed part of "
+            f"shape {list(target.shape)}"
+        ) from None
 
 
 def _put(target: Tensor, axis: int, picks: Tensor, source: Tensor) -> Tensor:

@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from graphflow import reductions
+from graphflow.checks import need_index, need_tensor
 from graphflow.creation import arange, as_tensor, full, ones, tensor, zeros
 from graphflow.device import device as as_device
 from graphflow.dispatch import apply, assign
 from graphflow.elementwise import eq, mul
+from graphflow.errors import IndexRangeError
 from graphflow.ir import types as T
 from graphflow.ir.types import DType
 from graphflow.mode import mode
@@ -180,10 +182,22 @@ def outer(input: Tensor, vec2: Tensor) -> Tensor:
 
 def one_hot(input: Tensor, num_classes: Any = -1) -> Tensor:
     """1 at the class each element names, else 0; a new last dimension of ``num_classes``."""
+    need_index("one_hot", need_tensor("one_hot", input))
     if num_classes == -1:
         num_classes = reductions.max(input).item() + 1
+    elif mode.tracer is None:
+        _check_classes(input, num_classes)
     classes = arange(num_classes)
     return cast(eq(unsqueeze(input, -1), classes), T.int64)
+
+
+def _check_classes(input: Tensor, num_classes: int) -> None:
+    values = input._eager()
+    if values.size and not 0 <= values.min() <= values.max() < num_classes:
+        raise IndexRangeError(
+            f"one_hot: a class is out of range: the values go from {values.min()} to "
+            f"{values.max()}, the classes from 0 to {num_classes - 1}"
+        )
 
 
 def equal(input: Tensor, other: Tensor) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from graphflow.checks import need_floating, need_tensor
 from graphflow.dispatch import apply, apply_view
 from graphflow.elementwise import add, div, exp, log, mul, sqrt, sub, where
 from graphflow.errors import DTypeError, GraphFlowError, ShapeError
@@ -28,7 +29,9 @@ class ValuesAndIndices(NamedTuple):
 
 def normal_dim(dim: int, rank: int) -> int:
     """``dim`` counted from the front; IndexError as PyTorch's when out of range."""
-    limit = rank if rank else 1
+    if not hasattr(dim, "__index__"):
+        raise TypeError(f"a dimension must be a whole number, not {dim!r}")
+    dim, limit = int(dim), rank if rank else 1
     if not -limit <= dim < limit:
         raise IndexError(
             f"Dimension out of range (expected to be in range of [{-limit}, {limit - 1}], "
@@ -41,7 +44,7 @@ def normal_dims(dim: Any, rank: int) -> tuple[int, ...]:
     """Sorted, distinct, non-negative dimensions; all of them for None or ()."""
     if dim is None or (isinstance(dim, (tuple, list)) and not dim):
         return tuple(range(rank))
-    given = (dim,) if isinstance(dim, int) else tuple(dim)
+    given = tuple(dim) if isinstance(dim, (tuple, list)) else (dim,)
     dims = tuple(sorted({normal_dim(d, rank) for d in given}))
     if len(dims) != len(given):
         raise ShapeError(f"a dimension appears twice in {given}")
@@ -222,16 +225,23 @@ def _inf(like: Tensor) -> Tensor:
     return scalar(float("inf"), like.dtype)
 
 
+def _real(name: str, input: Tensor, dtype: DType | None) -> Tensor:
+    need_tensor(name, input)
+    source = cast(input, dtype) if dtype else input
+    need_floating(name, source)
+    return source
+
+
 def softmax(input: Tensor, dim: int, dtype: DType | None = None) -> Tensor:
     """exp(input) over its sum along ``dim``."""
-    source = cast(input, dtype) if dtype else input
+    source = _real("softmax", input, dtype)
     weights = exp(sub(source, reduce("reduce_max", source.detach(), dim, True)))
     return div(weights, reduce("reduce_sum", weights, dim, True))
 
 
 def log_softmax(input: Tensor, dim: int, dtype: DType | None = None) -> Tensor:
     """log(softmax(input)), without the overflow."""
-    source = cast(input, dtype) if dtype else input
+    source = _real("log_softmax", input, dtype)
     shifted = sub(source, reduce("reduce_max", source.detach(), dim, True))
     return sub(shifted, log(reduce("reduce_sum", exp(shifted), dim, True)))
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from graphflow.cell import Cell
+from graphflow.checks import need_device, need_int
 from graphflow.creation import _shape, iota
 from graphflow.dispatch import apply, assign
 from graphflow.elementwise import add, cos, div, log, lt, mul, neg, sqrt, sub
@@ -111,7 +112,7 @@ default_generator = Generator()
 
 def manual_seed(seed: int) -> Generator:
     """Seed the default generator."""
-    return default_generator.manual_seed(int(seed))
+    return default_generator.manual_seed(need_int("a seed", seed))
 
 
 def initial_seed() -> int:
@@ -142,6 +143,7 @@ def rand(
     device: Any = None, requires_grad: bool = False,
 ) -> Tensor:  # fmt: skip
     """Uniform values in [0, 1)."""
+    need_device(device)
     made = _draw(generator).uniform(_shape(size), dtype or get_default_dtype())
     return _finish(made, requires_grad)
 
@@ -151,6 +153,7 @@ def randn(
     device: Any = None, requires_grad: bool = False,
 ) -> Tensor:  # fmt: skip
     """Standard normal values."""
+    need_device(device)
     made = _draw(generator).normal(_shape(size), dtype or get_default_dtype())
     return _finish(made, requires_grad)
 
@@ -170,6 +173,7 @@ def randint(
     dtype: DType | None = None, device: Any = None,
 ) -> Tensor:  # fmt: skip
     """Whole numbers in [low, high); ``randint(high, size)`` starts at 0."""
+    need_device(device)
     if size is None:
         low, high, size = 0, low, high
     if high <= low:

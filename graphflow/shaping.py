@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from graphflow.checks import need_index, need_int, need_tensor, need_tensors
 from graphflow.dispatch import apply, apply_view
 from graphflow.errors import ShapeError
 from graphflow.ir import types as T
+from graphflow.ir.dims import SymDim
 from graphflow.mode import mode
 from graphflow.promotion import cast, result_type
 from graphflow.reductions import normal_dim
@@ -22,7 +24,9 @@ if TYPE_CHECKING:
 def _extents(shape: tuple[Any, ...]) -> tuple[int, ...]:
     if len(shape) == 1 and isinstance(shape[0], (tuple, list)):
         shape = tuple(shape[0])
-    return tuple(d if type(d) is int or not hasattr(d, "__index__") else int(d) for d in shape)
+    return tuple(
+        d if type(d) is int or isinstance(d, SymDim) else need_int("a size", d) for d in shape
+    )
 
 
 def _infer(input: Tensor, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -40,7 +44,12 @@ def _infer(input: Tensor, shape: tuple[int, ...]) -> tuple[int, ...]:
             return (*shape[:wild], total // known, *shape[wild + 1 :])
     elif wild is None and known == total:
         return shape
-    raise ShapeError(f"shape {list(shape)} is invalid for input of shape {list(input.shape)}")
+    if shape.count(-1) > 1:
+        raise ShapeError(f"only one extent can be -1 (worked out from the rest), got {list(shape)}")
+    raise ShapeError(
+        f"shape {list(shape)} is invalid for input of shape {list(input.shape)}: "
+        "the number of elements must stay the same"
+    )
 
 
 def reshape(input: Tensor, *shape: Any) -> Tensor:
@@ -183,8 +192,7 @@ def broadcast_to(input: Tensor, size: Sequence[int]) -> Tensor:
 
 def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """Joined along an existing dimension."""
-    if not tensors:
-        raise ShapeError("cat needs at least one tensor")
+    tensors = need_tensors("cat", tensors)
     dtype = result_type(*tensors)
     parts = [cast(x, dtype) for x in tensors if x.shape != (0,)] or [cast(tensors[0], dtype)]
     return apply("concatenate", *parts, axis=normal_dim(dim, parts[0].ndim))
@@ -192,8 +200,7 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
 
 def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """Joined along a new dimension."""
-    if not tensors:
-        raise ShapeError("stack needs at least one tensor")
+    tensors = need_tensors("stack", tensors)
     first = tensors[0].shape
     for x in tensors:
         if x.shape != first:
@@ -281,6 +288,7 @@ def flip(input: Tensor, *dims: Any) -> Tensor:
 
 def gather(input: Tensor, dim: int, index: Tensor) -> Tensor:
     """``out[i][j] = input[index[i][j]][j]`` for ``dim`` 0, and so on."""
+    _index_of("gather", input, index)
     axis = normal_dim(dim, input.ndim)
     source = input
     for d in range(input.ndim):
@@ -289,14 +297,27 @@ def gather(input: Tensor, dim: int, index: Tensor) -> Tensor:
     return apply("gather", source, cast(index, T.int64), axis=axis)
 
 
+def _index_of(name: str, input: Tensor, index: Any) -> None:
+    need_index(name, need_tensor(name, index, "index"))
+    if index.ndim != input.ndim:
+        raise ShapeError(
+            f"{name}: the index has {index.ndim} dimensions, the input {input.ndim}; "
+            "they must have the same number"
+        )
+
+
 def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
     """The entries of dimension ``dim`` that the 1-d ``index`` names."""
+    need_index("index_select", need_tensor("index_select", index, "index"))
+    if index.ndim > 1:
+        raise ShapeError(f"index_select: the index must have 1 dimension, not {index.ndim}")
     return apply("take", input, cast(index, T.int64), axis=normal_dim(dim, input.ndim))
 
 
 def scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
     """``input`` with ``src`` added at the places ``index`` names along ``dim``."""
-    part = src
+    _index_of("scatter_add", input, index)
+    part = need_tensor("scatter_add", src, "src")
     for d in range(input.ndim):
         if index.shape[d] != part.shape[d]:
             part = narrow(part, d, 0, index.shape[d])
@@ -305,12 +326,13 @@ def scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
 
 def matmul(input: Tensor, other: Tensor) -> Tensor:
     """Matrix product of vectors, matrices, or batches of matrices (NumPy's rules)."""
-    dtype = result_type(input, other)
+    dtype = result_type(need_tensor("matmul", input), need_tensor("matmul", other, "other"))
     if input.dtype is not other.dtype:
         from graphflow.errors import DTypeError
 
         raise DTypeError(
-            f"matmul needs operands of one dtype, got {input.dtype.name} and {other.dtype.name}"
+            f"matmul needs operands of one dtype, got {input.dtype.name} and {other.dtype.name}; "
+            f"convert one, for example other.to({input.dtype!r})"
         )
     a, b = cast(input, dtype), cast(other, dtype)
     if a.ndim == 0 or b.ndim == 0:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from graphflow.autograd.history import GradNode, SavedOutput
 from graphflow.cell import Cell, Chain, ViewStep, derive
 from graphflow.errors import GraphFlowError, TraceError
 from graphflow.ir.node import Node
@@ -21,6 +20,7 @@ from graphflow.methods import TensorMethods
 from graphflow.mode import mode, structure
 
 if TYPE_CHECKING:
+    from graphflow.autograd.history import GradNode
     from graphflow.device import Device
 
 
@@ -220,7 +220,7 @@ class Tensor(TensorMethods):
 
     def _rederive(self) -> None:
         """Rebuild a view's history after its base was changed in place."""
-        from graphflow.autograd.history import record
+        from graphflow.autograd.history import SavedOutput, record
 
         base = self._base
         assert base is not None
@@ -344,10 +344,12 @@ class Tensor(TensorMethods):
         return bool(array.item())
 
     def __float__(self) -> float:
-        return float(self._concrete("float()").item())
+        self._concrete("float()")
+        return float(self.item())
 
     def __int__(self) -> int:
-        return int(self._concrete("int()").item())
+        self._concrete("int()")
+        return int(self.item())
 
     def __index__(self) -> int:
         array = self._concrete("use as an index")

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -271,6 +272,19 @@ class Tracer:
         self.draws[cell] = number + 1
         self.shadow(cell)
         return number
+
+    def locate(self, error: GraphFlowError) -> None:
+        """Say in the message of ``error`` where in the user's code and model it arose."""
+        message = str(error)
+        if "\n  at " in message:
+            return
+        frames = [f for f, _ in traceback.walk_tb(error.__traceback__)]
+        users = [f for f in frames if not f.f_code.co_filename.startswith(_PACKAGE)]
+        if not error.module and self.modules:
+            error.module = self.modules[-1]
+        if users:
+            place = Location(users[-1].f_code.co_filename, users[-1].f_lineno, error.module)
+            error.args = (f"{message}\n  at {place}", *error.args[1:])
 
     def refuse_value(self, tensor: Tensor, what: str) -> None:
         """Raise: a traced value is not known while the graph is built."""

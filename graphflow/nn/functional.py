@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from graphflow.checks import need_floating, need_tensor
 from graphflow.dispatch import apply
 from graphflow.elementwise import (
     abs,
@@ -26,7 +27,7 @@ from graphflow.elementwise import (
     tanh,
     where,
 )
-from graphflow.errors import DTypeError, GraphFlowError, ShapeError
+from graphflow.errors import DTypeError, GraphFlowError, IndexRangeError, ShapeError
 from graphflow.ir import types as T
 from graphflow.manipulation import one_hot
 from graphflow.mode import mode
@@ -46,6 +47,7 @@ __all__ = [
 
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """``input @ weight.T + bias``; input [..., in], weight [out, in], bias [out]."""
+    need_tensor("linear", input)
     if input.ndim == 0 or input.shape[-1] != weight.shape[-1]:
         raise ShapeError(
             f"linear: input of shape {list(input.shape)} does not fit a weight of shape "
@@ -114,6 +116,7 @@ def logsigmoid(input: Tensor) -> Tensor:
 
 def dropout(input: Tensor, p: Any = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
     """Zero each element at probability ``p`` and scale the rest by 1 / (1 - p)."""
+    need_tensor("dropout", input)
     if isinstance(p, (int, float)) and not 0 <= p <= 1:
         raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
     if not training or (isinstance(p, (int, float)) and p == 0):
@@ -171,7 +174,7 @@ def _reduced(loss: Tensor, reduction: str) -> Tensor:
 
 
 def _same_shape(name: str, input: Tensor, target: Tensor) -> None:
-    if input.shape != target.shape:
+    if need_tensor(name, input).shape != need_tensor(name, target, "target").shape:
         raise ShapeError(
             f"{name}: input of shape {list(input.shape)} and target of shape "
             f"{list(target.shape)} must have the same shape"
@@ -180,13 +183,14 @@ def _same_shape(name: str, input: Tensor, target: Tensor) -> None:
 
 def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
     """Mean of (input - target) squared."""
-    difference = sub(input, target)
+    difference = sub(need_tensor("mse_loss", input), need_tensor("mse_loss", target, "target"))
     return _reduced(mul(difference, difference), reduction)
 
 
 def l1_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
     """Mean of |input - target|."""
-    return _reduced(abs(sub(input, target)), reduction)
+    need_tensor("l1_loss", target, "target")
+    return _reduced(abs(sub(need_tensor("l1_loss", input), target)), reduction)
 
 
 def smooth_l1_loss(
@@ -212,7 +216,8 @@ def nll_loss(
     input [N, C] or [C] or [N, C, ...]; target [N], [] or [N, ...] of class
     indices.  A class out of range raises (``ignore_index`` excepted).
     """
-    if target.dtype.kind not in ("int", "uint"):
+    need_floating("nll_loss", need_tensor("nll_loss", input))
+    if need_tensor("nll_loss", target, "target").dtype.kind not in ("int", "uint"):
         raise DTypeError(f"nll_loss: the target must hold class indices, not {target.dtype.name}")
     single = input.ndim == 1
     scores = unsqueeze(input, 0) if single else input
@@ -225,7 +230,13 @@ def nll_loss(
         )
     ignored = classes == ignore_index
     index = unsqueeze(cast(where(ignored, 0, classes), T.int64), 1)
-    loss = neg(squeeze(apply("gather", scores, index, axis=1), 1))
+    try:
+        loss = neg(squeeze(apply("gather", scores, index, axis=1), 1))
+    except IndexRangeError as error:
+        raise IndexRangeError(
+            f"nll_loss: a target is no class: {error} (classes are 0 to {scores.shape[1] - 1}; "
+            f"{ignore_index} is ignored)"
+        ) from None
     factor = None
     if weight is not None:
         factor = apply("take", weight, squeeze(index, 1), axis=0)
@@ -256,7 +267,8 @@ def cross_entropy(
     input [N, C], [C] or [N, C, ...]; a floating target of the input's shape
     holds probabilities, an integer one class indices.
     """
-    axis = 0 if input.ndim == 1 else 1
+    need_tensor("cross_entropy", target, "target")
+    axis = 0 if need_tensor("cross_entropy", input).ndim == 1 else 1
     scores = log_softmax(input, axis)
     if target.dtype.is_floating_point:
         _same_shape("cross_entropy", input, target)

@@ -54,6 +54,9 @@ class Module:
         tracer.enter_module(self)
         try:
             return self._run(args, kwargs)
+        except GraphFlowError as error:
+            tracer.locate(error)
+            raise
         finally:
             tracer.leave_module()
 
@@ -148,6 +151,8 @@ class Module:
 
     def add_module(self, name: str, module: Module | None) -> None:
         """Add a sub-module under ``name``."""
+        if module is not None and not isinstance(module, Module):
+            raise TypeError(f"{module!r} of type {type(module).__name__} is not a Module")
         self._modules[name] = module
         structure.bump()
 
@@ -313,6 +318,8 @@ class Module:
         self, state_dict: Mapping[str, Any], strict: bool = True
     ) -> IncompatibleKeys:
         """Copy values in by name; nothing is written unless everything fits."""
+        if not isinstance(state_dict, Mapping):
+            raise TypeError(f"a state must map names to tensors, not {type(state_dict).__name__}")
         own = dict(self._state())
         missing = [name for name in own if name not in state_dict]
         unexpected = [name for name in state_dict if name not in own]

@@ -7,7 +7,7 @@ from typing import Any
 
 from graphflow.elementwise import sqrt
 from graphflow.ir.types import float64
-from graphflow.optim.optimizer import Optimizer, ParamGroup, check_number
+from graphflow.optim.optimizer import Optimizer, ParamGroup, check_number, check_option
 from graphflow.promotion import cast
 from graphflow.tensor import Tensor
 
@@ -34,9 +34,7 @@ class Adam(Optimizer):
         check_number("learning rate", lr)
         check_number("epsilon value", eps)
         check_number("weight_decay value", weight_decay)
-        for i, beta in enumerate(betas):
-            if not 0 <= beta < 1:
-                raise ValueError(f"Invalid beta parameter at index {i}: {beta}")
+        check_option("betas", betas)
         defaults = {
             "lr": lr, "betas": tuple(betas), "eps": eps,
             "weight_decay": weight_decay, "maximize": maximize,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from graphflow.checks import need_int
 from graphflow.optim.optimizer import Optimizer
 
 
@@ -11,6 +12,8 @@ class LRScheduler:
     """Base: sub-classes give the factor of the initial rate after ``last_epoch`` steps."""
 
     def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(f"{type(optimizer).__name__} is not an Optimizer")
         self.optimizer = optimizer
         for group in optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"])
@@ -47,7 +50,7 @@ class StepLR(LRScheduler):
     def __init__(
         self, optimizer: Optimizer, step_size: int, gamma: float = 0.1, last_epoch: int = -1
     ) -> None:
-        self.step_size, self.gamma = step_size, gamma
+        self.step_size, self.gamma = need_int("step_size", step_size, 1), gamma
         super().__init__(optimizer, last_epoch)
 
     def factor(self, epoch: int) -> float:

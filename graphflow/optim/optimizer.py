@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from graphflow.autograd.history import enable_grad, no_grad
+from graphflow.checks import suggestion
 from graphflow.creation import zeros_like
 from graphflow.errors import GraphFlowError
 from graphflow.mode import mode, structure
@@ -24,8 +25,7 @@ class ParamGroup(dict[str, Any]):
     """Parameters and the options they share; every change is seen by compiled steps."""
 
     def __setitem__(self, key: str, value: Any) -> None:
-        if key == "lr":
-            check_number("learning rate", value)
+        check_option(key, value)
         super().__setitem__(key, value)
         structure.bump()
 
@@ -43,6 +43,26 @@ def check_number(name: str, value: Any, low: float = 0.0) -> None:
         raise ValueError(f"Invalid {name}: {value!r}; it must be a finite number >= {low:g}")
 
 
+_NUMBERS = {
+    "lr": "learning rate", "momentum": "momentum value", "dampening": "dampening value",
+    "weight_decay": "weight_decay value", "eps": "epsilon value",
+}  # fmt: skip
+
+
+def check_option(name: str, value: Any) -> None:
+    """Refuse options no update can be computed with, when they are set."""
+    if name in _NUMBERS:
+        check_number(_NUMBERS[name], value, float("-inf") if name == "dampening" else 0.0)
+    elif name == "betas":
+        if not isinstance(value, (tuple, list)) or len(value) != 2:
+            raise ValueError(f"betas must be two numbers, such as (0.9, 0.999), not {value!r}")
+        for i, beta in enumerate(value):
+            if not isinstance(beta, (int, float, Tensor)) or not 0 <= beta < 1:
+                raise ValueError(
+                    f"Invalid beta parameter at index {i}: {beta}; it must be in [0, 1)"
+                )
+
+
 class Optimizer:
     """Base of every optimiser: sub-classes define ``update(p, grad, group, slots)``."""
 
@@ -50,6 +70,11 @@ class Optimizer:
         self.defaults = dict(defaults)
         self.param_groups: list[ParamGroup] = []
         self.state: dict[Tensor, dict[str, Tensor]] = {}
+        if isinstance(params, Tensor) or not isinstance(params, Iterable):
+            raise TypeError(
+                "an optimizer takes an iterable of tensors or groups, such as model.parameters(), "
+                f"not a {type(params).__name__}"
+            )
         given = list(params)
         if not given:
             raise ValueError("optimizer got an empty parameter list")
@@ -58,6 +83,13 @@ class Optimizer:
 
     def add_param_group(self, param_group: Mapping[str, Any]) -> None:
         """Add parameters with their own options."""
+        if "params" not in param_group:
+            raise ValueError(f"a parameter group needs 'params'; it has {sorted(param_group)}")
+        known_options = {*self.defaults, "params", "initial_lr", "name"}
+        for option in param_group:
+            if option not in known_options:
+                hint = suggestion(option, known_options)
+                raise ValueError(f"{type(self).__name__} has no option {option!r}{hint}")
         group = ParamGroup(self.defaults)
         group.update(param_group)
         params = group["params"]
@@ -71,7 +103,8 @@ class Optimizer:
             if not parameter.is_leaf:
                 raise ValueError("can't optimize a non-leaf Tensor")
             if id(parameter) in known:
-                raise ValueError("some parameters appear in more than one parameter group")
+                raise ValueError("a parameter is given twice (in one group or in several)")
+            known.add(id(parameter))
         self.param_groups.append(group)
 
     def zero_grad(self, set_to_none: bool = True) -> None:

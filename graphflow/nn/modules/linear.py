@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from graphflow.checks import need_device, need_int
 from graphflow.creation import empty
 from graphflow.ir.types import DType
 from graphflow.nn import functional as F
@@ -37,7 +38,9 @@ class Linear(Module):
         dtype: DType | None = None,
     ) -> None:
         super().__init__()
-        self.in_features, self.out_features = in_features, out_features
+        need_device(device)
+        self.in_features = need_int("in_features", in_features, 0)
+        self.out_features = need_int("out_features", out_features, 0)
         self.weight = Parameter(empty(out_features, in_features, dtype=dtype))
         self.bias: Parameter | None
         if bias:

@@ -1,0 +1,76 @@
+"""Checks of what users pass in: each failure says what was given and what to give instead."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+from graphflow.device import device as as_device
+from graphflow.errors import DTypeError, ShapeError
+from graphflow.ir.types import DType
+from graphflow.tensor import Tensor
+
+
+def need_tensor(name: str, value: Any, what: str = "input") -> Tensor:
+    """``value`` if it is a tensor; ``name`` is the operation, ``what`` the argument."""
+    if not isinstance(value, Tensor):
+        raise TypeError(
+            f"{name}: {what} must be a tensor, not {type(value).__name__}; "
+            "make it one with gf.tensor(...)"
+        )
+    return value
+
+
+def need_tensors(name: str, values: Any) -> list[Tensor]:
+    """A non-empty list or tuple of tensors."""
+    if isinstance(values, Tensor) or not isinstance(values, Iterable):
+        raise TypeError(f"{name} takes a list or tuple of tensors, not one {type(values).__name__}")
+    found = [need_tensor(name, v, f"entry {i}") for i, v in enumerate(values)]
+    if not found:
+        raise ShapeError(f"{name} needs at least one tensor")
+    return found
+
+
+def need_floating(name: str, value: Tensor, what: str = "input") -> None:
+    """Refuse integer and bool tensors where an operation is about real numbers."""
+    if not (value.dtype.is_floating_point or value.dtype.is_complex):
+        raise DTypeError(
+            f"{name}: {what} must be floating-point, not {value.dtype.name}; "
+            "convert it, for example with .float()"
+        )
+
+
+def need_index(name: str, value: Tensor) -> None:
+    """Refuse index tensors that are not integers."""
+    if value.dtype.kind not in ("int", "uint"):
+        raise DTypeError(f"{name}: the index must be an integer tensor, not {value.dtype.name}")
+
+
+def need_dtype(dtype: Any) -> DType | None:
+    """``dtype`` if it is one of GraphFlow's (or None)."""
+    if dtype is None or isinstance(dtype, DType):
+        return dtype
+    raise TypeError(f"dtype must be a GraphFlow dtype such as gf.float32, not {dtype!r}")
+
+
+def need_device(device: Any) -> None:
+    """Refuse a device that is not there."""
+    if device is not None:
+        as_device(device)
+
+
+def need_int(name: str, value: Any, low: int | None = None) -> int:
+    """A whole number, at least ``low``."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name} must be a whole number, not {value!r}")
+    number = int(value.__index__())
+    if low is not None and number < low:
+        raise ValueError(f"{name} must be at least {low}, not {number}")
+    return number
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """``; did you mean …?`` for a misspelt name, or nothing."""
+    close = difflib.get_close_matches(str(name), [str(k) for k in known], 1)
+    return f"; did you mean {close[0]!r}?" if close else ""
