@@ -128,6 +128,8 @@ def operands(values: Sequence[Any], floating: bool = False) -> list[Tensor]:
     """
     from graphflow.tensor import Tensor
 
+    if len(values) == 2 and (quick := _quick_pair(values[0], values[1], floating)):
+        return quick
     fixed = [v if isinstance(v, (Tensor, bool, int, float)) else _foreign(v) for v in values]
     if mode.tracer is not None and _run_time_scalars(fixed):
         return [as_operand(v, T.float64) for v in fixed]
@@ -135,6 +137,23 @@ def operands(values: Sequence[Any], floating: bool = False) -> list[Tensor]:
     if floating and not (dtype.is_floating_point or dtype.is_complex):
         dtype = _default[0]
     return [as_operand(v, dtype) for v in fixed]
+
+
+def _quick_pair(a: Any, b: Any, floating: bool) -> list[Tensor] | None:
+    """The common cases without the rules: equal dtypes, or a float tensor and a number."""
+    from graphflow.dispatch import scalar
+    from graphflow.tensor import Tensor
+
+    if not isinstance(a, Tensor) or a._weak:
+        return None
+    dtype = a.dtype
+    if floating and not dtype.is_floating_point:
+        return None
+    if isinstance(b, Tensor):
+        return [a, b] if b.dtype is dtype and not b._weak else None
+    if dtype.is_floating_point and (b.__class__ is float or b.__class__ is int):
+        return [a, scalar(b, dtype)]
+    return None
 
 
 def _run_time_scalars(values: Sequence[Any]) -> bool:
