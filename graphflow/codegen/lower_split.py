@@ -31,6 +31,13 @@ LEAST_CHUNKED = 32
 LEAST_ELEMENTS = 1 << 17
 CHUNK_ELEMENTS = 1 << 15
 MOST_CHUNKS = 64
+"""Enough for every thread; a fold of more than so many elements in turn may have more."""
+MOST_PARTIALS = 1024
+"""Short chunks lose fewer digits: this many if they are still long …"""
+LONG_CHUNK = 1024
+"""… which is so many iterations of the cut loop."""
+LONG_ROW = 1 << 20
+"""Rows of so many elements are cut even if every thread has some, for the digits."""
 CHUNK = "chunk"
 
 
@@ -43,7 +50,7 @@ def should_split(plan: Plan, found: Survey) -> bool:
     longest = max(axis.extent for axis in plan.reduced)
     if plan.column:
         return plan.rows < FEW_COLUMNS and longest >= LEAST_CHUNKED
-    return plan.rows < FEW_ROWS and longest >= LEAST_CHUNKED
+    return (plan.rows < FEW_ROWS or plan.depth >= LONG_ROW) and longest >= LEAST_CHUNKED
 
 
 def lower_split(task: Task, plan: Plan, targets: Sequence[Target], found: Survey) -> list[Call]:
@@ -72,7 +79,10 @@ def _partial_call(
 ) -> tuple[dict[Fold, Load], int, Call]:
     """Fold every chunk; the loads of the partial results, and the number of chunks."""
     cut = max(plan.reduced, key=lambda axis: axis.extent)
-    count = min(MOST_CHUNKS, cut.extent, max(2, plan.rows * plan.depth // CHUNK_ELEMENTS))
+    most = MOST_CHUNKS
+    if cut.extent > MOST_CHUNKS * LONG_CHUNK:
+        most = min(MOST_PARTIALS, cut.extent // LONG_CHUNK)
+    count = min(most, cut.extent, max(2, plan.rows * plan.depth // CHUNK_ELEMENTS))
     size = -(-cut.extent // count)
     count = -(-cut.extent // size)
     chunk = Axis(CHUNK, (CHUNK,), (count,), 0)
@@ -105,14 +115,16 @@ def _partial_call(
 
 
 def _partial_load(task: Task, plan: Plan, fold: Fold, count: int) -> Load:
-    """A buffer with a row of kept points for each chunk, and the load of this one's."""
-    slot = task.scratch(fold.dtype, (count, plan.rows))
-    return Load(fold.dtype, fold.varies, slot, _kept_index(plan, {CHUNK: plan.rows}))
+    """A buffer with every kept point for each chunk, and the load of this one's."""
+    # Side by side, so that finishing folds them in several lanes.
+    slot = task.scratch(fold.dtype, (plan.rows, count))
+    index = _kept_index(plan, {CHUNK: 1}, count)
+    return Load(fold.dtype, fold.varies, slot, index)
 
 
-def _kept_index(plan: Plan, terms: Mapping[str, int]) -> Affine:
-    """The row-major index of a kept point, plus ``terms``."""
-    found, step = dict(terms), 1
+def _kept_index(plan: Plan, terms: Mapping[str, int], step: int = 1) -> Affine:
+    """The row-major index of a kept point, ``step`` elements each, plus ``terms``."""
+    found = dict(terms)
     for axis in reversed(plan.kept):
         # Written out for every variable of the loop, since other plans merge otherwise.
         for variable, extent in zip(reversed(axis.variables), reversed(axis.extents)):
