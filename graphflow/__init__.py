@@ -11,7 +11,7 @@ from graphflow.api import compile, grad, trace, value_and_grad
 from graphflow.autograd import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
 from graphflow.capture import TensorSpec, static
 from graphflow.device import Device, device
-from graphflow.dispatch import assign as _assign
+from graphflow.dispatch import in_place as _in_place
 from graphflow.errors import (
     CacheWarning,
     CompileError,
@@ -60,7 +60,7 @@ from graphflow.runtime.threads import get_num_threads, set_num_threads
 from graphflow.tensor import Size, Tensor
 from graphflow.version import __version__
 
-_methods.bind(_ops, _assign, _conversions)
+_methods.bind(_ops, _in_place, _conversions)
 
 from graphflow import autograd, nn, optim
 

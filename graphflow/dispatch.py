@@ -143,6 +143,36 @@ def assign(target: Tensor, new: Tensor) -> Tensor:
     return target
 
 
+def in_place(
+    target: Tensor, function: Callable[..., Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Tensor:
+    """``target[...] = function(target, ...)``.
+
+    Where a gradient is recorded, the function sees a copy: its rule may need the
+    value that is about to be overwritten.
+    """
+    source = target
+    if mode.grad and any(map(_recorded, (target, *args))):
+        source = _before(target)
+    return assign(target, function(source, *args, **kwargs))
+
+
+def _recorded(value: Any) -> bool:
+    return isinstance(value, Tensor) and value._requires_grad
+
+
+def _before(tensor: Tensor) -> Tensor:
+    """The value and history of a tensor now, in memory that nobody writes to."""
+    tracer = mode.tracer
+    if tracer is None:
+        old = Tensor._of(Cell(np.array(tensor._eager())))
+    else:
+        old = Tensor._of(Cell(tracer.node(tensor), tracer))
+    if tensor.grad_fn is not None:
+        old._grad_fn, old._requires_grad = tensor.grad_fn, True
+    return old
+
+
 def _replaced(owner: Tensor, view: Tensor, new: Tensor) -> Tensor:
     """The owner's whole value after its view was set to ``new``, with its history."""
     steps = view._chain[len(owner._chain) :]

@@ -9,6 +9,7 @@ import numpy as np
 from graphflow.dispatch import apply, apply_view, assign
 from graphflow.errors import GraphFlowError, ShapeError
 from graphflow.ir import types as T
+from graphflow.mode import mode
 from graphflow.promotion import as_operand, cast
 from graphflow.shaping import cut, expand, select, unsqueeze
 
@@ -151,7 +152,7 @@ def _take(input: Tensor, advanced: list[tuple[int, Tensor]]) -> Tensor:
     advanced = _expand_masks(advanced)
     if len(advanced) == 1:
         axis, picks = advanced[0]
-        return apply("take", input, cast(picks, T.int64), axis=axis)
+        return apply("take", input, _from_the_front(picks, input.shape[axis]), axis=axis)
     axes = [axis for axis, _ in advanced]
     if axes != list(range(axes[0], axes[0] + len(axes))):
         order = axes + [a for a in range(input.ndim) if a not in axes]
@@ -159,12 +160,19 @@ def _take(input: Tensor, advanced: list[tuple[int, Tensor]]) -> Tensor:
     flat: Any = 0
     for axis, (_, picks) in zip(axes, advanced, strict=True):
         extent = input.shape[axis]
-        number = cast(picks, T.int64)
-        number = apply("where", number < 0, number + extent, number)
+        number = _from_the_front(picks, extent)
         flat = number if isinstance(flat, int) else flat * extent + number
     shape, first, last = input.shape, axes[0], axes[-1]
     merged = input.reshape((*shape[:first], -1, *shape[last + 1 :]))
     return apply("take", merged, flat, axis=first)
+
+
+def _from_the_front(picks: Tensor, extent: int) -> Tensor:
+    """Positions with negative ones counted from the end, as int64."""
+    number = cast(picks, T.int64)
+    if mode.tracer is None and (not number.numel() or number._eager().min() >= 0):
+        return number
+    return apply("where", number < 0, number + extent, number)
 
 
 def _expand_masks(advanced: list[tuple[int, Tensor]]) -> list[tuple[int, Tensor]]:

@@ -3,7 +3,7 @@
 A method *is* the function of the same name: :func:`bind` puts the functions of
 :mod:`graphflow.ops` on the class once they exist (they stand above tensors, so
 this module cannot import them).  In-place methods compute the function and
-:func:`assign` the result.
+:func:`assign <graphflow.dispatch.in_place>` the result.
 """
 
 from __future__ import annotations
@@ -96,9 +96,7 @@ class TensorMethods:
         def __iter__(self) -> Any: ...
 
 
-def bind(
-    ops: ModuleType, assign: Callable[[Any, Any], Any], conversions: Mapping[str, Any]
-) -> None:
+def bind(ops: ModuleType, in_place: Method, conversions: Mapping[str, Any]) -> None:
     """Put the functions of ``ops`` on the class; called once, by the package.
 
     ``conversions`` are the dtypes of ``x.float()`` and its siblings.
@@ -113,9 +111,9 @@ def bind(
     for name, function in _REFLECTED.items():
         setattr(TensorMethods, name, _reflected(getattr(ops, function), name))
     for name in _IN_PLACE:
-        setattr(TensorMethods, f"{name}_", _in_place(getattr(ops, name), assign, f"{name}_"))
+        setattr(TensorMethods, f"{name}_", _in_place(getattr(ops, name), in_place, f"{name}_"))
     for name, function in _IN_PLACE_OPERATORS.items():
-        setattr(TensorMethods, name, _in_place(getattr(ops, function), assign, name))
+        setattr(TensorMethods, name, _in_place(getattr(ops, function), in_place, name))
     for name in ("T", "mT", "H"):
         setattr(TensorMethods, name, property(getattr(ops, f"property_{name}")))
 
@@ -148,9 +146,9 @@ def _reflected(function: Method, name: str) -> Method:
     return method
 
 
-def _in_place(function: Method, assign: Callable[[Any, Any], Any], name: str) -> Method:
+def _in_place(function: Method, in_place: Method, name: str) -> Method:
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return assign(self, function(self, *args, **kwargs))
+        return in_place(self, function, args, kwargs)
 
     method.__name__ = name
     method.__doc__ = f"In-place form of ``{name.strip('_')}``; returns the tensor itself."

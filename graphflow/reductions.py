@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from graphflow.checks import need_floating, need_tensor
 from graphflow.dispatch import apply, apply_view
-from graphflow.elementwise import add, div, exp, log, mul, sqrt, sub, where
+from graphflow.elementwise import add, div, eq, exp, log, mul, sqrt, sub, where
 from graphflow.errors import DTypeError, GraphFlowError, ShapeError
 from graphflow.ir import types as T
 from graphflow.ir.types import DType
@@ -249,7 +249,9 @@ def log_softmax(input: Tensor, dim: int, dtype: DType | None = None) -> Tensor:
 def norm(input: Tensor, p: float = 2, dim: Any = None, keepdim: bool = False) -> Tensor:
     """The p-norm of the values (2 by default)."""
     if p == 2:
-        return sqrt(reduce("reduce_sum", mul(input, input), dim, keepdim))
+        total = reduce("reduce_sum", mul(input, input), dim, keepdim)
+        # The slope of the root at 0 is infinite; the norm's there is taken as 0.
+        return where(eq(total, 0), 0.0, sqrt(where(eq(total, 0), 1.0, total)))
     if p == 1:
         return reduce("reduce_sum", apply("abs", input), dim, keepdim)
     if p == float("inf"):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from graphflow.tensor import Tensor
 
 
-def _extents(shape: tuple[Any, ...]) -> tuple[int, ...]:
+def _extents(shape: tuple[Any, ...]) -> tuple[Any, ...]:
     if len(shape) == 1 and isinstance(shape[0], (tuple, list)):
         shape = tuple(shape[0])
     return tuple(
