@@ -117,6 +117,8 @@ class Capture:
     """The backward half, when differentiable results leave the function."""
     updated: tuple[Cell, ...] = ()
     """Captured memory that a run changes (an optimiser's own state left out)."""
+    uses_grads: bool = False
+    """Whether the program assumes, changes or leaves the ``.grad`` of something outside."""
     named: frozenset[Cell] = frozenset()
     """Memory of the tensors that the function can reach by name."""
 
@@ -219,6 +221,7 @@ def _finish(
         mutable=tracer.mutable_positions(),
         backward=backward,
         updated=_updated(tracer, graph),
+        uses_grads=tracer.reads_grads or bool(grads),
         named=tracer.named,
     )
 

@@ -49,7 +49,7 @@ class Entry:
 
     __slots__ = (
         "_owned", "_same", "_single", "_specs", "aliased", "backward", "capture", "inputs",
-        "program", "reads", "simple", "version",
+        "program", "reads", "simple", "uses_grads", "values", "version",
     )  # fmt: skip
 
     def __init__(self, captured: Capture, program: Program, leaves: Sequence[Any]) -> None:
@@ -57,11 +57,12 @@ class Entry:
         self.program = program
         self.backward: Program | None = None
         self.reads = captured.reads
-        self.version = -1
+        self.version = self.values = -1
         self.inputs = captured.leaves
         self._specs = tuple(_spec(leaf) for leaf in leaves)
         self._owned = frozenset(captured.cells) | captured.named
         self.aliased = self.captured_arguments(leaves)
+        self.uses_grads = captured.uses_grads
         self._single = captured.structure == pytree.LEAF
         groups = _groups_by_memory(leaves)
         self._same = tuple((group[0], i) for group in groups for i in group[1:])
@@ -139,7 +140,13 @@ class Entry:
         for read in self.reads:
             if not same_value(read.now(), read.value):
                 return read
+        if self.settled():
+            return None
         return next((guard for guard in self.capture.guards if not guard.holds()), None)
+
+    def settled(self) -> bool:
+        """True while nothing that a guard looks at has changed since the last run."""
+        return self.version == (structure.version if self.uses_grads else structure.solid)
 
     def settle(self) -> None:
         """Give every leaf the ``.grad`` that the program leaves behind."""
@@ -147,10 +154,12 @@ class Entry:
         for leaf, value in self.capture.grads:
             moved |= leaf._grad is not value
             leaf._grad = value
-        # A gradient that appeared may be what this very program assumed was not there.
-        self.version = -1 if moved else structure.version
         if moved:
-            structure.bump()
+            # What appeared may be what this very program assumed was not there.
+            structure.regrade()
+            self.version = -1
+        else:
+            self.version = structure.version if self.uses_grads else structure.solid
 
 
 class Compiled:
@@ -192,13 +201,20 @@ class Compiled:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """What the original returns, from the program that fits."""
         entry = self._last
-        if entry is not None and entry.version == structure.version and mode.tracer is None:
+        if (
+            entry is not None
+            and entry.version == (structure.version if entry.uses_grads else structure.solid)
+            and mode.tracer is None
+        ):
             for read in entry.reads:
                 holder = read.holder
                 now = holder.cell_contents if read.key is None else holder.get(read.key)
                 if now is not read.value:
                     break
             else:
+                if entry.values != structure.values:
+                    entry.program.refresh()
+                    entry.values = structure.values
                 if entry.simple and not kwargs:
                     words = entry.words(args)
                     if words is not None:
@@ -353,6 +369,11 @@ class Compiled:
 
         return types.MethodType(self, instance)
 
+    def __reduce__(self) -> Any:
+        """Copies and pickles hold the original and the options; programs are made anew."""
+        options = {**self._options, "keep_grads": self._keep_grads, "name": self._name}
+        return _again, (type(self), self.original, options)
+
     def __repr__(self) -> str:
         return f"<compiled {self.__name__}, {len(self.programs)} programs>"
 
@@ -373,6 +394,10 @@ class CompiledModule(Compiled):
 
     def __repr__(self) -> str:
         return f"compiled({self.original!r})"
+
+
+def _again(kind: type[Compiled], original: Any, options: dict[str, Any]) -> Compiled:
+    return kind(original, **options)
 
 
 def _add_grad(argument: Tensor, gradient: Tensor) -> None:

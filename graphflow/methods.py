@@ -65,6 +65,8 @@ class TensorMethods:
     """Everything a tensor can do, by PyTorch's names."""
 
     __slots__ = ()
+    __array_priority__ = 1000.0
+    """``array * tensor`` is the tensor's business, not NumPy's."""
 
     def __getattr__(self, name: str) -> Any:
         hint = f"; gf.{name} is not an operation of GraphFlow"

@@ -29,14 +29,25 @@ mode = Mode()
 class StructureVersion:
     """The counter; ``structure.version`` only ever grows."""
 
-    __slots__ = ("version",)
+    __slots__ = ("solid", "values", "version")
 
     def __init__(self) -> None:
         self.version = 0
+        self.solid = 0
+        self.values = 0
 
     def bump(self) -> None:
         """Say that something a program may have assumed has changed."""
         self.version += 1
+        self.solid += 1
+
+    def regrade(self) -> None:
+        """Say that some ``.grad`` was assigned: of interest to programs that use or leave one."""
+        self.version += 1
+
+    def revalue(self) -> None:
+        """Say that a run-time scalar has another value: programs read theirs again."""
+        self.values += 1
 
 
 structure = StructureVersion()

@@ -9,7 +9,7 @@ optimiser announces its changes by itself (:mod:`graphflow.guards`).
 
 from __future__ import annotations
 
-import builtins
+import dis
 import functools
 import operator
 import sys
@@ -189,8 +189,8 @@ class Reach:
 
     def _function(self, function: types.FunctionType, owner: Any, label: str) -> None:
         code = function.__code__
-        names, texts = _names_in(code)
-        if not {"hasattr", "getattr"} & set(names):
+        free, names, texts = _names_in(code)
+        if not {"hasattr", "getattr"} & set(free):
             texts = []
         names += texts
         for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
@@ -200,8 +200,8 @@ class Reach:
                 continue  # a free variable that is not bound yet
             self._read(Read(cell, None, value, name), names, 0)
         namespace = function.__globals__
-        for name in dict.fromkeys(names):
-            if name in namespace and not hasattr(builtins, name):
+        for name in dict.fromkeys(free):
+            if name in namespace:
                 self._read(Read(namespace, name, namespace[name], name), names, 0)
         if owner is not None:
             self._object(label, owner, names, texts, 0)
@@ -304,13 +304,17 @@ def _is_users(value: Any) -> bool:
     return not foreign or package == "__main__"
 
 
-def _names_in(code: types.CodeType) -> tuple[list[str], list[str]]:
-    """Names of globals and attributes in ``code``, and its strings that could be names."""
-    names = list(code.co_names)
+def _names_in(code: types.CodeType) -> tuple[list[str], list[str], list[str]]:
+    """Names of globals and of attributes in ``code``, and its strings that could be names."""
+    free, attributes = [], []
+    for step in dis.get_instructions(code):
+        if step.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
+            free.append(step.argval)
+        elif step.opname in ("LOAD_ATTR", "LOAD_METHOD", "STORE_ATTR"):
+            attributes.append(step.argval)
     texts = [c for c in code.co_consts if isinstance(c, str) and c.isidentifier()]
     for inner in code.co_consts:
         if isinstance(inner, types.CodeType):
-            more, others = _names_in(inner)
-            names += more
-            texts += others
-    return names, texts
+            for mine, more in zip((free, attributes, texts), _names_in(inner)):
+                mine += more
+    return free, attributes, texts

@@ -270,7 +270,7 @@ class Tensor(TensorMethods):
             tracer.set_grad(self, value)
         elif value is not self._grad:
             self._grad = value
-            structure.bump()
+            structure.regrade()
 
     def backward(
         self,

@@ -81,6 +81,7 @@ class Tracer:
         self._names = dict(names or {})
         self.named = frozenset(self._names)
         self.private: set[Cell] = set()
+        self.reads_grads = False
         self._taken: set[str] = set()
 
     # ---- values --------------------------------------------------------------------
@@ -256,6 +257,7 @@ class Tracer:
             return None  # what an argument holds is added to when the call is over
         held = tensor._grad
         if tensor._cell.tracer is None:
+            self.reads_grads = True
             self.guard(lambda: tensor._grad, held, f"the gradient of {self.label(tensor)}")
         return held
 

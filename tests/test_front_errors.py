@@ -173,6 +173,7 @@ def net():
     return nn.Sequential(nn.Flatten(), linear(4, 3), nn.ReLU())
 
 
+GROUP = sgd().param_groups[0]
 TRACED = {
     "if": (
         lambda x: x if x.sum() > 0 else -x,
@@ -189,6 +190,7 @@ TRACED = {
     "contains": (lambda x: 3 in x, rf"item\(\) needs[\s\S]*{HERE}"),
     "shapes": (lambda x: x + gf.ones(7), rf"add\(f32\[2,4\], f32\[7\]\)[\s\S]*{HERE}"),
     "dtypes": (lambda x: x @ gf.ones(4, 4).double(), rf"float32 and float64[\s\S]*{HERE}"),
+    "option": (lambda x: GROUP.__setitem__("lr", 0.5), "outside the function"),
     "seeding": (lambda x: gf.manual_seed(3), "seeding inside a compiled function"),
     "data": (lambda x: setattr(x, "data", x), r"\.data inside a compiled function"),
 }

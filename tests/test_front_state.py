@@ -381,3 +381,39 @@ def test_captured_numpy_arrays_are_read_by_reference():
     table = np.ones(2, np.float32)
     with pytest.raises(gf.ShapeError, match=r"f32\[3\].*f32\[2\][\s\S]*test_front_state.py:\d+"):
         compiled(x)
+
+
+def test_an_optimizer_of_ones_own_reads_its_options_at_run_time():
+    class Lion(optim.Optimizer):
+        def __init__(self, params, lr=0.01, betas=(0.9, 0.99), scaled=False):
+            super().__init__(params, {"lr": lr, "betas": betas, "scaled": scaled})
+
+        def update(self, parameter, gradient, group, slots):
+            first, second = group["betas"]
+            mean = self.slot(slots, "mean", parameter)
+            step = (mean * first + gradient * (1 - first)).sign()
+            parameter.sub_(step * group["lr"] * (2 if group["scaled"] else 1))
+            mean.copy_(mean * second + gradient * (1 - second))
+
+    def program(jit):
+        model = linear()
+        opt = Lion(model.parameters())
+        step = training_step(model, opt, jit)
+        results = [step(ramp(5, 4)) for _ in range(2)]
+        for change in ({"lr": 0.3}, {"betas": (0.2, 0.5)}, {"scaled": True}):
+            opt.param_groups[0].update(change)
+            results += [step(ramp(5, 4))]
+        assert len(getattr(step, "programs", [1, 2])) == 2
+        return [*results, *model.parameters()]
+
+    agree(program)
+
+
+def test_names_of_attributes_are_not_taken_for_globals():
+    space = {"mean": 0, "x": 1}
+    exec("def f(t):\n    return t.mean()\n", space)
+    f = gf.compile(space["f"])
+    for i in range(5):
+        space["mean"] = i
+        f(ramp(3))
+    assert len(f.programs) == 1

@@ -96,6 +96,14 @@ def test_copies_keep_sharing():
         assert copied[1].weight is copied[0].weight
 
 
+def test_compiled_functions_are_copied_without_their_programs():
+    f = gf.compile(linear(), keep_grads=True)
+    expected = f(ramp(2, 4)).detach().numpy()
+    for copied in (copy.deepcopy(f), pickle.loads(pickle.dumps(f))):
+        assert copied.programs == [] and copied.original is not f.original
+        np.testing.assert_array_equal(copied(ramp(2, 4)).detach().numpy(), expected)
+
+
 def test_a_copied_model_and_optimizer_train_in_a_compiled_step():
     model = linear()
     opt = optim.SGD(model.parameters(), lr=0.1, momentum=0.9)

@@ -102,7 +102,8 @@ class Module:
             structure.bump()
         else:
             if own.get(name, self) is not value:
-                structure.bump()
+                number = name in getattr(type(self), "run_time", ()) and name in own
+                (structure.revalue if number else structure.bump)()
             object.__setattr__(self, name, value)
 
     def _table_for(self, name: str, value: Any) -> dict[str, Any] | None:

@@ -16,7 +16,7 @@ from typing import Any
 from graphflow.autograd.history import enable_grad, no_grad
 from graphflow.checks import suggestion
 from graphflow.creation import zeros_like
-from graphflow.errors import GraphFlowError
+from graphflow.errors import GraphFlowError, TraceError
 from graphflow.mode import mode, structure
 from graphflow.tensor import Tensor
 
@@ -25,9 +25,39 @@ class ParamGroup(dict[str, Any]):
     """Parameters and the options they share; every change is seen by compiled steps."""
 
     def __setitem__(self, key: str, value: Any) -> None:
+        if mode.tracer is not None:
+            raise TraceError(
+                f"setting the optimiser's option {key!r} inside a compiled function would happen "
+                "when it is traced only; set it, or step the scheduler, outside the function"
+            )
         check_option(key, value)
+        before = self.get(key)
         super().__setitem__(key, value)
-        structure.bump()
+        if _numeric(before) and _numeric(value) and bool(before) == bool(value):
+            structure.revalue()
+        else:
+            structure.bump()
+
+    def __getitem__(self, key: str) -> Any:
+        """The option; inside a trace a float is a run-time scalar, what is plain is assumed."""
+        value = super().__getitem__(key)
+        tracer = mode.tracer
+        if tracer is None or key == "params" or isinstance(value, Tensor):
+            return value
+        if isinstance(value, float):
+            return tracer.scalar((id(self), key), lambda: self.plain(key), key)
+        if isinstance(value, tuple) and all(isinstance(v, float) for v in value):
+            return tuple(self._entry(key, i) for i in range(len(value)))
+        return tracer.guard(lambda: self.plain(key), value, f"optimiser option {key!r}")
+
+    def plain(self, key: str) -> Any:
+        """The option as it is stored, trace or not."""
+        return super().__getitem__(key)
+
+    def _entry(self, key: str, index: int) -> Any:
+        assert mode.tracer is not None
+        label = f"{key}_{index}"
+        return mode.tracer.scalar((id(self), label), lambda: self.plain(key)[index], label)
 
     def update(self, *args: Any, **kwargs: Any) -> None:
         """Set several options."""
@@ -61,6 +91,13 @@ def check_option(name: str, value: Any) -> None:
                 raise ValueError(
                     f"Invalid beta parameter at index {i}: {beta}; it must be in [0, 1)"
                 )
+
+
+def _numeric(value: Any) -> bool:
+    """True for numbers (and tuples of them) that programs read at run time."""
+    if isinstance(value, tuple):
+        return all(map(_numeric, value))
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 class Optimizer:
@@ -182,7 +219,8 @@ class Optimizer:
         """
 
         def read() -> Any:
-            return group[name] if index is None else group[name][index]
+            value = group.plain(name)
+            return value if index is None else value[index]
 
         if mode.tracer is None or isinstance(read(), Tensor):
             return read()
@@ -191,9 +229,9 @@ class Optimizer:
 
     def switch(self, group: ParamGroup, name: str) -> bool:
         """Whether an option is on: part of the program's structure, guarded in a trace."""
-        on = bool(group[name])
+        on = bool(group.plain(name))
         if mode.tracer is not None:
-            mode.tracer.guard(lambda: bool(group[name]), on, f"optimiser option {name!r}")
+            mode.tracer.guard(lambda: bool(group.plain(name)), on, f"optimiser option {name!r}")
         return on
 
     def state_dict(self) -> dict[str, Any]:
