@@ -103,18 +103,16 @@ def _depending_on(roots: Sequence[Node], sources: set[Node]) -> set[Node]:
 
 
 def _boundary(roots: Sequence[Node], late: set[Node]) -> list[Node]:
-    """What the late part reads of the early part; constants and their copies stay inside."""
+    """What the late part reads of the early part; what needs no data stays inside."""
     wanted: dict[Node, None] = {}
+    fixed: set[Node] = set()
     for node in topological(roots):
+        if all(n in fixed for n in node.inputs) and node.op.name not in ("input", "state"):
+            fixed.add(node)
         if node in late:
             wanted.update(dict.fromkeys(n for n in node.inputs if n not in late))
     wanted.update(dict.fromkeys(n for n in roots if n not in late))
-    return [n for n in wanted if not _constant(n)]
-
-
-def _constant(node: Node) -> bool:
-    """True for constants and what is derived from constants alone."""
-    return all(n.inputs or n.op.name == "constant" for n in topological([node]))
+    return [n for n in wanted if n not in fixed]
 
 
 def _inputs_for(

@@ -283,3 +283,19 @@ def test_a_compiled_function_looks_like_its_original():
 
     assert measure.__name__ == "measure" and measure.__doc__ == "Measures."
     assert "measure" in repr(measure) and measure.original(gf.ones(2)).item() == 2
+
+
+def test_long_chains_need_no_recursion():
+    def chain(x):
+        for _ in range(5000):
+            x = x * 1.0001 + 0.5
+        return x
+
+    graph = gf.trace(chain, ramp(3))
+    assert len(graph.nodes) > 10_000
+    assert str(gf.Graph.parse(str(graph))) == str(graph)
+    x = ramp(3).requires_grad_()
+    chain(x).sum().backward()
+    np.testing.assert_allclose(x.grad.numpy(), 1.0001**5000, rtol=1e-3)
+    live = gf.trace(lambda v: chain(v * x), ramp(3))
+    live.verify()
