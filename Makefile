@@ -43,15 +43,17 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/run.stamp: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --no-compile --editable .
+	$(BIN)/python -m pip install --quiet --editable .
+	$(BIN)/python -m compileall -q graphflow
 	@touch $@
 
 $(VENV)/dev.stamp: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --no-compile --editable ".[dev]"
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	$(BIN)/python -m compileall -q graphflow
 	@touch $@ $(VENV)/run.stamp
 
 $(VENV)/peers.stamp: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --no-compile --editable ".[peers]"
+	$(BIN)/python -m pip install --quiet --editable ".[peers]"
 	@touch $@ $(VENV)/run.stamp
 
 clean:
