@@ -1,5 +1,6 @@
 """Numbers at the edges, through compiled kernels: long sums, infinities, NaN, zeros, overflow."""
 
+import platform
 from collections.abc import Callable
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 
 import graphflow as gf
 import graphflow.nn.functional as F
+from graphflow import flags
 from graphflow.runtime.threads import get_num_threads
 
 EDGES = np.array(
@@ -231,3 +233,24 @@ def test_integer_sums_and_products_wrap() -> None:
         same(compiled(lambda x: x.prod(), array), np.asarray(array.prod()))
     small = np.array([200, 100, 55], np.uint8)  # sums of small integers are int64
     same(compiled(lambda x: x.sum(), small), np.asarray(np.int64(355)))
+
+
+# ---- products ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("features", [None, "sse4.2,avx,avx2,fma", "sse2"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_narrow_products_of_any_depth(features: str | None, dtype: type) -> None:
+    if features is not None and platform.machine() != "x86_64":
+        pytest.skip("these are features of x86-64")
+    numbers = np.random.default_rng(7)
+    with flags.override(cpu_features=features):
+        product = gf.compile(gf.matmul)
+        for depth in (1, 8, 9, 16, 17, 21, 33):
+            for columns in (1, 2, 3, 4, 5, 8, 9):
+                a = numbers.normal(size=(3, 1, depth)).astype(dtype)
+                b = numbers.normal(size=(depth, columns)).astype(dtype)
+                got = product(gf.tensor(a), gf.tensor(b)).numpy()
+                want = a.astype(np.float64) @ b
+                message = f"{depth} deep, {columns} columns"
+                np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4, err_msg=message)

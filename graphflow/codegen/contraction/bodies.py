@@ -312,7 +312,7 @@ def _horizontal_sum(body: Body, vector: Any) -> Any:
 def pack_body(module: Any, element: str, lanes: int) -> Any:
     """``target[k * width + r] = source[r * row + k * step]`` for ``r < count``, ``k < depth``.
 
-    Places with ``r >= count`` receive anything: no result depends on them.
+    Places with ``count <= r < width`` receive anything: no result depends on them.
     """
     name = f"pack.{element}.{lanes}"
     found = module.globals.get(name)
@@ -325,6 +325,9 @@ def pack_body(module: Any, element: str, lanes: int) -> Any:
     steps_touch = b.and_(
         b.icmp_signed("==", step, _I64(1)), b.icmp_signed(">=", depth, _I64(lanes))
     )
+    # Blocks are whole, and must not run into the next row.
+    blocks = b.and_(b.add(count, _I64(lanes - 1)), _I64(-lanes))
+    steps_touch = b.and_(steps_touch, b.icmp_signed(">=", width, blocks))
     with b.if_then(rows_touch):
         with body.loop(count, lanes) as first:
             _pack_rows(body, first)
