@@ -63,6 +63,10 @@ class Worker:
         self.process.wait()
 
 
+SETTLE_SECONDS = 0.25
+"""Other systems' threads spin for up to 200 ms after their turn; their heat is not ours."""
+
+
 class Session:
     """What the worker does for each command."""
 
@@ -90,6 +94,7 @@ class Session:
     def time(self, count: int, pause: float) -> list[float]:
         """Seconds of ``count`` calls, each after ``pause`` seconds of busy Python."""
         call = self.prepared.call
+        time.sleep(SETTLE_SECONDS)
         if not pause:
             call(), call()  # wake up: the system has just slept through the others' turns
         seconds = []

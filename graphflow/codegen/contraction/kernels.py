@@ -69,11 +69,12 @@ def {name}(args, tid, nth):
     panels = pointer_at_{element}(args[22]) + tid * args[23]
     strip = panels + args[24]
     # Threads share the columns or the rows of all batches, whichever splits more evenly;
-    # no sum is ever split, so any number of threads gives the same bits.
+    # rows if it is close and b need not be packed twice, for whole rows of c stay with a core.
+    # No sum is ever split, so any number of threads gives the same bits.
     column_units, row_units = (n + WIDTH - 1) // WIDTH, (m + HEIGHT - 1) // HEIGHT
     column_cost = (batches * column_units + nth - 1) // nth * WIDTH * m
     row_cost = (batches * row_units + nth - 1) // nth * HEIGHT * n
-    by_columns = column_cost <= row_cost
+    by_columns = column_cost * (16 if pack_b else 17) <= row_cost * 16
     units = column_units if by_columns else row_units
 {take}\
         i_begin, i_end, j_begin, j_end = 0, m, 0, n
