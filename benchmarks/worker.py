@@ -66,6 +66,9 @@ class Worker:
 SETTLE_SECONDS = 0.25
 """Other systems' threads spin for up to 200 ms after their turn; their heat is not ours."""
 
+WARM_SECONDS = 0.1
+"""Untimed calls before a block: what is timed is the steady step."""
+
 
 class Session:
     """What the worker does for each command."""
@@ -95,8 +98,9 @@ class Session:
         """Seconds of ``count`` calls, each after ``pause`` seconds of busy Python."""
         call = self.prepared.call
         time.sleep(SETTLE_SECONDS)
-        if not pause:
-            call(), call()  # wake up: the system has just slept through the others' turns
+        awake = time.perf_counter() + WARM_SECONDS
+        while not pause and time.perf_counter() < awake:
+            call()  # the scheduler takes tens of milliseconds to spread threads that slept
         seconds = []
         clock = time.perf_counter
         for _ in range(count):
