@@ -17,7 +17,6 @@ from graphflow.autograd.history import record
 from graphflow.cell import Cell, ViewStep, invert_view, write_through
 from graphflow.errors import DTypeError, GraphFlowError, ShapeError
 from graphflow.ir import build
-from graphflow.ir.node import Node
 from graphflow.ir.op import Kind, OpDef, lookup
 from graphflow.ir.types import DType, TensorType
 from graphflow.mode import mode
@@ -245,9 +244,3 @@ def _explain(
         return better
     types = ", ".join(str(t._type) for t in inputs)
     return GraphFlowError(f"{op.name}({types}): {error}")
-
-
-def node_of(tensor: Tensor) -> Node:
-    """The graph node of a tensor in the trace under way."""
-    assert mode.tracer is not None
-    return mode.tracer.node(tensor)

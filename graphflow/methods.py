@@ -22,11 +22,11 @@ floor floor_divide gather ge gt index_select isfinite isinf isnan is_contiguous 
 log_softmax logical_and logical_not logical_or logical_xor logsumexp lt matmul max maximum mean
 min minimum movedim mul narrow ne neg norm numel permute pow prod reciprocal relu remainder
 reshape round rsqrt scatter_add select sigmoid sign sin softmax split sqrt square squeeze std
-stride sub sum swapaxes t tanh to transpose unbind unflatten unsqueeze var view where_self zero_
+stride sub sum swapaxes t tanh to transpose unbind unflatten unsqueeze var view zero_
 copy_ uniform_ normal_ bernoulli_ exponential_ masked_fill size type_as
 is_floating_point element_size nelement new_tensor new_zeros
 new_ones new_full view_as reshape_as mm bmm dot mv outer true_divide subtract multiply divide
-negative absolute get_device detach_copy
+negative absolute
 """.split()
 
 _OPERATORS = {
@@ -106,8 +106,7 @@ def bind(ops: ModuleType, in_place: Method, conversions: Mapping[str, Any]) -> N
     for name, dtype in conversions.items():
         setattr(TensorMethods, name, _conversion(ops.to, dtype))
     for name in _SAME_NAME:
-        if hasattr(ops, name):
-            setattr(TensorMethods, name, getattr(ops, name))
+        setattr(TensorMethods, name, getattr(ops, name))
     for name, function in _OPERATORS.items():
         setattr(TensorMethods, name, _operator(getattr(ops, function), name))
     for name, function in _REFLECTED.items():

@@ -85,7 +85,7 @@ class Program:
         key = b"" if fresh else plan_key(self.graph, self._threads)
         found = load_plan(key) if key else None
         if found is None:
-            found = self._build()
+            found = self._placed = self._build()
             if key:
                 store_plan(key, found)
         return found
@@ -113,8 +113,8 @@ class Program:
     def compiled_again(self) -> tuple[tuple[Stage, ...], Schedule]:
         """Stages and schedule with places in the user's code (a stored plan has none)."""
         if not self._stages:
-            self.schedule_with_places = self._build()
-        return self._stages, getattr(self, "schedule_with_places", self.schedule)
+            self._placed = self._build()
+        return self._stages, self._placed
 
     @classmethod
     def from_capture(cls, capture: Capture, **options: Any) -> Program:

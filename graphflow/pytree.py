@@ -8,7 +8,7 @@ so is a dataclass that says so with ``pytree_leaf = True`` (a ``ClassVar``).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 
@@ -32,12 +32,6 @@ def flatten(tree: Any) -> tuple[list[Any], Structure]:
 def unflatten(structure: Structure, leaves: Sequence[Any]) -> Any:
     """The nest of this structure with these leaves."""
     return _build(structure, iter(leaves))
-
-
-def map_leaves(function: Callable[[Any], Any], tree: Any) -> Any:
-    """The same nest with ``function`` applied to every leaf."""
-    leaves, structure = flatten(tree)
-    return unflatten(structure, [function(leaf) for leaf in leaves])
 
 
 def _flatten(tree: Any, leaves: list[Any]) -> Structure:

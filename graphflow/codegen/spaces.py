@@ -12,7 +12,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise, product
 
-from graphflow.codegen.layout import Layout
 from graphflow.codegen.loops import (
     Apply,
     Checked,
@@ -291,8 +290,3 @@ def work(space: Space, found: Survey, targets: Sequence[Target]) -> tuple[int, i
         elif isinstance(value, Fold):
             operations += space.points(value.operand.varies)
     return int(moved), int(operations)
-
-
-def layout_bytes(layout: Layout) -> int:
-    """Size of what a layout shows."""
-    return _product(layout.shape) * layout.type.dtype.itemsize

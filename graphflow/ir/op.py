@@ -13,8 +13,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
-import numpy as np
-
 from graphflow.errors import GraphError
 from graphflow.ir.affine import Index, Piece
 from graphflow.ir.types import DType, TensorType, Type
@@ -209,8 +207,3 @@ def lookup(name: str) -> OpDef:
 def all_ops() -> tuple[OpDef, ...]:
     """Every registered record, by name."""
     return tuple(_REGISTRY[name] for name in sorted(_REGISTRY))
-
-
-def is_array(value: object) -> bool:
-    """True for NumPy arrays (sample operands given as data)."""
-    return isinstance(value, np.ndarray)

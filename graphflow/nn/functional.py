@@ -289,7 +289,7 @@ def _soft_cross_entropy(
     axis: int,
 ) -> Tensor:  # fmt: skip
     if smoothing:
-        target = add(mul(target, 1 - smoothing), smoothing / input_classes(scores, axis))
+        target = add(mul(target, 1 - smoothing), smoothing / scores.shape[axis])
     product = mul(scores, target)
     if weight is not None:
         shape = [1] * scores.ndim
@@ -299,11 +299,6 @@ def _soft_cross_entropy(
     if reduction == "mean":
         return div(sum(loss), max(1, loss.shape.numel()))
     return _reduced(loss, reduction)
-
-
-def input_classes(scores: Tensor, axis: int) -> int:
-    """The number of classes."""
-    return scores.shape[axis]
 
 
 def binary_cross_entropy(
