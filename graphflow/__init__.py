@@ -5,13 +5,12 @@ PyTorch's names, plus ``gf.compile``, ``gf.trace`` and the graphs in between.
 
 from typing import TYPE_CHECKING
 
-from graphflow import methods as _methods
+from graphflow import autograd, nn, optim
 from graphflow import ops as _ops
 from graphflow.api import compile, grad, trace, value_and_grad
 from graphflow.autograd import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
 from graphflow.capture import TensorSpec, static
 from graphflow.device import Device, device
-from graphflow.dispatch import in_place as _in_place
 from graphflow.errors import (
     CacheWarning,
     CompileError,
@@ -38,8 +37,7 @@ from graphflow.ir.types import (
 )
 from graphflow.ir.types import bool_ as bool
 from graphflow.later import importer
-from graphflow.manipulation import CONVERSIONS as _conversions
-from graphflow.ops import *  # noqa: F403
+from graphflow.ops import *
 from graphflow.printing import set_printoptions
 from graphflow.program import Program
 from graphflow.promotion import (
@@ -60,10 +58,6 @@ from graphflow.runtime.threads import get_num_threads, set_num_threads
 from graphflow.tensor import Size, Tensor
 from graphflow.version import __version__
 
-_methods.bind(_ops, _in_place, _conversions)
-
-from graphflow import autograd, nn, optim
-
 double, float, half, int, long, short = float64, float32, float16, int32, int64, int16
 
 # Not needed to train a model: imported when first asked for, so that start-up stays short.
@@ -79,6 +73,7 @@ else:
             "utils": "graphflow.utils",
             "vision": "graphflow.vision",
         },
+        _ops.find,
     )
 
 

@@ -19,8 +19,8 @@ import numpy as np
 from graphflow import pytree
 from graphflow.cell import Cell, Chain
 from graphflow.checks import need_device, need_dtype, need_int
-from graphflow.creation import from_numpy
 from graphflow.errors import GraphFlowError, TraceError
+from graphflow.functions.creation import from_numpy
 from graphflow.guards import Guard, named_cells
 from graphflow.ir.dims import Dim, symbol
 from graphflow.ir.graph import Graph

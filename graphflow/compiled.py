@@ -21,8 +21,8 @@ from graphflow import pytree
 from graphflow.autograd.compiled import CompiledNode, attach
 from graphflow.capture import Capture, Static, capture, check_arguments, leaf_labels, shared_cells
 from graphflow.cell import Cell
-from graphflow.creation import from_numpy
 from graphflow.errors import IndexRangeError
+from graphflow.functions.creation import from_numpy
 from graphflow.guards import Described, Guard, Recompile, same_value
 from graphflow.ir.node import attrs_key, value_key
 from graphflow.mode import mode, structure

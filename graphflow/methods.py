@@ -1,8 +1,8 @@
 """The operations of a tensor as methods and operators.
 
 A method *is* the function of the same name: :func:`bind` puts the functions of
-:mod:`graphflow.ops` on the class once they exist (they stand above tensors, so
-this module cannot import them).  In-place methods compute the function and
+:mod:`graphflow.functions` on the class once they exist (they stand above tensors,
+so this module cannot import them).  In-place methods compute the function and
 :func:`assign <graphflow.dispatch.in_place>` the result.
 """
 
@@ -13,21 +13,6 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 Method: TypeAlias = Callable[..., Any]
-
-_SAME_NAME = """
-abs add addcdiv addcmul all amax amin any argmax argmin atan2 bernoulli bitwise_and
-bitwise_left_shift bitwise_not bitwise_or bitwise_right_shift bitwise_xor broadcast_to ceil chunk
-clamp clip clone contiguous cos cpu dim div eq erf exp expand expand_as expm1 fill_ flatten flip
-floor floor_divide gather ge gt index_select isfinite isinf isnan is_contiguous le lerp log log1p
-log_softmax logical_and logical_not logical_or logical_xor logsumexp lt matmul max maximum mean
-min minimum movedim mul narrow ne neg norm numel permute pow prod reciprocal relu remainder
-reshape round rsqrt scatter_add select sigmoid sign sin softmax split sqrt square squeeze std
-stride sub sum swapaxes t tanh to transpose unbind unflatten unsqueeze var view zero_
-copy_ uniform_ normal_ bernoulli_ exponential_ masked_fill size type_as
-is_floating_point element_size nelement new_tensor new_zeros
-new_ones new_full view_as reshape_as mm bmm dot mv outer true_divide subtract multiply divide
-negative absolute
-""".split()
 
 _OPERATORS = {
     "__add__": "add", "__sub__": "sub", "__mul__": "mul", "__truediv__": "div",
@@ -47,13 +32,6 @@ _REFLECTED = {
     "__rxor__": "bitwise_xor",
 }  # fmt: skip
 
-_IN_PLACE = """
-abs add addcdiv addcmul bitwise_and bitwise_not bitwise_or bitwise_xor ceil clamp clip cos div
-erf exp expm1 floor floor_divide lerp log log1p logical_and logical_not logical_or logical_xor
-masked_fill mul neg pow reciprocal relu remainder round rsqrt scatter_add sigmoid sign sin sqrt
-square sub tanh
-""".split()
-
 _IN_PLACE_OPERATORS = {
     "__iadd__": "add", "__isub__": "sub", "__imul__": "mul", "__itruediv__": "div",
     "__ipow__": "pow", "__imod__": "remainder", "__ifloordiv__": "floor_divide",
@@ -69,6 +47,8 @@ class TensorMethods:
     """``array * tensor`` is the tensor's business, not NumPy's."""
 
     def __getattr__(self, name: str) -> Any:
+        if not name.startswith("__") and any(load() for load in _LOADERS):
+            return getattr(self, name)
         hint = f"; gf.{name} is not an operation of GraphFlow"
         raise AttributeError(f"a tensor has no attribute {name!r}{hint}")
 
@@ -98,25 +78,39 @@ class TensorMethods:
         def __iter__(self) -> Any: ...
 
 
-def bind(ops: ModuleType, in_place: Method, conversions: Mapping[str, Any]) -> None:
-    """Put the functions of ``ops`` on the class; called once, by the package.
+_LOADERS: list[Callable[[], bool]] = []
 
-    ``conversions`` are the dtypes of ``x.float()`` and its siblings.
+
+def when_missing(load: Callable[[], bool]) -> None:
+    """Call ``load`` when a method is missing; it says whether it bound any."""
+    _LOADERS.append(load)
+
+
+def bind(module: ModuleType, in_place: Method) -> None:
+    """Put the functions of ``module`` on the class, as its own tables say.
+
+    ``METHODS``: ``x.name()``; ``IN_PLACE``: ``x.name_()``; ``PROPERTIES``: ``x.name``;
+    ``CONVERSIONS``: the dtypes of ``x.float()`` and its siblings.
     """
-    for name, dtype in conversions.items():
-        setattr(TensorMethods, name, _conversion(ops.to, dtype))
-    for name in _SAME_NAME:
-        setattr(TensorMethods, name, getattr(ops, name))
+    for name in getattr(module, "METHODS", ()):
+        setattr(TensorMethods, name, getattr(module, name))
+    for name in getattr(module, "IN_PLACE", ()):
+        method = _in_place(getattr(module, name), in_place, f"{name}_")
+        setattr(TensorMethods, f"{name}_", method)
+    for name in getattr(module, "PROPERTIES", ()):
+        setattr(TensorMethods, name, property(getattr(module, f"property_{name}")))
+    for name, dtype in getattr(module, "CONVERSIONS", {}).items():
+        setattr(TensorMethods, name, _conversion(module.to, dtype))
+
+
+def bind_operators(functions: Mapping[str, Method], in_place: Method) -> None:
+    """Python's operators, from the ``functions`` they stand for."""
     for name, function in _OPERATORS.items():
-        setattr(TensorMethods, name, _operator(getattr(ops, function), name))
+        setattr(TensorMethods, name, _operator(functions[function], name))
     for name, function in _REFLECTED.items():
-        setattr(TensorMethods, name, _reflected(getattr(ops, function), name))
-    for name in _IN_PLACE:
-        setattr(TensorMethods, f"{name}_", _in_place(getattr(ops, name), in_place, f"{name}_"))
+        setattr(TensorMethods, name, _reflected(functions[function], name))
     for name, function in _IN_PLACE_OPERATORS.items():
-        setattr(TensorMethods, name, _in_place(getattr(ops, function), in_place, name))
-    for name in ("T", "mT", "H"):
-        setattr(TensorMethods, name, property(getattr(ops, f"property_{name}")))
+        setattr(TensorMethods, name, _in_place(functions[function], in_place, name))
 
 
 def _conversion(to: Method, dtype: Any) -> Method:

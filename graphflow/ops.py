@@ -1,215 +1,61 @@
-"""Every operation on tensors in one namespace: what ``gf.<name>`` and ``x.<name>()`` mean."""
+"""Every operation on tensors in one namespace: what ``gf.<name>`` and ``x.<name>()`` mean.
+
+The modules of :mod:`graphflow.functions` say themselves where their functions
+appear (``__all__``, ``METHODS``, ``IN_PLACE``, ``PROPERTIES``); here they are
+gathered.  What few programs use is imported when one of its names is asked for.
+"""
 
 from __future__ import annotations
 
-from graphflow.creation import (
-    arange,
-    as_tensor,
-    empty,
-    empty_like,
-    eye,
-    from_numpy,
-    full,
-    full_like,
-    is_tensor,
-    linspace,
-    ones,
-    ones_like,
-    scalar_tensor,
-    tensor,
-    zeros,
-    zeros_like,
-)
-from graphflow.elementwise import (
-    abs,
-    add,
-    addcdiv,
-    addcmul,
-    atan2,
-    bitwise_and,
-    bitwise_left_shift,
-    bitwise_not,
-    bitwise_or,
-    bitwise_right_shift,
-    bitwise_xor,
-    ceil,
-    clamp,
-    cos,
-    div,
-    eq,
-    erf,
-    exp,
-    expm1,
-    floor,
-    floor_divide,
-    ge,
-    gt,
-    isfinite,
-    isinf,
-    isnan,
-    le,
-    lerp,
-    log,
-    log1p,
-    logical_and,
-    logical_not,
-    logical_or,
-    logical_xor,
-    lt,
-    maximum,
-    minimum,
-    mul,
-    ne,
-    neg,
-    pow,
-    reciprocal,
-    relu,
-    remainder,
-    round,
-    rsqrt,
-    sigmoid,
-    sign,
-    sin,
-    sqrt,
-    square,
-    sub,
-    tanh,
-    where,
-)
-from graphflow.indexing import (
-    get_item,
-    set_item,
-)
-from graphflow.manipulation import (
-    allclose,
-    clone,
-    contains,
-    contiguous,
-    copy_,
-    cpu,
-    dim,
-    element_size,
-    equal,
-    fill_,
-    is_contiguous,
-    is_floating_point,
-    iterate,
-    length,
-    masked_fill,
-    nelement,
-    new_full,
-    new_ones,
-    new_tensor,
-    new_zeros,
-    numel,
-    one_hot,
-    outer,
-    property_H,
-    property_mT,
-    property_T,
-    reshape_as,
-    size,
-    stride,
-    to,
-    type_as,
-    view_as,
-    zero_,
-)
-from graphflow.reductions import (
-    all,
-    amax,
-    amin,
-    any,
-    argmax,
-    argmin,
-    log_softmax,
-    logsumexp,
-    max,
-    mean,
-    min,
-    norm,
-    prod,
-    softmax,
-    std,
-    sum,
-    var,
-)
-from graphflow.rng import (
-    bernoulli,
-    bernoulli_,
-    exponential_,
-    normal,
-    normal_,
-    rand,
-    rand_like,
-    randint,
-    randn,
-    randn_like,
-    randperm,
-    uniform_,
-)
-from graphflow.shaping import (
-    broadcast_to,
-    cat,
-    chunk,
-    expand,
-    expand_as,
-    flatten,
-    flip,
-    gather,
-    index_select,
-    matmul,
-    movedim,
-    narrow,
-    permute,
-    reshape,
-    scatter_add,
-    select,
-    split,
-    squeeze,
-    stack,
-    t,
-    transpose,
-    unbind,
-    unflatten,
-    unsqueeze,
-    view,
-)
+from importlib import import_module
+from types import ModuleType
+from typing import Any
 
-absolute, subtract, multiply, divide, true_divide, negative = abs, sub, mul, div, div, neg
-clip, swapaxes, swapdims, concat, concatenate, moveaxis = (
-    clamp,
-    transpose,
-    transpose,
-    cat,
-    cat,
-    movedim,
+from graphflow import methods, rng
+from graphflow.dispatch import in_place
+from graphflow.functions import (
+    creation,
+    elementwise,
+    indexing,
+    manipulation,
+    reductions,
+    shaping,
 )
-greater, greater_equal, less, less_equal, not_equal = gt, ge, lt, le, ne
+from graphflow.functions.creation import *
+from graphflow.functions.elementwise import *
+from graphflow.functions.manipulation import *
+from graphflow.functions.reductions import *
+from graphflow.functions.shaping import *
+from graphflow.rng import *
+
+CORE = (creation, elementwise, indexing, manipulation, reductions, shaping, rng)
+LATER: tuple[str, ...] = ()
+"""Modules of :mod:`graphflow.functions` that are imported when first needed."""
+
+__all__ = [name for module in CORE for name in getattr(module, "__all__", ())]
+_loaded: list[ModuleType] = []
 
 
-mm = bmm = dot = mv = matmul
-ger = outer
+def find(name: str) -> Any:
+    """The function ``gf.<name>`` of a module in ``LATER``; AttributeError if there is none."""
+    load_later()
+    for module in _loaded:
+        if name in getattr(module, "__all__", ()):
+            return getattr(module, name)
+    raise AttributeError(name)
 
-# Only what ``gf`` has; ``view``, ``to`` and their like are methods only.
-__all__ = [
-    "abs", "absolute", "add", "addcdiv", "addcmul", "all", "allclose", "amax", "amin", "any",
-    "arange", "argmax", "argmin", "as_tensor", "atan2", "bernoulli", "bernoulli_", "bitwise_and",
-    "bitwise_left_shift", "bitwise_not", "bitwise_or", "bitwise_right_shift", "bitwise_xor",
-    "bmm", "broadcast_to", "cat", "ceil", "chunk", "clamp", "clip", "clone", "concat",
-    "concatenate", "contiguous", "cos", "div", "divide", "dot", "empty", "empty_like", "eq",
-    "equal", "erf", "exp", "expm1", "exponential_", "eye", "flatten", "flip", "floor",
-    "floor_divide", "from_numpy", "full", "full_like", "gather", "ge", "ger", "greater",
-    "greater_equal", "gt", "index_select", "is_contiguous", "is_floating_point", "is_tensor",
-    "isfinite", "isinf", "isnan", "le", "lerp", "less", "less_equal", "linspace", "log", "log1p",
-    "log_softmax", "logical_and", "logical_not", "logical_or", "logical_xor", "logsumexp", "lt",
-    "masked_fill", "matmul", "max", "maximum", "mean", "min", "minimum", "mm", "moveaxis",
-    "movedim", "mul", "multiply", "mv", "narrow", "ne", "neg", "negative", "norm", "normal",
-    "normal_", "not_equal", "numel", "one_hot", "ones", "ones_like", "outer", "permute", "pow",
-    "prod", "rand", "rand_like", "randint", "randn", "randn_like", "randperm", "reciprocal",
-    "relu", "remainder", "reshape", "round", "rsqrt", "scalar_tensor", "scatter_add", "select",
-    "sigmoid", "sign", "sin", "softmax", "split", "sqrt", "square", "squeeze", "stack", "std",
-    "sub", "subtract", "sum", "swapaxes", "swapdims", "t", "tanh", "tensor", "transpose",
-    "true_divide", "unbind", "unflatten", "uniform_", "unsqueeze", "var", "where", "zeros",
-    "zeros_like",
-]  # fmt: skip
+
+def load_later() -> bool:
+    """Import the modules in ``LATER`` and bind their methods; False if that was done before."""
+    if len(_loaded) == len(LATER):
+        return False
+    _loaded[:] = map(import_module, LATER)
+    for module in _loaded:
+        methods.bind(module, in_place)
+    return True
+
+
+for _module in CORE:
+    methods.bind(_module, in_place)
+methods.bind_operators({k: v for module in CORE for k, v in vars(module).items()}, in_place)
+methods.when_missing(load_later)

@@ -19,8 +19,8 @@ from graphflow import flags
 from graphflow.capture import Capture, captured_memory
 from graphflow.cell import Cell
 from graphflow.codegen.schedule import Schedule
-from graphflow.creation import as_tensor, from_numpy
 from graphflow.errors import GraphFlowError, IndexRangeError
+from graphflow.functions.creation import as_tensor, from_numpy
 from graphflow.ir.graph import Graph
 from graphflow.runtime.fork import renew_after_fork
 from graphflow.runtime.launch import LoadedProgram

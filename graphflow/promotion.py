@@ -163,7 +163,7 @@ def _run_time_scalars(values: Sequence[Any]) -> bool:
 
 
 def _foreign(value: Any) -> Any:
-    from graphflow.creation import as_tensor
+    from graphflow.functions.creation import as_tensor
 
     if isinstance(value, np.generic):
         return value.item()

@@ -16,15 +16,23 @@ import numpy as np
 
 from graphflow.cell import Cell
 from graphflow.checks import need_device, need_int
-from graphflow.creation import _shape, iota
 from graphflow.dispatch import apply, assign
-from graphflow.elementwise import add, cos, div, log, lt, mul, neg, sqrt, sub
 from graphflow.errors import GraphFlowError, TraceError
+from graphflow.functions.creation import _shape, iota
+from graphflow.functions.elementwise import add, cos, div, log, lt, mul, neg, sqrt, sub
 from graphflow.ir import types as T
 from graphflow.ir.types import DType
 from graphflow.mode import mode
 from graphflow.promotion import as_operand, cast, get_default_dtype
 from graphflow.tensor import Tensor
+
+__all__ = [
+    "bernoulli", "bernoulli_", "exponential_", "normal", "normal_", "rand", "rand_like",
+    "randint", "randn", "randn_like", "randperm", "uniform_",
+]  # fmt: skip
+METHODS = """
+bernoulli bernoulli_ exponential_ normal_ uniform_
+""".split()
 
 
 class Generator:

@@ -72,7 +72,7 @@ class Tensor(TensorMethods):
 
     def __new__(cls, data: Any = (), *args: Any, **kwargs: Any) -> Self:
         """The same as ``gf.tensor(data)``."""
-        from graphflow.creation import tensor
+        from graphflow.functions.creation import tensor
 
         made = tensor(data)
         return cls._of(made._cell, made._chain)

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from graphflow.capture import TensorSpec
-from graphflow.creation import zeros
 from graphflow.errors import GraphFlowError
+from graphflow.functions.creation import zeros
 from graphflow.rng import randn
 
 HELP = "a Python file that defines build() -> (step, specs); FILE:name picks another builder"

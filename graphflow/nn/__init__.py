@@ -2,7 +2,7 @@
 
 from graphflow.nn import functional, init
 from graphflow.nn.module import Module
-from graphflow.nn.modules import *  # noqa: F403
+from graphflow.nn.modules import *
 from graphflow.nn.modules import __all__ as _modules
 from graphflow.nn.parameter import Parameter
 

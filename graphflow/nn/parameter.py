@@ -14,7 +14,7 @@ class Parameter(Tensor):
 
     def __new__(cls, data: Any = (), requires_grad: bool = True) -> Parameter:
         """The parameter over the memory of ``data`` (a tensor, an array, numbers)."""
-        from graphflow.creation import as_tensor
+        from graphflow.functions.creation import as_tensor
 
         source = as_tensor(data)
         made: Parameter = cls._of(source._cell, source._chain)

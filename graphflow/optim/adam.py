@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from graphflow.elementwise import sqrt
+from graphflow.functions.elementwise import sqrt
 from graphflow.ir.types import float64
 from graphflow.optim.optimizer import Optimizer, ParamGroup, check_number, check_option
 from graphflow.promotion import cast

@@ -15,8 +15,8 @@ from typing import Any
 
 from graphflow.autograd.history import enable_grad, no_grad
 from graphflow.checks import suggestion
-from graphflow.creation import zeros_like
 from graphflow.errors import GraphFlowError, TraceError
+from graphflow.functions.creation import zeros_like
 from graphflow.mode import mode, structure
 from graphflow.tensor import Tensor
 
@@ -202,7 +202,7 @@ class Optimizer:
             from graphflow.trace import outside_trace
 
             with outside_trace():
-                from graphflow.creation import zeros
+                from graphflow.functions.creation import zeros
 
                 dtype = parameter.dtype if shape == tuple(parameter.shape) else None
                 found = slots[name] = zeros(shape, dtype=dtype)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from graphflow.elementwise import add
+from graphflow.functions.elementwise import add
 from graphflow.optim.optimizer import Optimizer, ParamGroup, check_number
 from graphflow.tensor import Tensor
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from graphflow.nn import functional as F
 from graphflow.nn.module import Module
+from graphflow.nn.scalars import run_time_scalar
 from graphflow.tensor import Tensor
 
 
@@ -162,7 +163,7 @@ class Dropout(Module):
         """Same shape."""
         if not self.training:
             return input
-        p = F.run_time_scalar(self, "p")
+        p = run_time_scalar(self, "p")
         return F.dropout(input, p, True, self.inplace)
 
     def extra_repr(self) -> str:

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from graphflow.checks import need_device, need_int
-from graphflow.creation import empty
+from graphflow.functions.creation import empty
 from graphflow.ir.types import DType
 from graphflow.nn import functional as F
 from graphflow.nn import init

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from graphflow.creation import from_numpy, tensor
+from graphflow.functions.creation import from_numpy, tensor
+from graphflow.functions.shaping import stack
 from graphflow.ir.types import float64
-from graphflow.shaping import stack
 from graphflow.tensor import Tensor
 
 

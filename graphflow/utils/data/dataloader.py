@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, Generic, TypeVar
 
-from graphflow.creation import tensor
+from graphflow.functions.creation import tensor
 from graphflow.utils.data.collate import default_collate, default_convert
 from graphflow.utils.data.dataset import (
     Dataset,

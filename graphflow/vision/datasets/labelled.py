@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from graphflow.creation import from_numpy
+from graphflow.functions.creation import from_numpy
 from graphflow.tensor import Tensor
 from graphflow.utils.data import Dataset
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from graphflow.creation import from_numpy, tensor
+from graphflow.functions.creation import from_numpy, tensor
 from graphflow.tensor import Tensor
 
 

@@ -10,14 +10,22 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from graphflow.checks import need_floating, need_tensor
 from graphflow.dispatch import apply, apply_view
-from graphflow.elementwise import add, div, eq, exp, log, mul, sqrt, sub, where
 from graphflow.errors import DTypeError, GraphFlowError, ShapeError
+from graphflow.functions.elementwise import add, div, eq, exp, log, mul, sqrt, sub, where
 from graphflow.ir import types as T
 from graphflow.ir.types import DType
 from graphflow.promotion import cast, get_default_dtype
 
 if TYPE_CHECKING:
     from graphflow.tensor import Tensor
+
+__all__ = [
+    "all", "amax", "amin", "any", "argmax", "argmin", "log_softmax", "logsumexp", "max", "mean",
+    "min", "norm", "prod", "softmax", "std", "sum", "var",
+]  # fmt: skip
+METHODS = """
+all amax amin any argmax argmin log_softmax logsumexp max mean min norm prod softmax std sum var
+""".split()
 
 
 class ValuesAndIndices(NamedTuple):
@@ -148,7 +156,7 @@ def min(input: Tensor, dim: Any = None, keepdim: bool = False) -> Any:
 
 
 def _extreme(arg: str, pairwise: str, fold: Any, input: Tensor, dim: Any, keepdim: bool) -> Any:
-    from graphflow import elementwise
+    from graphflow.functions import elementwise
     from graphflow.tensor import Tensor
 
     if dim is None:

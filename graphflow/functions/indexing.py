@@ -8,10 +8,10 @@ import numpy as np
 
 from graphflow.dispatch import apply, apply_view, assign
 from graphflow.errors import GraphFlowError, ShapeError
+from graphflow.functions.shaping import cut, expand, select, unsqueeze
 from graphflow.ir import types as T
 from graphflow.mode import mode
 from graphflow.promotion import as_operand, cast
-from graphflow.shaping import cut, expand, select, unsqueeze
 
 if TYPE_CHECKING:
     from graphflow.tensor import Tensor
@@ -59,7 +59,7 @@ def _fitted(new: Tensor, target: Tensor) -> Tensor:
 
 def _put(target: Tensor, axis: int, picks: Tensor, source: Tensor) -> Tensor:
     """``target`` with the entries ``picks`` of ``axis`` replaced (later ones win)."""
-    from graphflow.creation import iota
+    from graphflow.functions.creation import iota
 
     extent = target.shape[axis]
     wanted = cast(picks, T.int64)
@@ -77,7 +77,7 @@ def _put(target: Tensor, axis: int, picks: Tensor, source: Tensor) -> Tensor:
 
 
 def _plain(value: Any) -> Any:
-    from graphflow.creation import as_tensor
+    from graphflow.functions.creation import as_tensor
 
     return as_tensor(value) if isinstance(value, (np.ndarray, list, tuple)) else value
 
@@ -117,7 +117,7 @@ def _basic(input: Tensor, index: Any) -> tuple[Tensor, list[tuple[int, Tensor]]]
 
 
 def _normal(item: Any) -> Any:
-    from graphflow.creation import as_tensor
+    from graphflow.functions.creation import as_tensor
     from graphflow.tensor import Tensor
 
     if item is None or item is Ellipsis or isinstance(item, slice):

@@ -19,6 +19,29 @@ from graphflow.promotion import as_operand, cast, operands, result_type
 if TYPE_CHECKING:
     from graphflow.tensor import Tensor
 
+__all__ = [
+    "abs", "absolute", "add", "addcdiv", "addcmul", "atan2", "bitwise_and",
+    "bitwise_left_shift", "bitwise_not", "bitwise_or", "bitwise_right_shift", "bitwise_xor",
+    "ceil", "clamp", "clip", "cos", "div", "divide", "eq", "erf", "exp", "expm1", "floor",
+    "floor_divide", "ge", "greater", "greater_equal", "gt", "isfinite", "isinf", "isnan", "le",
+    "lerp", "less", "less_equal", "log", "log1p", "logical_and", "logical_not", "logical_or",
+    "logical_xor", "lt", "maximum", "minimum", "mul", "multiply", "ne", "neg", "negative",
+    "not_equal", "pow", "reciprocal", "relu", "remainder", "round", "rsqrt", "sigmoid", "sign",
+    "sin", "sqrt", "square", "sub", "subtract", "tanh", "true_divide", "where",
+]  # fmt: skip
+METHODS = """
+abs absolute add addcdiv addcmul atan2 bitwise_and bitwise_left_shift bitwise_not bitwise_or
+bitwise_right_shift bitwise_xor ceil clamp clip cos div divide eq erf exp expm1 floor floor_divide
+ge gt isfinite isinf isnan le lerp log log1p logical_and logical_not logical_or logical_xor lt
+maximum minimum mul multiply ne neg negative pow reciprocal relu remainder round rsqrt sigmoid
+sign sin sqrt square sub subtract tanh true_divide
+""".split()
+IN_PLACE = """
+abs add addcdiv addcmul bitwise_and bitwise_not bitwise_or bitwise_xor ceil clamp clip cos div erf
+exp expm1 floor floor_divide lerp log log1p logical_and logical_not logical_or logical_xor mul neg
+pow reciprocal relu remainder round rsqrt sigmoid sign sin sqrt square sub tanh
+""".split()
+
 
 def _unary(op: str, summary: str, floating: bool = False) -> Callable[[Any], Tensor]:
     def function(input: Any) -> Tensor:
@@ -240,3 +263,17 @@ def addcmul(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Any = 1) 
 def addcdiv(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Any = 1) -> Tensor:
     """``input + value * tensor1 / tensor2``."""
     return add(input, mul(div(tensor1, tensor2), value))
+
+
+absolute = abs
+subtract = sub
+multiply = mul
+divide = div
+true_divide = div
+negative = neg
+clip = clamp
+greater = gt
+greater_equal = ge
+less = lt
+less_equal = le
+not_equal = ne

@@ -21,6 +21,12 @@ from graphflow.tensor import Tensor
 if TYPE_CHECKING:
     from graphflow.device import Device
 
+__all__ = [
+    "arange", "as_tensor", "empty", "empty_like", "eye", "from_numpy", "full", "full_like",
+    "is_tensor", "linspace", "ones", "ones_like", "scalar_tensor", "tensor", "zeros",
+    "zeros_like",
+]  # fmt: skip
+
 
 def tensor(
     data: Any,
@@ -106,7 +112,7 @@ def _holds_tensors(data: Any) -> bool:
 
 
 def _stacked(data: Any, dtype: DType | None) -> Tensor:
-    from graphflow.shaping import stack
+    from graphflow.functions.shaping import stack
 
     parts = [x if isinstance(x, Tensor) else _stacked(x, dtype) for x in data]
     made = stack([p.detach() for p in parts])

@@ -1,166 +1,33 @@
-"""Layers and losses as functions: ``import graphflow.nn.functional as F``."""
+"""Losses."""
 
 from __future__ import annotations
 
-import math
-from typing import Any
-
 from graphflow.checks import need_floating, need_tensor
 from graphflow.dispatch import apply
-from graphflow.elementwise import (
+from graphflow.errors import DTypeError, GraphFlowError, IndexRangeError, ShapeError
+from graphflow.functions.elementwise import (
     abs,
     add,
     clamp,
     div,
-    erf,
-    exp,
     log,
     log1p,
-    lt,
     mul,
     neg,
-    pow,
-    relu,
-    rsqrt,
-    sigmoid,
     sub,
-    tanh,
     where,
 )
-from graphflow.errors import DTypeError, GraphFlowError, IndexRangeError, ShapeError
+from graphflow.functions.reductions import log_softmax, mean, reduce, sum
+from graphflow.functions.shaping import squeeze, unsqueeze
 from graphflow.ir import types as T
-from graphflow.manipulation import one_hot
-from graphflow.mode import mode
-from graphflow.promotion import as_operand, cast
-from graphflow.reductions import log_softmax, logsumexp, mean, reduce, softmax, sum
-from graphflow.rng import default_generator
-from graphflow.shaping import matmul, squeeze, t, unsqueeze
+from graphflow.nn.functional.activation import logsigmoid
+from graphflow.promotion import cast
 from graphflow.tensor import Tensor
 
 __all__ = [
-    "binary_cross_entropy", "binary_cross_entropy_with_logits", "cross_entropy", "dropout", "elu",
-    "gelu", "l1_loss", "layer_norm", "leaky_relu", "linear", "log_softmax", "logsigmoid",
-    "logsumexp", "mish", "mse_loss", "nll_loss", "normalize", "one_hot", "relu", "sigmoid",
-    "silu", "smooth_l1_loss", "softmax", "softplus", "tanh",
+    "binary_cross_entropy", "binary_cross_entropy_with_logits", "cross_entropy", "l1_loss",
+    "mse_loss", "nll_loss", "smooth_l1_loss",
 ]  # fmt: skip
-
-
-def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """``input @ weight.T + bias``; input [..., in], weight [out, in], bias [out]."""
-    need_tensor("linear", input)
-    if input.ndim == 0 or input.shape[-1] != weight.shape[-1]:
-        raise ShapeError(
-            f"linear: input of shape {list(input.shape)} does not fit a weight of shape "
-            f"{list(weight.shape)}: the last dimension must be {weight.shape[-1]}"
-        )
-    if input.dtype is not weight.dtype:
-        raise DTypeError(
-            f"linear: the input is {input.dtype.name}, the weight {weight.dtype.name}; "
-            f"convert one, for example input.to({weight.dtype!r})"
-        )
-    lead = tuple(input.shape[:-1])
-    # One flat product: its weight gradient is one product, too, not a sum over a batch of them.
-    rows = input if input.ndim <= 2 else input.reshape(-1, input.shape[-1])
-    out = matmul(rows, t(weight))
-    if bias is not None:
-        out = apply("add", out, bias)
-    return out if input.ndim <= 2 else out.reshape((*lead, weight.shape[0]))
-
-
-# ---- activations -------------------------------------------------------------------
-
-
-def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
-    """log(1 + exp(beta * x)) / beta; the identity above ``threshold``."""
-    scaled = input if beta == 1 else mul(input, beta)
-    safe = where(scaled > threshold, 0.0, scaled)
-    soft = log1p(exp(safe))
-    return where(scaled > threshold, input, soft if beta == 1 else div(soft, beta))
-
-
-def mish(input: Tensor) -> Tensor:
-    """x * tanh(softplus(x))."""
-    return mul(input, tanh(softplus(input)))
-
-
-def silu(input: Tensor) -> Tensor:
-    """x * sigmoid(x)."""
-    return mul(input, sigmoid(input))
-
-
-def gelu(input: Tensor, approximate: str = "none") -> Tensor:
-    """x * Phi(x), Phi the normal distribution function; "tanh" approximates it."""
-    if approximate == "tanh":
-        inner = mul(add(input, mul(pow(input, 3), 0.044715)), math.sqrt(2.0 / math.pi))
-        return mul(mul(input, 0.5), add(tanh(inner), 1.0))
-    if approximate != "none":
-        raise ValueError(f"gelu: approximate must be 'none' or 'tanh', not {approximate!r}")
-    return mul(mul(input, 0.5), add(erf(mul(input, math.sqrt(0.5))), 1.0))
-
-
-def leaky_relu(input: Tensor, negative_slope: float = 0.01) -> Tensor:
-    """x above 0, ``negative_slope`` * x below."""
-    return where(input > 0, input, mul(input, negative_slope))
-
-
-def elu(input: Tensor, alpha: float = 1.0) -> Tensor:
-    """x above 0, alpha * (exp(x) - 1) below."""
-    low = where(input > 0, 0.0, input)
-    return where(input > 0, input, mul(apply("expm1", low), alpha))
-
-
-def logsigmoid(input: Tensor) -> Tensor:
-    """log(sigmoid(x)), without the underflow."""
-    return sub(apply("minimum", input, as_operand(0, input.dtype)), log1p(exp(neg(abs(input)))))
-
-
-def dropout(input: Tensor, p: Any = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
-    """Zero each element at probability ``p`` and scale the rest by 1 / (1 - p)."""
-    need_tensor("dropout", input)
-    if isinstance(p, (int, float)) and not 0 <= p <= 1:
-        raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
-    if not training or (isinstance(p, (int, float)) and p == 0):
-        return input
-    unit = default_generator.draw().uniform(tuple(input.shape), T.float32)
-    keep = lt(unit, 1.0 - p)
-    if isinstance(p, (int, float)):
-        scale: Any = 0.0 if p == 1 else 1.0 / (1.0 - p)
-    else:
-        scale = where(p < 1.0, 1.0 / (1.0 - p), 0.0)
-    out = where(keep, mul(input, scale), 0.0)
-    return input.copy_(out) if inplace else out
-
-
-def layer_norm(
-    input: Tensor,
-    normalized_shape: Any,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    eps: float = 1e-5,
-) -> Tensor:
-    """(x - mean) / sqrt(var + eps) over the last dimensions, then scale and shift."""
-    extents = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
-    if tuple(input.shape[-len(extents) :]) != extents:
-        raise ShapeError(
-            f"layer_norm over {list(extents)} does not fit an input of shape {list(input.shape)}"
-        )
-    dims = tuple(range(-len(extents), 0))
-    centred = sub(input, mean(input, dims, keepdim=True))
-    variance = mean(mul(centred, centred), dims, keepdim=True)
-    out = mul(centred, rsqrt(add(variance, eps)))
-    if weight is not None:
-        out = mul(out, weight)
-    return out if bias is None else add(out, bias)
-
-
-def normalize(input: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> Tensor:
-    """``input`` over its p-norm along ``dim`` (not below ``eps``)."""
-    from graphflow.reductions import norm
-
-    return div(input, clamp(norm(input, p, dim, keepdim=True), min=eps))
-
-
-# ---- losses ------------------------------------------------------------------------
 
 
 def _reduced(loss: Tensor, reduction: str) -> Tensor:
@@ -327,11 +194,3 @@ def binary_cross_entropy_with_logits(
         scale = add(mul(sub(pos_weight, 1.0), target), 1.0)
         loss = sub(mul(sub(1.0, target), input), mul(scale, logsigmoid(input)))
     return _reduced(loss if weight is None else mul(loss, weight), reduction)
-
-
-def run_time_scalar(module: Any, name: str) -> Any:
-    """A module's float attribute: itself eagerly, a run-time scalar of a program in a trace."""
-    tracer = mode.tracer
-    if tracer is None:
-        return getattr(module, name)
-    return tracer.scalar((id(module), name), lambda: getattr(module, name), name)

@@ -5,20 +5,34 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from graphflow import reductions
 from graphflow.checks import need_index, need_tensor
-from graphflow.creation import arange, as_tensor, full, ones, tensor, zeros
 from graphflow.device import device as as_device
 from graphflow.dispatch import apply, assign
-from graphflow.elementwise import eq, mul
 from graphflow.errors import IndexRangeError
+from graphflow.functions import reductions
+from graphflow.functions.creation import arange, as_tensor, full, ones, tensor, zeros
+from graphflow.functions.elementwise import eq, mul
+from graphflow.functions.shaping import expand, permute, reshape, transpose, unbind, unsqueeze, view
 from graphflow.ir import types as T
 from graphflow.ir.types import DType
 from graphflow.mode import mode
 from graphflow.promotion import as_operand, cast
-from graphflow.shaping import expand, permute, reshape, transpose, unbind, unsqueeze, view
 from graphflow.tensor import Tensor
 
+__all__ = [
+    "allclose", "clone", "contiguous", "equal", "ger", "is_contiguous", "is_floating_point",
+    "masked_fill", "numel", "one_hot", "outer",
+]  # fmt: skip
+METHODS = """
+clone contiguous copy_ cpu dim element_size fill_ is_contiguous is_floating_point masked_fill
+nelement new_full new_ones new_tensor new_zeros numel outer reshape_as size stride to type_as
+view_as zero_
+""".split()
+IN_PLACE = """
+masked_fill
+""".split()
+
+PROPERTIES = ("T", "mT", "H")
 CONVERSIONS: dict[str, DType] = {
     "bool": T.bool_, "byte": T.uint8, "char": T.int8, "short": T.int16, "int": T.int32,
     "long": T.int64, "half": T.float16, "bfloat16": T.bfloat16, "float": T.float32,
@@ -226,3 +240,6 @@ def property_mT(input: Tensor) -> Tensor:
 
 
 property_H = property_mT
+
+
+ger = outer

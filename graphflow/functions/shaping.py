@@ -11,14 +11,29 @@ from typing import TYPE_CHECKING, Any
 from graphflow.checks import need_index, need_int, need_tensor, need_tensors
 from graphflow.dispatch import apply, apply_view
 from graphflow.errors import ShapeError
+from graphflow.functions.reductions import normal_dim
 from graphflow.ir import types as T
 from graphflow.ir.dims import SymDim
 from graphflow.mode import mode
 from graphflow.promotion import cast, result_type
-from graphflow.reductions import normal_dim
 
 if TYPE_CHECKING:
     from graphflow.tensor import Tensor
+
+__all__ = [
+    "bmm", "broadcast_to", "cat", "chunk", "concat", "concatenate", "dot", "flatten", "flip",
+    "gather", "index_select", "matmul", "mm", "moveaxis", "movedim", "mv", "narrow", "permute",
+    "reshape", "scatter_add", "select", "split", "squeeze", "stack", "swapaxes", "swapdims",
+    "t", "transpose", "unbind", "unflatten", "unsqueeze",
+]  # fmt: skip
+METHODS = """
+bmm broadcast_to chunk dot expand expand_as flatten flip gather index_select matmul mm movedim mv
+narrow permute reshape scatter_add select split squeeze swapaxes t transpose unbind unflatten
+unsqueeze view
+""".split()
+IN_PLACE = """
+scatter_add
+""".split()
 
 
 def _extents(shape: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -342,3 +357,14 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
     if row:
         out = squeeze(out, -2)
     return squeeze(out, -1) if column else out
+
+
+swapaxes = transpose
+swapdims = transpose
+concat = cat
+concatenate = cat
+moveaxis = movedim
+mm = matmul
+bmm = matmul
+dot = matmul
+mv = matmul

@@ -1,0 +1,1 @@
+"""Functions on tensors: what ``gf.<name>`` and ``x.<name>()`` are, a module for each subject."""
