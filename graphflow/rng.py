@@ -235,6 +235,3 @@ def exponential_(input: Tensor, lambd: float = 1.0, generator: Any = None) -> Te
     """Fill with exponentially distributed values of rate ``lambd``."""
     unit = _draw(generator).uniform(tuple(input.shape), input.dtype)
     return assign(input, neg(div(log(sub(1.0, unit)), lambd)))
-
-
-__all__ = ["Generator", "default_generator", "iota", "manual_seed", "rand", "randn"]

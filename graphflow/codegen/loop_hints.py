@@ -21,7 +21,7 @@ HEAVY = 300
 _JUMP = re.compile(r'  br label %"([^"]+)"')
 _CALLED = re.compile(r'call [^@]*@"([^"]+)"')
 _DEFINED = re.compile(r'define [^@]*@"?([^"(]+)"?\(')
-_NARROW = re.compile(r"(?:load|store) i(?:8|16)\b")  # AVX2 masks 4 and 8 bytes only
+_NARROW = re.compile(r"(?:load|store) i(?:8|16)[ ,]")  # AVX2 masks 4 and 8 bytes only
 _PROPERTY = "llvm.loop.vectorize.predicate.enable"
 
 
