@@ -18,7 +18,7 @@ from graphflow.cell import Cell
 from graphflow.checks import need_device, need_int
 from graphflow.dispatch import apply, assign
 from graphflow.errors import GraphFlowError, TraceError
-from graphflow.functions.creation import _shape, iota
+from graphflow.functions.creation import _shape
 from graphflow.functions.elementwise import add, cos, div, log, lt, mul, neg, sqrt, sub
 from graphflow.ir import types as T
 from graphflow.ir.types import DType
