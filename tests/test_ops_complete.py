@@ -27,6 +27,7 @@ PLANNED = """
     logical_and logical_or logical_xor bitwise_and bitwise_or bitwise_xor shift_left shift_right
     where iota random_bits
     reshape permute expand slice flip pad concatenate gather take scatter_add slice_update
+    window window_add window_set
     reduce_sum reduce_max reduce_min reduce_prod argmax argmin matmul
     cond while_loop scan get fused
 """.split()
@@ -51,9 +52,15 @@ def missing_fields(op: OpDef) -> list[str]:
         missing.append("index")
     if op.kind is Kind.REDUCTION and op.reduction is None:
         missing.append("reduction")
-    if op.kind in (Kind.GATHER, Kind.SCATTER) and op.name != "slice_update" and not op.fallible:
+    if op.kind in (Kind.GATHER, Kind.SCATTER) and has_index_operand(op) and not op.fallible:
         missing.append("fallible")
     return missing + missing_gradient(op) + missing_tests(op)
+
+
+def has_index_operand(op: OpDef) -> bool:
+    """True when an operand holds positions: then the samples give it as whole numbers."""
+    operands = [x for sample in op.tests.samples for x in sample.inputs]
+    return any(isinstance(x, np.ndarray) and x.dtype.kind in "iu" for x in operands)
 
 
 def missing_templates(op: OpDef) -> list[str]:

@@ -21,7 +21,7 @@ from graphflow.codegen.layout import Layout
 from graphflow.codegen.loops import Checked
 from graphflow.codegen.lower_map import open_map, share_innermost
 from graphflow.codegen.schedule import Call
-from graphflow.codegen.spaces import Axis, Target, plan_loops, survey
+from graphflow.codegen.spaces import Axis, Survey, Target, plan_loops, survey
 from graphflow.codegen.task import Task, finish_call
 from graphflow.ir.affine import Affine, Index
 from graphflow.ir.node import Node
@@ -39,6 +39,7 @@ def lower_scatter(
     pieces = evaluator.pieces(node, index)
     place: Index = pieces[-1].index
     depends: tuple[Checked, ...] = ()
+    apart = _apart(place)
     axis = -1
     if len(pieces) > 1:
         axis = next(k for k, part in enumerate(place) if any(n == GATHERED for n, _ in part.terms))
@@ -48,33 +49,40 @@ def lower_scatter(
     value = evaluator.value(node.inputs[-1], index)
     slot, flat = evaluator.memory.element(result, place)
     target = Target(slot, flat, value, True, node.op if node.op.reduction else None, depends)
-    return _call(task, node.op.name, target, variables[axis] if axis >= 0 else "", result, axis)
-
-
-def _call(task: Task, name: str, target: Target, along: str, result: Layout, axis: int) -> Call:
     found = survey([target])
     task.prepare(found)
     leading = target
-    if along:  # the loop over the indexed axis nests where its results lie
-        order = Affine.of({**dict(target.index.terms), along: result.strides[axis]})
-        leading = Target(target.slot, order, target.value, True)
+    if axis >= 0:  # the loop over the indexed axis nests where its results lie
+        order = Affine.of({**dict(flat.terms), variables[axis]: result.strides[axis]})
+        leading = Target(slot, order, value, True)
+    return _call(task, node.op.name, target, leading, apart, found)
+
+
+def _apart(place: Index) -> frozenset[str]:
+    """The variables that alone decide a coordinate: two of their values never meet."""
+    return frozenset(part.terms[0][0] for part in place if len(part.terms) == 1)
+
+
+def _call(
+    task: Task, name: str, target: Target, leading: Target, apart: frozenset[str], found: Survey
+) -> Call:
     axes = plan_loops(task.space, [leading], found).kept
     emitter = Emitter(name, [target], found.uses, task.error)
     if target.fold is None:
         open_map(emitter, axes)
     else:
-        _open_ordered(emitter, axes, along)
+        _open_ordered(emitter, axes, apart)
         emitter.read.add(target.slot)
     emitter.store([target])
     return finish_call(task, emitter, [target], found)
 
 
-def _open_ordered(emitter: Emitter, axes: Sequence[Axis], along: str) -> None:
-    """Open the loops; only those that cannot meet in one place are shared."""
-    if axes and along not in axes[0].variables:
+def _open_ordered(emitter: Emitter, axes: Sequence[Axis], apart: frozenset[str]) -> None:
+    """Open the loops; only one whose iterations cannot meet in one place is shared."""
+    if axes and apart.issuperset(axes[0].variables):
         emitter.open_shared(axes[:1])
         axes = axes[1:]
-    elif len(axes) > 1 and along not in axes[-1].variables:
+    elif len(axes) > 1 and apart.issuperset(axes[-1].variables):
         share_innermost(emitter, axes)
         return
     for axis in axes:

@@ -11,6 +11,7 @@ from graphflow.ir.ops import (
     reduce,
     shape,
     slicing,
+    window,
 )
 
 __all__ = [
@@ -24,4 +25,5 @@ __all__ = [
     "reduce",
     "shape",
     "slicing",
+    "window",
 ]
