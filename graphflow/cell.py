@@ -30,6 +30,17 @@ class ViewStep(NamedTuple):
 
 
 Chain = tuple[ViewStep, ...]
+Layout = tuple[Any, Any]
+"""A NumPy dtype and a shape; equal ones are one object."""
+
+CAPTURED: Layout = (None, None)
+_LAYOUTS: dict[Layout, Layout] = {}
+
+
+def layout_of(dtype: Any, shape: Any) -> Layout:
+    """The one layout of this dtype and shape, to be compared by identity."""
+    layout = (dtype, shape)
+    return _LAYOUTS.setdefault(layout, layout)
 
 
 class Cell:
@@ -37,13 +48,18 @@ class Cell:
 
     ``version`` counts mutations; autograd compares it to refuse a backward pass
     over values that are gone.  ``tracer`` is None for eager memory.
+
+    ``layout`` is what :func:`layout_of` gives for row-major memory whose address is
+    known, None as long as nobody asked, and ``CAPTURED`` once a program may reach
+    this memory by itself: arguments over it need a closer look.
     """
 
-    __slots__ = ("__weakref__", "_address", "tracer", "value", "version")
+    __slots__ = ("__weakref__", "_address", "layout", "tracer", "value", "version")
 
     value: Any
     version: int
     tracer: Tracer | None
+    layout: Layout | None
     _address: int
 
     def __init__(
@@ -56,6 +72,7 @@ class Cell:
         self.version = 0
         self.tracer = tracer
         self._address = address
+        self.layout = None
 
     @property
     def address(self) -> int:

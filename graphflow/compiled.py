@@ -20,7 +20,7 @@ import numpy as np
 from graphflow import pytree
 from graphflow.autograd.compiled import CompiledNode, attach
 from graphflow.capture import Capture, Static, capture, check_arguments, leaf_labels, shared_cells
-from graphflow.cell import Cell
+from graphflow.cell import CAPTURED, Cell, layout_of
 from graphflow.errors import IndexRangeError
 from graphflow.functions.creation import from_numpy
 from graphflow.guards import Described, Guard, Recompile, same_value
@@ -28,6 +28,7 @@ from graphflow.ir.node import attrs_key, value_key
 from graphflow.mode import mode, structure
 from graphflow.partition import Backward
 from graphflow.program import Program
+from graphflow.quick import MISS, quick_call
 from graphflow.reads import Read
 from graphflow.results import rebuild
 from graphflow.runtime.fork import renew_after_fork
@@ -48,8 +49,8 @@ class Entry:
     """
 
     __slots__ = (
-        "_owned", "_same", "_single", "_specs", "aliased", "backward", "capture", "inputs",
-        "program", "reads", "simple", "uses_grads", "values", "version",
+        "_owned", "aliased", "backward", "capture", "grad", "inputs", "program", "reads", "same",
+        "simple", "specs", "uses_grads", "values", "version",
     )  # fmt: skip
 
     def __init__(self, captured: Capture, program: Program, leaves: Sequence[Any]) -> None:
@@ -58,14 +59,16 @@ class Entry:
         self.backward: Program | None = None
         self.reads = captured.reads
         self.version = self.values = -1
+        self.grad = mode.grad
         self.inputs = captured.leaves
-        self._specs = tuple(_spec(leaf) for leaf in leaves)
+        self.specs = tuple(_spec(leaf) for leaf in leaves)
         self._owned = frozenset(captured.cells) | captured.named
+        for cell in self._owned:
+            cell.layout = CAPTURED
         self.aliased = self.captured_arguments(leaves)
         self.uses_grads = captured.uses_grads
-        self._single = captured.structure == pytree.LEAF
         groups = _groups_by_memory(leaves)
-        self._same = tuple((group[0], i) for group in groups for i in group[1:])
+        self.same = tuple((group[0], i) for group in groups for i in group[1:])
         self.simple = (
             not (captured.mutable or captured.argument_grads or captured.backward or self.aliased)
             and not any(leaves[i]._chain for group in groups for i in group)
@@ -73,59 +76,34 @@ class Entry:
             and all(r.kind == "new" and not r.chain for r in captured.results)
         )
 
-    def words(self, args: tuple[Any, ...]) -> list[int | float] | None:
-        """Addresses and values of the inputs; None unless every argument fits."""
-        specs = self._specs
-        if len(args) != len(specs):
-            return None
-        words: list[int | float] = []
-        for arg, spec in zip(args, specs):
-            dtype = spec[0]
-            if dtype is None:
-                if arg.__class__ is not spec[1] or arg != spec[2]:
-                    return None
-            elif dtype is float:
-                if arg.__class__ is not float:
-                    return None
-                words.append(arg)
-            else:
-                address = self._address(arg, spec)
-                if not address:
-                    return None
-                words.append(address)
-        for first, second in self._same:
-            if args[first]._cell is not args[second]._cell:
-                return None
-        return words
+    def word(self, arg: Any, spec: tuple[Any, Any, Any], words: list[int | float]) -> bool:
+        """Append the address or value of an argument; False unless it is what ``spec`` says.
 
-    def _address(self, arg: Any, spec: tuple[Any, Any, Any]) -> int:
-        """Where a tensor argument lies; 0 unless it is what ``spec`` says, in row-major order."""
+        Row-major memory is remembered as such: next time one comparison will do.
+        """
+        dtype = spec[0]
+        if dtype is None:
+            return arg.__class__ is spec[1] and bool(arg == spec[2])
+        if dtype is float:
+            if arg.__class__ is float:
+                words.append(arg)
+            return arg.__class__ is float
         if arg.__class__ is not Tensor:
-            return 0
+            return False
         array, cell = arg._array, arg._cell
         if array.__class__ is not np.ndarray or cell in self._owned:
-            return 0
-        if array.dtype is not spec[0] or array.shape != spec[1] or arg._requires_grad != spec[2]:
-            return 0
+            return False
+        if array.dtype is not dtype or array.shape != spec[1] or arg._requires_grad != spec[2]:
+            return False
+        if not array.flags.c_contiguous:
+            return False
         if arg._chain:
-            contiguous = array.flags.c_contiguous
-            return int(array.__array_interface__["data"][0]) if contiguous else 0
-        return cell._address or (cell.address if array.flags.c_contiguous else 0)
-
-    def play(self, words: list[int | float]) -> Any:
-        """Run the program; the results as the function returns them."""
-        program = self.program
-        made = [
-            Tensor._of(Cell(storage.array, None, storage.address))  # type: ignore[union-attr]
-            for storage in program.loaded.run((*words, *program.scalar_values))
-        ]
-        for cell in self.capture.updated:
-            cell.version += 1
-        if self._single:
-            return made[0]
-        return pytree.unflatten(
-            self.capture.structure, [made[r.index] for r in self.capture.results]
-        )
+            words.append(int(array.__array_interface__["data"][0]))
+            return True
+        words.append(cell.address)
+        if cell.layout is None:
+            cell.layout = layout_of(dtype, spec[1])
+        return True
 
     def captured_arguments(self, leaves: Sequence[Any]) -> tuple[tuple[int, Cell], ...]:
         """The arguments that the function also reaches from outside."""
@@ -182,6 +160,7 @@ class Compiled:
         self._name = name
         self._entries: dict[Any, list[Entry]] = {}
         self._last: Entry | None = None
+        self._quick: Callable[[tuple[Any, ...]], Any] | None = None
         self._lock = threading.RLock()
         renew_after_fork(self)
         self._signature: list[tuple[str, Described]] | None = None
@@ -200,28 +179,14 @@ class Compiled:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """What the original returns, from the program that fits."""
-        entry = self._last
-        if (
-            entry is not None
-            and entry.version == (structure.version if entry.uses_grads else structure.solid)
-            and mode.tracer is None
-        ):
-            for read in entry.reads:
-                holder = read.holder
-                now = holder.cell_contents if read.key is None else holder.get(read.key)
-                if now is not read.value:
-                    break
-            else:
-                if entry.values != structure.values:
-                    entry.program.refresh()
-                    entry.values = structure.values
-                if entry.simple and not kwargs:
-                    words = entry.words(args)
-                    if words is not None:
-                        try:
-                            return entry.play(words)
-                        except IndexRangeError:
-                            pass  # nothing has changed: the slow path fails with the place
+        quick = self._quick
+        if quick is not None and not kwargs:
+            try:
+                result = quick(args)
+                if result is not MISS:
+                    return result
+            except IndexRangeError:
+                pass  # nothing has changed: the slow path fails with the place
         return self._slow_call(args, kwargs)
 
     def _slow_call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
@@ -251,7 +216,9 @@ class Compiled:
         for cell in captured.updated:
             cell.version += 1
         entry.settle()
-        self._last = entry
+        if entry is not self._last:
+            self._last = entry
+            self._quick = quick_call(entry) if entry.simple else None
         for i, number in captured.argument_grads:
             _add_grad(leaves[i], Tensor._of(outputs[number]))
         returned, live = rebuild(captured, outputs, leaves)
@@ -360,7 +327,7 @@ class Compiled:
         """Forget every program."""
         self._entries.clear()
         self.recompiles.clear()
-        self._last = None
+        self._last = self._quick = None
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         if instance is None:

@@ -22,16 +22,22 @@ class Mode(threading.local):
     grad: bool = True
     tracer: Tracer | None = None
 
-
-mode = Mode()
+    def __setattr__(self, name: str, value: object) -> None:
+        before = not self.grad or self.tracer is not None
+        super().__setattr__(name, value)
+        now = not self.grad or self.tracer is not None
+        with _counting:
+            structure.unusual += now - before
 
 
 class StructureVersion:
     """The counter; ``structure.version`` only ever grows."""
 
-    __slots__ = ("solid", "values", "version")
+    __slots__ = ("solid", "unusual", "values", "version")
 
     def __init__(self) -> None:
+        self.unusual = 0
+        """Threads that trace or have gradients switched off: 0 saves a look at ``mode``."""
         self.version = 0
         self.solid = 0
         self.values = 0
@@ -51,3 +57,6 @@ class StructureVersion:
 
 
 structure = StructureVersion()
+
+_counting = threading.Lock()
+mode = Mode()

@@ -22,6 +22,7 @@ from graphflow.mode import mode, structure
 if TYPE_CHECKING:
     from graphflow.autograd.history import GradNode
     from graphflow.device import Device
+    from graphflow.runtime.storage import Storage
 
 
 class Size(tuple[int, ...]):
@@ -92,6 +93,11 @@ class Tensor(TensorMethods):
         self._origin = 0
         self._requires_grad = self._weak = False
         return self
+
+    @classmethod
+    def _over(cls, storage: Storage) -> Self:
+        """A tensor over fresh memory."""
+        return cls._of(Cell(storage.array, None, storage.address))
 
     # ---- value ---------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import threading
 from typing import NamedTuple
 
 import numpy as np
@@ -249,3 +250,56 @@ def test_no_grad_is_part_of_the_signature():
     assert live.requires_grad and not dead.requires_grad
     f(ramp(3))
     assert len(f.runs) == 2
+
+
+def test_gradient_mode_switches_programs_on_the_quick_path():
+    weight = gf.ones(3, requires_grad=True)
+    compiled = gf.compile(lambda x: x * weight)
+    x = gf.ones(3)
+    for recorded in (False, True, False, True):
+        with gf.set_grad_enabled(recorded):
+            assert [compiled(x).requires_grad for _ in range(3)] == [recorded] * 3
+    assert len(compiled.programs) == 2
+
+
+def test_an_argument_that_another_thread_traces_over_is_no_obstacle():
+    compiled = gf.compile(lambda x: x + 1)
+    x = gf.ones(3)
+    compiled(x)
+
+    def other():
+        with gf.no_grad():
+            inner = gf.compile(lambda y: y * 2)
+            inner(x)
+            assert compiled(x).tolist() == [2.0] * 3
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    thread.join()
+    assert compiled(x).tolist() == [2.0] * 3
+
+
+def test_a_quick_argument_that_a_program_also_captures_is_not_two_tensors():
+    held = gf.zeros(3)
+
+    def step(x):
+        held.add_(1)
+        return x + held
+
+    compiled = gf.compile(step)
+    apart = gf.zeros(3)
+    assert [compiled(apart).tolist() for _ in range(3)] == [[1.0] * 3, [2.0] * 3, [3.0] * 3]
+    assert compiled(held).tolist() == [8.0] * 3  # both operands see the addition
+    assert compiled(held).tolist() == [10.0] * 3
+    assert compiled(apart).tolist() == [6.0] * 3
+
+
+def test_views_and_changed_layouts_leave_the_quick_path():
+    compiled = gf.compile(lambda x: x * 2)
+    x = gf.arange(6.0).reshape(2, 3)
+    square = gf.arange(9.0).reshape(3, 3)
+    for _ in range(3):
+        assert compiled(x).tolist() == [[0.0, 2.0, 4.0], [6.0, 8.0, 10.0]]
+        assert compiled(x.t()).tolist() == [[0.0, 6.0], [2.0, 8.0], [4.0, 10.0]]
+        assert compiled(square.t()).tolist() == (square.t() * 2).tolist()
+        assert compiled(square).tolist() == (square * 2).tolist()

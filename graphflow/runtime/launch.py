@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -137,34 +137,51 @@ class LoadedProgram:
 
         Raises :class:`GraphFlowError` when the step fails; state is then unchanged.
         """
-        if self._missing:
-            raise GraphFlowError(self._unbound())
-        lock = self._lock
-        if not lock.acquire(False):
-            self._wait(lock)
-        try:
-            outputs: list[Storage] = []
-            words = [*inputs]
-            for output in self._outputs:
-                storage = output.take()
-                outputs.append(storage)
-                words.append(storage.address)
+        return self.launcher()(inputs)
+
+    def launcher(self) -> Callable[[Sequence[int | float]], Sequence[Storage | None]]:
+        """:meth:`run` as a closure with everything at hand.
+
+        What a step touches in Python is most of its time when the caches are cold:
+        see :mod:`graphflow.quick`, which keeps the closure for the next calls.
+        """
+        takes = [output.take for output in self._outputs]
+        pack, memory, words, address = self._pack, self._bytes, self._words, self._address
+        start, plain = (self._launch_all if self.threads > 1 else self._native), self._plain
+        simple = self._results is None
+
+        def launch(inputs: Sequence[int | float]) -> Sequence[Storage | None]:
+            if self._missing:
+                raise GraphFlowError(self._unbound())
+            lock = self._lock
+            if not lock.acquire(False):
+                self._wait(lock)
             try:
-                self._pack(self._bytes, _CALL_WORDS, *words)
-            except (struct.error, OverflowError) as error:
-                self._pack_again(inputs, words, error)
-            if self.threads > 1:
-                self._launch()
-            else:
-                self._native(self._address)
-            if self._words[_STATUS] or self._plain:
-                self._resolve(outputs)
-            return outputs if self._results is None else self._arrange(outputs)
-        except BaseException:  # Ctrl-C may come after any line: never go on from there
-            self._words[Context.PC] = 0
-            raise
-        finally:
-            lock.release()
+                outputs: list[Storage] = []
+                values = [*inputs]
+                for take in takes:
+                    storage = take()
+                    outputs.append(storage)
+                    values.append(storage.address)
+                try:
+                    pack(memory, _CALL_WORDS, *values)
+                except (struct.error, OverflowError) as error:
+                    self._pack_again(inputs, values, error)
+                start(address)
+                if words[_STATUS] or plain:
+                    self._resolve(outputs)
+                return outputs if simple else self._arrange(outputs)
+            except BaseException:  # Ctrl-C may come after any line: never go on from there
+                words[Context.PC] = 0
+                raise
+            finally:
+                lock.release()
+
+        return launch
+
+    def _launch_all(self, address: int) -> None:
+        """Start the step on all its threads."""
+        self._launch()
 
     def _wait(self, lock: threading.Lock) -> None:
         """Wait for the thread that runs this program now."""
