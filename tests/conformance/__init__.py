@@ -1,0 +1,5 @@
+"""PyTorch's own samples through GraphFlow: operations, modules and optimisers.
+
+``python -m tests.conformance`` needs PyTorch; the files of this package are not
+test modules, so that ``pytest`` runs without it.
+"""

@@ -1,0 +1,110 @@
+"""Values between PyTorch, GraphFlow and NumPy; nothing shares memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import torch
+
+import graphflow as gf
+from tests.conformance.compare import Array
+from tests.conformance.names import Missing
+
+
+def numpy_of(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
+    """A copy with the same strides (gaps, transposition and expansion included)."""
+    tensor = tensor.detach().resolve_conj().resolve_neg()
+    if tensor.dtype is torch.bfloat16:
+        return numpy_of(tensor.view(torch.uint16)).view(ml_dtypes.bfloat16)
+    array = tensor.numpy()
+    if not array.size or tensor.is_contiguous():
+        return np.array(array, order="C")
+    step = tensor.element_size()
+    extent = sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride())) + 1
+    memory = np.zeros(extent, array.dtype)
+    copy = np.lib.stride_tricks.as_strided(
+        memory, tuple(tensor.shape), tuple(s * step for s in tensor.stride())
+    )
+    np.copyto(copy, array)  # where elements overlap (expand), equal values are written twice
+    return copy
+
+
+def map_tree(tree: Any, leaf: Callable[[Any], Any]) -> Any:
+    """``tree`` with every leaf replaced; knows tuples, lists, dicts, slices, namedtuples."""
+    if isinstance(tree, torch.Size | gf.Size):
+        return leaf(tree)
+    if isinstance(tree, list):
+        return [map_tree(item, leaf) for item in tree]
+    if isinstance(tree, tuple):
+        items = [map_tree(item, leaf) for item in tree]
+        return type(tree)(*items) if hasattr(tree, "_fields") else tuple(items)
+    if isinstance(tree, dict):
+        return {key: map_tree(item, leaf) for key, item in tree.items()}
+    if isinstance(tree, slice):
+        return slice(*(map_tree(x, leaf) for x in (tree.start, tree.stop, tree.step)))
+    return leaf(tree)
+
+
+def to_graphflow(value: Any) -> Any:
+    """One leaf: a tensor, dtype, device, layout or memory format, or a plain value."""
+    if isinstance(value, torch.Tensor):
+        return _tensor(value)
+    if isinstance(value, torch.dtype | torch.layout | torch.memory_format):
+        name = str(value).removeprefix("torch.")
+        if not hasattr(gf, name):
+            raise Missing(f"graphflow.{name}")
+        return getattr(gf, name)
+    if isinstance(value, torch.device):
+        return gf.device(str(value))
+    if isinstance(value, torch.Size):
+        return gf.Size(value)
+    return value
+
+
+def _tensor(value: torch.Tensor) -> gf.Tensor:
+    made = gf.from_numpy(numpy_of(value))
+    return made.requires_grad_() if value.requires_grad else made
+
+
+def from_torch(value: Any) -> Any:
+    """One leaf of a result as what :func:`compare` takes."""
+    if isinstance(value, torch.Tensor):
+        return Array(numpy_of(value), str(value.dtype).removeprefix("torch."))
+    if isinstance(value, torch.dtype):
+        return str(value).removeprefix("torch.")
+    return tuple(value) if isinstance(value, torch.Size) else value
+
+
+def from_graphflow(value: Any) -> Any:
+    """One leaf of a result as what :func:`compare` takes."""
+    if isinstance(value, gf.Tensor):
+        return Array(np.array(value.detach().numpy()), value.dtype.name)
+    if isinstance(value, gf.dtype):
+        return value.name
+    return tuple(value) if isinstance(value, gf.Size) else value
+
+
+def plain(tree: Any) -> Any:
+    """A result of either side, as tuples, dicts, :class:`Array` and plain values."""
+
+    def leaf(value: Any) -> Any:
+        value = from_graphflow(from_torch(value))
+        return value.item() if isinstance(value, np.generic) else value
+
+    return map_tree(tree, leaf)
+
+
+def tensors_of(tree: Any, kind: type = gf.Tensor) -> list[Any]:
+    """The tensors in ``tree``, in order."""
+    found: list[Any] = []
+    map_tree(tree, lambda leaf: found.append(leaf) if isinstance(leaf, kind) else None)
+    return found
+
+
+def with_tensors(tree: Any, tensors: list[Any], kind: type = gf.Tensor) -> Any:
+    """``tree`` with its tensors replaced, in order."""
+    given = iter(tensors)
+    return map_tree(tree, lambda leaf: next(given) if isinstance(leaf, kind) else leaf)

@@ -1,0 +1,72 @@
+"""The entries that are measured and their samples, seeds fixed."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.testing._internal.common_methods_invocations import op_db
+
+SAMPLES = 6
+NAMES = [
+    line
+    for line in (Path(__file__).parent / "entries.txt").read_text().splitlines()
+    if line and not line.startswith("#")
+]
+UNKNOWN_SIZE = frozenset({"nonzero", "argwhere", "masked_select", "unique", "unique_consecutive"})
+"""Operations whose result's shape depends on values; compiled code has fixed shapes."""
+
+
+def entries() -> dict[str, Any]:
+    """Every entry: ``name`` or ``name:variant`` to its OpInfo."""
+    wanted = set(NAMES)
+    return {
+        key_of(info): info for info in op_db if info.name in wanted and torch.float32 in info.dtypes
+    }
+
+
+def key_of(info: Any) -> str:
+    """``name``, or ``name:variant``."""
+    return info.name + (f":{info.variant_test_name}" if info.variant_test_name else "")
+
+
+def without_samples() -> list[str]:
+    """Names of the list that this version of PyTorch has no samples of."""
+    known = {info.name for info in op_db}
+    return [name for name in NAMES if name not in known]
+
+
+def seed() -> None:
+    """The same random numbers everywhere."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+
+
+def samples(info: Any, requires_grad: bool) -> list[Any]:
+    """The database's first samples of an entry: float32, CPU."""
+    seed()
+    drawn = info.sample_inputs("cpu", torch.float32, requires_grad=requires_grad)
+    return list(itertools.islice(drawn, SAMPLES))
+
+
+def error_samples(info: Any) -> Iterator[Any]:
+    """The entry's inputs that must raise."""
+    seed()
+    yield from info.error_inputs("cpu") if info.error_inputs_func is not None else ()
+
+
+def unknown_size(name: str, arguments: Any) -> bool:
+    """Whether the shape of the result depends on values in this call."""
+    args, kwargs = arguments
+    if name == "__getitem__":
+        index = args[1] if isinstance(args[1], tuple | list) else (args[1],)
+        return any(isinstance(i, torch.Tensor) and i.dtype is torch.bool for i in index)
+    if name == "repeat_interleave":
+        return len(args) > 1 and isinstance(args[1], torch.Tensor) and "output_size" not in kwargs
+    return name in UNKNOWN_SIZE or (name == "where" and len(args) + len(kwargs) == 1)
