@@ -201,13 +201,14 @@ def test_scatter_maps_lead_to_where_the_reference_writes(case: Case) -> None:
     maps = pieces(case, source.ndim)
     assert maps is not None
     expected = case.arrays[0].astype(np.float64 if case.dtype.is_floating_point else None)
+    combine = case.op.reduction.combine if case.op.reduction is not None else "{1}"
+    fold = eval(f"lambda old, new: {combine.format('old', 'new')}", dict(VOCABULARY))
     for position in np.ndindex(source.shape):
         point = {f"i{k}": i for k, i in enumerate(position)}
         if len(maps) == 2:
             point[GATHERED] = int(case.arrays[maps[0].operand][at(maps[0].index, point)])
         place = at(maps[-1].index, point)
-        old = expected[place] if case.op.reduction is not None else 0
-        expected[place] = old + source[position]
+        expected[place] = fold(expected[place], source[position])
     assert_close(case, run(case), expected)
 
 

@@ -1,4 +1,4 @@
-"""Reading and adding at computed positions.
+"""Reading at computed positions.
 
 Positions are integers in ``0 .. extent - 1``; anything else, negative numbers
 included, is an error at run time (the front turns Python's negative indices
@@ -22,7 +22,6 @@ from graphflow.ir.op import (
     Kind,
     OpDef,
     OpTests,
-    Reduction,
     Sample,
     register,
 )
@@ -30,7 +29,6 @@ from graphflow.ir.ops.gradients import mask, zeros
 from graphflow.ir.ops.rules import (
     ANY,
     INTEGER,
-    NUMERIC,
     Attrs,
     check_arity,
     check_axis,
@@ -52,12 +50,13 @@ def check_range(name: str, index: Array, extent: int, axis: int) -> None:
         )
 
 
-def _require_index(name: str, types: Types, operand: int) -> None:
+def require_index(name: str, types: Types, operand: int) -> None:
+    """Raise unless ``operand`` holds integers."""
     if types[operand].dtype.kind not in INTEGER:
         raise DTypeError(f"{spelled(name, types)}: operand {operand} must hold integer positions")
 
 
-def _same_but(name: str, types: Types, a: int, b: int, axis: int) -> None:
+def same_but(name: str, types: Types, a: int, b: int, axis: int) -> None:
     """Raise unless the operands ``a`` and ``b`` have one shape, ``axis`` aside."""
     first, second = types[a].shape, types[b].shape
     differs = len(first) != len(second) or any(
@@ -69,7 +68,7 @@ def _same_but(name: str, types: Types, a: int, b: int, axis: int) -> None:
         )
 
 
-def _along(index: Array, axis: int) -> tuple[Array, ...]:
+def along(index: Array, axis: int) -> tuple[Array, ...]:
     """NumPy index arrays: ``index`` in ``axis``, the own position elsewhere."""
     grid: list[Array] = []
     for k, extent in enumerate(index.shape):
@@ -88,15 +87,15 @@ def _at(index: Index, axis: int) -> Index:
 def _infer_gather(types: Types, attrs: Attrs) -> TensorType:
     check_arity("gather", types, 2)
     require("gather", types, ANY)
-    _require_index("gather", types, 1)
+    require_index("gather", types, 1)
     axis = check_axis("gather", types, attrs.get("axis"), types[0].rank)
-    _same_but("gather", types, 0, 1, axis)
+    same_but("gather", types, 0, 1, axis)
     return TensorType(types[0].dtype, types[1].shape)
 
 
 def _gather(x: Array, index: Array, *, axis: int) -> Array:
     check_range("gather", index, x.shape[axis], axis)
-    return x[_along(index, axis)]
+    return x[along(index, axis)]
 
 
 def _gather_vjp(b: Builder, n: Application, ct: Any) -> Any:
@@ -108,11 +107,12 @@ def _gather_vjp(b: Builder, n: Application, ct: Any) -> Any:
     return b.scatter_add(zeros(b, shape, ct.dtype), index, ct, axis=axis)
 
 
-def _index_gather(types: Types, attrs: Attrs, index: Index) -> Sequence[Piece]:
+def index_gather(types: Types, attrs: Attrs, index: Index) -> Sequence[Piece]:
+    """Element ``index`` of the index operand, and the element of operand 0 that it names."""
     return (Piece(1, index), Piece(0, _at(index, attrs["axis"])))
 
 
-def _positions(shape: tuple[int, ...], extent: int) -> np.ndarray[Any, Any]:
+def positions(shape: tuple[int, ...], extent: int) -> np.ndarray[Any, Any]:
     """Positions below ``extent`` that repeat and are out of order."""
     count = int(np.prod(shape))
     return (np.arange(count) * 7 % extent).reshape(shape)
@@ -126,16 +126,16 @@ GATHER = register(
         infer=_infer_gather,
         reference=_gather,
         vjp=(_gather_vjp, None),
-        index=_index_gather,
+        index=index_gather,
         fallible=True,
         cost=4.0,
         tests=OpTests(
             dtypes=("f32", "f64", "i64", "bool"),
             samples=(
-                Sample(((3, 5), _positions((3, 1), 5)), {"axis": 1}),
-                Sample(((3, 5), _positions((3, 4), 5)), {"axis": 1}),
-                Sample(((4, 3), _positions((2, 3), 4)), {"axis": 0}),
-                Sample(((2, 3, 4), _positions((2, 5, 4), 3)), {"axis": 1}),
+                Sample(((3, 5), positions((3, 1), 5)), {"axis": 1}),
+                Sample(((3, 5), positions((3, 4), 5)), {"axis": 1}),
+                Sample(((4, 3), positions((2, 3), 4)), {"axis": 0}),
+                Sample(((2, 3, 4), positions((2, 5, 4), 3)), {"axis": 1}),
                 Sample(((3, 5), np.zeros((3, 0), np.int64)), {"axis": 1}),
             ),
         ),
@@ -148,7 +148,7 @@ GATHER = register(
 def _infer_take(types: Types, attrs: Attrs) -> TensorType:
     check_arity("take", types, 2)
     require("take", types, ANY)
-    _require_index("take", types, 1)
+    require_index("take", types, 1)
     shape = types[0].shape
     axis = check_axis("take", types, attrs.get("axis"), len(shape))
     return TensorType(types[0].dtype, (*shape[:axis], *types[1].shape, *shape[axis + 1 :]))
@@ -192,65 +192,11 @@ TAKE = register(
         tests=OpTests(
             dtypes=("f32", "f64", "i64", "bool"),
             samples=(
-                Sample(((5, 3), _positions((4,), 5)), {"axis": 0}),
-                Sample(((5, 3), _positions((2, 3), 5)), {"axis": 0}),
-                Sample(((2, 5, 3), _positions((4,), 5)), {"axis": 1}),
+                Sample(((5, 3), positions((4,), 5)), {"axis": 0}),
+                Sample(((5, 3), positions((2, 3), 5)), {"axis": 0}),
+                Sample(((2, 5, 3), positions((4,), 5)), {"axis": 1}),
                 Sample(((5, 3), np.array(2)), {"axis": 0}),
                 Sample(((5, 3), np.zeros(0, np.int64)), {"axis": 1}),
-            ),
-        ),
-    )
-)
-
-# ---- scatter_add ---------------------------------------------------------------------
-
-
-def _infer_scatter_add(types: Types, attrs: Attrs) -> TensorType:
-    check_arity("scatter_add", types, 3)
-    require("scatter_add", types, NUMERIC)
-    _require_index("scatter_add", types, 1)
-    base, index, source = types
-    if base.dtype is not source.dtype:
-        raise DTypeError(f"{spelled('scatter_add', types)}: what is added has another dtype")
-    if index.shape != source.shape:
-        raise ShapeError(
-            f"{spelled('scatter_add', types)}: index and what is added must have one shape"
-        )
-    axis = check_axis("scatter_add", types, attrs.get("axis"), base.rank)
-    _same_but("scatter_add", types, 0, 1, axis)
-    return base
-
-
-def _scatter_add(base: Array, index: Array, source: Array, *, axis: int) -> Array:
-    check_range("scatter_add", index, base.shape[axis], axis)
-    out = np.array(base)
-    np.add.at(out, _along(index, axis), source)
-    return out
-
-
-def _scatter_add_source(b: Builder, n: Application, ct: Any) -> Any:
-    return b.gather(ct, n.inputs[1], axis=n.attrs["axis"])
-
-
-SCATTER_ADD = register(
-    OpDef(
-        name="scatter_add",
-        kind=Kind.SCATTER,
-        summary="The first operand with the third added at positions index along an axis.",
-        infer=_infer_scatter_add,
-        reference=_scatter_add,
-        vjp=(lambda b, n, ct: ct, None, _scatter_add_source),
-        index=_index_gather,
-        reduction=Reduction(lambda dtype: 0, "add_fast({0}, {1})", reassociate=False),
-        fallible=True,
-        cost=4.0,
-        tests=OpTests(
-            dtypes=("f32", "f64", "i64"),
-            samples=(
-                Sample(((3, 5), _positions((3, 4), 5), (3, 4)), {"axis": 1}),
-                Sample(((4, 3), _positions((6, 3), 4), (6, 3)), {"axis": 0}),
-                Sample(((4,), np.array([1, 1, 1]), (3,)), {"axis": 0}),
-                Sample(((3, 5), np.zeros((3, 0), np.int64), (3, 0)), {"axis": 1}),
             ),
         ),
     )
