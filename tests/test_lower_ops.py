@@ -12,6 +12,7 @@ from graphflow.ir.op import Kind
 
 LOWERED = {
     Kind.ELEMENTWISE, Kind.GENERATOR, Kind.VIEW, Kind.GATHER, Kind.SCATTER, Kind.REDUCTION,
+    Kind.LINE,
 }  # fmt: skip
 CASES = [case for case in all_cases() if case.op.kind in LOWERED]
 

@@ -10,6 +10,7 @@ from graphflow.errors import GraphError
 from graphflow.ir.op import (
     NON_DIFFERENTIABLE,
     Kind,
+    Line,
     NonDifferentiable,
     OpDef,
     OpTests,
@@ -52,6 +53,10 @@ def missing_fields(op: OpDef) -> list[str]:
         missing.append("index")
     if op.kind is Kind.REDUCTION and op.reduction is None:
         missing.append("reduction")
+    if op.kind is Kind.LINE and (
+        op.line is None or (op.line is Line.SCAN and op.reduction is None)
+    ):
+        missing.append("line")
     if op.kind in (Kind.GATHER, Kind.SCATTER) and has_index_operand(op) and not op.fallible:
         missing.append("fallible")
     return missing + missing_gradient(op) + missing_tests(op)
@@ -132,6 +137,8 @@ def test_every_planned_primitive_exists() -> None:
         ("permute", {"index": None}, ["index"]),
         ("permute", {"tests": OpTests()}, ["tests.samples"]),
         ("reduce_sum", {"reduction": None}, ["reduction"]),
+        ("cumsum", {"reduction": None}, ["line"]),
+        ("argsort", {"line": None}, ["line"]),
         ("take", {"fallible": False, "index": None}, ["index", "fallible"]),
     ],
 )

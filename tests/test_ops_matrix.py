@@ -48,7 +48,11 @@ def assert_close(case: Case, found: np.ndarray, expected: Any) -> None:
         return
     tolerance = case.op.tests.tolerance.get(case.dtype.short, 1e-2)
     scale = np.abs(expected[np.isfinite(expected)]).max(initial=1e-30)
-    atol = tolerance * scale if case.op.kind in (Kind.REDUCTION, Kind.CONTRACTION) else 1e-30
+    atol = (
+        tolerance * scale
+        if case.op.kind in (Kind.REDUCTION, Kind.LINE, Kind.CONTRACTION)
+        else 1e-30
+    )
     np.testing.assert_allclose(
         found.astype(np.float64), expected.astype(np.float64), tolerance, atol, err_msg=where
     )

@@ -4,7 +4,8 @@
 lie; ``lower_epilogue`` does the same for what follows a contraction.  Three
 steps: evaluate the body at symbolic indices (:mod:`.evaluate`), choose the
 loops (:mod:`.spaces`), and emit one of the skeletons: map, row, column, chunks
-or scatter.  No step knows an operation by name.
+or scatter.  Operations over whole lines have kernels of their own
+(:mod:`.lower_line`).  No step knows an operation by name.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from graphflow.codegen.evaluate import Evaluator, Memory, reduced_axes
 from graphflow.codegen.layout import Layout
 from graphflow.codegen.loops import Load
 from graphflow.codegen.lower_column import lower_column
+from graphflow.codegen.lower_line import lower_line
 from graphflow.codegen.lower_map import lower_map
 from graphflow.codegen.lower_row import lower_row
 from graphflow.codegen.lower_scatter import lower_scatter
@@ -55,7 +57,8 @@ def lower_group(
     pairs = [(n, r) for n, r in zip(body.outputs, results) if 0 not in r.shape]
     memory = Memory(operands, [r for _, r in pairs])
     scatters = [(n, r) for n, r in pairs if n.op.kind is Kind.SCATTER and n not in layouts]
-    others = [pair for pair in pairs if pair not in scatters]
+    lines = [(n, r) for n, r in pairs if n.op.kind is Kind.LINE and n not in layouts]
+    others = [pair for pair in pairs if pair not in scatters and pair not in lines]
     calls: list[Call] = []
     reduction = next((n for n in body.nodes if n.op.kind is Kind.REDUCTION), None)
     if reduction is not None and others:
@@ -65,6 +68,8 @@ def lower_group(
             calls += _map(group, layouts, memory, context)
     for node, result in scatters:
         calls += _scatter(node, result, layouts, memory, context)
+    for node, result in lines:
+        calls += _line(node, result, layouts, context)
     return calls
 
 
@@ -185,6 +190,23 @@ def _scatter(
         task = Task(Space(names, (), extents, evaluator.bits), context)
         calls.append(lower_scatter(task, evaluator, node, result, names))
     return calls
+
+
+def _line(
+    node: Node, result: Layout, layouts: dict[Node, Layout], context: LowerContext
+) -> list[Call]:
+    """The kernel over lines, after copies of operands that do not lie in row-major order."""
+    calls: list[Call] = []
+    operands = []
+    for operand in node.inputs:
+        layout = layouts[operand]
+        if not layout.is_contiguous:
+            copy = context.temporary(layout.type)
+            memory = Memory([layout], [copy])
+            calls += _map([(operand, copy)], {operand: layout}, memory, context)
+            layout = copy
+        operands.append(layout)
+    return [*calls, lower_line(node, operands, result, context)]
 
 
 def _reduction(

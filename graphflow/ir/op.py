@@ -36,9 +36,18 @@ class Kind(enum.Enum):
     GATHER = "gather"  # out[i] is in[f(i, index operand)]
     SCATTER = "scatter"  # writes in[f(i, index operand)]
     REDUCTION = "reduction"  # folds the axes in attrs["axes"] (kept out of the result shape)
+    LINE = "line"  # whole lines along attrs["axis"] at a time: see ``OpDef.line``
     CONTRACTION = "contraction"  # sum of products over an axis of two operands
     CONTROL = "control"  # cond, while_loop, scan: carries closed graphs
     OPAQUE = "opaque"  # run by its NumPy reference on the host
+
+
+class Line(enum.Enum):
+    """What an operation of kind LINE does to the lines of its operands along one axis."""
+
+    SCAN = "scan"  # folds: element j of the result is ``OpDef.reduction`` of elements up to j
+    SORT = "sort"  # positions of the elements in stable order
+    SEARCH = "search"  # where elements of operand 1 belong in the lines of operand 0
 
 
 class Builder(Protocol):
@@ -141,6 +150,9 @@ class OpDef:
     cuda: str | Mapping[str, str] | None = None
     """The CUDA spelling where it differs from ``scalar``."""
     reduction: Reduction | None = None
+    line: Line | None = None
+    """Operations of kind LINE: which of the kernels over lines computes it.  A scan takes
+    the attribute ``reverse`` (from the end), a sort ``descending``, a search ``right``."""
     index: Callable[[Sequence[TensorType], Mapping[str, Any], Index], Sequence[Piece]] | None = None
     """Which operand elements result element ``index`` is made of, as pieces.
 

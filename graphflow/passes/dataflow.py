@@ -34,7 +34,7 @@ class Role(enum.Enum):
     READ = "read"  # copies through computed indices: gather, pad, concatenate
     REDUCTION = "reduction"
     CONTRACTION = "contraction"
-    SINGLE = "single"  # never fused: control flow, scatters, host operations
+    SINGLE = "single"  # never fused: control flow, scatters, lines, host operations
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,7 +253,7 @@ def has_kernel(node: Node) -> bool:
         return _has_template(op, (node.inputs[-1] if node.inputs else node).dtype)
     if kind is Kind.REDUCTION:
         return op.reduction is not None
-    if kind is Kind.CONTRACTION:
+    if kind is Kind.CONTRACTION or kind is Kind.LINE:
         return True
     if kind is Kind.VIEW:
         return op.index is not None or len(node.inputs) == 1

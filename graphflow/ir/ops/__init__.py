@@ -9,9 +9,12 @@ from graphflow.ir.ops import (
     indexing,
     leaf,
     reduce,
+    scan,
     scatter,
+    search,
     shape,
     slicing,
+    sort,
     window,
 )
 
@@ -24,8 +27,11 @@ __all__ = [
     "indexing",
     "leaf",
     "reduce",
+    "scan",
     "scatter",
+    "search",
     "shape",
     "slicing",
+    "sort",
     "window",
 ]

@@ -1,0 +1,260 @@
+"""The texts of the kernels that work line by line: scan, sort and search.
+
+A tensor is ``outer`` blocks of ``count`` rows of ``inner`` elements; the lines
+run down the rows.  Extents are arguments, so one element type shares a kernel
+for all shapes and axes.  A line is one thread's, so that the number of threads
+does not change a bit.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+from graphflow.codegen.names import PLACEHOLDER, kernel_name
+from graphflow.codegen.schedule import KernelSource
+
+BUNDLE = 128
+"""Neighbouring lines that a scan runs down together, so that it reads whole rows."""
+DIGITS = 256
+SHORT = 32
+"""Lines up to this long are sorted by insertion."""
+
+_SCAN = '''\
+"""out[i, j, k] = {formula} over j"""
+{imports}
+
+BUNDLE = {bundle}  # lines that run down together
+
+
+@kernel
+def KERNEL(args, tid, nth):
+    a = pointer_{element}(args, 0)
+    out = pointer_{result}(args, 1)
+    held = pointer_{wide}(args, 2) + tid * BUNDLE
+{scratch}\
+    outer, count, inner, backward = args[4], args[5], args[6], args[7]
+    bundles = (inner + BUNDLE - 1) // BUNDLE
+    begin, end = share(outer * bundles, tid, nth)
+    for unit in range(begin, end):
+        block = unit // bundles
+        low = (unit - block * bundles) * BUNDLE
+        lines = min(BUNDLE, inner - low)
+        at = block * count * inner + low
+        step = inner
+        if backward:
+            at += (count - 1) * inner
+            step = -inner
+        if lines == 1:
+            so_far = {identity}
+{start}\
+            for j in range(count):
+                x = {wide}(a[at])
+{one}\
+                at += step
+        else:
+            for k in range(lines):
+                held[k] = {identity}
+{starts}\
+            for j in range(count):
+                for k in range(lines):
+                    x = {wide}(a[at + k])
+                    so_far = held[k]
+{each}\
+                at += step
+'''
+
+_FOLD_ONE = """\
+                so_far = {combine}
+                out[at] = so_far
+"""
+_FOLD_EACH = """\
+                    so_far = {combine}
+                    held[k] = so_far
+                    out[at + k] = so_far
+"""
+_PLACE_SCRATCH = "    places = pointer_i64(args, 3) + tid * BUNDLE\n"
+_PLACE_START = "            place = 0\n"
+_PLACE_STARTS = "                places[k] = 0\n"
+_PLACE_ONE = """\
+                if {combine}:
+                    so_far = x
+                    place = count - 1 - j if backward else j
+                out[at] = place
+"""
+_PLACE_EACH = """\
+                    if {combine}:
+                        held[k] = x
+                        places[k] = count - 1 - j if backward else j
+                    out[at + k] = places[k]
+"""
+
+_SORT = '''\
+"""order = the positions of a, line by line, by ascending key; stable"""
+from graphflow.codegen.prelude import {names}
+
+SHORT = {short}  # lines up to this long are sorted by insertion
+DIGITS = {digits}
+BYTES = {size}  # of an element; each is a digit
+
+
+@kernel
+def KERNEL(args, tid, nth):
+    a = pointer_{bits}(args, 0)
+    order = pointer_i64(args, 1)
+    tally = pointer_i64(args, 2) + tid * (DIGITS * BYTES)
+    outer, count, inner, flip = args[5], args[6], args[7], u64(args[8])
+    keys = pointer_{key}(args, 3) + tid * (2 * count)
+    places = pointer_i64(args, 4) + tid * (2 * count)
+    begin, end = share(outer * inner, tid, nth)
+    for line in range(begin, end):
+        block = line // inner
+        start = block * count * inner + line - block * inner
+        for j in range(count):
+            word = u64(a[start + j * inner])
+{encode}\
+            word = word ^ flip
+            if count <= SHORT:
+                k = j
+                while k > 0 and u64(keys[max(k - 1, 0)]) > word:
+                    keys[k] = keys[k - 1]
+                    places[k] = places[k - 1]
+                    k -= 1
+                keys[k] = word
+                places[k] = j
+            else:
+                keys[j] = word
+                places[j] = j
+        source, target = 0, count
+        if count > SHORT:
+            for k in range(DIGITS * BYTES):
+                tally[k] = 0
+            for j in range(count):
+                word = u64(keys[j])
+                for digit in range(BYTES):
+                    k = digit * DIGITS + i64((word >> u64(8 * digit)) & u64(255))
+                    tally[k] = tally[k] + 1
+            for digit in range(BYTES):
+                shift = u64(8 * digit)
+                base = digit * DIGITS
+                first = base + i64((u64(keys[source]) >> shift) & u64(255))
+                if tally[first] < count:  # else all keys have this digit
+                    total = 0
+                    for k in range(base, base + DIGITS):
+                        number = tally[k]
+                        tally[k] = total
+                        total += number
+                    for j in range(source, source + count):
+                        word = u64(keys[j])
+                        k = base + i64((word >> shift) & u64(255))
+                        place = tally[k]
+                        tally[k] = place + 1
+                        keys[target + place] = word
+                        places[target + place] = places[j]
+                    source, target = target, source
+        for j in range(count):
+            order[start + j * inner] = places[source + j]
+'''
+
+_ENCODE = {
+    "uint": "",
+    "int": "            word = word ^ u64({sign})\n",
+    # The sign of -0 goes, every NaN becomes the largest key; negative numbers are turned.
+    "float": """\
+            if word == u64({sign}):
+                word = u64(0)
+            if (word & u64({magnitude})) > u64({infinity}):
+                word = u64({all})
+            elif word >= u64({sign}):
+                word = word ^ u64({all})
+            else:
+                word = word ^ u64({sign})
+""",
+}
+
+_SEARCH = '''\
+"""low[i, k] = how many elements of line i of a come before b[i, k]"""
+from graphflow.codegen.prelude import kernel, pointer_{element}, pointer_i64, share
+
+
+@kernel
+def KERNEL(args, tid, nth):
+    a = pointer_{element}(args, 0)
+    b = pointer_{element}(args, 1)
+    out = pointer_i64(args, 2)
+    total, count, width, step = args[3], args[4], args[5], args[6]
+    begin, end = share(total, tid, nth)
+    for k in range(begin, end):
+        line = k // width * step
+        x = b[k]
+        low, high = 0, count
+        while low < high:
+            middle = (low + high) // 2
+            if a[line + middle] {beyond} x:
+                high = middle
+            else:
+                low = middle + 1
+        out[k] = low
+'''
+
+
+def _named(prefix: str, operation: str, text: str) -> KernelSource:
+    name = kernel_name(prefix, [operation], text)
+    return KernelSource(name, text.replace(PLACEHOLDER, name))
+
+
+@cache
+def scan_kernel(
+    name: str, element: str, wide: str, combine: str, identity: str, position: bool
+) -> KernelSource:
+    """Running folds of ``element`` by ``combine``, held as ``wide`` (or their positions)."""
+    filled = combine.replace("{0}", "so_far").replace("{1}", "x")
+    one, each = (_PLACE_ONE, _PLACE_EACH) if position else (_FOLD_ONE, _FOLD_EACH)
+    text = _SCAN.format(
+        formula=name, imports="{imports}", element=element, wide=wide, bundle=BUNDLE,
+        result="i64" if position else element, identity=f"{wide}({identity})",
+        scratch=_PLACE_SCRATCH if position else "",
+        start=_PLACE_START if position else "", starts=_PLACE_STARTS if position else "",
+        one=one.format(combine=filled), each=each.format(combine=filled),
+    )  # fmt: skip
+    pointers = {f"pointer_{t}" for t in (element, wide, "i64" if position else element)}
+    names = ["kernel", *sorted(pointers), "share", wide, *(["vm"] if "vm." in text else [])]
+    imports = f"from graphflow.codegen.prelude import {', '.join(names)}"
+    if "inf" in identity:
+        imports = f"from math import inf\n\n{imports}"
+    return _named("scan", name, text.replace("{imports}", imports))
+
+
+@cache
+def sort_kernel(kind: str, size: int) -> KernelSource:
+    """Stable order of elements of ``size`` bytes that are ``float``, ``int`` or ``uint``."""
+    bits, key = f"u{8 * size}", "u64" if size == 8 else "u32"
+    sign = 1 << (8 * size - 1)
+    infinity = {2: 0x7C00, 4: 0x7F80_0000, 8: 0x7FF0_0000_0000_0000}.get(size, 0)
+    return _sort(kind, size, bits, key, sign, infinity)
+
+
+@cache
+def bfloat_sort_kernel() -> KernelSource:
+    """:func:`sort_kernel` for bfloat16, whose exponent is that of float32."""
+    return _sort("float", 2, "u16", "u32", 0x8000, 0x7F80)
+
+
+def _sort(kind: str, size: int, bits: str, key: str, sign: int, infinity: int) -> KernelSource:
+    encode = _ENCODE[kind].format(
+        sign=hex(sign), magnitude=hex(sign - 1), infinity=hex(infinity), all=hex(2 * sign - 1)
+    )
+    names = ["i64", "kernel", *sorted({f"pointer_{t}" for t in (bits, key, "i64")})]
+    text = _SORT.format(
+        names=", ".join([*names, "share", "u64"]), short=SHORT, digits=DIGITS, size=size,
+        bits=bits, key=key, encode=encode,
+    )  # fmt: skip
+    return _named("sort", f"{kind}{8 * size}", text)
+
+
+@cache
+def search_kernel(element: str, right: bool) -> KernelSource:
+    """How many elements of a sorted line are below (``right``: not above) each value."""
+    text = _SEARCH.format(element=element, beyond=">" if right else ">=")
+    if element == "i64":
+        text = text.replace("pointer_i64, pointer_i64", "pointer_i64")
+    return _named("search", element, text)

@@ -1,0 +1,133 @@
+"""Operations over whole lines of an axis (``Kind.LINE``): scans, sorts and searches.
+
+They read memory in row-major order, so a strided operand is copied first; which
+kernel they get, the ``line`` and ``reduction`` facts of the record say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import prod
+
+from graphflow.codegen.cpu_writer import held_as
+from graphflow.codegen.layout import Layout
+from graphflow.codegen.line_kernels import (
+    BUNDLE,
+    DIGITS,
+    bfloat_sort_kernel,
+    scan_kernel,
+    search_kernel,
+    sort_kernel,
+)
+from graphflow.codegen.schedule import Address, Argument, Call, KernelSource, Value
+from graphflow.codegen.task import PARALLEL_OPERATIONS, LowerContext
+from graphflow.errors import CompileError
+from graphflow.ir.node import Node
+from graphflow.ir.op import Line
+from graphflow.ir.types import DType, TensorType, bool_, dtype_named, float64, int64, uint64
+
+ALL_BITS = -1
+
+
+def lower_line(
+    node: Node, operands: Sequence[Layout], result: Layout, context: LowerContext
+) -> Call:
+    """The call that computes ``node`` from contiguous ``operands`` into ``result``."""
+    line = node.op.line
+    if line is None:
+        raise CompileError(f"the record of {node.op.name} does not say what it does to lines")
+    return _LOWER[line](node, operands, result, context)
+
+
+def _scan(node: Node, operands: Sequence[Layout], result: Layout, context: LowerContext) -> Call:
+    fold = node.op.reduction
+    if fold is None:
+        raise CompileError(f"the record of {node.op.name} does not say how it folds")
+    dtype = operands[0].type.dtype
+    wide = _element(dtype) if fold.position else _accumulator(dtype)
+    start = fold.identity(dtype)
+    identity = repr(float(start)) if dtype.is_floating_point else str(int(start))
+    element, held_type = _element(dtype).short, held_as(wide)
+    kernel = scan_kernel(node.op.name, element, held_type, fold.combine, identity, fold.position)
+    threads = context.threads
+    held = context.temporary(TensorType(dtype_named(held_type), (threads, BUNDLE)))
+    places = context.temporary(TensorType(int64, (threads, BUNDLE))) if fold.position else None
+    outer, count, inner = _extents(operands[0].shape, node.attrs["axis"])
+    backward = bool(node.attrs.get("reverse", False))
+    words = [outer, count, inner, int(backward)]
+    return _call(node, kernel, [*operands], [result, held, places], words)
+
+
+def _accumulator(dtype: DType) -> DType:
+    """What running folds of ``dtype`` are held in: double, or all bits of a word."""
+    if dtype.is_floating_point:
+        return float64
+    return uint64 if dtype is uint64 else int64
+
+
+def _element(dtype: DType) -> DType:
+    """Booleans are bytes to these kernels."""
+    return dtype_named("u8") if dtype is bool_ else dtype
+
+
+def _sort(node: Node, operands: Sequence[Layout], result: Layout, context: LowerContext) -> Call:
+    dtype = operands[0].type.dtype
+    outer, count, inner = _extents(operands[0].shape, node.attrs["axis"])
+    kind, size = ("uint" if dtype is bool_ else dtype.kind), dtype.itemsize
+    kernel = bfloat_sort_kernel() if dtype.short == "bf16" else sort_kernel(kind, size)
+    key = uint64 if size == 8 else dtype_named("u32")
+    threads = context.threads
+    scratch = [
+        context.temporary(TensorType(int64, (threads, DIGITS * size))),
+        context.temporary(TensorType(key, (threads, 2 * count))),
+        context.temporary(TensorType(int64, (threads, 2 * count))),
+    ]
+    mask = (ALL_BITS if size == 8 else (1 << (8 * size)) - 1) if node.attrs["descending"] else 0
+    return _call(node, kernel, operands, [result, *scratch], [outer, count, inner, mask])
+
+
+def _search(node: Node, operands: Sequence[Layout], result: Layout, context: LowerContext) -> Call:
+    lines, values = operands
+    count = lines.shape[-1]
+    kernel = search_kernel(_element(lines.type.dtype).short, node.attrs["right"])
+    one = len(lines.shape) == 1
+    total = prod(values.shape)
+    words = [total, count, total if one else values.shape[-1], 0 if one else count]
+    return _call(node, kernel, operands, [result], words)
+
+
+_LOWER: dict[Line, Callable[[Node, Sequence[Layout], Layout, LowerContext], Call]] = {
+    Line.SCAN: _scan,
+    Line.SORT: _sort,
+    Line.SEARCH: _search,
+}
+
+
+def _extents(shape: Sequence[int], axis: int) -> tuple[int, int, int]:
+    """Blocks before ``axis``, the extent of a line, elements after it."""
+    return prod(shape[:axis]), shape[axis], prod(shape[axis + 1 :])
+
+
+def _call(
+    node: Node,
+    kernel: KernelSource,
+    operands: Sequence[Layout],
+    written: Sequence[Layout | None],
+    words: Sequence[int],
+) -> Call:
+    """The call with addresses first, then ``words``."""
+    places = [*operands, *written]
+    addresses: list[Argument] = [Value(0) if p is None else _address(p) for p in places]
+    operations = round(prod(operands[-1].shape) * node.op.cost)
+    return Call(
+        kernel=kernel,
+        arguments=(*addresses, *map(Value, words)),
+        reads=frozenset(layout.buffer for layout in operands),
+        writes=frozenset(layout.buffer for layout in written if layout is not None),
+        parallel=operations >= PARALLEL_OPERATIONS,
+        flops=operations,
+    )
+
+
+def _address(place: Layout) -> Address:
+    return Address(place.buffer, place.offset * place.type.dtype.itemsize)
