@@ -25,7 +25,7 @@ from graphflow.utils.data import (
     default_collate,
     random_split,
 )
-from graphflow.utils.data.dataloader import _gathered
+from graphflow.utils.data.fetching import gathered
 
 
 class Squares(Dataset[tuple[Any, int]]):
@@ -173,7 +173,7 @@ def test_gathering_a_batch_is_what_collating_gives(seed: int) -> None:
     )
     view = Subset(Subset(data, rng.permutation(20).tolist()), rng.integers(0, 20, 12).tolist())
     indices = rng.integers(0, 12, 7).tolist()
-    fast = _gathered(view, indices)
+    fast = gathered(view, indices)
     assert fast is not None
     slow = default_collate([view[i] for i in indices])
     for a, b in zip(fast, slow, strict=True):
@@ -193,16 +193,16 @@ def test_gathering_a_batch_is_what_collating_gives(seed: int) -> None:
         ({"batch_sampler": [[0]], "batch_size": 3}, "batch_sampler"),
         ({"batch_size": None, "drop_last": True}, "drop_last"),
         ({"num_workers": -1}, "num_workers"),
+        ({"num_workers": True}, "num_workers"),
+        ({"prefetch_factor": 2}, "num_workers > 0"),
+        ({"persistent_workers": True}, "num_workers > 0"),
+        ({"num_workers": 1, "prefetch_factor": 0}, "positive integer"),
+        ({"timeout": -1}, "timeout"),
     ],
 )
 def test_arguments_that_make_no_sense(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         DataLoader(pairs(), **arguments)
-
-
-def test_workers_are_refused_with_a_remedy() -> None:
-    with pytest.raises(NotImplementedError, match="num_workers=0"):
-        DataLoader(pairs(), num_workers=2)
 
 
 def test_pin_memory_warns_and_goes_on() -> None:

@@ -7,6 +7,7 @@ from graphflow.utils.data.dataset import (
     ConcatDataset,
     Dataset,
     IterableDataset,
+    StackDataset,
     Subset,
     TensorDataset,
     random_split,
@@ -19,6 +20,7 @@ from graphflow.utils.data.sampler import (
     SubsetRandomSampler,
     WeightedRandomSampler,
 )
+from graphflow.utils.data.worker_process import WorkerInfo, get_worker_info
 
 __all__ = [
     "BatchSampler",
@@ -30,11 +32,14 @@ __all__ = [
     "RandomSampler",
     "Sampler",
     "SequentialSampler",
+    "StackDataset",
     "Subset",
     "SubsetRandomSampler",
     "TensorDataset",
     "WeightedRandomSampler",
+    "WorkerInfo",
     "default_collate",
     "default_convert",
+    "get_worker_info",
     "random_split",
 ]

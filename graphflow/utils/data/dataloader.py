@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import warnings
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
 from typing import Any, Generic, TypeVar
 
-from graphflow.functions.creation import tensor
 from graphflow.utils.data.collate import default_collate, default_convert
-from graphflow.utils.data.dataset import (
-    Dataset,
-    IterableDataset,
-    Subset,
-    TensorDataset,
-    fetch,
-    size_of,
-)
-from graphflow.utils.data.randomness import RandomSource, as_source
+from graphflow.utils.data.dataset import Dataset, IterableDataset, size_of
+from graphflow.utils.data.fetching import Collate, EndOfStream, Fetcher, MapFetcher, StreamFetcher
+from graphflow.utils.data.randomness import RandomSource, as_source, draw_seed, worker_source
 from graphflow.utils.data.sampler import (
     BatchSampler,
     RandomSampler,
@@ -26,7 +19,7 @@ from graphflow.utils.data.sampler import (
 )
 
 T_co = TypeVar("T_co", covariant=True)
-Collate = Callable[[Any], Any]
+PREFETCH = 2  # batches a worker, as in PyTorch
 
 
 class DataLoader(Generic[T_co]):
@@ -40,8 +33,16 @@ class DataLoader(Generic[T_co]):
     ``collate_fn``: makes a batch of a list of samples (:func:`default_collate`).
     ``drop_last``: leave out the last, smaller batch.
 
-    Batches are made in this process.  ``num_workers`` above 0 raises: whole
-    batches of a :class:`TensorDataset` are one gather, which worker processes
+    ``num_workers``: processes that make batches, 0 for none; order and values
+    are the same for any number.  Each seeds GraphFlow's, Python's and NumPy's
+    generators anew every epoch, then calls ``worker_init_fn(worker_id)`` once.
+    ``prefetch_factor``: batches a worker makes ahead (2).  ``timeout``: seconds to
+    wait for a batch.  ``persistent_workers`` keeps the processes between epochs.
+    ``multiprocessing_context``: ``"fork"``, ``"spawn"``, ``"forkserver"`` or a
+    context; the platform's default.  ``in_order=False`` gives batches as they
+    are ready.  An exception in a worker is raised here with its traceback.
+
+    Batches of a :class:`TensorDataset` are one gather, which worker processes
     could only slow down.
     """
 
@@ -62,18 +63,33 @@ class DataLoader(Generic[T_co]):
         collate_fn: Collate | None = None,
         pin_memory: bool = False,
         drop_last: bool = False,
-        *,
+        timeout: float = 0,
+        worker_init_fn: Callable[[int], Any] | None = None,
+        multiprocessing_context: Any = None,
         generator: RandomSource = None,
+        *,
+        prefetch_factor: int | None = None,
+        persistent_workers: bool = False,
+        pin_memory_device: str = "",
+        in_order: bool = True,
     ) -> None:
-        _refuse_workers(num_workers)
+        check_workers(num_workers, timeout, prefetch_factor, persistent_workers)
         if pin_memory:
             warnings.warn("pin_memory has no effect on batches in CPU memory", stacklevel=2)
         self.dataset = dataset
         self.num_workers = num_workers
-        self.pin_memory = pin_memory
+        self.pin_memory, self.pin_memory_device = pin_memory, pin_memory_device
+        self.timeout = timeout
+        self.worker_init_fn = worker_init_fn
+        self.multiprocessing_context = multiprocessing_context
+        self.prefetch_factor = prefetch_factor or (PREFETCH if num_workers else None)
+        self.persistent_workers = persistent_workers
+        self.in_order = in_order
         self.drop_last = drop_last
         self.generator = as_source(generator)
+        self._seeds = worker_source(self.generator)
         self._streaming = isinstance(dataset, IterableDataset)
+        self._pool: Any = None
         if self._streaming:
             _refuse_order_of_stream(shuffle, sampler, batch_sampler)
         if sampler is not None and shuffle:
@@ -87,13 +103,18 @@ class DataLoader(Generic[T_co]):
             batch_size = None
         elif batch_size is None and drop_last:
             raise ValueError("batch_size=None makes no batches, so drop_last has no meaning")
+        self._decide_order(batch_size, shuffle, sampler, batch_sampler)
+        batching = self.batch_sampler is not None
+        self.collate_fn = collate_fn or (default_collate if batching else default_convert)
+
+    def _decide_order(
+        self, batch_size: int | None, shuffle: bool | None, sampler: Any, batch_sampler: Any
+    ) -> None:
         self.batch_size = batch_size
         self.sampler = self._default_sampler(shuffle) if sampler is None else sampler
         self.batch_sampler = batch_sampler
         if batch_sampler is None and batch_size is not None:
-            self.batch_sampler = BatchSampler(self.sampler, batch_size, drop_last)
-        batching = self.batch_sampler is not None
-        self.collate_fn = collate_fn or (default_collate if batching else default_convert)
+            self.batch_sampler = BatchSampler(self.sampler, batch_size, self.drop_last)
 
     def _default_sampler(self, shuffle: bool | None) -> Iterable[Any]:
         if self._streaming:
@@ -103,28 +124,45 @@ class DataLoader(Generic[T_co]):
         return SequentialSampler(self.dataset)  # type: ignore[arg-type]
 
     def __iter__(self) -> Iterator[Any]:
+        # Drawn with and without workers, so that their number changes no other draw.
+        seed = draw_seed(self._seeds)
+        fetcher = self._fetcher()
+        tasks: Iterable[Any] = self.sampler if self.batch_sampler is None else self.batch_sampler
+        if self.num_workers:
+            return self._with_workers(fetcher, iter(tasks), seed)
+        return _here(fetcher, iter(tasks))
+
+    def _fetcher(self) -> Fetcher:
         if self._streaming:
-            return self._iterate_stream()
-        if self.batch_sampler is None:
-            return (self.collate_fn(self.dataset[index]) for index in self.sampler)
-        return (self._batch(list(indices)) for indices in self.batch_sampler)
+            return StreamFetcher(self.dataset, self.collate_fn, self.batch_size, self.drop_last)
+        return MapFetcher(self.dataset, self.collate_fn, self.batch_sampler is not None)
 
-    def _batch(self, indices: list[int]) -> Any:
-        if self.collate_fn is default_collate:
-            rows = _gathered(self.dataset, indices)
-            if rows is not None:
-                return rows
-        return self.collate_fn(fetch(self.dataset, indices))
+    def _with_workers(self, fetcher: Fetcher, tasks: Iterator[Any], seed: int) -> Iterator[Any]:
+        from graphflow.utils.data.worker_iterator import WorkerIterator
+        from graphflow.utils.data.worker_pool import WorkerPool
 
-    def _iterate_stream(self) -> Iterator[Any]:
-        samples = iter(self.dataset)
-        if self.batch_size is None:
-            yield from map(self.collate_fn, samples)
-            return
-        while batch := list(islice(samples, self.batch_size)):
-            if self.drop_last and len(batch) < self.batch_size:
-                return
-            yield self.collate_fn(batch)
+        pool = self._pool
+        if pool is None or pool.closed:
+            pool = WorkerPool(
+                self.num_workers, fetcher, self.worker_init_fn, self.multiprocessing_context
+            )
+            if self.persistent_workers:
+                self._pool = pool
+                weakref.finalize(self, pool.close)
+        return WorkerIterator(
+            pool,
+            self.num_workers,
+            tasks,
+            seed=seed,
+            prefetch=self.prefetch_factor or PREFETCH,
+            timeout=self.timeout,
+            in_order=self.in_order,
+            keep=self.persistent_workers,
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but the processes."""
+        return {**self.__dict__, "_pool": None}
 
     def __len__(self) -> int:
         """Batches an epoch (samples, with ``batch_size=None``)."""
@@ -143,15 +181,32 @@ class _Endless(Sampler[None]):
             yield None
 
 
-def _refuse_workers(num_workers: int) -> None:
-    if not isinstance(num_workers, int) or num_workers < 0:
+def _here(fetcher: Fetcher, tasks: Iterator[Any]) -> Iterator[Any]:
+    """The batches, made in this process."""
+    for indices in tasks:
+        try:
+            batch = fetcher(indices)
+        except EndOfStream:
+            return
+        yield batch
+
+
+def check_workers(
+    num_workers: Any, timeout: float, prefetch_factor: Any, persistent_workers: bool
+) -> None:
+    """Refuse arguments about workers that make no sense."""
+    if isinstance(num_workers, bool) or not isinstance(num_workers, int) or num_workers < 0:
         raise ValueError(f"num_workers should be an integer ≥ 0, got {num_workers!r}")
-    if num_workers:
-        raise NotImplementedError(
-            f"DataLoader(num_workers={num_workers}): there are no worker processes yet; use "
-            "num_workers=0, and a TensorDataset where samples fit in memory (its batches are "
-            "gathered in one operation)"
-        )
+    if timeout < 0:
+        raise ValueError(f"timeout should be seconds ≥ 0, got {timeout!r}")
+    if num_workers == 0 and prefetch_factor is not None:
+        raise ValueError("prefetch_factor is about worker processes; set num_workers > 0")
+    if num_workers == 0 and persistent_workers:
+        raise ValueError("persistent_workers is about worker processes; set num_workers > 0")
+    if prefetch_factor is not None and (
+        not isinstance(prefetch_factor, int) or prefetch_factor <= 0
+    ):
+        raise ValueError(f"prefetch_factor should be a positive integer, got {prefetch_factor!r}")
 
 
 def _refuse_order_of_stream(shuffle: Any, sampler: Any, batch_sampler: Any) -> None:
@@ -159,14 +214,3 @@ def _refuse_order_of_stream(shuffle: Any, sampler: Any, batch_sampler: Any) -> N
         raise ValueError("an IterableDataset decides its own order: shuffle=True is not possible")
     if sampler is not None or batch_sampler is not None:
         raise ValueError("an IterableDataset decides its own order: no sampler or batch_sampler")
-
-
-def _gathered(dataset: Any, indices: list[int]) -> list[Any] | None:
-    """The collated batch in one indexing operation a tensor, where that is the same thing."""
-    while type(dataset) is Subset:
-        indices = [dataset.indices[i] for i in indices]
-        dataset = dataset.dataset
-    if type(dataset) is not TensorDataset:
-        return None
-    rows = tensor(indices)
-    return [column[rows] for column in dataset.tensors]

@@ -71,6 +71,44 @@ class TensorDataset(Dataset[tuple[Tensor, ...]]):
         return int(self.tensors[0].shape[0])
 
 
+class StackDataset(Dataset[Any]):
+    """Datasets side by side: sample ``i`` is the tuple (or dict) of their samples ``i``.
+
+    ``StackDataset(images, texts)`` makes tuples, ``StackDataset(image=images, text=texts)``
+    dicts.
+    """
+
+    datasets: tuple[Any, ...] | dict[str, Any]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        if bool(args) == bool(kwargs):
+            raise ValueError("StackDataset takes datasets either by position or by name")
+        self.datasets = kwargs or args
+        sizes = [size_of(dataset) for dataset in self._members()]
+        if len(set(sizes)) > 1:
+            raise ValueError(f"StackDataset: the datasets differ in size: {sizes}")
+        self._length = sizes[0]
+
+    def _members(self) -> list[Any]:
+        datasets = self.datasets
+        return list(datasets.values() if isinstance(datasets, dict) else datasets)
+
+    def _joined(self, parts: Sequence[Any]) -> Any:
+        if isinstance(self.datasets, dict):
+            return dict(zip(self.datasets, parts, strict=True))
+        return tuple(parts)
+
+    def __getitem__(self, index: int) -> Any:
+        return self._joined([dataset[index] for dataset in self._members()])
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Any]:
+        columns = [fetch(dataset, indices) for dataset in self._members()]
+        return [self._joined(parts) for parts in zip(*columns, strict=True)]
+
+    def __len__(self) -> int:
+        return self._length
+
+
 class Subset(Dataset[T_co]):
     """The samples of ``dataset`` at ``indices``, in that order."""
 
@@ -150,6 +188,11 @@ def fetch(dataset: Dataset[T], indices: Sequence[int]) -> list[T]:
     getitems = getattr(dataset, "__getitems__", None)
     if getitems is not None:
         samples: list[T] = getitems(indices)
+        if len(samples) != len(indices):
+            raise ValueError(
+                f"{type(dataset).__name__}.__getitems__ returned {len(samples)} samples "
+                f"for {len(indices)} indices"
+            )
         return samples
     return [dataset[i] for i in indices]
 

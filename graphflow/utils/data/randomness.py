@@ -6,6 +6,7 @@ that of ``Generator.permutation``.
 
 from __future__ import annotations
 
+import copy
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -17,6 +18,7 @@ RandomSource: TypeAlias = Any
 """``None`` (GraphFlow's default generator, set by ``manual_seed``), an ``int``
 seed, a ``graphflow.Generator`` or a ``numpy.random.Generator``."""
 
+_APART = 0x9E3779B97F4A7C15  # any constant: it sets one stream apart from another
 _WORD = 1 << 24  # rand() draws multiples of 2^-24
 
 
@@ -30,6 +32,20 @@ def as_source(generator: RandomSource) -> RandomSource:
         f"generator is a {type(generator).__name__}; expected None, an int seed, "
         "a graphflow.Generator or a numpy.random.Generator"
     )
+
+
+def worker_source(generator: RandomSource) -> RandomSource:
+    """Where the seeds of a loader's workers come from.
+
+    GraphFlow's generators give them themselves, one draw an epoch, so that their
+    state decides them.  From any other source comes an independent stream, so
+    that workers do not change the order of samples.
+    """
+    source = as_source(generator)
+    if isinstance(source, np.random.Generator):
+        peeked = int(copy.deepcopy(source.bit_generator).random_raw())
+        return as_source(peeked ^ _APART)
+    return source
 
 
 def draw_seed(generator: RandomSource) -> int:

@@ -1,0 +1,83 @@
+"""From indices to a batch: what a loader and its worker processes both do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+from graphflow.functions.creation import tensor
+from graphflow.utils.data.collate import default_collate
+from graphflow.utils.data.dataset import Subset, TensorDataset, fetch
+
+Collate = Callable[[Any], Any]
+
+
+class EndOfStream(Exception):
+    """An iterable dataset has no more samples."""
+
+
+@dataclass
+class MapFetcher:
+    """Batches of a map-style dataset: ``fetcher(indices)``, or samples without batching."""
+
+    dataset: Any
+    collate: Collate
+    batching: bool
+
+    def start(self) -> None:
+        """Begin an epoch: nothing to do, indices say everything."""
+
+    def __call__(self, indices: Any) -> Any:
+        """The collated samples at ``indices`` (one index, without batching)."""
+        if not self.batching:
+            return self.collate(self.dataset[indices])
+        chosen = list(indices)
+        if self.collate is default_collate:
+            rows = gathered(self.dataset, chosen)
+            if rows is not None:
+                return rows
+        return self.collate(fetch(self.dataset, chosen))
+
+
+@dataclass
+class StreamFetcher:
+    """Batches of an iterable dataset, from one ``iter()`` of it an epoch."""
+
+    dataset: Any
+    collate: Collate
+    batch_size: int | None
+    drop_last: bool
+    _samples: Iterator[Any] | None = field(default=None, repr=False)
+
+    def start(self) -> None:
+        """Begin an epoch."""
+        self._samples = None
+
+    def __call__(self, _: Any = None) -> Any:
+        """The next batch; raises :class:`EndOfStream` after the last."""
+        if self._samples is None:
+            self._samples = iter(self.dataset)
+        if self.batch_size is None:
+            for sample in self._samples:
+                return self.collate(sample)
+            raise EndOfStream
+        batch = list(islice(self._samples, self.batch_size))
+        if not batch or (self.drop_last and len(batch) < self.batch_size):
+            raise EndOfStream
+        return self.collate(batch)
+
+
+Fetcher = MapFetcher | StreamFetcher
+
+
+def gathered(dataset: Any, indices: Sequence[int]) -> list[Any] | None:
+    """The collated batch in one indexing operation a tensor, where that is the same thing."""
+    while type(dataset) is Subset:
+        indices = [dataset.indices[i] for i in indices]
+        dataset = dataset.dataset
+    if type(dataset) is not TensorDataset:
+        return None
+    rows = tensor(list(indices))
+    return [column[rows] for column in dataset.tensors]
