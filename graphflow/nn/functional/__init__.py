@@ -9,4 +9,6 @@ from graphflow.nn.functional.activation import *
 from graphflow.nn.functional.dropout import *
 from graphflow.nn.functional.linear import *
 from graphflow.nn.functional.loss import *
+from graphflow.nn.functional.loss_margin import *
+from graphflow.nn.functional.loss_regression import *
 from graphflow.nn.functional.normalization import *

@@ -1,100 +1,64 @@
-"""Losses."""
+"""Losses of classes: negative log-likelihood, cross entropy, binary cross entropy."""
 
 from __future__ import annotations
 
 from graphflow.checks import need_floating, need_tensor
 from graphflow.dispatch import apply
-from graphflow.errors import DTypeError, GraphFlowError, IndexRangeError, ShapeError
+from graphflow.errors import DTypeError, IndexRangeError, ShapeError
 from graphflow.functions.elementwise import (
-    abs,
     add,
     clamp,
     div,
     log,
     log1p,
+    logical_and,
     mul,
     neg,
     sub,
     where,
 )
-from graphflow.functions.reductions import log_softmax, mean, reduce, sum
+from graphflow.functions.reductions import all as all_of
+from graphflow.functions.reductions import log_softmax, reduce, sum
 from graphflow.functions.shaping import squeeze, unsqueeze
 from graphflow.ir import types as T
+from graphflow.mode import mode
 from graphflow.nn.functional.activation import logsigmoid
+from graphflow.nn.functional.reduction import chosen, reduced, same_shape
 from graphflow.promotion import cast
 from graphflow.tensor import Tensor
 
 __all__ = [
-    "binary_cross_entropy", "binary_cross_entropy_with_logits", "cross_entropy", "l1_loss",
-    "mse_loss", "nll_loss", "smooth_l1_loss",
+    "binary_cross_entropy", "binary_cross_entropy_with_logits", "cross_entropy", "nll_loss",
 ]  # fmt: skip
 
 
-def _reduced(loss: Tensor, reduction: str) -> Tensor:
-    if reduction == "mean":
-        return mean(loss)
-    if reduction == "sum":
-        return sum(loss)
-    if reduction == "none":
-        return loss
-    raise ValueError(f"{reduction!r} is not a valid value for reduction: mean, sum or none")
-
-
-def _same_shape(name: str, input: Tensor, target: Tensor) -> None:
-    if need_tensor(name, input).shape != need_tensor(name, target, "target").shape:
+def _classes(name: str, input: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Scores [N, C, ...] and classes [N, ...], checked against each other."""
+    need_floating(name, need_tensor(name, input))
+    if need_tensor(name, target, "target").dtype.kind not in ("int", "uint"):
+        raise DTypeError(f"{name}: the target must hold class indices, not {target.dtype.name}")
+    single = input.ndim == 1
+    scores = unsqueeze(input, 0) if single else input
+    classes = unsqueeze(target, 0) if single and target.ndim == 0 else target
+    if input.ndim == 0 or tuple(classes.shape) != (scores.shape[0], *scores.shape[2:]):
         raise ShapeError(
-            f"{name}: input of shape {list(input.shape)} and target of shape "
-            f"{list(target.shape)} must have the same shape"
+            f"{name}: input of shape {list(input.shape)} needs a target of its shape without the "
+            f"classes' dimension, got {list(target.shape)}"
         )
-
-
-def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
-    """Mean of (input - target) squared."""
-    difference = sub(need_tensor("mse_loss", input), need_tensor("mse_loss", target, "target"))
-    return _reduced(mul(difference, difference), reduction)
-
-
-def l1_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
-    """Mean of |input - target|."""
-    need_tensor("l1_loss", target, "target")
-    return _reduced(abs(sub(need_tensor("l1_loss", input), target)), reduction)
-
-
-def smooth_l1_loss(
-    input: Tensor, target: Tensor, reduction: str = "mean", beta: float = 1.0
-) -> Tensor:
-    """Squared below ``beta``, linear above."""
-    difference = abs(sub(input, target))
-    if beta == 0:
-        return _reduced(difference, reduction)
-    small = mul(mul(difference, difference), 0.5 / beta)
-    return _reduced(where(difference < beta, small, sub(difference, 0.5 * beta)), reduction)
+    return scores, classes
 
 
 def nll_loss(
-    input: Tensor,
-    target: Tensor,
-    weight: Tensor | None = None,
-    ignore_index: int = -100,
-    reduction: str = "mean",
-) -> Tensor:
+    input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: bool | None = None,
+    ignore_index: int = -100, reduce: bool | None = None, reduction: str = "mean",
+) -> Tensor:  # fmt: skip
     """Minus the log-probability of the target class.
 
     input [N, C] or [C] or [N, C, ...]; target [N], [] or [N, ...] of class
     indices.  A class out of range raises (``ignore_index`` excepted).
     """
-    need_floating("nll_loss", need_tensor("nll_loss", input))
-    if need_tensor("nll_loss", target, "target").dtype.kind not in ("int", "uint"):
-        raise DTypeError(f"nll_loss: the target must hold class indices, not {target.dtype.name}")
-    single = input.ndim == 1
-    scores = unsqueeze(input, 0) if single else input
-    classes = unsqueeze(target, 0) if single else target
-    wanted = (scores.shape[0], *scores.shape[2:])
-    if tuple(classes.shape) != wanted:
-        raise ShapeError(
-            f"nll_loss: input of shape {list(input.shape)} needs a target of shape "
-            f"{list(wanted)}, got {list(target.shape)}"
-        )
+    how = chosen(reduction, size_average, reduce)
+    scores, classes = _classes("nll_loss", input, target)
     ignored = classes == ignore_index
     index = unsqueeze(cast(where(ignored, 0, classes), T.int64), 1)
     try:
@@ -106,12 +70,22 @@ def nll_loss(
         ) from None
     factor = None
     if weight is not None:
-        factor = apply("take", weight, squeeze(index, 1), axis=0)
+        factor = apply("take", _class_weights("nll_loss", scores, weight), index, axis=0)
+        factor = squeeze(factor, 1)
         loss = mul(loss, factor)
-    if reduction == "mean":
+    if how == "mean":
         return _masked_mean(loss, factor, ignored)
     loss = where(ignored, 0.0, loss)
-    return squeeze(loss, 0) if reduction == "none" and single else _reduced(loss, reduction)
+    return squeeze(loss, 0) if how == "none" and target.ndim == 0 else reduced(loss, how)
+
+
+def _class_weights(name: str, scores: Tensor, weight: Tensor) -> Tensor:
+    if tuple(weight.shape) != (scores.shape[1],):
+        raise ShapeError(
+            f"{name}: weight must hold one number for each of {scores.shape[1]} classes, "
+            f"got shape {list(weight.shape)}"
+        )
+    return weight
 
 
 def _masked_mean(loss: Tensor, factor: Tensor | None, ignored: Tensor) -> Tensor:
@@ -122,75 +96,103 @@ def _masked_mean(loss: Tensor, factor: Tensor | None, ignored: Tensor) -> Tensor
 
 
 def cross_entropy(
-    input: Tensor,
-    target: Tensor,
-    weight: Tensor | None = None,
-    ignore_index: int = -100,
-    reduction: str = "mean",
+    input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: bool | None = None,
+    ignore_index: int = -100, reduce: bool | None = None, reduction: str = "mean",
     label_smoothing: float = 0.0,
-) -> Tensor:
+) -> Tensor:  # fmt: skip
     """Cross entropy of logits against class indices, or class probabilities.
 
     input [N, C], [C] or [N, C, ...]; a floating target of the input's shape
     holds probabilities, an integer one class indices.
     """
     need_tensor("cross_entropy", target, "target")
+    how = chosen(reduction, size_average, reduce)
+    if isinstance(label_smoothing, (int, float)) and not 0 <= label_smoothing <= 1:
+        raise ValueError(f"label_smoothing must be between 0 and 1, not {label_smoothing}")
     axis = 0 if need_tensor("cross_entropy", input).ndim == 1 else 1
     scores = log_softmax(input, axis)
     if target.dtype.is_floating_point:
-        _same_shape("cross_entropy", input, target)
-        return _soft_cross_entropy(scores, target, weight, reduction, label_smoothing, axis)
-    if label_smoothing == 0.0:
-        return nll_loss(scores, target, weight, ignore_index, reduction)
+        same_shape("cross_entropy", input, target)
+        if ignore_index >= 0:
+            raise ValueError("cross_entropy: ignore_index needs a target of class indices")
+        return _soft_cross_entropy(scores, target, weight, how, label_smoothing, axis)
+    sharp = nll_loss(scores, target, weight, None, ignore_index, None, how)
+    if isinstance(label_smoothing, (int, float)) and label_smoothing == 0:
+        return sharp
+    flat = _uniform_loss(scores, target, weight, ignore_index, how)
+    share = label_smoothing / scores.shape[axis]
+    return add(mul(sharp, 1 - label_smoothing), mul(flat, share))
+
+
+def _uniform_loss(
+    input: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int, how: str
+) -> Tensor:
+    """What label smoothing adds: the losses of all classes, weighted, summed."""
+    scores, classes = _classes("cross_entropy", input, target)
+    ignored = classes == ignore_index
+    factor = None
     if weight is not None:
-        raise GraphFlowError("label smoothing with class weights needs a probability target")
-    sharp = nll_loss(scores, target, None, ignore_index, reduction)
-    ignored = target == ignore_index
-    flat = where(ignored, 0.0, neg(mean(scores, axis)))
-    spread = _masked_mean(flat, None, ignored) if reduction == "mean" else _reduced(flat, reduction)
-    return add(mul(sharp, 1 - label_smoothing), mul(spread, label_smoothing))
+        scores = mul(scores, weight.reshape(1, -1, *[1] * (scores.ndim - 2)))
+        factor = apply("take", weight, cast(where(ignored, 0, classes), T.int64), axis=0)
+    loss = neg(reduce("reduce_sum", scores, 1, False))
+    if how == "mean":
+        return _masked_mean(loss, factor, ignored)
+    loss = where(ignored, 0.0, loss)
+    return squeeze(loss, 0) if how == "none" and target.ndim == 0 else reduced(loss, how)
 
 
 def _soft_cross_entropy(
-    scores: Tensor, target: Tensor, weight: Tensor | None, reduction: str, smoothing: float,
-    axis: int,
-) -> Tensor:  # fmt: skip
-    if smoothing:
-        target = add(mul(target, 1 - smoothing), smoothing / scores.shape[axis])
+    scores: Tensor, target: Tensor, weight: Tensor | None, how: str, smoothing: float, axis: int
+) -> Tensor:
+    classes = scores.shape[axis]
+    if not isinstance(smoothing, (int, float)) or smoothing:
+        target = add(mul(target, 1 - smoothing), smoothing / classes)
     product = mul(scores, target)
     if weight is not None:
         shape = [1] * scores.ndim
         shape[axis] = -1
         product = mul(product, weight.reshape(shape))
     loss = neg(reduce("reduce_sum", product, axis, False))
-    if reduction == "mean":
-        return div(sum(loss), max(1, loss.shape.numel()))
-    return _reduced(loss, reduction)
+    return div(sum(loss), loss.shape.numel()) if how == "mean" else reduced(loss, how)
 
 
 def binary_cross_entropy(
-    input: Tensor, target: Tensor, weight: Tensor | None = None, reduction: str = "mean"
-) -> Tensor:
+    input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: bool | None = None,
+    reduce: bool | None = None, reduction: str = "mean",
+) -> Tensor:  # fmt: skip
     """-(t log p + (1 - t) log(1 - p)), the logarithms not below -100."""
-    _same_shape("binary_cross_entropy", input, target)
-    yes = clamp(log(input), min=-100.0)
-    no = clamp(log1p(neg(input)), min=-100.0)
+    how = chosen(reduction, size_average, reduce)
+    need_floating("binary_cross_entropy", need_tensor("binary_cross_entropy", input))
+    same_shape("binary_cross_entropy", input, target)
+    if mode.tracer is None:
+        fits = logical_and(input.detach() >= 0, input.detach() <= 1)
+        if not all_of(fits).item():
+            raise ValueError("binary_cross_entropy: all elements of input must be in [0, 1]")
+    yes, no = _log_of_at_least(input), _log_of_at_least(sub(1.0, input), neg(input))
     loss = neg(add(mul(target, yes), mul(sub(1.0, target), no)))
-    return _reduced(loss if weight is None else mul(loss, weight), reduction)
+    return reduced(loss if weight is None else mul(loss, weight), how)
+
+
+def _log_of_at_least(p: Tensor, below_one: Tensor | None = None) -> Tensor:
+    """log p (or log1p of p - 1, where that is known better), -100 with slope 0 at p = 0."""
+    zero = p <= 0
+    if below_one is None:
+        value = log(where(zero, 1.0, p))
+    else:
+        value = log1p(where(zero, 0.0, below_one))
+    return where(zero, -100.0, clamp(value, min=-100.0))
 
 
 def binary_cross_entropy_with_logits(
-    input: Tensor,
-    target: Tensor,
-    weight: Tensor | None = None,
-    reduction: str = "mean",
-    pos_weight: Tensor | None = None,
-) -> Tensor:
+    input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: bool | None = None,
+    reduce: bool | None = None, reduction: str = "mean", pos_weight: Tensor | None = None,
+) -> Tensor:  # fmt: skip
     """Binary cross entropy of ``sigmoid(input)``, computed without overflow."""
-    _same_shape("binary_cross_entropy_with_logits", input, target)
+    how = chosen(reduction, size_average, reduce)
+    same_shape("binary_cross_entropy_with_logits", input, target)
     if pos_weight is None:
         loss = sub(mul(sub(1.0, target), input), logsigmoid(input))
     else:
         scale = add(mul(sub(pos_weight, 1.0), target), 1.0)
         loss = sub(mul(sub(1.0, target), input), mul(scale, logsigmoid(input)))
-    return _reduced(loss if weight is None else mul(loss, weight), reduction)
+    return reduced(loss if weight is None else mul(loss, weight), how)
