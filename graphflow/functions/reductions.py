@@ -243,6 +243,8 @@ def _real(name: str, input: Tensor, dtype: DType | None) -> Tensor:
 def softmax(input: Tensor, dim: int, dtype: DType | None = None) -> Tensor:
     """exp(input) over its sum along ``dim``."""
     source = _real("softmax", input, dtype)
+    if not count(source, dim):
+        return source.clone()
     weights = exp(sub(source, reduce("reduce_max", source.detach(), dim, True)))
     return div(weights, reduce("reduce_sum", weights, dim, True))
 
@@ -250,6 +252,8 @@ def softmax(input: Tensor, dim: int, dtype: DType | None = None) -> Tensor:
 def log_softmax(input: Tensor, dim: int, dtype: DType | None = None) -> Tensor:
     """log(softmax(input)), without the overflow."""
     source = _real("log_softmax", input, dtype)
+    if not count(source, dim):
+        return source.clone()
     shifted = sub(source, reduce("reduce_max", source.detach(), dim, True))
     return sub(shifted, log(reduce("reduce_sum", exp(shifted), dim, True)))
 
