@@ -244,7 +244,7 @@ def softmax(input: Tensor, dim: int, dtype: DType | None = None) -> Tensor:
     """exp(input) over its sum along ``dim``."""
     source = _real("softmax", input, dtype)
     if not count(source, dim):
-        return source.clone()
+        return source.clone()  # type: ignore[no-any-return]
     weights = exp(sub(source, reduce("reduce_max", source.detach(), dim, True)))
     return div(weights, reduce("reduce_sum", weights, dim, True))
 
@@ -253,7 +253,7 @@ def log_softmax(input: Tensor, dim: int, dtype: DType | None = None) -> Tensor:
     """log(softmax(input)), without the overflow."""
     source = _real("log_softmax", input, dtype)
     if not count(source, dim):
-        return source.clone()
+        return source.clone()  # type: ignore[no-any-return]
     shifted = sub(source, reduce("reduce_max", source.detach(), dim, True))
     return sub(shifted, log(reduce("reduce_sum", exp(shifted), dim, True)))
 

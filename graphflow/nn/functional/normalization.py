@@ -116,7 +116,7 @@ def batch_norm(
     need_floating("batch_norm", need_tensor("batch_norm", input))
     if input.ndim < 2:
         if input.ndim and not input.numel():
-            return input.clone()
+            return input.clone()  # type: ignore[no-any-return]
         raise ShapeError(f"batch_norm: expected at least 2 dimensions, got {list(input.shape)}")
     for what, given in (("running_mean", running_mean), ("running_var", running_var),
                         ("weight", weight), ("bias", bias)):  # fmt: skip
