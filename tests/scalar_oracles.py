@@ -10,6 +10,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import scipy.special
+
 Number = Any
 
 
@@ -107,29 +109,54 @@ def rounded(function: Callable[[float], int]) -> Callable[[Number], Number]:
     return lambda x: float(function(x)) if isinstance(x, float) and math.isfinite(x) else x
 
 
+def modulus(a: Number, b: Number) -> Number:
+    """C's fmod; whole numbers give 0 at 0."""
+    if isinstance(a, int):
+        return (abs(a) % abs(b)) * (1 if a >= 0 else -1) if b else 0
+    if b == 0 or math.isinf(a) or math.isnan(a) or math.isnan(b):
+        return math.nan
+    return math.fmod(a, b)
+
+
 ORACLES: dict[str, Callable[..., Number]] = {
     "abs": abs,
     "add": lambda a, b: a + b,
+    "asinh": math.asinh,
     "atan2": math.atan2,
     "bitwise_and": lambda a, b: a & b,
     "bitwise_or": lambda a, b: a | b,
     "bitwise_xor": lambda a, b: a ^ b,
     "ceil": rounded(math.ceil),
     "copy": lambda x: x,
+    "copysign": math.copysign,
     "cos": math.cos,
+    "digamma": lambda x: float(scipy.special.digamma(x)),
     "div": divide,
     "eq": lambda a, b: a == b,
     "erf": math.erf,
+    "erfc": math.erfc,
+    "erfcx": lambda x: float(scipy.special.erfcx(x)),
+    "erfinv": lambda x: float(scipy.special.erfinv(x)),
     "exp": _guard(math.exp),
+    "exp2": lambda x: 2.0**x,
     "expm1": _guard(math.expm1),
     "floor": rounded(math.floor),
     "floor_divide": floor_divide,
+    "fmod": modulus,
     "ge": lambda a, b: a >= b,
     "gt": lambda a, b: a > b,
+    "hypot": math.hypot,
+    "i0": lambda x: float(scipy.special.i0(x)),
+    "i0e": lambda x: float(scipy.special.i0e(x)),
+    "i1": lambda x: float(scipy.special.i1(x)),
+    "i1e": lambda x: float(scipy.special.i1e(x)),
     "isnan": lambda x: x != x,
     "le": lambda a, b: a <= b,
+    "lgamma": math.lgamma,
     "log": logarithm,
+    "log10": math.log10,
     "log1p": math.log1p,
+    "log2": math.log2,
     "logical_and": lambda a, b: bool(a) and bool(b),
     "logical_not": lambda x: not x,
     "logical_or": lambda a, b: bool(a) or bool(b),
@@ -138,6 +165,7 @@ ORACLES: dict[str, Callable[..., Number]] = {
     "maximum": larger,
     "minimum": smaller,
     "mul": lambda a, b: a * b,
+    "ndtri": lambda x: float(scipy.special.ndtri(x)),
     "ne": lambda a, b: a != b,
     "neg": lambda x: -x,
     "pow": power,
@@ -153,6 +181,8 @@ ORACLES: dict[str, Callable[..., Number]] = {
     "stop_gradient": lambda x: x,
     "sub": lambda a, b: a - b,
     "tanh": math.tanh,
+    "trunc": rounded(math.trunc),
     "where": lambda c, a, b: a if c else b,
+    "zeta": lambda s, x: float(scipy.special.zeta(s, x)),
 }
 """One number in, one number out; the shifts need the width and stand apart."""

@@ -90,6 +90,7 @@ CASES = (
     Case("expm1", np.expm1, ((-20, 90), (-1, 1), (-40, 710))),
     Case("log", np.log, ((0, 10), (0.5, 2))),
     Case("log2", np.log2, ((0, 10), (0.5, 2))),
+    Case("log10", np.log10, ((0, 10), (0.5, 2))),
     Case("log1p", np.log1p, ((-1, 1), (-0.5, 10))),
     Case("sigmoid", sigmoid, ((-104, 20), (-2, 2), (-745, 40))),
     Case("tanh", np.tanh, ((-10, 10), (-1, 1))),
@@ -97,11 +98,15 @@ CASES = (
     Case("sin", np.sin, ((-10, 10), (-1e6, 1e6)), limit={"f32": SINE_F32, "f64": 2.0**20}),
     Case("cos", np.cos, ((-10, 10), (-1e6, 1e6)), limit={"f32": SINE_F32, "f64": 2.0**20}),
     Case("atan2", np.arctan2, ((-2, 2), (-1e3, 1e3)), arity=2),
+    Case("asinh", np.arcsinh, ((-2, 2), (-1e3, 1e3))),
+    Case("hypot", np.hypot, ((-2, 2), (-1e3, 1e3)), arity=2),
     Case("pow", np.power, ((0, 4), (-30, 30), (0.9, 1.1)), arity=2),
     Case("sqrt", np.sqrt, ((0, 10),)),
     Case("rsqrt", lambda x: 1 / np.sqrt(x), ((0, 10),)),
     Case("reciprocal", lambda x: 1 / x, ((-10, 10),)),
     Case("remainder", remainder, ((-100, 100), (-3, 3)), arity=2,
+         limit={"f32": 2.0**100, "f64": 2.0**100}),
+    Case("fmod", np.fmod, ((-100, 100), (-3, 3)), arity=2,
          limit={"f32": 2.0**100, "f64": 2.0**100}),
 )  # fmt: skip
 

@@ -22,6 +22,7 @@ from graphflow.codegen.maths import (
     half,
     logarithm,
     power,
+    special,
     trigonometry,
 )  # fmt: skip
 from graphflow.codegen.maths import (
@@ -104,6 +105,22 @@ erf = _define("erf", error_function.erf, 1, FLOATS)
 sin = _define("sin", trigonometry.sin, 1, FLOATS)
 cos = _define("cos", trigonometry.cos, 1, FLOATS)
 atan2 = _define("atan2", trigonometry.atan2, 2, FLOATS)
+fmod = _define("fmod", basic.modulus, 2, NUMBERS)
+copysign = _define("copysign", basic.copysign, 2, FLOATS)
+hypot = _define("hypot", basic.hypotenuse, 2, FLOATS)
+log10 = _define("log10", logarithm.log10, 1, FLOATS)
+asinh = _define("asinh", logarithm.asinh, 1, FLOATS)
+lgamma = _define("lgamma", special.lgamma, 1, FLOATS)
+digamma = _define("digamma", special.digamma, 1, FLOATS)
+zeta = _define("zeta", special.zeta, 2, FLOATS)
+erfc = _define("erfc", special.erfc, 1, FLOATS)
+erfcx = _define("erfcx", special.erfcx, 1, FLOATS)
+erfinv = _define("erfinv", special.erfinv, 1, FLOATS)
+ndtri = _define("ndtri", special.ndtri, 1, FLOATS)
+i0 = _define("i0", special.i0, 1, FLOATS)
+i0e = _define("i0e", special.i0e, 1, FLOATS)
+i1 = _define("i1", special.i1, 1, FLOATS)
+i1e = _define("i1e", special.i1e, 1, FLOATS)
 philox = _define("philox", random.philox, 4, ("u32",), fixed=("i64",) * 4)
 f16_to_f32 = _define("f16_to_f32", half.f16_to_f32, 1, ("f32",), fixed=("u16",))
 f32_to_f16 = _define("f32_to_f16", half.f32_to_f16, 1, ("u16",), fixed=("f32",))

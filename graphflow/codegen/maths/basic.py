@@ -186,3 +186,39 @@ def integer_power(x: Value, n: Value) -> Value:
     minus_one = select(odd, x.constant(-1), x.constant(1))
     inverse = select(x.equals(-1), minus_one, select(x.equals(1), x, x.constant(0)))
     return select(n < 0, inverse, result)
+
+
+def modulus(x: Value, y: Value) -> Value:
+    """C's ``fmod``: the remainder with the sign of ``x``; integers give 0 at ``y = 0``."""
+    if x.type not in FLOATS:
+        divisor, zero = _safe_divisor(x, y)
+        return select(zero, x.constant(0), x % divisor)
+    size = y.call("abs")
+    rest = _float_modulus(x.call("abs"), size).call("copysign", x)
+    rest = select(size.equals(float("inf")) & (x.call("abs") < float("inf")), x, rest)
+    bad = y.equals(0) | x.call("abs").equals(float("inf")) | is_nan(x) | is_nan(y)
+    return select(bad, x.constant(float("nan")), rest)
+
+
+def copysign(x: Value, y: Value) -> Value:
+    """``x`` with the sign of ``y``."""
+    return x.call("copysign", y)
+
+
+def hypotenuse(x: Value, y: Value) -> Value:
+    """``sqrt(x^2 + y^2)`` without overflow on the way."""
+    if x.type == "f32":
+        return _root_of_squares(x.convert("f64"), y.convert("f64")).convert("f32")
+    one, infinity = x.constant(1.0), x.constant(float("inf"))
+    x, y = x.call("abs"), y.call("abs")
+    larger, scale = select(x > y, x, y), one
+    scale = select(larger > 2.0**500, x.constant(2.0**-600), scale)
+    scale = select(larger < 2.0**-500, x.constant(2.0**600), scale)
+    value = _root_of_squares(x * scale, y * scale) / scale
+    return select(x.equals(infinity) | y.equals(infinity), infinity, value)
+
+
+def _root_of_squares(x: Value, y: Value) -> Value:
+    infinity = x.constant(float("inf"))
+    endless = x.call("abs").equals(infinity) | y.call("abs").equals(infinity)
+    return select(endless, infinity, (x * x + y * y).call("sqrt"))

@@ -1,4 +1,4 @@
-"""log, log2, log1p.
+"""log, log2, log10, log1p, asinh.
 
 ``x = 2^k m`` with ``sqrt(1/2) <= m < sqrt(2)`` and ``f = m - 1``.  f32 uses a
 polynomial in ``f``; f64 one in ``s^2`` with ``s = f / (2 + f)``, because
@@ -8,10 +8,15 @@ parts.
 
 from __future__ import annotations
 
+import math
+
 from graphflow.codegen.llvm_expr import Value, mad, polynomial, select, two_product, two_sum
 from graphflow.codegen.maths.exponential import LOG2_E, format_of
 
 _LOG2_E_LOW = {"f32": 1.925963033500011e-08, "f64": 2.0355273740931033e-17}
+_LOG10_E, _LOG10_E_LOW = 0.4342944819032518, 1.098319650216765e-17
+# log10(2) with so few bits that products with an exponent are exact, and the rest.
+_LOG10_2, _LOG10_2_LOW = 0.301029995663157, 8.241712586023572e-13
 _SQRT_HALF_BITS = {"f32": 0x3F3504F3, "f64": 0x3FE6A09E667F3BCD}
 _SMALLEST_NORMAL = {"f32": 2.0**-126, "f64": 2.0**-1022}
 _SUBNORMAL_SHIFT = {"f32": 24, "f64": 54}
@@ -92,6 +97,18 @@ def log2(x: Value) -> Value:
     return _edges(x, total + (rest + low))
 
 
+def log10(x: Value) -> Value:
+    """Logarithm to base 10, in f64; exact at powers of ten that are."""
+    if x.type == "f32":
+        return log10(x.convert("f64")).convert("f32")
+    k, m = split(x)
+    f = m - 1.0
+    high, low = two_product(f, f.constant(_LOG10_E))
+    low = low + f * _LOG10_E_LOW - _below(f) * _LOG10_E
+    total, rest = two_sum(k * _LOG10_2, high)
+    return _edges(x, total + (rest + (low + k * _LOG10_2_LOW)))
+
+
 def log1p(x: Value) -> Value:
     """``log(1 + x)``, accurate near zero."""
     form = format_of(x)
@@ -105,3 +122,19 @@ def log1p(x: Value) -> Value:
     f = (m - 1.0) + select(near, correction, x.constant(0.0))
     result = _edges(u, _assemble(k, f))
     return select(x.call("abs") < form.tiny, x, result)
+
+
+_WITHOUT_ONE = 2.0**28  # from here x^2 + 1 is x^2
+
+
+def asinh(x: Value) -> Value:
+    """The inverse of sinh: ``log1p(x + x^2 / (1 + sqrt(1 + x^2)))`` of the size; in f64."""
+    if x.type == "f32":
+        return asinh(x.convert("f64")).convert("f32")
+    size = x.call("abs")
+    large = size > _WITHOUT_ONE
+    inner = select(large, x.constant(1.0), size)
+    square = inner * inner
+    near = log1p(inner + square / ((square + 1.0).call("sqrt") + 1.0))
+    far = log(size) + math.log(2.0)
+    return select(large, far, near).call("copysign", x)

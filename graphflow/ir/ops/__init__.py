@@ -15,6 +15,7 @@ from graphflow.ir.ops import (
     shape,
     slicing,
     sort,
+    special,
     window,
 )
 
@@ -33,5 +34,6 @@ __all__ = [
     "shape",
     "slicing",
     "sort",
+    "special",
     "window",
 ]

@@ -24,7 +24,7 @@ from graphflow.ir.op import (
     Sample,
     register,
 )
-from graphflow.ir.ops.gradients import mask, scalar
+from graphflow.ir.ops.gradients import mask, scalar, zeros_like
 from graphflow.ir.ops.rules import (
     ANY,
     BITS,
@@ -161,6 +161,15 @@ REMAINDER = binary(
     ),
     domain=((-9.0, 9.0), (1.0, 4.0)), tolerance=(2e-6, 1e-13),
 )  # fmt: skip
+FMOD = binary(
+    "fmod", "The remainder of a / b, with the sign of a.",
+    reference=np.fmod, cost=12.0, cpu="vm.fmod({0}, {1})",
+    vjp=(
+        lambda b, n, ct: ct,
+        lambda b, n, ct: -(ct * b.trunc(n.inputs[0] / n.inputs[1])),
+    ),
+    domain=((-9.0, 9.0), (1.0, 4.0)), tolerance=(2e-6, 1e-13),
+)  # fmt: skip
 FLOOR_DIVIDE = binary(
     "floor_divide", "a / b rounded down.",
     reference=np.floor_divide, vjp=None, cost=12.0, cpu="vm.floor_divide({0}, {1})",
@@ -175,6 +184,27 @@ ATAN2 = binary(
         lambda b, n, ct: -(ct * (n.inputs[0] / _norm2(n))),
     ),
     domain=((-3.0, 3.0), (0.2, 3.0)), tolerance=(2e-6, 1e-13),
+)  # fmt: skip
+
+HYPOT = binary(
+    "hypot", "sqrt(a * a + b * b), without overflow on the way.",
+    reference=np.hypot, kinds=FLOAT, dtypes=("f32", "f64"), cost=12.0, commutative=True,
+    cpu=templates(float="vm.hypot({0}, {1})"),
+    vjp=(
+        lambda b, n, ct: ct * (n.inputs[0] / n.out),
+        lambda b, n, ct: ct * (n.inputs[1] / n.out),
+    ),
+    domain=((-3.0, 3.0), (0.2, 3.0)),
+)  # fmt: skip
+COPYSIGN = binary(
+    "copysign", "The size of a with the sign of b.",
+    reference=np.copysign, kinds=FLOAT, dtypes=("f32", "f64"),
+    cpu=templates(float="vm.copysign({0}, {1})"),
+    vjp=(
+        lambda b, n, ct: ct * (b.sign(n.inputs[0]) * b.copysign(1.0, n.inputs[1])),
+        lambda b, n, ct: zeros_like(b, n.out),
+    ),
+    samples=(),
 )  # fmt: skip
 
 

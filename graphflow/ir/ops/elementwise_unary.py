@@ -112,6 +112,24 @@ LOG = unary(
     vjp=lambda b, n, ct: ct / n.inputs[0],
     domain=(1e-3, 100.0),
 )  # fmt: skip
+EXP2 = unary(
+    "exp2", "2 raised to the operand.",
+    reference=np.exp2, cpu="vm.exp2({0})", cost=12.0,
+    vjp=lambda b, n, ct: ct * (n.out * math.log(2.0)),
+    domain=(-20.0, 20.0), tolerance=(2e-6, 1e-13),
+)  # fmt: skip
+LOG2 = unary(
+    "log2", "Logarithm to base 2; NaN below 0, -inf at 0.",
+    reference=np.log2, cpu="vm.log2({0})", cost=14.0,
+    vjp=lambda b, n, ct: ct / (n.inputs[0] * math.log(2.0)),
+    domain=(1e-3, 100.0),
+)  # fmt: skip
+LOG10 = unary(
+    "log10", "Logarithm to base 10; NaN below 0, -inf at 0.",
+    reference=np.log10, cpu="vm.log10({0})", cost=14.0,
+    vjp=lambda b, n, ct: ct / (n.inputs[0] * math.log(10.0)),
+    domain=(1e-3, 100.0),
+)  # fmt: skip
 LOG1P = unary(
     "log1p", "log(1 + x), exact near 0.",
     reference=np.log1p, cpu="vm.log1p({0})", cost=16.0,
@@ -147,6 +165,13 @@ TANH = unary(
     reference=np.tanh, cpu="vm.tanh({0})", cost=16.0,
     vjp=lambda b, n, ct: ct * (1.0 - n.out * n.out),
     domain=(-20.0, 20.0), tolerance=(2e-6, 1e-13),
+)  # fmt: skip
+
+ASINH = unary(
+    "asinh", "Inverse hyperbolic sine.",
+    reference=np.arcsinh, cpu="vm.asinh({0})", cost=30.0,
+    vjp=lambda b, n, ct: ct * b.rsqrt(n.inputs[0] * n.inputs[0] + 1.0),
+    domain=(-20.0, 20.0),
 )  # fmt: skip
 
 
@@ -225,6 +250,12 @@ CEIL = unary(
     "ceil", "Smallest integer not below x.",
     reference=_rounding(np.ceil), kinds=NUMERIC,
     cpu=templates(float="vm.ceil({0})", integer="{0}"),
+    vjp=no_slope, dtypes=NUMBERS,
+)  # fmt: skip
+TRUNC = unary(
+    "trunc", "The operand without its fraction.",
+    reference=_rounding(np.trunc), kinds=NUMERIC,
+    cpu=templates(float="vm.trunc({0})", integer="{0}"),
     vjp=no_slope, dtypes=NUMBERS,
 )  # fmt: skip
 ROUND = unary(

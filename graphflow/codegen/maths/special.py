@@ -1,0 +1,93 @@
+"""Special functions: the formulas of :mod:`graphflow.ir.formulas` over expressions.
+
+All compute in f64; f32 arguments are widened, and the result is rounded once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from graphflow.codegen.llvm_expr import Value, polynomial, select
+from graphflow.codegen.maths import exponential, logarithm, trigonometry
+from graphflow.ir.formulas import bessel, errors, gamma
+from graphflow.ir.formulas.maths import Formula, Maths, Number
+
+Function = Callable[..., Value]
+
+
+class ExpressionMaths:
+    """:class:`graphflow.ir.formulas.maths.Maths` over :class:`Value`."""
+
+    exp = staticmethod(exponential.exp)
+    log = staticmethod(logarithm.log)
+    sin = staticmethod(trigonometry.sin)
+    cos = staticmethod(trigonometry.cos)
+    polynomial = staticmethod(polynomial)
+
+    @staticmethod
+    def select(condition: Value, a: Number, b: Number) -> Value:
+        """A choice; both may be numbers, which are then f64."""
+        if not isinstance(a, Value) and not isinstance(b, Value):
+            machine = condition.machine
+            a = Value(machine, "f64", machine.constant("f64", a))
+        return select(condition, a, b)
+
+    @staticmethod
+    def equals(a: Value, b: Number) -> Value:
+        """Ordered equality."""
+        return a.equals(b)
+
+    @staticmethod
+    def absolute(x: Value) -> Value:
+        """The size of a float."""
+        return x.call("abs")
+
+    @staticmethod
+    def copysign(size: Value, sign: Value) -> Value:
+        """A sign from elsewhere."""
+        return size.call("copysign", sign)
+
+    @staticmethod
+    def nearest(x: Value) -> Value:
+        """Halves to even."""
+        return x.call("rint")
+
+    @staticmethod
+    def sqrt(x: Value) -> Value:
+        """Correctly rounded."""
+        return x.call("sqrt")
+
+
+MATHS: Maths = ExpressionMaths()
+
+
+def in_double(function: Function) -> Function:
+    """``function`` of f64, for f32 as well."""
+
+    def widened(*arguments: Value) -> Value:
+        wide = [a.convert("f64") for a in arguments]
+        return function(*wide).convert(arguments[0].type)
+
+    widened.__doc__ = function.__doc__
+    return widened
+
+
+def kernel_function(formula: Formula) -> Function:
+    """``formula`` as a function of kernels."""
+
+    def function(*arguments: Value) -> Value:
+        return formula(MATHS, *arguments)  # type: ignore[no-any-return]
+
+    function.__doc__ = formula.__doc__
+    return in_double(function)
+
+
+lgamma = kernel_function(gamma.lgamma)
+digamma = kernel_function(gamma.digamma)
+zeta = kernel_function(gamma.zeta)
+erfc = kernel_function(errors.erfc)
+erfcx = kernel_function(errors.erfcx)
+erfinv = kernel_function(errors.erfinv)
+ndtri = kernel_function(errors.ndtri)
+i0, i0e = kernel_function(bessel.i0), kernel_function(bessel.i0e)
+i1, i1e = kernel_function(bessel.i1), kernel_function(bessel.i1e)

@@ -1,0 +1,1 @@
+"""Special functions, each written once: NumPy runs the formulas, and so do kernels."""

@@ -1,0 +1,127 @@
+"""Special functions of one operand, and Hurwitz's zeta function.
+
+The formulas are in :mod:`graphflow.ir.formulas`; NumPy has none of these.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from graphflow.ir.formulas import bessel, errors, gamma
+from graphflow.ir.formulas.maths import on_numpy
+from graphflow.ir.op import Application, Builder
+from graphflow.ir.ops.elementwise_binary import binary
+from graphflow.ir.ops.elementwise_unary import unary
+from graphflow.ir.ops.gradients import scalar
+from graphflow.ir.ops.rules import FLOAT, templates
+
+_TWO_OVER_ROOT_PI = 2 / math.sqrt(math.pi)
+
+# ---- gamma function ------------------------------------------------------------------
+
+
+def _trigamma(b: Builder, x: Any) -> Any:
+    """The derivative of digamma: zeta(2, x), left of 1/2 by Euler's reflection."""
+    left = b.lt(x, 0.5)
+    value = b.zeta(2.0, b.where(left, 1.0 - x, x))
+    sine = b.sin(b.where(left, x, scalar(b, 0.5, x.dtype)) * math.pi)
+    return b.where(left, math.pi**2 / (sine * sine) - value, value)
+
+
+LGAMMA = unary(
+    "lgamma", "Logarithm of the size of the gamma function.",
+    reference=on_numpy(gamma.lgamma), cpu="vm.lgamma({0})", cost=90.0,
+    vjp=lambda b, n, ct: ct * b.digamma(n.inputs[0]),
+    domain=(0.1, 20.0), tolerance=(1e-5, 1e-12),
+)  # fmt: skip
+DIGAMMA = unary(
+    "digamma", "Derivative of lgamma; NaN at -1, -2, …, infinite at 0.",
+    reference=on_numpy(gamma.digamma), cpu="vm.digamma({0})", cost=90.0,
+    vjp=lambda b, n, ct: ct * _trigamma(b, n.inputs[0]),
+    domain=(1.6, 20.0), tolerance=(1e-5, 1e-12),
+)  # fmt: skip
+
+
+def _zeta_slope(b: Builder, n: Application, ct: Any) -> Any:
+    s, x = n.inputs
+    return -(ct * (s * b.zeta(s + 1.0, x)))
+
+
+ZETA = binary(
+    "zeta", "The sum of (b + k) ** -a over k = 0, 1, …, for a > 1 and b >= 0.",
+    reference=on_numpy(gamma.zeta), kinds=FLOAT, dtypes=("f32", "f64"), cost=200.0,
+    cpu=templates(float="vm.zeta({0}, {1})"), vjp=(None, _zeta_slope),
+    domain=((1.5, 5.0), (0.1, 20.0)), tolerance=(1e-5, 1e-12), samples=(),
+)  # fmt: skip
+
+# ---- error function and its inverses --------------------------------------------------
+
+ERFC = unary(
+    "erfc", "1 - erf(x), exact where erf is close to 1.",
+    reference=on_numpy(errors.erfc), cpu="vm.erfc({0})", cost=50.0,
+    vjp=lambda b, n, ct: ct * (b.exp(-(n.inputs[0] * n.inputs[0])) * -_TWO_OVER_ROOT_PI),
+    domain=(-4.0, 6.0), tolerance=(2e-5, 1e-12),
+)  # fmt: skip
+ERFCX = unary(
+    "erfcx", "exp(x * x) * erfc(x).",
+    reference=on_numpy(errors.erfcx), cpu="vm.erfcx({0})", cost=50.0,
+    vjp=lambda b, n, ct: ct * (n.inputs[0] * n.out * 2.0 - _TWO_OVER_ROOT_PI),
+    domain=(-3.0, 20.0), tolerance=(2e-5, 1e-12),
+)  # fmt: skip
+ERFINV = unary(
+    "erfinv", "Inverse of erf; NaN outside [-1, 1].",
+    reference=on_numpy(errors.erfinv), cpu="vm.erfinv({0})", cost=60.0,
+    vjp=lambda b, n, ct: ct * (b.exp(n.out * n.out) * (1 / _TWO_OVER_ROOT_PI)),
+    domain=(-0.9, 0.9), tolerance=(1e-5, 1e-12),
+)  # fmt: skip
+NDTRI = unary(
+    "ndtri", "Standard normal quantile; NaN outside [0, 1].",
+    reference=on_numpy(errors.ndtri), cpu="vm.ndtri({0})", cost=60.0,
+    vjp=lambda b, n, ct: ct * (b.exp(n.out * n.out * 0.5) * math.sqrt(2 * math.pi)),
+    domain=(0.01, 0.45), tolerance=(1e-5, 1e-12),
+)  # fmt: skip
+
+# ---- Bessel functions ------------------------------------------------------------------
+
+
+def _i1_slope(b: Builder, n: Application, ct: Any) -> Any:
+    """``I0(x) - I1(x) / x``, which is 1/2 at 0."""
+    x = n.inputs[0]
+    zero = b.eq(x, 0)
+    quotient = n.out / b.where(zero, scalar(b, 1, ct.dtype), x)
+    return ct * b.where(zero, scalar(b, 0.5, ct.dtype), b.i0(x) - quotient)
+
+
+def _i1e_slope(b: Builder, n: Application, ct: Any) -> Any:
+    x = n.inputs[0]
+    zero = b.eq(x, 0)
+    inverse = b.reciprocal(b.where(zero, scalar(b, 1, ct.dtype), x))
+    slope = b.i0e(x) - n.out * (b.sign(x) + inverse)
+    return ct * b.where(zero, scalar(b, 0.5, ct.dtype), slope)
+
+
+I0 = unary(
+    "i0", "Modified Bessel function of the first kind, order 0.",
+    reference=on_numpy(bessel.i0), cpu="vm.i0({0})", cost=70.0,
+    vjp=lambda b, n, ct: ct * b.i1(n.inputs[0]),
+    domain=(-12.0, 12.0), tolerance=(2e-5, 1e-12),
+)  # fmt: skip
+I1 = unary(
+    "i1", "Modified Bessel function of the first kind, order 1.",
+    reference=on_numpy(bessel.i1), cpu="vm.i1({0})", cost=70.0,
+    vjp=_i1_slope,
+    domain=(-12.0, 12.0), tolerance=(2e-5, 1e-12),
+)  # fmt: skip
+I0E = unary(
+    "i0e", "exp(-|x|) times the Bessel function i0.",
+    reference=on_numpy(bessel.i0e), cpu="vm.i0e({0})", cost=70.0,
+    vjp=lambda b, n, ct: ct * (b.i1e(n.inputs[0]) - b.sign(n.inputs[0]) * n.out),
+    domain=(-12.0, 12.0), tolerance=(2e-5, 1e-12),
+)  # fmt: skip
+I1E = unary(
+    "i1e", "exp(-|x|) times the Bessel function i1.",
+    reference=on_numpy(bessel.i1e), cpu="vm.i1e({0})", cost=70.0,
+    vjp=_i1e_slope,
+    domain=(-12.0, 12.0), tolerance=(2e-5, 1e-12),
+)  # fmt: skip
