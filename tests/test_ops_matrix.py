@@ -324,8 +324,8 @@ def symbolic_attrs(case: Case) -> dict[str, Any]:
 
 
 def is_symbolisable(case: Case) -> bool:
-    """A reshape that merges axes of other sizes, or a step, has no symbolic twin here."""
-    if case.op.name in ("reshape", "random_bits"):
+    """A reshape that merges axes of other sizes, a diagonal, a step: no symbolic twin here."""
+    if case.op.name in ("reshape", "random_bits", "diagonal", "diagonal_set"):
         return False
     return all(step == 1 for step in case.attrs.get("steps", ()))
 

@@ -3,6 +3,7 @@
 from graphflow.ir.ops import (
     contract,
     control,
+    diagonal,
     elementwise_binary,
     elementwise_unary,
     generators,
@@ -22,6 +23,7 @@ from graphflow.ir.ops import (
 __all__ = [
     "contract",
     "control",
+    "diagonal",
     "elementwise_binary",
     "elementwise_unary",
     "generators",
