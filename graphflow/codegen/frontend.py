@@ -22,12 +22,12 @@ from numba.core.errors import NumbaError
 from numba.core.fastmathpass import rewrite_module
 from numba.core.funcdesc import PythonFunctionDescriptor
 from numba.core.lowering import Lower
-from numba.core.registry import cpu_target
 from numba.core.typed_passes import NopythonTypeInference, PreLowerStripPhis
 from numba.core.untyped_passes import FixupArgs, IRProcessing, ReconstructSSA, TranslateByteCode
 
 from graphflow.codegen import atomics_lowering, intrinsics, vector_calls
 from graphflow.codegen.bridge import types
+from graphflow.codegen.contexts import kernel_target
 from graphflow.codegen.contraction import lowering as contraction_lowering
 from graphflow.codegen.loop_hints import can_mask, mask_heavy_loops
 from graphflow.codegen.plain import EPILOGUE_ARITY, KERNEL_ARITY, load_function
@@ -137,7 +137,7 @@ def _flags() -> Any:
 
 @cache
 def _layout() -> tuple[str, str]:
-    codegen = cpu_target.target_context.codegen()
+    codegen = kernel_target().codegen()
     return str(codegen._create_empty_module("").triple), str(codegen._data_layout)
 
 
@@ -152,8 +152,9 @@ def lower(kernel: KernelSource, path: Path, target: Target) -> Lowered:
         raise CompileError(f"kernel {kernel.name}: {path} should take {arity} parameters")
     extra = arity - 1
     arguments = (ARGUMENT_BLOCK, *[types.int64] * extra)
+    contexts = kernel_target()
     pipeline = _Pipeline(
-        cpu_target.typing_context, cpu_target.target_context, None, arguments, types.none,
+        contexts.typing_context, contexts, None, arguments, types.none,
         _flags(), {},
     )  # fmt: skip
     try:
