@@ -29,7 +29,7 @@ from graphflow.functions.shaping import *
 from graphflow.rng import *
 
 CORE = (creation, elementwise, indexing, manipulation, reductions, shaping, rng)
-LATER: tuple[str, ...] = ()
+LATER: tuple[str, ...] = ("graphflow.functions.complex_numbers",)
 """Modules of :mod:`graphflow.functions` that are imported when first needed."""
 
 __all__ = [name for module in CORE for name in getattr(module, "__all__", ())]

@@ -42,8 +42,9 @@ def tensor_repr(tensor: Tensor) -> str:
     if array.size == 0 and array.shape != (0,):
         suffixes.append(f"size={tuple(array.shape)}")
     dtype = tensor.dtype
-    implied = {get_default_dtype().name, "int64", "bool"}
-    if dtype.name not in implied or (array.size == 0 and dtype is not get_default_dtype()):
+    default = get_default_dtype()
+    implied = {default.name, getattr(default.complex, "name", ""), "int64", "bool"}
+    if dtype.name not in implied or (array.size == 0 and dtype is not default):
         suffixes.append(f"dtype={dtype!r}")
     if tensor.grad_fn is not None:
         suffixes.append(f"grad_fn={tensor.grad_fn!r}")
@@ -101,6 +102,8 @@ def _edges(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 def _formatter(array: np.ndarray[Any, Any]) -> tuple[Callable[[Any], str], int]:
     """One format for all values and its width: ``1.``, ``1.5000`` or ``1.0000e-09``."""
+    if array.dtype.kind == "c":
+        return _complex_formatter(array)
     if array.dtype.kind != "f":
         width = max(len(str(v)) for v in array.ravel().tolist())
         return lambda v: str(v.item()).rjust(width), width
@@ -116,6 +119,17 @@ def _formatter(array: np.ndarray[Any, Any]) -> tuple[Callable[[Any], str], int]:
 
     width = max((len(spell(v)) for v in values.tolist()), default=1)
     return lambda v: spell(float(v)).rjust(width), width
+
+
+def _complex_formatter(array: np.ndarray[Any, Any]) -> tuple[Callable[[Any], str], int]:
+    """``1.+2.j``: each part in the format of its own."""
+    (real, left), (imaginary, right) = (_formatter(part) for part in (array.real, array.imag))
+
+    def spell(value: Any) -> str:
+        second = imaginary(value.imag).lstrip()
+        return real(value.real) + ("" if second[0] in "+-" else "+") + second + "j"
+
+    return spell, left + right + 2
 
 
 def _spread_out(sizes: np.ndarray[Any, Any], whole: bool) -> bool:

@@ -130,7 +130,9 @@ def operands(values: Sequence[Any], floating: bool = False) -> list[Tensor]:
 
     if len(values) == 2 and (quick := _quick_pair(values[0], values[1], floating)):
         return quick
-    fixed = [v if isinstance(v, (Tensor, bool, int, float)) else _foreign(v) for v in values]
+    fixed = [
+        v if isinstance(v, (Tensor, bool, int, float, complex)) else _foreign(v) for v in values
+    ]
     if mode.tracer is not None and _run_time_scalars(fixed):
         return [as_operand(v, T.float64) for v in fixed]
     dtype = result_type(*fixed)

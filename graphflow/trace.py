@@ -21,6 +21,7 @@ import numpy as np
 from graphflow.cell import Cell
 from graphflow.errors import GraphFlowError, TraceError
 from graphflow.ir import build
+from graphflow.ir.cotangent import carries_gradient
 from graphflow.ir.graph import Graph, Location
 from graphflow.ir.node import Node
 from graphflow.ir.op import OpDef
@@ -181,7 +182,7 @@ class Tracer:
 
     def block_gradient(self, inputs: Sequence[Tensor], out: Tensor) -> None:
         """Under ``no_grad``: keep the graph's own autodiff from looking through ``out``."""
-        if any(t._requires_grad for t in inputs) and out.dtype.is_floating_point:
+        if any(t._requires_grad for t in inputs) and carries_gradient(out):
             node = build.emit("stop_gradient", out._cell.value)
             self.locations.setdefault(node, self.locations[out._cell.value])
             out._cell.value = out._array = node

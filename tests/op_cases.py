@@ -105,7 +105,7 @@ def draw(op: OpDef, dtype: DType, sample: Sample, label: str) -> tuple[np.ndarra
             arrays.append(random_array(rng, operand, dtype, interval(op, position)))
         elif operand.dtype != np.float64:
             arrays.append(operand)
-        elif dtype.is_floating_point:
+        elif dtype.is_floating_point or dtype.is_complex:
             arrays.append(operand.astype(dtype.numpy))
         else:
             return None
@@ -126,6 +126,9 @@ def random_array(
     low, high = domain
     if dtype.kind == "bool":
         return rng.integers(0, 2, shape).astype(np.bool_)
+    if dtype.is_complex:
+        parts = rng.uniform(low, high, (2, *shape))
+        return np.asarray(parts[0] + 1j * parts[1]).astype(dtype.numpy)
     if dtype.is_floating_point:
         return np.asarray(rng.uniform(low, high, shape)).astype(dtype.numpy)
     if dtype.kind == "uint":

@@ -168,6 +168,7 @@ ORACLES: dict[str, Callable[..., Number]] = {
     "ndtri": lambda x: float(scipy.special.ndtri(x)),
     "ne": lambda a, b: a != b,
     "neg": lambda x: -x,
+    "conj": lambda x: x.conjugate(),
     "pow": power,
     "reciprocal": lambda x: divide(1.0, x),
     "relu": lambda x: larger(x, x * 0),

@@ -78,6 +78,7 @@ def missing_templates(op: OpDef) -> list[str]:
     return [
         f"scalar[{short}]"
         for short in op.tests.dtypes
+        if op.parts is None or not dtype_named(short).is_complex
         if not {short, dtype_named(short).kind} & known
     ]
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from graphflow.codegen.contraction.call import contraction_call
-from graphflow.codegen.layout import Layout, contiguous
+from graphflow.codegen.layout import Layout, contiguous, real_layout
 from graphflow.codegen.lower import lower_epilogue, lower_group
 from graphflow.codegen.memory import buffer_bytes, lifetimes, plan
 from graphflow.codegen.placement import Placement, place
@@ -151,13 +151,18 @@ class _Emitter:
         body = copy_body(source.type)
         where = contiguous(self.buffer(target), source.type)
         unit = Unit("loop", body, [source], [], False)
-        for call in lower_group(body, [self.located(source)], [where], self.context):
+        for call in self._copied(self.located(source), where):
             self.steps.append(self._described(call, unit, 0))
 
     def _loop(
         self, unit: Unit, operands: Sequence[Layout], results: Sequence[Layout]
     ) -> list[Call]:
+        operands, results = ([real_layout(a) for a in group] for group in (operands, results))
         return lower_group(unit.body, operands, results, self.context)
+
+    def _copied(self, source: Layout, target: Layout) -> list[Call]:
+        body, layouts = copy_body(source.type), (real_layout(source), real_layout(target))
+        return lower_group(body, layouts[:1], layouts[1:], self.context)
 
     def _contraction(
         self, unit: Unit, operands: Sequence[Layout], results: Sequence[Layout]
@@ -216,7 +221,7 @@ class _Emitter:
         if not layout.offset and layout.is_contiguous and size == _bytes(layout.type):
             return layout
         copy = self.context.temporary(layout.type)
-        self.steps += lower_group(copy_body(layout.type), [layout], [copy], self.context)
+        self.steps += self._copied(layout, copy)
         return copy
 
     def _described(self, call: Call, unit: Unit, flops: int) -> Call:

@@ -87,6 +87,8 @@ def viewed(
     """
     if op.kind is not Kind.VIEW:
         return None
+    if operand.type.dtype is not result.dtype:
+        return _reinterpreted(operand, result)
     names = [f"i{axis}" for axis in range(result.rank)]
     pieces = None
     if op.index is not None:
@@ -112,6 +114,28 @@ def view_of(node: Node, operand: Layout) -> Layout | None:
     if len(node.inputs) != 1:
         return None
     return viewed(node.op, node.attrs, operand, node.tensor_type)
+
+
+def real_layout(layout: Layout) -> Layout:
+    """A complex layout as real numbers with a last axis of the two parts; others as they are."""
+    dtype = layout.type.dtype
+    if not dtype.is_complex:
+        return layout
+    found = _reinterpreted(layout, TensorType(dtype.real, (*layout.type.shape, 2)))
+    assert found is not None
+    return found
+
+
+def _reinterpreted(operand: Layout, result: TensorType) -> Layout | None:
+    """Complex numbers seen as pairs of real ones, or pairs side by side as complex numbers."""
+    buffer, offset, strides = operand.buffer, operand.offset, operand.strides
+    if operand.type.dtype.is_complex:
+        return Layout(buffer, result, offset * 2, (*(2 * s for s in strides), 1))
+    if 0 in result.shape:
+        return Layout(buffer, result, offset // 2, row_major(result.static_shape))
+    if strides[-1] != 1 or any(n % 2 for n in (offset, *strides[:-1])):
+        return None
+    return Layout(buffer, result, offset // 2, tuple(s // 2 for s in strides[:-1]))
 
 
 def reshaped(operand: Layout, result: TensorType) -> Layout | None:

@@ -83,7 +83,9 @@ class Work:
 
 
 def copy_body(type: TensorType) -> Graph:
-    """The body of a kernel that copies its operand."""
+    """The body of a kernel that copies its operand (of complex numbers the two parts)."""
+    if type.dtype.is_complex:
+        type = TensorType(type.dtype.real, (*type.shape, 2))
     source = input_node("x0", type)
     return Graph((source,), (emit("stop_gradient", source),), name="body")
 

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from graphflow.errors import GraphError
-from graphflow.ir.op import Application, Builder, NonDifferentiable, OpDef
+from graphflow.ir.op import Application, Builder, Kind, NonDifferentiable, OpDef
+from graphflow.ir.ops.complex_parts import each
 from graphflow.ir.types import TupleType
 
 
@@ -28,6 +29,9 @@ def operand_cotangent(
     target = application.inputs[operand]
     if isinstance(rules, NonDifferentiable) or not carries_gradient(target):
         return None
+    conjugated = _is_holomorphic(op) and _is_complex(ct)
+    if conjugated:
+        ct = b.conj(ct)
     if callable(rules):
         result = rules(b, application, ct, operand)
     else:
@@ -38,7 +42,26 @@ def operand_cotangent(
             )
         rule = rules[operand]
         result = None if rule is None else rule(b, application, ct)
-    return None if result is None else unbroadcast(b, result, tuple(target.shape))
+    if result is None:
+        return None
+    if conjugated and _is_complex(result):
+        result = b.conj(result)
+    return unbroadcast(b, result, tuple(target.shape))
+
+
+_ARITHMETIC = (Kind.ELEMENTWISE, Kind.CONTRACTION, Kind.REDUCTION)
+
+
+def _is_holomorphic(op: OpDef) -> bool:
+    """True where a rule multiplies by a derivative, which complex gradients conjugate.
+
+    What treats both parts alike multiplies by real numbers only.
+    """
+    return op.kind in _ARITHMETIC and op.parts is not each
+
+
+def _is_complex(value: Any) -> bool:
+    return bool(value.dtype.is_complex)
 
 
 def carries_gradient(value: Any) -> bool:

@@ -19,7 +19,7 @@ from graphflow.ir.dims import SymDim, evaluate_dim
 from graphflow.ir.graph import Graph
 from graphflow.ir.node import Node
 from graphflow.ir.op import Kind
-from graphflow.ir.types import DType, TensorType, TupleType, Type, float64
+from graphflow.ir.types import DType, TensorType, TupleType, Type, complex128, float64
 
 Array = np.ndarray[Any, Any]
 
@@ -124,13 +124,15 @@ class _Run:
 
     def dtype(self, dtype: DType) -> DType:
         """The dtype that values of ``dtype`` are computed in."""
-        return float64 if self.double and dtype.is_floating_point else dtype
+        if not self.double or not (dtype.is_floating_point or dtype.is_complex):
+            return dtype
+        return complex128 if dtype.is_complex else float64
 
     def widened(self, array: Array) -> Array:
         """``array`` in the dtype it is computed in."""
-        if not self.double or array.dtype.kind in "biuc":
+        if not self.double or array.dtype.kind in "biu":
             return array
-        return array.astype(np.float64, copy=False)
+        return array.astype(np.complex128 if array.dtype.kind == "c" else np.float64, copy=False)
 
     def shape(self, type: TensorType) -> tuple[int, ...]:
         """The shape of ``type`` under the sizes of this run."""

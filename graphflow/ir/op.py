@@ -74,6 +74,9 @@ class Application:
 
 OperandRule: TypeAlias = Callable[[Builder, Application, Any], Any]
 VariadicRule: TypeAlias = Callable[[Builder, Application, Any, int], Any]
+PartsRule: TypeAlias = "Callable[[Builder, OpDef, Application], Any]"
+"""An operation on complex operands in terms of real ones: ``n.inputs`` are pairs (real,
+imaginary), or values that are real already; the result is a pair or a real value."""
 
 
 class NonDifferentiable:
@@ -173,6 +176,9 @@ class OpDef:
     decompose: Callable[[Builder, Application], Any] | None = None
     """What the operation is made of, ``lambda b, n: …`` over ``n.inputs`` and ``n.attrs``,
     for operations without a kernel of their own."""
+    parts: PartsRule | None = None
+    """How operands of complex dtypes are computed on their real and imaginary parts;
+    without it such an application is a host call."""
     pure: bool = True
     commutative: bool = False
     fallible: bool = False

@@ -48,6 +48,18 @@ class DType:
         return self._numpy
 
     @property
+    def real(self) -> DType:
+        """The dtype of the parts of a complex number; other dtypes are their own."""
+        return {8: float32, 16: float64}[self.itemsize] if self.is_complex else self
+
+    @property
+    def complex(self) -> DType | None:
+        """The complex dtype over a floating dtype, if there is one; complex ones are their own."""
+        if self.is_complex:
+            return self
+        return {"float32": complex64, "float64": complex128}.get(self.name)
+
+    @property
     def is_signed(self) -> bool:
         """True for signed integers, floats and complex numbers."""
         return self.kind in ("int", "float", "complex")

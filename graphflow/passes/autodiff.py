@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from graphflow.errors import GraphError
 from graphflow.ir.build import NODES, splat
-from graphflow.ir.cotangent import operand_cotangent
+from graphflow.ir.cotangent import carries_gradient, operand_cotangent
 from graphflow.ir.graph import Graph, Location
 from graphflow.ir.node import Node
 from graphflow.ir.op import NON_DIFFERENTIABLE, Application
@@ -68,7 +68,7 @@ def _leaf(graph: Graph, which: str | int) -> Node:
         known = ", ".join(repr(n.attrs["name"]) for n in (*graph.inputs, *graph.state))
         problem = "is no input or state" if not found else "is both an input and a state"
         raise GraphError(f"{which!r} {problem} of graph {graph.name!r}, which has {known}")
-    if not found[0].dtype.is_floating_point:
+    if not carries_gradient(found[0]):
         raise GraphError(f"{which!r} has type {found[0].type}; only floats have gradients")
     return found[0]
 
@@ -124,7 +124,7 @@ class Sweep:
                 continue
             if isinstance(node.type, TensorType):
                 cotangent = self.cotangents.get(node)
-                if cotangent is not None and node.dtype.is_floating_point:
+                if cotangent is not None and carries_gradient(node):
                     self._through(node, cotangent)
             elif node in self.parts:
                 self._through_regions(node)
@@ -147,7 +147,7 @@ class Sweep:
             return
         application = Application(node.inputs, node, node.attrs)
         for position, operand in enumerate(node.inputs):
-            if operand in self.active and operand.dtype.is_floating_point:
+            if operand in self.active and carries_gradient(operand):
                 found = operand_cotangent(NODES, op, application, cotangent, position)
                 if found is not None:
                     self._place(found, node)
@@ -156,7 +156,7 @@ class Sweep:
     def _through_regions(self, node: Node) -> None:
         from graphflow.passes.autodiff_control import control_gradient
 
-        wanted = [n in self.active and n.dtype.is_floating_point for n in node.inputs]
+        wanted = [n in self.active and carries_gradient(n) for n in node.inputs]
         found = control_gradient(node, self.parts[node], wanted)
         if found.instead is not None:
             self.instead[node] = found.instead

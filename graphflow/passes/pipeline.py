@@ -28,6 +28,7 @@ from graphflow.passes.fold import Fold
 from graphflow.passes.fuse import Fuse
 from graphflow.passes.rewrite import hits
 from graphflow.passes.simplify import Simplify
+from graphflow.passes.split_complex import SplitComplex
 
 ROUNDS = 4
 """How often a repeated step runs at most (two rounds are usual, the second a check)."""
@@ -53,6 +54,10 @@ PIPELINE: tuple[Step, ...] = (
     Step(
         (Decompose(),),
         "first, so that all that follows sees only operations with a kernel",
+    ),
+    Step(
+        (SplitComplex(),),
+        "before the laws, which then see real numbers only",
     ),
     Step(
         (Fold(), Simplify(), Cse()),
@@ -96,7 +101,7 @@ Callback: TypeAlias = Callable[[Stage, Step | None], None]
 
 
 def describe(steps: Sequence[Step] = PIPELINE) -> str:
-    """The order on one line: ``decompose,(fold,simplify,cse)*,dce,fuse``."""
+    """The order on one line: ``decompose,split_complex,(fold,simplify,cse)*,dce,fuse``."""
     return ",".join(map(str, steps))
 
 

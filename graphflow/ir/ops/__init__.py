@@ -1,6 +1,7 @@
 """Every primitive, one record each; importing this registers them all."""
 
 from graphflow.ir.ops import (
+    complex_numbers,
     contract,
     control,
     diagonal,
@@ -21,6 +22,7 @@ from graphflow.ir.ops import (
 )
 
 __all__ = [
+    "complex_numbers",
     "contract",
     "control",
     "diagonal",

@@ -10,14 +10,15 @@ import numpy as np
 from graphflow.errors import DTypeError, ShapeError
 from graphflow.ir.dims import dim_product
 from graphflow.ir.op import Application, Array, Builder, Kind, OpDef, OpTests, register
+from graphflow.ir.ops import complex_parts
 from graphflow.ir.ops.gradients import transposed
-from graphflow.ir.ops.rules import NUMERIC, Attrs, calls, check_arity, require, spelled
+from graphflow.ir.ops.rules import NUMBER, Attrs, calls, check_arity, require, spelled
 from graphflow.ir.types import TensorType, broadcast_shapes
 
 
 def _infer_matmul(types: Sequence[TensorType], attrs: Attrs) -> TensorType:
     check_arity("matmul", types, 2)
-    require("matmul", types, NUMERIC)
+    require("matmul", types, NUMBER)
     a, b = types
     if a.dtype is not b.dtype:
         raise DTypeError(f"{spelled('matmul', types)}: operands have different dtypes; cast one")
@@ -62,6 +63,7 @@ MATMUL = register(
         infer=_infer_matmul,
         reference=_matmul,
         vjp=(_matmul_left, _matmul_right),
+        parts=complex_parts.product,
         cost=8.0,
         tests=OpTests(
             tolerance={"f32": 5e-6, "f64": 1e-13},

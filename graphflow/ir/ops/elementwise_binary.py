@@ -21,16 +21,21 @@ from graphflow.ir.op import (
     OpDef,
     OperandRule,
     OpTests,
+    PartsRule,
     Sample,
     register,
 )
+from graphflow.ir.ops import complex_parts
 from graphflow.ir.ops.gradients import mask, scalar, zeros_like
 from graphflow.ir.ops.rules import (
     ANY,
     BITS,
     FLOAT,
+    INEXACT,
     INTEGER,
+    NUMBER,
     NUMERIC,
+    ORDERED,
     Attrs,
     Templates,
     broadcast,
@@ -58,6 +63,7 @@ def binary(
     cpu: str | Templates,
     vjp: tuple[OperandRule | None, OperandRule | None] | None,
     kinds: frozenset[str] = NUMERIC,
+    parts: PartsRule | None = None,
     condition: bool = False,
     commutative: bool = False,
     domain: tuple[float, float] | tuple[tuple[float, float], ...] = (-3.0, 3.0),
@@ -80,6 +86,7 @@ def binary(
             reference=reference,
             vjp=NON_DIFFERENTIABLE if vjp is None else vjp,
             scalar=everywhere(cpu) if isinstance(cpu, str) else cpu,
+            parts=parts,
             commutative=commutative,
             cost=cost,
             tests=OpTests(
@@ -99,11 +106,12 @@ ADD = binary(
     "add", "a + b; integers wrap; on bool: or.",
     reference=np.add, kinds=ANY, commutative=True, dtypes=EVERY,
     cpu=templates(float="{0} + {1}", integer="{0} + {1}", boolean="{0} | {1}"),
+    parts=complex_parts.each,
     vjp=(lambda b, n, ct: ct, lambda b, n, ct: ct),
 )  # fmt: skip
 SUB = binary(
     "sub", "a - b; integers wrap.",
-    reference=np.subtract,
+    reference=np.subtract, kinds=NUMBER, parts=complex_parts.each,
     cpu=templates(float="{0} - {1}", integer="{0} - {1}"),
     vjp=(lambda b, n, ct: ct, lambda b, n, ct: -ct),
 )  # fmt: skip
@@ -111,11 +119,13 @@ MUL = binary(
     "mul", "a * b; integers wrap; on bool: and.",
     reference=np.multiply, kinds=ANY, commutative=True, dtypes=EVERY,
     cpu=templates(float="{0} * {1}", integer="{0} * {1}", boolean="{0} & {1}"),
+    parts=complex_parts.product,
     vjp=(lambda b, n, ct: ct * n.inputs[1], lambda b, n, ct: ct * n.inputs[0]),
 )  # fmt: skip
 DIV = binary(
     "div", "a / b of floats; infinities and NaN at b = 0.",
-    reference=np.divide, kinds=FLOAT, dtypes=("f32", "f64"), cost=3.0,
+    reference=np.divide, kinds=INEXACT, dtypes=("f32", "f64"), cost=3.0,
+    parts=complex_parts.quotient,
     cpu=templates(float="{0} / {1}"),
     vjp=(
         lambda b, n, ct: ct / n.inputs[1],
@@ -229,7 +239,7 @@ def _share(beaten: str, operand: int) -> OperandRule:
 
 MAXIMUM = binary(
     "maximum", "The larger operand; NaN if either is NaN; on bool: or.",
-    reference=np.maximum, kinds=ANY, commutative=True, dtypes=EVERY,
+    reference=np.maximum, kinds=ORDERED, commutative=True, dtypes=EVERY,
     cpu=templates(
         float="vm.maximum({0}, {1})", integer="vm.maximum({0}, {1})", boolean="{0} | {1}"
     ),
@@ -237,7 +247,7 @@ MAXIMUM = binary(
 )  # fmt: skip
 MINIMUM = binary(
     "minimum", "The smaller operand; NaN if either is NaN; on bool: and.",
-    reference=np.minimum, kinds=ANY, commutative=True, dtypes=EVERY,
+    reference=np.minimum, kinds=ORDERED, commutative=True, dtypes=EVERY,
     cpu=templates(
         float="vm.minimum({0}, {1})", integer="vm.minimum({0}, {1})", boolean="{0} & {1}"
     ),
@@ -247,17 +257,23 @@ MINIMUM = binary(
 # ---- comparisons (False on NaN, but for ne) ------------------------------------------
 
 
-def comparison(name: str, symbol: str, ufunc: Callable[..., Any], commutative: bool) -> OpDef:
+def comparison(
+    name: str,
+    symbol: str,
+    ufunc: Callable[..., Any],
+    commutative: bool,
+    parts: PartsRule | None = None,
+) -> OpDef:
     """Register ``a <symbol> b`` with a bool result."""
     return binary(
         name, f"a {symbol} b.",
-        reference=ufunc, kinds=ANY, condition=True, commutative=commutative, dtypes=EVERY,
-        cpu=f"{{0}} {symbol} {{1}}", vjp=None,
+        reference=ufunc, kinds=ORDERED if parts is None else ANY, parts=parts, condition=True,
+        commutative=commutative, dtypes=EVERY, cpu=f"{{0}} {symbol} {{1}}", vjp=None,
     )  # fmt: skip
 
 
-EQ = comparison("eq", "==", np.equal, True)
-NE = comparison("ne", "!=", np.not_equal, True)
+EQ = comparison("eq", "==", np.equal, True, complex_parts.equal)
+NE = comparison("ne", "!=", np.not_equal, True, complex_parts.different)
 LT = comparison("lt", "<", np.less, False)
 LE = comparison("le", "<=", np.less_equal, False)
 GT = comparison("gt", ">", np.greater, False)
@@ -271,7 +287,7 @@ def logical(name: str, symbol: str, ufunc: Callable[..., Any]) -> OpDef:
     numbers = everywhere(f"({{0}} != {{T}}(0)) {symbol} ({{1}} != {{T}}(0))")
     return binary(
         name, f"a {symbol} b of truth values; a number is true unless it is 0.",
-        reference=ufunc, kinds=ANY, condition=True, commutative=True, dtypes=EVERY,
+        reference=ufunc, kinds=ORDERED, condition=True, commutative=True, dtypes=EVERY,
         cpu={**numbers, "bool": f"{{0}} {symbol} {{1}}"}, vjp=None,
     )  # fmt: skip
 
@@ -346,6 +362,7 @@ WHERE = register(
             lambda b, n, ct: b.where(n.inputs[0], scalar(b, 0, ct.dtype), ct),
         ),
         scalar="select({0}, {1}, {2})",
+        parts=complex_parts.each,
         tests=OpTests(
             dtypes=("f32", "f64", "i64", "bool"),
             samples=(

@@ -22,14 +22,18 @@ from graphflow.ir.op import (
     OpDef,
     OperandRule,
     OpTests,
+    PartsRule,
     Sample,
     register,
 )
+from graphflow.ir.ops import complex_parts
 from graphflow.ir.ops.erf import erf
-from graphflow.ir.ops.gradients import scalar, zeros_like
+from graphflow.ir.ops.gradients import mask, scalar, zeros_like
 from graphflow.ir.ops.rules import (
     ANY,
     FLOAT,
+    INEXACT,
+    NUMBER,
     NUMERIC,
     Attrs,
     Templates,
@@ -61,6 +65,7 @@ def unary(
     dtypes: tuple[str, ...] = ("f32", "f64"),
     samples: tuple[Sample, ...] = (),
     cost: float = 1.0,
+    parts: PartsRule | None = None,
 ) -> OpDef:
     """Register an elementwise operation; ``vjp=None``: its result carries no gradient.
 
@@ -76,6 +81,7 @@ def unary(
             vjp=NON_DIFFERENTIABLE if vjp is None else (vjp,),
             scalar=templates(float=cpu) if isinstance(cpu, str) and cpu != "{0}" else cpu,
             cost=cost,
+            parts=parts,
             tests=OpTests(
                 domain=domain,
                 tolerance=dict(zip(("f32", "f64"), tolerance)),
@@ -97,18 +103,21 @@ def no_slope(b: Builder, n: Application, ct: Any) -> Any:
 EXP = unary(
     "exp", "e raised to the operand.",
     reference=np.exp, cpu="vm.exp({0})", cost=12.0,
+    kinds=INEXACT, parts=complex_parts.exponential,
     vjp=lambda b, n, ct: ct * n.out,
     domain=(-20.0, 20.0), tolerance=(2e-6, 1e-13),
 )  # fmt: skip
 EXPM1 = unary(
     "expm1", "exp(x) - 1, exact near 0.",
     reference=np.expm1, cpu="vm.expm1({0})", cost=16.0,
+    kinds=INEXACT,
     vjp=lambda b, n, ct: ct * (n.out + 1.0),
     domain=(-5.0, 10.0), tolerance=(2e-6, 1e-13),
 )  # fmt: skip
 LOG = unary(
     "log", "Natural logarithm; NaN below 0, -inf at 0.",
     reference=np.log, cpu="vm.log({0})", cost=12.0,
+    kinds=INEXACT, parts=complex_parts.logarithm,
     vjp=lambda b, n, ct: ct / n.inputs[0],
     domain=(1e-3, 100.0),
 )  # fmt: skip
@@ -133,36 +142,42 @@ LOG10 = unary(
 LOG1P = unary(
     "log1p", "log(1 + x), exact near 0.",
     reference=np.log1p, cpu="vm.log1p({0})", cost=16.0,
+    kinds=INEXACT,
     vjp=lambda b, n, ct: ct / (n.inputs[0] + 1.0),
     domain=(-0.9, 100.0),
 )  # fmt: skip
 SQRT = unary(
     "sqrt", "Square root; NaN below 0.",
     reference=np.sqrt, cpu="vm.sqrt({0})", cost=4.0,
+    kinds=INEXACT, parts=complex_parts.root,
     vjp=lambda b, n, ct: ct / (n.out * 2.0),
     domain=(1e-3, 100.0),
 )  # fmt: skip
 RSQRT = unary(
     "rsqrt", "1 / sqrt(x).",
     reference=lambda x: np.reciprocal(np.sqrt(x)), cpu="vm.rsqrt({0})", cost=6.0,
+    kinds=INEXACT,
     vjp=lambda b, n, ct: ct * (n.out * n.out * n.out * -0.5),
     domain=(1e-2, 100.0),
 )  # fmt: skip
 SIN = unary(
     "sin", "Sine of radians.",
     reference=np.sin, cpu="vm.sin({0})", cost=16.0,
+    kinds=INEXACT, parts=complex_parts.sine,
     vjp=lambda b, n, ct: ct * b.cos(n.inputs[0]),
     domain=(-10.0, 10.0), tolerance=(4e-6, 1e-13),
 )  # fmt: skip
 COS = unary(
     "cos", "Cosine of radians.",
     reference=np.cos, cpu="vm.cos({0})", cost=16.0,
+    kinds=INEXACT, parts=complex_parts.cosine,
     vjp=lambda b, n, ct: -(ct * b.sin(n.inputs[0])),
     domain=(-10.0, 10.0), tolerance=(4e-6, 1e-13),
 )  # fmt: skip
 TANH = unary(
     "tanh", "Hyperbolic tangent.",
     reference=np.tanh, cpu="vm.tanh({0})", cost=16.0,
+    kinds=INEXACT,
     vjp=lambda b, n, ct: ct * (1.0 - n.out * n.out),
     domain=(-20.0, 20.0), tolerance=(2e-6, 1e-13),
 )  # fmt: skip
@@ -184,6 +199,7 @@ def _sigmoid(x: Array) -> Array:
 SIGMOID = unary(
     "sigmoid", "1 / (1 + exp(-x)).",
     reference=_sigmoid, cpu="vm.sigmoid({0})", cost=16.0,
+    kinds=INEXACT,
     vjp=lambda b, n, ct: ct * (n.out * (1.0 - n.out)),
     domain=(-20.0, 20.0), tolerance=(4e-6, 1e-13),
 )  # fmt: skip
@@ -196,6 +212,7 @@ ERF = unary(
 RECIPROCAL = unary(
     "reciprocal", "1 / x.",
     reference=np.reciprocal, cpu="vm.reciprocal({0})", cost=3.0,
+    kinds=INEXACT, parts=complex_parts.inverse,
     vjp=lambda b, n, ct: -(ct * (n.out * n.out)),
     domain=(0.1, 10.0),
 )  # fmt: skip
@@ -215,16 +232,33 @@ def _rounding(ufunc: Callable[..., Any]) -> Callable[[Array], Array]:
 
 NEG = unary(
     "neg", "-x; integers wrap.",
-    reference=np.negative, cpu=templates(float="-{0}", integer="-{0}"), kinds=NUMERIC,
+    reference=np.negative, cpu=templates(float="-{0}", integer="-{0}"), kinds=NUMBER,
+    parts=complex_parts.each,
     vjp=lambda b, n, ct: -ct,
     dtypes=NUMBERS,
 )  # fmt: skip
+
+
+def _infer_abs(types: Sequence[TensorType], attrs: Attrs) -> TensorType:
+    found = elementwise("abs", 1, NUMBER)(types, attrs)
+    return TensorType(found.dtype.real, found.shape)
+
+
+def _abs_vjp(b: Builder, n: Application, ct: Any) -> Any:
+    """``ct * sign(x)``; for complex numbers ``ct * z / |z|``, 0 at 0."""
+    x = n.inputs[0]
+    if not x.dtype.is_complex:
+        return ct * b.sign(x)
+    zero = b.eq(n.out, 0)
+    scale = mask(b, b.logical_not(zero), ct / b.where(zero, scalar(b, 1, ct.dtype), n.out))
+    return b.cast(scale, dtype=x.dtype) * x
+
+
 ABS = unary(
-    "abs", "Absolute value; the smallest integer stays itself.",
-    reference=np.absolute, kinds=NUMERIC,
+    "abs", "Absolute value, real for complex numbers; the smallest integer stays itself.",
+    reference=np.absolute, infer=_infer_abs, parts=complex_parts.size,
     cpu=templates(float="vm.abs({0})", integer="vm.abs({0})"),
-    vjp=lambda b, n, ct: ct * b.sign(n.inputs[0]),
-    dtypes=NUMBERS,
+    vjp=_abs_vjp, dtypes=NUMBERS,
 )  # fmt: skip
 SIGN = unary(
     "sign", "-1, 0 or 1; 0 for NaN.",
@@ -271,12 +305,14 @@ ROUND = unary(
 LOGICAL_NOT = unary(
     "logical_not", "True where x is 0 or False.",
     reference=np.logical_not, infer=elementwise("logical_not", 1, ANY, bool_),
+    parts=complex_parts.is_zero,
     cpu=everywhere("not {0}"),
     vjp=None, dtypes=WITH_BOOL,
 )  # fmt: skip
 ISNAN = unary(
     "isnan", "True where x is NaN.",
     reference=np.isnan, infer=elementwise("isnan", 1, ANY, bool_),
+    parts=complex_parts.is_nan,
     cpu=everywhere("{0} != {0}"),
     vjp=None, dtypes=WITH_BOOL,
     samples=(Sample((np.array([np.nan, np.inf, -np.inf, 0.0]),)),),
@@ -287,12 +323,14 @@ ISNAN = unary(
 COPY = unary(
     "copy", "The operand, in memory of its own.",
     reference=np.array, cpu="{0}", infer=elementwise("copy", 1, ANY),
+    parts=complex_parts.each,
     vjp=lambda b, n, ct: ct,
     dtypes=WITH_BOOL,
 )  # fmt: skip
 STOP_GRADIENT = unary(
     "stop_gradient", "The operand, as a constant to differentiation.",
     reference=np.array, cpu="{0}", infer=elementwise("stop_gradient", 1, ANY),
+    parts=complex_parts.each,
     vjp=None, dtypes=WITH_BOOL,
 )  # fmt: skip
 
@@ -300,18 +338,20 @@ STOP_GRADIENT = unary(
 def _infer_cast(types: Sequence[TensorType], attrs: Attrs) -> TensorType:
     check_arity("cast", types, 1)
     dtype = attrs.get("dtype")
-    if not isinstance(dtype, DType) or dtype.is_complex or types[0].dtype.is_complex:
+    if not isinstance(dtype, DType):
         raise DTypeError(f"{spelled('cast', types)}: cannot cast to {dtype!r}")
     return TensorType(dtype, types[0].shape)
 
 
 def _cast(x: Array, *, dtype: DType) -> Array:
+    if x.dtype.kind == "c" and not dtype.is_complex:
+        x = x != 0 if dtype.kind == "bool" else x.real
     return x.astype(dtype.numpy)
 
 
 CAST = unary(
     "cast", "The operand in another dtype: floats truncate to integers, integers wrap.",
-    reference=_cast, infer=_infer_cast,
+    reference=_cast, infer=_infer_cast, parts=complex_parts.conversion,
     cpu=everywhere("{dtype.short}({0})"),  # bool(x), f32(x), i64(x) …
     vjp=lambda b, n, ct: b.cast(ct, dtype=n.inputs[0].dtype),
     dtypes=CAST_TARGETS,

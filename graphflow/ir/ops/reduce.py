@@ -23,14 +23,16 @@ from graphflow.ir.op import (
     OpDef,
     OperandRule,
     OpTests,
+    PartsRule,
     Reduction,
     Sample,
     register,
 )
+from graphflow.ir.ops import complex_parts
 from graphflow.ir.ops.gradients import mask, repeat_axes, restore_axes, scalar
 from graphflow.ir.ops.rules import (
-    ANY,
-    NUMERIC,
+    NUMBER,
+    ORDERED,
     Attrs,
     check_arity,
     check_axis,
@@ -107,6 +109,7 @@ def reduction(
     reference: Callable[..., Any],
     fold: Reduction,
     vjp: OperandRule,
+    parts: PartsRule | None = None,
     kinds: frozenset[str],
     dtypes: tuple[str, ...],
     empty: bool,
@@ -121,6 +124,7 @@ def reduction(
             infer=_rule(name, kinds, empty),
             reference=reference,
             vjp=(vjp,),
+            parts=parts,
             reduction=fold,
             tests=OpTests(
                 tolerance={"f32": 2e-6, "f64": 1e-13},
@@ -205,13 +209,13 @@ def _shifted(b: Builder, x: Any, by: int) -> Any:
 
 REDUCE_SUM = reduction(
     "reduce_sum", "Sum over the axes; 0 for no elements.",
-    reference=_folding(np.add), kinds=NUMERIC, dtypes=NUMBERS, empty=True,
+    reference=_folding(np.add), kinds=NUMBER, parts=complex_parts.each, dtypes=NUMBERS, empty=True,
     fold=Reduction(lambda dtype: 0, "add_fast({0}, {1})"),
     vjp=_sum_vjp,
 )  # fmt: skip
 REDUCE_PROD = reduction(
     "reduce_prod", "Product over the axes; 1 for no elements.",
-    reference=_folding(np.multiply), kinds=NUMERIC, dtypes=NUMBERS, empty=True,
+    reference=_folding(np.multiply), kinds=NUMBER, dtypes=NUMBERS, empty=True,
     fold=Reduction(lambda dtype: 1, "mul_fast({0}, {1})"),
     vjp=_prod_vjp,
     samples=(Sample((np.array([[0.0, 2.0, 3.0], [0.0, 0.0, 1.5]]),), {"axes": (1,)}),),
@@ -236,13 +240,13 @@ SPECIAL = Sample((np.array([[1.0, np.nan, 3.0], [-np.inf, np.inf, 0.0]]),), {"ax
 
 REDUCE_MAX = reduction(
     "reduce_max", "The largest element; NaN if any is NaN.",
-    reference=_extreme(np.maximum), kinds=ANY, dtypes=EVERY, empty=False,
+    reference=_extreme(np.maximum), kinds=ORDERED, dtypes=EVERY, empty=False,
     fold=Reduction(lowest, "vm.maximum({0}, {1})"),
     vjp=_chosen_vjp, samples=(SPECIAL,),
 )  # fmt: skip
 REDUCE_MIN = reduction(
     "reduce_min", "The smallest element; NaN if any is NaN.",
-    reference=_extreme(np.minimum), kinds=ANY, dtypes=EVERY, empty=False,
+    reference=_extreme(np.minimum), kinds=ORDERED, dtypes=EVERY, empty=False,
     fold=Reduction(highest, "vm.minimum({0}, {1})"),
     vjp=_chosen_vjp, samples=(SPECIAL,),
 )  # fmt: skip
@@ -253,7 +257,7 @@ def position_of(name: str, summary: str, function: Callable[..., Any], fold: Red
 
     def infer(types: Sequence[TensorType], attrs: Attrs) -> TensorType:
         check_arity(name, types, 1)
-        require(name, types, ANY)
+        require(name, types, ORDERED)
         shape = types[0].shape
         axis = check_axis(name, types, attrs.get("axis"), len(shape))
         if shape[axis] == 0:

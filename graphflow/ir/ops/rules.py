@@ -28,9 +28,16 @@ FLOAT: frozenset[str] = frozenset(["float"])
 INTEGER: frozenset[str] = frozenset(["int", "uint"])
 NUMERIC: frozenset[str] = FLOAT | INTEGER
 BITS: frozenset[str] = INTEGER | {"bool"}
-ANY: frozenset[str] = NUMERIC | {"bool"}
+COMPLEX: frozenset[str] = frozenset(["complex"])
+INEXACT: frozenset[str] = FLOAT | COMPLEX
+NUMBER: frozenset[str] = NUMERIC | COMPLEX
+ORDERED: frozenset[str] = NUMERIC | {"bool"}
+ANY: frozenset[str] = NUMBER | {"bool"}
 
-_NAMES = {"float": "floating-point", "int": "integer", "uint": "unsigned integer", "bool": "bool"}
+_NAMES = {
+    "float": "floating-point", "complex": "complex", "int": "integer",
+    "uint": "unsigned integer", "bool": "bool",
+}  # fmt: skip
 
 
 def spelled(name: str, types: Sequence[Type]) -> str:

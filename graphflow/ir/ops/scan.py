@@ -30,9 +30,9 @@ from graphflow.ir.op import (
 from graphflow.ir.ops.gradients import mask, scalar
 from graphflow.ir.ops.reduce import EVERY, NUMBERS, highest, lowest
 from graphflow.ir.ops.rules import (
-    ANY,
     FLOAT,
     NUMERIC,
+    ORDERED,
     Attrs,
     check_arity,
     check_axis,
@@ -216,7 +216,7 @@ def _extreme(name: str, summary: str, ufunc: Any, fold: Reduction) -> OpDef:
             kind=Kind.LINE,
             line=Line.SCAN,
             summary=summary,
-            infer=_rule(name, ANY, int64),
+            infer=_rule(name, ORDERED, int64),
             reference=_position(ufunc),
             vjp=NON_DIFFERENTIABLE,
             reduction=fold,

@@ -36,7 +36,16 @@ from graphflow.ir.ops.indexing import (
     same_but,
 )
 from graphflow.ir.ops.reduce import highest, lowest
-from graphflow.ir.ops.rules import ANY, NUMERIC, Attrs, check_arity, check_axis, require, spelled
+from graphflow.ir.ops.rules import (
+    ANY,
+    NUMBER,
+    NUMERIC,
+    Attrs,
+    check_arity,
+    check_axis,
+    require,
+    spelled,
+)
 from graphflow.ir.types import TensorType
 
 
@@ -149,7 +158,7 @@ def _added(b: Builder, n: Application, ct: Any) -> Any:
 SCATTER_ADD = scattering(
     "scatter_add", "The first operand with the third added at positions index along an axis.",
     fold=np.add.at, reduction=Reduction(lambda dtype: 0, "add_fast({0}, {1})", reassociate=False),
-    vjp=(lambda b, n, ct: ct, _added), kinds=NUMERIC,
+    vjp=(lambda b, n, ct: ct, _added), kinds=NUMBER,
 )  # fmt: skip
 
 

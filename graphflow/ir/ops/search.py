@@ -17,13 +17,13 @@ from graphflow.ir.op import (
     Sample,
     register,
 )
-from graphflow.ir.ops.rules import ANY, Attrs, check_arity, require, spelled
+from graphflow.ir.ops.rules import ORDERED, Attrs, check_arity, require, spelled
 from graphflow.ir.types import TensorType, int64
 
 
 def _infer(types: Sequence[TensorType], attrs: Attrs) -> TensorType:
     check_arity("searchsorted", types, 2)
-    require("searchsorted", types, ANY)
+    require("searchsorted", types, ORDERED)
     lines, values = types
     if lines.dtype is not values.dtype:
         raise DTypeError(f"{spelled('searchsorted', types)}: operands have different dtypes")

@@ -23,6 +23,7 @@ from graphflow.ir.op import (
     OpTests,
     register,
 )
+from graphflow.ir.ops import complex_parts
 from graphflow.ir.ops.gradients import zeros, zeros_like
 from graphflow.ir.ops.rules import (
     Attrs,
@@ -175,6 +176,7 @@ PAD = register(
         vjp=(_pad_vjp,),
         index=_index_pad,
         fill=_pad_fill,
+        parts=complex_parts.padded,
         cost=2.0,
         tests=OpTests(
             dtypes=EVERY,

@@ -21,13 +21,13 @@ from graphflow.ir.op import (
     Sample,
     register,
 )
-from graphflow.ir.ops.rules import ANY, Attrs, check_arity, check_axis, require
+from graphflow.ir.ops.rules import ORDERED, Attrs, check_arity, check_axis, require
 from graphflow.ir.types import TensorType, int64
 
 
 def _infer(types: Sequence[TensorType], attrs: Attrs) -> TensorType:
     check_arity("argsort", types, 1)
-    require("argsort", types, ANY)
+    require("argsort", types, ORDERED)
     check_axis("argsort", types, attrs.get("axis"), types[0].rank)
     return TensorType(int64, types[0].shape)
 
