@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from tests.conformance import pool, table
 from tests.conformance.compare import TOLERANCES, Array, compare
+from tests.conformance.outcome import Missing, Outcome, guarded, time_limit
 
 
 def array(values: Any, dtype: str = "float32") -> Array:
@@ -65,3 +70,80 @@ def test_a_result_as_near_to_the_exact_one_as_the_reference_passes() -> None:
     assert compare(near, reference, exact) == ""
     assert compare(far, reference, exact)
     assert compare(array([1.0, np.nan]), reference, exact)
+
+
+def outcome(passed: int, failed: int = 0, host: tuple[str, ...] = ()) -> Outcome:
+    return Outcome(passed + failed, passed, host=list(host), failures=["wrong"] * failed)
+
+
+def test_the_table_reads_back_what_it_wrote(tmp_path: Path) -> None:
+    rows = table.merge(
+        {},
+        {
+            ("add", "eager"): outcome(6),
+            ("add", "compiled"): outcome(6, host=("b", "a")),
+            ("linalg.svd:x", "grad"): outcome(2, 1),
+            ("nonzero", "compiled"): Outcome(apart=3),
+            ("nn.ReLU", "eager"): outcome(4),
+            ("nn.functional.relu", "eager"): Outcome(),
+            ("optim.SGD", "compiled"): outcome(9),
+        },
+    )
+    table.write(rows, tmp_path / "table.txt")
+    assert table.read(tmp_path / "table.txt") == rows
+    assert rows["add"].host == ("a", "b")
+    assert rows["nonzero"].cells["compiled"] == "apart"
+    assert [table.kind_of(k) for k in ("nn.ReLU", "nn.functional.relu", "optim.SGD", "add")] == [
+        "modules", "operations", "optimisers", "operations",
+    ]  # fmt: skip
+    assert (
+        "operations: eager 1/1 (100.0%), compiled 1/1 (100.0%), grad 0/1 (0.0%)"
+        in (tmp_path / "table.txt").read_text()
+    )
+
+
+def test_the_table_may_only_grow() -> None:
+    before = table.merge({}, {("a", "eager"): outcome(6), ("a", "compiled"): outcome(6),
+                              ("b", "grad"): outcome(2, 4)})  # fmt: skip
+    assert table.lost(before, before) == []
+    worse = table.merge(before, {("a", "eager"): outcome(5, 1)})
+    assert table.lost(before, worse) == ["a eager: 5/6, was 6/6"]
+    assert table.lost(before, table.merge(before, {("a", "eager"): Outcome(apart=6)}))
+    assert table.lost(before, table.merge(before, {("a", "compiled"): outcome(6, host=("x",))}))
+    assert table.lost(before, {"b": before["b"]}) == ["a: no longer measured"]
+    assert table.lost(before, table.merge(before, {("b", "grad"): outcome(1, 5)})) == []
+    better = table.merge(before, {("b", "grad"): outcome(6), ("c", "eager"): outcome(1)})
+    assert table.lost(before, better) == []
+    assert table.gained(before, better) == ["b grad", "c eager"]
+
+
+def test_a_sample_that_raises_hangs_or_is_missing_fails() -> None:
+    def missing() -> str:
+        raise Missing("graphflow.nothing")
+
+    def wrong() -> str:
+        raise ValueError("no")
+
+    found = outcome(0)
+    for check in (missing, wrong, lambda: "differs", lambda: ""):
+        found.check("x", check)
+    assert (found.total, found.passed, found.state) == (4, 1, "fail")
+    assert found.failures == ["x: missing graphflow.nothing", "x: ValueError: no", "x: differs"]
+    assert "test_conformance_runner" in guarded(wrong, verbose=True)
+    with pytest.raises(Exception, match="took more than 1 s"), time_limit(1):
+        time.sleep(5)
+
+
+def _task(number: int) -> int:
+    if number == 3:
+        os._exit(7)
+    time.sleep(30 if number == 4 else 0)
+    return number * 2
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")  # threads of other tests
+def test_lost_workers_cost_one_task_each() -> None:
+    results = dict(pool.each(_task, range(8), jobs=2, seconds=1.0))
+    assert results.pop(3) == "the process ended with code 7"
+    assert results.pop(4) == "took more than 1 s"
+    assert results == {n: 2 * n for n in (0, 1, 2, 5, 6, 7)}

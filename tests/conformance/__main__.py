@@ -9,54 +9,57 @@ import os
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from fnmatch import fnmatch
 from typing import Any
 
 import torch
 
 import graphflow as gf
-from tests.conformance import operations, pool, samples
-from tests.conformance.operations import MODES, Outcome
+from tests.conformance import modules, operations, optimisers, pool, samples, table
+from tests.conformance.outcome import MODES, Outcome
 
 ENTRY_SECONDS = 150.0
+"""How long all samples of an entry may take in one mode."""
+
+RUN: dict[str, Callable[[str, str, bool], Outcome]] = {
+    "operations": operations.run,
+    "modules": modules.run,
+    "optimisers": optimisers.run,
+}
 
 
 def main() -> int:
-    """Parse arguments, run, report; 1 when something failed."""
+    """Parse arguments, run, report; 1 when something failed (with --table: got worse)."""
     options = _options()
-    warnings.simplefilter("ignore")
-    torch.set_num_threads(1)
-    gf.set_num_threads(1)
-    infos = samples.entries()
-    chosen = [key for key in infos if _wanted(key, options.ops)]
+    known = [*samples.entries(), *modules.entries(), *optimisers.entries()]
+    chosen = [key for key in known if _wanted(key, options.ops)]
     if not chosen:
         print(f"no entry is called {', '.join(options.ops)}")
         return 2
-    modes = options.mode
-    tasks = [(key, mode) for key in chosen for mode in modes]
     started = time.monotonic()
-
-    def work(task: tuple[str, str]) -> Outcome:
-        with contextlib.redirect_stderr(io.StringIO()):  # notes on slow compilations
-            return operations.run(infos[task[0]], task[1], options.verbose)
-
-    results: dict[tuple[str, str], Outcome] = {}
-    for task, outcome in pool.each(work, tasks, options.jobs, ENTRY_SECONDS):
-        results[task] = Outcome(1, failures=[outcome]) if isinstance(outcome, str) else outcome
-        if results[task].failures:
-            _print_failures(task, results[task], options.verbose)
-    _print_totals(results, modes)
-    print(f"{time.monotonic() - started:.0f} s")
-    return int(any(outcome.failures for outcome in results.values()))
+    outcomes = _run([(key, mode) for key in chosen for mode in options.mode], options)
+    before = table.read()
+    now = table.merge({k: row for k, row in before.items() if k in known}, outcomes)
+    ran = table.merge({}, outcomes)
+    print(*table.totals(ran), *_host_calls(ran), sep="\n")
+    print(f"{len(outcomes)} tasks in {time.monotonic() - started:.0f} s")
+    if options.update:
+        table.write(now)
+        return 0
+    if options.table:
+        return _judge(before, now)
+    return int(any(outcome.failures for outcome in outcomes.values()))
 
 
 def _options() -> Any:
     parser = argparse.ArgumentParser(prog="python -m tests.conformance", description=__doc__)
-    names = lambda text: text.split(",")  # noqa: E731
-    parser.add_argument("--ops", type=names, default=["*"], help="names or patterns (fft.*)")
-    parser.add_argument("--mode", type=names, default=list(MODES), help=", ".join(MODES))
+    parser.add_argument("--ops", type=_words, default=["*"], help="names or patterns: fft.*")
+    parser.add_argument("--mode", type=_words, default=list(MODES), help=", ".join(MODES))
     parser.add_argument("--verbose", action="store_true", help="every failure, with its traceback")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--table", action="store_true", help="fail if the tracked table shrinks")
+    parser.add_argument("--update", action="store_true", help="put what was run into the table")
     options = parser.parse_args()
     unknown = set(options.mode) - set(MODES)
     if unknown:
@@ -64,30 +67,52 @@ def _options() -> Any:
     return options
 
 
+def _words(text: str) -> list[str]:
+    return text.split(",")
+
+
 def _wanted(key: str, patterns: list[str]) -> bool:
     return any(fnmatch(key, p) or fnmatch(key.partition(":")[0], p) for p in patterns)
 
 
+def _run(tasks: list[tuple[str, str]], options: Any) -> dict[tuple[str, str], Outcome]:
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    gf.set_num_threads(1)
+
+    def work(task: tuple[str, str]) -> Outcome:
+        with contextlib.redirect_stderr(io.StringIO()):  # notes on slow compilations
+            return RUN[table.kind_of(task[0])](*task, options.verbose)
+
+    outcomes: dict[tuple[str, str], Outcome] = {}
+    for task, outcome in pool.each(work, tasks, options.jobs, ENTRY_SECONDS):
+        outcomes[task] = Outcome(1, failures=[outcome]) if isinstance(outcome, str) else outcome
+        if outcomes[task].failures and not options.table:
+            _print_failures(task, outcomes[task], options.verbose)
+    return outcomes
+
+
 def _print_failures(task: tuple[str, str], outcome: Outcome, verbose: bool) -> None:
-    key, mode = task
-    print(f"FAIL {key} {mode} {outcome.passed}/{outcome.total}")
-    shown = outcome.failures if verbose else outcome.failures[:1]
-    for failure in shown:
+    print(f"FAIL {task[0]} {task[1]} {outcome.passed}/{outcome.total}")
+    for failure in outcome.failures if verbose else outcome.failures[:1]:
         print("    " + failure.replace("\n", "\n    "))
     sys.stdout.flush()
 
 
-def _print_totals(results: dict[tuple[str, str], Outcome], modes: list[str]) -> None:
-    for mode in modes:
-        states = [outcome.state for (_, m), outcome in results.items() if m == mode]
-        counted = [s for s in states if s in ("pass", "fail")]
-        line = f"{mode}: {counted.count('pass')} of {len(counted)} entries pass"
-        if states.count("apart"):
-            line += f", {states.count('apart')} apart (results of unknown size)"
-        host = [key for (key, m), outcome in results.items() if m == mode and outcome.host]
-        if host:
-            line += f"; with host calls: {len(host)} ({', '.join(host)})"
-        print(line)
+def _host_calls(rows: dict[str, table.Row]) -> list[str]:
+    calls = [f"{key} ({', '.join(row.host)})" for key, row in rows.items() if row.host]
+    return [f"compiled with host calls: {', '.join(calls)}"] if calls else []
+
+
+def _judge(before: dict[str, table.Row], now: dict[str, table.Row]) -> int:
+    """What the table gained and lost; 1 when it lost something."""
+    gained, lost = table.gained(before, now), table.lost(before, now)
+    if gained:
+        print(f"newly passing: {len(gained)}; --update keeps them: {', '.join(gained)}")
+    if samples.without_samples():
+        print(f"without samples in this PyTorch: {', '.join(samples.without_samples())}")
+    print(*[f"LOST {line}" for line in lost], sep="\n", end="\n" if lost else "")
+    return int(bool(lost))
 
 
 if __name__ == "__main__":

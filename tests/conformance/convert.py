@@ -11,7 +11,7 @@ import torch
 
 import graphflow as gf
 from tests.conformance.compare import Array
-from tests.conformance.names import Missing
+from tests.conformance.outcome import Missing
 
 
 def numpy_of(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
@@ -108,3 +108,36 @@ def with_tensors(tree: Any, tensors: list[Any], kind: type = gf.Tensor) -> Any:
     """``tree`` with its tensors replaced, in order."""
     given = iter(tensors)
     return map_tree(tree, lambda leaf: next(given) if isinstance(leaf, kind) else leaf)
+
+
+_DOUBLE = {torch.float32: torch.float64, torch.complex64: torch.complex128}
+
+
+def copied(value: Any, dtype: torch.dtype | None) -> Any:
+    """A leaf of PyTorch's with memory of its own; single precision as double when ``dtype`` is."""
+    wider = _DOUBLE if dtype is torch.float64 else {}
+    if isinstance(value, torch.dtype):
+        return wider.get(value, value)
+    if not isinstance(value, torch.Tensor):
+        return value
+    copy = value.detach().clone()
+    return copy.to(wider.get(copy.dtype, copy.dtype)).requires_grad_(value.requires_grad)
+
+
+def shown(value: Any) -> str:
+    """Arguments for people: tensors by type."""
+    if isinstance(value, torch.Tensor):
+        return f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
+    if isinstance(value, tuple | list):
+        return ", ".join(shown(item) for item in value)
+    if isinstance(value, dict):
+        return ", ".join(f"{key}={shown(item)}" for key, item in value.items())
+    return repr(value)
+
+
+def zeros_for_none(grads: Any, wrt: list[gf.Tensor]) -> list[Any]:
+    """Gradients with zeros where there is none."""
+    return [
+        gf.from_numpy(np.zeros_like(t.detach().numpy())) if g is None else g
+        for t, g in zip(wrt, grads, strict=True)
+    ]

@@ -2,79 +2,23 @@
 
 from __future__ import annotations
 
-import signal
-import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 
 import graphflow as gf
 from tests.conformance import convert, names, samples
 from tests.conformance.compare import compare
-
-MODES = ("eager", "compiled", "grad", "compiled-grad", "errors")
-SECONDS = 20
-"""How long one sample may take, compiling its kernels included."""
+from tests.conformance.outcome import Missing, Outcome, OutOfTime
 
 
-@dataclass
-class Outcome:
-    """What came of an entry in a mode: samples, those that passed, and what went wrong."""
-
-    total: int = 0
-    passed: int = 0
-    apart: int = 0
-    host: list[str] = field(default_factory=list)
-    failures: list[str] = field(default_factory=list)
-
-    @property
-    def state(self) -> str:
-        """``pass``, ``apart`` (unknown sizes), ``none`` (nothing to check) or ``fail``."""
-        if self.failures:
-            return "fail"
-        if self.passed:
-            return "pass"
-        return "apart" if self.apart else "none"
-
-    def add(self, label: str, problem: str) -> None:
-        """Count one sample."""
-        self.total += 1
-        if problem:
-            self.failures.append(f"{label}: {problem}")
-        else:
-            self.passed += 1
-
-
-class OutOfTime(Exception):
-    """A sample took too long."""
-
-
-@contextmanager
-def time_limit(seconds: int) -> Iterator[None]:
-    """Raise :class:`OutOfTime` in the block when it takes longer."""
-
-    def stop(*_: Any) -> None:
-        raise OutOfTime(f"took more than {seconds} s")
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(seconds)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
-
-
-def run(info: Any, mode: str, verbose: bool = False) -> Outcome:
+def run(key: str, mode: str, verbose: bool = False) -> Outcome:
     """Every sample of an entry in one mode."""
-    outcome = Outcome()
+    info, outcome = samples.entries()[key], Outcome()
     if mode == "errors":
         for i, drawn in enumerate(samples.error_samples(info)):
-            outcome.add(f"error {i}", _guarded(lambda d=drawn: _must_raise(info, d), verbose))
+            outcome.check(f"error {i}", lambda d=drawn: _must_raise(info, d), verbose)
         return outcome
     wants_grad = mode in ("grad", "compiled-grad")
     if wants_grad and not info.supports_autograd:
@@ -89,20 +33,8 @@ def run(info: Any, mode: str, verbose: bool = False) -> Outcome:
         if mode.startswith("compiled") and call.unknown_size:
             outcome.apart += 1
             continue
-        problem = _guarded(lambda c=call: check(c, outcome), verbose)
-        outcome.add(f"sample {i} {call}", problem)
+        outcome.check(f"sample {i} {call}", lambda c=call: check(c, outcome), verbose)
     return outcome
-
-
-def _guarded(check: Callable[[], str], verbose: bool) -> str:
-    try:
-        with time_limit(SECONDS):
-            return check()
-    except names.Missing as error:
-        return f"missing {error}"
-    except Exception as error:
-        where = traceback.format_exc() if verbose else ""
-        return f"{type(error).__name__}: {error}\n{where}".strip()
 
 
 class Call:
@@ -116,7 +48,7 @@ class Call:
         self.finish = sample.output_process_fn_grad
 
     def __str__(self) -> str:
-        return f"({_shown(self.arguments)})"
+        return f"({convert.shown(self.arguments)})"
 
     def graphflow_arguments(self) -> Any:
         """Fresh arguments of our side; raises Missing for a constant we have no name for."""
@@ -124,7 +56,7 @@ class Call:
 
     def expected(self, dtype: torch.dtype | None = None) -> tuple[Any, Any]:
         """PyTorch's result and its arguments after the call; in ``dtype`` instead of float32."""
-        args, kwargs = convert.map_tree(self.arguments, lambda x: _copied(x, dtype))
+        args, kwargs = convert.map_tree(self.arguments, lambda x: convert.copied(x, dtype))
         return self.info.op(*args, **kwargs), (args, kwargs)
 
     def exact(self) -> Any:
@@ -169,28 +101,6 @@ class _Later:
 def _late(value: Any) -> Any:
     return _Later(value.detach().requires_grad_(value.requires_grad)
                   if isinstance(value, torch.Tensor) else value)  # fmt: skip
-
-
-def _copied(value: Any, dtype: torch.dtype | None) -> Any:
-    if isinstance(value, torch.dtype):
-        return {torch.float32: dtype, torch.complex64: torch.complex128}.get(value, value) if (
-            dtype) else value  # fmt: skip
-    if not isinstance(value, torch.Tensor):
-        return value
-    copy = value.detach().clone()
-    if dtype is not None and copy.dtype in (torch.float32, torch.complex64):
-        copy = copy.to(torch.complex128 if copy.is_complex() else dtype)
-    return copy.requires_grad_(value.requires_grad)
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, torch.Tensor):
-        return f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
-    if isinstance(value, tuple | list):
-        return ", ".join(_shown(item) for item in value)
-    if isinstance(value, dict):
-        return ", ".join(f"{key}={_shown(item)}" for key, item in value.items())
-    return repr(value)
 
 
 def _check(call: Call, out: Any, after: Any) -> str:
@@ -258,7 +168,7 @@ def _check_gradients(call: Call, ready: Callable[[Any], Any]) -> str:
         )
 
     tensors = convert.tensors_of(arguments)
-    found = convert.plain(_zeros_for_none(
+    found = convert.plain(convert.zeros_for_none(
         ready(gradients)(*tensors), [t for t in tensors if t.requires_grad]
     ))  # fmt: skip
     problem = compare(found, expected, path="gradient")
@@ -295,13 +205,6 @@ def _exact_gradients(call: Call, cotangents: list[torch.Tensor | None]) -> Any:
         return None
 
 
-def _zeros_for_none(grads: Any, wrt: list[gf.Tensor]) -> list[Any]:
-    return [
-        gf.from_numpy(np.zeros_like(t.detach().numpy())) if g is None else g
-        for t, g in zip(wrt, grads, strict=True)
-    ]
-
-
 def _must_raise(info: Any, drawn: Any) -> str:
     call = Call(info, drawn.sample_input)
     if names.is_method(info.name) and not isinstance(drawn.sample_input.input, torch.Tensor):
@@ -315,7 +218,7 @@ def _must_raise(info: Any, drawn: Any) -> str:
     args, kwargs = call.graphflow_arguments()
     try:
         function(*args, **kwargs)
-    except (names.Missing, AttributeError, NotImplementedError, OutOfTime):
+    except (Missing, AttributeError, NotImplementedError, OutOfTime):
         raise
     except Exception:
         return ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import random
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ UNKNOWN_SIZE = frozenset({"nonzero", "argwhere", "masked_select", "unique", "uni
 """Operations whose result's shape depends on values; compiled code has fixed shapes."""
 
 
+@functools.cache
 def entries() -> dict[str, Any]:
     """Every entry: ``name`` or ``name:variant`` to its OpInfo."""
     wanted = set(NAMES)
