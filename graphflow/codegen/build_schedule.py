@@ -12,7 +12,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from graphflow.codegen.contraction.call import contraction_call
+from graphflow.codegen.contraction import contraction_call, product_calls
+from graphflow.codegen.contraction.labels import (
+    depth_of,
+    is_matrix_product,
+    labels_of,
+    without_product,
+)
 from graphflow.codegen.layout import Layout, contiguous, real_layout
 from graphflow.codegen.lower import lower_epilogue, lower_group
 from graphflow.codegen.memory import buffer_bytes, lifetimes, plan
@@ -171,16 +177,23 @@ class _Emitter:
         product = next(n for n in body.nodes if n.op.kind is Kind.CONTRACTION)
         position = {node: index for index, node in enumerate(body.inputs)}
         a, b = (operands[position[n]] for n in product.inputs)
-        epilogue: tuple[KernelSource, tuple[Argument, ...]] | None = None
-        if body.outputs == (product,):
-            tile = results[0]
-        else:
-            tile = self._tile(body, product, operands, results)
-            epilogue = lower_epilogue(body, product, tile, operands, results, self.context)
-        call = contraction_call(a, b, tile, epilogue, self.context)
-        # The driver cannot tell what the epilogue only reads.
-        only_read = {o.buffer for o in operands} - {r.buffer for r in (*results, tile)}
-        return [replace(call, writes=call.writes - only_read)]
+        alone = body.outputs == (product,)
+        tile = results[0] if alone else self._tile(body, product, operands, results)
+        labels = labels_of(product)
+        if is_matrix_product(labels):
+            epilogue: tuple[KernelSource, tuple[Argument, ...]] | None = None
+            if not alone:
+                epilogue = lower_epilogue(body, product, tile, operands, results, self.context)
+            call = contraction_call(a, b, tile, epilogue, self.context)
+            # The driver cannot tell what the epilogue only reads.
+            only_read = {o.buffer for o in operands} - {r.buffer for r in (*results, tile)}
+            return [replace(call, writes=call.writes - only_read)]
+        calls = product_calls(labels, (a, b, tile), self._copied, self.context)
+        if not alone:
+            rest, kept = without_product(body, product)
+            places = [tile if n is product else operands[position[n]] for n in kept]
+            calls += lower_group(rest, places, results, self.context)
+        return calls
 
     def _tile(
         self, body: Graph, product: Node, operands: Sequence[Layout], results: Sequence[Layout]
@@ -294,8 +307,7 @@ def _flops(body: Graph) -> int:
     for node in body.nodes:
         kind = node.op.kind
         if kind is Kind.CONTRACTION:
-            depth = node.inputs[0].tensor_type.static_shape[-1]
-            total += 2 * depth * _elements(node)
+            total += 2 * depth_of(node) * _elements(node)
         elif kind is Kind.REDUCTION:
             total += _elements(node.inputs[0])
         elif kind is Kind.ELEMENTWISE:

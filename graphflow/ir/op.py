@@ -20,6 +20,8 @@ from graphflow.ir.types import DType, TensorType, Type
 Array: TypeAlias = Any  # np.ndarray of any dtype; NumPy's own stubs reject half of what NumPy does
 
 
+Labels: TypeAlias = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+
 GATHERED = "@"
 """Variable of an index map: the integer that the index operand holds (see ``OpDef.index``)."""
 POSITION = -1
@@ -173,6 +175,9 @@ class OpDef:
     view_inverse: Callable[..., Any] | None = None
     """Views: ``view_inverse(emit, parent, new, attrs)``, the parent with the shown part
     replaced by ``new`` (what an in-place write through the view means)."""
+    contraction: Callable[[Sequence[TensorType], Mapping[str, Any]], Labels] | None = None
+    """Contractions: a label for every axis of the two operands and of the result.  Axes of
+    one label run together; those that the result lacks are summed over."""
     decompose: Callable[[Builder, Application], Any] | None = None
     """What the operation is made of, ``lambda b, n: …`` over ``n.inputs`` and ``n.attrs``,
     for operations without a kernel of their own."""

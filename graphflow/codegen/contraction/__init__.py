@@ -1,5 +1,6 @@
-"""Matrix products: register-tiled kernels and the calls that run them."""
+"""Matrix products and products over several axes: register tiles and the calls that run them."""
 
+from graphflow.codegen.contraction.axes import product_calls
 from graphflow.codegen.contraction.call import contraction_call
 
-__all__ = ["contraction_call"]
+__all__ = ["contraction_call", "product_calls"]

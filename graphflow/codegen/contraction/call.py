@@ -8,6 +8,7 @@ from math import prod
 from typing import Protocol
 
 from graphflow.codegen.contraction.kernels import (
+    TILED,
     dot_kernel,
     plain_kernel,
     row_kernel,
@@ -148,7 +149,7 @@ def contraction_call(
 def _choose(product: Product, dtype: DType) -> tuple[Product, KernelSource, Blocking]:
     """The kernel for a product, and the form of the product that it computes."""
     element = dtype.short
-    if element not in ("f32", "f64"):
+    if element not in TILED:
         return product, plain_kernel(element), Blocking()
     tile = tiling(host_target(), dtype.itemsize)
     tall = _with_rows_of_a_batch(product)
@@ -230,13 +231,14 @@ def _blocking(p: Product, tile: Tiling, itemsize: int) -> Blocking:
     pack_a = pack_a and p.n >= PACK_COLUMNS
     reused = p.m >= PACK_ROWS or (p.m >= FEW_ROWS and collides(p.b_step))
     pack_b = p.b_column != 1 or reused
-    width = min(columns, _up(p.n, tile.width)) if pack_b else tile.width
+    width = min(columns, rounded_up(p.n, tile.width)) if pack_b else tile.width
     panels = depth * width if pack_b or p.n % tile.width else 0
-    items = _up(panels + tile.strip * depth * pack_a, LINE_BYTES // itemsize)
+    items = rounded_up(panels + tile.strip * depth * pack_a, LINE_BYTES // itemsize)
     return Blocking(depth, columns, pack_a, pack_b, items, panels)
 
 
-def _up(value: int, multiple: int) -> int:
+def rounded_up(value: int, multiple: int) -> int:
+    """The least multiple of ``multiple`` that is not below ``value``."""
     return -(-value // multiple) * multiple
 
 
@@ -256,16 +258,17 @@ def _arguments(
     extents = (p.m, p.n, p.k, p.a_row, p.a_step, p.b_step, p.b_column, p.c_row, p.c_column)
     axes = [word for axis in p.axes for word in (axis.extent, axis.a, axis.b, axis.c)]
     return (
-        *(_address(place) for place in (a, b, c)),
+        *(address(place) for place in (a, b, c)),
         *map(Value, (*extents, len(p.axes), p.batches)),
         *entry,
         *map(Value, (p.batch_rows, p.swapped, cut.depth, cut.columns, cut.pack_a, cut.pack_b)),
-        _address(scratch[0]) if scratch else Value(0),
+        address(scratch[0]) if scratch else Value(0),
         *map(Value, (cut.items, cut.strip_at, *axes)),
     )
 
 
-def _address(place: Layout) -> Address:
+def address(place: Layout) -> Address:
+    """Where ``place`` begins."""
     return Address(place.buffer, place.offset * place.type.dtype.itemsize)
 
 

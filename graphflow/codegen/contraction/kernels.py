@@ -15,6 +15,8 @@ from functools import cache
 from graphflow.codegen.contraction.tiling import Tiling, heights
 from graphflow.codegen.schedule import KernelSource
 
+TILED = ("f32", "f64")
+"""Element types that register tiles multiply."""
 AXES_AT = 25
 """Word of the first batch axis; an axis is an extent and its strides in a, b and c."""
 HOT_ITEMS = 2048
@@ -93,7 +95,7 @@ def {name}(args, tid, nth):
                 # Pack the block of b, or only its ragged last panel.
                 j = j0 if pack_b else j0 + (j1 - j0) // WIDTH * WIDTH
                 while j < j1:
-                    pack(LANES, WIDTH, panels + (j - j0) * depth * pack_b,
+                    pack(LANES, WIDTH, WIDTH, panels + (j - j0) * depth * pack_b,
                          b_batch + (k0 * b_step + j * b_column),
                          b_column, b_step, min(WIDTH, j1 - j), depth)
                     j += WIDTH
@@ -104,7 +106,7 @@ def {name}(args, tid, nth):
                     rows = {choose_rows}
                     a_tile, tile_row, tile_step = a_batch + (i * a_row + k0 * a_step), a_row, a_step
                     if pack_a:
-                        pack(LANES, STRIP, strip, a_tile, a_row, a_step, rows, depth)
+                        pack(LANES, STRIP, STRIP, strip, a_tile, a_row, a_step, rows, depth)
                         a_tile, tile_row, tile_step = strip, 1, STRIP
                     j = j0
                     while j < j1:
@@ -145,7 +147,7 @@ def {name}(args, tid, nth):
     units = (n + COLUMNS - 1) // COLUMNS
 {take}\
         if a_step != 1:
-            pack(LANES, k, rows, a_batch, a_step, a_row, k, m)
+            pack(LANES, k, k, rows, a_batch, a_step, a_row, k, m)
             a_batch = rows
         j0, j1 = first * COLUMNS, min(n, last * COLUMNS)
         j = j0
@@ -254,6 +256,10 @@ def row_kernel(element: str, lanes: int) -> KernelSource:
 @cache
 def plain_kernel(element: str) -> KernelSource:
     """The loop for any element type; halves accumulate in f32, integers wrap."""
+    return _source(_PLAIN, f"mm_plain_{element}", element, total=accumulator(element))
+
+
+def accumulator(element: str) -> str:
+    """The element type in which sums of ``element`` are held."""
     totals = {"f16": "f32", "bf16": "f32", "f32": "f32", "f64": "f64"}
-    total = totals.get(element, "i64" if element.startswith("i") else "u64")
-    return _source(_PLAIN, f"mm_plain_{element}", element, total=total)
+    return totals.get(element, "i64" if element.startswith("i") else "u64")

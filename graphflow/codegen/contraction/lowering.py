@@ -10,9 +10,10 @@ from numba.core.typing.templates import AbstractTemplate, signature
 
 from graphflow.codegen.bridge import lowers, register_template, types
 from graphflow.codegen.contraction import micro_kernels
-from graphflow.codegen.contraction.bodies import combine_body, dot_body, pack_body, tile_body
+from graphflow.codegen.contraction.bodies import combine_body, dot_body, tile_body
+from graphflow.codegen.contraction.packing import pack_body, place_body
 from graphflow.codegen.contraction.tiling import heights
-from graphflow.codegen.pointers import Pointer
+from graphflow.codegen.pointers import ArgumentBlock, Pointer
 
 _I64 = ir.IntType(64)
 
@@ -84,4 +85,19 @@ def _lower_pack(builder: Any, element: str, literals: list[int], values: list[An
 _register(micro_kernels.tile, "LLLIPIIPIIPIII", _lower_tile)
 _register(micro_kernels.dot, "LPPIIPII", _lower_dot)
 _register(micro_kernels.combine, "LPIPIIPI", _lower_combine)
-_register(micro_kernels.pack, "LIPPIIII", _lower_pack)
+_register(micro_kernels.pack, "LIIPPIIII", _lower_pack)
+
+
+class _PlaceTemplate(AbstractTemplate):  # type: ignore[misc]
+    def generic(self, args: Any, kws: Any) -> Any:
+        if kws or len(args) != 5 or not isinstance(args[0], ArgumentBlock):
+            return None
+        return signature(types.int64, args[0], *[types.int64] * 4)
+
+
+register_template(micro_kernels.place, _PlaceTemplate)
+
+
+@lowers(micro_kernels.place, ArgumentBlock, *[types.Integer] * 4)
+def _lower_place(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    return builder.call(place_body(builder.module), args)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from graphflow.codegen.plain import Pointer
+from graphflow.codegen.plain import Arguments, Pointer
 
 _NUMPY: dict[str, Any] = {"f32": np.float32, "f64": np.float64}
 
@@ -68,12 +68,26 @@ def combine(
 
 
 def pack(
-    lanes: int, width: int, target: Pointer, source: Pointer,
+    lanes: int, width: int, room: int, target: Pointer, source: Pointer,
     row: int, step: int, count: int, depth: int,
 ) -> None:  # fmt: skip
     """``target[k * width + r] = source[r * row + k * step]`` for ``r < count``, ``k < depth``.
 
-    Places of ``target`` with ``r`` from ``count`` to ``width`` may be overwritten.
+    Places of ``target`` with ``r`` from ``count`` to ``room`` may be overwritten.
     """
     view = _view(source, (count, depth), (row, step))
     _view(target, (depth, count), (width, 1))[...] = view.T
+
+
+def place(args: Arguments, at: int, axes: int, index: int, which: int) -> int:
+    """Where element ``index``, counted over several axes, lies: a sum of strides.
+
+    The words of an axis begin at ``at``, the outermost first, four an axis: the
+    extent, then a stride for each ``which`` from 1 to 3.
+    """
+    offset = 0
+    for axis in reversed(range(axes)):
+        word = at + 4 * axis
+        index, digit = divmod(index, args[word])
+        offset += digit * args[word + which]
+    return offset

@@ -8,11 +8,28 @@ from typing import Any
 import numpy as np
 
 from graphflow.errors import DTypeError, ShapeError
-from graphflow.ir.dims import dim_product
-from graphflow.ir.op import Application, Array, Builder, Kind, OpDef, OpTests, register
+from graphflow.ir.dims import Dim, dim_product
+from graphflow.ir.op import (
+    Application,
+    Array,
+    Builder,
+    Kind,
+    Labels,
+    OpDef,
+    OpTests,
+    register,
+)
 from graphflow.ir.ops import complex_parts
 from graphflow.ir.ops.gradients import transposed
-from graphflow.ir.ops.rules import NUMBER, Attrs, calls, check_arity, require, spelled
+from graphflow.ir.ops.rules import (
+    NUMBER,
+    Attrs,
+    calls,
+    check_arity,
+    per_axis,
+    require,
+    spelled,
+)
 from graphflow.ir.types import TensorType, broadcast_shapes
 
 
@@ -55,6 +72,12 @@ def _matmul_right(b: Builder, n: Application, ct: Any) -> Any:
     return b.matmul(transposed(b, left), ct)
 
 
+def _labels_matmul(types: Sequence[TensorType], attrs: Attrs) -> Labels:
+    """Row 0, column 1, depth 2; batch axes from 3 on, counted from the right."""
+    batches = [tuple(range(t.rank, 2, -1)) for t in types]
+    return (*batches[0], 0, 2), (*batches[1], 2, 1), (*max(batches, key=len), 0, 1)
+
+
 MATMUL = register(
     OpDef(
         name="matmul",
@@ -64,6 +87,7 @@ MATMUL = register(
         reference=_matmul,
         vjp=(_matmul_left, _matmul_right),
         parts=complex_parts.product,
+        contraction=_labels_matmul,
         cost=8.0,
         tests=OpTests(
             tolerance={"f32": 5e-6, "f64": 1e-13},
@@ -72,6 +96,102 @@ MATMUL = register(
                 ((3, 4), (4, 5), {}), ((1, 1), (1, 1), {}), ((2, 3, 4), (2, 4, 5), {}),
                 ((2, 3, 4), (4, 5), {}), ((3, 4), (2, 4, 5), {}),
                 ((2, 1, 3, 4), (5, 4, 2), {}), ((3, 0), (0, 2), {}), ((0, 3), (3, 2), {}),
+            ),
+        ),
+    )
+)  # fmt: skip
+
+# ---- contract ------------------------------------------------------------------------
+
+
+def _labels(types: Sequence[TensorType], attrs: Attrs) -> Labels:
+    return attrs["left"], attrs["right"], attrs["out"]
+
+
+def _infer_contract(types: Sequence[TensorType], attrs: Attrs) -> TensorType:
+    check_arity("contract", types, 2)
+    require("contract", types, NUMBER)
+    if types[0].dtype is not types[1].dtype:
+        raise DTypeError(f"{spelled('contract', types)}: operands have different dtypes; cast one")
+    extents: dict[int, Dim] = {}
+    for key, type in zip(("left", "right"), types):
+        labels = per_axis("contract", types, attrs, key, type.rank)
+        for label, extent in zip(labels, type.shape):
+            if extents.setdefault(label, extent) != extent:
+                raise ShapeError(
+                    f"{spelled('contract', types)}: axes of label {label} have extents "
+                    f"{extents[label]} and {extent}"
+                )
+    left, right, out = (attrs[key] for key in ("left", "right", "out"))
+    if any(len(set(labels)) != len(labels) for labels in (left, right, out)):
+        raise ShapeError(f"{spelled('contract', types)}: a label appears twice on one side")
+    if not set(left) ^ set(right) <= set(out) <= set(left) | set(right):
+        raise ShapeError(
+            f"{spelled('contract', types)}: the result's labels {out} must be those of operands, "
+            "with every label that one operand has alone"
+        )
+    return TensorType(types[0].dtype, tuple(extents[label] for label in out))
+
+
+def _contract(
+    a: Array, b: Array, *, left: tuple[int, ...], right: tuple[int, ...], out: tuple[int, ...]
+) -> Array:
+    """By one batched matrix product: batch, rows, columns and depth are merged axes."""
+    extents = {**dict(zip(left, a.shape)), **dict(zip(right, b.shape))}
+    batch = [x for x in out if x in left and x in right]
+    rows, columns = [x for x in out if x not in right], [x for x in out if x not in left]
+    depth = [x for x in left if x not in out]
+
+    def merged(array: Array, labels: tuple[int, ...], *groups: list[int]) -> Array:
+        order = [labels.index(x) for group in groups for x in group]
+        sizes = [int(np.prod([extents[x] for x in group])) for group in groups]
+        return array.transpose(order).reshape(sizes)
+
+    product = _matmul(merged(a, left, batch, rows, depth), merged(b, right, batch, depth, columns))
+    found = batch + rows + columns
+    shaped = product.reshape([extents[x] for x in found])
+    return shaped.transpose([found.index(x) for x in out]).copy(order="C")
+
+
+def _contract_left(b: Builder, n: Application, ct: Any) -> Any:
+    left, right, out = (n.attrs[key] for key in ("left", "right", "out"))
+    return b.contract(ct, n.inputs[1], left=out, right=right, out=left)
+
+
+def _contract_right(b: Builder, n: Application, ct: Any) -> Any:
+    left, right, out = (n.attrs[key] for key in ("left", "right", "out"))
+    return b.contract(n.inputs[0], ct, left=left, right=out, out=right)
+
+
+def _labelled(left: str, right: str, out: str) -> dict[str, tuple[int, ...]]:
+    """Attributes of a product in the notation of ``einsum``."""
+    texts = {"left": left, "right": right, "out": out}
+    return {key: tuple(ord(c) - ord("a") for c in text) for key, text in texts.items()}
+
+
+CONTRACT = register(
+    OpDef(
+        name="contract",
+        kind=Kind.CONTRACTION,
+        summary="Sum of products over the axes whose labels the result lacks (two-operand einsum).",
+        infer=_infer_contract,
+        reference=_contract,
+        vjp=(_contract_left, _contract_right),
+        parts=complex_parts.product,
+        contraction=_labels,
+        cost=8.0,
+        tests=OpTests(
+            tolerance={"f32": 5e-6, "f64": 1e-13},
+            dtypes=("f32", "f64", "i64"),
+            samples=calls(
+                ((3, 4), (4, 5), _labelled("ab", "bc", "ac")),
+                ((3, 4), (5, 4), _labelled("ab", "cb", "ca")),
+                ((2, 3, 4, 5), (4, 6, 2), _labelled("abcd", "cea", "bade")),
+                ((2, 3, 4), (3, 2, 4), _labelled("abc", "bac", "")),
+                ((2, 3), (4,), _labelled("ab", "c", "cba")), ((), (2,), _labelled("", "a", "a")),
+                ((2, 3), (2, 3), _labelled("ab", "ab", "ba")),
+                ((2, 0), (0, 3), _labelled("ab", "bc", "ac")),
+                ((3, 2, 5, 4), (2, 7, 4, 5), _labelled("abcd", "bedc", "ae")),
             ),
         ),
     )

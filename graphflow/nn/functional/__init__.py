@@ -6,6 +6,7 @@ A module a subject; each lists what it gives in ``__all__``.
 from graphflow.functions.manipulation import one_hot
 from graphflow.functions.reductions import logsumexp
 from graphflow.nn.functional.activation import *
+from graphflow.nn.functional.convolution import *
 from graphflow.nn.functional.dropout import *
 from graphflow.nn.functional.linear import *
 from graphflow.nn.functional.loss import *

@@ -1,0 +1,59 @@
+"""What the labels of a contraction's axes say about it."""
+
+from __future__ import annotations
+
+from math import prod
+
+from graphflow.errors import CompileError
+from graphflow.ir.build import input_node
+from graphflow.ir.graph import Graph
+from graphflow.ir.node import Node, make_node
+from graphflow.ir.op import Labels
+
+
+def labels_of(node: Node) -> Labels:
+    """The labels of contraction ``node``."""
+    rule = node.op.contraction
+    if rule is None:
+        raise CompileError(f"{node.op.name} should have been decomposed before code generation")
+    return rule([n.tensor_type for n in node.inputs], node.attrs)
+
+
+def is_matrix_product(labels: Labels) -> bool:
+    """True for products of matrices over the last two axes, with batch axes in order."""
+    left, right, out = labels
+    if min(map(len, labels)) < 2:
+        return False
+    (row, depth), (depth_too, column) = left[-2:], right[-2:]
+    if depth != depth_too or depth in out or out[-2:] != (row, column):
+        return False
+    batch = out[:-2]
+    longest = all(batch[len(batch) - len(own) :] == own for own in (left[:-2], right[:-2]))
+    return longest and len(batch) == max(len(left), len(right)) - 2
+
+
+def depth_of(node: Node) -> int:
+    """How many products are added up for an element of contraction ``node``."""
+    left, _, out = labels_of(node)
+    shape = node.inputs[0].tensor_type.static_shape
+    return prod(d for label, d in zip(left, shape, strict=True) if label not in out)
+
+
+def without_product(body: Graph, product: Node) -> tuple[Graph, list[Node]]:
+    """What ``body`` does with ``product``: a graph that reads it, and the nodes it reads."""
+    new: dict[Node, Node] = {}
+    kept: list[Node] = []
+    seen = set(body.outputs)
+    for node in reversed(body.nodes):
+        if node in seen and node is not product:
+            seen.update(node.inputs)
+    for node in body.nodes:
+        if node not in seen:
+            continue
+        if node is product or node in body.inputs:
+            new[node] = input_node(f"x{len(kept)}", node.tensor_type)
+            kept.append(node)
+        else:
+            new[node] = make_node(node.op, [new[n] for n in node.inputs], node.attrs, node.type)
+    inputs = tuple(new[n] for n in kept)
+    return Graph(inputs, tuple(new[n] for n in body.outputs), name="body"), kept

@@ -1,0 +1,148 @@
+"""LLVM bodies that bring operands into the order in which register tiles read them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+
+from graphflow.codegen.contraction.bodies import Body
+
+_I32, _I64 = ir.IntType(32), ir.IntType(64)
+SHORT_DEPTH = 4
+"""With fewer neighbours a row, single elements are moved sooner than a block is transposed."""
+
+
+def pack_body(module: Any, element: str, lanes: int) -> Any:
+    """``target[k * width + r] = source[r * row + k * step]`` for ``r < count``, ``k < depth``.
+
+    Places with ``count <= r < room`` receive anything: no result depends on them.
+    """
+    name = f"pack.{element}.{lanes}"
+    found = module.globals.get(name)
+    if found is not None:
+        return found
+    body = Body(module, name, element, lanes, "iippiiii")
+    b = body.builder
+    width, _, target, source, row, step, count, depth = body.function.args
+    rows_touch = b.icmp_signed("==", row, _I64(1))
+    steps_touch = b.and_(
+        b.icmp_signed("==", step, _I64(1)), b.icmp_signed(">=", depth, _I64(SHORT_DEPTH))
+    )
+    with b.if_then(rows_touch):
+        with body.loop(count, lanes) as first:
+            _pack_rows(body, first)
+        b.ret_void()
+    with b.if_then(steps_touch):
+        with body.loop(count, lanes) as first:
+            _pack_transposed(body, first)
+        b.ret_void()
+    with body.loop(depth) as k, body.loop(count) as r:
+        value = body.load_scalar(body.at(source, b.mul(r, row), b.mul(k, step)))
+        body.store(value, body.at(target, b.mul(k, width), r))
+    b.ret_void()
+    return body.function
+
+
+def _pack_rows(body: Body, first: Any) -> None:
+    """Copy ``lanes`` neighbours, from ``first`` on, of every step."""
+    b = body.builder
+    width, _, target, source, _, step, count, depth = body.function.args
+    left = b.sub(count, first)
+    with b.if_else(b.icmp_signed(">=", left, _I64(body.lanes))) as (whole, edge):
+        for block, masked in ((whole, False), (edge, True)):
+            with block:
+                mask = body.mask(left) if masked else None
+                with body.loop(depth) as k:
+                    value = body.read(body.at(source, first), b.mul(k, step), mask)
+                    body.write(value, body.at(target, first), b.mul(k, width), mask)
+
+
+def _pack_transposed(body: Body, first: Any) -> None:
+    """Rows of ``depth`` neighbours each: transpose blocks of ``lanes`` by ``lanes``."""
+    b = body.builder
+    width, room, target, source, row, _, count, depth = body.function.args
+    last_row, last_block = b.sub(count, _I64(1)), b.sub(depth, _I64(body.lanes))
+    # Rows past the last one repeat it; the last block begins early enough to be whole.
+    rows = [
+        body.at(source, b.mul(body.smaller(b.add(first, _I64(r)), last_row), row))
+        for r in range(body.lanes)
+    ]
+    target = body.at(target, first)
+    whole = b.icmp_signed(">=", b.sub(room, first), _I64(body.lanes))
+    mask = body.mask(b.sub(count, first))
+    short = b.icmp_signed("<", depth, _I64(body.lanes))
+    with b.if_then(short):
+        _transpose_short(body, rows, target, mask)
+    with b.if_then(b.not_(short)), b.if_else(whole) as (plain, edge):
+        for block, limit in ((plain, None), (edge, mask)):
+            with block, body.loop(depth, body.lanes) as begin:
+                k = body.smaller(begin, last_block)
+                place = body.at(target, b.mul(k, width))
+                for value in _transpose(body, [body.load(body.at(start, k)) for start in rows]):
+                    body.write(value, place, 0, limit)
+                    place = body.at(place, width)
+
+
+def _transpose_short(body: Body, rows: list[Any], target: Any, mask: Any) -> None:
+    """A block of fewer than ``lanes`` neighbours: read under a mask, stored as far as it goes."""
+    b = body.builder
+    width, depth = body.function.args[0], body.function.args[-1]
+    inside = body.mask(depth)
+    columns = _transpose(body, [body.masked_load(start, inside) for start in rows])
+    for k, value in enumerate(columns[:-1]):
+        with b.if_then(b.icmp_signed("<", _I64(k), depth)):
+            body.masked_store(value, body.at(target, b.mul(width, _I64(k))), mask)
+
+
+def _transpose(body: Body, rows: list[Any]) -> list[Any]:
+    """Transpose ``lanes`` vectors by log2(lanes) perfect shuffles."""
+    lanes, half = body.lanes, body.lanes // 2
+    low = body.pattern([lane for i in range(half) for lane in (i, i + lanes)])
+    high = body.pattern([lane for i in range(half, lanes) for lane in (i, i + lanes)])
+    distance = lanes
+    while distance > 1:
+        rows = [
+            body.builder.shuffle_vector(rows[i], rows[i + half], mask)
+            for i in range(half)
+            for mask in (low, high)
+        ]
+        distance //= 2
+    return rows
+
+
+def place_body(module: Any) -> Any:
+    """The sum of digits of ``index``, in the base of the axes' extents, times their strides."""
+    name = "place"
+    found = module.globals.get(name)
+    if found is not None:
+        return found
+    kind = ir.FunctionType(_I64, [ir.PointerType(_I64), *[_I64] * 4])
+    function = ir.Function(module, kind, name)
+    function.linkage = "internal"
+    function.attributes.add("nounwind")
+    words, at, axes, index, which = function.args
+    entry = function.append_basic_block("entry")
+    top, after = (function.append_basic_block(text) for text in ("top", "after"))
+    b = ir.IRBuilder(entry)
+    b.cbranch(b.icmp_signed(">", axes, _I64(0)), top, after)
+    b.position_at_end(top)
+    left, rest, total = (b.phi(_I64) for _ in range(3))
+    axis = b.sub(left, _I64(1))
+    word = b.add(at, b.mul(axis, _I64(4)))
+    extent, stride = (b.load(b.gep(words, [b.add(word, k)])) for k in (_I64(0), which))
+    quotient = b.udiv(rest, extent)
+    digit = b.sub(rest, b.mul(quotient, extent))
+    following = b.add(total, b.mul(digit, stride))
+    for phi, start, value in ((left, axes, axis), (rest, index, quotient)):
+        phi.add_incoming(start, entry)
+        phi.add_incoming(value, top)
+    total.add_incoming(_I64(0), entry)
+    total.add_incoming(following, top)
+    b.cbranch(b.icmp_signed(">", axis, _I64(0)), top, after)
+    b.position_at_end(after)
+    result = b.phi(_I64)
+    result.add_incoming(_I64(0), entry)
+    result.add_incoming(following, top)
+    b.ret(result)
+    return function

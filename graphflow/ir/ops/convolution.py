@@ -1,0 +1,224 @@
+"""Convolution, in any number of dimensions: one primitive that is its own gradient.
+
+Operands carry an axis of groups: ``x[N, G, C, *S]`` and ``w[G, O, C, *K]`` make
+``out[N, G, O, *Y]``,
+
+    ``out[n, g, o, y] = sum over c, k of x̂[n, g, c, y * step + k * dilation - low] w[g, o, c, k]``
+
+where ``x̂`` is ``x`` with ``spread - 1`` zeros between neighbours and ``low`` and
+``high`` of them around (negative: so many elements fewer).  The gradients are of
+the same form: for ``x`` over the cotangent spread by the stride, with the kernel
+flipped; for ``w`` with the cotangent as the kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from graphflow.errors import DTypeError, ShapeError
+from graphflow.ir.dims import Dim, SymDim
+from graphflow.ir.op import Application, Array, Builder, Kind, OpDef, OpTests, lookup, register
+from graphflow.ir.ops import complex_parts
+from graphflow.ir.ops.rules import (
+    NUMBER,
+    Attrs,
+    calls,
+    check_arity,
+    per_axis,
+    require,
+    spelled,
+)
+from graphflow.ir.types import TensorType
+
+_KEYS = ("steps", "low", "high", "spread", "dilations")
+LEADING = 3
+"""Axes before the spatial ones."""
+
+
+def _infer_conv(types: Sequence[TensorType], attrs: Attrs) -> TensorType:
+    check_arity("conv", types, 2)
+    require("conv", types, NUMBER)
+    x, w = types
+    if x.dtype is not w.dtype:
+        raise DTypeError(f"{spelled('conv', types)}: operands have different dtypes; cast one")
+    if x.rank != w.rank or x.rank < LEADING:
+        raise ShapeError(f"{spelled('conv', types)}: both operands need axes for groups, channels")
+    if x.shape[1] != w.shape[0] or x.shape[2] != w.shape[2]:
+        raise ShapeError(
+            f"{spelled('conv', types)}: the input has {x.shape[1]} groups of {x.shape[2]} "
+            f"channels, the kernel takes {w.shape[0]} of {w.shape[2]}"
+        )
+    parts = [per_axis("conv", types, attrs, key, x.rank - LEADING) for key in _KEYS]
+    extents = [
+        _windows(types, axis, *part)
+        for axis, part in enumerate(zip(x.shape[LEADING:], w.shape[LEADING:], *parts))
+    ]
+    return TensorType(x.dtype, (x.shape[0], x.shape[1], w.shape[1], *extents))
+
+
+def _windows(
+    types: Sequence[TensorType], axis: int, extent: Dim, size: Dim, stride: int, low: int,
+    high: int, spread: int, dilation: int,
+) -> Dim:  # fmt: skip
+    """How many positions the kernel has along a spatial axis."""
+    if min(stride, spread, dilation) < 1 or size == 0:
+        raise ShapeError(
+            f"{spelled('conv', types)}: steps, spread, dilations and kernel extents are >= 1"
+        )
+    span = dilation * (size - 1) + 1
+    room = spread_extent(extent, spread) + low + high - span
+    if isinstance(room, SymDim):
+        if stride != 1:
+            raise ShapeError(
+                f"{spelled('conv', types)}: a step of {stride} over spatial axis {axis} of "
+                "unknown extent has no known number of positions"
+            )
+        return room + 1
+    if room < 0:
+        raise ShapeError(
+            f"{spelled('conv', types)}: along spatial axis {axis} the kernel spans {span} "
+            f"elements, the padded input has {room + span}"
+        )
+    return room // stride + 1
+
+
+def spread_extent(extent: Dim, spread: int) -> Dim:
+    """The extent with ``spread - 1`` elements between neighbours."""
+    if spread == 1 or extent == 0:
+        return extent
+    return (extent - 1) * spread + 1
+
+
+def _conv(x: Array, w: Array, **attrs: Any) -> Array:
+    """Windows of the padded input as one operand of a matrix product."""
+    return _over_windows(_Arrays(), x, w, attrs)
+
+
+class _Arrays:
+    """A builder over arrays: operations by their references."""
+
+    def __getattr__(self, name: str) -> Any:
+        return lookup(name).reference
+
+
+def _padded(b: Any, x: Any, attrs: Attrs) -> Any:
+    """``x`` spread and padded (or cropped) along the spatial axes."""
+    spread, low, high = ((*(fill,) * LEADING, *attrs[key]) for key, fill in _PADDING)
+    if any(step != 1 for step in spread):
+        x = _spread(b, x, spread)
+        high = tuple(p - (s - 1) * (d != 0) for p, s, d in zip(high, spread, x.shape))
+    if any(p > 0 for p in (*low, *high)):
+        more = [tuple(max(p, 0) for p in side) for side in (low, high)]
+        x = b.pad(x, low=more[0], high=more[1], value=0)
+    if any(p < 0 for p in (*low, *high)):
+        starts = tuple(max(-p, 0) for p in low)
+        limits = tuple(d - max(-p, 0) for d, p in zip(x.shape, high))
+        x = b.slice(x, starts=starts, limits=limits, steps=(1,) * len(starts))
+    return x
+
+
+_PADDING = (("spread", 1), ("low", 0), ("high", 0))
+
+
+def _spread(b: Any, x: Any, spread: Sequence[int]) -> Any:
+    """``spread - 1`` zeros after every element: padding of an axis of its own."""
+    shape = tuple(x.shape)
+    pairs = tuple(extent for d in shape for extent in (d, 1))
+    zeros = tuple(extent for step in spread for extent in (0, step - 1))
+    wide = b.pad(b.reshape(x, shape=pairs), low=(0,) * len(pairs), high=zeros, value=0)
+    return b.reshape(wide, shape=tuple(d * step for d, step in zip(shape, spread)))
+
+
+def _over_windows(b: Any, x: Any, w: Any, attrs: Attrs) -> Any:
+    """A product of the windows of the padded input, which are a view, with the kernel."""
+    count = len(attrs["steps"])
+    windows = b.window(
+        _padded(b, x, attrs), axes=tuple(range(LEADING, LEADING + count)),
+        sizes=tuple(w.shape[LEADING:]), steps=attrs["steps"], dilations=attrs["dilations"],
+    )  # fmt: skip
+    n, g, o, c = range(4)
+    places, taps = tuple(range(4, 4 + count)), tuple(range(4 + count, 4 + 2 * count))
+    left, right, out = (n, g, c, *places, *taps), (g, o, c, *taps), (n, g, o, *places)
+    return b.contract(windows, w, left=left, right=right, out=out)
+
+
+def _decompose_conv(b: Builder, n: Application) -> Any:
+    x, w = n.inputs
+    return _over_windows(b, x, w, n.attrs)
+
+
+def _conv_input(b: Builder, n: Application, ct: Any) -> Any:
+    """The cotangent, spread by the stride, under the flipped kernel."""
+    x, w = n.inputs
+    axes = tuple(range(LEADING, len(x.shape)))
+    low, high = [], []
+    for size, taps, positions, stride, pad, spread, dilation in _geometry(n, ct):
+        span = dilation * (taps - 1)
+        low.append(span - pad)
+        wanted = spread_extent(size, spread) + span
+        high.append(wanted - spread_extent(positions, stride) - low[-1])
+    flipped = b.flip(b.permute(w, axes=(0, 2, 1, *axes)), axes=axes)
+    return b.conv(
+        ct, flipped, steps=n.attrs["spread"], low=tuple(low), high=tuple(high),
+        spread=n.attrs["steps"], dilations=n.attrs["dilations"],
+    )  # fmt: skip
+
+
+def _conv_kernel(b: Builder, n: Application, ct: Any) -> Any:
+    """The cotangent as the kernel, over the input with batch and channels exchanged."""
+    x = n.inputs[0]
+    axes = tuple(range(LEADING, len(x.shape)))
+    high = [
+        dilation * (taps - 1) + spread_extent(positions, stride) - spread_extent(size, spread) - pad
+        for size, taps, positions, stride, pad, spread, dilation in _geometry(n, ct)
+    ]
+    found = b.conv(
+        b.permute(x, axes=(2, 1, 0, *axes)), b.permute(ct, axes=(1, 2, 0, *axes)),
+        steps=n.attrs["dilations"], low=n.attrs["low"], high=tuple(high),
+        spread=n.attrs["spread"], dilations=n.attrs["steps"],
+    )  # fmt: skip
+    return b.permute(found, axes=(1, 2, 0, *axes))
+
+
+def _geometry(n: Application, ct: Any) -> zip[tuple[Any, ...]]:
+    """Per spatial axis: extent, kernel extent, positions, stride, low padding, spread, dilation."""
+    x, w = n.inputs
+    shapes = (tuple(t.shape)[LEADING:] for t in (x, w, ct))
+    return zip(*shapes, *(n.attrs[key] for key in ("steps", "low", "spread", "dilations")))
+
+
+def _attrs(
+    count: int, strides: int = 1, low: int = 0, high: int = 0, spread: int = 1, dilation: int = 1
+) -> dict[str, tuple[int, ...]]:
+    values = (strides, low, high, spread, dilation)
+    return {key: (value,) * count for key, value in zip(_KEYS, values)}
+
+
+CONV = register(
+    OpDef(
+        name="conv",
+        kind=Kind.CONTRACTION,
+        summary="Convolution of x[N, G, C, ...] with w[G, O, C, ...], groups apart.",
+        infer=_infer_conv,
+        reference=_conv,
+        vjp=(_conv_input, _conv_kernel),
+        parts=complex_parts.product,
+        decompose=_decompose_conv,
+        cost=8.0,
+        tests=OpTests(
+            tolerance={"f32": 5e-6, "f64": 1e-13},
+            dtypes=("f32", "f64", "i64"),
+            samples=calls(
+                ((2, 1, 3, 7), (1, 4, 3, 3), _attrs(1)),
+                ((2, 1, 3, 7), (1, 4, 3, 3), _attrs(1, 2, 1, 1, 1, 2)),
+                ((2, 2, 3, 6, 5), (2, 4, 3, 3, 2), _attrs(2, 1, 1, 1)),
+                ((1, 3, 1, 6, 7), (3, 1, 1, 3, 3), _attrs(2, 2, 1, 2)),
+                ((2, 1, 2, 3, 4), (1, 3, 2, 2, 3), _attrs(2, 1, 1, 2, 2)),
+                ((2, 1, 2, 7, 8), (1, 3, 2, 2, 2), _attrs(2, 2, -1, -2)),
+                ((1, 1, 2, 4, 3, 5), (1, 2, 2, 2, 3, 1), _attrs(3, 1, 0, 1)),
+                ((0, 1, 2, 5), (1, 3, 2, 3), _attrs(1)), ((2, 1, 3), (1, 4, 3), _attrs(0)),
+            ),
+        ),
+    )
+)  # fmt: skip

@@ -1,0 +1,156 @@
+"""Products over several axes a side: every form against NumPy's einsum in float64."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from test_contraction import Array, Memory
+
+from graphflow.codegen.contraction.axes import axes_call, first_operand, in_order, walk_of
+from graphflow.codegen.layout import Layout
+from graphflow.codegen.schedule import Call
+from graphflow.ir.op import Labels
+
+LETTERS = "abcdefghij"
+
+
+def spelled(labels: Labels) -> str:
+    left, right, out = ("".join(LETTERS[x] for x in part) for part in labels)
+    return f"{left},{right}->{out}"
+
+
+def product(labels: Labels, a: Array, b: Array, threads: int, jit: bool) -> Array:
+    """The product by its own kernel, with guards around the result."""
+    extents = dict(zip((*labels[0], *labels[1]), (*a.shape, *b.shape)))
+    shape = tuple(extents[x] for x in labels[2])
+    memory = Memory(threads, jit)
+    guard = np.full((int(np.prod(shape)) + 64,), 7, a.dtype)
+    c = guard[32:-32].reshape(shape)
+    places = tuple(memory.place(x) for x in (a, b, c))
+    walk, swapped = walk_of(labels, places)
+    first, second = (places[1], places[0]) if swapped else places[:2]
+    if a.dtype.kind == "f" and first_operand(walk) is None:
+        first, walk = in_order(walk, first)
+        first = memory.place(ordered(memory, first))
+    call: Call = axes_call(walk, (first, second, places[2]), memory)
+    memory.run(call, threads)
+    assert (guard[:32] == 7).all() and (guard[-32:] == 7).all(), "wrote outside the result"
+    return c
+
+
+def ordered(memory: Memory, place: Layout) -> Array:
+    """A row-major copy of what lies at ``place``."""
+    base = memory.arrays[place.buffer]
+    strides = tuple(s * base.itemsize for s in place.strides)
+    view = np.lib.stride_tricks.as_strided(base, place.shape, strides)
+    return np.array(view, order="C")
+
+
+def check(labels: Labels, a: Array, b: Array, threads: int = 1, jit: bool = True) -> Array:
+    found = product(labels, a, b, threads, jit)
+    wide = [x.astype(np.float64) for x in (a, b)]
+    expected = np.einsum(spelled(labels), *wide)
+    depth = np.prod([n for x, n in zip(labels[0], a.shape) if x not in labels[2]])
+    bound = (depth + 2) * np.finfo(a.dtype).eps if a.dtype.kind == "f" else 0.0
+    size = np.einsum(spelled(labels), *map(np.abs, wide))
+    wrong = ~(np.abs(found - expected) <= bound * size)
+    assert not wrong.any(), (spelled(labels), a.shape, b.shape, a.strides, b.strides)
+    return found
+
+
+def strided(rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> Array:
+    """Random numbers whose axes lie in memory in any order, some backwards or apart."""
+    order = rng.permutation(len(shape))
+    steps = rng.integers(1, 3, len(shape))
+    room = rng.standard_normal([int(shape[k] * steps[k]) for k in order]) * 4
+    view = room.astype(dtype).transpose(np.argsort(order))
+    flips = [int(f) for f in rng.choice([-1, 1, 1], len(shape))]
+    return view[tuple(slice(None, None, int(s) * f) for s, f in zip(steps, flips))]
+
+
+EXTENTS = (1, 2, 3, 5, 7, 14, 16, 17, 33)
+
+
+def random_product(rng: np.random.Generator) -> tuple[Labels, tuple[int, ...], tuple[int, ...]]:
+    """Labels and shapes of a product with up to three axes of each kind."""
+    counts = [int(n) for n in rng.choice([0, 1, 2, 3], 4, p=[0.15, 0.35, 0.35, 0.15])]
+    counts[0] = min(counts[0], 1)
+    names = iter(range(10))
+    batch, rows, columns, depth = ([next(names) for _ in range(n)] for n in counts)
+    extents = {x: int(rng.choice(EXTENTS)) for x in range(sum(counts))}
+    while np.prod([float(e) for e in extents.values()]) > 3e6:
+        extents[max(extents, key=lambda x: extents[x])] = 2
+    left, right, out = batch + rows + depth, batch + columns + depth, batch + rows + columns
+    parts = [tuple(int(x) for x in rng.permutation(part)) for part in (left, right, out)]
+    labels = (parts[0], parts[1], parts[2])
+    first, second = (tuple(extents[x] for x in part) for part in parts[:2])
+    return labels, first, second
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("seed", range(2))
+def test_random_products(dtype: Any, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    for _ in range(40):
+        labels, left, right = random_product(rng)
+        a, b = strided(rng, left, dtype), strided(rng, right, dtype)
+        first = check(labels, a, b, threads=1)
+        again = check(labels, a, b, threads=3)
+        assert first.tobytes() == again.tobytes(), "the number of threads changed the bits"
+
+
+def test_in_plain_python() -> None:
+    """The kernel's own text, without a compiler."""
+    rng = np.random.default_rng(10)
+    labels: Labels = ((0, 1, 2, 3), (4, 1, 3), (4, 2, 0))
+    a, b = strided(rng, (3, 2, 5, 3), np.float32), strided(rng, (17, 2, 3), np.float32)
+    check(labels, a, b, threads=2, jit=False)
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.int32, np.float16])
+def test_element_types_without_tiles(dtype: Any) -> None:
+    rng = np.random.default_rng(11)
+    labels: Labels = ((0, 1, 2, 3), (4, 1, 3), (4, 2, 0))
+    a, b = strided(rng, (3, 2, 5, 4), dtype), strided(rng, (6, 2, 4), dtype)
+    found = product(labels, a, b, 2, True)
+    wide = np.einsum(spelled(labels), a.astype(np.float64), b.astype(np.float64))
+    np.testing.assert_allclose(
+        found.astype(np.float64), wide, rtol=2e-3 if dtype is np.float16 else 0
+    )
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+@pytest.mark.parametrize("sizes", [(3, 2, 16, 18, 5), (2, 40, 33, 9, 20), (17, 3, 9, 9, 70)])
+def test_windows(steps: int, sizes: tuple[int, ...]) -> None:
+    """Overlapping windows of images: forward, and the gradient of the kernel."""
+    rng = np.random.default_rng(12)
+    n, c, h, w, o = sizes
+    x = rng.standard_normal((n, c, h, w)).astype(np.float32)
+    windows = np.lib.stride_tricks.sliding_window_view(x, (3, 3), (2, 3))[:, :, ::steps, ::steps]
+    kernel = rng.standard_normal((o, c, 3, 3)).astype(np.float32)
+    forward: Labels = ((0, 1, 2, 3, 4, 5), (6, 1, 4, 5), (0, 6, 2, 3))
+    out = check(forward, windows, kernel, threads=2)
+    weight: Labels = ((0, 1, 2, 3, 4, 5), (0, 6, 2, 3), (6, 1, 4, 5))
+    check(weight, windows, np.ascontiguousarray(out), threads=2)
+
+
+def test_columns_in_another_order_than_the_result() -> None:
+    """Packing may prefer it; the ends of a panel then look as if it were contiguous."""
+    rng = np.random.default_rng(14)
+    x = rng.standard_normal((3, 5, 19, 19))
+    windows = np.lib.stride_tricks.sliding_window_view(x, (3,), (2,))
+    ct = rng.standard_normal((3, 17, 19))
+    check(((0, 1, 2, 3, 4), (0, 2, 3), (1, 4)), windows, ct)
+
+
+def test_infinities_stay_where_they_belong() -> None:
+    """What packing leaves beside a rectangle must not leak into results."""
+    rng = np.random.default_rng(13)
+    labels: Labels = ((0, 1, 2), (1, 2, 3, 4), (0, 3, 4))
+    a, b = strided(rng, (15, 3, 5), np.float32), strided(rng, (3, 5, 7, 5), np.float32)
+    a[3, 1, 2], b[2, 4, 6, 4] = np.inf, np.nan
+    found = product(labels, a, b, 2, True)
+    expected = np.einsum(spelled(labels), a, b)
+    assert np.array_equal(np.isfinite(found), np.isfinite(expected))
