@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from graphflow.errors import GraphError
+from graphflow.ir.node import Node
 from graphflow.ir.op import Application, Builder, Kind, NonDifferentiable, OpDef
 from graphflow.ir.ops.complex_parts import each
 from graphflow.ir.types import TupleType
@@ -66,7 +67,7 @@ def _is_complex(value: Any) -> bool:
 
 def carries_gradient(value: Any) -> bool:
     """True for tensors of a floating-point or complex dtype."""
-    if isinstance(getattr(value, "type", None), TupleType):
+    if isinstance(value, Node) and isinstance(value.type, TupleType):
         return False
     dtype = value.dtype
     return bool(dtype.is_floating_point or dtype.is_complex)
