@@ -22,6 +22,7 @@ def report(figures: dict[str, Any]) -> str:
     systems = list(next(iter(figures["workloads"].values()))["systems"])
     headers = ["median of a call", *(SYSTEMS[s][1] for s in systems), "floor"]
     headers += ["÷ PyTorch", "÷ JAX", "÷ faster", "eager ÷ PyTorch", "spread", "differ"]
+    headers += ["after changes"]
     rows = [_row(name, result, systems) for name, result in figures["workloads"].items()]
     parts = [head, "", table(headers, rows)]
     if "startup" in figures:
@@ -45,6 +46,7 @@ def _row(name: str, result: dict[str, Any], systems: list[str]) -> list[str]:
         _ratio(medians.get("eager"), medians.get("torch")),
         f"±{50 * spread:.0f}%",
         f"{result['largest_difference']:.0e}",
+        f"{result.get('largest_difference_after_changes', 0.0):.0e}",
     ]
 
 

@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.changes import STEPS
+
 CHECKED_STEPS = 5
 SAMPLED = 1000
 
@@ -94,6 +96,14 @@ class Session:
         every = max(1, flat.size // SAMPLED)
         return {"first": first, "sample": flat[::every].astype(float).tolist()}
 
+    def change(self) -> list[float]:
+        """The losses of the calls that follow each change, in the program that was timed."""
+        losses = []
+        for change in self.prepared.changes:
+            change()
+            losses += [float(self.prepared.read(self.prepared.call())) for _ in range(STEPS)]
+        return losses
+
     def time(self, count: int, pause: float) -> list[float]:
         """Seconds of ``count`` calls, each after ``pause`` seconds of busy Python."""
         call = self.prepared.call
@@ -119,7 +129,11 @@ def serve(system: str, threads: int) -> None:
     session = Session(system, threads)
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a system prints must not mix with the answers
-    commands: dict[str, Callable[..., Any]] = {"prepare": session.prepare, "time": session.time}
+    commands: dict[str, Callable[..., Any]] = {
+        "prepare": session.prepare,
+        "time": session.time,
+        "change": session.change,
+    }
     for line in sys.stdin:
         command = json.loads(line)
         try:

@@ -1,5 +1,6 @@
 """The benchmark suite: workloads mean what they say, and a disagreement is noticed."""
 
+import dataclasses
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -12,6 +13,7 @@ from benchmarks import __main__ as runner
 from benchmarks.floor import floor_of
 from benchmarks.report import report
 from benchmarks.systems import prepare
+from benchmarks.worker import Session
 from benchmarks.workloads import WORKLOADS, Expression, Training
 
 TRAINING = [w for w in WORKLOADS.values() if isinstance(w, Training)]
@@ -150,3 +152,21 @@ def test_unknown_workload_is_a_clear_error(capsys: pytest.CaptureFixture[str]) -
     with pytest.raises(SystemExit):
         runner.parse(["--workloads", "mlq"])
     assert "'mlq' is not one of" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("workload", TRAINING[:2], ids=lambda w: w.name)
+def test_changes_are_noticed_at_the_next_call(workload: Training) -> None:
+    def losses_of(system: str, skipped: int = -1) -> list[float]:
+        session = Session(system, 1)
+        session.prepare(workload.name)
+        session.time(3, 0.0)
+        changes = list(session.prepared.changes)
+        if skipped >= 0:
+            changes[skipped] = lambda: None
+        session.prepared = dataclasses.replace(session.prepared, changes=tuple(changes))
+        return session.change()
+
+    eager = losses_of("eager")
+    np.testing.assert_allclose(losses_of("static"), eager, rtol=1e-5)
+    for number in (1, 2, 3, 4, 6):  # each shows in the losses (thawing too, but only later)
+        assert not np.allclose(losses_of("eager", number), eager, rtol=1e-5)

@@ -23,10 +23,12 @@ class Prepared:
     """A workload ready to run: ``call()`` is what is timed and returns when it is done.
 
     ``read(result)`` turns what ``call`` returned (a loss, or the output) into an array.
+    ``changes`` are what the next call must notice (:mod:`benchmarks.changes`).
     """
 
     call: Callable[[], Any]
     read: Callable[[Any], Array]
+    changes: tuple[Callable[[], Any], ...] = ()
 
 
 def prepare(system: str, workload: Workload, threads: int) -> Prepared:

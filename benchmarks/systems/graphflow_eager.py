@@ -7,6 +7,7 @@ from typing import Any
 
 import graphflow as gf
 import graphflow.nn.functional as F
+from benchmarks.changes import changes_of
 from benchmarks.systems import Prepared
 from benchmarks.workloads import Array, Expression, Training, Workload
 from graphflow import nn, optim
@@ -31,21 +32,20 @@ class MLP(nn.Module):
                 layer.bias.copy_(gf.tensor(bias))
 
     def forward(self, x: Any) -> Any:
-        """The output of the last layer."""
+        """The output of the last layer, halved for evaluation so that the mode shows."""
         for layer in list(self.layers)[:-1]:
             x = F.relu(layer(x))
-        return self.layers[len(self.layers) - 1](x)
+        x = self.layers[len(self.layers) - 1](x)
+        return x if self.training else x * 0.5
 
 
-def function_of(workload: Workload) -> tuple[Callable[..., Any], list[Any]]:
+def expression(workload: Expression) -> tuple[Callable[..., Any], list[Any]]:
     """What is timed, and its arguments."""
-    if isinstance(workload, Expression):
-        return EXPRESSIONS[workload.kind], [gf.tensor(a) for a in workload.inputs()]
-    return training_step(workload), [gf.tensor(a) for a in workload.data()]
+    return EXPRESSIONS[workload.kind], [gf.tensor(a) for a in workload.inputs()]
 
 
-def training_step(workload: Training) -> Callable[..., Any]:
-    """One SGD step as a function of inputs and targets."""
+def training_step(workload: Training) -> tuple[Callable[..., Any], MLP, optim.SGD]:
+    """One SGD step as a function of inputs and targets, its model and its optimiser."""
     model = MLP(workload.parameters())
     optimizer = optim.SGD(model.parameters(), lr=workload.lr, momentum=workload.momentum)
     loss_of = F.cross_entropy if workload.loss == "cross_entropy" else F.mse_loss
@@ -57,15 +57,20 @@ def training_step(workload: Training) -> Callable[..., Any]:
         optimizer.step()
         return loss
 
-    return step
+    return step, model, optimizer
 
 
-def prepared(function: Callable[..., Any], arguments: list[Any]) -> Prepared:
-    """A call of ``function`` on ``arguments``."""
-    return Prepared(lambda: function(*arguments), lambda result: result.detach().numpy())
-
-
-def prepare(workload: Workload, threads: int) -> Prepared:
-    """The workload, run eagerly."""
+def prepare(
+    workload: Workload, threads: int, mode: Callable[..., Any] = lambda function: function
+) -> Prepared:
+    """The workload, as ``mode`` makes it: by default eager."""
     gf.set_num_threads(threads)
-    return prepared(*function_of(workload))
+    changes: tuple[Callable[[], Any], ...] = ()
+    if isinstance(workload, Expression):
+        function, arguments = expression(workload)
+    else:
+        function, model, optimizer = training_step(workload)
+        arguments = [gf.tensor(a) for a in workload.data()]
+        changes = changes_of(gf, model, optimizer)
+    run = mode(function)
+    return Prepared(lambda: run(*arguments), lambda result: result.detach().numpy(), changes)
