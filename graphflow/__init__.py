@@ -62,14 +62,18 @@ double, float, half, int, long, short = float64, float32, float16, int32, int64,
 
 # Not needed to train a model: imported when first asked for, so that start-up stays short.
 if TYPE_CHECKING:
-    from graphflow import utils, vision
+    from graphflow import serialization, utils, vision
     from graphflow.comparison import Comparison, benchmark
+    from graphflow.serialization import load, save
 else:
     __getattr__ = importer(
         globals(),
         {
             "benchmark": "graphflow.comparison:benchmark",
             "Comparison": "graphflow.comparison:Comparison",
+            "load": "graphflow.serialization:load",
+            "save": "graphflow.serialization:save",
+            "serialization": "graphflow.serialization",
             "utils": "graphflow.utils",
             "vision": "graphflow.vision",
         },
@@ -122,6 +126,7 @@ __all__ = [
     "int32",
     "int64",
     "is_grad_enabled",
+    "load",
     "long",
     "manual_seed",
     "nn",
@@ -129,6 +134,8 @@ __all__ = [
     "optim",
     "promote_types",
     "result_type",
+    "save",
+    "serialization",
     "set_default_dtype",
     "set_grad_enabled",
     "set_num_threads",

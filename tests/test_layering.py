@@ -16,7 +16,7 @@ ROOT = pathlib.Path(__file__).parent.parent / "graphflow"
 BOTTOM, IR, PASSES, CODEGEN, RUNTIME, FRONT, LIBRARIES, TOOLS = range(8)
 PACKAGES = {"ir": IR, "passes": PASSES, "codegen": CODEGEN, "runtime": RUNTIME}
 BOTTOM_MODULES = {"errors", "flags", "tables", "version"}
-LIBRARY_PACKAGES = {"inspect", "nn", "optim", "utils", "vision"}
+LIBRARY_PACKAGES = {"hub", "inspect", "nn", "optim", "serialization", "utils", "vision"}
 TOOL_PACKAGES = {"cli", "__main__"}
 
 

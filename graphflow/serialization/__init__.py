@@ -1,0 +1,5 @@
+"""Saving and loading: safetensors and PyTorch's checkpoints; nothing in a file is ever run."""
+
+from graphflow.serialization.files import load, save
+
+__all__ = ["load", "save"]
