@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, overload
 
 from graphflow.autograd.engine import grad as _tape_grad
 from graphflow.capture import capture, inherit, remember
 from graphflow.compiled import Compiled, CompiledModule
 from graphflow.device import device as as_device
 from graphflow.errors import GraphFlowError
+from graphflow.functions.reductions import trace as matrix_trace
 from graphflow.ir.graph import Graph
 from graphflow.program import Program
 from graphflow.tensor import Tensor
@@ -57,13 +58,21 @@ def compile(
     return kind(target, keep_grads=keep_grads, name=name, **options)
 
 
-def trace(fn: Callable[..., Any], *specs: Any, **kwspecs: Any) -> Graph:
+@overload
+def trace(fn: Tensor) -> Tensor: ...
+@overload
+def trace(fn: Callable[..., Any], *specs: Any, **kwspecs: Any) -> Graph: ...
+def trace(fn: Any, *specs: Any, **kwspecs: Any) -> Any:
     """The graph of ``fn`` for arguments like ``specs``.
 
     A spec is a :class:`TensorSpec`, an example tensor, or a plain value.  The
     graph refers to the live tensors it captured: ``gf.compile(graph)`` makes a
     program that reads and updates them.
+
+    ``trace(matrix)``, of a tensor, is the sum of its diagonal.
     """
+    if isinstance(fn, Tensor):
+        return matrix_trace(fn)
     function = fn.original if isinstance(fn, Compiled) else fn
     captured = capture(function, specs, kwspecs)
     remember(captured)

@@ -29,7 +29,13 @@ from graphflow.functions.shaping import *
 from graphflow.rng import *
 
 CORE = (creation, elementwise, indexing, manipulation, reductions, shaping, rng)
-LATER: tuple[str, ...] = ("graphflow.functions.complex_numbers",)
+LATER: tuple[str, ...] = (
+    "graphflow.functions.complex_numbers",
+    "graphflow.functions.cumulative",
+    "graphflow.functions.norms",
+    "graphflow.functions.sorting",
+    "graphflow.functions.statistics",
+)
 """Modules of :mod:`graphflow.functions` that are imported when first needed."""
 
 __all__ = [name for module in CORE for name in getattr(module, "__all__", ())]

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from graphflow.codegen.emit import THREAD, Emitter
 from graphflow.codegen.loops import Accumulate, Fold, Load, LoopKind, Start
 from graphflow.codegen.lower_map import ENOUGH_SHARES, open_rows
-from graphflow.codegen.lower_row import LONG, is_regrouped, open_block, open_blocks
+from graphflow.codegen.lower_row import is_regrouped, open_block, open_blocks
 from graphflow.codegen.passes_plan import plan_stages
 from graphflow.codegen.schedule import Call
 from graphflow.codegen.spaces import Axis, Plan, Survey, Target
@@ -34,6 +34,8 @@ from graphflow.ir.types import DType, int64
 
 NARROWEST, WIDEST = 64, 1024
 """Columns a block, at least (if there are so many) and at most."""
+SUMMED = 128
+"""Rows that are folded one after the other; a row kernel has several lanes for that."""
 
 
 @dataclass(slots=True)
@@ -153,13 +155,13 @@ def column_pass(
     emitter, reduced = columns.emitter, columns.plan.reduced
     _start(columns, inner, {f: columns.homes[f] for f in folds})
     regrouped = [f for f in folds if is_regrouped(f)]
-    long = bool(reduced) and reduced[-1].extent > LONG and bool(regrouped)
+    long = bool(reduced) and reduced[-1].extent > 4 * SUMMED and bool(regrouped)
     parts = {f: columns.row(f) for f in regrouped} if long else {}
     before = emitter.depth
     for axis in reduced[:-1]:
         emitter.open_axis(axis, LoopKind.REDUCE)
     if long:
-        open_blocks(emitter, reduced[-1])
+        open_blocks(emitter, reduced[-1], SUMMED)
         _start(columns, inner, parts)
     depth = emitter.depth
     if long:

@@ -152,11 +152,11 @@ def is_regrouped(fold: Fold) -> bool:
     return reduction is not None and reduction.reassociate and fold.position is None
 
 
-def open_blocks(emitter: Emitter, axis: Axis) -> None:
-    """Begin a loop over blocks of ``axis``; inside, ``high`` is where the block ends."""
+def open_blocks(emitter: Emitter, axis: Axis, size: int = BLOCK) -> None:
+    """Begin a loop over blocks of ``axis``; inside, ``stop`` is where the block ends."""
     begin, end = emitter.ranges.get(axis) or ("0", emitter.extent(axis))
-    emitter.open((), "block", begin, end, LoopKind.REDUCE, str(BLOCK))
-    emitter.name_index("stop", f"min(block + {BLOCK}, {end})")
+    emitter.open((), "block", begin, end, LoopKind.REDUCE, str(size))
+    emitter.name_index("stop", f"min(block + {size}, {end})")
 
 
 def open_block(emitter: Emitter, axis: Axis) -> None:

@@ -6,12 +6,13 @@ them in the result with extent 1.
 
 from __future__ import annotations
 
+import builtins
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from graphflow.checks import need_floating, need_tensor
-from graphflow.dispatch import apply, apply_view
+from graphflow.checks import need_dtype, need_floating, need_tensor
+from graphflow.dispatch import apply, apply_view, scalar
 from graphflow.errors import DTypeError, GraphFlowError, ShapeError
-from graphflow.functions.elementwise import add, div, eq, exp, log, mul, sqrt, sub, where
+from graphflow.functions.elementwise import add, div, eq, exp, isnan, log, mul, sqrt, sub, where
 from graphflow.ir import types as T
 from graphflow.ir.types import DType
 from graphflow.promotion import cast, get_default_dtype
@@ -20,11 +21,13 @@ if TYPE_CHECKING:
     from graphflow.tensor import Tensor
 
 __all__ = [
-    "all", "amax", "amin", "any", "argmax", "argmin", "log_softmax", "logsumexp", "max", "mean",
-    "min", "norm", "prod", "softmax", "std", "sum", "var",
+    "all", "amax", "amin", "aminmax", "any", "argmax", "argmin", "count_nonzero", "log_softmax",
+    "logsumexp", "max", "mean", "min", "mode", "nanmean", "nansum", "prod", "softmax", "std", "sum",
+    "var",
 ]  # fmt: skip
 METHODS = """
-all amax amin any argmax argmin log_softmax logsumexp max mean min norm prod softmax std sum var
+all amax amin aminmax any argmax argmin count_nonzero log_softmax logsumexp max mean min mode
+nanmean nansum prod softmax std sum trace var
 """.split()
 
 
@@ -35,9 +38,16 @@ class ValuesAndIndices(NamedTuple):
     indices: Tensor
 
 
+class Extremes(NamedTuple):
+    """What ``aminmax`` returns."""
+
+    min: Tensor
+    max: Tensor
+
+
 def normal_dim(dim: int, rank: int) -> int:
     """``dim`` counted from the front; IndexError as PyTorch's when out of range."""
-    if not hasattr(dim, "__index__"):
+    if not hasattr(dim, "__index__") or isinstance(dim, bool):
         raise TypeError(f"a dimension must be a whole number, not {dim!r}")
     dim, limit = int(dim), rank if rank else 1
     if not -limit <= dim < limit:
@@ -61,34 +71,21 @@ def normal_dims(dim: Any, rank: int) -> tuple[int, ...]:
 
 def reduce(op: str, input: Tensor, dim: Any, keepdim: bool) -> Tensor:
     """Primitive reduction ``op`` over ``dim``, with ``keepdim`` as a view."""
-    shape = input.shape
-    axes = normal_dims(dim, len(shape))
-    out = apply(op, input, axes=axes) if axes else input.clone()
-    if keepdim and axes:
-        kept = tuple(1 if i in axes else d for i, d in enumerate(shape))
-        out = apply_view("reshape", out, shape=kept)
-    return out
+    axes = normal_dims(dim, len(input.shape))
+    out = apply(op, input, axes=axes) if axes else apply("copy", input)
+    return restored(out, input, axes) if keepdim and axes else out
 
 
-def sum(
-    input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: DType | None = None
-) -> Tensor:
-    """Sum; integers and bools add up in int64."""
-    whole = input.dtype.kind in ("bool", "int", "uint")
-    return reduce(
-        "reduce_sum", cast(input, dtype or (T.int64 if whole else input.dtype)), dim, keepdim
-    )
+def restored(out: Tensor, input: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """``out``, a reduction of ``input`` over ``axes``, with those as extents of 1."""
+    kept = tuple(1 if i in axes else d for i, d in enumerate(input.shape))
+    return apply_view("reshape", out, shape=kept)
 
 
-def mean(
-    input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: DType | None = None
-) -> Tensor:
-    """Arithmetic mean of floating-point values."""
-    source = cast(input, dtype) if dtype else input
-    if not (source.dtype.is_floating_point or source.dtype.is_complex):
-        raise DTypeError(f"mean needs a floating dtype, not {source.dtype.name}; pass dtype=")
-    total = reduce("reduce_sum", source, dim, keepdim)
-    return div(total, count(input, dim))
+def dropped(out: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """``out`` without its dimensions ``axes``, which have extent 1."""
+    kept = tuple(d for i, d in enumerate(out.shape) if i not in axes)
+    return apply_view("reshape", out, shape=kept) if axes else out
 
 
 def count(input: Tensor, dim: Any) -> int:
@@ -99,13 +96,86 @@ def count(input: Tensor, dim: Any) -> int:
     return number
 
 
-def prod(input: Tensor, dim: Any = None, keepdim: bool = False) -> Tensor:
-    """Product; integers and bools multiply in int64."""
+# ---- sums and products ---------------------------------------------------------------
+
+
+def _summed_as(input: Tensor, dtype: DType | None) -> Tensor:
+    """``input`` in the dtype its sum has: integers and bools add up in int64."""
+    need_dtype(dtype)
     whole = input.dtype.kind in ("bool", "int", "uint")
-    return reduce("reduce_prod", cast(input, T.int64) if whole else input, dim, keepdim)
+    return cast(input, dtype or (T.int64 if whole else input.dtype))
+
+
+def sum(
+    input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: DType | None = None
+) -> Tensor:
+    """Sum; integers and bools add up in int64."""
+    need_tensor("sum", input)
+    return reduce("reduce_sum", _summed_as(input, dtype), dim, keepdim)
+
+
+def nansum(
+    input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: DType | None = None
+) -> Tensor:
+    """Sum in which NaN counts as 0."""
+    need_tensor("nansum", input)
+    if input.dtype.is_complex:
+        raise DTypeError(f"nansum does not take complex tensors ({input.dtype.name})")
+    known = where(isnan(input), 0, input) if input.dtype.is_floating_point else input
+    return sum(known, dim, keepdim, dtype=dtype)
+
+
+def mean(
+    input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: DType | None = None
+) -> Tensor:
+    """Arithmetic mean of floating-point values."""
+    source = _averaged("mean", input, dtype)
+    total = reduce("reduce_sum", source, dim, keepdim)
+    return div(total, count(input, dim))
+
+
+def nanmean(
+    input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: DType | None = None
+) -> Tensor:
+    """Arithmetic mean of the values that are not NaN."""
+    source = _averaged("nanmean", input, dtype)
+    if source.dtype.is_complex:
+        raise DTypeError(f"nanmean does not take complex tensors ({source.dtype.name})")
+    missing = isnan(source)
+    total = reduce("reduce_sum", where(missing, 0, source), dim, keepdim)
+    known = sum(missing.logical_not(), dim, keepdim)
+    return div(total, cast(known, total.dtype))
+
+
+def _averaged(name: str, input: Tensor, dtype: DType | None) -> Tensor:
+    need_tensor(name, input)
+    source = cast(input, need_dtype(dtype) or input.dtype)
+    if not (source.dtype.is_floating_point or source.dtype.is_complex):
+        raise DTypeError(f"{name} needs a floating dtype, not {source.dtype.name}; pass dtype=")
+    return source
+
+
+def prod(
+    input: Tensor, dim: int | None = None, keepdim: bool = False, *, dtype: DType | None = None
+) -> Tensor:
+    """Product; integers and bools multiply in int64."""
+    need_tensor("prod", input)
+    return reduce("reduce_prod", _summed_as(input, dtype), dim, keepdim)
+
+
+def count_nonzero(input: Tensor, dim: Any = None) -> Tensor:
+    """How many elements are not 0."""
+    need_tensor("count_nonzero", input)
+    return sum(cast(cast(input, T.bool_), T.int64), dim)
+
+
+# ---- extremes ------------------------------------------------------------------------
 
 
 def _nonempty(name: str, input: Tensor, dim: Any) -> None:
+    need_tensor(name, input)
+    if input.dtype.is_complex:
+        raise DTypeError(f"{name}: complex numbers have no order")
     if count(input, dim) == 0 and input.ndim:
         raise GraphFlowError(
             f"{name}: there is no element to choose from in a tensor of shape {list(input.shape)}"
@@ -124,6 +194,11 @@ def amin(input: Tensor, dim: Any = None, keepdim: bool = False) -> Tensor:
     return reduce("reduce_min", input, dim, keepdim)
 
 
+def aminmax(input: Tensor, *, dim: int | None = None, keepdim: bool = False) -> Extremes:
+    """Smallest and largest value, as ``(min, max)``."""
+    return Extremes(amin(input, dim, keepdim), amax(input, dim, keepdim))
+
+
 def argmax(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
     """Index of the first largest value (in the flattened tensor for ``dim=None``)."""
     return _arg("argmax", input, dim, keepdim)
@@ -138,6 +213,7 @@ def _arg(op: str, input: Tensor, dim: int | None, keepdim: bool) -> Tensor:
     _nonempty(op, input, dim)
     source = input.detach()
     if dim is None or input.ndim == 0:
+        normal_dims(dim, input.ndim)
         out = apply(op, source.reshape(-1), axis=0)
         return out.reshape((1,) * input.ndim) if keepdim else out
     axis = normal_dim(dim, input.ndim)
@@ -145,42 +221,82 @@ def _arg(op: str, input: Tensor, dim: int | None, keepdim: bool) -> Tensor:
     return out.unsqueeze(axis) if keepdim else out
 
 
-def max(input: Tensor, dim: Any = None, keepdim: bool = False) -> Any:
+def max(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Any = None) -> Any:
     """Largest value; with ``dim`` (values, indices); with a tensor the elementwise maximum."""
-    return _extreme("argmax", "maximum", amax, input, dim, keepdim)
+    return _extreme("argmax", "maximum", amax, input, dim if other is None else other, keepdim)
 
 
-def min(input: Tensor, dim: Any = None, keepdim: bool = False) -> Any:
+def min(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Any = None) -> Any:
     """Smallest value; with ``dim`` (values, indices); with a tensor the elementwise minimum."""
-    return _extreme("argmin", "minimum", amin, input, dim, keepdim)
+    return _extreme("argmin", "minimum", amin, input, dim if other is None else other, keepdim)
 
 
 def _extreme(arg: str, pairwise: str, fold: Any, input: Tensor, dim: Any, keepdim: bool) -> Any:
     from graphflow.functions import elementwise
     from graphflow.tensor import Tensor
 
+    need_tensor(pairwise, input)
     if dim is None:
         return fold(input)
     if isinstance(dim, Tensor):
         return getattr(elementwise, pairwise)(input, dim)
     if input.ndim == 0:
-        return ValuesAndIndices(input.clone(), _arg(arg, input, None, False))
+        normal_dim(dim, 0)
+        return ValuesAndIndices(apply("copy", input), _arg(arg, input, None, False))
     axis = normal_dim(dim, input.ndim)
-    indices = _arg(arg, input, axis, True)
+    return chosen(input, _arg(arg, input, axis, True), axis, keepdim)
+
+
+def chosen(input: Tensor, indices: Tensor, axis: int, keepdim: bool = True) -> ValuesAndIndices:
+    """``input`` at ``indices`` along ``axis``, which has extent 1 there unless it is kept."""
     values = apply("gather", input, indices, axis=axis)
     if not keepdim:
         return ValuesAndIndices(values.squeeze(axis), indices.squeeze(axis))
     return ValuesAndIndices(values, indices)
 
 
+def mode(input: Tensor, dim: int = -1, keepdim: bool = False) -> ValuesAndIndices:
+    """The most frequent value along ``dim``, the smallest of several, and its last index."""
+    from graphflow.functions.sorting import most_frequent
+
+    return most_frequent(input, dim, keepdim)
+
+
 def any(input: Tensor, dim: Any = None, keepdim: bool = False) -> Tensor:
-    """True where some element is not 0."""
-    return cast(reduce("reduce_max", cast(cast(input, T.bool_), T.uint8), dim, keepdim), T.bool_)
+    """True where some element is not 0 (uint8 stays uint8)."""
+    return _truth("any", "reduce_max", input, dim, keepdim)
 
 
 def all(input: Tensor, dim: Any = None, keepdim: bool = False) -> Tensor:
-    """True where every element is not 0."""
-    return cast(reduce("reduce_min", cast(cast(input, T.bool_), T.uint8), dim, keepdim), T.bool_)
+    """True where every element is not 0 (uint8 stays uint8)."""
+    return _truth("all", "reduce_min", input, dim, keepdim)
+
+
+def _truth(name: str, op: str, input: Tensor, dim: Any, keepdim: bool) -> Tensor:
+    need_tensor(name, input)
+    result = T.uint8 if input.dtype is T.uint8 else T.bool_
+    bits = cast(cast(input, T.bool_), T.uint8)
+    if count(input, dim) == 0:  # of no elements none is true, and all are
+        bits = reduce("reduce_sum" if name == "any" else "reduce_prod", bits, dim, keepdim)
+        return cast(bits, result)
+    return cast(reduce(op, bits, dim, keepdim), result)
+
+
+def trace(input: Tensor) -> Tensor:
+    """The sum of the diagonal of a matrix."""
+    need_tensor("trace", input)
+    if input.ndim != 2:
+        raise ShapeError(f"trace takes a matrix, not a tensor of shape {list(input.shape)}")
+    rows, columns = input.shape
+    extent = builtins.min(rows, columns)
+    # The diagonal is every (columns + 1)-th element of the rows in one line.
+    flat = input.reshape(-1)
+    limit = (extent - 1) * (columns + 1) + 1 if extent else 0
+    part = apply("slice", flat, starts=(0,), limits=(limit,), steps=(columns + 1,))
+    return sum(part, 0)
+
+
+# ---- variance ------------------------------------------------------------------------
 
 
 def var(
@@ -192,13 +308,7 @@ def var(
     correction: float | None = None,
 ) -> Tensor:
     """Variance; ``correction`` (default 1) is taken off the number of elements."""
-    if isinstance(dim, bool):
-        dim, unbiased = None, dim
-    off = (1 if unbiased else 0) if correction is None else correction
-    centred = sub(input, mean(input, dim, keepdim=True))
-    total = reduce("reduce_sum", mul(centred, centred), dim, keepdim)
-    number = count(input, dim) - off
-    return div(total, number if number > 0 else 0)
+    return moments("var", input, dim, unbiased, keepdim, correction)[0]
 
 
 def std(
@@ -209,33 +319,67 @@ def std(
     *,
     correction: float | None = None,
 ) -> Tensor:
-    """Standard deviation: the root of :func:`var`."""
-    return sqrt(var(input, dim, unbiased, keepdim, correction=correction))
+    """Standard deviation: the root of :func:`var`.  Its slope where it is 0 counts as 0."""
+    return root(moments("std", input, dim, unbiased, keepdim, correction)[0])
+
+
+def moments(
+    name: str, input: Tensor, dim: Any, unbiased: bool, keepdim: bool, correction: float | None
+) -> tuple[Tensor, Tensor]:
+    """Variance and mean of ``input`` over ``dim`` (a bool stands for ``unbiased``)."""
+    need_tensor(name, input)
+    need_floating(name, input)
+    if isinstance(dim, bool):
+        dim, unbiased = None, dim
+    off = (1 if unbiased else 0) if correction is None else correction
+    axes = normal_dims(dim, input.ndim)
+    centre = mean(input, axes, keepdim=True)
+    centred = sub(input, centre)
+    total = reduce("reduce_sum", squared_size(centred), axes, keepdim)
+    number = count(input, axes) - off
+    variance = div(total, number if number > 0 else 0)
+    return variance, centre if keepdim else dropped(centre, axes)
+
+
+def squared_size(x: Tensor) -> Tensor:
+    """|x|² of real or complex numbers."""
+    if not x.dtype.is_complex:
+        return mul(x, x)
+    size = apply("abs", x)
+    return mul(size, size)
+
+
+def root(x: Tensor) -> Tensor:
+    """Square root whose slope at 0 counts as 0, not as infinite."""
+    zero = eq(x, 0)
+    return where(zero, 0.0, sqrt(where(zero, 1.0, x)))
+
+
+# ---- exponentials --------------------------------------------------------------------
 
 
 def logsumexp(input: Tensor, dim: Any, keepdim: bool = False) -> Tensor:
     """log(sum(exp(input))), computed around the largest value so that it cannot overflow."""
-    source = input if input.dtype.is_floating_point else cast(input, get_default_dtype())
-    largest = reduce("reduce_max", source.detach(), dim, True)
-    finite = where(apply("lt", apply("abs", largest), _inf(largest)), largest, 0)
-    total = reduce("reduce_sum", exp(sub(source, finite)), dim, True)
-    out = add(log(total), finite)
+    need_tensor("logsumexp", input)
+    real = input.dtype.is_floating_point
+    source = input if real else cast(input, get_default_dtype())
     axes = normal_dims(dim, input.ndim)
-    if keepdim or not axes:
-        return out
-    kept = tuple(d for i, d in enumerate(out.shape) if i not in axes)
-    return apply_view("reshape", out, shape=kept)
+    if count(source, axes) == 0:
+        return log(reduce("reduce_sum", exp(source), axes, keepdim))
+    largest = reduce("reduce_max", source.detach(), axes, True)
+    finite = where(apply("lt", apply("abs", largest), _inf(largest)), largest, 0)
+    total = reduce("reduce_sum", exp(sub(source, finite)), axes, True)
+    out = add(log(total), finite)
+    return out if keepdim else dropped(out, axes)
 
 
 def _inf(like: Tensor) -> Tensor:
-    from graphflow.dispatch import scalar
-
     return scalar(float("inf"), like.dtype)
 
 
 def _real(name: str, input: Tensor, dtype: DType | None) -> Tensor:
     need_tensor(name, input)
-    source = cast(input, dtype) if dtype else input
+    source = cast(input, need_dtype(dtype) or input.dtype)
     need_floating(name, source)
     return source
 
@@ -243,8 +387,8 @@ def _real(name: str, input: Tensor, dtype: DType | None) -> Tensor:
 def softmax(input: Tensor, dim: int, dtype: DType | None = None) -> Tensor:
     """exp(input) over its sum along ``dim``."""
     source = _real("softmax", input, dtype)
-    if not count(source, dim):
-        return source.clone()  # type: ignore[no-any-return]
+    if count(source, dim) == 0:
+        return apply("copy", source)
     weights = exp(sub(source, reduce("reduce_max", source.detach(), dim, True)))
     return div(weights, reduce("reduce_sum", weights, dim, True))
 
@@ -252,20 +396,7 @@ def softmax(input: Tensor, dim: int, dtype: DType | None = None) -> Tensor:
 def log_softmax(input: Tensor, dim: int, dtype: DType | None = None) -> Tensor:
     """log(softmax(input)), without the overflow."""
     source = _real("log_softmax", input, dtype)
-    if not count(source, dim):
-        return source.clone()  # type: ignore[no-any-return]
+    if count(source, dim) == 0:
+        return apply("copy", source)
     shifted = sub(source, reduce("reduce_max", source.detach(), dim, True))
     return sub(shifted, log(reduce("reduce_sum", exp(shifted), dim, True)))
-
-
-def norm(input: Tensor, p: float = 2, dim: Any = None, keepdim: bool = False) -> Tensor:
-    """The p-norm of the values (2 by default)."""
-    if p == 2:
-        total = reduce("reduce_sum", mul(input, input), dim, keepdim)
-        # The slope of the root at 0 is infinite; the norm's there is taken as 0.
-        return where(eq(total, 0), 0.0, sqrt(where(eq(total, 0), 1.0, total)))
-    if p == 1:
-        return reduce("reduce_sum", apply("abs", input), dim, keepdim)
-    if p == float("inf"):
-        return reduce("reduce_max", apply("abs", input), dim, keepdim)
-    raise ValueError(f"norm supports p = 1, 2 and inf here, not {p!r}")

@@ -42,6 +42,8 @@ from graphflow.ir.ops.rules import (
 from graphflow.ir.types import DType, TensorType, int64
 
 NUMBERS = ("f32", "f64", "i64", "i32")
+LONG = 4096
+"""Folds in turn of more elements than this would lose digits of single precision."""
 EVERY = ("f32", "f64", "i64", "u8", "bool")
 
 
@@ -141,9 +143,21 @@ def reduction(
 def _folding(ufunc: Any) -> Callable[..., Any]:
     def reference(x: Array, *, axes: tuple[int, ...]) -> Array:
         wide = np.float32 if _is_half(x) else x.dtype
+        if x.dtype.itemsize <= 4 and x.dtype.kind not in "iub" and _is_long(x, axes):
+            wide = np.dtype(np.float64)
         return ufunc.reduce(x, axis=axes, dtype=wide).astype(x.dtype, copy=False)
 
     return reference
+
+
+def _is_long(x: Array, axes: tuple[int, ...]) -> bool:
+    """True where NumPy folds many elements one after the other: it works pairwise, which
+    keeps the digits, only along what is contiguous."""
+    number = 1
+    for axis in axes:
+        number *= x.shape[axis]
+    trailing = axes == tuple(range(x.ndim - len(axes), x.ndim)) and x.flags.c_contiguous
+    return number > LONG and not trailing
 
 
 def _is_half(x: Array) -> bool:

@@ -7,6 +7,7 @@ from graphflow.functions.manipulation import one_hot
 from graphflow.functions.reductions import logsumexp
 from graphflow.nn.functional.activation import *
 from graphflow.nn.functional.convolution import *
+from graphflow.nn.functional.distance import *
 from graphflow.nn.functional.dropout import *
 from graphflow.nn.functional.linear import *
 from graphflow.nn.functional.loss import *

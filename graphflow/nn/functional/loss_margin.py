@@ -25,7 +25,8 @@ from graphflow.functions.elementwise import (
     sub,
     where,
 )
-from graphflow.functions.reductions import amax, any, argmax, norm, sum
+from graphflow.functions.norms import norm
+from graphflow.functions.reductions import amax, any, argmax, sum
 from graphflow.functions.shaping import squeeze, unsqueeze
 from graphflow.ir import types as T
 from graphflow.nn.functional.activation import logsigmoid

@@ -12,7 +12,8 @@ from graphflow.checks import need_floating, need_tensor
 from graphflow.dispatch import apply
 from graphflow.errors import ShapeError
 from graphflow.functions.elementwise import add, clamp, div, mul, pow, rsqrt, sub
-from graphflow.functions.reductions import count, mean, norm
+from graphflow.functions.norms import norm
+from graphflow.functions.reductions import count, mean
 from graphflow.functions.shaping import cut
 from graphflow.ir import types as T
 from graphflow.promotion import cast
