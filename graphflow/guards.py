@@ -119,7 +119,8 @@ def plain_attributes(module: Any) -> Mapping[str, Any]:
     }
     for table in ("_parameters", "_buffers", "_modules"):
         found.update(own[table])
-    found["hooks"] = (*own["_forward_hooks"], *own["_forward_pre_hooks"])
+    for table in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"):
+        found[table] = tuple(own[table])
     return found
 
 

@@ -4,6 +4,6 @@ from graphflow.nn import functional, init
 from graphflow.nn.module import Module
 from graphflow.nn.modules import *
 from graphflow.nn.modules import __all__ as _modules
-from graphflow.nn.parameter import Parameter
+from graphflow.nn.parameter import Buffer, Parameter
 
-__all__ = ["Module", "Parameter", "functional", "init", *_modules]
+__all__ = ["Buffer", "Module", "Parameter", "functional", "init", *_modules]

@@ -2,45 +2,40 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Callable
+from typing import Any, Self
 
+from graphflow.device import device as as_device
 from graphflow.errors import GraphFlowError
+from graphflow.ir import types as T
 from graphflow.ir.types import DType
 from graphflow.mode import mode, structure
-from graphflow.nn.parameter import Parameter
+from graphflow.nn.hooks import BackwardCall, BackwardHook, ForwardHook
+from graphflow.nn.state import IncompatibleKeys, ModuleState
 from graphflow.promotion import cast
 from graphflow.tensor import RemovableHandle, Tensor
 
-M = TypeVar("M", bound="Module")
+__all__ = ["IncompatibleKeys", "Module"]
+
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
-class IncompatibleKeys(NamedTuple):
-    """What ``load_state_dict(strict=False)`` could not match."""
-
-    missing_keys: list[str]
-    unexpected_keys: list[str]
-
-
-class Module:
+class Module(ModuleState):
     """Base of every layer and model: define ``__init__`` and ``forward``.
 
     Attributes that are :class:`Parameter`, tensors registered by
     ``register_buffer`` and other modules make up the tree.
     """
 
-    training: bool
-    _parameters: dict[str, Parameter | None]
-    _buffers: dict[str, Tensor | None]
-    _modules: dict[str, Module | None]
+    _forward_hooks: list[ForwardHook]
+    _forward_pre_hooks: list[ForwardHook]
+    _backward_hooks: list[BackwardHook]
+    _backward_pre_hooks: list[BackwardHook]
 
     def __init__(self) -> None:
-        own = self.__dict__
-        own["training"] = True
-        own["_parameters"], own["_buffers"], own["_modules"] = {}, {}, {}
-        own["_transient"] = set()
-        own["_forward_hooks"], own["_forward_pre_hooks"] = [], []
+        super().__init__()
+        for name in _HOOKS:
+            self.__dict__[name] = []
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Compute the result; define it in a sub-class."""
@@ -61,191 +56,90 @@ class Module:
             tracer.leave_module()
 
     def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if not (
+            self._forward_hooks
+            or self._forward_pre_hooks
+            or self._backward_hooks
+            or self._backward_pre_hooks
+        ):
+            return self.forward(*args, **kwargs)
         for pre in list(self._forward_pre_hooks):
-            changed = pre(self, args)
-            if changed is not None:
-                args = changed if isinstance(changed, tuple) else (changed,)
+            args, kwargs = _prepared(self, pre, args, kwargs)
+        done: set[int] = set()
+        try:
+            return self._watched(args, kwargs, done)
+        except BaseException:
+            for hook in list(self._forward_hooks):
+                if hook.always_call and id(hook) not in done:
+                    _followed(self, hook, args, kwargs, None)
+            raise
+
+    def _watched(self, args: tuple[Any, ...], kwargs: dict[str, Any], done: set[int]) -> Any:
+        """Forward, its hooks, and gates for the gradients if somebody asked for them."""
+        watch = None
+        if self._backward_hooks or self._backward_pre_hooks:
+            watch = BackwardCall(self, self._backward_pre_hooks, self._backward_hooks)
+            args = watch.arguments(args)
         out = self.forward(*args, **kwargs)
         for hook in list(self._forward_hooks):
-            changed = hook(self, args, out)
-            if changed is not None:
-                out = changed
-        return out
+            done.add(id(hook))
+            out = _followed(self, hook, args, kwargs, out)
+        return out if watch is None else watch.results(out)
 
-    # ---- attributes ----------------------------------------------------------------
+    # ---- hooks ---------------------------------------------------------------------
 
-    def __getattr__(self, name: str) -> Any:
-        own = self.__dict__
-        for table in ("_parameters", "_buffers", "_modules"):
-            members = own.get(table)
-            if members is not None and name in members:
-                value = members[name]
-                if mode.tracer is not None:
-                    mode.tracer.read_member(self, members, name, value)
-                return value
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        own = self.__dict__
-        if "_modules" not in own:
-            if isinstance(value, (Parameter, Module)):
-                raise AttributeError(
-                    f"assign {name!r} after super().__init__() has been called in "
-                    f"{type(self).__name__}.__init__"
-                )
-            object.__setattr__(self, name, value)
-            return
-        table = self._table_for(name, value)
-        if table is not None:
-            own.pop(name, None)
-            table[name] = value
-            structure.bump()
-        else:
-            if own.get(name, self) is not value:
-                number = name in getattr(type(self), "run_time", ()) and name in own
-                (structure.revalue if number else structure.bump)()
-            object.__setattr__(self, name, value)
-
-    def _table_for(self, name: str, value: Any) -> dict[str, Any] | None:
-        own = self.__dict__
-        tables: tuple[dict[str, Any], ...] = (own["_parameters"], own["_buffers"], own["_modules"])
-        if isinstance(value, Parameter):
-            wanted = 0
-        elif isinstance(value, Module):
-            wanted = 2
-        else:
-            holder = next((t for t in tables if name in t), None)
-            if holder is not None and value is not None and holder is not tables[1]:
-                raise TypeError(
-                    f"cannot assign {type(value).__name__} to {name!r}: it is a "
-                    f"{'parameter' if holder is tables[0] else 'module'} (or None) here"
-                )
-            return holder
-        for index, table in enumerate(tables):
-            if index != wanted:
-                table.pop(name, None)
-        return tables[wanted]
-
-    def __delattr__(self, name: str) -> None:
-        for table in (self._parameters, self._buffers, self._modules):
-            if name in table:
-                del table[name]
-                structure.bump()
-                return
-        object.__delattr__(self, name)
+    def _add_hook(self, hooks: list[Any], entry: Any, prepend: bool) -> RemovableHandle:
+        hooks.insert(0 if prepend else len(hooks), entry)
         structure.bump()
+        return RemovableHandle(hooks, entry)
 
-    def __dir__(self) -> list[str]:
-        return [*super().__dir__(), *self._parameters, *self._buffers, *self._modules]
+    def register_forward_hook(
+        self, hook: Callable[..., Any], *, prepend: bool = False, with_kwargs: bool = False,
+        always_call: bool = False,
+    ) -> RemovableHandle:  # fmt: skip
+        """Call ``hook(module, args[, kwargs], output)`` after forward; its result replaces output.
 
-    def register_parameter(self, name: str, param: Parameter | None) -> None:
-        """Add a parameter (None reserves the name)."""
-        self._parameters[name] = param
-        structure.bump()
+        ``always_call``: also when forward raises (the output is None then).
+        """
+        entry = ForwardHook(hook, with_kwargs, always_call)
+        return self._add_hook(self._forward_hooks, entry, prepend)
 
-    def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
-        """Add a tensor that is state but not trained; ``persistent`` puts it in state_dict."""
-        self.__dict__.pop(name, None)
-        self._buffers[name] = tensor
-        (self._transient.discard if persistent else self._transient.add)(name)
-        structure.bump()
+    def register_forward_pre_hook(
+        self, hook: Callable[..., Any], *, prepend: bool = False, with_kwargs: bool = False
+    ) -> RemovableHandle:
+        """Call ``hook(module, args[, kwargs])`` before forward; its result replaces them."""
+        return self._add_hook(self._forward_pre_hooks, ForwardHook(hook, with_kwargs), prepend)
 
-    def add_module(self, name: str, module: Module | None) -> None:
-        """Add a sub-module under ``name``."""
-        if module is not None and not isinstance(module, Module):
-            raise TypeError(f"{module!r} of type {type(module).__name__} is not a Module")
-        self._modules[name] = module
-        structure.bump()
+    def register_full_backward_hook(
+        self, hook: Callable[..., Any], prepend: bool = False
+    ) -> RemovableHandle:
+        """Call ``hook(module, grad_input, grad_output)``; its result replaces ``grad_input``."""
+        return self._add_hook(self._backward_hooks, BackwardHook(hook), prepend)
 
-    register_module = add_module
+    def register_full_backward_pre_hook(
+        self, hook: Callable[..., Any], prepend: bool = False
+    ) -> RemovableHandle:
+        """Call ``hook(module, grad_output)`` before the module's own backward."""
+        return self._add_hook(self._backward_pre_hooks, BackwardHook(hook), prepend)
 
-    def get_submodule(self, target: str) -> Module:
-        """The sub-module at a dotted path ('' is the module itself)."""
-        found: Any = self
-        for part in target.split(".") if target else ():
-            found = getattr(found, part)
-        if not isinstance(found, Module):
-            raise AttributeError(f"{target!r} is not a module")
-        return found
-
-    # ---- traversal -----------------------------------------------------------------
-
-    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
-        """Every module of the tree with its dotted path, each once."""
-        seen: set[int] = set()
-        stack: list[tuple[str, Module]] = [(prefix, self)]
-        while stack:
-            path, module = stack.pop()
-            if id(module) in seen:
-                continue
-            seen.add(id(module))
-            yield path, module
-            children = [(n, m) for n, m in module._modules.items() if m is not None]
-            stack.extend((f"{path}.{n}" if path else n, m) for n, m in reversed(children))
-
-    def modules(self) -> Iterator[Module]:
-        """Every module of the tree."""
-        return (module for _, module in self.named_modules())
-
-    def named_children(self) -> Iterator[tuple[str, Module]]:
-        """The direct sub-modules with their names."""
-        return ((n, m) for n, m in self._modules.items() if m is not None)
-
-    def children(self) -> Iterator[Module]:
-        """The direct sub-modules."""
-        return (m for _, m in self.named_children())
-
-    def _named(self, table: str, prefix: str, recurse: bool) -> Iterator[tuple[str, Any]]:
-        seen: set[int] = set()
-        for path, module in self.named_modules(prefix) if recurse else [(prefix, self)]:
-            for name, value in module.__dict__[table].items():
-                if value is not None and id(value) not in seen:
-                    seen.add(id(value))
-                    yield (f"{path}.{name}" if path else name), value
-
-    def named_parameters(
-        self, prefix: str = "", recurse: bool = True
-    ) -> Iterator[tuple[str, Parameter]]:
-        """Parameters with dotted names, shared ones once."""
-        return self._named("_parameters", prefix, recurse)
-
-    def parameters(self, recurse: bool = True) -> Iterator[Parameter]:
-        """Parameters, shared ones once."""
-        return (value for _, value in self.named_parameters(recurse=recurse))
-
-    def named_buffers(self, prefix: str = "", recurse: bool = True) -> Iterator[tuple[str, Tensor]]:
-        """Buffers with dotted names."""
-        return self._named("_buffers", prefix, recurse)
-
-    def buffers(self, recurse: bool = True) -> Iterator[Tensor]:
-        """Buffers."""
-        return (value for _, value in self.named_buffers(recurse=recurse))
-
-    def named_tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """Parameters and buffers with dotted names: what a compiled program captures."""
-        yield from self.named_parameters()
-        yield from self.named_buffers()
-
-    def apply(self: M, fn: Callable[[Module], Any]) -> M:
-        """Call ``fn`` on every sub-module, children first, then on the module itself."""
-        for child in self.children():
-            child.apply(fn)
-        fn(self)
-        return self
+    register_backward_hook = register_full_backward_hook
 
     # ---- modes, dtypes, gradients --------------------------------------------------
 
-    def train(self: M, mode: bool = True) -> M:
+    def train(self, mode: bool = True) -> Self:
         """Training mode for the whole tree (dropout on, batch statistics)."""
-        for module in self.modules():
-            module.training = mode
+        if not isinstance(mode, bool):
+            raise ValueError("training mode is expected to be boolean")
+        self.training = mode
+        for module in self.children():
+            module.train(mode)
         return self
 
-    def eval(self: M) -> M:
+    def eval(self) -> Self:
         """Evaluation mode for the whole tree."""
         return self.train(False)
 
-    def requires_grad_(self: M, requires_grad: bool = True) -> M:
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
         """Ask (or stop asking) for gradients of every parameter."""
         for parameter in self.parameters():
             parameter.requires_grad_(requires_grad)
@@ -259,117 +153,108 @@ class Module:
             else:
                 parameter.grad = parameter.grad.new_zeros(tuple(parameter.shape))
 
-    def to(self: M, *args: Any, dtype: DType | None = None, device: Any = None) -> M:
+    def to(self, *args: Any, dtype: DType | None = None, device: Any = None, **_: Any) -> Self:
         """Floating-point parameters and buffers in another dtype (the device is the CPU)."""
-        from graphflow.device import device as as_device
-
         for arg in args:
             if isinstance(arg, DType):
                 dtype = arg
+            elif isinstance(arg, Tensor):
+                dtype = arg.dtype
             elif not isinstance(arg, bool):
                 device = arg
         if device is not None:
             as_device(device)
-        return self if dtype is None else self._converted(dtype)
+        if dtype is None:
+            return self
+        if not (dtype.is_floating_point or dtype.is_complex):
+            raise TypeError(f"a module converts to floating-point dtypes only, not {dtype.name}")
+        return self._converted(dtype)
 
-    def _converted(self: M, dtype: DType) -> M:
+    def _converted(self, dtype: DType) -> Self:
+        return self._apply(lambda t: cast(t, dtype) if t.dtype.is_floating_point else t)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor]) -> Self:
+        """Every parameter, its gradient and every buffer become ``fn`` of themselves."""
         for module in self.modules():
             for tensor in (*module._parameters.values(), *module._buffers.values()):
-                if tensor is not None and tensor.dtype.is_floating_point:
-                    tensor.data = cast(tensor.detach(), dtype)
+                if tensor is None:
+                    continue
+                held = tensor._grad
+                tensor.data = fn(tensor.detach())
+                if isinstance(held, Tensor):
+                    tensor.grad = fn(held.detach())
         return self
 
-    def float(self: M) -> M:
+    def type(self, dst_type: DType) -> Self:
+        """Every parameter and buffer in ``dst_type``."""
+        return self._apply(lambda t: cast(t, dst_type))
+
+    def float(self) -> Self:
         """In float32."""
-        from graphflow.ir.types import float32
+        return self._converted(T.float32)
 
-        return self._converted(float32)
-
-    def double(self: M) -> M:
+    def double(self) -> Self:
         """In float64."""
-        from graphflow.ir.types import float64
+        return self._converted(T.float64)
 
-        return self._converted(float64)
+    def half(self) -> Self:
+        """In float16."""
+        return self._converted(T.float16)
 
-    def cpu(self: M) -> M:
+    def bfloat16(self) -> Self:
+        """In bfloat16."""
+        return self._converted(T.bfloat16)
+
+    def cpu(self) -> Self:
         """On the CPU."""
         return self
 
-    # ---- state ---------------------------------------------------------------------
-
-    def state_dict(self, prefix: str = "") -> OrderedDict[str, Tensor]:
-        """Every parameter and persistent buffer by dotted name (sharing memory)."""
-        found: OrderedDict[str, Tensor] = OrderedDict()
-        for name, tensor in self._state(prefix):
-            found[name] = tensor.detach()
-        return found
-
-    def _state(self, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
-        for path, module in self._all_paths(prefix):
-            for name, value in (*module._parameters.items(), *module._buffers.items()):
-                if value is not None and name not in module._transient:
-                    yield (f"{path}.{name}" if path else name), value
-
-    def _all_paths(self, prefix: str) -> Iterator[tuple[str, Module]]:
-        yield prefix.rstrip("."), self
-        for name, child in self.named_children():
-            yield from child._all_paths(f"{prefix.rstrip('.')}.{name}".lstrip("."))
-
-    def load_state_dict(
-        self, state_dict: Mapping[str, Any], strict: bool = True
-    ) -> IncompatibleKeys:
-        """Copy values in by name; nothing is written unless everything fits."""
-        if not isinstance(state_dict, Mapping):
-            raise TypeError(f"a state must map names to tensors, not {type(state_dict).__name__}")
-        own = dict(self._state())
-        missing = [name for name in own if name not in state_dict]
-        unexpected = [name for name in state_dict if name not in own]
-        problems = [
-            f"shape of {name!r} is {list(value.shape)} in the state, {list(own[name].shape)} here"
-            for name, value in state_dict.items()
-            if name in own and tuple(value.shape) != tuple(own[name].shape)
-        ]
-        if strict and missing:
-            problems.append(f"missing: {', '.join(missing)}")
-        if strict and unexpected:
-            problems.append(f"unexpected: {', '.join(unexpected)}")
-        if problems:
-            raise GraphFlowError(
-                f"load_state_dict for {type(self).__name__} failed: {'; '.join(problems)}"
-            )
-        for name, value in state_dict.items():
-            if name in own:
-                own[name].detach().copy_(value)
-        return IncompatibleKeys(missing, unexpected)
-
-    # ---- hooks and printing --------------------------------------------------------
-
-    def register_forward_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
-        """Call ``hook(module, args, output)`` after forward; its result replaces the output."""
-        self._forward_hooks.append(hook)
-        structure.bump()
-        return RemovableHandle(self._forward_hooks, hook)
-
-    def register_forward_pre_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
-        """Call ``hook(module, args)`` before forward; its result replaces the arguments."""
-        self._forward_pre_hooks.append(hook)
-        structure.bump()
-        return RemovableHandle(self._forward_pre_hooks, hook)
+    # ---- printing ------------------------------------------------------------------
 
     def extra_repr(self) -> str:
         """What to print between the parentheses."""
         return ""
 
     def _get_name(self) -> str:
-        return type(self).__name__
+        return self.__class__.__name__
 
     def __repr__(self) -> str:
         lines = [
             f"({name}): " + repr(child).replace("\n", "\n  ")
-            for name, child in self.named_children()
+            for name, child in self._modules.items()
         ]
         extra = self.extra_repr()
-        if not lines:
+        if not lines and "\n" not in extra:
             return f"{self._get_name()}({extra})"
-        head = [extra] if extra else []
+        head = extra.split("\n") if extra else []
         return f"{self._get_name()}(\n  " + "\n  ".join([*head, *lines]) + "\n)"
+
+
+def _prepared(
+    module: Module, hook: ForwardHook, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments after one forward pre-hook."""
+    if not hook.with_kwargs:
+        changed = hook.function(module, args)
+        if changed is not None:
+            args = changed if isinstance(changed, tuple) else (changed,)
+        return args, kwargs
+    changed = hook.function(module, args, kwargs)
+    if changed is None:
+        return args, kwargs
+    if not (isinstance(changed, tuple) and len(changed) == 2):
+        raise GraphFlowError(
+            "a forward pre-hook with keyword arguments must return None or (args, kwargs)"
+        )
+    return changed
+
+
+def _followed(
+    module: Module, hook: ForwardHook, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any
+) -> Any:
+    """The result after one forward hook."""
+    if hook.with_kwargs:
+        changed = hook.function(module, args, kwargs, out)
+    else:
+        changed = hook.function(module, args, out)
+    return out if changed is None else changed

@@ -1,10 +1,20 @@
-"""Parameters: tensors that a module trains."""
+"""Tensors that register themselves with a module: what it trains, and what it keeps."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from graphflow.tensor import Tensor
+
+
+def _over(cls: Any, data: Any) -> Any:
+    """A tensor of class ``cls`` over the memory of ``data`` (a tensor, an array, numbers)."""
+    from graphflow.functions.creation import as_tensor
+
+    source = as_tensor(data)
+    made = cls._of(source._cell, source._chain)
+    made._array, made._seen = source._array, source._seen
+    return made
 
 
 class Parameter(Tensor):
@@ -14,13 +24,28 @@ class Parameter(Tensor):
 
     def __new__(cls, data: Any = (), requires_grad: bool = True) -> Parameter:
         """The parameter over the memory of ``data`` (a tensor, an array, numbers)."""
-        from graphflow.functions.creation import as_tensor
-
-        source = as_tensor(data)
-        made: Parameter = cls._of(source._cell, source._chain)
-        made._array, made._seen = source._array, source._seen
+        made: Parameter = _over(cls, data)
         made._requires_grad = requires_grad
         return made
 
     def __repr__(self) -> str:
         return f"Parameter containing:\n{super().__repr__()}"
+
+
+class Buffer(Tensor):
+    """A tensor that registers itself as a buffer when assigned to a module."""
+
+    __slots__ = ()
+    persistent = True
+
+    def __new__(cls, data: Any = (), *, persistent: bool = True) -> Buffer:
+        """The buffer over the memory of ``data``; ``persistent`` puts it in ``state_dict``."""
+        made: Buffer = _over(cls if persistent else TransientBuffer, data)
+        return made
+
+
+class TransientBuffer(Buffer):
+    """A buffer that ``state_dict`` leaves out."""
+
+    __slots__ = ()
+    persistent = False

@@ -40,10 +40,11 @@ def _classes(name: str, input: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     single = input.ndim == 1
     scores = unsqueeze(input, 0) if single else input
     classes = unsqueeze(target, 0) if single and target.ndim == 0 else target
-    if input.ndim == 0 or tuple(classes.shape) != (scores.shape[0], *scores.shape[2:]):
+    wanted = [scores.shape[0], *scores.shape[2:]] if input.ndim else []
+    if input.ndim == 0 or list(classes.shape) != wanted:
         raise ShapeError(
-            f"{name}: input of shape {list(input.shape)} needs a target of its shape without the "
-            f"classes' dimension, got {list(target.shape)}"
+            f"{name}: input of shape {list(input.shape)} needs a target of shape {wanted}, "
+            f"got {list(target.shape)}"
         )
     return scores, classes
 

@@ -1,16 +1,75 @@
-"""Containers: Sequential, ModuleList, ModuleDict, ParameterList."""
+"""Containers of modules: Sequential, ModuleList, ModuleDict."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, Self
 
 from graphflow.nn.module import Module
-from graphflow.nn.parameter import Parameter
 
 
-class Sequential(Module):
+class _Numbered(Module):
+    """Modules called "0", "1", … and used like a list."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(list(self._modules.values()))
+
+    def __len__(self) -> int:
+        return len(self._modules)
+
+    def __dir__(self) -> list[str]:
+        return [name for name in super().__dir__() if not name.isdigit()]
+
+    def _place(self, index: Any) -> int:
+        """A position from the front; IndexError when out of range."""
+        place, size = index.__index__(), len(self)
+        if not -size <= place < size:
+            raise IndexError(f"index {place} is out of range for {size} modules")
+        return int(place % size)
+
+    def __setitem__(self, index: Any, module: Module) -> None:
+        setattr(self, list(self._modules)[self._place(index)], module)
+
+    def __delitem__(self, index: Any) -> None:
+        names = list(self._modules)
+        chosen = names[index] if isinstance(index, slice) else [names[self._place(index)]]
+        for name in chosen:
+            delattr(self, name)
+        self._renumber(list(self._modules.values()))
+
+    def _renumber(self, modules: Iterable[Any]) -> None:
+        """Hold ``modules``, called by their positions."""
+        self._modules.clear()
+        for number, module in enumerate(modules):
+            self.add_module(str(number), module)
+
+    def append(self, module: Module) -> Self:
+        """Add a module at the end."""
+        self.add_module(str(len(self)), module)
+        return self
+
+    def extend(self, modules: Iterable[Module]) -> Self:
+        """Add several modules at the end."""
+        for module in list(modules):
+            self.append(module)
+        return self
+
+    def insert(self, index: int, module: Module) -> Self:
+        """Add a module before position ``index``."""
+        held = list(self._modules.values())
+        held.insert(index, module)
+        self._renumber(held)
+        return self
+
+    def pop(self, index: int = -1) -> Any:
+        """Take a module out."""
+        module = list(self._modules.values())[self._place(index)]
+        del self[index]
+        return module
+
+
+class Sequential(_Numbered):
     """Modules called one after the other."""
 
     def __init__(self, *args: Any) -> None:
@@ -28,68 +87,55 @@ class Sequential(Module):
             input = module(input)
         return input
 
-    def __iter__(self) -> Iterator[Any]:
-        return iter(list(self._modules.values()))
-
-    def __len__(self) -> int:
-        return len(self._modules)
-
-    def __getitem__(self, index: int | slice) -> Any:
+    def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
-            return Sequential(OrderedDict(list(self._modules.items())[index]))
-        return list(self._modules.values())[index]
+            return type(self)(OrderedDict(list(self._modules.items())[index]))
+        return list(self._modules.values())[self._place(index)]
 
-    def __setitem__(self, index: int, module: Module) -> None:
-        setattr(self, list(self._modules)[index], module)
+    def __add__(self, other: Iterable[Module]) -> Sequential:
+        return Sequential(*self, *other)
 
-    def append(self, module: Module) -> Sequential:
-        """Add a module at the end."""
-        self.add_module(str(len(self)), module)
-        return self
+    def __iadd__(self, other: Iterable[Module]) -> Self:
+        return self.extend(other)
+
+    def __mul__(self, times: int) -> Sequential:
+        if times <= 0:
+            raise ValueError(f"a Sequential is repeated at least once, not {times} times")
+        return Sequential(*list(self) * times)
+
+    __rmul__ = __mul__
 
 
-class ModuleList(Module):
+class ModuleList(_Numbered):
     """A list whose modules belong to the tree."""
 
     def __init__(self, modules: Iterable[Module] | None = None) -> None:
         super().__init__()
         self.extend(modules or ())
 
-    def append(self, module: Module) -> ModuleList:
-        """Add a module at the end."""
-        self.add_module(str(len(self)), module)
-        return self
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return type(self)(list(self._modules.values())[index])
+        return list(self._modules.values())[self._place(index)]
 
-    def extend(self, modules: Iterable[Module]) -> ModuleList:
-        """Add several modules at the end."""
-        for module in modules:
-            self.append(module)
-        return self
+    def __add__(self, other: Iterable[Module]) -> ModuleList:
+        return ModuleList([*self, *other])
 
-    def __iter__(self) -> Iterator[Any]:
-        return iter(list(self._modules.values()))
-
-    def __len__(self) -> int:
-        return len(self._modules)
-
-    def __getitem__(self, index: int | slice) -> Any:
-        chosen: Any = list(self._modules.values())[index]
-        return ModuleList(chosen) if isinstance(index, slice) else chosen
-
-    def __setitem__(self, index: int, module: Module) -> None:
-        setattr(self, list(self._modules)[index], module)
+    def __iadd__(self, other: Iterable[Module]) -> Self:
+        return self.extend(other)
 
 
 class ModuleDict(Module):
     """A dictionary whose modules belong to the tree."""
 
-    def __init__(self, modules: Mapping[str, Module] | None = None) -> None:
+    def __init__(self, modules: Any = None) -> None:
         super().__init__()
         self.update(modules or {})
 
-    def update(self, modules: Mapping[str, Module]) -> None:
-        """Add or replace modules."""
-        for name, module in modules.items():
+    def update(self, modules: Any) -> None:
+        """Add or replace modules, from a mapping or (name, module) pairs."""
+        pairs = modules.items() if isinstance(modules, (Mapping, ModuleDict)) else modules
+        for name, module in pairs:
             self.add_module(name, module)
 
     def __getitem__(self, name: str) -> Any:
@@ -97,6 +143,9 @@ class ModuleDict(Module):
 
     def __setitem__(self, name: str, module: Module) -> None:
         self.add_module(name, module)
+
+    def __delitem__(self, name: str) -> None:
+        delattr(self, name)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._modules)
@@ -106,6 +155,17 @@ class ModuleDict(Module):
 
     def __contains__(self, name: object) -> bool:
         return name in self._modules
+
+    def pop(self, name: str) -> Any:
+        """Take a module out."""
+        module = self[name]
+        del self[name]
+        return module
+
+    def clear(self) -> None:
+        """Take all modules out."""
+        for name in list(self._modules):
+            del self[name]
 
     def keys(self) -> Iterable[str]:
         """The names."""
@@ -118,27 +178,3 @@ class ModuleDict(Module):
     def items(self) -> Iterable[tuple[str, Any]]:
         """Names and modules."""
         return self._modules.items()
-
-
-class ParameterList(Module):
-    """A list whose parameters belong to the tree."""
-
-    def __init__(self, values: Iterable[Any] | None = None) -> None:
-        super().__init__()
-        for value in values or ():
-            self.append(value)
-
-    def append(self, value: Any) -> ParameterList:
-        """Add a parameter at the end."""
-        made = value if isinstance(value, Parameter) else Parameter(value)
-        self.register_parameter(str(len(self)), made)
-        return self
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(list(self._parameters.values()))
-
-    def __len__(self) -> int:
-        return len(self._parameters)
-
-    def __getitem__(self, index: int) -> Any:
-        return list(self._parameters.values())[index]
