@@ -9,6 +9,7 @@ from graphflow.nn.functional.activation import *
 from graphflow.nn.functional.convolution import *
 from graphflow.nn.functional.distance import *
 from graphflow.nn.functional.dropout import *
+from graphflow.nn.functional.embedding import *
 from graphflow.nn.functional.linear import *
 from graphflow.nn.functional.loss import *
 from graphflow.nn.functional.loss_margin import *

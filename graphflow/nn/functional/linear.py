@@ -5,11 +5,13 @@ from __future__ import annotations
 from graphflow.checks import need_tensor
 from graphflow.dispatch import apply
 from graphflow.errors import DTypeError, ShapeError
+from graphflow.functions.elementwise import add, mul
+from graphflow.functions.reductions import reduce
 from graphflow.functions.shaping import matmul, t
 from graphflow.tensor import Tensor
 
 __all__ = [
-    "linear",
+    "bilinear", "linear",
 ]  # fmt: skip
 
 
@@ -33,3 +35,21 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     if bias is not None:
         out = apply("add", out, bias)
     return out if input.ndim <= 2 else out.reshape((*lead, weight.shape[0]))
+
+
+def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """``input1 @ weight[k] @ input2 + bias[k]``; weight [out, in1, in2], bias [out]."""
+    need_tensor("bilinear", input1)
+    lead, (out, first, second) = tuple(input1.shape[:-1]), weight.shape
+    fits = input1.ndim and input1.shape[-1] == first and tuple(input2.shape) == (*lead, second)
+    if not fits:
+        raise ShapeError(
+            f"bilinear: inputs of shape {list(input1.shape)} and {list(input2.shape)} do not fit "
+            f"a weight of shape {list(weight.shape)}"
+        )
+    rows, other = input1.reshape(-1, first), input2.reshape(-1, 1, second)
+    half = matmul(rows, weight.permute(1, 0, 2).reshape(first, out * second))
+    made = reduce("reduce_sum", mul(half.reshape(-1, out, second), other), -1, False)
+    if bias is not None:
+        made = add(made, bias)
+    return made.reshape((*lead, out))  # type: ignore[no-any-return]

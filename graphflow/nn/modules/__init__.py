@@ -1,36 +1,36 @@
-"""Every layer, activation, loss and container."""
+"""Every layer, activation, loss and container; each module lists its own in ``__all__``."""
 
-from graphflow.nn.modules.activation import (
-    ELU,
-    GELU,
-    Dropout,
-    LeakyReLU,
-    LogSigmoid,
-    LogSoftmax,
-    Mish,
-    ReLU,
-    Sigmoid,
-    SiLU,
-    Softmax,
-    Softplus,
-    Tanh,
+from graphflow.nn.modules import (
+    activation,
+    batchnorm,
+    containers,
+    dropout,
+    linear,
+    loss,
+    normalization,
+    parameter_containers,
+    shaping,
+    sparse,
 )
-from graphflow.nn.modules.containers import ModuleDict, ModuleList, Sequential
-from graphflow.nn.modules.linear import Flatten, Identity, LayerNorm, Linear, Unflatten
-from graphflow.nn.modules.loss import (
-    BCELoss,
-    BCEWithLogitsLoss,
-    CrossEntropyLoss,
-    L1Loss,
-    MSELoss,
-    NLLLoss,
-    SmoothL1Loss,
-)
-from graphflow.nn.modules.parameter_containers import ParameterDict, ParameterList
+from graphflow.nn.modules.activation import *
+from graphflow.nn.modules.batchnorm import *
+from graphflow.nn.modules.containers import *
+from graphflow.nn.modules.dropout import *
+from graphflow.nn.modules.linear import *
+from graphflow.nn.modules.loss import *
+from graphflow.nn.modules.normalization import *
+from graphflow.nn.modules.parameter_containers import *
+from graphflow.nn.modules.shaping import *
+from graphflow.nn.modules.sparse import *
 
-__all__ = [
-    "ELU", "GELU", "BCELoss", "BCEWithLogitsLoss", "CrossEntropyLoss", "Dropout", "Flatten",
-    "Identity", "L1Loss", "LayerNorm", "LeakyReLU", "Linear", "LogSigmoid", "LogSoftmax",
-    "MSELoss", "Mish", "ModuleDict", "ModuleList", "NLLLoss", "ParameterDict", "ParameterList",
-    "ReLU", "Sequential", "SiLU", "Sigmoid", "SmoothL1Loss", "Softmax", "Softplus", "Tanh", "Unflatten",
-]  # fmt: skip
+__all__ = []
+__all__ += activation.__all__
+__all__ += batchnorm.__all__
+__all__ += containers.__all__
+__all__ += dropout.__all__
+__all__ += linear.__all__
+__all__ += loss.__all__
+__all__ += normalization.__all__
+__all__ += parameter_containers.__all__
+__all__ += shaping.__all__
+__all__ += sparse.__all__

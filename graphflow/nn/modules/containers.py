@@ -8,6 +8,8 @@ from typing import Any, Self
 
 from graphflow.nn.module import Module
 
+__all__ = ["ModuleDict", "ModuleList", "Sequential"]
+
 
 class _Numbered(Module):
     """Modules called "0", "1", … and used like a list."""

@@ -1,4 +1,4 @@
-"""Linear layers and reshapers."""
+"""Linear and bilinear maps, and the one that does nothing."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from graphflow.nn import init
 from graphflow.nn.module import Module
 from graphflow.nn.parameter import Parameter
 from graphflow.tensor import Tensor
+
+__all__ = ["Bilinear", "Identity", "Linear"]
 
 
 class Identity(Module):
@@ -68,58 +70,37 @@ class Linear(Module):
         )
 
 
-class Flatten(Module):
-    """Merges the dimensions from ``start_dim`` to ``end_dim``."""
-
-    def __init__(self, start_dim: int = 1, end_dim: int = -1) -> None:
-        super().__init__()
-        self.start_dim, self.end_dim = start_dim, end_dim
-
-    def forward(self, input: Tensor) -> Tensor:
-        """[N, ...] to [N, features]."""
-        return input.flatten(self.start_dim, self.end_dim)  # type: ignore[no-any-return]
-
-    def extra_repr(self) -> str:
-        """PyTorch's spelling."""
-        return f"start_dim={self.start_dim}, end_dim={self.end_dim}"
-
-
-class Unflatten(Module):
-    """Splits dimension ``dim`` into ``unflattened_size``."""
-
-    def __init__(self, dim: int, unflattened_size: Any) -> None:
-        super().__init__()
-        self.dim, self.unflattened_size = dim, tuple(unflattened_size)
-
-    def forward(self, input: Tensor) -> Tensor:
-        """The reshaped input."""
-        return input.unflatten(self.dim, self.unflattened_size)  # type: ignore[no-any-return]
-
-    def extra_repr(self) -> str:
-        """PyTorch's spelling."""
-        return f"dim={self.dim}, unflattened_size={self.unflattened_size}"
-
-
-class LayerNorm(Module):
-    """Normalises over the last dimensions, then scales and shifts."""
+class Bilinear(Module):
+    """``x1 @ weight[k] @ x2 + bias[k]`` for every output k; weight [out, in1, in2]."""
 
     def __init__(
-        self, normalized_shape: Any, eps: float = 1e-5, elementwise_affine: bool = True
-    ) -> None:
+        self, in1_features: int, in2_features: int, out_features: int, bias: bool = True,
+        device: Any = None, dtype: DType | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
-        extents = (normalized_shape,) if isinstance(normalized_shape, int) else normalized_shape
-        self.normalized_shape = tuple(extents)
-        self.eps, self.elementwise_affine = eps, elementwise_affine
-        for name, fill in (("weight", init.ones_), ("bias", init.zeros_)):
-            made = Parameter(fill(empty(self.normalized_shape))) if elementwise_affine else None
-            self.register_parameter(name, made)
+        need_device(device)
+        self.in1_features = need_int("in1_features", in1_features, 1)
+        self.in2_features = need_int("in2_features", in2_features, 0)
+        self.out_features = need_int("out_features", out_features, 0)
+        self.weight = Parameter(empty(out_features, in1_features, in2_features, dtype=dtype))
+        made = Parameter(empty(out_features, dtype=dtype)) if bias else None
+        self.register_parameter("bias", made)
+        self.reset_parameters()
 
-    def forward(self, input: Tensor) -> Tensor:
-        """Same shape as the input."""
-        return F.layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps)
+    def reset_parameters(self) -> None:
+        """Uniform in ±1/sqrt(in1)."""
+        bound = 1 / math.sqrt(self.in1_features)
+        init.uniform_(self.weight, -bound, bound)
+        if self.bias is not None:
+            init.uniform_(self.bias, -bound, bound)
+
+    def forward(self, input1: Tensor, input2: Tensor) -> Tensor:
+        """[..., in1] and [..., in2] to [..., out]."""
+        return F.bilinear(input1, input2, self.weight, self.bias)
 
     def extra_repr(self) -> str:
         """PyTorch's spelling."""
         return (
-            f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}"
+            f"in1_features={self.in1_features}, in2_features={self.in2_features}, "
+            f"out_features={self.out_features}, bias={self.bias is not None}"
         )

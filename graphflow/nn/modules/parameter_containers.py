@@ -26,6 +26,9 @@ def _line(name: str, value: Any) -> str:
     return f"({name}): Object of type: {type(value).__name__}"
 
 
+__all__ = ["ParameterDict", "ParameterList"]
+
+
 class ParameterList(Module):
     """A list whose parameters belong to the tree."""
 
