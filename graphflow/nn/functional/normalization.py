@@ -131,8 +131,9 @@ def batch_norm(
         dims = (0, *range(2, input.ndim))
         out, centre, variance = _standardised(x, dims, eps)
         seen = count(input, dims)
-        _move(running_mean, centre, momentum)
-        _move(running_var, mul(variance.detach(), seen / max(1, seen - 1)), momentum)
+        if seen:  # an empty batch says nothing
+            _move(running_mean, centre, momentum)
+            _move(running_var, mul(variance.detach(), seen / max(1, seen - 1)), momentum)
     elif running_mean is None or running_var is None:
         raise ValueError("batch_norm: expected running_mean and running_var when not training")
     else:

@@ -58,7 +58,7 @@ class _Table(Module):
         if embeddings.ndim != 2:
             raise ValueError("embeddings must have 2 dimensions")
         rows, columns = embeddings.shape
-        made = cls(rows, columns, **{"_weight": embeddings, **options})  # type: ignore[arg-type]
+        made = cls(rows, columns, **{"_weight": embeddings, **options})
         made.weight.requires_grad_(not freeze)
         return made
 
