@@ -11,6 +11,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any, Protocol, TypeAlias
 
 from graphflow.errors import GraphError
@@ -205,6 +206,20 @@ class OpDef:
 
 
 _REGISTRY: dict[str, OpDef] = {}
+_LATER: list[str] = []
+
+
+def register_later(modules: Sequence[str]) -> None:
+    """Modules with records that few programs use: imported when an unknown name is looked up."""
+    _LATER.extend(modules)
+
+
+def _load_later() -> bool:
+    """Import the modules that wait; False if there are none."""
+    waiting, _LATER[:] = list(_LATER), []
+    for module in waiting:
+        import_module(module)
+    return bool(waiting)
 
 
 def register(op: OpDef) -> OpDef:
@@ -218,6 +233,8 @@ def register(op: OpDef) -> OpDef:
 def lookup(name: str) -> OpDef:
     """The record called ``name``; :class:`GraphError` with close names if unknown."""
     op = _REGISTRY.get(name)
+    if op is None and _load_later():
+        op = _REGISTRY.get(name)
     if op is None:
         import difflib
 
@@ -228,5 +245,6 @@ def lookup(name: str) -> OpDef:
 
 
 def all_ops() -> tuple[OpDef, ...]:
-    """Every registered record, by name."""
+    """Every record, by name."""
+    _load_later()
     return tuple(_REGISTRY[name] for name in sorted(_REGISTRY))

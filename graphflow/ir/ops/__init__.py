@@ -1,45 +1,29 @@
-"""Every primitive, one record each; importing this registers them all."""
+"""Every primitive, one record each; importing this registers the common ones."""
 
+from graphflow.ir.op import register_later
 from graphflow.ir.ops import (
-    complex_numbers,
     contract,
     control,
-    convolution,
-    diagonal,
     elementwise_binary,
     elementwise_unary,
     generators,
     indexing,
     leaf,
     reduce,
-    scan,
-    scatter,
-    search,
     shape,
     slicing,
-    sort,
-    special,
-    window,
 )
 
-__all__ = [
-    "complex_numbers",
-    "contract",
-    "control",
-    "convolution",
-    "diagonal",
-    "elementwise_binary",
-    "elementwise_unary",
-    "generators",
-    "indexing",
-    "leaf",
-    "reduce",
-    "scan",
-    "scatter",
-    "search",
-    "shape",
-    "slicing",
-    "sort",
-    "special",
-    "window",
-]
+register_later(
+    [
+        "graphflow.ir.ops.complex_numbers",
+        "graphflow.ir.ops.convolution",
+        "graphflow.ir.ops.diagonal",
+        "graphflow.ir.ops.scan",
+        "graphflow.ir.ops.scatter",
+        "graphflow.ir.ops.search",
+        "graphflow.ir.ops.sort",
+        "graphflow.ir.ops.special",
+        "graphflow.ir.ops.window",
+    ]
+)
