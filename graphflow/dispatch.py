@@ -15,7 +15,7 @@ import numpy as np
 
 from graphflow.autograd.history import record
 from graphflow.cell import Cell, ViewStep, invert_view, write_through
-from graphflow.errors import DTypeError, GraphFlowError, ShapeError
+from graphflow.errors import DTypeError, GraphFlowError, ShapeError, TraceError
 from graphflow.ir import build
 from graphflow.ir.op import Kind, OpDef, lookup
 from graphflow.ir.types import DType, TensorType
@@ -140,6 +140,27 @@ def assign(target: Tensor, new: Tensor) -> Tensor:
         if owner is not target:
             target._rederive()
     return target
+
+
+def become(tensor: Tensor, view: Callable[..., Tensor], *args: Any) -> Tensor:
+    """Make ``tensor`` itself the view ``view(tensor, *args)`` of its memory (``x.t_()``)."""
+    if mode.grad and tensor._requires_grad and tensor.is_leaf:
+        raise GraphFlowError(
+            "a leaf tensor that requires grad cannot change its shape in place; use the form "
+            "without the underscore"
+        )
+    if mode.tracer is not None and tensor._cell.tracer is not mode.tracer:
+        raise TraceError(
+            "a tensor from outside a compiled function cannot change its shape in place there; "
+            "use the form without the underscore"
+        )
+    old: Tensor = tensor.detach()
+    old._grad_fn, old._requires_grad = tensor.grad_fn, tensor._requires_grad
+    old._base, old._origin = tensor._base, tensor._origin
+    new = view(old, *args)
+    tensor._chain, tensor._array, tensor._seen = new._chain, new._array, new._seen
+    tensor._grad_fn, tensor._requires_grad = new._grad_fn, new._requires_grad
+    return tensor
 
 
 def in_place(

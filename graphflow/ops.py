@@ -32,7 +32,12 @@ CORE = (creation, elementwise, indexing, manipulation, reductions, shaping, rng)
 LATER: tuple[str, ...] = (
     "graphflow.functions.complex_numbers",
     "graphflow.functions.cumulative",
+    "graphflow.functions.diagonals",
+    "graphflow.functions.joining",
     "graphflow.functions.norms",
+    "graphflow.functions.picking",
+    "graphflow.functions.repeating",
+    "graphflow.functions.scattering",
     "graphflow.functions.sorting",
     "graphflow.functions.statistics",
 )

@@ -8,7 +8,7 @@ from typing import Any
 from graphflow.checks import need_index, need_tensor
 from graphflow.device import device as as_device
 from graphflow.dispatch import apply, assign
-from graphflow.errors import IndexRangeError
+from graphflow.errors import IndexRangeError, ShapeError
 from graphflow.functions import reductions
 from graphflow.functions.creation import arange, as_tensor, full, ones, tensor, zeros
 from graphflow.functions.elementwise import eq, mul
@@ -21,17 +21,13 @@ from graphflow.tensor import Tensor
 
 __all__ = [
     "allclose", "clone", "contiguous", "equal", "ger", "is_contiguous", "is_floating_point",
-    "masked_fill", "numel", "one_hot", "outer",
+    "numel", "one_hot", "outer",
 ]  # fmt: skip
 METHODS = """
-clone contiguous copy_ cpu dim element_size fill_ is_contiguous is_floating_point masked_fill
+clone contiguous copy_ cpu dim element_size fill_ is_contiguous is_floating_point
 nelement new_full new_ones new_tensor new_zeros numel outer reshape_as size stride to type_as
 view_as zero_
 """.split()
-IN_PLACE = """
-masked_fill
-""".split()
-
 PROPERTIES = ("T", "mT", "H")
 CONVERSIONS: dict[str, DType] = {
     "bool": T.bool_, "byte": T.uint8, "char": T.int8, "short": T.int16, "int": T.int32,
@@ -79,11 +75,6 @@ def copy_(input: Tensor, src: Any) -> Tensor:
     """Copy ``src`` (broadcast, cast) into the tensor."""
     source = cast(as_tensor(src), input.dtype)
     return assign(input, source if source.shape == input.shape else expand(source, input.shape))
-
-
-def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
-    """``value`` where ``mask`` holds, else ``input``."""
-    return apply("where", mask, as_operand(value, input.dtype), input)
 
 
 def to(
@@ -236,10 +227,20 @@ def property_T(input: Tensor) -> Tensor:
 
 def property_mT(input: Tensor) -> Tensor:
     """The last two dimensions exchanged."""
-    return transpose(input, -2, -1)
+    if input.ndim == 1:
+        raise ShapeError("mT: needs matrices, not a tensor of 1 dimension")
+    return transpose(input, -2, -1) if input.ndim else input
 
 
-property_H = property_mT
+def property_H(input: Tensor) -> Tensor:
+    """The conjugate transpose of a matrix."""
+    if input.ndim not in (0, 2):
+        raise ShapeError(f"H: needs a matrix, not a tensor of {input.ndim} dimensions; use mH")
+    if not input.dtype.is_complex:
+        return property_mT(input)
+    from graphflow.functions.complex_numbers import conj
+
+    return conj(property_mT(input))
 
 
 ger = outer

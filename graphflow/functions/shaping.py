@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from graphflow.checks import need_index, need_int, need_tensor, need_tensors
-from graphflow.dispatch import apply, apply_view
+from graphflow.checks import need_int, need_tensor, need_tensors
+from graphflow.dispatch import apply, apply_view, become
 from graphflow.errors import ShapeError
 from graphflow.functions.reductions import normal_dim
 from graphflow.ir import types as T
@@ -22,17 +22,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "bmm", "broadcast_to", "cat", "chunk", "concat", "concatenate", "dot", "flatten", "flip",
-    "gather", "index_select", "matmul", "mm", "moveaxis", "movedim", "mv", "narrow", "permute",
-    "reshape", "scatter_add", "select", "split", "squeeze", "stack", "swapaxes", "swapdims",
-    "t", "transpose", "unbind", "unflatten", "unsqueeze",
+    "matmul", "mm", "moveaxis", "movedim", "mv", "narrow", "permute", "ravel", "reshape", "select",
+    "split", "split_with_sizes", "squeeze", "stack", "swapaxes", "swapdims", "t", "transpose",
+    "unbind", "unflatten", "unsafe_chunk", "unsafe_split", "unsqueeze",
 ]  # fmt: skip
 METHODS = """
-bmm broadcast_to chunk dot expand expand_as flatten flip gather index_select matmul mm movedim mv
-narrow permute reshape scatter_add select split squeeze swapaxes t transpose unbind unflatten
-unsqueeze view
-""".split()
-IN_PLACE = """
-scatter_add
+bmm broadcast_to chunk dot expand expand_as flatten flip matmul mm moveaxis movedim mv narrow
+permute ravel reshape select split split_with_sizes squeeze squeeze_ swapaxes swapaxes_ swapdims
+swapdims_ t t_ transpose transpose_ unbind unflatten unfold unsafe_chunk unsafe_split unsqueeze
+unsqueeze_ view
 """.split()
 
 
@@ -42,6 +40,15 @@ def _extents(shape: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(
         d if type(d) is int or isinstance(d, SymDim) else need_int("a size", d) for d in shape
     )
+
+
+def sizes_of(name: str, given: tuple[Any, ...], named: Any, keyword: str) -> tuple[Any, ...]:
+    """The sizes of a call: several arguments, one sequence, or one under ``keyword``."""
+    if named:
+        if given or set(named) != {keyword}:
+            raise TypeError(f"{name} takes sizes once, in order or as {keyword}=")
+        given = (named[keyword],)
+    return _extents(given)
 
 
 def _infer(input: Tensor, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -67,9 +74,9 @@ def _infer(input: Tensor, shape: tuple[int, ...]) -> tuple[int, ...]:
     )
 
 
-def reshape(input: Tensor, *shape: Any) -> Tensor:
+def reshape(input: Tensor, *shape: Any, **named: Any) -> Tensor:
     """The same elements in another shape: a view where memory allows, else a copy."""
-    extents = _infer(input, _extents(shape))
+    extents = _infer(input, sizes_of("reshape", shape, named, "shape"))
     if extents == input.shape:
         return apply_view("reshape", input, shape=extents)
     if mode.tracer is not None or _viewable(input, extents):
@@ -77,9 +84,9 @@ def reshape(input: Tensor, *shape: Any) -> Tensor:
     return apply_view("reshape", input.clone(), shape=extents)
 
 
-def view(input: Tensor, *shape: Any) -> Tensor:
+def view(input: Tensor, *size: Any, **named: Any) -> Tensor:
     """Like :func:`reshape`, but never copies: an error when memory does not allow it."""
-    extents = _infer(input, _extents(shape))
+    extents = _infer(input, sizes_of("view", size, named, "size"))
     if mode.tracer is None and not _viewable(input, extents):
         raise ShapeError(
             f"view size {list(extents)} is not compatible with the strides of the input of shape "
@@ -113,10 +120,18 @@ def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     return reshape(input, (*shape[:first], merged, *shape[last + 1 :]))
 
 
-def unflatten(input: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:
-    """Split dimension ``dim`` into ``sizes``."""
+def ravel(input: Tensor) -> Tensor:
+    """All elements in one dimension: a view where memory allows, else a copy."""
+    return reshape(input, -1) if input.ndim != 1 else input.contiguous()
+
+
+def unflatten(input: Tensor, dim: int, sizes: Any, *more: Any) -> Tensor:
+    """Split dimension ``dim`` into ``sizes``, one of which may be -1."""
     axis = normal_dim(dim, input.ndim)
-    part = _infer(_Extent(input.shape[axis]), tuple(sizes))  # type: ignore[arg-type]
+    given = _extents((sizes, *more))
+    if not given:
+        raise ShapeError("unflatten: sizes must be non-empty")
+    part = _infer(_Extent(input.shape[axis]), given)  # type: ignore[arg-type]
     return reshape(input, (*input.shape[:axis], *part, *input.shape[axis + 1 :]))
 
 
@@ -127,12 +142,13 @@ class _Extent:
         self.shape = (extent,)
 
 
-def permute(input: Tensor, *dims: Any) -> Tensor:
+def permute(input: Tensor, *dims: Any, **named: Any) -> Tensor:
     """Dimensions in another order: a view."""
-    axes = tuple(normal_dim(d, input.ndim) for d in _extents(dims))
+    given = sizes_of("permute", dims, named, "dims")
+    axes = tuple(normal_dim(d, input.ndim) for d in given)
     if sorted(axes) != list(range(input.ndim)):
         raise ShapeError(
-            f"permute{tuple(dims)} does not name every dimension of {list(input.shape)}"
+            f"permute{given} does not name every dimension of {list(input.shape)} once"
         )
     return apply_view("permute", input, axes=axes)
 
@@ -153,19 +169,31 @@ def t(input: Tensor) -> Tensor:
     return transpose(input, 0, 1) if input.ndim == 2 else input
 
 
-def movedim(input: Tensor, source: int, destination: int) -> Tensor:
-    """Move one dimension to another place: a view."""
-    axes = [d for d in range(input.ndim) if d != normal_dim(source, input.ndim)]
-    axes.insert(normal_dim(destination, input.ndim), normal_dim(source, input.ndim))
-    return permute(input, axes)
+def movedim(input: Tensor, source: Any, destination: Any) -> Tensor:
+    """Move one dimension, or several, to other places: a view."""
+    rank = input.ndim
+    old = [normal_dim(d, rank) for d in _listed(source)]
+    new = [normal_dim(d, rank) for d in _listed(destination)]
+    if len(old) != len(new):
+        raise ShapeError(f"movedim: {len(old)} dimensions cannot move to {len(new)} places")
+    if len(set(old)) != len(old) or len(set(new)) != len(new):
+        raise ShapeError(f"movedim: a dimension appears twice in {source} or {destination}")
+    rest = iter([d for d in range(rank) if d not in old])
+    held = dict(zip(new, old))
+    return permute(input, tuple(held[k] if k in held else next(rest) for k in range(rank)))
+
+
+def _listed(dims: Any) -> Sequence[int]:
+    return dims if isinstance(dims, (tuple, list)) else (dims,)
 
 
 def squeeze(input: Tensor, dim: Any = None) -> Tensor:
     """Without dimensions of extent 1 (all of them, or those in ``dim``): a view."""
     shape = input.shape
-    given = range(len(shape)) if dim is None else (dim,) if isinstance(dim, int) else dim
-    dropped = {normal_dim(d, len(shape)) for d in given}
-    kept = tuple(d for i, d in enumerate(shape) if d != 1 or i not in dropped)
+    given = range(len(shape)) if dim is None else [normal_dim(d, len(shape)) for d in _listed(dim)]
+    if len(set(given)) != len(given):
+        raise ShapeError(f"squeeze: a dimension appears twice in {dim}")
+    kept = tuple(d for i, d in enumerate(shape) if d != 1 or i not in given)
     return apply_view("reshape", input, shape=kept)
 
 
@@ -176,9 +204,9 @@ def unsqueeze(input: Tensor, dim: int) -> Tensor:
     return apply_view("reshape", input, shape=(*shape[:axis], 1, *shape[axis:]))
 
 
-def expand(input: Tensor, *sizes: Any) -> Tensor:
+def expand(input: Tensor, *size: Any, implicit: bool = False, **named: Any) -> Tensor:
     """Repeat dimensions of extent 1 without copying (-1 keeps an extent): a view."""
-    wanted = _extents(sizes)
+    wanted = sizes_of("expand", size, named, "size")
     shape = input.shape
     lead = len(wanted) - len(shape)
     if lead < 0:
@@ -186,6 +214,8 @@ def expand(input: Tensor, *sizes: Any) -> Tensor:
     out = tuple(
         (shape[i - lead] if i >= lead else d) if d == -1 else d for i, d in enumerate(wanted)
     )
+    if any(isinstance(d, int) and d < 0 for d in out):
+        raise ShapeError(f"expand to {list(wanted)}: -1 keeps an extent, and there is none to keep")
     for i, d in enumerate(shape):
         if d != 1 and out[i + lead] != d:
             raise ShapeError(
@@ -206,9 +236,12 @@ def broadcast_to(input: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
-    """Joined along an existing dimension."""
+    """Joined along an existing dimension; 1-d tensors without elements add nothing."""
     tensors = need_tensors("cat", tensors)
-    dtype = result_type(*tensors)
+    dtype = result_type(*[x.dtype for x in tensors])
+    for i, x in enumerate(tensors):
+        if not x.ndim:
+            raise ShapeError(f"cat: entry {i} has no dimension to be joined along; unsqueeze it")
     parts = [cast(x, dtype) for x in tensors if x.shape != (0,)] or [cast(tensors[0], dtype)]
     return apply("concatenate", *parts, axis=normal_dim(dim, parts[0].ndim))
 
@@ -217,22 +250,44 @@ def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """Joined along a new dimension."""
     tensors = need_tensors("stack", tensors)
     first = tensors[0].shape
-    for x in tensors:
+    for i, x in enumerate(tensors):
         if x.shape != first:
-            raise ShapeError(f"stack needs equal shapes, got {list(first)} and {list(x.shape)}")
-    return cat([unsqueeze(x, dim) for x in tensors], normal_dim(dim, len(first) + 1))
+            raise ShapeError(
+                f"stack needs equal shapes, got {list(first)} at entry 0 and {list(x.shape)} "
+                f"at entry {i}"
+            )
+    axis = normal_dim(dim, len(first) + 1)
+    return cat([unsqueeze(x, axis) for x in tensors], axis)
 
 
-def narrow(input: Tensor, dim: int, start: int, length: int) -> Tensor:
-    """``length`` entries of dimension ``dim`` from ``start``: a view."""
+def narrow(input: Tensor, dim: int, start: Any, length: int) -> Tensor:
+    """``length`` entries of dimension ``dim`` from ``start``: a view.
+
+    In a compiled function ``start`` may be a tensor; then it is a copy, and positions
+    beyond the dimension are an error at run time.
+    """
     axis = normal_dim(dim, input.ndim)
-    extent = input.shape[axis]
+    extent = input.shape[axis] if input.ndim else 1
+    is_tensor = hasattr(start, "dtype")
+    if is_tensor and (start.ndim or start.dtype.kind not in ("int", "uint")):
+        raise TypeError("narrow: start must be a whole number or a 0-d integer tensor")
+    if is_tensor and mode.tracer is not None:
+        return _narrowed_at(input, axis, start, length)
+    start = int(start)
     begin = start + extent if start < 0 else start
-    if not (0 <= begin and begin + length <= extent and length >= 0):
+    if not (0 <= begin and begin + length <= extent and length >= 0) or not input.ndim:
         raise ShapeError(
             f"narrow: {start}+{length} does not fit dimension {dim} of extent {extent}"
         )
     return cut(input, axis, begin, begin + length, 1)
+
+
+def _narrowed_at(input: Tensor, axis: int, start: Tensor, length: int) -> Tensor:
+    from graphflow.functions.creation import iota
+    from graphflow.functions.picking import from_the_front
+
+    first = from_the_front(start, input.shape[axis])
+    return apply("take", input, apply("add", first, iota((length,), 0, T.int64)), axis=axis)
 
 
 def cut(input: Tensor, axis: int, start: int, stop: int, step: int) -> Tensor:
@@ -246,6 +301,7 @@ def cut(input: Tensor, axis: int, start: int, stop: int, step: int) -> Tensor:
 
 def select(input: Tensor, dim: int, index: int) -> Tensor:
     """Entry ``index`` of dimension ``dim``, which goes away: a view."""
+    index = int(index)
     if input.ndim == 0:
         raise IndexError("select() cannot be applied to a 0-dim tensor")
     axis = normal_dim(dim, input.ndim)
@@ -257,21 +313,37 @@ def select(input: Tensor, dim: int, index: int) -> Tensor:
     return apply_view("reshape", part, shape=(*shape[:axis], *shape[axis + 1 :]))
 
 
-def split(input: Tensor, split_size: int | Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
+def split(
+    tensor: Tensor, split_size_or_sections: Any = None, dim: int = 0, *, split_size: Any = None
+) -> tuple[Tensor, ...]:
     """Consecutive pieces of a size, or of the given sizes: views."""
+    size = split_size_or_sections if split_size is None else split_size
+    if isinstance(size, (tuple, list)):
+        return split_with_sizes(tensor, size, dim)
+    if not tensor.ndim:
+        raise ShapeError("split needs a tensor of at least 1 dimension")
+    size, extent = need_int("split: the size", size), tensor.shape[normal_dim(dim, tensor.ndim)]
+    if size < 0 or (size == 0 and extent != 0):
+        raise ShapeError(f"split: the size must be positive, not {size}")
+    if size == 0:
+        return split_with_sizes(tensor, [0], dim)
+    whole, rest = divmod(extent, size)
+    return split_with_sizes(tensor, [size] * whole + ([rest] if rest or not extent else []), dim)
+
+
+def split_with_sizes(input: Tensor, split_sizes: Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
+    """Consecutive pieces of the given sizes: views."""
+    if not input.ndim:
+        raise ShapeError("split needs a tensor of at least 1 dimension")
     axis = normal_dim(dim, input.ndim)
     extent = input.shape[axis]
-    if isinstance(split_size, int):
-        if split_size <= 0:
-            raise ShapeError(f"split size must be positive, not {split_size}")
-        whole, rest = divmod(extent, split_size)
-        sizes = [split_size] * whole + ([rest] if rest or not extent else [])
-    else:
-        sizes = list(split_size)
-        if _total(sizes) != extent:
-            raise ShapeError(f"split sizes {sizes} do not add up to {extent}")
+    if _total(split_sizes) != extent or any(size < 0 for size in split_sizes):
+        raise ShapeError(
+            f"split: sizes {list(split_sizes)} must be at least 0 and add up to {extent}, the "
+            f"extent of dimension {dim}"
+        )
     pieces, start = [], 0
-    for size in sizes:
+    for size in split_sizes:
         pieces.append(cut(input, axis, start, start + size, 1))
         start += size
     return tuple(pieces)
@@ -285,58 +357,48 @@ def _total(sizes: Sequence[int]) -> int:
 
 
 def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
-    """At most ``chunks`` pieces of equal size: views."""
+    """At most ``chunks`` pieces of equal size (the last may be smaller): views."""
+    if not input.ndim:
+        raise ShapeError("chunk needs a tensor of at least 1 dimension")
+    if chunks <= 0:
+        raise ShapeError(f"chunk: the number of chunks must be positive, not {chunks}")
     extent = input.shape[normal_dim(dim, input.ndim)]
-    return split(input, max(1, -(-extent // chunks)), dim)
+    if extent == 0:
+        return split_with_sizes(input, [0] * chunks, dim)
+    return split(input, -(-extent // chunks), dim)
 
 
 def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
     """Every entry of a dimension: views."""
+    if not input.ndim:
+        raise ShapeError("unbind needs a tensor of at least 1 dimension")
     return tuple(select(input, dim, i) for i in range(input.shape[normal_dim(dim, input.ndim)]))
 
 
-def flip(input: Tensor, *dims: Any) -> Tensor:
-    """Dimensions in reverse order (a copy)."""
-    axes = tuple(sorted(normal_dim(d, input.ndim) for d in _extents(dims)))
-    return apply("flip", input, axes=axes) if axes else input.clone()
+def unfold(input: Tensor, dimension: int, size: int, step: int) -> Tensor:
+    """Every window of ``size`` entries of a dimension, ``step`` apart: a view.
 
-
-def gather(input: Tensor, dim: int, index: Tensor) -> Tensor:
-    """``out[i][j] = input[index[i][j]][j]`` for ``dim`` 0, and so on."""
-    _index_of("gather", input, index)
-    axis = normal_dim(dim, input.ndim)
-    source = input
-    for d in range(input.ndim):
-        if d != axis and index.shape[d] != source.shape[d]:
-            source = narrow(source, d, 0, index.shape[d])
-    return apply("gather", source, cast(index, T.int64), axis=axis)
-
-
-def _index_of(name: str, input: Tensor, index: Any) -> None:
-    need_index(name, need_tensor(name, index, "index"))
-    if index.ndim != input.ndim:
+    The place inside the window is a new last dimension.
+    """
+    axis = normal_dim(dimension, input.ndim)
+    extent = input.shape[axis] if input.ndim else 1
+    if size < 0 or step <= 0 or size > extent:
         raise ShapeError(
-            f"{name}: the index has {index.ndim} dimensions, the input {input.ndim}; "
-            "they must have the same number"
+            f"unfold: a window of {size} entries every {step} does not fit dimension {dimension} "
+            f"of extent {extent}"
         )
+    if not input.ndim:
+        return cut(reshape(input, 1), 0, 0, size, 1)
+    return apply_view("window", input, axes=(axis,), sizes=(size,), steps=(step,), dilations=(1,))
 
 
-def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
-    """The entries of dimension ``dim`` that the 1-d ``index`` names."""
-    need_index("index_select", need_tensor("index_select", index, "index"))
-    if index.ndim > 1:
-        raise ShapeError(f"index_select: the index must have 1 dimension, not {index.ndim}")
-    return apply("take", input, cast(index, T.int64), axis=normal_dim(dim, input.ndim))
-
-
-def scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
-    """``input`` with ``src`` added at the places ``index`` names along ``dim``."""
-    _index_of("scatter_add", input, index)
-    part = need_tensor("scatter_add", src, "src")
-    for d in range(input.ndim):
-        if index.shape[d] != part.shape[d]:
-            part = narrow(part, d, 0, index.shape[d])
-    return apply("scatter_add", input, cast(index, T.int64), part, axis=normal_dim(dim, input.ndim))
+def flip(input: Tensor, *dims: Any, **named: Any) -> Tensor:
+    """Dimensions in reverse order (a copy)."""
+    given = sizes_of("flip", dims, named, "dims")
+    axes = tuple(sorted(normal_dim(d, input.ndim) for d in given))
+    if len(set(axes)) != len(axes):
+        raise ShapeError(f"flip: a dimension appears twice in {given}")
+    return apply("flip", input, axes=axes) if axes and input.ndim else input.clone()
 
 
 def matmul(input: Tensor, other: Tensor) -> Tensor:
@@ -359,8 +421,32 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
     return squeeze(out, -1) if column else out
 
 
+def squeeze_(input: Tensor, dim: Any = None) -> Tensor:
+    """The tensor itself without dimensions of extent 1."""
+    return become(input, squeeze, dim)
+
+
+def unsqueeze_(input: Tensor, dim: int) -> Tensor:
+    """The tensor itself with a new dimension of extent 1."""
+    return become(input, unsqueeze, dim)
+
+
+def transpose_(input: Tensor, dim0: int, dim1: int) -> Tensor:
+    """The tensor itself with two dimensions exchanged."""
+    return become(input, transpose, dim0, dim1)
+
+
+def t_(input: Tensor) -> Tensor:
+    """The tensor itself, transposed."""
+    return become(input, t)
+
+
 swapaxes = transpose
 swapdims = transpose
+swapaxes_ = transpose_
+swapdims_ = transpose_
+unsafe_chunk = chunk
+unsafe_split = split
 concat = cat
 concatenate = cat
 moveaxis = movedim

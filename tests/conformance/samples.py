@@ -69,6 +69,8 @@ def unknown_size(name: str, arguments: Any) -> bool:
     if name == "__getitem__":
         index = args[1] if isinstance(args[1], tuple | list) else (args[1],)
         return any(isinstance(i, torch.Tensor) and i.dtype is torch.bool for i in index)
-    if name == "repeat_interleave":
-        return len(args) > 1 and isinstance(args[1], torch.Tensor) and "output_size" not in kwargs
+    if name in ("repeat_interleave", "tensor_split"):
+        given = [*args[1:2], kwargs.get("repeats")]
+        known = isinstance(kwargs.get("output_size"), int)
+        return any(isinstance(x, torch.Tensor) for x in given) and not known
     return name in UNKNOWN_SIZE or (name == "where" and len(args) + len(kwargs) == 1)
