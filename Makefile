@@ -11,11 +11,12 @@ CANDIDATES := python3 python3.13 python3.12 python3.11 python3.14 python
 PYTHON ?= $(shell for p in $(CANDIDATES); do \
 	$$p -c "$(SUITABLE)" >/dev/null 2>&1 && echo $$p && break; done)
 
-.PHONY: demo test lint types unit bench clean help
+.PHONY: demo test lint types unit conformance bench clean help
 
 help:
 	@echo "make demo    train an MLP on handwritten digits, static and eager, and show the graph"
 	@echo "make test    ruff, mypy --strict and the whole test suite"
+	@echo "make conformance  PyTorch's own samples through GraphFlow (installs PyTorch)"
 	@echo "make bench   GraphFlow beside PyTorch and JAX (installs both)"
 	@echo "make clean   remove .venv and what the targets wrote"
 
@@ -34,6 +35,9 @@ types: $(VENV)/dev.stamp
 unit: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -q
 
+conformance: $(VENV)/conformance.stamp
+	$(BIN)/python -m tests.conformance --table
+
 bench: $(VENV)/peers.stamp
 	$(BIN)/python -m benchmarks --json out/benchmarks.json
 
@@ -50,6 +54,10 @@ $(VENV)/run.stamp: pyproject.toml | $(VENV)/bin/python
 $(VENV)/dev.stamp: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
 	$(BIN)/python -m compileall -q graphflow
+	@touch $@ $(VENV)/run.stamp
+
+$(VENV)/conformance.stamp: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --editable ".[conformance]"
 	@touch $@ $(VENV)/run.stamp
 
 $(VENV)/peers.stamp: pyproject.toml | $(VENV)/bin/python
