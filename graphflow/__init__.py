@@ -62,7 +62,7 @@ double, float, half, int, long, short = float64, float32, float16, int32, int64,
 
 # Not needed to train a model: imported when first asked for, so that start-up stays short.
 if TYPE_CHECKING:
-    from graphflow import serialization, utils, vision
+    from graphflow import accelerator, backends, cuda, serialization, utils, vision
     from graphflow.comparison import Comparison, benchmark
     from graphflow.serialization import load, save
 else:
@@ -74,6 +74,9 @@ else:
             "load": "graphflow.serialization:load",
             "save": "graphflow.serialization:save",
             "serialization": "graphflow.serialization",
+            "accelerator": "graphflow.accelerator",
+            "backends": "graphflow.backends",
+            "cuda": "graphflow.cuda",
             "utils": "graphflow.utils",
             "vision": "graphflow.vision",
         },
@@ -98,13 +101,16 @@ __all__ = [
     "TensorSpec",
     "TraceError",
     "__version__",
+    "accelerator",
     "autograd",
+    "backends",
     "benchmark",
     "bfloat16",
     "bool",
     "compile",
     "complex64",
     "complex128",
+    "cuda",
     "default_generator",
     "device",
     "double",

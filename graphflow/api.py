@@ -8,7 +8,7 @@ from typing import Any, overload
 from graphflow.autograd.engine import grad as _tape_grad
 from graphflow.capture import capture, inherit, remember
 from graphflow.compiled import Compiled, CompiledModule
-from graphflow.device import device as as_device
+from graphflow.device import available as as_device
 from graphflow.errors import GraphFlowError
 from graphflow.functions.reductions import trace as matrix_trace
 from graphflow.ir.graph import Graph

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable
 from typing import Any
 
-from graphflow.device import device as as_device
+from graphflow.device import available as as_device
 from graphflow.errors import DTypeError, ShapeError
 from graphflow.ir.types import DType
 from graphflow.tensor import Tensor

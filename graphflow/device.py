@@ -2,32 +2,70 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Any
 
 from graphflow.errors import GraphFlowError
 
 
-@dataclass(frozen=True)
 class Device:
-    """A place for tensors: ``gf.device("cpu")``."""
+    """A place for tensors, called by its type: ``gf.device("cpu")``, ``gf.device("cuda", 1)``.
+
+    A device can be named without being there; what would put a tensor on it
+    raises.  As a context, it must be one that is.
+    """
+
+    __slots__ = ("index", "type")
 
     type: str
-    index: int | None = None
+    index: int | None
+
+    def __init__(self, type: str | Device, index: int | None = None) -> None:
+        """Raises for a type nobody has heard of, or an index given twice."""
+        if isinstance(type, Device):
+            type, index = str(type), None
+        if not isinstance(type, str):
+            raise TypeError(f"a device is called by a string, not {type!r}")
+        kind, colon, number = type.partition(":")
+        if kind not in _TYPES or (colon and not number.isdecimal()):
+            raise GraphFlowError(f"no device is called {type!r}; types are {', '.join(_TYPES)}")
+        if colon and index is not None:
+            raise GraphFlowError(f"the index of {type!r} is given twice")
+        self.type = kind
+        self.index = int(number) if colon else index
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Device):
+            return NotImplemented
+        return (self.type, self.index) == (other.type, other.index)
+
+    def __hash__(self) -> int:
+        return hash((self.type, self.index))
+
+    def __reduce__(self) -> Any:
+        return Device, (self.type, self.index)
 
     def __str__(self) -> str:
         return self.type if self.index is None else f"{self.type}:{self.index}"
 
     def __repr__(self) -> str:
-        return f"device(type='{self.type}')"
+        index = "" if self.index is None else f", index={self.index}"
+        return f"device(type='{self.type}'{index})"
+
+    def __enter__(self) -> Device:
+        return available(self)
+
+    def __exit__(self, *exc: object) -> None:
+        """Nothing to undo: tensors are made on the CPU anyway."""
 
 
+_TYPES = ("cpu", "cuda", "mps", "xpu", "meta")
 CPU = Device("cpu")
+device = Device
 
 
-def device(spec: str | Device) -> Device:
-    """The device called ``spec``; an error that says what exists for anything else."""
-    if isinstance(spec, Device):
-        return spec
-    if spec in ("cpu", "cpu:0"):
-        return CPU
-    raise GraphFlowError(f"device {spec!r} is not available; this version runs on 'cpu'")
+def available(spec: str | int | Device) -> Device:
+    """The device ``spec`` (a number is a CUDA device); an error if this version cannot use it."""
+    found = Device("cuda", spec) if isinstance(spec, int) else Device(spec)
+    if found.type != "cpu" or found.index not in (None, 0):
+        raise GraphFlowError(f"device {str(found)!r} is not available; this version runs on 'cpu'")
+    return CPU

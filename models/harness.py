@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import graphflow as gf
+from graphflow.device import available
 from graphflow.inspect import write_program
 from graphflow.tables import duration, table
 from graphflow.utils.progress import Progress
@@ -105,7 +106,7 @@ def parse(task: Task, arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--export", metavar="FILE", help="write the traced graph as text")
     options = parser.parse_args(arguments)
     try:
-        gf.device(options.device)
+        available(options.device)
     except gf.GraphFlowError as error:
         parser.error(str(error))
     return options

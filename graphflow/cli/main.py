@@ -32,12 +32,13 @@ class Parser(argparse.ArgumentParser):
 
 def parser() -> Parser:
     """The whole command line."""
-    from graphflow.cli import bench, cache, info, inspect
+    from graphflow.cli import bench, cache, info, inspect, run
 
     top = Parser(prog="graphflow", description="GraphFlow: look at, time and manage programs.")
     top.add_argument("--version", action="version", version=f"graphflow {__version__}")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name, module in (("info", info), ("inspect", inspect), ("bench", bench), ("cache", cache)):
+    modules = {"info": info, "inspect": inspect, "bench": bench, "run": run, "cache": cache}
+    for name, module in modules.items():
         help = (module.__doc__ or "").splitlines()[0]
         sub = commands.add_parser(name, help=help, description=help, allow_abbrev=False)
         module.arguments(sub)

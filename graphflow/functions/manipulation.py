@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from graphflow.checks import need_index, need_tensor
-from graphflow.device import device as as_device
+from graphflow.device import available as as_device
 from graphflow.dispatch import apply, assign
 from graphflow.errors import IndexRangeError, ShapeError
 from graphflow.functions import reductions

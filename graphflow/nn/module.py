@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Self
 
-from graphflow.device import device as as_device
+from graphflow.device import available as as_device
 from graphflow.errors import GraphFlowError
 from graphflow.ir import types as T
 from graphflow.ir.types import DType

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import IO, Any
 
-from graphflow.device import device as as_device
+from graphflow.device import available as as_device
 from graphflow.errors import GraphFlowError
 from graphflow.mode import mode
 from graphflow.serialization import safetensors

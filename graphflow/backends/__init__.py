@@ -1,0 +1,8 @@
+"""``torch.backends``: switches of libraries that PyTorch stands on, so that scripts may set them.
+
+Nothing reads them: GraphFlow's kernels are its own.
+"""
+
+from graphflow.backends import cuda, cudnn, mkldnn, mps
+
+__all__ = ["cuda", "cudnn", "mkldnn", "mps"]
