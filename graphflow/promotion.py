@@ -8,17 +8,16 @@ Python numbers.  A lower priority changes the result's type only if its *kind*
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
+from graphflow.dispatch import apply, scalar
 from graphflow.errors import DTypeError
 from graphflow.ir import types as T
 from graphflow.ir.types import DType
 from graphflow.mode import mode
-
-if TYPE_CHECKING:
-    from graphflow.tensor import Tensor
+from graphflow.tensor import Tensor
 
 Number: TypeAlias = bool | int | float
 Operand: TypeAlias = "Tensor | Number"
@@ -105,16 +104,11 @@ def _rank(operand: Any) -> tuple[int, DType]:
 
 def cast(tensor: Tensor, dtype: DType) -> Tensor:
     """``tensor`` in ``dtype`` (itself if it has it)."""
-    from graphflow.dispatch import apply
-
     return tensor if tensor.dtype is dtype else apply("cast", tensor, dtype=dtype)
 
 
 def as_operand(value: Any, dtype: DType) -> Tensor:
     """A tensor of ``dtype`` from a tensor or a number."""
-    from graphflow.dispatch import scalar
-    from graphflow.tensor import Tensor
-
     if isinstance(value, Tensor):
         return cast(value, dtype)
     return scalar(value, dtype)
@@ -126,10 +120,13 @@ def operands(values: Sequence[Any], floating: bool = False) -> list[Tensor]:
     ``floating``: integers and booleans become the default dtype (division, exp).
     Anything that is neither tensor nor number is taken through ``as_tensor``.
     """
-    from graphflow.tensor import Tensor
-
-    if len(values) == 2 and (quick := _quick_pair(values[0], values[1], floating)):
-        return quick
+    if len(values) == 2:
+        quick = _quick_pair(values[0], values[1], floating)
+        if quick is not None:
+            return quick
+    elif len(values) == 1 and isinstance(values[0], Tensor) and not values[0]._weak:
+        if not floating or values[0].dtype.is_floating_point:
+            return [values[0]]
     fixed = [
         v if isinstance(v, (Tensor, bool, int, float, complex)) else _foreign(v) for v in values
     ]
@@ -143,9 +140,6 @@ def operands(values: Sequence[Any], floating: bool = False) -> list[Tensor]:
 
 def _quick_pair(a: Any, b: Any, floating: bool) -> list[Tensor] | None:
     """The common cases without the rules: equal dtypes, or a float tensor and a number."""
-    from graphflow.dispatch import scalar
-    from graphflow.tensor import Tensor
-
     if not isinstance(a, Tensor) or a._weak:
         return None
     dtype = a.dtype

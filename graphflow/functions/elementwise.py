@@ -65,7 +65,10 @@ def _binary(op: str, summary: str, floating: bool = False) -> Callable[[Any, Any
 
 def _weakly(out: Tensor, *sources: Any) -> Tensor:
     """Run-time scalars stay numbers for promotion: ``lr * 2`` is still a Python float."""
-    out._weak = all(getattr(s, "_weak", True) for s in sources) and out.dtype is T.float64
+    for source in sources:
+        if not getattr(source, "_weak", True):
+            return out
+    out._weak = out.dtype is T.float64
     return out
 
 
