@@ -296,7 +296,11 @@ def numpy_names() -> dict[tuple[str, str], Any]:
         ("numpy", "dtype"): Maker(DTypeState),
         ("_codecs", "encode"): Maker(_bytes_of),
     }
-    for module in ("numpy.core.multiarray", "numpy._core.multiarray"):
+    for core in ("numpy.core", "numpy._core"):
+        module = f"{core}.multiarray"
         names[module, "_reconstruct"] = Maker(lambda *_: np.empty(0))
         names[module, "scalar"] = Maker(lambda dtype, data: dtype.read(data, ())[()])
+        names[f"{core}.numeric", "_frombuffer"] = Maker(
+            lambda data, dtype, shape, order: dtype.read(data, shape, order)
+        )
     return names

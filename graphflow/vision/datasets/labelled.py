@@ -10,23 +10,23 @@ import numpy as np
 from graphflow.functions.creation import from_numpy
 from graphflow.tensor import Tensor
 from graphflow.utils.data import Dataset
+from graphflow.vision.pillow import pil
 
 Transform = Callable[[Any], Any]
 
 
 class LabelledImages(Dataset[tuple[Any, Any]]):
-    """Grey images in memory, each with a class.
+    """Images in memory, each with a class.
 
-    A sample is ``(image, class number)``: the image a uint8 NumPy array
-    ``[height, width]`` (what Pillow images are to torchvision), after
-    ``transform`` and ``target_transform``.
+    A sample is ``(image, class number)``: the image one of Pillow's, grey or of
+    three colours, after ``transform`` and ``target_transform``.
     """
 
     classes: ClassVar[list[str]]
 
-    data: Tensor
-    """All images, ``uint8 [samples, height, width]``, untransformed."""
-    targets: Tensor
+    data: Any
+    """All images, ``uint8 [samples, height, width]`` (or ``[…, 3]``), untransformed."""
+    targets: Any
     """All classes, ``int64 [samples]``."""
 
     def __init__(
@@ -42,8 +42,8 @@ class LabelledImages(Dataset[tuple[Any, Any]]):
         self.target_transform = target_transform
 
     def __getitem__(self, index: int) -> tuple[Any, Any]:
-        image: Any = self.data.numpy()[index]
-        target: Any = int(self.targets.numpy()[index])
+        target: Any = int(_plain(self.targets)[index])
+        image: Any = pil().fromarray(_plain(self.data)[index])
         if self.transform is not None:
             image = self.transform(image)
         if self.target_transform is not None:
@@ -51,7 +51,7 @@ class LabelledImages(Dataset[tuple[Any, Any]]):
         return image, target
 
     def __len__(self) -> int:
-        return len(self.targets.numpy())
+        return len(self.targets)
 
     @property
     def class_to_idx(self) -> dict[str, int]:
@@ -60,3 +60,8 @@ class LabelledImages(Dataset[tuple[Any, Any]]):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(samples={len(self)}, transform={self.transform})"
+
+
+def _plain(values: Any) -> Any:
+    """A tensor as the array it is, which is quicker to index."""
+    return values.numpy() if isinstance(values, Tensor) else values

@@ -1,4 +1,4 @@
-"""MNIST and Fashion-MNIST from their original files."""
+"""MNIST and the data sets in its format, from their original files."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class MNIST(LabelledImages):
 
     def download(self) -> None:
         """Fetch the files that are missing, each from the first mirror that works."""
-        from graphflow.vision.datasets.download import download  # imports all of urllib
+        from graphflow.utils.download import download  # imports all of urllib
 
         for name, md5 in self.resources:
             if _find(self.raw_folder, name.removesuffix(".gz")) is None:
@@ -118,6 +118,19 @@ class FashionMNIST(MNIST):
         "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
         "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
     ]  # fmt: skip
+
+
+class KMNIST(MNIST):
+    """Kuzushiji: cursive Japanese characters in the format of MNIST, under ``root/KMNIST/raw``."""
+
+    mirrors: ClassVar[list[str]] = ["http://codh.rois.ac.jp/kmnist/dataset/kmnist/"]
+    resources: ClassVar[list[tuple[str, str]]] = [
+        ("train-images-idx3-ubyte.gz", "bdb82020997e1d708af4cf47b453dcf7"),
+        ("train-labels-idx1-ubyte.gz", "e144d726b3acfaa3e44228e80efcd344"),
+        ("t10k-images-idx3-ubyte.gz", "5c965bf0a639b31b8f53240b1b52f4d7"),
+        ("t10k-labels-idx1-ubyte.gz", "7320c461ea6c1c855c0b718fb2a4b134"),
+    ]
+    classes: ClassVar[list[str]] = ["o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"]
 
 
 def _find(folder: Path, name: str) -> Path | None:

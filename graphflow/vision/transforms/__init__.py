@@ -1,5 +1,49 @@
-"""Transforms: from an image to the tensor a model wants."""
+"""Transforms of images, in torchvision's names: on Pillow images and on tensors.
 
-from graphflow.vision.transforms.basic import Compose, Lambda, Normalize, ToTensor
+Random ones draw from GraphFlow's default generator, so ``gf.manual_seed`` decides them.
+"""
 
-__all__ = ["Compose", "Lambda", "Normalize", "ToTensor"]
+from graphflow.vision.transforms import functional
+from graphflow.vision.transforms.basic import (
+    Compose,
+    ConvertImageDtype,
+    Lambda,
+    Normalize,
+    PILToTensor,
+    RandomApply,
+    RandomChoice,
+    RandomOrder,
+    ToPILImage,
+    ToTensor,
+)
+from graphflow.vision.transforms.colouring import (
+    ColorJitter,
+    GaussianBlur,
+    Grayscale,
+    RandomErasing,
+    RandomGrayscale,
+    RandomInvert,
+)
+from graphflow.vision.transforms.geometric import (
+    CenterCrop,
+    FiveCrop,
+    Pad,
+    RandomAffine,
+    RandomCrop,
+    RandomHorizontalFlip,
+    RandomResizedCrop,
+    RandomRotation,
+    RandomVerticalFlip,
+    Resize,
+    TenCrop,
+)
+from graphflow.vision.transforms.images import InterpolationMode
+
+__all__ = [
+    "CenterCrop", "ColorJitter", "Compose", "ConvertImageDtype", "FiveCrop", "GaussianBlur",
+    "Grayscale", "InterpolationMode", "Lambda", "Normalize", "PILToTensor", "Pad",
+    "RandomAffine", "RandomApply", "RandomChoice", "RandomCrop", "RandomErasing",
+    "RandomGrayscale", "RandomHorizontalFlip", "RandomInvert", "RandomOrder",
+    "RandomResizedCrop", "RandomRotation", "RandomVerticalFlip", "Resize", "TenCrop",
+    "ToPILImage", "ToTensor", "functional",
+]  # fmt: skip

@@ -1,4 +1,4 @@
-"""The transforms every pipeline starts from."""
+"""The transforms every pipeline starts from, and those that hold others."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from graphflow.functions.creation import from_numpy, tensor
+from graphflow.ir.types import DType, float32
 from graphflow.tensor import Tensor
+from graphflow.vision.transforms import convert, draws
+
+Step = Callable[[Any], Any]
 
 
 class Compose:
     """Apply transforms one after another."""
 
-    def __init__(self, transforms: Iterable[Callable[[Any], Any]]) -> None:
+    def __init__(self, transforms: Iterable[Step]) -> None:
         self.transforms = list(transforms)
 
     def __call__(self, image: Any) -> Any:
@@ -25,36 +28,62 @@ class Compose:
 
     def __repr__(self) -> str:
         lines = "".join(f"\n    {transform}" for transform in self.transforms)
-        return f"Compose({lines}\n)"
+        return f"{type(self).__name__}({lines}\n)"
 
 
 class ToTensor:
     """An image as a float32 tensor ``[channels, height, width]``.
 
-    Takes a NumPy array ``[height, width]`` or ``[height, width, channels]``, or
-    anything NumPy can read as one (a Pillow image).  8-bit values 0 … 255
-    become 0 … 1; other dtypes keep their values and their dtype.
+    Takes a Pillow image or a NumPy array ``[height, width]`` or ``[height,
+    width, channels]``.  8-bit values 0 … 255 become 0 … 1; other dtypes keep
+    their values and their dtype.
     """
 
     def __call__(self, image: Any) -> Tensor:
         """Convert one image."""
-        if isinstance(image, Tensor):
-            raise TypeError("ToTensor got a tensor already; it takes an image or a NumPy array")
-        array = np.asarray(image)
-        if array.dtype.kind not in "biuf":
-            raise TypeError(f"ToTensor takes an image or a NumPy array, not {type(image).__name__}")
-        if array.ndim not in (2, 3):
-            raise ValueError(
-                "ToTensor takes [height, width] or [height, width, channels]; "
-                f"the shape is {list(array.shape)}"
-            )
-        planes = array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
-        if planes.dtype == np.uint8:
-            return from_numpy(np.ascontiguousarray(planes, dtype=np.float32) / np.float32(255))
-        return from_numpy(np.array(planes, order="C"))
+        return convert.to_tensor(image)
 
     def __repr__(self) -> str:
         return "ToTensor()"
+
+
+class PILToTensor:
+    """A Pillow image as a tensor ``[channels, height, width]`` with unchanged values."""
+
+    def __call__(self, image: Any) -> Tensor:
+        """Convert one image."""
+        return convert.pil_to_tensor(image)
+
+    def __repr__(self) -> str:
+        return "PILToTensor()"
+
+
+class ConvertImageDtype:
+    """Another dtype, with the values scaled: integers span their range, floats 0 … 1."""
+
+    def __init__(self, dtype: DType = float32) -> None:
+        self.dtype = dtype
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """Convert one image or a batch."""
+        return convert.convert_image_dtype(image, self.dtype)
+
+    def __repr__(self) -> str:
+        return f"ConvertImageDtype({self.dtype})"
+
+
+class ToPILImage:
+    """A tensor ``[channels, height, width]`` or an array ``[h, w, channels]`` as an image."""
+
+    def __init__(self, mode: str | None = None) -> None:
+        self.mode = mode
+
+    def __call__(self, image: Any) -> Any:
+        """Convert one image."""
+        return convert.to_pil_image(image, self.mode)
+
+    def __repr__(self) -> str:
+        return f"ToPILImage({self.mode or ''})"
 
 
 class Normalize:
@@ -73,26 +102,7 @@ class Normalize:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Normalise one image or a batch."""
-        if not isinstance(images, Tensor):
-            kind = type(images).__name__
-            raise TypeError(f"Normalize takes a tensor, not {kind}; put ToTensor() before it")
-        if not images.dtype.is_floating_point:
-            raise TypeError(f"Normalize takes a floating-point tensor, not {images.dtype}")
-        if images.ndim < 3:
-            raise ValueError(f"Normalize takes [..., channels, h, w], got {list(images.shape)}")
-        mean, std = self._planes(images, self.mean), self._planes(images, self.std)
-        if self.inplace:
-            images.sub_(mean)
-            images.div_(std)
-            return images
-        made: Tensor = (images - mean) / std
-        return made
-
-    def _planes(self, images: Tensor, values: np.ndarray[Any, Any]) -> Tensor:
-        channels = images.shape[-3]
-        if len(values) not in (1, channels):
-            raise ValueError(f"Normalize has {len(values)} channels, the image {channels}")
-        return tensor(values.reshape(-1, 1, 1).tolist(), dtype=images.dtype)
+        return convert.normalize(images, self.mean, self.std, self.inplace)
 
     def __repr__(self) -> str:
         return f"Normalize(mean={self.mean.tolist()}, std={self.std.tolist()})"
@@ -101,7 +111,7 @@ class Normalize:
 class Lambda:
     """Any function as a transform."""
 
-    def __init__(self, lambd: Callable[[Any], Any]) -> None:
+    def __init__(self, lambd: Step) -> None:
         if not callable(lambd):
             raise TypeError(f"Lambda takes a function, not {type(lambd).__name__}")
         self.lambd = lambd
@@ -112,3 +122,41 @@ class Lambda:
 
     def __repr__(self) -> str:
         return f"Lambda({getattr(self.lambd, '__name__', self.lambd)})"
+
+
+class RandomApply(Compose):
+    """All of ``transforms`` with probability ``p``, else none."""
+
+    def __init__(self, transforms: Iterable[Step], p: float = 0.5) -> None:
+        super().__init__(transforms)
+        self.p = p
+
+    def __call__(self, image: Any) -> Any:
+        """Transform one image, perhaps."""
+        return super().__call__(image) if draws.chance(self.p) else image
+
+
+class RandomChoice(Compose):
+    """One of ``transforms``, drawn with probabilities ``p`` (equal ones by default)."""
+
+    def __init__(self, transforms: Iterable[Step], p: Sequence[float] | None = None) -> None:
+        super().__init__(transforms)
+        if not self.transforms:
+            raise ValueError("RandomChoice needs at least one transform")
+        self.p = [1.0] * len(self.transforms) if p is None else list(p)
+        if len(self.p) != len(self.transforms):
+            raise ValueError(f"{len(self.p)} probabilities for {len(self.transforms)} transforms")
+
+    def __call__(self, image: Any) -> Any:
+        """Transform one image."""
+        return self.transforms[draws.weighted(self.p)](image)
+
+
+class RandomOrder(Compose):
+    """All of ``transforms`` in random order."""
+
+    def __call__(self, image: Any) -> Any:
+        """Transform one image."""
+        for position in draws.order(len(self.transforms)):
+            image = self.transforms[position](image)
+        return image

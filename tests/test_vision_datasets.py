@@ -1,0 +1,228 @@
+"""CIFAR, folders of images, noise: their layouts, and what is broken in them."""
+
+import hashlib
+import io
+import os
+import pathlib
+import pickle
+import sys
+import tarfile
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import graphflow as gf
+from graphflow.utils.data import DataLoader
+from graphflow.vision import datasets, pillow, transforms
+
+PARTS = {"train": [f"data_batch_{n}" for n in range(1, 6)], "test": ["test_batch"]}
+
+
+def write_cifar(root: pathlib.Path, kind: str, protocol: int = 2) -> dict[str, Any]:
+    """A small CIFAR in one of its layouts; images ``[n, 32, 32, 3]`` and labels of both parts."""
+    hundred, binary = "100" in kind, "bin" in kind
+    rng = np.random.default_rng(4)
+    folder = root / kind
+    folder.mkdir(parents=True)
+    parts = {"train": ["train"], "test": ["test"]} if hundred else PARTS
+    made = {}
+    for part, names in parts.items():
+        images, labels = [], []
+        for name in names:
+            data = rng.integers(0, 256, (4, 3072)).astype(np.uint8)
+            chosen = rng.integers(0, 100 if hundred else 10, 4)
+            if binary:
+                before = (
+                    [chosen[:, None]] if not hundred else [chosen[:, None] // 5, chosen[:, None]]
+                )
+                (folder / f"{name}.bin").write_bytes(
+                    np.hstack([*before, data]).astype("u1").tobytes()
+                )
+            else:
+                key = b"fine_labels" if hundred else b"labels"
+                table = {b"data": data, key: chosen.tolist(), b"filenames": [b"x"] * 4}
+                (folder / name).write_bytes(pickle.dumps(table, protocol))
+            images.append(data.reshape(4, 3, 32, 32).transpose(0, 2, 3, 1))
+            labels += chosen.tolist()
+        made[part] = np.concatenate(images), labels
+    return made
+
+
+KINDS = {
+    "cifar-10-batches-py": datasets.CIFAR10,
+    "cifar-10-batches-bin": datasets.CIFAR10,
+    "cifar-100-python": datasets.CIFAR100,
+    "cifar-100-binary": datasets.CIFAR100,
+}
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+@pytest.mark.parametrize("protocol", [0, 2, 5])
+def test_cifar(tmp_path: pathlib.Path, kind: str, protocol: int) -> None:
+    if "bin" in kind and protocol:
+        pytest.skip("no pickle")
+    made = write_cifar(tmp_path, kind, protocol)
+    for part in ("train", "test"):
+        data = KINDS[kind](tmp_path, train=part == "train")
+        images, labels = made[part]
+        assert len(data) == len(images) and data.targets == labels
+        np.testing.assert_array_equal(data.data, images)
+        image, label = data[2]
+        np.testing.assert_array_equal(image, images[2])
+        assert image.mode == "RGB" and label == labels[2] and type(label) is int
+    loader = DataLoader(
+        KINDS[kind](tmp_path, train=False, transform=transforms.ToTensor()), 2, num_workers=1
+    )
+    assert tuple(next(iter(loader))[0].shape) == (2, 3, 32, 32)
+
+
+class Evil:
+    def __reduce__(self) -> Any:
+        return os.system, ("touch pwned",)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (pickle.dumps({b"data": Evil()}), "only running code"),
+        (b"", "ends early|damaged"),
+        (pickle.dumps([1]), "hold a dict"),
+        (pickle.dumps({"data": np.zeros((2, 3072)), "labels": [0, 1]}), "array of bytes"),
+        (pickle.dumps({"data": np.zeros((2, 3071), np.uint8), "labels": [0, 1]}), "do not fit"),
+        (pickle.dumps({"data": np.zeros((2, 3072), np.uint8), "labels": [0, 10]}), "not below 10"),
+        (pickle.dumps({"data": np.zeros((2, 3072), np.uint8), "labels": [0, "1"]}), "labels"),
+        (pickle.dumps({"data": np.zeros((2, 3072), np.uint8), "labels": [0, 1]})[:-900], "damaged"),
+    ],
+)
+def test_damaged_cifar(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, content: bytes, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_cifar(tmp_path, "cifar-10-batches-py")
+    (tmp_path / "cifar-10-batches-py" / "test_batch").write_bytes(content)
+    with pytest.raises(gf.GraphFlowError, match=message) as caught:
+        datasets.CIFAR10(tmp_path, train=False)
+    assert "test_batch" in str(caught.value) and os.listdir(tmp_path) == ["cifar-10-batches-py"]
+
+
+def test_cifar_that_is_not_there_or_cut(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(gf.GraphFlowError, match="download=True"):
+        datasets.CIFAR10(tmp_path)
+    write_cifar(tmp_path, "cifar-10-batches-bin")
+    path = tmp_path / "cifar-10-batches-bin" / "test_batch.bin"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(gf.GraphFlowError, match="whole number of records"):
+        datasets.CIFAR10(tmp_path, train=False)
+
+
+def test_cifar_is_downloaded_and_unpacked(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = write_cifar(tmp_path / "source", "cifar-10-batches-py")
+    names = pickle.dumps({"label_names": [f"class {n}" for n in range(10)]})
+    (tmp_path / "source" / "cifar-10-batches-py" / "batches.meta").write_bytes(names)
+    archive = tmp_path / "cifar-10-python.tar.gz"
+    with tarfile.open(archive, "w:gz") as packed:
+        packed.add(tmp_path / "source" / "cifar-10-batches-py", "cifar-10-batches-py")
+        evil = tarfile.TarInfo("../../evil")
+        evil.size = 4
+        packed.addfile(evil, io.BytesIO(b"evil"))
+        link = tarfile.TarInfo("cifar-10-batches-py/data_batch_1")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        packed.addfile(link)
+    monkeypatch.setattr(datasets.CIFAR10, "url", archive.as_uri())
+    root = tmp_path / "root"
+    with pytest.raises(gf.GraphFlowError, match="wrong checksum"):
+        datasets.CIFAR10(root, download=True)
+    md5 = hashlib.md5(archive.read_bytes()).hexdigest()
+    monkeypatch.setattr(datasets.CIFAR10, "tgz_md5", md5)
+    data = datasets.CIFAR10(root, download=True)
+    np.testing.assert_array_equal(data.data, made["train"][0])
+    assert data.classes[3] == "class 3" and data.class_to_idx["class 3"] == 3
+    assert not (root / "cifar-10-batches-py" / "data_batch_1").is_symlink()
+    assert sorted(p.name for p in root.iterdir()) == ["cifar-10-batches-py", archive.name]
+
+
+# ---- folders --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(tmp_path: pathlib.Path) -> pathlib.Path:
+    rng = np.random.default_rng(2)
+    for name, files in (("cat", ["b.png", "a.jpg", "deep/c.PPM"]), ("ant", ["z.bmp", "note.txt"])):
+        for file in files:
+            path = tmp_path / name / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.suffix == ".txt":
+                path.write_text("no image")
+            else:
+                Image.fromarray(rng.integers(0, 256, (6, 8, 3)).astype(np.uint8)).save(path)
+    return tmp_path
+
+
+def test_image_folder(folder: pathlib.Path) -> None:
+    data = datasets.ImageFolder(folder, transform=transforms.ToTensor())
+    assert data.classes == ["ant", "cat"] and data.class_to_idx == {"ant": 0, "cat": 1}
+    names = [(pathlib.Path(path).name, number) for path, number in data.samples]
+    assert names == [("z.bmp", 0), ("a.jpg", 1), ("b.png", 1), ("c.PPM", 1)]
+    assert data.targets == [0, 1, 1, 1] and data.imgs is data.samples
+    image, label = data[2]
+    with Image.open(folder / "cat" / "b.png") as original:
+        expected = np.asarray(original).transpose(2, 0, 1) / np.float32(255)
+    np.testing.assert_array_equal(image.numpy(), expected)
+    assert label == 1
+    images, labels = next(iter(DataLoader(data, 4, num_workers=2)))
+    assert tuple(images.shape) == (4, 3, 6, 8) and labels.tolist() == [0, 1, 1, 1]
+
+
+def test_folder_of_anything(folder: pathlib.Path) -> None:
+    read = lambda path: pathlib.Path(path).read_text()  # noqa: E731
+    with pytest.raises(FileNotFoundError, match=r"classes cat.*\.txt"):
+        datasets.DatasetFolder(folder, read, extensions=".txt")
+    data = datasets.DatasetFolder(folder, read, extensions=(".txt",), allow_empty=True)
+    assert list(data) == [("no image", 0)] and len(data) == 1
+    chosen = datasets.ImageFolder(folder, is_valid_file=lambda path: path.endswith(".jpg"),
+                                  allow_empty=True)  # fmt: skip
+    assert len(chosen) == 1
+    with pytest.raises(FileNotFoundError, match="no sub-folders"):
+        datasets.ImageFolder(folder / "ant")
+
+
+def test_damaged_images_name_their_file(folder: pathlib.Path) -> None:
+    whole = (folder / "cat" / "b.png").read_bytes()
+    bomb = bytearray(whole)
+    bomb[16:24] = (2**30).to_bytes(4, "big") * 2  # width and height of a PNG
+    postscript = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"
+    for content in (b"", b"nonsense", whole[:-40], bytes(bomb), postscript):
+        (folder / "cat" / "b.png").write_bytes(content)
+        with pytest.raises(gf.GraphFlowError, match=r"b\.png"):
+            datasets.ImageFolder(folder)[2]
+
+
+def test_an_image_of_many_pixels_is_refused(
+    folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pillow, "MOST_PIXELS", 40)
+    with pytest.raises(gf.GraphFlowError, match="claims 8 × 6 pixels"):
+        datasets.ImageFolder(folder)[0]
+
+
+def test_fake_data() -> None:
+    data = datasets.FakeData(5, (3, 8, 9), num_classes=4)
+    image, label = data[3]
+    assert image.size == (9, 8) and image.mode == "RGB" and 0 <= label < 4
+    np.testing.assert_array_equal(image, datasets.FakeData(5, (3, 8, 9))[3][0])
+    assert np.asarray(image).std() > 20
+    with pytest.raises(IndexError):
+        data[5]
+
+
+def test_without_pillow_there_is_one_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = datasets.Digits()
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    monkeypatch.setitem(sys.modules, "PIL.Image", None)
+    assert data.data.shape[0] == len(data)
+    with pytest.raises(gf.GraphFlowError, match=r"pip install 'graphflow\[vision\]'"):
+        data[0]
