@@ -35,6 +35,7 @@ LATER: tuple[str, ...] = (
     "graphflow.functions.diagonals",
     "graphflow.functions.joining",
     "graphflow.functions.norms",
+    "graphflow.functions.padding",
     "graphflow.functions.picking",
     "graphflow.functions.repeating",
     "graphflow.functions.scattering",

@@ -4,6 +4,7 @@ A module a subject; each lists what it gives in ``__all__``.
 """
 
 from graphflow.functions.manipulation import one_hot
+from graphflow.functions.padding import channel_shuffle, pixel_shuffle, pixel_unshuffle
 from graphflow.functions.reductions import logsumexp
 from graphflow.nn.functional.activation import *
 from graphflow.nn.functional.convolution import *
@@ -15,3 +16,4 @@ from graphflow.nn.functional.loss import *
 from graphflow.nn.functional.loss_margin import *
 from graphflow.nn.functional.loss_regression import *
 from graphflow.nn.functional.normalization import *
+from graphflow.nn.functional.padding import *
