@@ -74,6 +74,35 @@ def test_extremes_of_both_ends_and_counts():
             bad(gf.zeros(2, 0), dim=1)
 
 
+def test_half_precision_is_rounded_once():
+    x = data((3000,), 2, 20, 60).astype(np.float16)
+    t = gf.tensor(x)
+    exact = x.astype(np.float64)
+    for got, expected in (
+        (t.mean(), exact.mean()), (t.var(), exact.var(ddof=1)), (t.std(), exact.std(ddof=1)),
+        (gf.norm(t, 3), (exact**3).sum() ** (1 / 3)),
+        (gf.logsumexp(t, 0), np.logaddexp.reduce(exact)),
+    ):  # fmt: skip
+        assert got.dtype is gf.float16
+        assert abs(got.item() / expected - 1) < 1e-2, expected
+
+
+def test_the_names_of_numpy_for_keywords():
+    x = data((2, 3), 3)
+    check(gf.tensor(x).sum(axis=1, keepdims=True), x.sum(1, keepdims=True))
+    check(gf.sort(gf.tensor(x), axis=0).values, np.sort(x, 0))
+    with pytest.raises(TypeError):
+        gf.sum(gf.tensor(x), 0, axis=1)
+
+
+def test_sums_undo_broadcasting():
+    x = data((4, 2, 3), 4)
+    check(gf.tensor(x).sum_to_size(2, 1), x.sum((0, 2))[:, None])
+    check(gf.tensor(x).sum_to_size((4, 2, 3)), x)
+    with pytest.raises(gf.ShapeError):
+        gf.tensor(x).sum_to_size(2, 2)
+
+
 def test_ties_share_the_gradient_or_go_to_the_index():
     x = np.array([1.0, 3.0, 3.0, 2.0], np.float32)
     check(gf.tensor(gradient_of(gf.amax, x)), [0, 0.5, 0.5, 0])

@@ -13,6 +13,7 @@ from graphflow.functions.reductions import ValuesAndIndices, chosen, normal_dim,
 from graphflow.functions.shaping import cat, narrow
 from graphflow.ir import types as T
 from graphflow.ir.types import DType
+from graphflow.keywords import numpy_names
 from graphflow.promotion import cast
 
 if TYPE_CHECKING:
@@ -28,11 +29,13 @@ IN_PLACE = ["cumprod", "cumsum"]
 # ---- running folds -------------------------------------------------------------------
 
 
+@numpy_names
 def cumsum(input: Tensor, dim: int, *, dtype: DType | None = None) -> Tensor:
     """Sums of the elements up to each one; integers and bools add up in int64."""
     return _running("cumsum", input, dim, dtype)
 
 
+@numpy_names
 def cumprod(input: Tensor, dim: int, *, dtype: DType | None = None) -> Tensor:
     """Products of the elements up to each one; integers and bools multiply in int64."""
     return _running("cumprod", input, dim, dtype)
@@ -50,6 +53,7 @@ def _running(op: str, input: Tensor, dim: int, dtype: DType | None) -> Tensor:
     return apply(op, source, axis=axis, reverse=False)
 
 
+@numpy_names
 def logcumsumexp(input: Tensor, dim: int) -> Tensor:
     """log(cumsum(exp(input))), without the overflow."""
     need_tensor("logcumsumexp", input)
@@ -60,11 +64,13 @@ def logcumsumexp(input: Tensor, dim: int) -> Tensor:
     return apply("logcumsumexp", input, axis=axis, reverse=False)
 
 
+@numpy_names
 def cummax(input: Tensor, dim: int) -> ValuesAndIndices:
     """The largest element up to each one, and its index (the last of equals)."""
     return _running_extreme("cummax", "cumargmax", input, dim)
 
 
+@numpy_names
 def cummin(input: Tensor, dim: int) -> ValuesAndIndices:
     """The smallest element up to each one, and its index (the last of equals)."""
     return _running_extreme("cummin", "cumargmin", input, dim)
@@ -85,6 +91,7 @@ def _running_extreme(name: str, op: str, input: Tensor, dim: int) -> ValuesAndIn
 # ---- differences ---------------------------------------------------------------------
 
 
+@numpy_names
 def diff(
     input: Tensor,
     n: int = 1,
@@ -98,11 +105,11 @@ def diff(
         raise ShapeError("diff takes at least one dimension")
     need_int("diff: n", n, 0)
     axis = normal_dim(dim, input.ndim)
+    if n == 0:
+        return apply("copy", input)
     parts = [x for x in (prepend, input, append) if x is not None]
     out = cat(parts, axis) if len(parts) > 1 else input
     extent = out.shape[axis]
-    if n == 0:
-        return apply("copy", out) if out is input else out
     for _ in range(n if n < extent else 0):
         left, right = _neighbours(out, axis)
         out = logical_xor(right, left) if out.dtype is T.bool_ else sub(right, left)
@@ -116,6 +123,7 @@ def _neighbours(x: Tensor, axis: int) -> tuple[Tensor, Tensor]:
     return narrow(x, axis, 0, less), narrow(x, axis, extent - less, less)
 
 
+@numpy_names
 def gradient(
     input: Tensor, *, spacing: Any = None, dim: Any = None, edge_order: int = 1
 ) -> list[Tensor]:
@@ -220,6 +228,7 @@ def _edge_slope(
 # ---- integrals -----------------------------------------------------------------------
 
 
+@numpy_names
 def trapezoid(y: Tensor, x: Tensor | None = None, *, dx: Any = None, dim: int = -1) -> Tensor:
     """The integral of ``y`` along ``dim`` by the trapezoidal rule."""
     need_tensor("trapezoid", y)
@@ -230,6 +239,7 @@ def trapezoid(y: Tensor, x: Tensor | None = None, *, dx: Any = None, dim: int = 
 trapz = trapezoid
 
 
+@numpy_names
 def cumulative_trapezoid(
     y: Tensor, x: Tensor | None = None, *, dx: Any = None, dim: int = -1
 ) -> Tensor:

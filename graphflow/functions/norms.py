@@ -31,13 +31,17 @@ from graphflow.functions.reductions import (
     amax,
     amin,
     count,
+    like,
     normal_dim,
     reduce,
     root,
     squared_size,
     sum,
+    wide,
 )
-from graphflow.ir.types import DType, complex64, complex128, float32, float64
+from graphflow.functions.shaping import expand
+from graphflow.ir.types import DType, broadcast_shapes, complex64, complex128, float32, float64
+from graphflow.keywords import numpy_names
 from graphflow.promotion import cast, operands
 
 if TYPE_CHECKING:
@@ -51,6 +55,7 @@ FEW_POINTS = 25
 """Euclidean distances among more points than this are taken by a matrix product."""
 
 
+@numpy_names
 def norm(
     input: Tensor,
     p: float | str | None = "fro",
@@ -74,6 +79,10 @@ def norm(
 def p_norm(input: Tensor, p: float, dim: Any, keepdim: bool) -> Tensor:
     """(sum |x|^p)^(1/p) over ``dim``; the count of what is not 0 for p = 0, the largest or
     smallest |x| for p = ±inf.  ``input`` is floating-point or complex."""
+    return like(_p_norm(wide(input), p, dim, keepdim), input)
+
+
+def _p_norm(input: Tensor, p: float, dim: Any, keepdim: bool) -> Tensor:
     if p == 2:
         return root(reduce("reduce_sum", squared_size(input), dim, keepdim))
     size = apply("abs", input)
@@ -111,6 +120,7 @@ def dist(input: Tensor, other: Tensor, p: float = 2) -> Tensor:
     return p_norm(difference, float(p), None, False)
 
 
+@numpy_names
 def renorm(input: Tensor, p: float, dim: int, maxnorm: float) -> Tensor:
     """Every slice along ``dim`` scaled down to a p-norm of at most ``maxnorm``."""
     need_tensor("renorm", input)
@@ -128,6 +138,7 @@ def renorm(input: Tensor, p: float, dim: int, maxnorm: float) -> Tensor:
     return mul(input, cast(scale, input.dtype))
 
 
+@numpy_names
 def pairwise_distance(
     x1: Tensor, x2: Tensor, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False
 ) -> Tensor:
@@ -137,17 +148,20 @@ def pairwise_distance(
     return p_norm(add(sub(x1, x2), eps), float(p), -1, keepdim)
 
 
+@numpy_names
 def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
     """The cosine of the angle between vectors along ``dim``; norms count as at least ``eps``."""
     need_tensor("cosine_similarity", x1, "x1")
     need_tensor("cosine_similarity", x2, "x2")
     a, b = operands([x1, x2])
     need_floating("cosine_similarity", a)
-    if a.ndim != b.ndim:
-        rank = max(a.ndim, b.ndim)
-        a, b = (x.reshape((1,) * (rank - x.ndim) + tuple(x.shape)) for x in (a, b))
+    try:
+        shape = broadcast_shapes(tuple(a.shape), tuple(b.shape))
+    except ShapeError as error:
+        raise ShapeError(f"cosine_similarity: {error}") from None
     directions = []
     for x in (a, b):
+        x = x if tuple(x.shape) == shape else expand(x, shape)
         size = p_norm(x, 2.0, dim, True)
         # The slope is that of the norm, whether it is raised to eps or not.
         raised = add(size, sub(clamp(size, min=eps), size).detach())

@@ -15,6 +15,7 @@ from graphflow.errors import DTypeError, GraphFlowError, ShapeError
 from graphflow.functions.elementwise import add, div, eq, exp, isnan, log, mul, sqrt, sub, where
 from graphflow.ir import types as T
 from graphflow.ir.types import DType
+from graphflow.keywords import numpy_names
 from graphflow.promotion import cast, get_default_dtype
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ __all__ = [
 ]  # fmt: skip
 METHODS = """
 all amax amin aminmax any argmax argmin count_nonzero log_softmax logsumexp max mean min mode
-nanmean nansum prod softmax std sum trace var
+nanmean nansum prod softmax std sum sum_to_size trace var
 """.split()
 
 
@@ -96,6 +97,16 @@ def count(input: Tensor, dim: Any) -> int:
     return number
 
 
+def wide(x: Tensor) -> Tensor:
+    """Half precision in single: what several operations make is rounded once, at the end."""
+    return cast(x, T.float32) if x.dtype in (T.float16, T.bfloat16) else x
+
+
+def like(made: Tensor, input: Tensor) -> Tensor:
+    """``made`` in half precision if ``input`` is."""
+    return cast(made, input.dtype) if input.dtype in (T.float16, T.bfloat16) else made
+
+
 # ---- sums and products ---------------------------------------------------------------
 
 
@@ -106,6 +117,7 @@ def _summed_as(input: Tensor, dtype: DType | None) -> Tensor:
     return cast(input, dtype or (T.int64 if whole else input.dtype))
 
 
+@numpy_names
 def sum(
     input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: DType | None = None
 ) -> Tensor:
@@ -114,6 +126,7 @@ def sum(
     return reduce("reduce_sum", _summed_as(input, dtype), dim, keepdim)
 
 
+@numpy_names
 def nansum(
     input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: DType | None = None
 ) -> Tensor:
@@ -125,15 +138,17 @@ def nansum(
     return sum(known, dim, keepdim, dtype=dtype)
 
 
+@numpy_names
 def mean(
     input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: DType | None = None
 ) -> Tensor:
     """Arithmetic mean of floating-point values."""
     source = _averaged("mean", input, dtype)
-    total = reduce("reduce_sum", source, dim, keepdim)
-    return div(total, count(input, dim))
+    total = reduce("reduce_sum", wide(source), dim, keepdim)
+    return cast(div(total, count(input, dim)), source.dtype)
 
 
+@numpy_names
 def nanmean(
     input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: DType | None = None
 ) -> Tensor:
@@ -142,9 +157,9 @@ def nanmean(
     if source.dtype.is_complex:
         raise DTypeError(f"nanmean does not take complex tensors ({source.dtype.name})")
     missing = isnan(source)
-    total = reduce("reduce_sum", where(missing, 0, source), dim, keepdim)
+    total = reduce("reduce_sum", wide(where(missing, 0, source)), dim, keepdim)
     known = sum(missing.logical_not(), dim, keepdim)
-    return div(total, cast(known, total.dtype))
+    return cast(div(total, cast(known, total.dtype)), source.dtype)
 
 
 def _averaged(name: str, input: Tensor, dtype: DType | None) -> Tensor:
@@ -155,6 +170,7 @@ def _averaged(name: str, input: Tensor, dtype: DType | None) -> Tensor:
     return source
 
 
+@numpy_names
 def prod(
     input: Tensor, dim: int | None = None, keepdim: bool = False, *, dtype: DType | None = None
 ) -> Tensor:
@@ -163,6 +179,7 @@ def prod(
     return reduce("reduce_prod", _summed_as(input, dtype), dim, keepdim)
 
 
+@numpy_names
 def count_nonzero(input: Tensor, dim: Any = None) -> Tensor:
     """How many elements are not 0."""
     need_tensor("count_nonzero", input)
@@ -182,28 +199,33 @@ def _nonempty(name: str, input: Tensor, dim: Any) -> None:
         )
 
 
+@numpy_names
 def amax(input: Tensor, dim: Any = None, keepdim: bool = False) -> Tensor:
     """Largest value; NaN if there is one.  Ties share the gradient evenly."""
     _nonempty("amax", input, dim)
     return reduce("reduce_max", input, dim, keepdim)
 
 
+@numpy_names
 def amin(input: Tensor, dim: Any = None, keepdim: bool = False) -> Tensor:
     """Smallest value; NaN if there is one.  Ties share the gradient evenly."""
     _nonempty("amin", input, dim)
     return reduce("reduce_min", input, dim, keepdim)
 
 
+@numpy_names
 def aminmax(input: Tensor, *, dim: int | None = None, keepdim: bool = False) -> Extremes:
     """Smallest and largest value, as ``(min, max)``."""
     return Extremes(amin(input, dim, keepdim), amax(input, dim, keepdim))
 
 
+@numpy_names
 def argmax(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
     """Index of the first largest value (in the flattened tensor for ``dim=None``)."""
     return _arg("argmax", input, dim, keepdim)
 
 
+@numpy_names
 def argmin(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
     """Index of the first smallest value (in the flattened tensor for ``dim=None``)."""
     return _arg("argmin", input, dim, keepdim)
@@ -221,11 +243,13 @@ def _arg(op: str, input: Tensor, dim: int | None, keepdim: bool) -> Tensor:
     return out.unsqueeze(axis) if keepdim else out
 
 
+@numpy_names
 def max(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Any = None) -> Any:
     """Largest value; with ``dim`` (values, indices); with a tensor the elementwise maximum."""
     return _extreme("argmax", "maximum", amax, input, dim if other is None else other, keepdim)
 
 
+@numpy_names
 def min(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Any = None) -> Any:
     """Smallest value; with ``dim`` (values, indices); with a tensor the elementwise minimum."""
     return _extreme("argmin", "minimum", amin, input, dim if other is None else other, keepdim)
@@ -255,6 +279,7 @@ def chosen(input: Tensor, indices: Tensor, axis: int, keepdim: bool = True) -> V
     return ValuesAndIndices(values, indices)
 
 
+@numpy_names
 def mode(input: Tensor, dim: int = -1, keepdim: bool = False) -> ValuesAndIndices:
     """The most frequent value along ``dim``, the smallest of several, and its last index."""
     from graphflow.functions.sorting import most_frequent
@@ -262,11 +287,13 @@ def mode(input: Tensor, dim: int = -1, keepdim: bool = False) -> ValuesAndIndice
     return most_frequent(input, dim, keepdim)
 
 
+@numpy_names
 def any(input: Tensor, dim: Any = None, keepdim: bool = False) -> Tensor:
     """True where some element is not 0 (uint8 stays uint8)."""
     return _truth("any", "reduce_max", input, dim, keepdim)
 
 
+@numpy_names
 def all(input: Tensor, dim: Any = None, keepdim: bool = False) -> Tensor:
     """True where every element is not 0 (uint8 stays uint8)."""
     return _truth("all", "reduce_min", input, dim, keepdim)
@@ -280,6 +307,19 @@ def _truth(name: str, op: str, input: Tensor, dim: Any, keepdim: bool) -> Tensor
         bits = reduce("reduce_sum" if name == "any" else "reduce_prod", bits, dim, keepdim)
         return cast(bits, result)
     return cast(reduce(op, bits, dim, keepdim), result)
+
+
+def sum_to_size(input: Tensor, *size: Any) -> Tensor:
+    """Summed over the dimensions that broadcasting made of ``size``."""
+    given = size[0] if len(size) == 1 and isinstance(size[0], (tuple, list)) else size
+    wanted, shape = tuple(given), tuple(input.shape)
+    lead = len(shape) - len(wanted)
+    if lead < 0 or builtins.any(w not in (1, d) for w, d in zip(wanted, shape[lead:])):
+        raise ShapeError(f"sum_to_size: {list(shape)} was not expanded from {list(wanted)}")
+    pairs = enumerate(zip(shape[lead:], wanted), lead)
+    axes = (*range(lead), *(k for k, (d, w) in pairs if w != d))
+    total = apply("reduce_sum", input, axes=axes) if axes else input
+    return apply_view("reshape", total, shape=wanted) if tuple(total.shape) != wanted else total
 
 
 def trace(input: Tensor) -> Tensor:
@@ -299,6 +339,7 @@ def trace(input: Tensor) -> Tensor:
 # ---- variance ------------------------------------------------------------------------
 
 
+@numpy_names
 def var(
     input: Tensor,
     dim: Any = None,
@@ -308,9 +349,11 @@ def var(
     correction: float | None = None,
 ) -> Tensor:
     """Variance; ``correction`` (default 1) is taken off the number of elements."""
-    return moments("var", input, dim, unbiased, keepdim, correction)[0]
+    variance = moments("var", input, dim, unbiased, keepdim, correction)[0]
+    return like(variance, input)
 
 
+@numpy_names
 def std(
     input: Tensor,
     dim: Any = None,
@@ -320,22 +363,22 @@ def std(
     correction: float | None = None,
 ) -> Tensor:
     """Standard deviation: the root of :func:`var`.  Its slope where it is 0 counts as 0."""
-    return root(moments("std", input, dim, unbiased, keepdim, correction)[0])
+    return like(root(moments("std", input, dim, unbiased, keepdim, correction)[0]), input)
 
 
 def moments(
     name: str, input: Tensor, dim: Any, unbiased: bool, keepdim: bool, correction: float | None
 ) -> tuple[Tensor, Tensor]:
-    """Variance and mean of ``input`` over ``dim`` (a bool stands for ``unbiased``)."""
+    """Variance and mean of ``input`` over ``dim`` (a bool stands for ``unbiased``), those of
+    half precision in single."""
     need_tensor(name, input)
     need_floating(name, input)
     if isinstance(dim, bool):
         dim, unbiased = None, dim
     off = (1 if unbiased else 0) if correction is None else correction
-    axes = normal_dims(dim, input.ndim)
-    centre = mean(input, axes, keepdim=True)
-    centred = sub(input, centre)
-    total = reduce("reduce_sum", squared_size(centred), axes, keepdim)
+    axes, source = normal_dims(dim, input.ndim), wide(input)
+    centre = mean(source, axes, keepdim=True)
+    total = reduce("reduce_sum", squared_size(sub(source, centre)), axes, keepdim)
     number = count(input, axes) - off
     variance = div(total, number if number > 0 else 0)
     return variance, centre if keepdim else dropped(centre, axes)
@@ -358,18 +401,19 @@ def root(x: Tensor) -> Tensor:
 # ---- exponentials --------------------------------------------------------------------
 
 
+@numpy_names
 def logsumexp(input: Tensor, dim: Any, keepdim: bool = False) -> Tensor:
     """log(sum(exp(input))), computed around the largest value so that it cannot overflow."""
     need_tensor("logsumexp", input)
     real = input.dtype.is_floating_point
-    source = input if real else cast(input, get_default_dtype())
+    source = wide(input) if real else cast(input, get_default_dtype())
     axes = normal_dims(dim, input.ndim)
     if count(source, axes) == 0:
-        return log(reduce("reduce_sum", exp(source), axes, keepdim))
+        return like(log(reduce("reduce_sum", exp(source), axes, keepdim)), input)
     largest = reduce("reduce_max", source.detach(), axes, True)
     finite = where(apply("lt", apply("abs", largest), _inf(largest)), largest, 0)
     total = reduce("reduce_sum", exp(sub(source, finite)), axes, True)
-    out = add(log(total), finite)
+    out = like(add(log(total), finite), input)
     return out if keepdim else dropped(out, axes)
 
 
@@ -384,19 +428,23 @@ def _real(name: str, input: Tensor, dtype: DType | None) -> Tensor:
     return source
 
 
+@numpy_names
 def softmax(input: Tensor, dim: int, dtype: DType | None = None) -> Tensor:
     """exp(input) over its sum along ``dim``."""
     source = _real("softmax", input, dtype)
     if count(source, dim) == 0:
         return apply("copy", source)
-    weights = exp(sub(source, reduce("reduce_max", source.detach(), dim, True)))
-    return div(weights, reduce("reduce_sum", weights, dim, True))
+    scores = wide(source)
+    weights = exp(sub(scores, reduce("reduce_max", scores.detach(), dim, True)))
+    return like(div(weights, reduce("reduce_sum", weights, dim, True)), source)
 
 
+@numpy_names
 def log_softmax(input: Tensor, dim: int, dtype: DType | None = None) -> Tensor:
     """log(softmax(input)), without the overflow."""
     source = _real("log_softmax", input, dtype)
     if count(source, dim) == 0:
         return apply("copy", source)
-    shifted = sub(source, reduce("reduce_max", source.detach(), dim, True))
-    return sub(shifted, log(reduce("reduce_sum", exp(shifted), dim, True)))
+    scores = wide(source)
+    shifted = sub(scores, reduce("reduce_max", scores.detach(), dim, True))
+    return like(sub(shifted, log(reduce("reduce_sum", exp(shifted), dim, True))), source)

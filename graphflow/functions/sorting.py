@@ -35,6 +35,7 @@ from graphflow.functions.reductions import (
 )
 from graphflow.functions.shaping import narrow, squeeze
 from graphflow.ir import types as T
+from graphflow.keywords import numpy_names
 from graphflow.promotion import as_operand, cast, operands
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ def order(name: str, input: Tensor, axis: int, descending: bool) -> Tensor:
     return apply("argsort", input.detach(), axis=axis, descending=bool(descending))
 
 
+@numpy_names
 def sort(
     input: Tensor, dim: int = -1, descending: bool = False, stable: bool = False
 ) -> ValuesAndIndices:
@@ -72,6 +74,7 @@ def _alone(input: Tensor) -> ValuesAndIndices:
     return ValuesAndIndices(apply("copy", input), zeros((), dtype=T.int64))
 
 
+@numpy_names
 def argsort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool = False) -> Tensor:
     """The indices that would sort ``input`` along ``dim``.  Always stable."""
     need_tensor("argsort", input)
@@ -87,6 +90,7 @@ def msort(input: Tensor) -> Tensor:
     return sort(input, 0).values
 
 
+@numpy_names
 def topk(
     input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True
 ) -> ValuesAndIndices:
@@ -106,6 +110,7 @@ def _nothing(input: Tensor) -> ValuesAndIndices:
     return ValuesAndIndices(zeros((0,), dtype=input.dtype), zeros((0,), dtype=T.int64))
 
 
+@numpy_names
 def kthvalue(input: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> ValuesAndIndices:
     """The ``k``-th smallest element along ``dim`` (from 1), and its index."""
     need_tensor("kthvalue", input)
@@ -122,6 +127,7 @@ def kthvalue(input: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> Val
 # ---- the middle, the most frequent ---------------------------------------------------
 
 
+@numpy_names
 def median(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
     """The middle element, the lower of two; NaN if there is one.
 
@@ -131,6 +137,7 @@ def median(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
     return _middle("median", input, dim, keepdim, ignore_nan=False)
 
 
+@numpy_names
 def nanmedian(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
     """:func:`median` of the elements that are not NaN (NaN if there are none)."""
     return _middle("nanmedian", input, dim, keepdim, ignore_nan=True)

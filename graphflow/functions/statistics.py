@@ -27,6 +27,7 @@ from graphflow.functions.elementwise import (
 from graphflow.functions.reductions import (
     amax,
     amin,
+    like,
     moments,
     normal_dim,
     root,
@@ -35,6 +36,7 @@ from graphflow.functions.reductions import (
 from graphflow.functions.shaping import matmul, movedim, narrow
 from graphflow.functions.sorting import sort
 from graphflow.ir import types as T
+from graphflow.keywords import numpy_names
 from graphflow.mode import mode
 from graphflow.promotion import as_operand, cast
 
@@ -58,6 +60,7 @@ class Histogram(NamedTuple):
 # ---- moments -------------------------------------------------------------------------
 
 
+@numpy_names
 def var_mean(
     input: Tensor,
     dim: Any = None,
@@ -67,9 +70,11 @@ def var_mean(
     correction: float | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Variance and mean."""
-    return moments("var_mean", input, dim, unbiased, keepdim, correction)
+    variance, centre = moments("var_mean", input, dim, unbiased, keepdim, correction)
+    return like(variance, input), like(centre, input)
 
 
+@numpy_names
 def std_mean(
     input: Tensor,
     dim: Any = None,
@@ -80,7 +85,7 @@ def std_mean(
 ) -> tuple[Tensor, Tensor]:
     """Standard deviation and mean."""
     variance, centre = moments("std_mean", input, dim, unbiased, keepdim, correction)
-    return root(variance), centre
+    return like(root(variance), input), like(centre, input)
 
 
 def cov(
@@ -168,6 +173,7 @@ def corrcoef(input: Tensor) -> Tensor:
 _INTERPOLATIONS = ("linear", "lower", "higher", "midpoint", "nearest")
 
 
+@numpy_names
 def quantile(
     input: Tensor,
     q: Any,
@@ -183,6 +189,7 @@ def quantile(
     return _quantile("quantile", input, q, dim, keepdim, interpolation, ignore_nan=False)
 
 
+@numpy_names
 def nanquantile(
     input: Tensor,
     q: Any,
@@ -312,7 +319,9 @@ def _bounds(name: str, input: Tensor, widen: float, low: Any, high: Any) -> tupl
         ends = as_operand(low, input.dtype), as_operand(high, input.dtype)
         return ends
     source = input.detach()
-    if low == high == 0 and input.numel():
+    if not input.numel():
+        return as_operand(low, source.dtype), as_operand(high + 1, source.dtype)
+    if low == high == 0:
         found = amin(source), amax(source)
         if mode.tracer is None and not math.isfinite(float(sub(*found))):
             raise ValueError(f"{name}: the range of the elements is not finite")
