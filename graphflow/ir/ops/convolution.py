@@ -14,6 +14,8 @@ flipped; for ``w`` with the cotangent as the kernel.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
+from math import prod
 from typing import Any
 
 from graphflow.errors import DTypeError, ShapeError
@@ -34,6 +36,8 @@ from graphflow.ir.types import TensorType
 _KEYS = ("steps", "low", "high", "spread", "dilations")
 LEADING = 3
 """Axes before the spatial ones."""
+MOST_TERMS = 64
+"""A kernel of one channel with up to so many elements is a sum of shifted products."""
 
 
 def _infer_conv(types: Sequence[TensorType], attrs: Attrs) -> TensorType:
@@ -144,8 +148,35 @@ def _over_windows(b: Any, x: Any, w: Any, attrs: Attrs) -> Any:
 
 
 def _decompose_conv(b: Builder, n: Application) -> Any:
+    """A product over windows; with one channel a group on both sides a sum of terms."""
     x, w = n.inputs
+    taps = w.shape[LEADING:]
+    single = w.shape[1] == 1 and w.shape[2] == 1
+    if single and all(isinstance(d, int) for d in (*x.shape, *taps)) and prod(taps) <= MOST_TERMS:
+        return _sum_of_terms(b, x, w, n.attrs)
     return _over_windows(b, x, w, n.attrs)
+
+
+def _sum_of_terms(b: Builder, x: Any, w: Any, attrs: Attrs) -> Any:
+    """Every tap times the elements it meets, added up: elementwise, so it fuses.
+
+    A register tile would have one row, and packing would cost more than multiplying.
+    """
+    x = _padded(b, x, attrs)
+    taps, steps, spacing = w.shape[LEADING:], attrs["steps"], attrs["dilations"]
+    extents = x.shape[LEADING:]
+    counts = [(n - d * (k - 1) - 1) // s + 1 for n, k, s, d in zip(extents, taps, steps, spacing)]
+    front, groups, ones = tuple(x.shape[:LEADING]), w.shape[0], (1,) * len(taps)
+    total = None
+    for tap in product(*map(range, taps)):
+        begin = [k * d for k, d in zip(tap, spacing)]
+        end = [b_ + (n - 1) * s + 1 for b_, n, s in zip(begin, counts, steps)]
+        shown = b.slice(x, starts=(0, 0, 0, *begin), limits=(*front, *end), steps=(1, 1, 1, *steps))
+        whole = (*w.shape[:LEADING], *(k + 1 for k in tap))
+        factor = b.slice(w, starts=(0, 0, 0, *tap), limits=whole, steps=(1,) * len(w.shape))
+        term = shown * b.reshape(factor, shape=(1, groups, 1, *ones))
+        total = term if total is None else total + term
+    return total
 
 
 def _conv_input(b: Builder, n: Application, ct: Any) -> Any:

@@ -17,3 +17,4 @@ from graphflow.nn.functional.loss_margin import *
 from graphflow.nn.functional.loss_regression import *
 from graphflow.nn.functional.normalization import *
 from graphflow.nn.functional.padding import *
+from graphflow.nn.functional.pooling import *
