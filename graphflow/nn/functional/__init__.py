@@ -11,6 +11,7 @@ from graphflow.nn.functional.convolution import *
 from graphflow.nn.functional.distance import *
 from graphflow.nn.functional.dropout import *
 from graphflow.nn.functional.embedding import *
+from graphflow.nn.functional.grid import *
 from graphflow.nn.functional.linear import *
 from graphflow.nn.functional.loss import *
 from graphflow.nn.functional.loss_margin import *
@@ -18,3 +19,4 @@ from graphflow.nn.functional.loss_regression import *
 from graphflow.nn.functional.normalization import *
 from graphflow.nn.functional.padding import *
 from graphflow.nn.functional.pooling import *
+from graphflow.nn.functional.resampling import *

@@ -70,7 +70,7 @@ def windows_of(
             f"{name}: padding {list(edges)} must be at most half of the window of {list(sizes)}"
         )
     counts = tuple(_count(*part, ceil) for part in zip(found.extents, steps, edges, found.spans))
-    if min(counts) < 1 or 0 in shape[1:]:
+    if min(counts) < 1 or 0 in shape[len(shape) - dims - 1 :]:
         raise ShapeError(
             f"{name}: windows of {list(sizes)} do not fit an input of shape {list(shape)}"
         )

@@ -235,7 +235,7 @@ def _wanted(name: str, dims: int, input: Tensor, output_size: Any) -> tuple[int,
             f"{name} takes an input of {dims + 1} (unbatched) or {dims + LEADING} dimensions, "
             f"not one of shape {list(shape)}"
         )
-    if 0 in shape[1:]:
+    if 0 in shape[-dims - 1 :]:
         raise ShapeError(f"{name}: an input of shape {list(shape)} has nothing to pool")
     given = output_size if isinstance(output_size, (tuple, list)) else (output_size,) * dims
     if len(given) != dims:
