@@ -1,85 +1,214 @@
-"""Adam and AdamW (Kingma and Ba 2015; Loshchilov and Hutter 2019)."""
+"""Adam and its kin: AdamW, Adamax, NAdam, RAdam."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any
 
-from graphflow.functions.elementwise import sqrt
+from graphflow.functions.elementwise import abs, add, maximum, mul, sqrt, where
 from graphflow.ir.types import float64
-from graphflow.optim.optimizer import Optimizer, ParamGroup, check_number, check_option
+from graphflow.optim.optimizer import Optimizer
+from graphflow.optim.param_group import ParamGroup, check_number, check_option, execution
 from graphflow.promotion import cast
 from graphflow.tensor import Tensor
 
 
-class Adam(Optimizer):
+def check_adam(lr: Any, betas: Any, eps: float, weight_decay: float) -> None:
+    """Refuse options that Adam's formulas cannot be computed with."""
+    check_number("learning rate", lr)
+    check_number("epsilon value", eps)
+    check_number("weight_decay value", weight_decay)
+    check_option("betas", betas)
+
+
+class Moments(Optimizer):
+    """Running means of the gradient and of its square: what the family shares."""
+
+    def betas(self, group: ParamGroup) -> tuple[Any, Any]:
+        """The two rates of decay."""
+        return self.hyper(group, "betas", 0), self.hyper(group, "betas", 1)
+
+    def first_moment(
+        self, slots: dict[str, Any], parameter: Tensor, gradient: Tensor, beta: Any
+    ) -> Tensor:
+        """m = beta m + (1 - beta) g."""
+        mean = self.slot(slots, "exp_avg", parameter)
+        mean.copy_(mean * beta + gradient * (1.0 - beta))
+        return mean
+
+    def second_moment(
+        self, slots: dict[str, Any], parameter: Tensor, gradient: Tensor, beta: Any
+    ) -> Tensor:
+        """v = beta v + (1 - beta) g²."""
+        square = self.slot(slots, "exp_avg_sq", parameter)
+        square.copy_(square * beta + gradient * gradient * (1.0 - beta))
+        return square
+
+
+class Adam(Moments):
     """m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g²;
     p = p - lr * (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps).
 
-    ``weight_decay`` adds that multiple of the parameter to its gradient.
+    Kingma and Ba (2015).  ``weight_decay`` adds that multiple of the parameter to its
+    gradient; ``amsgrad`` divides by the largest v so far (Reddi et al. 2018).
     """
 
-    decoupled = False
-
     def __init__(
-        self,
-        params: Iterable[Any],
-        lr: float = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
-        *,
-        maximize: bool = False,
-    ) -> None:
-        check_number("learning rate", lr)
-        check_number("epsilon value", eps)
-        check_number("weight_decay value", weight_decay)
-        check_option("betas", betas)
+        self, params: Iterable[Any], lr: Any = 1e-3, betas: tuple[Any, Any] = (0.9, 0.999),
+        eps: float = 1e-8, weight_decay: float = 0.0, amsgrad: bool = False, *,
+        foreach: bool | None = None, maximize: bool = False, capturable: bool = False,
+        differentiable: bool = False, fused: bool | None = None,
+        decoupled_weight_decay: bool = False,
+    ) -> None:  # fmt: skip
+        check_adam(lr, betas, eps, weight_decay)
         defaults = {
-            "lr": lr, "betas": tuple(betas), "eps": eps,
-            "weight_decay": weight_decay, "maximize": maximize,
+            "lr": lr, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay,
+            "amsgrad": amsgrad, "maximize": maximize,
+            "decoupled_weight_decay": decoupled_weight_decay,
+            **execution(foreach=foreach, capturable=capturable, differentiable=differentiable,
+                        fused=fused),
         }  # fmt: skip
         super().__init__(params, defaults)
 
     def update(
-        self, parameter: Tensor, gradient: Tensor, group: ParamGroup, slots: dict[str, Tensor]
+        self, parameter: Tensor, gradient: Tensor, group: ParamGroup, slots: dict[str, Any]
     ) -> None:
         """One parameter's step."""
-        rate = self.hyper(group, "lr")
-        if self.switch(group, "maximize"):
-            gradient = -gradient
-        if self.switch(group, "weight_decay"):
-            decay = self.hyper(group, "weight_decay")
-            if self.decoupled:
-                parameter.mul_(1.0 - rate * decay)
-            else:
-                gradient = gradient + parameter * decay
-        first, second = self.hyper(group, "betas", 0), self.hyper(group, "betas", 1)
-        count = self.counter(slots, parameter)
-        count.add_(1)
-        mean, square = (self.slot(slots, n, parameter) for n in ("exp_avg", "exp_avg_sq"))
-        mean.copy_(mean * first + gradient * (1.0 - first))
-        square.copy_(square * second + gradient * gradient * (1.0 - second))
-        # Bias corrections are scalars: in float64, as they are in Python.
-        steps = cast(count, float64)
-        left = rate / (1.0 - first**steps)
+        gradient = self.directed(parameter, gradient, group)
+        first, second = self.betas(group)
+        steps = self.counted(slots, parameter)
+        mean = self.first_moment(slots, parameter, gradient, first)
+        square = self.second_moment(slots, parameter, gradient, second)
+        if self.switch(group, "amsgrad"):
+            largest = self.slot(slots, "max_exp_avg_sq", parameter)
+            largest.copy_(maximum(largest, square))
+            square = largest
+        left = self.hyper(group, "lr") / (1.0 - first**steps)
         right = sqrt(1.0 - second**steps)
         parameter.sub_(mean / (sqrt(square) / right + self.hyper(group, "eps")) * left)
 
 
 class AdamW(Adam):
-    """Adam with decoupled weight decay: p = p * (1 - lr * weight_decay) first."""
+    """Adam with decoupled weight decay: p = p * (1 - lr * weight_decay) first.
 
-    decoupled = True
+    Loshchilov and Hutter (2019).
+    """
 
     def __init__(
-        self,
-        params: Iterable[Any],
-        lr: float = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 1e-2,
-        *,
-        maximize: bool = False,
+        self, params: Iterable[Any], lr: Any = 1e-3, betas: tuple[Any, Any] = (0.9, 0.999),
+        eps: float = 1e-8, weight_decay: float = 1e-2, amsgrad: bool = False, *,
+        maximize: bool = False, foreach: bool | None = None, capturable: bool = False,
+        differentiable: bool = False, fused: bool | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(
+            params, lr, betas, eps, weight_decay, amsgrad, foreach=foreach, maximize=maximize,
+            capturable=capturable, differentiable=differentiable, fused=fused,
+            decoupled_weight_decay=True,
+        )  # fmt: skip
+
+
+class Adamax(Moments):
+    """u = max(b2 u, |g| + eps);  p = p - lr / (1 - b1^t) * m / u  (Kingma and Ba 2015)."""
+
+    def __init__(
+        self, params: Iterable[Any], lr: Any = 2e-3, betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8, weight_decay: float = 0.0, foreach: bool | None = None, *,
+        maximize: bool = False, differentiable: bool = False, capturable: bool = False,
+    ) -> None:  # fmt: skip
+        check_adam(lr, betas, eps, weight_decay)
+        defaults = {
+            "lr": lr, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay,
+            "maximize": maximize,
+            **execution(foreach=foreach, differentiable=differentiable, capturable=capturable),
+        }  # fmt: skip
+        super().__init__(params, defaults)
+
+    def update(
+        self, parameter: Tensor, gradient: Tensor, group: ParamGroup, slots: dict[str, Any]
     ) -> None:
-        super().__init__(params, lr, betas, eps, weight_decay, maximize=maximize)
+        """One parameter's step."""
+        gradient = self.directed(parameter, gradient, group)
+        first, second = self.betas(group)
+        steps = self.counted(slots, parameter)
+        mean = self.first_moment(slots, parameter, gradient, first)
+        bound = self.slot(slots, "exp_inf", parameter)
+        bound.copy_(maximum(bound * second, abs(gradient) + self.hyper(group, "eps")))
+        parameter.sub_(mean / bound * (self.hyper(group, "lr") / (1.0 - first**steps)))
+
+
+class NAdam(Moments):
+    """Adam with Nesterov's momentum (Dozat 2016)."""
+
+    def __init__(
+        self, params: Iterable[Any], lr: Any = 2e-3, betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8, weight_decay: float = 0.0, momentum_decay: float = 4e-3,
+        decoupled_weight_decay: bool = False, *, foreach: bool | None = None,
+        maximize: bool = False, capturable: bool = False, differentiable: bool = False,
+    ) -> None:  # fmt: skip
+        check_adam(lr, betas, eps, weight_decay)
+        check_number("momentum_decay value", momentum_decay)
+        defaults = {
+            "lr": lr, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay,
+            "momentum_decay": momentum_decay, "decoupled_weight_decay": decoupled_weight_decay,
+            "maximize": maximize,
+            **execution(foreach=foreach, capturable=capturable, differentiable=differentiable),
+        }  # fmt: skip
+        super().__init__(params, defaults)
+
+    def update(
+        self, parameter: Tensor, gradient: Tensor, group: ParamGroup, slots: dict[str, Any]
+    ) -> None:
+        """One parameter's step."""
+        gradient = self.directed(parameter, gradient, group)
+        first, second = self.betas(group)
+        rate, decay = self.hyper(group, "lr"), self.hyper(group, "momentum_decay")
+        steps = self.counted(slots, parameter)
+        now = first * (1.0 - 0.5 * 0.96 ** (steps * decay))
+        then = first * (1.0 - 0.5 * 0.96 ** ((steps + 1.0) * decay))
+        product = self.number(slots, "mu_product", parameter, 1.0)
+        product.copy_(product * now)
+        so_far = cast(product, float64)
+        mean = self.first_moment(slots, parameter, gradient, first)
+        square = self.second_moment(slots, parameter, gradient, second)
+        scale = sqrt(square) / sqrt(1.0 - second**steps) + self.hyper(group, "eps")
+        left = mul(gradient, rate * (1.0 - now) / (1.0 - so_far))
+        right = mul(mean, rate * then / (1.0 - so_far * then))
+        parameter.sub_(add(left, right) / scale)
+
+
+class RAdam(Moments):
+    """Adam whose step waits for its variance to be known (Liu et al. 2020)."""
+
+    def __init__(
+        self, params: Iterable[Any], lr: Any = 1e-3, betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8, weight_decay: float = 0.0, decoupled_weight_decay: bool = False, *,
+        foreach: bool | None = None, maximize: bool = False, capturable: bool = False,
+        differentiable: bool = False,
+    ) -> None:  # fmt: skip
+        check_adam(lr, betas, eps, weight_decay)
+        defaults = {
+            "lr": lr, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay,
+            "decoupled_weight_decay": decoupled_weight_decay, "maximize": maximize,
+            **execution(foreach=foreach, capturable=capturable, differentiable=differentiable),
+        }  # fmt: skip
+        super().__init__(params, defaults)
+
+    def update(
+        self, parameter: Tensor, gradient: Tensor, group: ParamGroup, slots: dict[str, Any]
+    ) -> None:
+        """One parameter's step."""
+        gradient = self.directed(parameter, gradient, group)
+        first, second = self.betas(group)
+        steps = self.counted(slots, parameter)
+        mean = self.first_moment(slots, parameter, gradient, first)
+        square = self.second_moment(slots, parameter, gradient, second)
+        rest = 1.0 - second**steps
+        longest = 2.0 / (1.0 - second) - 1.0
+        length = longest - 2.0 * steps * second**steps / rest
+        known = length > 5.0
+        safe = where(known, length, 6.0)
+        share = (safe - 4.0) * (safe - 2.0) * longest
+        rectified = sqrt(share / ((longest - 4.0) * (longest - 2.0) * safe) * rest)
+        adapted = cast(rectified, square.dtype) / (sqrt(square) + self.hyper(group, "eps"))
+        rate = self.hyper(group, "lr") / (1.0 - first**steps)
+        parameter.sub_(mul(mean, rate) * where(known, adapted, 1.0))

@@ -9,95 +9,19 @@ next call of a compiled step without another compilation.  What changes the
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from graphflow.autograd.history import enable_grad, no_grad
 from graphflow.checks import suggestion
-from graphflow.errors import GraphFlowError, TraceError
-from graphflow.functions.creation import zeros_like
+from graphflow.errors import GraphFlowError
+from graphflow.functions.creation import full, zeros_like
+from graphflow.functions.elementwise import add, mul, neg
+from graphflow.ir.types import float32, float64
 from graphflow.mode import mode, structure
-from graphflow.tensor import Tensor
-
-
-class ParamGroup(dict[str, Any]):
-    """Parameters and the options they share; every change is seen by compiled steps."""
-
-    def __setitem__(self, key: str, value: Any) -> None:
-        if mode.tracer is not None:
-            raise TraceError(
-                f"setting the optimiser's option {key!r} inside a compiled function would happen "
-                "when it is traced only; set it, or step the scheduler, outside the function"
-            )
-        check_option(key, value)
-        before = self.get(key)
-        super().__setitem__(key, value)
-        if _numeric(before) and _numeric(value) and bool(before) == bool(value):
-            structure.revalue()
-        else:
-            structure.bump()
-
-    def __getitem__(self, key: str) -> Any:
-        """The option; inside a trace a float is a run-time scalar, what is plain is assumed."""
-        value = super().__getitem__(key)
-        tracer = mode.tracer
-        if tracer is None or key == "params" or isinstance(value, Tensor):
-            return value
-        if isinstance(value, float):
-            return tracer.scalar((id(self), key), lambda: self.plain(key), key)
-        if isinstance(value, tuple) and all(isinstance(v, float) for v in value):
-            return tuple(self._entry(key, i) for i in range(len(value)))
-        return tracer.guard(lambda: self.plain(key), value, f"optimiser option {key!r}")
-
-    def plain(self, key: str) -> Any:
-        """The option as it is stored, trace or not."""
-        return super().__getitem__(key)
-
-    def _entry(self, key: str, index: int) -> Any:
-        assert mode.tracer is not None
-        label = f"{key}_{index}"
-        return mode.tracer.scalar((id(self), label), lambda: self.plain(key)[index], label)
-
-    def update(self, *args: Any, **kwargs: Any) -> None:
-        """Set several options."""
-        for key, value in dict(*args, **kwargs).items():
-            self[key] = value
-
-
-def check_number(name: str, value: Any, low: float = 0.0) -> None:
-    """Refuse a hyper-parameter that is not a finite number of at least ``low``."""
-    if isinstance(value, Tensor):
-        return
-    if not isinstance(value, (int, float)) or not math.isfinite(value) or value < low:
-        raise ValueError(f"Invalid {name}: {value!r}; it must be a finite number >= {low:g}")
-
-
-_NUMBERS = {
-    "lr": "learning rate", "momentum": "momentum value", "dampening": "dampening value",
-    "weight_decay": "weight_decay value", "eps": "epsilon value",
-}  # fmt: skip
-
-
-def check_option(name: str, value: Any) -> None:
-    """Refuse options no update can be computed with, when they are set."""
-    if name in _NUMBERS:
-        check_number(_NUMBERS[name], value, float("-inf") if name == "dampening" else 0.0)
-    elif name == "betas":
-        if not isinstance(value, (tuple, list)) or len(value) != 2:
-            raise ValueError(f"betas must be two numbers, such as (0.9, 0.999), not {value!r}")
-        for i, beta in enumerate(value):
-            if not isinstance(beta, (int, float, Tensor)) or not 0 <= beta < 1:
-                raise ValueError(
-                    f"Invalid beta parameter at index {i}: {beta}; it must be in [0, 1)"
-                )
-
-
-def _numeric(value: Any) -> bool:
-    """True for numbers (and tuples of them) that programs read at run time."""
-    if isinstance(value, tuple):
-        return all(map(_numeric, value))
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+from graphflow.optim.param_group import ParamGroup
+from graphflow.promotion import cast
+from graphflow.tensor import RemovableHandle, Tensor
 
 
 class Optimizer:
@@ -106,7 +30,8 @@ class Optimizer:
     def __init__(self, params: Iterable[Any], defaults: Mapping[str, Any]) -> None:
         self.defaults = dict(defaults)
         self.param_groups: list[ParamGroup] = []
-        self.state: dict[Tensor, dict[str, Tensor]] = {}
+        self.state: dict[Tensor, dict[str, Any]] = {}
+        self._hooks: dict[str, list[Callable[..., Any]]] = {}
         if isinstance(params, Tensor) or not isinstance(params, Iterable):
             raise TypeError(
                 "an optimizer takes an iterable of tensors or groups, such as model.parameters(), "
@@ -119,20 +44,20 @@ class Optimizer:
             self.add_param_group(group)
 
     def add_param_group(self, param_group: Mapping[str, Any]) -> None:
-        """Add parameters with their own options."""
+        """Add parameters (tensors, or pairs of name and tensor) with their own options."""
         if "params" not in param_group:
             raise ValueError(f"a parameter group needs 'params'; it has {sorted(param_group)}")
-        known_options = {*self.defaults, "params", "initial_lr", "name"}
-        for option in param_group:
-            if option not in known_options:
-                hint = suggestion(option, known_options)
-                raise ValueError(f"{type(self).__name__} has no option {option!r}{hint}")
+        self._check_options(param_group)
         group = ParamGroup(self.defaults)
         group.update(param_group)
         params = group["params"]
-        group["params"] = [params] if isinstance(params, Tensor) else list(params)
+        given = [params] if isinstance(params, Tensor) else list(params)
+        if given and all(isinstance(p, tuple) for p in given):
+            group["param_names"] = [name for name, _ in given]
+            given = [p for _, p in given]
+        group["params"] = given
         known = {id(p) for other in self.param_groups for p in other["params"]}
-        for parameter in group["params"]:
+        for parameter in given:
             if not isinstance(parameter, Tensor):
                 raise TypeError(
                     f"optimizer can only optimize Tensors, got {type(parameter).__name__}"
@@ -143,6 +68,15 @@ class Optimizer:
                 raise ValueError("a parameter is given twice (in one group or in several)")
             known.add(id(parameter))
         self.param_groups.append(group)
+        structure.bump()
+
+    def _check_options(self, param_group: Mapping[str, Any]) -> None:
+        """A misspelt option is an error; one of the user's own is kept."""
+        known = {*self.defaults, "params", "initial_lr", "name"}
+        for option in param_group:
+            hint = "" if option in known else suggestion(option, known)
+            if hint:
+                raise ValueError(f"{type(self).__name__} has no option {option!r}{hint}")
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradients (or set them to 0)."""
@@ -153,8 +87,18 @@ class Optimizer:
                 elif parameter.grad is not None:
                     parameter.grad = zeros_like(parameter)
 
+    # ---- steps ---------------------------------------------------------------------
+
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update every parameter that has a gradient."""
+        for hook in self._hooks.get("before", ()):
+            hook(self, (closure,), {})
+        loss = self._run(closure)
+        for hook in self._hooks.get("after", ()):
+            hook(self, (closure,), {})
+        return loss
+
+    def _run(self, closure: Callable[[], Any] | None) -> Any:
         loss = None
         if closure is not None:
             with enable_grad():
@@ -177,35 +121,74 @@ class Optimizer:
                 self.update(parameter, gradient, group, self._slots(parameter))
 
     def update(
-        self, parameter: Tensor, gradient: Tensor, group: ParamGroup, slots: dict[str, Tensor]
+        self, parameter: Tensor, gradient: Tensor, group: ParamGroup, slots: dict[str, Any]
     ) -> None:
         """Change ``parameter`` in place; ``slots`` is its state, by name."""
         raise NotImplementedError
 
-    def _slots(self, parameter: Tensor) -> dict[str, Tensor]:
+    def register_step_pre_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
+        """Call ``hook(optimizer, args, kwargs)`` before every step."""
+        return self._add_hook("before", hook)
+
+    def register_step_post_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
+        """Call ``hook(optimizer, args, kwargs)`` after every step."""
+        return self._add_hook("after", hook)
+
+    def _add_hook(self, event: str, hook: Callable[..., Any]) -> RemovableHandle:
+        hooks = self._hooks.setdefault(event, [])
+        hooks.append(hook)
+        structure.bump()
+        return RemovableHandle(hooks, hook)
+
+    # ---- what updates are written with ----------------------------------------------
+
+    def directed(self, parameter: Tensor, gradient: Tensor, group: ParamGroup) -> Tensor:
+        """The gradient to go down: turned round by ``maximize``, with its weight decay."""
+        if "maximize" in group and self.switch(group, "maximize"):
+            gradient = neg(gradient)
+        if "weight_decay" in group and self.switch(group, "weight_decay"):
+            if "decoupled_weight_decay" in group and self.switch(group, "decoupled_weight_decay"):
+                rate, decay = self.hyper(group, "lr"), self.hyper(group, "weight_decay")
+                parameter.mul_(1.0 - rate * decay)
+            else:
+                decay = self.hyper(group, "weight_decay")
+                gradient = add(gradient, mul(parameter, decay))
+        return gradient
+
+    def _slots(self, parameter: Tensor) -> dict[str, Any]:
         return self.state.setdefault(parameter, {})
 
-    def slot(self, slots: dict[str, Tensor], name: str, parameter: Tensor) -> Tensor:
-        """The state called ``name``, zeros like the parameter when first asked for."""
-        return self._slot(slots, name, parameter, tuple(parameter.shape))
+    def slot(self, slots: dict[str, Any], name: str, parameter: Tensor, first: Any = 0.0) -> Tensor:
+        """The state called ``name`` in the parameter's shape, ``first`` when first asked for."""
+        return self._slot(slots, name, parameter, tuple(parameter.shape), first)
 
-    def counter(self, slots: dict[str, Tensor], parameter: Tensor) -> Tensor:
+    def number(
+        self, slots: dict[str, Any], name: str, parameter: Tensor, first: Any = 0.0
+    ) -> Tensor:
+        """A float32 scalar of the state."""
+        return self._slot(slots, name, parameter, None, first)
+
+    def counter(self, slots: dict[str, Any], parameter: Tensor) -> Tensor:
         """The number of updates so far, a float32 scalar as in PyTorch."""
-        return self._slot(slots, "step", parameter, ())
+        return self.number(slots, "step", parameter)
+
+    def counted(self, slots: dict[str, Any], parameter: Tensor) -> Tensor:
+        """The number of this update, for arithmetic: in float64, as it is in Python."""
+        count = self.counter(slots, parameter)
+        count.add_(1)
+        return cast(count, float64)
 
     def _slot(
-        self, slots: dict[str, Tensor], name: str, parameter: Tensor, shape: tuple[int, ...]
+        self, slots: dict[str, Any], name: str, parameter: Tensor, shape: Any, first: Any
     ) -> Tensor:
-        found = slots.get(name)
+        found: Tensor | None = slots.get(name)
         if found is None:
             # State is real memory even when a trace asks for it first: the program captures it.
             from graphflow.trace import outside_trace
 
             with outside_trace():
-                from graphflow.functions.creation import zeros
-
-                dtype = parameter.dtype if shape == tuple(parameter.shape) else None
-                found = slots[name] = zeros(shape, dtype=dtype)
+                dtype = float32 if shape is None else parameter.dtype
+                found = slots[name] = full(() if shape is None else shape, first, dtype=dtype)
                 found.name = name
         if mode.tracer is not None:
             mode.tracer.name_after(found, name, parameter)
@@ -234,6 +217,8 @@ class Optimizer:
             mode.tracer.guard(lambda: bool(group.plain(name)), on, f"optimiser option {name!r}")
         return on
 
+    # ---- saving and loading ---------------------------------------------------------
+
     def state_dict(self) -> dict[str, Any]:
         """Options and state, parameters by number, as PyTorch lays it out."""
         numbers = self._numbers()
@@ -250,21 +235,37 @@ class Optimizer:
         groups = state_dict["param_groups"]
         if [len(g["params"]) for g in groups] != [len(g["params"]) for g in self.param_groups]:
             raise GraphFlowError("the state has parameter groups of other sizes than the optimiser")
-        numbers = {i: p for g in self.param_groups for i, p in zip(*self._pairs(g), strict=True)}
+        own = [p for group in self.param_groups for p in group["params"]]
+        saved_numbers = [number for group in groups for number in group["params"]]
+        parameters = dict(zip(saved_numbers, own, strict=True))
         for number in state_dict["state"]:
-            if number not in numbers:
+            if number not in parameters:
                 raise GraphFlowError(f"the state names parameter {number}, which is not here")
         for group, saved in zip(self.param_groups, groups, strict=True):
             group.update({k: v for k, v in saved.items() if k != "params"})
         for number, saved_slots in state_dict["state"].items():
-            slots = self._slots(numbers[number])
+            parameter = parameters[number]
+            slots = self._slots(parameter)
             for name, value in saved_slots.items():
-                held = self._slot(slots, name, numbers[number], tuple(value.shape))
-                held.copy_(value)
+                self._load_slot(slots, name, parameter, value)
+            self.loaded(slots, parameter)
 
-    def _pairs(self, group: ParamGroup) -> tuple[list[int], list[Tensor]]:
-        numbers = self._numbers()
-        return [numbers[id(p)] for p in group["params"]], group["params"]
+    def _load_slot(self, slots: dict[str, Any], name: str, parameter: Tensor, value: Any) -> None:
+        """One saved value: tensors (and counts that were numbers) are copied, None is nothing."""
+        if value is None:
+            return
+        count = name == "step" and isinstance(value, (int, float))
+        if not isinstance(value, Tensor) and not count:
+            slots[name] = value
+            return
+        same = isinstance(value, Tensor) and value.shape == parameter.shape and name != "step"
+        shape = tuple(parameter.shape) if same else None
+        if not same and isinstance(value, Tensor) and value.ndim:
+            shape = tuple(value.shape)
+        self._slot(slots, name, parameter, shape, 0.0).copy_(value)
+
+    def loaded(self, slots: dict[str, Any], parameter: Tensor) -> None:
+        """Called when a parameter's state was loaded: what other writers leave out is added."""
 
     def _numbers(self) -> dict[int, int]:
         flat = [p for group in self.param_groups for p in group["params"]]

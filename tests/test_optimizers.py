@@ -1,0 +1,317 @@
+"""Optimisers against the published updates in NumPy, eager and compiled; groups, hooks, states."""
+
+import copy
+
+import numpy as np
+import pytest
+
+import graphflow as gf
+from graphflow import nn, optim
+from tests.front import agree, linear, ramp, training_step
+
+STEPS = 20
+START = np.sin(np.arange(12) * 1.7 + 0.3).reshape(4, 3)
+TARGET = np.cos(np.arange(12) * 0.9).reshape(4, 3)
+SCALE = np.linspace(0.3, 3.0, 12).reshape(4, 3)
+
+
+def slope(p):
+    return SCALE * (p - TARGET)
+
+
+def trajectory(rule, steps=STEPS):
+    """``rule(p, g, t, state) -> p`` from START; t counts from 1."""
+    p, state, path = START.copy(), {}, []
+    for t in range(1, steps + 1):
+        p = rule(p, slope(p), t, state)
+        path.append(p)
+    return path
+
+
+def moments(g, t, s, b1=0.9, b2=0.999):
+    s["m"] = b1 * s.get("m", 0) + (1 - b1) * g
+    s["v"] = b2 * s.get("v", 0) + (1 - b2) * g * g
+    return s["m"] / (1 - b1**t), s["v"] / (1 - b2**t)
+
+
+def sgd(p, g, t, s, momentum=0.9, dampening=0.0, decay=0.0, nesterov=False):
+    g = g + decay * p
+    s["v"] = g if t == 1 else momentum * s["v"] + (1 - dampening) * g
+    return p - 0.1 * (g + momentum * s["v"] if nesterov else s["v"])
+
+
+def adam(p, g, t, s, lr=0.05, decay=0.0, decoupled=False, amsgrad=False):
+    p, g = (p * (1 - lr * decay), g) if decoupled else (p, g + decay * p)
+    m, _ = moments(g, t, s)
+    s["largest"] = np.maximum(s.get("largest", 0), s["v"])
+    v = (s["largest"] if amsgrad else s["v"]) / (1 - 0.999**t)
+    return p - lr * m / (np.sqrt(v) + 1e-8)
+
+
+def adagrad(p, g, t, s):
+    s["s"] = s.get("s", 0.2) + g * g
+    return p - 0.3 / (1 + (t - 1) * 0.1) * g / (np.sqrt(s["s"]) + 1e-10)
+
+
+def adadelta(p, g, t, s):
+    s["s"] = 0.8 * s.get("s", 0) + 0.2 * g * g
+    d = np.sqrt(s.get("d", 0) + 1e-6) / np.sqrt(s["s"] + 1e-6) * g
+    s["d"] = 0.8 * s.get("d", 0) + 0.2 * d * d
+    return p - 2.0 * d
+
+
+def rmsprop(p, g, t, s):
+    s["s"] = 0.9 * s.get("s", 0) + 0.1 * g * g
+    s["m"] = 0.9 * s.get("m", 0) + 0.1 * g
+    s["b"] = 0.5 * s.get("b", 0) + g / (np.sqrt(s["s"] - s["m"] ** 2) + 1e-3)
+    return p - 0.02 * s["b"]
+
+
+def adamax(p, g, t, s):
+    m, _ = moments(g, t, s)
+    s["u"] = np.maximum(0.999 * s.get("u", 0), np.abs(g) + 1e-8)
+    return p - 0.05 * m / s["u"]
+
+
+def nadam(p, g, t, s):
+    mu, then = (0.9 * (1 - 0.5 * 0.96 ** (k * 0.01)) for k in (t, t + 1))
+    s["product"] = s.get("product", 1) * mu
+    moments(g, t, s)
+    top = (1 - mu) / (1 - s["product"]) * g + then / (1 - s["product"] * then) * s["m"]
+    return p - 0.05 * top / (np.sqrt(s["v"] / (1 - 0.999**t)) + 1e-8)
+
+
+def radam(p, g, t, s):
+    m, v = moments(g, t, s, b2=0.9)
+    top = 2 / (1 - 0.9) - 1
+    rho = top - 2 * t * 0.9**t / (1 - 0.9**t)
+    if rho <= 5:
+        return p - 0.05 * m
+    r = np.sqrt((rho - 4) * (rho - 2) * top / ((top - 4) * (top - 2) * rho))
+    return p - 0.05 * m * r / (np.sqrt(v) + 1e-8 / np.sqrt(1 - 0.9**t))
+
+
+def lamb(p, g, t, s):
+    m, v = moments(g, t, s)
+    r = m / (np.sqrt(v) + 1e-6) + 0.1 * p
+    return p - 0.05 * np.linalg.norm(p) / np.linalg.norm(r) * r
+
+
+def rprop(p, g, t, s):
+    sign = np.sign(g * s.get("g", 0))
+    size = s.get("size", 0.05) * np.select([sign > 0, sign < 0], [1.2, 0.5], 1.0)
+    s["size"] = np.clip(size, 1e-6, 50)
+    s["g"] = np.where(sign < 0, 0, g)
+    return p - np.sign(s["g"]) * s["size"]
+
+
+def asgd(p, g, t, s):
+    eta = s.get("eta", 0.1)
+    s["eta"] = 0.1 / (1 + 0.01 * 0.1 * t) ** 0.75
+    return p * (1 - 0.01 * eta) - eta * g
+
+
+RULES = {
+    "SGD": (optim.SGD, {"lr": 0.1, "momentum": 0.9}, sgd),
+    "SGD dampened": (
+        optim.SGD,
+        {"lr": 0.1, "momentum": 0.9, "dampening": 0.5},
+        lambda *a: sgd(*a, dampening=0.5),
+    ),
+    "SGD Nesterov": (
+        optim.SGD,
+        {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.1},
+        lambda *a: sgd(*a, decay=0.1, nesterov=True),
+    ),
+    "Adam": (optim.Adam, {"lr": 0.05}, adam),
+    "Adam decay": (
+        optim.Adam,
+        {"lr": 0.05, "weight_decay": 0.1},
+        lambda *a: adam(*a, decay=0.1),
+    ),
+    "AMSGrad": (optim.Adam, {"lr": 0.05, "amsgrad": True}, lambda *a: adam(*a, amsgrad=True)),
+    "AdamW": (
+        optim.AdamW,
+        {"lr": 0.05, "weight_decay": 0.1},
+        lambda *a: adam(*a, decay=0.1, decoupled=True),
+    ),
+    "Adagrad": (
+        optim.Adagrad,
+        {"lr": 0.3, "lr_decay": 0.1, "initial_accumulator_value": 0.2},
+        adagrad,
+    ),
+    "Adadelta": (optim.Adadelta, {"lr": 2.0, "rho": 0.8}, adadelta),
+    "RMSprop": (
+        optim.RMSprop,
+        {"lr": 0.02, "alpha": 0.9, "eps": 1e-3, "momentum": 0.5, "centered": True},
+        rmsprop,
+    ),
+    "Adamax": (optim.Adamax, {"lr": 0.05}, adamax),
+    "NAdam": (optim.NAdam, {"lr": 0.05, "momentum_decay": 0.01}, nadam),
+    "RAdam": (optim.RAdam, {"lr": 0.05, "betas": (0.9, 0.9)}, radam),
+    "LAMB": (optim.LAMB, {"lr": 0.05, "weight_decay": 0.1}, lamb),
+    "Rprop": (optim.Rprop, {"lr": 0.05}, rprop),
+    "ASGD": (optim.ASGD, {"lr": 0.1, "lambd": 0.01}, asgd),
+}
+
+
+def path_of(kind, options, jit, maximize=False):
+    p = nn.Parameter(gf.tensor(START))
+    opt = kind([p], **options)
+    scale, target = gf.tensor(SCALE), gf.tensor(TARGET)
+
+    def step():
+        opt.zero_grad()
+        loss = (scale * (p - target) ** 2).sum() / 2
+        (-loss if maximize else loss).backward()
+        opt.step()
+        return p.detach().clone()
+
+    run = jit(step)
+    return [run().numpy() for _ in range(STEPS)]
+
+
+@pytest.mark.parametrize("jit", [lambda f: f, gf.compile], ids=["eager", "compiled"])
+@pytest.mark.parametrize("name", RULES)
+def test_twenty_steps_follow_the_published_update(name, jit):
+    kind, options, rule = RULES[name]
+    # The count and its like are float32, as in PyTorch; so the distance is not quite 0.
+    for got, want in zip(path_of(kind, options, jit), trajectory(rule), strict=True):
+        np.testing.assert_allclose(got, want, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("name", ["SGD", "AdamW", "RMSprop", "NAdam", "Adagrad", "LAMB"])
+def test_maximize_goes_up(name):
+    kind, options, _ = RULES[name]
+    down = path_of(kind, options, lambda f: f)
+    up = path_of(kind, {**options, "maximize": True}, lambda f: f, maximize=True)
+    np.testing.assert_allclose(up[-1], down[-1], atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("RMSprop", {"alpha": 0.5, "momentum": 0.2, "eps": 1e-2}),
+        ("Adagrad", {"lr_decay": 0.5}),
+        ("NAdam", {"momentum_decay": 0.1, "betas": (0.8, 0.9)}),
+        ("RAdam", {"lr": 0.01}),
+        ("Rprop", {"etas": (0.7, 1.5)}),
+        ("LAMB", {"weight_decay": 0.5}),
+    ],
+)
+def test_options_take_effect_without_another_trace(name, changes):
+    kind, options, _ = RULES[name]
+
+    def program(jit):
+        model = linear()
+        opt = kind(model.parameters(), **options)
+        step = training_step(model, opt, jit)
+        losses = [step(ramp(5, 4)) for _ in range(3)]
+        opt.param_groups[0].update(changes)
+        losses += [step(ramp(5, 4)) for _ in range(3)]
+        assert len(getattr(step, "programs", [1])) == 1
+        return [*losses, *model.parameters()]
+
+    agree(program, rtol=1e-5, atol=3e-6)
+
+
+def test_groups_have_their_own_options():
+    model = nn.Sequential(linear(4, 4), linear(4, 3))
+    groups = [{"params": model[0].named_parameters(), "lr": 0.0, "lr_scale": 3}]
+    opt = optim.Adam(groups, lr=0.1)
+    opt.add_param_group({"params": model[1].weight})
+    assert opt.param_groups[0]["param_names"] == ["weight", "bias"]
+    before = copy.deepcopy(model.state_dict())
+    model(ramp(2, 4)).sum().backward()
+    opt.step()
+    moved = [k for k, v in model.state_dict().items() if not gf.equal(v, before[k])]
+    assert moved == ["1.weight"]
+    assert opt.param_groups[0]["lr_scale"] == 3
+
+
+def test_states_are_laid_out_as_pytorchs():
+    slots = {
+        "SGD": ["momentum_buffer"],
+        "AMSGrad": ["step", "exp_avg", "exp_avg_sq", "max_exp_avg_sq"],
+        "Adagrad": ["step", "sum"],
+        "Adadelta": ["step", "square_avg", "acc_delta"],
+        "RMSprop": ["step", "square_avg", "grad_avg", "momentum_buffer"],
+        "Adamax": ["step", "exp_avg", "exp_inf"],
+        "NAdam": ["step", "mu_product", "exp_avg", "exp_avg_sq"],
+    }
+    for name, expected in slots.items():
+        kind, options, _ = RULES[name]
+        p = nn.Parameter(gf.ones(2))
+        opt = kind([p], **options)
+        p.grad = gf.ones(2)
+        opt.step()
+        state = opt.state_dict()
+        assert sorted(state["state"][0]) == sorted(expected), name
+        assert state["param_groups"][0]["params"] == [0]
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_saved_state_continues_the_path(name):
+    kind, options, _ = RULES[name]
+
+    def run(p, opt, steps):
+        for _ in range(steps):
+            p.grad = gf.tensor(slope(p.detach().numpy()))
+            opt.step()
+        return p.detach().numpy()
+
+    p = nn.Parameter(gf.tensor(START))
+    opt = kind([p], **options)
+    run(p, opt, 5)
+    other = nn.Parameter(p.detach().clone())
+    twin = kind([other], **options)
+    twin.load_state_dict(opt.state_dict())
+    np.testing.assert_array_equal(run(p, opt, 5), run(other, twin, 5))
+
+
+def test_a_state_in_pytorchs_words_is_taken():
+    """What PyTorch 2.13 saves for SGD with dampening, and older Adam: counts that are numbers."""
+    p, q = nn.Parameter(gf.ones(2)), nn.Parameter(gf.ones(2))
+    opt = optim.SGD([p, q], lr=0.5, momentum=0.9, dampening=0.5)
+    group = {
+        "lr": 0.1, "momentum": 0.9, "dampening": 0.5, "weight_decay": 0, "nesterov": False,
+        "maximize": False, "foreach": None, "differentiable": False, "fused": None,
+        "params": [7, 3],
+    }  # fmt: skip
+    state = {7: {"momentum_buffer": gf.tensor([1.0, 2.0])}, 3: {"momentum_buffer": None}}
+    opt.load_state_dict({"state": state, "param_groups": [group]})
+    p.grad = q.grad = gf.ones(2)
+    opt.step()
+    np.testing.assert_allclose(p.detach(), 1 - 0.1 * (0.9 * np.array([1, 2]) + 0.5), rtol=1e-6)
+    np.testing.assert_allclose(q.detach(), [0.9, 0.9], rtol=1e-6)
+    adam_ = optim.Adam([p])
+    old = {"step": 4, "exp_avg": gf.ones(2), "exp_avg_sq": gf.ones(2)}
+    options = {**adam_.state_dict()["param_groups"][0]}
+    adam_.load_state_dict({"state": {0: old}, "param_groups": [options]})
+    adam_.step()
+    assert adam_.state[p]["step"].item() == 5
+
+
+def test_step_hooks_and_closures():
+    p, calls = nn.Parameter(gf.ones(2)), []
+    opt = optim.SGD([p], lr=0.1)
+    before = opt.register_step_pre_hook(lambda o, args, kwargs: calls.append("before"))
+    opt.register_step_post_hook(lambda o, args, kwargs: calls.append("after"))
+
+    def closure():
+        opt.zero_grad()
+        loss = (p * p).sum()
+        loss.backward()
+        return loss
+
+    assert opt.step(closure).item() == 2
+    before.remove()
+    opt.step(closure)
+    assert calls == ["before", "after", "after"]
+    opt.zero_grad(set_to_none=False)
+    assert p.grad.sum().item() == 0
+    with pytest.raises(NotImplementedError, match="differentiable"):
+        optim.Adam([p], differentiable=True)
+    for wrong in ({"rho": 2.0}, {"lr": -1}):
+        with pytest.raises(ValueError, match="Invalid"):
+            optim.Adadelta([p], **wrong)
