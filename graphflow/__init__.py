@@ -62,7 +62,7 @@ double, float, half, int, long, short = float64, float32, float16, int32, int64,
 
 # Not needed to train a model: imported when first asked for, so that start-up stays short.
 if TYPE_CHECKING:
-    from graphflow import accelerator, backends, cuda, serialization, utils, vision
+    from graphflow import accelerator, backends, cuda, fft, linalg, serialization, utils, vision
     from graphflow.comparison import Comparison, benchmark
     from graphflow.serialization import load, save
 else:
@@ -71,6 +71,8 @@ else:
         {
             "benchmark": "graphflow.comparison:benchmark",
             "Comparison": "graphflow.comparison:Comparison",
+            "fft": "graphflow.fft",
+            "linalg": "graphflow.linalg",
             "load": "graphflow.serialization:load",
             "save": "graphflow.serialization:save",
             "serialization": "graphflow.serialization",
@@ -116,6 +118,7 @@ __all__ = [
     "double",
     "dtype",
     "enable_grad",
+    "fft",
     "float",
     "float16",
     "float32",
@@ -132,6 +135,7 @@ __all__ = [
     "int32",
     "int64",
     "is_grad_enabled",
+    "linalg",
     "load",
     "long",
     "manual_seed",

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graphflow import pytree
-from graphflow.autograd.compiled import CompiledNode, attach
+from graphflow.autograd.compiled import CompiledNode
+from graphflow.autograd.several import attach
 from graphflow.capture import Capture, Static, capture, check_arguments, leaf_labels, shared_cells
 from graphflow.cell import CAPTURED, Cell, layout_of
 from graphflow.errors import IndexRangeError

@@ -54,16 +54,43 @@ def _emit(op: OpDef, inputs: tuple[Tensor, ...], attrs: dict[str, Any]) -> Tenso
     return out
 
 
+def apply_several(op: OpDef | str, *inputs: Tensor, **attrs: Any) -> tuple[Tensor, ...]:
+    """The results of an operation that has several."""
+    from graphflow.autograd.several import record_several
+
+    record_ = lookup(op) if op.__class__ is str else op
+    assert isinstance(record_, OpDef)
+    tracer = mode.tracer
+    outs: list[Tensor]
+    if tracer is None:
+        outs = [Tensor._of(Cell(np.array(v))) for v in _values(record_, inputs, attrs)]
+    else:
+        nodes = tracer.emit_several(record_, inputs, attrs)
+        outs = [Tensor._of(Cell(node, tracer)) for node in nodes]
+    if mode.grad:
+        if any(t._requires_grad for t in inputs):
+            record_several(record_, inputs, attrs, outs)
+    elif tracer is not None:
+        for out in outs:
+            tracer.block_gradient(inputs, out)
+    return tuple(outs)
+
+
 def _evaluate(op: OpDef, inputs: tuple[Tensor, ...], attrs: dict[str, Any]) -> np.ndarray[Any, Any]:
+    """The reference's answer, an array."""
+    value = _values(op, inputs, attrs)
+    return value if value.__class__ is np.ndarray else np.asarray(value)
+
+
+def _values(op: OpDef, inputs: tuple[Tensor, ...], attrs: dict[str, Any]) -> Any:
     """The reference's answer.  Infinities and NaN are values, not warnings."""
     try:
         with np.errstate(all="ignore"):
-            value = op.reference(*[t._eager() for t in inputs], **attrs)
+            return op.reference(*[t._eager() for t in inputs], **attrs)
     except GraphFlowError:
         raise
     except (ValueError, TypeError, IndexError) as error:
         raise _explain(op, inputs, attrs, error) from None
-    return value if value.__class__ is np.ndarray else np.asarray(value)
 
 
 def apply_view(op: OpDef | str, source: Tensor, **attrs: Any) -> Tensor:

@@ -22,6 +22,10 @@ class IndexRangeError(GraphFlowError, IndexError):
     """A position in data (an index, a class label) is outside the axis it points into."""
 
 
+class LinAlgError(GraphFlowError):
+    """A matrix that an operation of linear algebra cannot work on: singular, not definite."""
+
+
 class TraceError(GraphFlowError):
     """The program did something a static graph cannot hold, such as ``if tensor:``."""
 

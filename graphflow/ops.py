@@ -18,22 +18,26 @@ from graphflow.functions import (
     elementwise,
     indexing,
     manipulation,
+    products,
     reductions,
     shaping,
 )
 from graphflow.functions.creation import *
 from graphflow.functions.elementwise import *
 from graphflow.functions.manipulation import *
+from graphflow.functions.products import *
 from graphflow.functions.reductions import *
 from graphflow.functions.shaping import *
 from graphflow.rng import *
 
-CORE = (creation, elementwise, indexing, manipulation, reductions, shaping, rng)
+CORE = (creation, elementwise, indexing, manipulation, products, reductions, shaping, rng)
 LATER: tuple[str, ...] = (
     "graphflow.functions.complex_numbers",
     "graphflow.functions.cumulative",
     "graphflow.functions.diagonals",
+    "graphflow.functions.einsum",
     "graphflow.functions.joining",
+    "graphflow.functions.linear_algebra",
     "graphflow.functions.norms",
     "graphflow.functions.padding",
     "graphflow.functions.picking",

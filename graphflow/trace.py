@@ -25,7 +25,7 @@ from graphflow.ir.cotangent import carries_gradient
 from graphflow.ir.graph import Graph, Location
 from graphflow.ir.node import Node
 from graphflow.ir.op import OpDef
-from graphflow.ir.types import TensorType, float64, from_numpy_dtype
+from graphflow.ir.types import TensorType, TupleType, float64, from_numpy_dtype
 from graphflow.mode import mode
 
 if TYPE_CHECKING:
@@ -179,6 +179,17 @@ class Tracer:
         if node not in self.locations:
             self.locations[node] = location
         return node
+
+    def emit_several(
+        self, op: OpDef, inputs: Sequence[Tensor], attrs: Mapping[str, Any]
+    ) -> list[Node]:
+        """The results of an operation that has several, taken apart."""
+        whole = self.emit(op, inputs, attrs)
+        assert isinstance(whole.type, TupleType)
+        found = [build.emit("get", whole, index=i) for i in range(len(whole.type.items))]
+        for node in found:
+            self.locations.setdefault(node, self.locations[whole])
+        return found
 
     def block_gradient(self, inputs: Sequence[Tensor], out: Tensor) -> None:
         """Under ``no_grad``: keep the graph's own autodiff from looking through ``out``."""

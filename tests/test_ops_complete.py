@@ -35,7 +35,7 @@ PLANNED = """
 
 MAPPED = (Kind.VIEW, Kind.GATHER, Kind.SCATTER, Kind.GENERATOR)
 SCALAR = (Kind.ELEMENTWISE, Kind.GENERATOR)
-UNTESTED = (Kind.LEAF, Kind.CONTROL)  # exercised by test_interp.py instead
+UNTESTED = (Kind.LEAF, Kind.CONTROL, Kind.OPAQUE)  # by test_interp.py, test_linalg.py instead
 
 
 def missing_fields(op: OpDef) -> list[str]:

@@ -2,9 +2,10 @@
 
 from graphflow.autograd.engine import backward, grad
 from graphflow.autograd.function import Function
+from graphflow.autograd.gradcheck import GradcheckError, gradcheck, gradgradcheck
 from graphflow.autograd.history import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
 
 __all__ = [
-    "Function", "backward", "enable_grad", "grad", "is_grad_enabled", "no_grad",
-    "set_grad_enabled",
+    "Function", "GradcheckError", "backward", "enable_grad", "grad", "gradcheck", "gradgradcheck",
+    "is_grad_enabled", "no_grad", "set_grad_enabled",
 ]  # fmt: skip

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from graphflow.autograd.history import GradNode
+from graphflow.autograd.several import Collector
 from graphflow.cell import Cell
 from graphflow.errors import GraphFlowError
 from graphflow.tensor import Tensor
 
 
-class CompiledNode(GradNode):
+class CompiledNode(Collector):
     """One call of a compiled function: collects cotangents, then runs the backward program."""
 
-    __slots__ = ("arrived", "run", "types", "watched")
+    __slots__ = ("run", "types", "watched")
 
     def __init__(
         self,
@@ -24,7 +24,6 @@ class CompiledNode(GradNode):
         run: Callable[[Sequence[Tensor]], Sequence[Tensor]],
     ) -> None:
         super().__init__(None, tuple(leaves), {})
-        self.arrived: dict[int, Tensor] = {}
         self.types = tuple(types)
         self.watched = tuple((cell, cell.version) for cell in watched)
         self.run: Callable[[Sequence[Tensor]], Sequence[Tensor]] | None = run
@@ -51,7 +50,7 @@ class CompiledNode(GradNode):
         from graphflow.dispatch import full
 
         cts = [
-            self.arrived[i] if i in self.arrived else full(t.static_shape, 0, t.dtype)
+            self.arrived.pop(i) if i in self.arrived else full(t.static_shape, 0, t.dtype)
             for i, t in enumerate(self.types)
         ]
         return list(self.run(cts))
@@ -60,31 +59,3 @@ class CompiledNode(GradNode):
         """Let go of the saved values."""
         super().release()
         self.run = None
-        self.arrived.clear()
-
-
-class OutputNode(GradNode):
-    """One differentiable output of such a call; passes its cotangent on to the call."""
-
-    __slots__ = ("call", "index")
-
-    def __init__(self, call: CompiledNode, carrier: Tensor, index: int) -> None:
-        super().__init__(None, (carrier,), {})
-        self.call, self.index = call, index
-
-    def cotangents(self, builder: Any, ct: Tensor, create_graph: bool) -> list[Tensor | None]:
-        """Leave the cotangent with the call; what flows on is a token."""
-        from graphflow.dispatch import full
-
-        self.call.arrived[self.index] = ct
-        return [full((), 0, ct.dtype)]
-
-
-def attach(outputs: Sequence[Tensor], call: CompiledNode) -> None:
-    """Give the outputs of one call their histories."""
-    for index, output in enumerate(outputs):
-        carrier: Tensor = Tensor._of(output._cell)
-        carrier._requires_grad, carrier._grad_fn = True, call
-        node = OutputNode(call, carrier, index)
-        node.inputs = ()
-        output._requires_grad, output._grad_fn = True, node

@@ -82,6 +82,12 @@ class GradNode:
         self.released = True
 
     def _application(self, create_graph: bool) -> Application:
+        self.check()
+        out = self.out.alias(self if create_graph else None)
+        return Application(self.inputs, out, self.attrs)
+
+    def check(self) -> None:
+        """Raise if the saved values were freed, or changed since in place."""
         if self.released:
             raise GraphFlowError(
                 "backward through the graph a second time, after its saved values were "
@@ -94,8 +100,6 @@ class GradNode:
                     f"{self.name[:-8].lower()} was modified by an in-place operation "
                     f"(version {tensor._version}, expected {version}); clone() it first"
                 )
-        out = self.out.alias(self if create_graph else None)
-        return Application(self.inputs, out, self.attrs)
 
     def _needs(self, position: int) -> bool:
         """Whether some rule reads the *value* of an operand, not just its shape.

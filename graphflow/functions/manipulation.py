@@ -11,7 +11,7 @@ from graphflow.dispatch import apply, assign
 from graphflow.errors import IndexRangeError, ShapeError
 from graphflow.functions import reductions
 from graphflow.functions.creation import arange, as_tensor, full, ones, tensor, zeros
-from graphflow.functions.elementwise import eq, mul
+from graphflow.functions.elementwise import eq
 from graphflow.functions.shaping import expand, permute, reshape, transpose, unbind, unsqueeze, view
 from graphflow.ir import types as T
 from graphflow.ir.types import DType
@@ -20,12 +20,12 @@ from graphflow.promotion import as_operand, cast
 from graphflow.tensor import Tensor
 
 __all__ = [
-    "allclose", "clone", "contiguous", "equal", "ger", "is_contiguous", "is_floating_point",
-    "numel", "one_hot", "outer",
+    "allclose", "clone", "contiguous", "equal", "is_contiguous", "is_floating_point",
+    "numel", "one_hot",
 ]  # fmt: skip
 METHODS = """
 clone contiguous copy_ cpu dim element_size fill_ is_contiguous is_floating_point
-nelement new_full new_ones new_tensor new_zeros numel outer reshape_as size stride to type_as
+nelement new_full new_ones new_tensor new_zeros numel reshape_as size stride to type_as
 view_as zero_
 """.split()
 PROPERTIES = ("T", "mT", "H")
@@ -180,11 +180,6 @@ def reshape_as(input: Tensor, other: Tensor) -> Tensor:
     return reshape(input, tuple(other.shape))
 
 
-def outer(input: Tensor, vec2: Tensor) -> Tensor:
-    """Every product of an element of one vector with one of the other."""
-    return mul(unsqueeze(input, 1), unsqueeze(vec2, 0))
-
-
 def one_hot(input: Tensor, num_classes: Any = -1) -> Tensor:
     """1 at the class each element names, else 0; a new last dimension of ``num_classes``."""
     need_index("one_hot", need_tensor("one_hot", input))
@@ -241,6 +236,3 @@ def property_H(input: Tensor) -> Tensor:
     from graphflow.functions.complex_numbers import conj
 
     return conj(property_mT(input))
-
-
-ger = outer

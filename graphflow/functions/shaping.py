@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from graphflow.checks import need_int, need_tensor, need_tensors
+from graphflow.checks import need_int, need_tensors
 from graphflow.dispatch import apply, apply_view, become
 from graphflow.errors import ShapeError
 from graphflow.functions.reductions import normal_dim
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from graphflow.tensor import Tensor
 
 __all__ = [
-    "bmm", "broadcast_to", "cat", "chunk", "concat", "concatenate", "dot", "flatten", "flip",
-    "matmul", "mm", "moveaxis", "movedim", "mv", "narrow", "permute", "ravel", "reshape", "select",
+    "broadcast_to", "cat", "chunk", "concat", "concatenate", "flatten", "flip",
+    "moveaxis", "movedim", "narrow", "permute", "ravel", "reshape", "select",
     "split", "split_with_sizes", "squeeze", "stack", "swapaxes", "swapdims", "t", "transpose",
     "unbind", "unflatten", "unsafe_chunk", "unsafe_split", "unsqueeze",
 ]  # fmt: skip
 METHODS = """
-bmm broadcast_to chunk dot expand expand_as flatten flip matmul mm moveaxis movedim mv narrow
+broadcast_to chunk expand expand_as flatten flip moveaxis movedim narrow
 permute ravel reshape select split split_with_sizes squeeze squeeze_ swapaxes swapaxes_ swapdims
 swapdims_ t t_ transpose transpose_ unbind unflatten unfold unsafe_chunk unsafe_split unsqueeze
 unsqueeze_ view
@@ -401,26 +401,6 @@ def flip(input: Tensor, *dims: Any, **named: Any) -> Tensor:
     return apply("flip", input, axes=axes) if axes and input.ndim else input.clone()
 
 
-def matmul(input: Tensor, other: Tensor) -> Tensor:
-    """Matrix product of vectors, matrices, or batches of matrices (NumPy's rules)."""
-    dtype = result_type(need_tensor("matmul", input), need_tensor("matmul", other, "other"))
-    if input.dtype is not other.dtype:
-        from graphflow.errors import DTypeError
-
-        raise DTypeError(
-            f"matmul needs operands of one dtype, got {input.dtype.name} and {other.dtype.name}; "
-            f"convert one, for example other.to({input.dtype!r})"
-        )
-    a, b = cast(input, dtype), cast(other, dtype)
-    if a.ndim == 0 or b.ndim == 0:
-        raise ShapeError("matmul: both operands need at least 1 dimension")
-    row, column = a.ndim == 1, b.ndim == 1
-    out = apply("matmul", unsqueeze(a, 0) if row else a, unsqueeze(b, 1) if column else b)
-    if row:
-        out = squeeze(out, -2)
-    return squeeze(out, -1) if column else out
-
-
 def squeeze_(input: Tensor, dim: Any = None) -> Tensor:
     """The tensor itself without dimensions of extent 1."""
     return become(input, squeeze, dim)
@@ -450,7 +430,3 @@ unsafe_split = split
 concat = cat
 concatenate = cat
 moveaxis = movedim
-mm = matmul
-bmm = matmul
-dot = matmul
-mv = matmul

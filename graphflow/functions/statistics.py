@@ -24,6 +24,7 @@ from graphflow.functions.elementwise import (
     sub,
     where,
 )
+from graphflow.functions.products import matmul
 from graphflow.functions.reductions import (
     amax,
     amin,
@@ -33,7 +34,7 @@ from graphflow.functions.reductions import (
     root,
     sum,
 )
-from graphflow.functions.shaping import matmul, movedim, narrow
+from graphflow.functions.shaping import movedim, narrow
 from graphflow.functions.sorting import sort
 from graphflow.ir import types as T
 from graphflow.keywords import numpy_names

@@ -14,8 +14,8 @@ from graphflow.ir.build import NODES, splat
 from graphflow.ir.cotangent import carries_gradient, operand_cotangent
 from graphflow.ir.graph import Graph, Location
 from graphflow.ir.node import Node
-from graphflow.ir.op import NON_DIFFERENTIABLE, Application
-from graphflow.ir.types import TensorType
+from graphflow.ir.op import NON_DIFFERENTIABLE, Application, Kind
+from graphflow.ir.types import TensorType, TupleType
 
 
 def differentiate(graph: Graph, wrt: str | int | Sequence[str | int], of: int | str = 0) -> Graph:
@@ -156,6 +156,9 @@ class Sweep:
     def _through_regions(self, node: Node) -> None:
         from graphflow.passes.autodiff_control import control_gradient
 
+        if node.op.kind is Kind.OPAQUE:
+            self._through_several(node)
+            return
         wanted = [n in self.active and carries_gradient(n) for n in node.inputs]
         found = control_gradient(node, self.parts[node], wanted)
         if found.instead is not None:
@@ -164,6 +167,19 @@ class Sweep:
             if cotangent is not None:
                 self._place(cotangent, node)
                 self.seed(operand, cotangent)
+
+    def _through_several(self, node: Node) -> None:
+        """Through a host operation with several results."""
+        assert isinstance(node.type, TupleType)
+        outs = tuple(NODES.get(node, index=i) for i in range(len(node.type.items)))
+        cts = tuple(self.parts[node].get(i) for i in range(len(outs)))
+        application = Application(node.inputs, outs, node.attrs)
+        for position, operand in enumerate(node.inputs):
+            if operand in self.active and carries_gradient(operand):
+                found = operand_cotangent(NODES, node.op, application, cts, position)
+                if found is not None:
+                    self._place(found, node)
+                    self.seed(operand, found)
 
     def _place(self, made: Node, source: Node) -> None:
         """Give what was emitted for ``source`` the place of ``source``."""

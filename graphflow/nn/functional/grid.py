@@ -24,7 +24,8 @@ from graphflow.functions.elementwise import (
     sub,
     where,
 )
-from graphflow.functions.shaping import matmul, reshape, transpose
+from graphflow.functions.products import matmul
+from graphflow.functions.shaping import reshape, transpose
 from graphflow.ir import types as T
 from graphflow.nn.functional.resampling import cubic_weights
 from graphflow.promotion import cast

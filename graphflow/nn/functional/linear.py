@@ -6,8 +6,9 @@ from graphflow.checks import need_tensor
 from graphflow.dispatch import apply
 from graphflow.errors import DTypeError, ShapeError
 from graphflow.functions.elementwise import add, mul
+from graphflow.functions.products import matmul
 from graphflow.functions.reductions import reduce
-from graphflow.functions.shaping import matmul, t
+from graphflow.functions.shaping import t
 from graphflow.tensor import Tensor
 
 __all__ = [

@@ -1,0 +1,124 @@
+"""Histories of operations with several results.
+
+Each result has a history of its own, which leaves its cotangent with the operation's.  That
+one runs after all of them (it is older) and then knows every cotangent there is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from graphflow.autograd.history import GradNode, SavedOutput
+from graphflow.cell import Cell
+from graphflow.ir.op import NON_DIFFERENTIABLE, Application, OpDef
+from graphflow.ir.types import float32
+from graphflow.tensor import Tensor
+
+
+class Collector(GradNode):
+    """An operation whose results have histories of their own; ``arrived``: their cotangents."""
+
+    __slots__ = ("arrived",)
+
+    def __init__(
+        self, op: OpDef | None, inputs: tuple[Tensor, ...], attrs: Mapping[str, Any]
+    ) -> None:
+        super().__init__(op, inputs, attrs)
+        self.arrived: dict[int, Tensor] = {}
+
+    def release(self) -> None:
+        """Let go of the saved values."""
+        super().release()
+        self.arrived.clear()
+
+
+class OutputNode(GradNode):
+    """One result of a :class:`Collector`; passes its cotangent on to it."""
+
+    __slots__ = ("call", "index")
+
+    def __init__(self, call: Collector, index: int) -> None:
+        carrier: Tensor = Tensor._of(_TOKEN)
+        carrier._requires_grad, carrier._grad_fn = True, call
+        super().__init__(None, (carrier,), {})
+        self.call, self.index = call, index
+        self.inputs = ()
+
+    @property
+    def name(self) -> str:
+        """The name of the operation."""
+        return self.call.name
+
+    def cotangents(self, builder: Any, ct: Tensor, create_graph: bool) -> list[Tensor | None]:
+        """Leave the cotangent with the call; what flows on is a token."""
+        from graphflow.dispatch import apply, full
+
+        held = self.call.arrived.get(self.index)
+        self.call.arrived[self.index] = ct if held is None else apply("add", held, ct)
+        return [full((), 0, float32)]
+
+
+_TOKEN = Cell(np.zeros((), np.float32))
+
+
+class SeveralNode(Collector):
+    """A primitive with several results."""
+
+    __slots__ = ("outs",)
+
+    outs: tuple[SavedOutput, ...]
+
+    def cotangents(self, builder: Any, ct: Tensor, create_graph: bool) -> list[Tensor | None]:
+        """The cotangent of every operand, from those that have arrived (None for others)."""
+        from graphflow.ir.cotangent import operand_cotangent
+
+        assert self.op is not None
+        self.check()
+        cts = tuple(self.arrived.pop(i, None) for i in range(len(self.outs)))
+        outs = tuple(self._result(i, create_graph) for i in range(len(self.outs)))
+        application = Application(self.inputs, outs, self.attrs)
+        return [
+            None if edge is None else operand_cotangent(builder, self.op, application, cts, i)
+            for i, edge in enumerate(self.edges)
+        ]
+
+    def _result(self, index: int, create_graph: bool) -> Tensor:
+        saved = self.outs[index]
+        out: Tensor = saved.alias(None)
+        if create_graph and _has_gradient(out):
+            out._grad_fn, out._requires_grad = OutputNode(self, index), True
+        return out
+
+    def release(self) -> None:
+        """Let go of the saved values."""
+        super().release()
+        self.outs = ()
+
+    def _needs(self, position: int) -> bool:
+        return True
+
+
+def attach(outputs: Sequence[Tensor], call: Collector) -> None:
+    """Give the outputs of one call their histories."""
+    for index, output in enumerate(outputs):
+        output._grad_fn, output._requires_grad = OutputNode(call, index), True
+
+
+def record_several(
+    op: OpDef, inputs: tuple[Tensor, ...], attrs: Mapping[str, Any], outs: Sequence[Tensor]
+) -> None:
+    """Give the results of ``op`` their histories (some input requires grad)."""
+    if op.vjp is NON_DIFFERENTIABLE or not any(map(_has_gradient, outs)):
+        return
+    node = SeveralNode(op, inputs, attrs)
+    node.outs = tuple(map(SavedOutput, outs))
+    for index, out in enumerate(outs):
+        if _has_gradient(out):
+            out._grad_fn, out._requires_grad = OutputNode(node, index), True
+
+
+def _has_gradient(tensor: Tensor) -> bool:
+    return tensor.dtype.is_floating_point or tensor.dtype.is_complex
