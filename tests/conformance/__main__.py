@@ -43,7 +43,9 @@ def main() -> int:
     now = table.merge({k: row for k, row in before.items() if k in known}, outcomes)
     ran = table.merge({}, outcomes)
     print(*table.totals(ran), *_host_calls(ran), sep="\n")
-    print(f"{len(outcomes)} tasks in {time.monotonic() - started:.0f} s")
+    slowest = sorted(outcomes, key=lambda task: -outcomes[task].seconds)[:8]
+    shown = ", ".join(f"{key} {mode} {outcomes[key, mode].seconds:.0f} s" for key, mode in slowest)
+    print(f"{len(outcomes)} tasks in {time.monotonic() - started:.0f} s; slowest: {shown}")
     if options.update:
         table.write(now)
         return 0
@@ -81,8 +83,11 @@ def _run(tasks: list[tuple[str, str]], options: Any) -> dict[tuple[str, str], Ou
     gf.set_num_threads(1)
 
     def work(task: tuple[str, str]) -> Outcome:
+        started = time.monotonic()
         with contextlib.redirect_stderr(io.StringIO()):  # notes on slow compilations
-            return RUN[table.kind_of(task[0])](*task, options.verbose)
+            outcome = RUN[table.kind_of(task[0])](*task, options.verbose)
+        outcome.seconds = time.monotonic() - started
+        return outcome
 
     outcomes: dict[tuple[str, str], Outcome] = {}
     for task, outcome in pool.each(work, tasks, options.jobs, ENTRY_SECONDS):

@@ -25,6 +25,7 @@ class Outcome:
     total: int = 0
     passed: int = 0
     apart: int = 0
+    seconds: float = 0.0
     host: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
 
