@@ -1,5 +1,5 @@
 """Images: datasets and transforms, placed as in torchvision."""
 
-from graphflow.vision import datasets, transforms
+from graphflow.vision import datasets, transforms, utils
 
-__all__ = ["datasets", "transforms"]
+__all__ = ["datasets", "transforms", "utils"]
