@@ -4,24 +4,30 @@ from graphflow.nn.modules import (
     activation,
     batchnorm,
     containers,
+    conv,
     dropout,
     linear,
     loss,
     normalization,
     parameter_containers,
+    pooling,
     shaping,
     sparse,
+    upsampling,
 )
 from graphflow.nn.modules.activation import *
 from graphflow.nn.modules.batchnorm import *
 from graphflow.nn.modules.containers import *
+from graphflow.nn.modules.conv import *
 from graphflow.nn.modules.dropout import *
 from graphflow.nn.modules.linear import *
 from graphflow.nn.modules.loss import *
 from graphflow.nn.modules.normalization import *
 from graphflow.nn.modules.parameter_containers import *
+from graphflow.nn.modules.pooling import *
 from graphflow.nn.modules.shaping import *
 from graphflow.nn.modules.sparse import *
+from graphflow.nn.modules.upsampling import *
 
 __all__ = []
 __all__ += activation.__all__
@@ -34,3 +40,6 @@ __all__ += normalization.__all__
 __all__ += parameter_containers.__all__
 __all__ += shaping.__all__
 __all__ += sparse.__all__
+__all__ += conv.__all__
+__all__ += pooling.__all__
+__all__ += upsampling.__all__
