@@ -235,11 +235,7 @@ def _store(target: Tensor, new: Tensor) -> None:
     tracer = mode.tracer
     if tracer is None:
         array = target._eager()
-        if not array.flags.writeable:
-            raise GraphFlowError(
-                "cannot write in place: several elements of the tensor share one memory "
-                "location (an expanded tensor) or the memory is read-only; clone() it first"
-            )
+        _check_writeable(array)
         np.copyto(array, new._eager())
         target._cell.version += 1
         return
@@ -248,6 +244,22 @@ def _store(target: Tensor, new: Tensor) -> None:
     cell.value = write_through(cell.value, target._chain, value)
     cell.version += 1
     tracer.mutated(target._cell)
+
+
+def assign_at(target: Tensor, places: tuple[Any, ...], value: np.ndarray[Any, Any]) -> None:
+    """``target[places] = value`` in eager memory, by NumPy's rules; nothing is recorded."""
+    array = target._eager()
+    _check_writeable(array)
+    array[places] = value
+    target._cell.version += 1
+
+
+def _check_writeable(array: np.ndarray[Any, Any]) -> None:
+    if not array.flags.writeable:
+        raise GraphFlowError(
+            "cannot write in place: several elements of the tensor share one memory "
+            "location (an expanded tensor) or the memory is read-only; clone() it first"
+        )
 
 
 class TensorBuilder:

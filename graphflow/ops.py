@@ -24,6 +24,7 @@ from graphflow.functions import (
 )
 from graphflow.functions.creation import *
 from graphflow.functions.elementwise import *
+from graphflow.functions.indexing import *
 from graphflow.functions.manipulation import *
 from graphflow.functions.products import *
 from graphflow.functions.reductions import *

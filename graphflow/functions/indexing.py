@@ -1,14 +1,21 @@
-"""``x[...]`` and ``x[...] = v``: integers, slices, None, ..., index and mask tensors."""
+"""``x[...]`` and ``x[...] = v``: integers, slices, None, ..., index and mask tensors.
+
+The *basic* part of an index (integers, slices, None, ...) is a view.  What is left,
+index tensors and masks, reads or writes through :mod:`graphflow.functions.index_tensors`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from graphflow.dispatch import apply, apply_view, assign
-from graphflow.errors import GraphFlowError, ShapeError
-from graphflow.functions.shaping import cut, expand, select, unsqueeze
+from graphflow.dispatch import apply_view, assign, assign_at
+from graphflow.errors import ShapeError
+from graphflow.functions.index_tensors import Picks, fitted, is_mask, read, written
+from graphflow.functions.picking import positions
+from graphflow.functions.shaping import cut, select, unsqueeze
 from graphflow.ir import types as T
 from graphflow.mode import mode
 from graphflow.promotion import as_operand, cast
@@ -16,64 +23,67 @@ from graphflow.promotion import as_operand, cast
 if TYPE_CHECKING:
     from graphflow.tensor import Tensor
 
+__all__ = ["index_put"]
+METHODS = ("index_put",)
+IN_PLACE = ("index_put",)
+
+MOST_IN_LIST = 32
+"""A list of fewer entries, one of them a sequence or slice, stands for a tuple."""
+
 
 def get_item(input: Tensor, index: Any) -> Tensor:
     """``input[index]``: a view for basic indices, a copy for index tensors."""
-    basic, advanced = _basic(input, index)
-    return _take(basic, advanced) if advanced else basic
+    basic, picks = _basic(input, index)
+    return read(basic, picks) if picks else basic
 
 
 def set_item(input: Tensor, index: Any, value: Any) -> None:
     """``input[index] = value``, broadcast to the indexed shape."""
-    target, advanced = _basic(input, index)
-    new = as_operand(_plain(value), input.dtype)
-    if not advanced:
-        assign(target, _fitted(new, target))
+    from graphflow.tensor import Tensor
+
+    target, picks = _basic(input, index)
+    new = as_operand(_plain(value), input.dtype) if not isinstance(value, Tensor) else value
+    if not picks:
+        assign(target, fitted(cast(new, input.dtype), target.shape))
         return
-    axis, picks = advanced[0]
-    if len(advanced) == 1 and picks.dtype is T.bool_ and picks.shape == target.shape:
-        assign(target, apply("where", picks, new, target))
-        return
-    if len(advanced) != 1 or picks.dtype is T.bool_ or picks.ndim != 1:
-        raise GraphFlowError(
-            "assignment through this mix of index tensors is not supported yet; "
-            "use gf.where with a mask, or assign one dimension at a time"
-        )
-    shape = (*target.shape[:axis], picks.shape[0], *target.shape[axis + 1 :])
-    source = expand(new, shape) if new.shape != shape else new
-    assign(target, _put(target, axis, picks, source))
+    if new._weak or (not new.ndim and is_mask(picks[0][1])):
+        new = cast(new, input.dtype)
+    if not _written_at_once(target, picks, new):
+        assign(target, written(target, picks, new))
 
 
-def _fitted(new: Tensor, target: Tensor) -> Tensor:
-    """``new`` broadcast to the part of a tensor it is assigned to."""
-    if new.shape == target.shape:
-        return new
+def _written_at_once(target: Tensor, picks: Picks, new: Tensor) -> bool:
+    """Write the elements themselves, where nothing is traced or recorded."""
+    if mode.tracer is not None or new.dtype is not target.dtype:
+        return False
+    if mode.grad and any(x._requires_grad for x in (target, target._base, new) if x is not None):
+        return False
+    places: list[Any] = [slice(None)] * target.ndim
+    for axis, pick in sorted(picks, key=lambda p: -p[0]):
+        places[axis : axis + (pick.ndim if is_mask(pick) else 1)] = [pick._eager()]
+    value = new._eager()
+    while value.ndim > 1 and value.shape[0] == 1:
+        value = value[0]  # NumPy, too, takes leading 1s, but not in front of a mask's elements
     try:
-        return expand(new, tuple(target.shape))
-    except ShapeError:
-        raise ShapeError(
-            f"a value of shape {list(new.shape)} cannot be assigned to an indexed part of "
-            f"shape {list(target.shape)}"
-        ) from None
+        assign_at(target, tuple(places), value)
+    except IndexError as error:
+        raise IndexError(str(error).replace("axis", "dimension")) from None
+    except ValueError as error:
+        raise ShapeError(f"indexed assignment: {error}") from None
+    return True
 
 
-def _put(target: Tensor, axis: int, picks: Tensor, source: Tensor) -> Tensor:
-    """``target`` with the entries ``picks`` of ``axis`` replaced (later ones win)."""
-    from graphflow.functions.creation import iota
+def index_put(
+    input: Tensor, indices: Sequence[Tensor | None], values: Any, accumulate: bool = False
+) -> Tensor:
+    """``input`` with ``values``, broadcast, at the places that the index tensors name.
 
-    extent = target.shape[axis]
-    wanted = cast(picks, T.int64)
-    wanted = apply("where", apply("lt", wanted, as_operand(0, T.int64)), wanted + extent, wanted)
-    number = picks.shape[0]
-    hits = apply("eq", unsqueeze(wanted, 0), iota((extent, number), 0, T.int64))
-    rank = apply("where", hits, iota((extent, number), 1, T.int64) + 1, as_operand(0, T.int64))
-    last = apply("reduce_max", rank, axes=(1,))
-    chosen = apply("maximum", last - 1, as_operand(0, T.int64))
-    candidate = apply("take", source, chosen, axis=axis)
-    hit = apply("gt", last, as_operand(0, T.int64))
-    for _ in range(target.ndim - axis - 1):
-        hit = unsqueeze(hit, hit.ndim)
-    return apply("where", hit, candidate, target)
+    ``None`` stands for a whole dimension.  Of several elements for one place the last
+    one stays; ``accumulate`` adds them all.
+    """
+    target, picks = _basic(input, tuple(slice(None) if i is None else i for i in indices))
+    new = as_operand(values, input.dtype) if not hasattr(values, "_concrete") else values
+    return written(target, picks, new, accumulate) if picks else fitted(new, target.shape)
 
 
 def _plain(value: Any) -> Any:
@@ -82,109 +92,126 @@ def _plain(value: Any) -> Any:
     return as_tensor(value) if isinstance(value, (np.ndarray, list, tuple)) else value
 
 
+# ---- the basic part ------------------------------------------------------------------
+
+
 def _basic(input: Tensor, index: Any) -> tuple[Tensor, list[tuple[int, Tensor]]]:
-    """Apply the basic part of ``index``; returns the view and its index tensors by axis."""
+    """Apply the basic part of ``index``; returns the view and its picks by axis."""
     from graphflow.tensor import Tensor
 
-    items = list(index) if isinstance(index, tuple) else [index]
-    items = [_normal(item) for item in items]
-    used = 0
-    for item in items:
-        if item is None or item is Ellipsis:
-            continue
-        used += item.ndim if isinstance(item, Tensor) and item.dtype is T.bool_ else 1
+    items = [_normal(item) for item in _listed(index)]
+    used = sum(map(_consumed, items))
     if used > input.ndim:
         raise IndexError(
-            f"too many indices for a tensor of dimension {input.ndim} ({used} were given)"
+            f"too many indices for tensor of dimension {input.ndim} ({used} were given)"
         )
-    places = [i for i, item in enumerate(items) if item is Ellipsis]
-    if len(places) > 1:
+    ellipses = [i for i, item in enumerate(items) if item is Ellipsis]
+    if len(ellipses) > 1:
         raise IndexError("an index can have one ellipsis only")
-    at = places[0] if places else len(items)
+    at = ellipses[0] if ellipses else len(items)
     items[at : at + 1] = [slice(None)] * (input.ndim - used)
-    out, axis, advanced = input, 0, []
+    out, axis = input, 0
+    picks: list[tuple[int, Tensor]] = []
     for item in items:
         if item is None:
             out, axis = unsqueeze(out, axis), axis + 1
         elif isinstance(item, slice):
             out, axis = _slice(out, axis, item), axis + 1
+        elif isinstance(item, bool):
+            out = unsqueeze(out, axis)
+            picks.append((axis, positions(np.arange(int(item)))))
+            axis += 1
         elif isinstance(item, Tensor):
-            advanced.append((axis, item))
-            axis += item.ndim if item.dtype is T.bool_ else 1
+            _check_mask(item, out, axis)
+            picks.append((axis, item))
+            axis += item.ndim if is_mask(item) else 1
         else:
             out = select(out, axis, item)
-    return (input.view(tuple(input.shape)) if out is input else out), advanced
+    if out is input and not picks:
+        out = apply_view("reshape", input, shape=tuple(input.shape))
+    return out, picks
+
+
+def _listed(index: Any) -> list[Any]:
+    """The entries of an index: a tuple's, or a short list's that cannot be a tensor."""
+    if isinstance(index, tuple):
+        return list(index)
+    if isinstance(index, list) and len(index) < MOST_IN_LIST and any(map(_is_entry, index)):
+        return index
+    return [index]
+
+
+def _is_entry(item: Any) -> bool:
+    """True for what stands for a whole dimension or more in an index."""
+    from graphflow.tensor import Tensor
+
+    kinds = (list, tuple, slice, np.ndarray, Tensor)
+    return item is None or item is Ellipsis or isinstance(item, kinds)
+
+
+def _consumed(item: Any) -> int:
+    """How many dimensions an entry of an index uses up."""
+    if item is None or item is Ellipsis or isinstance(item, bool):
+        return 0
+    return item.ndim if getattr(item, "dtype", None) is T.bool_ else 1
 
 
 def _normal(item: Any) -> Any:
-    from graphflow.functions.creation import as_tensor
+    """An entry as None, Ellipsis, slice, bool, int, or a tensor of positions or a mask."""
+    from graphflow.functions.creation import as_tensor, tensor
     from graphflow.tensor import Tensor
 
-    if item is None or item is Ellipsis or isinstance(item, slice):
+    if item is None or item is Ellipsis or isinstance(item, (slice, bool)):
         return item
-    if isinstance(item, (bool, np.bool_)):
-        raise IndexError("indexing with a Python bool is not supported; use a mask tensor")
-    if isinstance(item, (list, np.ndarray)):
+    if isinstance(item, np.bool_):
+        return bool(item)
+    if isinstance(item, (list, tuple, range)):
+        item = tensor(list(item), dtype=T.int64 if len(item) == 0 else None)
+    elif isinstance(item, np.ndarray):
         item = as_tensor(item)
     if isinstance(item, Tensor):
-        if item.dtype.kind not in ("int", "uint", "bool"):
-            raise IndexError(
-                f"tensors used as indices must be integer or bool, not {item.dtype.name}"
-            )
-        return item
+        return _index_tensor(item)
     if hasattr(item, "__index__"):
         return int(item)
-    raise IndexError(f"{type(item).__name__} cannot index a tensor")
+    raise IndexError(
+        "only integers, slices (`:`), ellipsis (`...`), None and integer or bool tensors are "
+        f"valid indices (got {type(item).__name__})"
+    )
+
+
+def _index_tensor(item: Tensor) -> Any:
+    """A tensor as an index; where its value is known, one of no dimensions is a number."""
+    if item.dtype not in (T.int64, T.int32, T.uint8, T.bool_):
+        raise IndexError(
+            "tensors used as indices must be long, int, byte or bool tensors, not "
+            f"{item.dtype.name}"
+        )
+    if item.dtype is T.uint8:
+        item = cast(item, T.bool_)
+    if not item.ndim and (mode.tracer is None or is_mask(item)):
+        value = item._concrete("indexing by a mask without dimensions").item()
+        return bool(value) if is_mask(item) else int(value)
+    return item
+
+
+def _check_mask(mask: Tensor, out: Tensor, axis: int) -> None:
+    if not is_mask(mask):
+        return
+    for offset, extent in enumerate(mask.shape):
+        if extent != out.shape[axis + offset]:
+            raise IndexError(
+                f"The shape of the mask {list(mask.shape)} at index {offset} does not match the "
+                f"shape of the indexed tensor {list(out.shape)} at index {axis + offset}"
+            )
 
 
 def _slice(input: Tensor, axis: int, item: slice) -> Tensor:
+    if item.start is None and item.stop is None and item.step is None:
+        return input
     extent = input.shape[axis]
     start, stop, step = item.indices(extent)
     if step <= 0:
-        raise ValueError("a slice step must be greater than zero; use flip() to reverse")
+        raise ValueError("step must be greater than zero; use flip() to reverse")
     if (start, stop, step) == (0, extent, 1):
         return input
     return cut(input, axis, start, max(start, stop), step)
-
-
-def _take(input: Tensor, advanced: list[tuple[int, Tensor]]) -> Tensor:
-    """Indexing by tensors: one, or several adjacent ones that broadcast together."""
-    advanced = _expand_masks(advanced)
-    if len(advanced) == 1:
-        axis, picks = advanced[0]
-        return apply("take", input, _from_the_front(picks, input.shape[axis]), axis=axis)
-    axes = [axis for axis, _ in advanced]
-    if axes != list(range(axes[0], axes[0] + len(axes))):
-        order = axes + [a for a in range(input.ndim) if a not in axes]
-        input, axes = apply_view("permute", input, axes=tuple(order)), list(range(len(axes)))
-    flat: Any = 0
-    for axis, (_, picks) in zip(axes, advanced, strict=True):
-        extent = input.shape[axis]
-        number = _from_the_front(picks, extent)
-        flat = number if isinstance(flat, int) else flat * extent + number
-    shape, first, last = input.shape, axes[0], axes[-1]
-    merged = input.reshape((*shape[:first], -1, *shape[last + 1 :]))
-    return apply("take", merged, flat, axis=first)
-
-
-def _from_the_front(picks: Tensor, extent: int) -> Tensor:
-    """Positions with negative ones counted from the end, as int64."""
-    number = cast(picks, T.int64)
-    if mode.tracer is None and (not number.numel() or number._eager().min() >= 0):
-        return number
-    return apply("where", number < 0, number + extent, number)
-
-
-def _expand_masks(advanced: list[tuple[int, Tensor]]) -> list[tuple[int, Tensor]]:
-    from graphflow.cell import Cell
-    from graphflow.tensor import Tensor
-
-    found: list[tuple[int, Tensor]] = []
-    for axis, picks in advanced:
-        if picks.dtype is not T.bool_:
-            found.append((axis, picks))
-            continue
-        mask = picks._concrete("indexing by a mask")
-        for offset, places in enumerate(np.nonzero(mask)):
-            found.append((axis + offset, Tensor._of(Cell(places.astype(np.int64)))))
-    return found

@@ -9,7 +9,7 @@ import numpy as np
 from graphflow.cell import Cell
 from graphflow.checks import need_index, need_tensor
 from graphflow.dispatch import apply
-from graphflow.errors import DTypeError, ShapeError
+from graphflow.errors import DTypeError, ShapeError, TraceError
 from graphflow.functions.reductions import normal_dim
 from graphflow.functions.shaping import broadcast_to, narrow, reshape
 from graphflow.ir import types as T
@@ -138,10 +138,13 @@ def masked_select(input: Tensor, mask: Tensor) -> Tensor:
 
 def known(name: str, tensor: Tensor) -> np.ndarray[Any, Any]:
     """The values, where the size of a result depends on them; an error in a trace."""
-    return tensor._concrete(
-        f"{name}, whose result has a size that depends on values (gf.where keeps the size, and "
-        "x[mask] = value assigns where a mask holds),"
-    )
+    if mode.tracer is not None:
+        raise TraceError(
+            f"{name} needs the values of a tensor of type {tensor._type}: the size of its result "
+            "depends on them, and a compiled function has fixed sizes; gf.where keeps the size, "
+            "x[mask] = value assigns where a mask holds"
+        )
+    return tensor._eager()
 
 
 def positions(values: np.ndarray[Any, Any]) -> Tensor:

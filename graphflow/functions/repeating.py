@@ -98,7 +98,7 @@ def _each_repeated(base: Tensor, times: int, axis: int) -> Tensor:
 def _interleaved(times: Tensor, size: int | None) -> Tensor:
     """The positions 0, 1, … each so many times."""
     if size is None:
-        counts = known("repeat_interleave without output_size", times)
+        counts = known("repeat_interleave without output_size=", times)
         if counts.size and counts.min() < 0:
             raise ShapeError("repeat_interleave: repeats cannot be negative")
         return positions(np.repeat(np.arange(counts.size), counts))

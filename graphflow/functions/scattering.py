@@ -20,7 +20,7 @@ from graphflow.ir import types as T
 from graphflow.ir.ops.reduce import highest, lowest
 from graphflow.ir.types import DType, broadcast_shapes
 from graphflow.mode import mode
-from graphflow.promotion import as_operand, cast
+from graphflow.promotion import as_operand, cast, number_dtype
 from graphflow.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -272,6 +272,9 @@ def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
         raise ShapeError(
             f"masked_fill: the value must be a number or have no dimensions, not {value.ndim}"
         )
+    if (value.dtype if isinstance(value, Tensor) else number_dtype(value)).is_complex:
+        if not input.dtype.is_complex:
+            raise DTypeError(f"masked_fill: a complex value does not fit {input.dtype.name}")
     return apply("where", mask, as_operand(value, input.dtype), input)
 
 

@@ -253,8 +253,7 @@ def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     for i, x in enumerate(tensors):
         if x.shape != first:
             raise ShapeError(
-                f"stack needs equal shapes, got {list(first)} at entry 0 and {list(x.shape)} "
-                f"at entry {i}"
+                f"stack needs equal shapes, got {list(first)} and {list(x.shape)} (entry {i})"
             )
     axis = normal_dim(dim, len(first) + 1)
     return cat([unsqueeze(x, axis) for x in tensors], axis)

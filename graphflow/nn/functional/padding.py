@@ -47,7 +47,7 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: Any = 
         )
     core = input.shape[input.ndim - padded - 1 :]
     padded_core = [extent + sum(side) for extent, side in zip(core[1:], sides[-padded:])]
-    if mode != "circular" and (0 in core or 0 in padded_core):
+    if mode != "circular" and (0 in core or not any(padded_core)):
         raise ShapeError(
             f"pad: mode {mode!r} needs elements in every dimension but the batch's; padding "
             f"{list(core)} by {list(pad)} gives {padded_core}"
