@@ -20,6 +20,13 @@ from graphflow.errors import (
     ShapeError,
     TraceError,
 )
+from graphflow.formats import (
+    channels_last,
+    channels_last_3d,
+    contiguous_format,
+    preserve_format,
+    strided,
+)
 from graphflow.ir.graph import Graph
 from graphflow.ir.types import DType as dtype
 from graphflow.ir.types import (
@@ -59,11 +66,23 @@ from graphflow.tensor import Size, Tensor
 from graphflow.version import __version__
 
 double, float, half, int, long, short = float64, float32, float16, int32, int64, int16
+cfloat, cdouble = complex64, complex128
 
 # Not needed to train a model: imported when first asked for, so that start-up stays short.
 if TYPE_CHECKING:
-    from graphflow import accelerator, backends, cuda, fft, linalg, serialization, utils, vision
+    from graphflow import (
+        accelerator,
+        backends,
+        cuda,
+        fft,
+        linalg,
+        serialization,
+        special,
+        utils,
+        vision,
+    )
     from graphflow.comparison import Comparison, benchmark
+    from graphflow.number_formats import can_cast, finfo, iinfo
     from graphflow.serialization import load, save
 else:
     __getattr__ = importer(
@@ -78,7 +97,11 @@ else:
             "serialization": "graphflow.serialization",
             "accelerator": "graphflow.accelerator",
             "backends": "graphflow.backends",
+            "can_cast": "graphflow.number_formats:can_cast",
             "cuda": "graphflow.cuda",
+            "finfo": "graphflow.number_formats:finfo",
+            "iinfo": "graphflow.number_formats:iinfo",
+            "special": "graphflow.special",
             "utils": "graphflow.utils",
             "vision": "graphflow.vision",
         },
@@ -109,9 +132,15 @@ __all__ = [
     "benchmark",
     "bfloat16",
     "bool",
+    "can_cast",
+    "cdouble",
+    "cfloat",
+    "channels_last",
+    "channels_last_3d",
     "compile",
     "complex64",
     "complex128",
+    "contiguous_format",
     "cuda",
     "default_generator",
     "device",
@@ -119,6 +148,7 @@ __all__ = [
     "dtype",
     "enable_grad",
     "fft",
+    "finfo",
     "float",
     "float16",
     "float32",
@@ -128,6 +158,7 @@ __all__ = [
     "get_rng_state",
     "grad",
     "half",
+    "iinfo",
     "initial_seed",
     "int",
     "int8",
@@ -142,6 +173,7 @@ __all__ = [
     "nn",
     "no_grad",
     "optim",
+    "preserve_format",
     "promote_types",
     "result_type",
     "save",
@@ -152,7 +184,9 @@ __all__ = [
     "set_printoptions",
     "set_rng_state",
     "short",
+    "special",
     "static",
+    "strided",
     "trace",
     "uint8",
     "utils",

@@ -22,6 +22,12 @@ def need_tensor(name: str, value: Any, what: str = "input") -> Tensor:
     return value
 
 
+def need_one_tensor(name: str, *values: Any) -> None:
+    """Refuse operands that are Python numbers all."""
+    if all(isinstance(v, (bool, int, float, complex)) for v in values):
+        need_tensor(name, values[0])
+
+
 def need_tensors(name: str, values: Any) -> list[Tensor]:
     """A non-empty list or tuple of tensors."""
     if isinstance(values, Tensor) or not isinstance(values, Iterable):

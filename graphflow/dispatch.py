@@ -18,7 +18,7 @@ from graphflow.cell import Cell, ViewStep, invert_view, write_through
 from graphflow.errors import DTypeError, GraphFlowError, ShapeError, TraceError
 from graphflow.ir import build
 from graphflow.ir.op import Kind, OpDef, lookup
-from graphflow.ir.types import DType, TensorType
+from graphflow.ir.types import DType, TensorType, keeps_kind
 from graphflow.mode import mode
 from graphflow.tensor import Tensor
 
@@ -152,9 +152,7 @@ def assign(target: Tensor, new: Tensor) -> Tensor:
             "wrap the operation in gf.no_grad(), or clone the tensor first"
         )
     if new.dtype is not target.dtype:
-        if (new.dtype.is_complex and not target.dtype.is_complex) or (
-            new.dtype.is_floating_point and not target.dtype.is_floating_point
-        ):
+        if not keeps_kind(new.dtype, target.dtype):
             raise DTypeError(
                 f"an in-place result of type {new.dtype.name} can't be cast to the type of the "
                 f"tensor it is written to, {target.dtype.name}"
@@ -287,7 +285,9 @@ def _lift(inputs: tuple[Any, ...]) -> tuple[Tensor, ...]:
 
 
 def scalar(value: bool | int | float, dtype: DType) -> Tensor:
-    """A 0-d constant."""
+    """A 0-d constant; negative numbers wrap in unsigned dtypes."""
+    if dtype.kind == "uint" and value < 0:
+        value = int(value) % (1 << 8 * dtype.itemsize)
     if mode.tracer is None:
         return Tensor._of(Cell(np.array(value, dtype.numpy)))
     return Tensor._of(Cell(build.constant(value, dtype), mode.tracer))

@@ -17,7 +17,7 @@ Method: TypeAlias = Callable[..., Any]
 _OPERATORS = {
     "__add__": "add", "__sub__": "sub", "__mul__": "mul", "__truediv__": "div",
     "__pow__": "pow", "__matmul__": "matmul", "__mod__": "remainder",
-    "__floordiv__": "floor_divide", "__neg__": "neg", "__abs__": "abs",
+    "__floordiv__": "floor_divide", "__neg__": "neg", "__abs__": "abs", "__pos__": "positive",
     "__eq__": "eq", "__ne__": "ne", "__lt__": "lt", "__le__": "le", "__gt__": "gt",
     "__ge__": "ge", "__and__": "bitwise_and", "__or__": "bitwise_or", "__xor__": "bitwise_xor",
     "__invert__": "bitwise_not", "__lshift__": "bitwise_left_shift",
@@ -29,13 +29,15 @@ _REFLECTED = {
     "__radd__": "add", "__rsub__": "sub", "__rmul__": "mul", "__rtruediv__": "div",
     "__rpow__": "pow", "__rmatmul__": "matmul", "__rmod__": "remainder",
     "__rfloordiv__": "floor_divide", "__rand__": "bitwise_and", "__ror__": "bitwise_or",
-    "__rxor__": "bitwise_xor",
+    "__rxor__": "bitwise_xor", "__rlshift__": "bitwise_left_shift",
+    "__rrshift__": "bitwise_right_shift", "__rdiv__": "div",
 }  # fmt: skip
 
 _IN_PLACE_OPERATORS = {
     "__iadd__": "add", "__isub__": "sub", "__imul__": "mul", "__itruediv__": "div",
     "__ipow__": "pow", "__imod__": "remainder", "__ifloordiv__": "floor_divide",
     "__iand__": "bitwise_and", "__ior__": "bitwise_or", "__ixor__": "bitwise_xor",
+    "__ilshift__": "bitwise_left_shift", "__irshift__": "bitwise_right_shift",
 }  # fmt: skip
 
 
@@ -114,7 +116,7 @@ def bind_operators(functions: Mapping[str, Method], in_place: Method) -> None:
 
 
 def _conversion(to: Method, dtype: Any) -> Method:
-    def method(self: Any) -> Any:
+    def method(self: Any, memory_format: Any = None) -> Any:
         return to(self, dtype)
 
     method.__doc__ = f"In {dtype.name}."

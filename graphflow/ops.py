@@ -33,9 +33,11 @@ from graphflow.rng import *
 
 CORE = (creation, elementwise, indexing, manipulation, products, reductions, shaping, rng)
 LATER: tuple[str, ...] = (
+    "graphflow.functions.arithmetic",
     "graphflow.functions.complex_numbers",
     "graphflow.functions.cumulative",
     "graphflow.functions.diagonals",
+    "graphflow.functions.distributions",
     "graphflow.functions.einsum",
     "graphflow.functions.joining",
     "graphflow.functions.linear_algebra",
@@ -45,7 +47,10 @@ LATER: tuple[str, ...] = (
     "graphflow.functions.repeating",
     "graphflow.functions.scattering",
     "graphflow.functions.sorting",
+    "graphflow.functions.special",
+    "graphflow.functions.surface",
     "graphflow.functions.statistics",
+    "graphflow.functions.trigonometry",
 )
 """Modules of :mod:`graphflow.functions` that are imported when first needed."""
 

@@ -15,20 +15,20 @@ from typing import Any
 import numpy as np
 
 from graphflow.cell import Cell
-from graphflow.checks import need_device, need_int
+from graphflow.checks import need_dtype, need_int, need_tensor
 from graphflow.dispatch import apply, assign
-from graphflow.errors import GraphFlowError, TraceError
+from graphflow.errors import DTypeError, GraphFlowError, TraceError
+from graphflow.formats import check_placement
 from graphflow.functions.creation import _shape
 from graphflow.functions.elementwise import add, cos, div, log, lt, mul, neg, sqrt, sub
 from graphflow.ir import types as T
-from graphflow.ir.types import DType
+from graphflow.ir.types import DType, broadcast_shapes
 from graphflow.mode import mode
 from graphflow.promotion import as_operand, cast, get_default_dtype
 from graphflow.tensor import Tensor
 
 __all__ = [
-    "bernoulli", "bernoulli_", "exponential_", "normal", "normal_", "rand", "rand_like",
-    "randint", "randn", "randn_like", "randperm", "uniform_",
+    "bernoulli", "normal", "rand", "rand_like", "randint", "randn", "randn_like",
 ]  # fmt: skip
 METHODS = """
 bernoulli bernoulli_ exponential_ normal_ uniform_
@@ -95,13 +95,14 @@ class Draw:
         return apply("random_bits", self._key, shape=shape, call=self._number, word=word)
 
     def uniform(self, shape: tuple[int, ...], dtype: DType, word: int = 0) -> Tensor:
-        """Floats in [0, 1): 24 random bits, in float64 53."""
+        """Floats in [0, 1): as many random bits as the dtype holds exactly."""
         if dtype is T.float64:
             high = cast(apply("shift_right", self.bits(shape, 2 * word), _u32(5)), T.float64)
             low = cast(apply("shift_right", self.bits(shape, 2 * word + 1), _u32(6)), T.float64)
             return mul(add(mul(high, 2.0**26), low), 2.0**-53)
-        kept = apply("shift_right", self.bits(shape, word), _u32(8))
-        return cast(mul(cast(kept, T.float32), 2.0**-24), dtype)
+        digits = _DIGITS.get(dtype, 24)
+        kept = apply("shift_right", self.bits(shape, word), _u32(32 - digits))
+        return cast(mul(cast(kept, T.float32), 2.0**-digits), dtype)
 
     def normal(self, shape: tuple[int, ...], dtype: DType) -> Tensor:
         """Standard normal values by Box and Muller's transform."""
@@ -109,6 +110,10 @@ class Draw:
         u, v = self.uniform(shape, working, 0), self.uniform(shape, working, 1)
         radius = sqrt(mul(log(sub(1.0, u)), -2.0))
         return cast(mul(radius, cos(mul(v, 2.0 * math.pi))), dtype)
+
+
+_DIGITS = {T.float16: 11, T.bfloat16: 8}
+"""Bits of a fraction that a narrow format holds exactly."""
 
 
 def _u32(value: int) -> Tensor:
@@ -138,8 +143,16 @@ def set_rng_state(state: Tensor) -> None:
     default_generator.set_state(state)
 
 
-def _draw(generator: Generator | None) -> Draw:
+def draw(generator: Generator | None) -> Draw:
+    """The next call of ``generator``, or of the default one."""
     return (generator or default_generator).draw()
+
+
+def _floating(name: str, dtype: DType | None) -> DType:
+    made = need_dtype(dtype) or get_default_dtype()
+    if not made.is_floating_point:
+        raise DTypeError(f"{name} makes floating tensors, not {made.name}")
+    return made
 
 
 def _finish(made: Tensor, requires_grad: bool) -> Tensor:
@@ -148,90 +161,161 @@ def _finish(made: Tensor, requires_grad: bool) -> Tensor:
 
 def rand(
     *size: Any, generator: Generator | None = None, dtype: DType | None = None,
-    device: Any = None, requires_grad: bool = False,
+    requires_grad: bool = False, **placement: Any,
 ) -> Tensor:  # fmt: skip
     """Uniform values in [0, 1)."""
-    need_device(device)
-    made = _draw(generator).uniform(_shape(size), dtype or get_default_dtype())
-    return _finish(made, requires_grad)
+    shape = _size("rand", size, placement)
+    return _finish(draw(generator).uniform(shape, _floating("rand", dtype)), requires_grad)
 
 
 def randn(
     *size: Any, generator: Generator | None = None, dtype: DType | None = None,
-    device: Any = None, requires_grad: bool = False,
+    requires_grad: bool = False, **placement: Any,
 ) -> Tensor:  # fmt: skip
     """Standard normal values."""
-    need_device(device)
-    made = _draw(generator).normal(_shape(size), dtype or get_default_dtype())
-    return _finish(made, requires_grad)
+    shape = _size("randn", size, placement)
+    return _finish(draw(generator).normal(shape, _floating("randn", dtype)), requires_grad)
 
 
-def rand_like(input: Tensor, *, dtype: DType | None = None) -> Tensor:
+def _size(name: str, size: Any, placement: dict[str, Any]) -> tuple[int, ...]:
+    if not size and "size" in placement:
+        size = (placement.pop("size"),)
+    check_placement(name, placement)
+    return _shape(size)
+
+
+def rand_like(
+    input: Tensor, *, generator: Generator | None = None, dtype: DType | None = None,
+    requires_grad: bool = False, **placement: Any,
+) -> Tensor:  # fmt: skip
     """Uniform values in the shape and dtype of ``input``."""
-    return rand(tuple(input.shape), dtype=dtype or input.dtype)
+    options = {"dtype": dtype or need_tensor("rand_like", input).dtype, **placement}
+    return rand(tuple(input.shape), generator=generator, requires_grad=requires_grad, **options)
 
 
-def randn_like(input: Tensor, *, dtype: DType | None = None) -> Tensor:
+def randn_like(
+    input: Tensor, *, generator: Generator | None = None, dtype: DType | None = None,
+    requires_grad: bool = False, **placement: Any,
+) -> Tensor:  # fmt: skip
     """Standard normal values in the shape and dtype of ``input``."""
-    return randn(tuple(input.shape), dtype=dtype or input.dtype)
+    options = {"dtype": dtype or need_tensor("randn_like", input).dtype, **placement}
+    return randn(tuple(input.shape), generator=generator, requires_grad=requires_grad, **options)
 
 
 def randint(
     low: int, high: Any = None, size: Any = None, *, generator: Generator | None = None,
-    dtype: DType | None = None, device: Any = None,
+    dtype: DType | None = None, requires_grad: bool = False, **placement: Any,
 ) -> Tensor:  # fmt: skip
     """Whole numbers in [low, high); ``randint(high, size)`` starts at 0."""
-    need_device(device)
-    if size is None:
-        low, high, size = 0, low, high
+    check_placement("randint", placement)
+    if not isinstance(high, int):
+        low, high, size = 0, low, high if size is None else size
+    made = whole_numbers("randint", _shape((size,)), low, high, generator)
+    return _finish(cast(made, need_dtype(dtype) or T.int64), requires_grad)
+
+
+def whole_numbers(
+    name: str, shape: tuple[int, ...], low: int, high: int, generator: Generator | None
+) -> Tensor:
+    """Int64 numbers in [low, high), from 53 random bits each."""
     if high <= low:
-        raise GraphFlowError(f"randint needs low < high, got [{low}, {high})")
-    unit = _draw(generator).uniform(_shape((size,)), T.float64)
-    return cast(add(apply("floor", mul(unit, float(high - low))), low), dtype or T.int64)
+        raise GraphFlowError(f"{name} needs low < high, got [{low}, {high})")
+    unit = draw(generator).uniform(shape, T.float64)
+    return add(cast(apply("floor", mul(unit, float(high - low))), T.int64), low)
 
 
-def bernoulli(input: Tensor, *, generator: Generator | None = None) -> Tensor:
-    """1 with the probability that ``input`` gives, else 0."""
-    unit = _draw(generator).uniform(tuple(input.shape), T.float32)
-    return cast(lt(unit, input.detach()), input.dtype)
+def bernoulli(input: Tensor, p: Any = None, *, generator: Generator | None = None) -> Tensor:
+    """1 with the probability that ``input`` gives (or ``p``), else 0."""
+    odds = need_tensor("bernoulli", input).detach() if p is None else p
+    if p is None and not input.dtype.is_floating_point:
+        raise DTypeError(f"bernoulli takes floating probabilities, not {input.dtype.name}")
+    return cast(_hits("bernoulli", tuple(input.shape), odds, generator), input.dtype)
+
+
+def _hits(name: str, shape: tuple[int, ...], p: Any, generator: Generator | None) -> Tensor:
+    """Bool: true with probability ``p``, a number or a tensor."""
+    if isinstance(p, Tensor):
+        inside = mode.tracer is not None or bool(((p._eager() >= 0) & (p._eager() <= 1)).all())
+        working = p.dtype if p.dtype is T.float64 else T.float32
+    else:
+        inside, working = 0 <= p <= 1, T.float64
+    if not inside:
+        raise GraphFlowError(f"{name} needs probabilities between 0 and 1")
+    return lt(draw(generator).uniform(shape, working), p)
 
 
 def normal(
-    mean: Any = 0.0, std: Any = 1.0, size: Any = None, *, generator: Generator | None = None
+    mean: Any = 0.0, std: Any = 1.0, size: Any = None, *, generator: Generator | None = None,
+    dtype: DType | None = None, requires_grad: bool = False, **placement: Any,
+) -> Tensor:  # fmt: skip
+    """Normal values of the given mean and standard deviation, numbers or tensors."""
+    check_placement("normal", placement)
+    tensors = [v.detach() for v in (mean, std) if isinstance(v, Tensor) and not v._weak]
+    if size is None and not tensors:
+        raise TypeError("normal of two numbers needs a size")
+    _check_deviation("normal", std)
+    shape = _shape((size,)) if size is not None else ()
+    for other in tensors:
+        shape = broadcast_shapes(shape, tuple(other.shape))  # type: ignore[assignment]
+    made = dtype or (tensors[0].dtype if tensors else get_default_dtype())
+    base = draw(generator).normal(shape, _floating("normal", made))
+    mean, std = (v.detach() if isinstance(v, Tensor) else v for v in (mean, std))
+    return _finish(cast(add(mul(base, std), mean), made), requires_grad)
+
+
+def _check_deviation(name: str, std: Any) -> None:
+    known = mode.tracer is None or not isinstance(std, Tensor)
+    if known and (bool((std._eager() < 0).any()) if isinstance(std, Tensor) else std < 0):
+        raise GraphFlowError(f"{name} needs a standard deviation >= 0")
+
+
+# ---- in place --------------------------------------------------------------------------
+
+
+def _need_floating(name: str, input: Tensor) -> None:
+    if not need_tensor(name, input).dtype.is_floating_point:
+        raise DTypeError(f"{name} fills floating tensors, not {input.dtype.name}")
+
+
+def uniform_(
+    input: Tensor, a: float = 0.0, to: float = 1.0, *, generator: Generator | None = None
 ) -> Tensor:
-    """Normal values of the given mean and standard deviation."""
-    shape = next((tuple(v.shape) for v in (mean, std) if isinstance(v, Tensor)), None)
-    base = _draw(generator).normal(_shape((size,)) if shape is None else shape, get_default_dtype())
-    return add(mul(base, std), mean)
+    """Fill with uniform values in [a, to)."""
+    _need_floating("uniform_", input)
+    if not (isinstance(a, Tensor) or isinstance(to, Tensor)) and a > to:
+        raise GraphFlowError(f"uniform_ needs from <= to, not {a} and {to}")
+    unit = draw(generator).uniform(tuple(input.shape), input.dtype)
+    return assign(input, add(mul(unit, to - a), a))
 
 
-def randperm(n: int, *, generator: Generator | None = None, dtype: DType | None = None) -> Tensor:
-    """The whole numbers below ``n`` in random order."""
-    unit = _draw(generator).uniform((n,), T.float64)
-    order = np.argsort(unit._concrete("randperm()"), kind="stable")
-    return cast(Tensor._of(Cell(order.astype(np.int64))), dtype or T.int64)
-
-
-def uniform_(input: Tensor, a: float = 0.0, b: float = 1.0, generator: Any = None) -> Tensor:
-    """Fill with uniform values in [a, b)."""
-    unit = _draw(generator).uniform(tuple(input.shape), input.dtype)
-    return assign(input, add(mul(unit, b - a), a))
-
-
-def normal_(input: Tensor, mean: float = 0.0, std: float = 1.0, generator: Any = None) -> Tensor:
+def normal_(
+    input: Tensor, mean: float = 0.0, std: float = 1.0, *, generator: Generator | None = None
+) -> Tensor:
     """Fill with normal values."""
-    return assign(
-        input, add(mul(_draw(generator).normal(tuple(input.shape), input.dtype), std), mean)
-    )
+    _need_floating("normal_", input)
+    _check_deviation("normal_", std)
+    base = draw(generator).normal(tuple(input.shape), input.dtype)
+    return assign(input, add(mul(base, std), mean))
 
 
-def bernoulli_(input: Tensor, p: float = 0.5, generator: Any = None) -> Tensor:
-    """Fill with 1 at probability ``p``, else 0."""
-    unit = _draw(generator).uniform(tuple(input.shape), T.float32)
-    return assign(input, cast(lt(unit, p), input.dtype))
+def bernoulli_(input: Tensor, p: Any = 0.5, *, generator: Generator | None = None) -> Tensor:
+    """Fill with 1 at probability ``p`` (a number or a tensor), else 0."""
+    shape = tuple(input.shape)
+    return assign(input, cast(_hits("bernoulli_", shape, p, generator), input.dtype))
 
 
-def exponential_(input: Tensor, lambd: float = 1.0, generator: Any = None) -> Tensor:
+def exponential_(
+    input: Tensor, lambd: float = 1.0, *, generator: Generator | None = None
+) -> Tensor:
     """Fill with exponentially distributed values of rate ``lambd``."""
-    unit = _draw(generator).uniform(tuple(input.shape), input.dtype)
-    return assign(input, neg(div(log(sub(1.0, unit)), lambd)))
+    _need_floating("exponential_", input)
+    if not isinstance(lambd, Tensor) and lambd <= 0:
+        raise GraphFlowError(f"exponential_ needs a rate above 0, not {lambd}")
+    return assign(input, div(waiting_times(tuple(input.shape), input.dtype, generator), lambd))
+
+
+def waiting_times(shape: tuple[int, ...], dtype: DType, generator: Generator | None) -> Tensor:
+    """Exponentially distributed values of rate 1."""
+    working = T.float64 if dtype is T.float64 else T.float32
+    unit = draw(generator).uniform(shape, working)
+    return cast(neg(log(sub(1.0, unit))), dtype)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, SupportsIndex, overload
 
 import numpy as np
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Size(tuple[int, ...]):
-    """A shape.  A tuple with PyTorch's ``numel`` and spelling."""
+    """A shape.  A tuple with PyTorch's ``numel`` and spelling; parts of it are shapes too."""
 
     def numel(self) -> int:
         """Number of elements."""
@@ -34,6 +34,17 @@ class Size(tuple[int, ...]):
         for extent in self:
             total *= extent
         return total
+
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> int: ...
+    @overload
+    def __getitem__(self, index: slice) -> Size: ...
+    def __getitem__(self, index: Any) -> Any:
+        found = tuple.__getitem__(self, index)
+        return Size(found) if isinstance(index, slice) else found
+
+    def __add__(self, other: Any) -> Size:
+        return Size(tuple(self) + tuple(other))
 
     def __repr__(self) -> str:
         return f"graphflow.Size([{', '.join(map(str, self))}])"
@@ -357,6 +368,10 @@ class Tensor(TensorMethods):
         self._concrete("int()")
         return int(self.item())
 
+    def __complex__(self) -> complex:
+        self._concrete("complex()")
+        return complex(self.item())
+
     def __index__(self) -> int:
         array = self._concrete("use as an index")
         if array.dtype.kind not in "iub" or array.size != 1:
@@ -369,6 +384,16 @@ class Tensor(TensorMethods):
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
         array = self.numpy()
         return np.array(array, dtype=dtype, copy=copy) if dtype or copy else array
+
+    def __dlpack__(self, **options: Any) -> Any:
+        """The memory as a DLPack capsule: shared, not copied."""
+        if self._requires_grad:
+            raise GraphFlowError("a tensor that requires grad does not lend memory; detach() it")
+        return self._concrete("__dlpack__()").__dlpack__(**options)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        """Device type (1: CPU) and number."""
+        return (1, 0)
 
     def numpy(self, *, force: bool = False) -> np.ndarray[Any, Any]:
         """The data as a NumPy array that shares memory."""

@@ -59,7 +59,7 @@ def samples(op: OpDef) -> Iterator[Sample]:
     """The shapes that the kind implies, then the record's own samples."""
     if op.kind is Kind.ELEMENTWISE:
         arity = len(op.vjp) if isinstance(op.vjp, tuple) else _arity(op)
-        if arity == 1 and "dtype" not in {key for s in op.tests.samples for key in s.attrs}:
+        if arity == 1 and not any(s.attrs for s in op.tests.samples):
             yield from (Sample((shape,)) for shape in UNARY_SHAPES)
         if arity == 2:
             yield from (Sample(pair) for pair in BINARY_SHAPES)

@@ -184,6 +184,5 @@ ORACLES: dict[str, Callable[..., Number]] = {
     "tanh": math.tanh,
     "trunc": rounded(math.trunc),
     "where": lambda c, a, b: a if c else b,
-    "zeta": lambda s, x: float(scipy.special.zeta(s, x)),
 }
 """One number in, one number out; the shifts need the width and stand apart."""

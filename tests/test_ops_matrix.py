@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.special
 from op_cases import Case, all_cases, random_array, seed_of, strided
 from scalar_oracles import ORACLES, shift_left, shift_right
 
@@ -78,6 +79,8 @@ def oracle(case: Case) -> Callable[..., Any] | None:
         return lambda a, b: shift_left(a, b, width)
     if case.op.name == "shift_right":
         return lambda a, b: shift_right(a, b, width)
+    if case.op.name == "zeta":
+        return lambda x: float(scipy.special.zeta(case.attrs["s"], x))
     return ORACLES.get(case.op.name)
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from graphflow.cell import Cell
-from graphflow.checks import need_device, need_dtype, need_int
+from graphflow.checks import need_dtype, need_int
 from graphflow.dispatch import apply, literal, scalar
 from graphflow.dispatch import full as _full
 from graphflow.errors import DTypeError, GraphFlowError, ShapeError
+from graphflow.formats import check_placement
 from graphflow.ir import types as T
 from graphflow.ir.types import DType, from_numpy_dtype
 from graphflow.mode import mode
@@ -19,27 +21,24 @@ from graphflow.promotion import cast, get_default_dtype, number_dtype
 from graphflow.tensor import Tensor
 
 if TYPE_CHECKING:
-    from graphflow.device import Device
+    pass
 
 __all__ = [
-    "arange", "as_tensor", "empty", "empty_like", "eye", "from_numpy", "full", "full_like",
-    "is_tensor", "linspace", "ones", "ones_like", "scalar_tensor", "tensor", "zeros",
-    "zeros_like",
+    "arange", "as_tensor", "asarray", "empty", "empty_like", "eye", "from_dlpack", "from_numpy",
+    "frombuffer", "full", "full_like", "is_tensor", "linspace", "logspace", "ones", "ones_like",
+    "scalar_tensor", "tensor", "zeros", "zeros_like",
 ]  # fmt: skip
+METHODS = "new_empty new_full new_ones new_tensor new_zeros".split()
 
 
 def tensor(
-    data: Any,
-    *,
-    dtype: DType | None = None,
-    device: str | Device | None = None,
-    requires_grad: bool = False,
+    data: Any, *, dtype: DType | None = None, requires_grad: bool = False, **placement: Any
 ) -> Tensor:
     """A new tensor with a copy of ``data`` (numbers, nested lists, arrays, tensors).
 
     Python floats become the default dtype, ints int64, bools bool.
     """
-    need_device(device)
+    check_placement("tensor", placement)
     need_dtype(dtype)
     if isinstance(data, Tensor):
         made = cast(data.detach(), dtype) if dtype else data.detach()
@@ -149,33 +148,39 @@ def _shape(size: tuple[Any, ...]) -> tuple[int, ...]:
     return extents
 
 
-def _filled(size: tuple[Any, ...], value: Any, dtype: DType | None, grad: bool) -> Tensor:
+def _filled(
+    name: str, size: Any, value: Any, dtype: DType | None, grad: bool, placement: dict[str, Any]
+) -> Tensor:
+    """``value`` in a given shape; ``placement`` holds the keywords that change nothing."""
+    check_placement(name, placement)
     made = _full(_shape(size), value, need_dtype(dtype) or get_default_dtype())
     return made.requires_grad_() if grad else made
 
 
 def zeros(
-    *size: Any, dtype: DType | None = None, device: Any = None, requires_grad: bool = False
+    *size: Any, dtype: DType | None = None, requires_grad: bool = False, **placement: Any
 ) -> Tensor:
     """A tensor of zeros."""
-    need_device(device)
-    return _filled(size, 0, dtype, requires_grad)
+    return _filled("zeros", _given(size, placement), 0, dtype, requires_grad, placement)
 
 
 def ones(
-    *size: Any, dtype: DType | None = None, device: Any = None, requires_grad: bool = False
+    *size: Any, dtype: DType | None = None, requires_grad: bool = False, **placement: Any
 ) -> Tensor:
     """A tensor of ones."""
-    need_device(device)
-    return _filled(size, 1, dtype, requires_grad)
+    return _filled("ones", _given(size, placement), 1, dtype, requires_grad, placement)
 
 
 def empty(
-    *size: Any, dtype: DType | None = None, device: Any = None, requires_grad: bool = False
+    *size: Any, dtype: DType | None = None, requires_grad: bool = False, **placement: Any
 ) -> Tensor:
     """A tensor to be written to; its contents are zeros (nothing is left undefined)."""
-    need_device(device)
-    return _filled(size, 0, dtype, requires_grad)
+    return _filled("empty", _given(size, placement), 0, dtype, requires_grad, placement)
+
+
+def _given(size: Any, keywords: dict[str, Any]) -> Any:
+    """The shape, which may also come as the keyword ``size``."""
+    return (keywords.pop("size"),) if "size" in keywords and not size else size
 
 
 def full(
@@ -183,53 +188,140 @@ def full(
     fill_value: Any,
     *,
     dtype: DType | None = None,
-    device: Any = None,
     requires_grad: bool = False,
+    **placement: Any,
 ) -> Tensor:
     """A tensor filled with one value (its dtype is the value's by default)."""
-    need_device(device)
-    if not isinstance(fill_value, (Tensor, bool, int, float, np.number, np.bool_)):
+    if not isinstance(fill_value, (Tensor, bool, int, float, complex, np.number, np.bool_)):
         raise TypeError(f"full: fill_value must be a number, not {fill_value!r}")
     if isinstance(fill_value, Tensor):
-        made: Tensor = cast(fill_value, dtype or fill_value.dtype).expand(tuple(size)).clone()
-        return made.requires_grad_() if requires_grad else made
-    return _filled((tuple(size),), fill_value, dtype or number_dtype(fill_value), requires_grad)
+        return _spread("full", size, fill_value, dtype, requires_grad, placement)
+    made = dtype or number_dtype(fill_value)
+    return _filled("full", (tuple(size),), fill_value, made, requires_grad, placement)
 
 
-def zeros_like(input: Tensor, *, dtype: DType | None = None, requires_grad: bool = False) -> Tensor:
+def _spread(
+    name: str, size: Any, value: Tensor, dtype: DType | None, grad: bool, placement: dict[str, Any]
+) -> Tensor:
+    """The value of a 0-d tensor everywhere."""
+    check_placement(name, placement)
+    made: Tensor = cast(value.detach(), dtype or value.dtype).expand(_shape((size,))).clone()
+    return made.requires_grad_() if grad else made
+
+
+def zeros_like(
+    input: Tensor, *, dtype: DType | None = None, requires_grad: bool = False, **placement: Any
+) -> Tensor:
     """Zeros in the shape and dtype of ``input``."""
-    return _filled((tuple(input.shape),), 0, dtype or input.dtype, requires_grad)
+    return _filled_like("zeros_like", input, 0, dtype, requires_grad, placement)
 
 
-def ones_like(input: Tensor, *, dtype: DType | None = None, requires_grad: bool = False) -> Tensor:
+def ones_like(
+    input: Tensor, *, dtype: DType | None = None, requires_grad: bool = False, **placement: Any
+) -> Tensor:
     """Ones in the shape and dtype of ``input``."""
-    return _filled((tuple(input.shape),), 1, dtype or input.dtype, requires_grad)
+    return _filled_like("ones_like", input, 1, dtype, requires_grad, placement)
 
 
-def empty_like(input: Tensor, *, dtype: DType | None = None) -> Tensor:
-    """A tensor in the shape and dtype of ``input``, to be written to."""
-    return zeros_like(input, dtype=dtype)
+def empty_like(
+    input: Tensor, *, dtype: DType | None = None, requires_grad: bool = False, **placement: Any
+) -> Tensor:
+    """A tensor in the shape and dtype of ``input``, to be written to; it holds zeros."""
+    return _filled_like("empty_like", input, 0, dtype, requires_grad, placement)
 
 
-def full_like(input: Tensor, fill_value: Any, *, dtype: DType | None = None) -> Tensor:
+def full_like(
+    input: Tensor,
+    fill_value: Any,
+    *,
+    dtype: DType | None = None,
+    requires_grad: bool = False,
+    **placement: Any,
+) -> Tensor:
     """One value in the shape and dtype of ``input``."""
-    return _filled((tuple(input.shape),), fill_value, dtype or input.dtype, False)
+    return _filled_like("full_like", input, fill_value, dtype, requires_grad, placement)
+
+
+def _filled_like(
+    name: str, input: Any, value: Any, dtype: DType | None, grad: bool, placement: dict[str, Any]
+) -> Tensor:
+    if not isinstance(input, Tensor):
+        raise TypeError(f"{name}: input must be a tensor, not {type(input).__name__}")
+    made, shape = dtype or input.dtype, tuple(input.shape)
+    if isinstance(value, Tensor):
+        return _spread(name, shape, value, made, grad, placement)
+    return _filled(name, (shape,), value, made, grad, placement)
+
+
+def new_zeros(input: Tensor, *size: Any, **options: Any) -> Tensor:
+    """Zeros in the dtype of ``input``, unless ``dtype`` is given."""
+    return zeros(*size, **_like(input, options))
+
+
+def new_ones(input: Tensor, *size: Any, **options: Any) -> Tensor:
+    """Ones in the dtype of ``input``, unless ``dtype`` is given."""
+    return ones(*size, **_like(input, options))
+
+
+def new_empty(input: Tensor, *size: Any, **options: Any) -> Tensor:
+    """A tensor to be written to, in the dtype of ``input``, unless ``dtype`` is given."""
+    return empty(*size, **_like(input, options))
+
+
+def new_full(input: Tensor, size: Any, fill_value: Any, **options: Any) -> Tensor:
+    """One value in the dtype of ``input``, unless ``dtype`` is given."""
+    return full(size, fill_value, **_like(input, options))
+
+
+def new_tensor(input: Tensor, data: Any, **options: Any) -> Tensor:
+    """A new tensor of ``data`` in the dtype of ``input``, unless ``dtype`` is given."""
+    return tensor(data, **_like(input, options))
+
+
+def _like(input: Tensor, options: dict[str, Any]) -> dict[str, Any]:
+    return {**options, "dtype": options.get("dtype") or input.dtype}
 
 
 def arange(
-    start: Any, end: Any = None, step: Any = 1, *, dtype: DType | None = None, device: Any = None
+    start: Any,
+    end: Any = None,
+    step: Any = 1,
+    *,
+    dtype: DType | None = None,
+    requires_grad: bool = False,
+    **placement: Any,
 ) -> Tensor:
-    """``start, start + step, …`` up to but not including ``end``."""
-    need_device(device)
-    if end is None:
-        start, end = 0, start
+    """``start, start + step, …`` up to but not including ``end``.
+
+    Whole numbers give int64, others the default dtype.
+    """
+    check_placement("arange", placement)
+    start, end = (0, start) if end is None else (start, end)
+    start, end, step = (_plain("arange", v) for v in (start, end, step))
     if step == 0:
-        raise ValueError("arange needs a step other than 0")
-    length = max(0, int(np.ceil((end - start) / step)))
-    whole = all(isinstance(v, (int, np.integer)) for v in (start, end, step))
-    made = dtype or (T.int64 if whole else get_default_dtype())
+        raise GraphFlowError("arange needs a step other than 0")
+    if not (math.isfinite(start) and math.isfinite(end)):
+        raise GraphFlowError(f"arange needs finite bounds, not {start} and {end}")
+    if (end - start) * step < 0:
+        raise GraphFlowError(f"arange: a step of {step} does not lead from {start} to {end}")
+    whole = all(isinstance(v, int) for v in (start, end, step))
+    made = need_dtype(dtype) or (T.int64 if whole else get_default_dtype())
+    if whole:
+        length = -((start - end) // step)
+    else:
+        length = math.ceil((end - start) / step)
     counter = iota((length,), 0, T.int64 if whole else T.float64)
-    return cast(counter * step + start, made)
+    out = cast(counter * step + start, made)
+    return out.requires_grad_() if requires_grad else out
+
+
+def _plain(name: str, value: Any) -> Any:
+    """A Python number from a number or a tensor of one element."""
+    if isinstance(value, (Tensor, np.generic)):
+        return value.item()
+    if not isinstance(value, (bool, int, float, complex)):
+        raise TypeError(f"{name} takes numbers, not {type(value).__name__}")
+    return value
 
 
 def iota(shape: tuple[int, ...], axis: int, dtype: DType) -> Tensor:
@@ -242,24 +334,107 @@ def iota(shape: tuple[int, ...], axis: int, dtype: DType) -> Tensor:
     return apply("iota", shape=shape, axis=axis, dtype=dtype)
 
 
-def linspace(start: float, end: float, steps: int, *, dtype: DType | None = None) -> Tensor:
+def linspace(
+    start: Any,
+    end: Any,
+    steps: int,
+    *,
+    dtype: DType | None = None,
+    requires_grad: bool = False,
+    **placement: Any,
+) -> Tensor:
     """``steps`` evenly spaced values from ``start`` to ``end`` inclusive."""
-    made = dtype or get_default_dtype()
+    out = cast(_evenly("linspace", start, end, steps, placement), dtype or get_default_dtype())
+    return out.requires_grad_() if requires_grad else out
+
+
+def logspace(
+    start: Any,
+    end: Any,
+    steps: int,
+    base: float = 10.0,
+    *,
+    dtype: DType | None = None,
+    requires_grad: bool = False,
+    **placement: Any,
+) -> Tensor:
+    """``steps`` values from ``base ** start`` to ``base ** end``, evenly spaced logarithms."""
+    exponents = _evenly("logspace", start, end, steps, placement)
+    out = cast(apply("pow", scalar(base, T.float64), exponents), dtype or get_default_dtype())
+    return out.requires_grad_() if requires_grad else out
+
+
+def _evenly(name: str, start: Any, end: Any, steps: int, placement: dict[str, Any]) -> Tensor:
+    """Evenly spaced float64 values, counted from the nearer end."""
+    check_placement(name, placement)
+    if isinstance(steps, bool) or not hasattr(steps, "__index__"):
+        raise TypeError(f"{name}: steps must be a whole number, not {steps!r}")
     if steps < 0:
-        raise ValueError("linspace needs a non-negative number of steps")
-    gap = (end - start) / (steps - 1) if steps > 1 else 0.0
-    return cast(iota((steps,), 0, T.float64) * gap + start, made)
+        raise GraphFlowError(f"{name} needs steps >= 0, not {steps}")
+    first, last = (_end(name, v) for v in (start, end))
+    place = iota((steps,), 0, T.float64)
+    gap = (last - first) / max(steps - 1, 1)
+    up, down = place * gap + first, (place - (steps - 1)) * gap + last
+    return apply("where", place * 2 < steps, up, down)
 
 
-def eye(n: int, m: int | None = None, *, dtype: DType | None = None) -> Tensor:
+def _end(name: str, value: Any) -> Any:
+    if isinstance(value, Tensor):
+        if value.ndim:
+            raise GraphFlowError(
+                f"{name}: start and end must be numbers or 0-d tensors, not of shape "
+                f"{list(value.shape)}"
+            )
+        return cast(value.detach(), T.float64)
+    return float(_plain(name, value))
+
+
+def eye(
+    n: int,
+    m: int | None = None,
+    *,
+    dtype: DType | None = None,
+    requires_grad: bool = False,
+    **placement: Any,
+) -> Tensor:
     """Ones on the diagonal, zeros elsewhere."""
-    shape = (n, n if m is None else m)
-    return cast(iota(shape, 0, T.int64) == iota(shape, 1, T.int64), dtype or get_default_dtype())
+    check_placement("eye", placement)
+    shape = _shape((n, n if m is None else m))
+    same = iota(shape, 0, T.int64) == iota(shape, 1, T.int64)
+    out = cast(same, need_dtype(dtype) or get_default_dtype())
+    return out.requires_grad_() if requires_grad else out
 
 
-def scalar_tensor(value: Any, *, dtype: DType | None = None) -> Tensor:
+def scalar_tensor(
+    value: Any, *, dtype: DType | None = None, requires_grad: bool = False, **placement: Any
+) -> Tensor:
     """A 0-d tensor."""
-    return scalar(value, dtype or get_default_dtype())
+    check_placement("scalar_tensor", placement)
+    out = scalar(value, need_dtype(dtype) or get_default_dtype())
+    return out.requires_grad_() if requires_grad else out
+
+
+def asarray(obj: Any, *, dtype: DType | None = None, copy: bool | None = None) -> Tensor:
+    """``obj`` as a tensor; shares memory with arrays and tensors unless ``copy``."""
+    made = from_dlpack(obj) if _lends_memory(obj) else as_tensor(obj, dtype)
+    made = cast(made, dtype) if dtype else made
+    return made.clone() if copy else made
+
+
+def _lends_memory(obj: Any) -> bool:
+    return hasattr(obj, "__dlpack__") and not isinstance(obj, (Tensor, np.ndarray, np.generic))
+
+
+def from_dlpack(ext_tensor: Any) -> Tensor:
+    """A tensor over the memory of any object with ``__dlpack__``: nothing is copied."""
+    if isinstance(ext_tensor, Tensor):
+        return ext_tensor.detach()
+    return from_numpy(np.from_dlpack(ext_tensor))
+
+
+def frombuffer(buffer: Any, *, dtype: DType, count: int = -1, offset: int = 0) -> Tensor:
+    """A vector over the memory of an object with the buffer protocol."""
+    return from_numpy(np.frombuffer(buffer, dtype.numpy, count, offset))
 
 
 def is_tensor(value: object) -> bool:

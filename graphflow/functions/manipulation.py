@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
-from graphflow.checks import need_index, need_tensor
+from graphflow.checks import need_dtype, need_index, need_tensor
 from graphflow.device import available as as_device
 from graphflow.dispatch import apply, assign
 from graphflow.errors import IndexRangeError, ShapeError
+from graphflow.formats import channels_last, channels_last_3d, check_placement
 from graphflow.functions import reductions
-from graphflow.functions.creation import arange, as_tensor, full, ones, tensor, zeros
+from graphflow.functions.creation import arange, as_tensor
 from graphflow.functions.elementwise import eq
 from graphflow.functions.shaping import expand, permute, reshape, transpose, unbind, unsqueeze, view
 from graphflow.ir import types as T
@@ -20,13 +22,11 @@ from graphflow.promotion import as_operand, cast
 from graphflow.tensor import Tensor
 
 __all__ = [
-    "allclose", "clone", "contiguous", "equal", "is_contiguous", "is_floating_point",
-    "numel", "one_hot",
+    "clone", "contiguous", "equal", "is_contiguous", "is_floating_point", "numel", "one_hot",
 ]  # fmt: skip
 METHODS = """
-clone contiguous copy_ cpu dim element_size fill_ is_contiguous is_floating_point
-nelement new_full new_ones new_tensor new_zeros numel reshape_as size stride to type_as
-view_as zero_
+clone contiguous copy_ cpu dim element_size equal fill_ is_contiguous is_floating_point
+nelement numel reshape_as size stride to type_as view_as zero_
 """.split()
 PROPERTIES = ("T", "mT", "H")
 CONVERSIONS: dict[str, DType] = {
@@ -37,27 +37,41 @@ CONVERSIONS: dict[str, DType] = {
 """``x.float()`` and its siblings: the method's name, and the dtype it converts to."""
 
 
-def clone(input: Tensor) -> Tensor:
+def clone(input: Tensor, *, memory_format: Any = None) -> Tensor:
     """A copy with its own memory; gradients flow through it."""
-    return apply("copy", input)
+    return apply("copy", need_tensor("clone", input))
 
 
-def contiguous(input: Tensor) -> Tensor:
-    """The tensor with its elements in order in memory (itself if they are)."""
+def contiguous(input: Tensor, memory_format: Any = None) -> Tensor:
+    """The tensor with its elements in row-major order in memory (itself if they are)."""
     if mode.tracer is not None or input._eager().flags.c_contiguous:
         return input
     return clone(input)
 
 
-def is_contiguous(input: Tensor) -> bool:
-    """True when the elements lie in order in memory."""
-    return mode.tracer is not None or bool(input._eager().flags.c_contiguous)
+def is_contiguous(input: Tensor, memory_format: Any = None) -> bool:
+    """True when the elements lie in order in memory: row-major, or with channels last."""
+    last = memory_format in (channels_last, channels_last_3d)
+    if mode.tracer is not None:
+        return not last
+    array = input._eager()
+    if last:
+        fits = array.ndim == (4 if memory_format is channels_last else 5)
+        return fits and bool(array.transpose(0, *range(2, array.ndim), 1).flags.c_contiguous)
+    return bool(array.flags.c_contiguous)
 
 
 def stride(input: Tensor, dim: int | None = None) -> Any:
-    """Elements between neighbours along every dimension (or along ``dim``)."""
-    array = input._concrete("stride()")
-    steps = tuple(s // array.itemsize for s in array.strides)
+    """Elements between neighbours along every dimension (or along ``dim``).
+
+    In a compiled function, where memory has no layout yet, those of row-major order.
+    """
+    if mode.tracer is not None:
+        shape = tuple(input.shape)
+        steps = tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
+    else:
+        array = input._eager()
+        steps = tuple(s // array.itemsize for s in array.strides)
     return steps if dim is None else steps[dim]
 
 
@@ -78,19 +92,20 @@ def copy_(input: Tensor, src: Any) -> Tensor:
 
 
 def to(
-    input: Tensor, *args: Any, dtype: DType | None = None, device: Any = None, **_: Any
+    input: Tensor, *args: Any, dtype: DType | None = None, copy: bool = False, **placement: Any
 ) -> Tensor:
-    """In another dtype and/or on another device (itself if nothing changes)."""
+    """In another dtype and/or on another device (itself if nothing changes, unless ``copy``)."""
+    check_placement("to", placement)
+    switches = [arg for arg in args if isinstance(arg, bool)]  # non_blocking, copy
     for arg in args:
         if isinstance(arg, DType):
             dtype = arg
         elif isinstance(arg, Tensor):
             dtype = arg.dtype
-        elif not isinstance(arg, bool):
-            device = arg
-    if device is not None:
-        as_device(device)
-    return cast(input, dtype) if dtype is not None else input
+        elif not isinstance(arg, bool) and arg is not None:
+            as_device(arg)
+    made = cast(input, need_dtype(dtype) or input.dtype)
+    return clone(made) if made is input and (copy or switches[1:] == [True]) else made
 
 
 def type_as(input: Tensor, other: Tensor) -> Tensor:
@@ -98,7 +113,7 @@ def type_as(input: Tensor, other: Tensor) -> Tensor:
     return cast(input, other.dtype)
 
 
-def cpu(input: Tensor) -> Tensor:
+def cpu(input: Tensor, memory_format: Any = None) -> Tensor:
     """On the CPU."""
     return input
 
@@ -150,26 +165,6 @@ def contains(input: Tensor, element: Any) -> Any:
     return reductions.any(eq(input, element)).item()
 
 
-def new_tensor(input: Tensor, data: Any) -> Tensor:
-    """A new tensor of ``data`` in the dtype of ``input``."""
-    return tensor(data, dtype=input.dtype)
-
-
-def new_zeros(input: Tensor, *size: Any) -> Tensor:
-    """Zeros in the dtype of ``input``."""
-    return zeros(*size, dtype=input.dtype)
-
-
-def new_ones(input: Tensor, *size: Any) -> Tensor:
-    """Ones in the dtype of ``input``."""
-    return ones(*size, dtype=input.dtype)
-
-
-def new_full(input: Tensor, size: Any, fill_value: Any) -> Tensor:
-    """One value in the dtype of ``input``."""
-    return full(size, fill_value, dtype=input.dtype)
-
-
 def view_as(input: Tensor, other: Tensor) -> Tensor:
     """A view in the shape of ``other``."""
     return view(input, tuple(other.shape))
@@ -200,19 +195,10 @@ def _check_classes(input: Tensor, num_classes: int) -> None:
         )
 
 
-def equal(input: Tensor, other: Tensor) -> Any:
+def equal(input: Tensor, other: Tensor) -> bool:
     """True when shape and every element are equal."""
-    return input.shape == other.shape and reductions.all(eq(input, other)).item()
-
-
-def allclose(
-    input: Tensor, other: Tensor, rtol: Any = 1e-5, atol: Any = 1e-8, equal_nan: Any = False
-) -> Any:
-    """True when every element is within ``atol + rtol * |other|``."""
-    import numpy as np
-
-    a, b = input._concrete("allclose()"), other._concrete("allclose()")
-    return np.allclose(a, b, rtol, atol, equal_nan)
+    a, b = need_tensor("equal", input), need_tensor("equal", other, "other")
+    return a.shape == b.shape and bool(reductions.all(eq(a, b)))
 
 
 def property_T(input: Tensor) -> Tensor:

@@ -103,6 +103,15 @@ def dtype_named(name: str) -> DType:
     return found
 
 
+_KINDS = ("bool", "uint", "int", "float", "complex")
+
+
+def keeps_kind(source: DType, target: DType) -> bool:
+    """Whether a conversion keeps what a number is: no float to integer, nothing to bool."""
+    both_whole = {source.kind, target.kind} == {"int", "uint"}
+    return both_whole or _KINDS.index(source.kind) <= _KINDS.index(target.kind)
+
+
 def from_numpy_dtype(dtype: np.dtype[Any]) -> DType:
     """The GraphFlow dtype of a NumPy dtype; :class:`DTypeError` when there is none."""
     found = _BY_NUMPY.get(dtype)

@@ -40,6 +40,11 @@ def minimum(x: Value, y: Value) -> Value:
     return x.call("minimum", y) if x.type in FLOATS else select(x < y, x, y)
 
 
+def rectified(x: Value) -> Value:
+    """``x``, or 0 below 0; NaN and -0.0 stay."""
+    return select(x < 0, x.constant(0), x)
+
+
 def floor(x: Value) -> Value:
     """Largest integral value not above ``x``."""
     return x.call("floor") if x.type in FLOATS else x

@@ -182,7 +182,8 @@ FMOD = binary(
 )  # fmt: skip
 FLOOR_DIVIDE = binary(
     "floor_divide", "a / b rounded down.",
-    reference=np.floor_divide, vjp=None, cost=12.0, cpu="vm.floor_divide({0}, {1})",
+    reference=np.floor_divide, cost=12.0, cpu="vm.floor_divide({0}, {1})",
+    vjp=(lambda b, n, ct: zeros_like(b, n.out), lambda b, n, ct: zeros_like(b, n.out)),
     domain=((-9.0, 9.0), (1.0, 4.0)),
 )  # fmt: skip
 ATAN2 = binary(
@@ -333,6 +334,24 @@ SHIFT_RIGHT = binary(
     cpu=_shift_templates(">>", "select({0} < {T}(0), {T}(-1), {T}(0))"),
     dtypes=("i64", "i32", "u8", "u32"), domain=((-100.0, 100.0), (0.0, 40.0)), samples=(),
 )  # fmt: skip
+
+GCD = register(
+    OpDef(
+        name="gcd",
+        kind=Kind.OPAQUE,  # Euclid's algorithm takes as long as its operands ask for
+        summary="The greatest common divisor of whole numbers.",
+        infer=elementwise("gcd", 2, INTEGER),
+        reference=np.gcd,
+        vjp=NON_DIFFERENTIABLE,
+        commutative=True,
+        tests=OpTests(
+            dtypes=("i64", "i32", "u8"),
+            domain=(-60.0, 60.0),
+            samples=(Sample(((2, 3), (3,))), Sample(((), ())), Sample(((0,), (1,)))),
+            gradient=False,
+        ),
+    )
+)
 
 # ---- choice --------------------------------------------------------------------------
 

@@ -267,9 +267,9 @@ SIGN = unary(
     vjp=no_slope, dtypes=NUMBERS, cost=2.0,
 )  # fmt: skip
 RELU = unary(
-    "relu", "max(x, 0); NaN stays NaN.",
-    reference=lambda x: np.maximum(x, 0), kinds=NUMERIC,
-    cpu=templates(float="vm.maximum({0}, {T}(0))", integer="vm.maximum({0}, {T}(0))"),
+    "relu", "max(x, 0); NaN and -0.0 stay.",
+    reference=lambda x: np.where(np.less(x, 0), x.dtype.type(0), x), kinds=NUMERIC,
+    cpu=templates(float="vm.relu({0})", integer="vm.relu({0})"),
     # Through the result, so that the operand need not be kept; NaN lets the cotangent pass.
     vjp=lambda b, n, ct: b.where(b.le(n.out, 0), scalar(b, 0, ct.dtype), ct),
     dtypes=NUMBERS,

@@ -10,11 +10,10 @@ from typing import Any
 
 from graphflow.ir.formulas import bessel, errors, gamma
 from graphflow.ir.formulas.maths import on_numpy
-from graphflow.ir.op import Application, Builder
-from graphflow.ir.ops.elementwise_binary import binary
+from graphflow.ir.op import Application, Array, Builder
 from graphflow.ir.ops.elementwise_unary import unary
 from graphflow.ir.ops.gradients import scalar
-from graphflow.ir.ops.rules import FLOAT, templates
+from graphflow.ir.ops.rules import calls
 
 _TWO_OVER_ROOT_PI = 2 / math.sqrt(math.pi)
 
@@ -24,7 +23,7 @@ _TWO_OVER_ROOT_PI = 2 / math.sqrt(math.pi)
 def _trigamma(b: Builder, x: Any) -> Any:
     """The derivative of digamma: zeta(2, x), left of 1/2 by Euler's reflection."""
     left = b.lt(x, 0.5)
-    value = b.zeta(2.0, b.where(left, 1.0 - x, x))
+    value = b.zeta(b.where(left, 1.0 - x, x), s=2.0)
     sine = b.sin(b.where(left, x, scalar(b, 0.5, x.dtype)) * math.pi)
     return b.where(left, math.pi**2 / (sine * sine) - value, value)
 
@@ -43,16 +42,16 @@ DIGAMMA = unary(
 )  # fmt: skip
 
 
-def _zeta_slope(b: Builder, n: Application, ct: Any) -> Any:
-    s, x = n.inputs
-    return -(ct * (s * b.zeta(s + 1.0, x)))
+def _zeta(x: Array, *, s: float) -> Array:
+    return on_numpy(lambda m, x: gamma.zeta(m, x * 0.0 + s, x))(x)
 
 
-ZETA = binary(
-    "zeta", "The sum of (b + k) ** -a over k = 0, 1, …, for a > 1 and b >= 0.",
-    reference=on_numpy(gamma.zeta), kinds=FLOAT, dtypes=("f32", "f64"), cost=200.0,
-    cpu=templates(float="vm.zeta({0}, {1})"), vjp=(None, _zeta_slope),
-    domain=((1.5, 5.0), (0.1, 20.0)), tolerance=(1e-5, 1e-12), samples=(),
+ZETA = unary(
+    "zeta", "Hurwitz's zeta function, the sum of (x + k) ** -s over k >= 0, for s > 1 and x >= 0.",
+    reference=_zeta, cpu="vm.zeta({T}({s}), {0})", cost=200.0,
+    vjp=lambda b, n, ct: ct * (b.zeta(n.inputs[0], s=n.attrs["s"] + 1.0) * -n.attrs["s"]),
+    domain=(0.1, 20.0), tolerance=(1e-5, 1e-12),
+    samples=calls(((), {"s": 2.0}), ((2, 3), {"s": 3.0}), ((5,), {"s": 1.5}), ((0,), {"s": 4.0})),
 )  # fmt: skip
 
 # ---- error function and its inverses --------------------------------------------------

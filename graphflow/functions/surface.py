@@ -1,0 +1,201 @@
+"""What a tensor says about itself, and how it changes hands: memory, dtypes, devices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from graphflow.checks import need_tensor
+from graphflow.device import available as as_device
+from graphflow.dispatch import apply, full
+from graphflow.errors import DTypeError, GraphFlowError
+from graphflow.formats import Layout, strided
+from graphflow.functions import elementwise
+from graphflow.functions.shaping import broadcast_to
+from graphflow.ir import types as T
+from graphflow.ir.types import DType
+from graphflow.promotion import as_operand, cast
+from graphflow.tensor import Tensor
+
+__all__ = ["fill", "is_nonzero", "is_same_size", "is_signed"]
+METHODS = """
+apply_ cuda data_ptr get_device is_nonzero is_pinned is_same_size is_set_to is_shared is_signed map_
+ndimension pin_memory storage_offset to_numpy type where
+""".split()
+PROPERTIES = """
+is_cpu is_cuda is_meta is_quantized is_sparse itemsize layout nbytes retains_grad
+""".split()
+
+_CLASSES: dict[DType, str] = {
+    T.float32: "FloatTensor", T.float64: "DoubleTensor", T.float16: "HalfTensor",
+    T.bfloat16: "BFloat16Tensor", T.uint8: "ByteTensor", T.int8: "CharTensor",
+    T.int16: "ShortTensor", T.int32: "IntTensor", T.int64: "LongTensor", T.bool_: "BoolTensor",
+    T.complex64: "ComplexFloatTensor", T.complex128: "ComplexDoubleTensor",
+}  # fmt: skip
+
+
+def fill(input: Tensor, value: Any) -> Tensor:
+    """A tensor like ``input`` with ``value``, a number or a 0-d tensor, everywhere."""
+    if isinstance(value, Tensor) and value.ndim:
+        raise GraphFlowError(f"fill takes a number or a 0-d tensor, not {list(value.shape)}")
+    shape = tuple(need_tensor("fill", input).shape)
+    # Through where, so that the gradient of input is 0 and not missing.
+    everywhere = full(shape, True, T.bool_)
+    return apply("where", everywhere, broadcast_to(as_operand(value, input.dtype), shape), input)
+
+
+def type(input: Tensor, dtype: Any = None, non_blocking: bool = False) -> Any:
+    """The name of the tensor's type, or the tensor in ``dtype`` (a dtype or such a name)."""
+    if dtype is None:
+        return f"graphflow.{_CLASSES[input.dtype]}"
+    if isinstance(dtype, str):
+        wanted = dtype.rpartition(".")[2]
+        found = [d for d, name in _CLASSES.items() if name == wanted]
+        if not found:
+            raise DTypeError(f"no tensor type is called {dtype!r}")
+        dtype = found[0]
+    return cast(input, dtype)
+
+
+def is_nonzero(input: Tensor) -> bool:
+    """Whether the only element is not 0."""
+    return bool(need_tensor("is_nonzero", input))
+
+
+def is_signed(input: Tensor) -> bool:
+    """Whether the dtype has negative numbers."""
+    return need_tensor("is_signed", input).dtype.is_signed
+
+
+def is_same_size(input: Tensor, other: Tensor) -> bool:
+    """Whether both have one shape."""
+    return input.shape == other.shape
+
+
+def ndimension(input: Tensor) -> int:
+    """Number of dimensions."""
+    return input.ndim
+
+
+def property_retains_grad(input: Tensor) -> bool:
+    """Whether ``retain_grad`` was called on this result of an operation."""
+    node = input.grad_fn
+    return node is not None and node.retain is not None
+
+
+def where(input: Tensor, condition: Tensor, other: Any) -> Tensor:
+    """The tensor where ``condition`` holds, else ``other``."""
+    return elementwise.where(condition, input, other)
+
+
+# ---- memory ------------------------------------------------------------------------------
+
+
+def storage_offset(input: Tensor) -> int:
+    """Elements between the start of the memory and that of the tensor."""
+    array = input._concrete("storage_offset()")
+    return (data_ptr(input) - input._cell.address) // array.itemsize
+
+
+def data_ptr(input: Tensor) -> int:
+    """The address of the first element."""
+    return int(input._concrete("data_ptr()").__array_interface__["data"][0])
+
+
+def is_set_to(input: Tensor, tensor: Tensor) -> bool:
+    """Whether both show the same elements of the same memory in the same way."""
+    a, b = input._concrete("is_set_to()"), tensor._concrete("is_set_to()")
+    same = data_ptr(input) == data_ptr(tensor)
+    return same and a.shape == b.shape and a.strides == b.strides
+
+
+def is_shared(input: Tensor) -> bool:
+    """False: memory is not shared between processes."""
+    return False
+
+
+def property_itemsize(input: Tensor) -> int:
+    """Bytes an element."""
+    return input.dtype.itemsize
+
+
+def property_nbytes(input: Tensor) -> int:
+    """Bytes of all elements."""
+    return input.dtype.itemsize * input.shape.numel()
+
+
+def property_layout(input: Tensor) -> Layout:
+    """``gf.strided``."""
+    return strided
+
+
+def to_numpy(input: Tensor) -> np.ndarray[Any, Any]:
+    """The data as a NumPy array that shares memory."""
+    return input.numpy()
+
+
+# ---- devices -----------------------------------------------------------------------------
+
+
+def property_is_cpu(input: Tensor) -> bool:
+    """True: so far every tensor is on the CPU."""
+    return True
+
+
+def cuda(input: Tensor, device: Any = None, **_: Any) -> Tensor:
+    """On a CUDA device; an error says what there is where there is none."""
+    as_device("cuda" if device is None else device)
+    return input
+
+
+def pin_memory(input: Tensor, device: Any = None) -> Tensor:
+    """The tensor itself: there is no device to copy to."""
+    return input
+
+
+def is_pinned(input: Tensor) -> bool:
+    """False: memory is never page-locked."""
+    return False
+
+
+def get_device(input: Tensor) -> int:
+    """The number of the device; -1 for the CPU."""
+    return -1
+
+
+def _no(input: Tensor) -> bool:
+    """False: such tensors do not exist here."""
+    return False
+
+
+property_is_cuda = property_is_meta = property_is_quantized = property_is_sparse = _no
+
+# ---- Python functions over elements --------------------------------------------------------
+
+
+def apply_(input: Tensor, callable: Callable[[Any], Any]) -> Tensor:
+    """Replace every element by ``callable`` of it, one at a time, in Python."""
+    return _replace(input, [callable(x) for x in _elements(input, "apply_()")])
+
+
+def map_(input: Tensor, tensor: Tensor, callable: Callable[[Any, Any], Any]) -> Tensor:
+    """Replace every element by ``callable`` of it and its partner in ``tensor``."""
+    other = broadcast_to(tensor, tuple(input.shape))
+    pairs = zip(_elements(input, "map_()"), _elements(other, "map_()"))
+    return _replace(input, [callable(a, b) for a, b in pairs])
+
+
+def _elements(input: Tensor, what: str) -> list[Any]:
+    if input.requires_grad:
+        raise GraphFlowError(f"{what} does not work on tensors that require grad; detach() first")
+    found: list[Any] = input._concrete(what).ravel().tolist()
+    return found
+
+
+def _replace(input: Tensor, values: list[Any]) -> Tensor:
+    array = input._eager()
+    array[...] = np.array(values, array.dtype).reshape(array.shape)
+    input._cell.version += 1
+    return input
