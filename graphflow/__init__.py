@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING
 from graphflow import autograd, nn, optim
 from graphflow import ops as _ops
 from graphflow.api import compile, grad, trace, value_and_grad
-from graphflow.autograd import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
+from graphflow.autograd import (
+    enable_grad,
+    inference_mode,
+    is_grad_enabled,
+    is_inference_mode_enabled,
+    no_grad,
+    set_grad_enabled,
+)
 from graphflow.capture import TensorSpec, static
 from graphflow.device import Device, device
 from graphflow.errors import (
@@ -159,6 +166,7 @@ __all__ = [
     "grad",
     "half",
     "iinfo",
+    "inference_mode",
     "initial_seed",
     "int",
     "int8",
@@ -166,6 +174,7 @@ __all__ = [
     "int32",
     "int64",
     "is_grad_enabled",
+    "is_inference_mode_enabled",
     "linalg",
     "load",
     "long",

@@ -317,8 +317,27 @@ class Tensor(TensorMethods):
         structure.bump()
         return RemovableHandle(hooks, hook)
 
+    def register_post_accumulate_grad_hook(self, hook: Callable[[Tensor], Any]) -> RemovableHandle:
+        """Call ``hook(leaf)`` when the leaf's ``.grad`` is complete in a backward pass."""
+        from graphflow.autograd.engine import AfterAccumulation
+
+        if not self._requires_grad or self.grad_fn is not None:
+            raise GraphFlowError(
+                "a post accumulate grad hook can only be registered on leaf tensors that "
+                "require grad"
+            )
+        return self.register_hook(AfterAccumulation(hook))  # type: ignore[arg-type]
+
+    @property
+    def retains_grad(self) -> bool:
+        """True when ``.grad`` of a tensor that is not a leaf will be kept."""
+        node = self.grad_fn
+        return node is not None and node.retain is not None and node.retain() is self
+
     def retain_grad(self) -> None:
         """Keep ``.grad`` of a tensor that is not a leaf."""
+        if not self._requires_grad:
+            raise GraphFlowError("can't retain_grad on a tensor that does not require grad")
         node = self.grad_fn
         if node is not None:
             node.retain = weakref.ref(self)

@@ -9,10 +9,11 @@ of the program: hooks, ``retain_graph`` and ``create_graph`` need nothing else.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from graphflow.autograd.history import Edge, GradNode, edge_of, set_grad_enabled
+from graphflow.autograd.history import Edge, GradNode, edge_of
+from graphflow.autograd.modes import GradMode
 from graphflow.errors import GraphFlowError, ShapeError
 from graphflow.mode import mode
 from graphflow.tensor import Tensor
@@ -73,23 +74,45 @@ class _Sweep:
 
 
 def backward(
-    tensors: Sequence[Tensor],
-    gradients: Sequence[Tensor | None],
+    tensors: Tensor | Sequence[Tensor],
+    grad_tensors: Tensor | Sequence[Tensor | None] | None = None,
     retain_graph: bool | None = None,
     create_graph: bool = False,
-    inputs: Sequence[Tensor] | None = None,
+    inputs: Tensor | Sequence[Tensor] | None = None,
 ) -> None:
     """Accumulate into ``.grad`` of the leaves that ``tensors`` depend on.
 
-    ``gradients`` are the cotangents of the tensors (None: 1, for scalars only).
+    ``grad_tensors`` are the cotangents of the tensors (None: 1, for scalars only); with
+    ``inputs`` only those collect a gradient, leaves or not.
     """
-    sweep = _start(tensors, gradients, retain_graph, create_graph)
-    chosen = None if inputs is None else {id(t) for t in inputs}
-    with set_grad_enabled(create_graph):
-        sweep.run()
+    outs, given = _paired(tensors, grad_tensors)
+    sweep = _start(outs, given, retain_graph, create_graph)
+    chosen = None if inputs is None else [inputs] if isinstance(inputs, Tensor) else list(inputs)
+    if chosen is not None and not chosen:
+        raise GraphFlowError("backward(): inputs cannot be empty")
+    inner = [] if chosen is None else [(t, t.grad_fn) for t in chosen]
+    with GradMode(create_graph):
+        sweep.run(frozenset(node for _, node in inner if node is not None))
+        leaves = None if chosen is None else {id(t) for t, node in inner if node is None}
         for key, (leaf, ct) in sweep.leaves.items():
-            if chosen is None or key in chosen:
+            if leaves is None or key in leaves:
                 _accumulate(leaf, _hooked(leaf._hooks, ct), key in sweep.owned, create_graph)
+        for tensor, node in inner:
+            if node in sweep.captured:
+                _accumulate(tensor, sweep.captured[node], False, create_graph)
+
+
+def _paired(
+    tensors: Tensor | Sequence[Tensor], cts: Tensor | Sequence[Tensor | None] | None
+) -> tuple[list[Tensor], list[Tensor | None]]:
+    """Tensors and their cotangents, as lists of one length."""
+    outs = [tensors] if isinstance(tensors, Tensor) else list(tensors)
+    if cts is None:
+        return outs, [None] * len(outs)
+    given: list[Tensor | None] = [cts] if isinstance(cts, Tensor) else list(cts)
+    if len(given) != len(outs):
+        raise GraphFlowError(f"got {len(outs)} tensors and {len(given)} gradients")
+    return outs, given
 
 
 def grad(
@@ -98,22 +121,27 @@ def grad(
     grad_outputs: Tensor | Sequence[Tensor | None] | None = None,
     retain_graph: bool | None = None,
     create_graph: bool = False,
-    allow_unused: bool = False,
+    allow_unused: bool | None = None,
+    is_grads_batched: bool = False,
+    materialize_grads: bool = False,
 ) -> tuple[Tensor | None, ...]:
-    """Gradients of ``outputs`` with respect to ``inputs``, returned, not accumulated."""
-    outs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
+    """Gradients of ``outputs`` with respect to ``inputs``, returned, not accumulated.
+
+    Inputs that are not used are an error, None with ``allow_unused``, or zeros with
+    ``materialize_grads``.
+    """
+    if is_grads_batched:
+        raise GraphFlowError("is_grads_batched is not supported; call grad() for each cotangent")
+    if materialize_grads and allow_unused is False:
+        raise ValueError("allow_unused=False does not go with materialize_grads=True")
+    outs, given = _paired(outputs, grad_outputs)
     wrt = [inputs] if isinstance(inputs, Tensor) else list(inputs)
-    given: Sequence[Tensor | None]
-    if grad_outputs is None:
-        given = [None] * len(outs)
-    else:
-        given = [grad_outputs] if isinstance(grad_outputs, Tensor) else list(grad_outputs)
     edges = [edge_of(t) for t in wrt]
     if any(edge is None for edge in edges):
         raise GraphFlowError("one of the tensors to differentiate by does not require grad")
     sweep = _start(outs, given, retain_graph, create_graph)
     wanted = frozenset(e.node for e in edges if e is not None and e.node is not None)
-    with set_grad_enabled(create_graph):
+    with GradMode(create_graph):
         sweep.run(wanted)
     results: list[Tensor | None] = []
     for tensor, edge in zip(wrt, edges, strict=True):
@@ -123,13 +151,21 @@ def grad(
         else:
             entry = sweep.leaves.get(id(tensor))
             found = None if entry is None else _hooked(tensor._hooks, entry[1])
-        if found is None and not allow_unused:
+        if found is None and materialize_grads:
+            found = _zeros(tensor)
+        elif found is None and not allow_unused:
             raise GraphFlowError(
                 "one of the tensors to differentiate by was not used in the graph; "
                 "pass allow_unused=True to get None for it"
             )
         results.append(found)
     return tuple(results)
+
+
+def _zeros(tensor: Tensor) -> Tensor:
+    from graphflow.dispatch import full
+
+    return full(tuple(tensor.shape), 0, tensor.dtype)
 
 
 def _start(
@@ -153,19 +189,30 @@ def _start(
                     "backward() without a gradient needs a scalar; this tensor has shape "
                     f"{list(tensor.shape)}: pass gradient=, or reduce it first"
                 )
-            with set_grad_enabled(False):
+            with GradMode(False):
                 ct = full(tuple(tensor.shape), 1, tensor.dtype)
         elif ct.shape != tensor.shape:
             raise ShapeError(
                 f"the gradient has shape {list(ct.shape)}, the tensor {list(tensor.shape)}"
             )
-        with set_grad_enabled(create_graph):
+        with GradMode(create_graph):
             sweep.send(edge, ct, owned=False)
     return sweep
 
 
+class AfterAccumulation:
+    """A hook of a leaf that is called with the leaf once its ``.grad`` is complete."""
+
+    __slots__ = ("function",)
+
+    def __init__(self, function: Callable[[Tensor], Any]) -> None:
+        self.function = function
+
+
 def _hooked(hooks: list[Any] | None, ct: Tensor) -> Tensor:
     for hook in list(hooks or ()):
+        if isinstance(hook, AfterAccumulation):
+            continue
         changed = hook(ct)
         if changed is not None:
             ct = changed
@@ -189,3 +236,6 @@ def _accumulate(leaf: Tensor, ct: Tensor, owned: bool, create_graph: bool) -> No
         leaf._set_grad(apply("add", held, ct))
     else:
         assign(held, apply("add", held, ct))
+    for hook in list(leaf._hooks or ()):
+        if isinstance(hook, AfterAccumulation):
+            hook.function(leaf)

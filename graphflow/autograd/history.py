@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from graphflow.errors import GraphFlowError
 from graphflow.ir.op import NON_DIFFERENTIABLE, Application, OpDef
-from graphflow.mode import mode
 
 if TYPE_CHECKING:
     from graphflow.tensor import Tensor
@@ -57,12 +56,17 @@ class GradNode:
 
     @property
     def name(self) -> str:
-        """PyTorch-like: ``MulBackward``."""
+        """PyTorch-like: ``MulBackward0``."""
         stem = self.op.name if self.op is not None else "function"
-        return "".join(part.capitalize() for part in stem.split("_")) + "Backward"
+        return "".join(part.capitalize() for part in stem.split("_")) + "Backward0"
 
     def __repr__(self) -> str:
         return f"<{self.name}>"
+
+    @property
+    def next_functions(self) -> tuple[tuple[Any, int], ...]:
+        """The histories of the operands (None for those that want no gradient)."""
+        return tuple((None if e is None else e.node or e.leaf, 0) for e in self.edges)
 
     def cotangents(self, builder: Any, ct: Tensor, create_graph: bool) -> list[Tensor | None]:
         """The cotangent of every operand that wants one."""
@@ -95,9 +99,10 @@ class GradNode:
             )
         for i, (tensor, version) in enumerate(zip(self.inputs, self.versions, strict=True)):
             if tensor._version != version and self._needs(i):
+                what = self.name.partition("Backward")[0].lower()
                 raise GraphFlowError(
                     f"a tensor of shape {list(tensor.shape)} needed for the gradient of "
-                    f"{self.name[:-8].lower()} was modified by an in-place operation "
+                    f"{what} was modified by an in-place operation "
                     f"(version {tensor._version}, expected {version}); clone() it first"
                 )
 
@@ -160,62 +165,3 @@ def record(op: OpDef, inputs: tuple[Tensor, ...], attrs: Mapping[str, Any], out:
     node.out = SavedOutput(out)
     out._grad_fn = node
     out._requires_grad = True
-
-
-class set_grad_enabled:
-    """Switch recording on or off, as a context or a decorator."""
-
-    __slots__ = ("_previous", "_value")
-
-    def __init__(self, value: bool) -> None:
-        self._value = bool(value)
-        self._previous: list[bool] = []
-
-    def __enter__(self) -> None:
-        self._previous.append(mode.grad)
-        mode.grad = self._value
-
-    def __exit__(self, *exc: object) -> None:
-        mode.grad = self._previous.pop()
-
-    def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Decorate: the mode holds while ``function`` runs."""
-        import functools
-
-        @functools.wraps(function)
-        def wrapper(*args: Any, **kwargs: Any) -> Any:
-            with set_grad_enabled(self._value):
-                return function(*args, **kwargs)
-
-        return wrapper
-
-
-class no_grad(set_grad_enabled):
-    """Do not record operations: their results carry no history."""
-
-    __slots__ = ()
-
-    def __new__(cls, function: Callable[..., Any] | None = None) -> Any:
-        """``@no_grad`` and ``@no_grad()`` both decorate."""
-        self = object.__new__(cls)
-        if function is None:
-            return self
-        set_grad_enabled.__init__(self, False)
-        return self(function)
-
-    def __init__(self, function: Callable[..., Any] | None = None) -> None:
-        super().__init__(False)
-
-
-class enable_grad(set_grad_enabled):
-    """Record operations even inside ``no_grad``."""
-
-    __slots__ = ()
-
-    def __init__(self) -> None:
-        super().__init__(True)
-
-
-def is_grad_enabled() -> bool:
-    """True when operations are recorded for backward."""
-    return mode.grad

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from graphflow.autograd.history import GradNode, edge_of, no_grad
+from graphflow.autograd.history import GradNode, edge_of
+from graphflow.autograd.modes import no_grad
 from graphflow.dispatch import apply_view, full
 from graphflow.tensor import Tensor
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from graphflow.autograd.history import no_grad
+from graphflow.autograd.modes import no_grad
 from graphflow.rng import normal_ as _normal
 from graphflow.rng import uniform_ as _uniform
 from graphflow.tensor import Tensor

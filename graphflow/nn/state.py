@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from graphflow.autograd.history import no_grad
+from graphflow.autograd.modes import no_grad
 from graphflow.errors import GraphFlowError
 from graphflow.functions.creation import as_tensor
 from graphflow.mode import structure

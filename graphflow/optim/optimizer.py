@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from graphflow.autograd.history import enable_grad, no_grad
+from graphflow.autograd.modes import enable_grad, no_grad
 from graphflow.checks import suggestion
 from graphflow.errors import GraphFlowError
 from graphflow.functions.creation import full, zeros_like

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-from graphflow.autograd.history import no_grad
+from graphflow.autograd.modes import no_grad
 from graphflow.checks import need_index, need_tensor
 from graphflow.dispatch import apply
 from graphflow.errors import ShapeError

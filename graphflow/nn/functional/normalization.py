@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from graphflow.autograd.history import no_grad
+from graphflow.autograd.modes import no_grad
 from graphflow.checks import need_floating, need_tensor
 from graphflow.dispatch import apply
 from graphflow.errors import ShapeError

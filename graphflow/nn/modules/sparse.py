@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Self
 
-from graphflow.autograd.history import no_grad
+from graphflow.autograd.modes import no_grad
 from graphflow.checks import need_device
 from graphflow.functions.creation import empty
 from graphflow.ir.types import DType
