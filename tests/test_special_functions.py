@@ -1,0 +1,68 @@
+"""Special functions in kernels: errors against SciPy in float64, edges, plain Python."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.special as sp
+import vector_math_accuracy as accuracy
+
+from graphflow.codegen import vector_math as vm
+
+SEED = 20261128
+# name: (oracle, interval, relative error in f64, where SciPy's own error counts too)
+CASES: dict[str, tuple[Any, tuple[float, float], float]] = {
+    "lgamma": (sp.gammaln, (0.01, 60), 1e-13), "digamma": (sp.digamma, (2, 60), 2e-14),
+    "erfc": (sp.erfc, (-5, 5), 1e-14), "erfcx": (sp.erfcx, (-5, 50), 2e-14),
+    "erfinv": (sp.erfinv, (-1, 1), 4e-15), "ndtri": (sp.ndtri, (0, 1), 4e-15),
+    "i0": (sp.i0, (-60, 60), 4e-15), "i0e": (sp.i0e, (-60, 60), 4e-15),
+    "i1": (sp.i1, (-60, 60), 8e-15), "i1e": (sp.i1e, (-60, 60), 8e-15),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_kernels_against_scipy(name: str) -> None:
+    oracle, interval, bound = CASES[name]
+    x = np.random.default_rng(SEED).uniform(*interval, 5000)
+    found = accuracy.compiled(name, "f64", 1)(x)
+    np.testing.assert_allclose(found, oracle(x), bound, 1e-15)
+    narrow = x.astype(np.float32)
+    exact = oracle(narrow.astype(np.float64))
+    error = accuracy.errors(accuracy.compiled(name, "f32", 1)(narrow), exact, "f32")
+    assert error.max() <= 0.51, narrow[error.argmax()]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_plain_python_is_the_kernel(name: str) -> None:
+    x = np.random.default_rng(SEED).uniform(*CASES[name][1], 300)
+    x = np.concatenate([x, [0.0, -0.0, np.inf, -np.inf, np.nan, 1.0, -1.0, 2.0, -3.0, 1e300]])
+    plain = vm.FUNCTIONS[name].public(x)
+    np.testing.assert_allclose(accuracy.compiled(name, "f64", 1)(x), plain, 1e-13, 1e-15)
+
+
+def test_tails_where_the_function_underflows_or_ends() -> None:
+    run = {
+        name: accuracy.compiled(name, "f64", 1) for name in ("erfc", "ndtri", "erfinv", "lgamma")
+    }
+    x = np.array([10.0, 20.0, 26.0])
+    np.testing.assert_allclose(run["erfc"](x), sp.erfc(x), 1e-13)
+    p = np.array([1e-300, 1e-100, 1e-20, 1e-5])
+    np.testing.assert_allclose(run["ndtri"](p), sp.ndtri(p), 1e-14)
+    tiny = np.array([1e-300, 1e-20])
+    np.testing.assert_allclose(run["erfinv"](tiny), tiny * np.sqrt(np.pi) / 2, 1e-15)
+    near = np.array([1 - 1e-12, 1 + 1e-12, 2 - 1e-12, 2 + 1e-12])
+    slopes = np.array([-sp.digamma(1) * 1e-12, sp.digamma(1) * 1e-12,
+                       -sp.digamma(2) * 1e-12, sp.digamma(2) * 1e-12])  # fmt: skip
+    np.testing.assert_allclose(run["lgamma"](near), slopes, 1e-3)  # 1e-12 is not exact in near
+    large = np.array([1e10, 1e100, 1e300])
+    np.testing.assert_allclose(run["lgamma"](large), sp.gammaln(large), 1e-15)
+
+
+@pytest.mark.parametrize("s", [1.5, 2.0, 3.0, 7.0])
+def test_zeta(s: float) -> None:
+    x = np.random.default_rng(SEED).uniform(0.05, 80, 2000)
+    orders = np.full_like(x, s)
+    found = accuracy.compiled("zeta", "f64", 2)(orders, x)
+    np.testing.assert_allclose(found, sp.zeta(orders, x), 1e-13)

@@ -1,0 +1,106 @@
+"""What a tensor says about itself, and Python's protocols on it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import graphflow as gf
+from graphflow.errors import GraphFlowError
+
+
+def test_sizes_and_memory() -> None:
+    x = gf.arange(24).reshape(2, 3, 4)
+    part = x[1, :, 1]
+    assert (x.dim(), x.ndimension(), x.ndim, x.numel(), x.nelement()) == (3, 3, 3, 24, 24)
+    assert (x.element_size(), x.itemsize, x.nbytes) == (8, 8, 192)
+    assert x.stride() == (12, 4, 1) and part.stride() == (4,) and part.stride(0) == 4
+    assert part.storage_offset() == 13 and part.data_ptr() == x.data_ptr() + 13 * 8
+    assert x.is_contiguous() and not part.is_contiguous() and part.contiguous().is_contiguous()
+    assert x.is_set_to(x.view(2, 3, 4)) and not x.is_set_to(part)
+    image = gf.ones(2, 3, 4, 5)
+    assert not image.is_contiguous(memory_format=gf.channels_last)
+    last = gf.from_numpy(np.ones((2, 4, 5, 3)).transpose(0, 3, 1, 2))
+    assert last.is_contiguous(memory_format=gf.channels_last) and not last.is_contiguous()
+    compiled = gf.compile(lambda x: x * x.stride(0) + x.element_size())
+    np.testing.assert_array_equal(compiled(x).numpy(), x.numpy() * 12 + 8)
+
+
+def test_shapes_are_sizes() -> None:
+    shape = gf.ones(2, 3, 4).shape
+    assert isinstance(shape, tuple) and shape == (2, 3, 4) and shape.numel() == 24
+    assert repr(shape[1:]) == "graphflow.Size([3, 4])" and shape[-1] == 4
+    assert isinstance(shape + (5,), gf.Size) and gf.ones(2, 3).size(-1) == 3
+
+
+def test_kinds_and_places() -> None:
+    x = gf.ones(2)
+    assert x.is_cpu and not x.is_cuda and not x.is_sparse and not x.is_pinned()
+    assert x.layout is gf.strided and x.get_device() == -1 and x.pin_memory() is x
+    assert x.cpu() is x and str(x.device) == "cpu"
+    assert gf.is_floating_point(x) and not gf.is_complex(x) and x.is_signed()
+    assert gf.is_tensor(x) and gf.is_nonzero(gf.tensor([2.0])) and not gf.tensor(0).is_nonzero()
+    assert not gf.tensor([1], dtype=gf.uint8).is_signed() and x.is_same_size(gf.zeros(2))
+    with pytest.raises(GraphFlowError, match="not available"):
+        x.cuda()
+    with pytest.raises(GraphFlowError, match="ambiguous"):
+        gf.ones(2).is_nonzero()
+
+
+def test_python_sees_numbers() -> None:
+    x = gf.tensor([[2.5]])
+    assert (bool(x), int(x), float(x), complex(x), x.item()) == (True, 2, 2.5, 2.5 + 0j, 2.5)
+    assert [1, 2, 3][gf.tensor(1)] == 2 and round(float(x)) == 2
+    assert 2.5 in x and 3 not in x and gf.tensor(2.5) in x
+    assert len(gf.ones(3, 2)) == 3 and [r.tolist() for r in gf.arange(2)] == [0, 1]
+    assert (+x) is x and f"{gf.tensor(1.25):.1f}" == "1.2"
+    for strange in (gf.ones(2), gf.ones(0)):
+        with pytest.raises(GraphFlowError):
+            float(strange)
+    with pytest.raises(TypeError, match="integer"):
+        [1, 2][gf.tensor(1.0)]
+
+
+def test_reflected_and_in_place_operators() -> None:
+    x = gf.tensor([1, 2, 3])
+    assert (10 - x).tolist() == [9, 8, 7] and (6 / x).tolist() == [6, 3, 2]
+    assert (7 // x).tolist() == [7, 3, 2] and (7 % x).tolist() == [0, 1, 1]
+    assert (2**x).tolist() == [2, 4, 8] and (1 << x).tolist() == [2, 4, 8]
+    assert (16 >> x).tolist() == [8, 4, 2] and (6 & x).tolist() == [0, 2, 2]
+    assert (6 | x).tolist() == [7, 6, 7] and (6 ^ x).tolist() == [7, 4, 5]
+    assert x.__rdiv__(6).tolist() == [6, 3, 2] and x.__rpow__(2).tolist() == [2, 4, 8]
+    same = x
+    x += 1
+    x *= 2
+    x -= 1
+    x <<= 2
+    x >>= 1
+    x //= 3
+    x %= 4
+    x ^= 1
+    x |= 8
+    x &= 10
+    assert same is x and x.tolist() == [10, 10, 8]
+
+
+def test_elements_replaced_by_python_functions() -> None:
+    x = gf.tensor([[1.0, 2.0], [3.0, 4.0]])
+    assert x.apply_(lambda v: v * 10) is x and x.tolist() == [[10, 20], [30, 40]]
+    x.map_(gf.tensor([1.0, 2.0]), lambda a, b: a + b)
+    assert x.tolist() == [[11, 22], [31, 42]]
+    with pytest.raises(GraphFlowError, match="require grad"):
+        gf.ones(2, requires_grad=True).apply_(abs)
+
+
+def test_history() -> None:
+    x = gf.ones(2)
+    leaf = gf.autograd.Variable(x, requires_grad=True)
+    assert leaf.requires_grad and not x.requires_grad and leaf.data_ptr() == x.data_ptr()
+    y = leaf * 2
+    assert not y.retains_grad
+    y.retain_grad()
+    y.sum().backward()
+    assert y.retains_grad and y.grad.tolist() == [1, 1] and leaf.grad.tolist() == [2, 2]
+    assert y.detach().is_leaf and y.data.requires_grad is False
+    filled = gf.fill(leaf, gf.tensor(3.0, requires_grad=True))
+    assert filled.requires_grad and filled.tolist() == [3, 3]
