@@ -67,8 +67,9 @@ def assert_sorted(keys: np.ndarray, order: np.ndarray, descending: bool) -> None
     assert order.tolist() == expected
 
 
-def test_a_sort_on_several_threads_is_the_same() -> None:
-    x = special(np.random.default_rng(3), (37, 100), "f32")
+@pytest.mark.parametrize("shape", [(37, 100), (900, 2)])
+def test_a_sort_on_several_threads_is_the_same(shape: tuple[int, ...]) -> None:
+    x = special(np.random.default_rng(3), shape, "f32")
     one = compiled("argsort", x, axis=0, descending=False)
     assert np.array_equal(one, compiled("argsort", x, threads=3, axis=0, descending=False))
 
@@ -84,6 +85,27 @@ def test_scans_of_single_lines_and_of_bundles(op: str) -> None:
         for threads in (1, 3):
             found = compiled(op, x, threads=threads, axis=axis, **attrs)
             np.testing.assert_allclose(found, want, 1e-6, 1e-6)
+
+
+def test_a_recurrence_of_single_lines_and_of_bundles() -> None:
+    rng = np.random.default_rng(12)
+    for shape, axis in [((2, 50), 1), ((9, 300), 0)]:
+        a, c = (rng.uniform(-1.2, 1.2, shape).astype(np.float32) for _ in range(2))
+        found = compiled("recurrence", a, c, threads=3, axis=axis, reverse=False)
+        want = np.zeros(shape)
+        for k in range(shape[axis]):
+            here = (slice(None),) * axis + (k,)
+            before = want[(slice(None),) * axis + (k - 1,)] if k else 0.0
+            want[here] = a[here] * before + c[here].astype(np.float64)
+        np.testing.assert_allclose(found, want, 1e-5, 1e-5)
+
+
+def test_a_long_recurrence_is_the_same_by_doubling_steps() -> None:
+    rng = np.random.default_rng(14)
+    a, c = (rng.uniform(-1.0, 1.0, 5000) for _ in range(2))
+    (found,) = graph_of("recurrence", a, c, axis=0, reverse=True).run(a, c)
+    want = compiled("recurrence", a, c, axis=0, reverse=True)
+    np.testing.assert_allclose(found, want, 1e-12, 1e-12)
 
 
 def test_a_long_single_precision_sum_keeps_its_digits() -> None:

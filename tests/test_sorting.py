@@ -118,6 +118,8 @@ def test_membership():
     assert gf.isin(gf.tensor(x), 3).sum().item() == 2
     assert gf.isin(3, gf.tensor(among)).item() is True
     assert not gf.isin(gf.tensor(x), gf.tensor([], dtype=gf.int64)).any().item()
+    found = gf.isin(gf.tensor([1.0, math.nan, math.inf]), gf.tensor([math.nan, 1.0, math.nan]))
+    assert found.tolist() == [True, False, False]
     assert not gf.isin(gf.tensor([math.nan]), gf.tensor([math.nan])).any().item()
 
 

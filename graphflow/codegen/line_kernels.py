@@ -29,10 +29,11 @@ BUNDLE = {bundle}  # lines that run down together
 @kernel
 def KERNEL(args, tid, nth):
     a = pointer_{element}(args, 0)
-    out = pointer_{result}(args, 1)
-    held = pointer_{wide}(args, 2) + tid * BUNDLE
+{second}\
+    out = pointer_{result}(args, 2)
+    held = pointer_{wide}(args, 3) + tid * BUNDLE
 {scratch}\
-    outer, count, inner, backward = args[4], args[5], args[6], args[7]
+    outer, count, inner, backward = args[5], args[6], args[7], args[8]
     bundles = (inner + BUNDLE - 1) // BUNDLE
     begin, end = share(outer * bundles, tid, nth)
     for unit in range(begin, end):
@@ -49,6 +50,7 @@ def KERNEL(args, tid, nth):
 {start}\
             for j in range(count):
                 x = {wide}(a[at])
+{read}\
 {one}\
                 at += step
         else:
@@ -58,6 +60,7 @@ def KERNEL(args, tid, nth):
             for j in range(count):
                 for k in range(lines):
                     x = {wide}(a[at + k])
+{reads}\
                     so_far = held[k]
 {each}\
                 at += step
@@ -72,7 +75,10 @@ _FOLD_EACH = """\
                     held[k] = so_far
                     out[at + k] = so_far
 """
-_PLACE_SCRATCH = "    places = pointer_i64(args, 3) + tid * BUNDLE\n"
+_SECOND = "    c = pointer_{element}(args, 1)\n"
+_READ = "                y = {wide}(c[at])\n"
+_READS = "                    y = {wide}(c[at + k])\n"
+_PLACE_SCRATCH = "    places = pointer_i64(args, 4) + tid * BUNDLE\n"
 _PLACE_START = "            place = 0\n"
 _PLACE_STARTS = "                places[k] = 0\n"
 _PLACE_ONE = """\
@@ -101,11 +107,12 @@ BYTES = {size}  # of an element; each is a digit
 def KERNEL(args, tid, nth):
     a = pointer_{bits}(args, 0)
     order = pointer_i64(args, 1)
-    tally = pointer_i64(args, 2) + tid * (DIGITS * BYTES)
     outer, count, inner, flip = args[5], args[6], args[7], u64(args[8])
-    keys = pointer_{key}(args, 3) + tid * (2 * count)
-    places = pointer_i64(args, 4) + tid * (2 * count)
     begin, end = share(outer * inner, tid, nth)
+    room = tid if outer * inner >= nth else begin  # scratch for each thread, or for each line
+    tally = pointer_i64(args, 2) + room * (DIGITS * BYTES)
+    keys = pointer_{key}(args, 3) + room * (2 * count)
+    places = pointer_{place}(args, 4) + room * (2 * count)
     for line in range(begin, end):
         block = line // inner
         start = block * count * inner + line - block * inner
@@ -206,12 +213,21 @@ def _named(prefix: str, operation: str, text: str) -> KernelSource:
 def scan_kernel(
     name: str, element: str, wide: str, combine: str, identity: str, position: bool
 ) -> KernelSource:
-    """Running folds of ``element`` by ``combine``, held as ``wide`` (or their positions)."""
-    filled = combine.replace("{0}", "so_far").replace("{1}", "x")
+    """Running folds of ``element`` by ``combine``, held as ``wide`` (or their positions).
+
+    In ``combine``, ``{0}`` is the fold so far, ``{1}`` the element, and ``{2}``, if it
+    is there, that of a second operand.
+    """
+    filled = combine.replace("{0}", "so_far").replace("{1}", "x").replace("{2}", "y")
+    second, read, reads = (
+        text.format(element=element, wide=wide) if "{2}" in combine else ""
+        for text in (_SECOND, _READ, _READS)
+    )
     one, each = (_PLACE_ONE, _PLACE_EACH) if position else (_FOLD_ONE, _FOLD_EACH)
     text = _SCAN.format(
         formula=name, imports="{imports}", element=element, wide=wide, bundle=BUNDLE,
         result="i64" if position else element, identity=f"{wide}({identity})",
+        second=second, read=read, reads=reads,
         scratch=_PLACE_SCRATCH if position else "",
         start=_PLACE_START if position else "", starts=_PLACE_STARTS if position else "",
         one=one.format(combine=filled), each=each.format(combine=filled),
@@ -225,28 +241,21 @@ def scan_kernel(
 
 
 @cache
-def sort_kernel(kind: str, size: int) -> KernelSource:
-    """Stable order of elements of ``size`` bytes that are ``float``, ``int`` or ``uint``."""
+def sort_kernel(kind: str, size: int, place: str, brain: bool = False) -> KernelSource:
+    """Stable order of elements of ``size`` bytes that are ``float`` (``brain``: bfloat16,
+    whose exponent is that of float32), ``int`` or ``uint``; positions are kept as ``place``."""
     bits, key = f"u{8 * size}", "u64" if size == 8 else "u32"
     sign = 1 << (8 * size - 1)
     infinity = {2: 0x7C00, 4: 0x7F80_0000, 8: 0x7FF0_0000_0000_0000}.get(size, 0)
-    return _sort(kind, size, bits, key, sign, infinity)
-
-
-@cache
-def bfloat_sort_kernel() -> KernelSource:
-    """:func:`sort_kernel` for bfloat16, whose exponent is that of float32."""
-    return _sort("float", 2, "u16", "u32", 0x8000, 0x7F80)
-
-
-def _sort(kind: str, size: int, bits: str, key: str, sign: int, infinity: int) -> KernelSource:
+    if brain:
+        infinity = 0x7F80
     encode = _ENCODE[kind].format(
         sign=hex(sign), magnitude=hex(sign - 1), infinity=hex(infinity), all=hex(2 * sign - 1)
     )
-    names = ["i64", "kernel", *sorted({f"pointer_{t}" for t in (bits, key, "i64")})]
+    names = ["i64", "kernel", *sorted({f"pointer_{t}" for t in (bits, key, place, "i64")})]
     text = _SORT.format(
         names=", ".join([*names, "share", "u64"]), short=SHORT, digits=DIGITS, size=size,
-        bits=bits, key=key, encode=encode,
+        bits=bits, key=key, place=place, encode=encode,
     )  # fmt: skip
     return _named("sort", f"{kind}{8 * size}", text)
 

@@ -14,7 +14,6 @@ from graphflow.codegen.layout import Layout
 from graphflow.codegen.line_kernels import (
     BUNDLE,
     DIGITS,
-    bfloat_sort_kernel,
     scan_kernel,
     search_kernel,
     sort_kernel,
@@ -24,9 +23,21 @@ from graphflow.codegen.task import PARALLEL_OPERATIONS, LowerContext
 from graphflow.errors import CompileError
 from graphflow.ir.node import Node
 from graphflow.ir.op import Line
-from graphflow.ir.types import DType, TensorType, bool_, dtype_named, float64, int64, uint64
+from graphflow.ir.types import (
+    DType,
+    TensorType,
+    bool_,
+    dtype_named,
+    float64,
+    int32,
+    int64,
+    uint8,
+    uint32,
+    uint64,
+)
 
 ALL_BITS = -1
+MOST_INT32 = 2**31 - 1
 
 
 def lower_line(
@@ -55,7 +66,8 @@ def _scan(node: Node, operands: Sequence[Layout], result: Layout, context: Lower
     outer, count, inner = _extents(operands[0].shape, node.attrs["axis"])
     backward = bool(node.attrs.get("reverse", False))
     words = [outer, count, inner, int(backward)]
-    return _call(node, kernel, [*operands], [result, held, places], words)
+    read = [*operands, None] if len(operands) == 1 else operands
+    return _call(node, kernel, read, [result, held, places], words)
 
 
 def _accumulator(dtype: DType) -> DType:
@@ -67,20 +79,20 @@ def _accumulator(dtype: DType) -> DType:
 
 def _element(dtype: DType) -> DType:
     """Booleans are bytes to these kernels."""
-    return dtype_named("u8") if dtype is bool_ else dtype
+    return uint8 if dtype is bool_ else dtype
 
 
 def _sort(node: Node, operands: Sequence[Layout], result: Layout, context: LowerContext) -> Call:
     dtype = operands[0].type.dtype
     outer, count, inner = _extents(operands[0].shape, node.attrs["axis"])
     kind, size = ("uint" if dtype is bool_ else dtype.kind), dtype.itemsize
-    kernel = bfloat_sort_kernel() if dtype.short == "bf16" else sort_kernel(kind, size)
-    key = uint64 if size == 8 else dtype_named("u32")
-    threads = context.threads
+    place = int32 if count <= MOST_INT32 else int64
+    kernel = sort_kernel(kind, size, place.short, brain=dtype.short == "bf16")
+    key = uint64 if size == 8 else uint32
+    rooms = min(context.threads, outer * inner)
     scratch = [
-        context.temporary(TensorType(int64, (threads, DIGITS * size))),
-        context.temporary(TensorType(key, (threads, 2 * count))),
-        context.temporary(TensorType(int64, (threads, 2 * count))),
+        context.temporary(TensorType(held, (rooms, extent)))
+        for held, extent in ((int64, DIGITS * size), (key, 2 * count), (place, 2 * count))
     ]
     mask = (ALL_BITS if size == 8 else (1 << (8 * size)) - 1) if node.attrs["descending"] else 0
     return _call(node, kernel, operands, [result, *scratch], [outer, count, inner, mask])
@@ -111,18 +123,18 @@ def _extents(shape: Sequence[int], axis: int) -> tuple[int, int, int]:
 def _call(
     node: Node,
     kernel: KernelSource,
-    operands: Sequence[Layout],
+    operands: Sequence[Layout | None],
     written: Sequence[Layout | None],
     words: Sequence[int],
 ) -> Call:
     """The call with addresses first, then ``words``."""
     places = [*operands, *written]
     addresses: list[Argument] = [Value(0) if p is None else _address(p) for p in places]
-    operations = round(prod(operands[-1].shape) * node.op.cost)
+    operations = round(prod(node.tensor_type.static_shape) * node.op.cost)
     return Call(
         kernel=kernel,
         arguments=(*addresses, *map(Value, words)),
-        reads=frozenset(layout.buffer for layout in operands),
+        reads=frozenset(layout.buffer for layout in operands if layout is not None),
         writes=frozenset(layout.buffer for layout in written if layout is not None),
         parallel=operations >= PARALLEL_OPERATIONS,
         flops=operations,

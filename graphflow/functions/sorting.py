@@ -7,6 +7,7 @@ gradient goes to the element that was chosen.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from graphflow.checks import need_int, need_tensor
@@ -283,7 +284,9 @@ def isin(
         found = zeros(tuple(values.shape), dtype=T.bool_)
     else:
         line = sort(flat.detach(), 0).values
-        place = apply("searchsorted", line, values.detach(), right=False)
+        # NaN, at the end, would mislead the bisection; nothing equals it anyway.
+        known = line if not line.dtype.is_floating_point else where(isnan(line), math.inf, line)
+        place = apply("searchsorted", known, values.detach(), right=False)
         last = as_operand(flat.shape[0] - 1, T.int64)
         nearest = apply("take", line, apply("minimum", place, last), axis=0)
         found = eq(nearest, values)

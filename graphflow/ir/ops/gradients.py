@@ -54,6 +54,21 @@ def repeat_axes(b: Builder, x: Value, axes: Sequence[int], shape: Sequence[Any])
     return x if tuple(x.shape) == tuple(shape) else b.expand(x, shape=tuple(shape))
 
 
+def shifted(b: Builder, x: Value, axis: int, by: int, value: float) -> Value:
+    """``x`` moved by ``by`` places along ``axis``, ``value`` coming in at the end left free."""
+    rank, extent = len(x.shape), x.shape[axis]
+    if isinstance(extent, int) and extent < abs(by):
+        by = extent if by > 0 else -extent
+    front, back = (by, 0) if by > 0 else (0, -by)
+
+    def at(end: Any, others: Sequence[Any]) -> tuple[Any, ...]:
+        return tuple(end if k == axis else other for k, other in enumerate(others))
+
+    zero = (0,) * rank
+    part = b.slice(x, starts=at(back, zero), limits=at(extent - front, x.shape), steps=(1,) * rank)
+    return b.pad(part, low=at(front, zero), high=at(back, zero), value=value)
+
+
 def transposed(b: Builder, x: Value) -> Value:
     """``x`` with its last two axes exchanged."""
     rank = len(x.shape)

@@ -29,7 +29,7 @@ from graphflow.ir.op import (
     register,
 )
 from graphflow.ir.ops import complex_parts
-from graphflow.ir.ops.gradients import mask, repeat_axes, restore_axes, scalar
+from graphflow.ir.ops.gradients import mask, repeat_axes, restore_axes, scalar, shifted
 from graphflow.ir.ops.rules import (
     NUMBER,
     ORDERED,
@@ -42,6 +42,8 @@ from graphflow.ir.ops.rules import (
 from graphflow.ir.types import DType, TensorType, int64
 
 NUMBERS = ("f32", "f64", "i64", "i32")
+FUSED = 8
+"""Running products of up to so many elements are multiplied out, longer ones are scans."""
 LONG = 4096
 """Folds in turn of more elements than this would lose digits of single precision."""
 EVERY = ("f32", "f64", "i64", "u8", "bool")
@@ -193,32 +195,26 @@ def _others_by_division(b: Builder, n: Application) -> Any:
 
 
 def _others_by_scan(b: Builder, x: Any, axes: tuple[int, ...]) -> Any:
-    """Products of all elements before, times those of all after, along ``axes`` as one.
-
-    Running products by doubling steps: log2(extent) shifted multiplications.
-    """
+    """Products of all elements before, times those of all after, along ``axes`` as one."""
     shape = tuple(x.shape)
     kept = tuple(axis for axis in range(len(shape)) if axis not in axes)
     moved = tuple(shape[axis] for axis in (*kept, *axes))
     length = int(dim_product(tuple(shape[axis] for axis in axes)))  # type: ignore[arg-type]
-    flat: tuple[Dim, ...] = (*moved[: len(kept)], length)
+    last = len(kept)
+    flat: tuple[Dim, ...] = (*moved[:last], length)
     rows = b.reshape(b.permute(x, axes=(*kept, *axes)), shape=flat)
-    before, after = _shifted(b, rows, 1), _shifted(b, rows, -1)
-    step = 1
-    while step < length:
-        before, after = before * _shifted(b, before, step), after * _shifted(b, after, -step)
-        step *= 2
+    before, after = shifted(b, rows, last, 1, 1), shifted(b, rows, last, -1, 1)
+    if length > FUSED:
+        before = b.cumprod(before, axis=last, reverse=False)
+        after = b.cumprod(after, axis=last, reverse=True)
+    else:  # doubling steps, which fuse
+        step = 1
+        while step < length:
+            before = before * shifted(b, before, last, step, 1)
+            after = after * shifted(b, after, last, -step, 1)
+            step *= 2
     back = tuple((*kept, *axes).index(axis) for axis in range(len(shape)))
     return b.permute(b.reshape(before * after, shape=moved), axes=back)
-
-
-def _shifted(b: Builder, x: Any, by: int) -> Any:
-    """``x`` moved by ``by`` places along its last axis, ones coming in."""
-    shape = tuple(x.shape)
-    start, stop = max(-by, 0), shape[-1] - max(by, 0)
-    outer = (0,) * (len(shape) - 1)
-    part = b.slice(x, starts=(*outer, start), limits=(*shape[:-1], stop), steps=(1,) * len(shape))
-    return b.pad(part, low=(*outer, max(by, 0)), high=(*outer, start), value=1)
 
 
 REDUCE_SUM = reduction(
@@ -232,16 +228,19 @@ REDUCE_PROD = reduction(
     reference=_folding(np.multiply), kinds=NUMBER, dtypes=NUMBERS, empty=True,
     fold=Reduction(lambda dtype: 1, "mul_fast({0}, {1})"),
     vjp=_prod_vjp,
-    samples=(Sample((np.array([[0.0, 2.0, 3.0], [0.0, 0.0, 1.5]]),), {"axes": (1,)}),),
+    samples=(
+        Sample((np.array([[0.0, 2.0, 3.0], [0.0, 0.0, 1.5]]),), {"axes": (1,)}),
+        Sample((np.array([2.0, 3.0, 0.0, -1.5, 0.0, 1.5, 1.0, -2.0, 0.5]),), {"axes": (0,)}),
+    ),
 )  # fmt: skip
 
 # ---- largest and smallest ------------------------------------------------------------
 
 
 def _chosen_vjp(b: Builder, n: Application, ct: Any) -> Any:
-    """Evenly to all elements that equal the result."""
+    """Evenly to all elements that equal the result, or to all that are NaN."""
     x, axes = n.inputs[0], n.attrs["axes"]
-    hit = b.eq(x, restore_axes(b, n.out, axes, x.shape))
+    hit = b.logical_or(b.eq(x, restore_axes(b, n.out, axes, x.shape)), b.ne(x, x))
     count = b.reduce_sum(b.cast(hit, dtype=ct.dtype), axes=axes)
     return mask(b, hit, repeat_axes(b, ct / count, axes, x.shape))
 

@@ -1,4 +1,4 @@
-"""Running folds along one axis: sums, products, log-sum-exps and extremes up to each element.
+"""Running folds along one axis: sums, products, recurrences, log-sum-exps and extremes.
 
 ``reverse=True`` runs from the end.  Floats accumulate in double, so a long
 float32 line loses no digits.  Running extremes yield the *position* of the
@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from graphflow.errors import ShapeError
 from graphflow.ir.op import (
     NON_DIFFERENTIABLE,
     Application,
@@ -27,7 +28,7 @@ from graphflow.ir.op import (
     Sample,
     register,
 )
-from graphflow.ir.ops.gradients import mask, scalar
+from graphflow.ir.ops.gradients import scalar, shifted
 from graphflow.ir.ops.reduce import EVERY, NUMBERS, highest, lowest
 from graphflow.ir.ops.rules import (
     FLOAT,
@@ -37,8 +38,12 @@ from graphflow.ir.ops.rules import (
     check_arity,
     check_axis,
     require,
+    spelled,
 )
 from graphflow.ir.types import DType, TensorType, int64
+
+STEPWISE = 4096
+"""The reference of a recurrence takes longer lines by doubling steps."""
 
 
 def _rule(name: str, kinds: frozenset[str], result: DType | None = None) -> Callable[..., Any]:
@@ -131,21 +136,15 @@ CUMSUM = scan(
 
 
 def _cumprod_vjp(b: Builder, n: Application, ct: Any) -> Any:
-    """What comes after, over the element; the first zero of a line gets the rest of it.
+    """All factors before, times what the element is multiplied by later.
 
-    Element k has the gradient sum over j >= k of ct[j] * out[j] / x[k].  Before the
-    first zero that can be computed as it stands.  At the first zero, out without that
-    factor takes its place; after it everything is 0.
+    The sum over j >= k of ct[j] * x[k+1] * … * x[j] is a recurrence from the end; no
+    division, so that zeros need no thought, in any order of differentiation.
     """
     (x,), axis, reverse = n.inputs, n.attrs["axis"], n.attrs["reverse"]
-    one = scalar(b, 1, x.dtype)
-    zero = b.eq(x, 0)
-    zeros = b.cumsum(b.cast(zero, dtype=int64), axis=axis, reverse=reverse)
-    first = b.logical_and(zero, b.eq(zeros, 1))
-    without = b.cumprod(b.where(first, one, x), axis=axis, reverse=reverse)
-    before = b.cumsum(ct * n.out, axis=axis, reverse=not reverse) / b.where(zero, one, x)
-    there = b.cumsum(ct * without, axis=axis, reverse=not reverse)
-    return b.where(b.eq(zeros, 0), before, mask(b, first, there))
+    by = -1 if reverse else 1
+    before = shifted(b, n.out, axis, by, 1)
+    return before * b.recurrence(shifted(b, x, axis, -by, 1), ct, axis=axis, reverse=not reverse)
 
 
 ZEROS = np.array([[1.5, 0.0, 2.0, -3.0], [0.0, 2.0, 0.0, 4.0], [0.5, -2.0, 1.0, 3.0]])
@@ -157,6 +156,65 @@ CUMPROD = scan(
     vjp=_cumprod_vjp,
     samples=(Sample((ZEROS,), {"axis": 1, "reverse": False}),),
 )  # fmt: skip
+
+# ---- linear recurrence ---------------------------------------------------------------
+
+
+def _recurrence(a: Array, c: Array, *, axis: int, reverse: bool) -> Array:
+    """Element after element, or for long lines by doubling steps, in double."""
+    turn = (slice(None, None, -1),) if reverse else (slice(None),)
+    factors, sums = (np.moveaxis(x, axis, 0)[turn].astype(np.float64) for x in (a, c))
+    if len(sums) <= STEPWISE:
+        for k in range(1, len(sums)):
+            sums[k] += factors[k] * sums[k - 1]
+    else:
+        step = 1
+        while step < len(sums):
+            sums[step:] += factors[step:] * sums[:-step]
+            factors[step:] = factors[step:] * factors[:-step]
+            step *= 2
+    return np.moveaxis(sums[turn], 0, axis).astype(c.dtype)
+
+
+def _infer_recurrence(types: Sequence[TensorType], attrs: Attrs) -> TensorType:
+    check_arity("recurrence", types, 2)
+    require("recurrence", types, FLOAT)
+    if types[0] != types[1]:
+        raise ShapeError(f"{spelled('recurrence', types)}: the operands must have one type")
+    check_axis("recurrence", types, attrs.get("axis"), types[0].rank)
+    return types[1]
+
+
+def _adjoint(b: Builder, n: Application, ct: Any) -> Any:
+    """The cotangent of ``c``: the recurrence the other way, by the factors of the next."""
+    axis, reverse = n.attrs["axis"], n.attrs["reverse"]
+    factors = shifted(b, n.inputs[0], axis, 1 if reverse else -1, 1)
+    return b.recurrence(factors, ct, axis=axis, reverse=not reverse)
+
+
+def _recurrence_factor(b: Builder, n: Application, ct: Any) -> Any:
+    before = shifted(b, n.out, n.attrs["axis"], -1 if n.attrs["reverse"] else 1, 0)
+    return _adjoint(b, n, ct) * before
+
+
+RECURRENCE = register(
+    OpDef(
+        name="recurrence",
+        kind=Kind.LINE,
+        line=Line.SCAN,
+        summary="s[j] = a[j] * s[j - 1] + c[j] along an axis, from s = 0.",
+        infer=_infer_recurrence,
+        reference=_recurrence,
+        vjp=(_recurrence_factor, _adjoint),
+        reduction=Reduction(lambda dtype: 0, "{1} * {0} + {2}"),
+        cost=4.0,
+        tests=OpTests(
+            tolerance={"f32": 2e-6, "f64": 1e-13},
+            domain=(-1.5, 1.5),
+            samples=tuple(Sample((s.inputs[0],) * 2, s.attrs) for s in _samples()),
+        ),
+    )
+)
 
 # ---- log-sum-exp ---------------------------------------------------------------------
 
