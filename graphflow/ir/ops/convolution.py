@@ -22,6 +22,7 @@ from graphflow.errors import DTypeError, ShapeError
 from graphflow.ir.dims import Dim, SymDim
 from graphflow.ir.op import Application, Array, Builder, Kind, OpDef, OpTests, lookup, register
 from graphflow.ir.ops import complex_parts
+from graphflow.ir.ops.gradients import zeros
 from graphflow.ir.ops.rules import (
     NUMBER,
     Attrs,
@@ -135,16 +136,32 @@ def _spread(b: Any, x: Any, spread: Sequence[int]) -> Any:
 
 
 def _over_windows(b: Any, x: Any, w: Any, attrs: Attrs) -> Any:
-    """A product of the windows of the padded input, which are a view, with the kernel."""
-    count = len(attrs["steps"])
+    """A product of the windows of the padded input, which are a view, with the kernel.
+
+    A single group is no axis of the product, so that what follows has its shape.
+    """
+    x, count = _padded(b, x, attrs), len(attrs["steps"])
+    alone = w.shape[0] == 1
+    first = LEADING - alone
+    if alone:
+        x = b.reshape(x, shape=(x.shape[0], *x.shape[2:]))
+        w = b.reshape(w, shape=tuple(w.shape[1:]))
     windows = b.window(
-        _padded(b, x, attrs), axes=tuple(range(LEADING, LEADING + count)),
-        sizes=tuple(w.shape[LEADING:]), steps=attrs["steps"], dilations=attrs["dilations"],
+        x, axes=tuple(range(first, first + count)), sizes=tuple(w.shape[first:]),
+        steps=attrs["steps"], dilations=attrs["dilations"],
     )  # fmt: skip
     n, g, o, c = range(4)
     places, taps = tuple(range(4, 4 + count)), tuple(range(4 + count, 4 + 2 * count))
-    left, right, out = (n, g, c, *places, *taps), (g, o, c, *taps), (n, g, o, *places)
-    return b.contract(windows, w, left=left, right=right, out=out)
+    group = () if alone else (g,)
+    left, right, out = (
+        (n, *group, c, *places, *taps),
+        (*group, o, c, *taps),
+        (n, *group, o, *places),
+    )
+    found = b.contract(windows, w, left=left, right=right, out=out)
+    if alone:
+        found = b.reshape(found, shape=(found.shape[0], 1, *found.shape[1:]))
+    return found
 
 
 def _decompose_conv(b: Builder, n: Application) -> Any:
@@ -152,9 +169,78 @@ def _decompose_conv(b: Builder, n: Application) -> Any:
     x, w = n.inputs
     taps = w.shape[LEADING:]
     single = w.shape[1] == 1 and w.shape[2] == 1
-    if single and all(isinstance(d, int) for d in (*x.shape, *taps)) and prod(taps) <= MOST_TERMS:
+    static = all(isinstance(d, int) for d in (*x.shape, *w.shape))
+    if single and static and prod(taps) <= MOST_TERMS:
         return _sum_of_terms(b, x, w, n.attrs)
+    if static and any(s != 1 for s in n.attrs["spread"]) and _has_phases(n.attrs):
+        return _by_phases(b, x, w, n.attrs)
     return _over_windows(b, x, w, n.attrs)
+
+
+def _has_phases(attrs: Attrs) -> bool:
+    """Whether spread axes have neither step nor dilation."""
+    parts = zip(attrs["spread"], attrs["steps"], attrs["dilations"])
+    return all(spread == 1 or (step, dilation) == (1, 1) for spread, step, dilation in parts)
+
+
+def _by_phases(b: Builder, x: Any, w: Any, attrs: Attrs) -> Any:
+    """Positions apart by their remainder by the spread: each meets the taps of one remainder,
+    and none of the zeros between elements."""
+    spread = attrs["spread"]
+    parts = zip(x.shape[LEADING:], w.shape[LEADING:], *(attrs[key] for key in _KEYS))
+    positions = [
+        (spread_extent(size, s) + low + high - dilation * (taps - 1) - 1) // step + 1
+        for size, taps, step, low, high, s, dilation in parts
+    ]
+    counts = [-(-p // s) for p, s in zip(positions, spread)]
+
+    def joined(phase: tuple[int, ...]) -> Any:
+        """All positions whose first remainders are ``phase``, other axes whole."""
+        axis = len(phase)
+        if axis == len(spread):
+            return _one_phase(b, x, w, attrs, phase, counts)
+        found = [joined((*phase, r)) for r in range(spread[axis])]
+        return found[0] if len(found) == 1 else b.concatenate(*found, axis=LEADING + 2 * axis + 1)
+
+    whole = tuple(c * s for c, s in zip(counts, spread))
+    front = (x.shape[0], x.shape[1], w.shape[1])
+    out = b.reshape(joined(()), shape=(*front, *whole))
+    if whole == tuple(positions):
+        return out
+    limits = (*front, *positions)
+    return b.slice(out, starts=(0,) * len(limits), limits=limits, steps=(1,) * len(limits))
+
+
+def _one_phase(
+    b: Builder, x: Any, w: Any, attrs: Attrs, phase: tuple[int, ...], counts: Sequence[int]
+) -> Any:
+    """The positions of one remainder an axis, each axis followed by one of extent 1."""
+    front = (x.shape[0], x.shape[1], w.shape[1])
+    pairs = tuple(extent for count in counts for extent in (count, 1))
+    first, low, high, sizes = [], [], [], []
+    for axis, (r, s, pad) in enumerate(zip(phase, attrs["spread"], attrs["low"])):
+        taps, extent = w.shape[LEADING + axis], x.shape[LEADING + axis]
+        before, after = pad, attrs["high"][axis]
+        if s != 1:
+            start = (pad - r) % s
+            taps, before = max(0, -(-(taps - start) // s)), (pad - r - start) // s
+            after = counts[axis] - extent - before + taps - 1
+            first.append(start)
+        else:
+            first.append(0)
+        low.append(before)
+        high.append(after)
+        sizes.append(taps)
+    if 0 in sizes:
+        return zeros(b, (*front, *pairs), x.dtype)
+    kept = b.slice(
+        w, starts=(0, 0, 0, *first), limits=tuple(w.shape), steps=(1, 1, 1, *attrs["spread"])
+    )
+    alone = {
+        "steps": attrs["steps"], "low": tuple(low), "high": tuple(high),
+        "spread": (1,) * len(phase), "dilations": attrs["dilations"],
+    }  # fmt: skip
+    return b.reshape(_over_windows(b, x, kept, alone), shape=(*front, *pairs))
 
 
 def _sum_of_terms(b: Builder, x: Any, w: Any, attrs: Attrs) -> Any:

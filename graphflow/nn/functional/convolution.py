@@ -101,7 +101,7 @@ def _conv(
         reshape(weight, (groups, features // groups, channels // groups, *taps)),
         steps=steps, low=low, high=high, spread=(1,) * dims, dilations=spacing,
     )  # fmt: skip
-    return _finished(out, bias, groups, features, batched == dims + 2)
+    return _finished(out, bias, features, batched == dims + 2)
 
 
 def _conv_transpose(
@@ -141,17 +141,15 @@ def _conv_transpose(
         flip(permute(split, (0, 2, 1, *axes)), axes),
         steps=(1,) * dims, low=low, high=high, spread=steps, dilations=spacing,
     )  # fmt: skip
-    return _finished(out, bias, groups, features, batched)
+    return _finished(out, bias, features, batched)
 
 
-def _finished(
-    out: Tensor, bias: Tensor | None, groups: int, features: int, batched: bool
-) -> Tensor:
-    """``out[N, G, O, ...]`` plus the bias, with groups and features as one dimension."""
+def _finished(out: Tensor, bias: Tensor | None, features: int, batched: bool) -> Tensor:
+    """``out[N, G, O, ...]`` with groups and features as one dimension, plus the bias."""
     spatial = tuple(out.shape[3:])
-    if bias is not None:
-        out = add(out, reshape(bias, (groups, features // groups, *(1 for _ in spatial))))
     out = reshape(out, (out.shape[0], features, *spatial))
+    if bias is not None:
+        out = add(out, reshape(bias, (features, *(1 for _ in spatial))))
     return out if batched else squeeze(out, 0)
 
 

@@ -15,6 +15,7 @@ from graphflow.functions.creation import arange
 from graphflow.functions.elementwise import add, gt, maximum, mul, where
 from graphflow.functions.reductions import amax
 from graphflow.functions.shaping import reshape, squeeze, unsqueeze
+from graphflow.ir import types as T
 from graphflow.ir.ops.reduce import lowest
 from graphflow.mode import mode
 from graphflow.nn.sizes import per_dimension
@@ -132,7 +133,9 @@ def _by_comparing(x: Tensor, w: Windows, indices: bool) -> tuple[Tensor, Tensor 
         for tap in taps[1:]:
             best = maximum(best, _shown(x, w, tap))
         return best, None
-    numbers = arange(int(np.prod(w.extents))).reshape(w.extents)
+    count = int(np.prod(w.extents))
+    # Indices as wide as the elements are chosen in the same vectors.
+    numbers = arange(count, dtype=T.int32 if count < 2**31 else T.int64).reshape(w.extents)
     grid = padded(numbers, w, 0)
     where_best = _shown(grid, w, taps[0])
     for tap in taps[1:]:

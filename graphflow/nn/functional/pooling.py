@@ -12,6 +12,7 @@ from graphflow.errors import ShapeError
 from graphflow.functions.elementwise import abs, div, mul, pow, relu, sign, where
 from graphflow.functions.reductions import mean, reduce
 from graphflow.functions.shaping import reshape
+from graphflow.ir import types as T
 from graphflow.mode import mode
 from graphflow.nn.functional.pool_windows import (
     LEADING,
@@ -25,6 +26,7 @@ from graphflow.nn.functional.pool_windows import (
     windows_of,
 )
 from graphflow.nn.sizes import per_dimension
+from graphflow.promotion import cast
 from graphflow.tensor import Tensor
 
 __all__ = [
@@ -55,7 +57,7 @@ def _with_indices(
     if index is None:
         return unbatched(found, input, dims)
     values = unbatched(read_at(x, found, index), input, dims)
-    return (values, unbatched(index, input, dims)) if wanted else values
+    return (values, unbatched(cast(index, T.int64), input, dims)) if wanted else values
 
 
 def max_pool1d(
