@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.conformance import pool, table
+from tests.conformance import differences, pool, table
 from tests.conformance.compare import TOLERANCES, Array, compare
 from tests.conformance.outcome import Missing, Outcome, guarded, time_limit
 
@@ -147,3 +147,28 @@ def test_lost_workers_cost_one_task_each() -> None:
     assert results.pop(3) == "the process ended with code 7"
     assert results.pop(4) == "took more than 1 s"
     assert results == {n: 2 * n for n in (0, 1, 2, 5, 6, 7)}
+
+
+def test_the_page_of_differences_says_what_the_table_says() -> None:
+    text = differences.PAGE.read_text()
+    assert differences.page(table.read(), text) == text, "run python -m tests.conformance --update"
+
+
+def test_what_fails_is_on_the_page_of_differences() -> None:
+    rows = table.merge(
+        {},
+        {
+            ("add", "eager"): outcome(6),
+            ("add", "compiled"): outcome(5, 1),
+            ("sub", "grad"): outcome(2, 1),
+            ("sub", "compiled-grad"): outcome(2, 1),
+            ("unique", "compiled"): Outcome(apart=3),
+            ("linalg.eig", "compiled"): outcome(1, host=("eig",)),
+        },
+    )
+    made = differences.page(rows, f"a\n{differences.START}\nold\n{differences.END}\nb\n")
+    assert made.startswith("a\n") and made.endswith("\nb\n") and "old" not in made
+    for words in ("`add` 5/6", "`sub` 2/3", "`unique`", "`eig`", "eager 1/1 (100.0%)"):
+        assert made.count(words) == 1
+    with pytest.raises(ValueError, match="lost the lines"):
+        differences.page(rows, "a page without marks")

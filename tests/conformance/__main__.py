@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 import graphflow as gf
-from tests.conformance import modules, operations, optimisers, pool, samples, table
+from tests.conformance import differences, modules, operations, optimisers, pool, samples, table
 from tests.conformance.outcome import MODES, Outcome
 
 ENTRY_SECONDS = 150.0
@@ -48,6 +48,7 @@ def main() -> int:
     print(f"{len(outcomes)} tasks in {time.monotonic() - started:.0f} s; slowest: {shown}")
     if options.update:
         table.write(now)
+        differences.update(now)
         return 0
     if options.table:
         return _judge(before, now)
