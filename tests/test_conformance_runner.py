@@ -137,6 +137,8 @@ def test_a_sample_that_raises_hangs_or_is_missing_fails() -> None:
 def _task(number: int) -> int:
     if number == 3:
         os._exit(7)
+    if number == 5:
+        raise ValueError("five")
     time.sleep(30 if number == 4 else 0)
     return number * 2
 
@@ -146,7 +148,8 @@ def test_lost_workers_cost_one_task_each() -> None:
     results = dict(pool.each(_task, range(8), jobs=2, seconds=1.0))
     assert results.pop(3) == "the process ended with code 7"
     assert results.pop(4) == "took more than 1 s"
-    assert results == {n: 2 * n for n in (0, 1, 2, 5, 6, 7)}
+    assert results.pop(5) == "ValueError: five"
+    assert results == {n: 2 * n for n in (0, 1, 2, 6, 7)}
 
 
 def test_the_page_of_differences_says_what_the_table_says() -> None:

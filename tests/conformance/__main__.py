@@ -24,6 +24,7 @@ ENTRY_SECONDS = 150.0
 
 RUN: dict[str, Callable[[str, str, bool], Outcome]] = {
     "operations": operations.run,
+    "beside": operations.run,
     "modules": modules.run,
     "optimisers": optimisers.run,
 }

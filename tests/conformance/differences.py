@@ -17,6 +17,7 @@ TITLES = {
     "compiled": "Compiled results that differ",
     "grad": "Gradients that differ",
     "compiled-grad": "Compiled gradients that differ",
+    "in-place": "In-place forms that differ",
     "errors": "Bad arguments of which some are accepted, or refused for want of the operation",
 }
 WIDTH = 120

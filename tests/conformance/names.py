@@ -53,6 +53,16 @@ def function_of(entry: Any) -> Callable[..., Any]:
     return functools.partial(found, **keywords) if keywords else found
 
 
+def in_place_of(entry: Any) -> Callable[..., Any]:
+    """GraphFlow's counterpart of ``entry.inplace_variant``, a method of tensors."""
+    variant = entry.inplace_variant
+    if isinstance(variant, types.FunctionType) and variant.__name__ == "<lambda>":
+        return rebound(variant)
+    if not hasattr(gf.Tensor, variant.__name__):
+        raise Missing(f"graphflow.Tensor.{variant.__name__}")
+    return getattr(gf.Tensor, variant.__name__)
+
+
 def is_method(name: str) -> bool:
     """Whether PyTorch has this name only as a method of its tensors."""
     return "." not in name and not hasattr(torch, name)

@@ -23,12 +23,12 @@ def run(key: str, mode: str, verbose: bool = False) -> Outcome:
     wants_grad = mode in ("grad", "compiled-grad")
     if wants_grad and not info.supports_autograd:
         return outcome
-    check = {
-        "eager": _eager, "compiled": _compiled, "grad": _grad, "compiled-grad": _compiled_grad
-    }[mode]  # fmt: skip
+    if mode == "in-place" and info.inplace_variant is None:
+        return outcome
+    check = CHECKS[mode]
     for i, sample in enumerate(samples.samples(info, wants_grad)):
         call = Call(info, sample)
-        if wants_grad and not call.differentiable():
+        if not call.checkable(mode):
             continue
         if mode.startswith("compiled") and call.unknown_size:
             outcome.apart += 1
@@ -71,6 +71,21 @@ class Call:
         empty = any(0 in t.shape for t in convert.tensors_of(self.arguments, torch.Tensor))
         return finish(out) if self.info.name in FREE_SIGNS and not empty else out
 
+    def checkable(self, mode: str) -> bool:
+        """Whether PyTorch has something to compare with in this mode."""
+        if mode == "in-place":
+            try:
+                self.written()
+            except Exception:  # results of another shape or dtype cannot be written back
+                return False
+            return True
+        return not mode.endswith("grad") or self.differentiable()
+
+    def written(self) -> tuple[Any, Any]:
+        """Like :meth:`expected`, of the in-place form."""
+        args, kwargs = convert.map_tree(self.arguments, lambda x: convert.copied(x, None))
+        return self.info.inplace_variant(*args, **kwargs), (args, kwargs)
+
     def differentiable(self) -> bool:
         """Whether there is a gradient to compare."""
         if not any(t.requires_grad for t in convert.tensors_of(self.arguments, torch.Tensor)):
@@ -103,16 +118,16 @@ def _late(value: Any) -> Any:
                   if isinstance(value, torch.Tensor) else value)  # fmt: skip
 
 
-def _check(call: Call, out: Any, after: Any) -> str:
+def _check(call: Call, out: Any, after: Any, wanted: tuple[Any, Any] | None = None) -> str:
     """Compare the result, then the arguments (an operation may write to them, or must not)."""
-    expected, arguments = call.expected()
+    expected, arguments = wanted or call.expected()
     found = convert.plain(call.comparable(out, names.rebound(call.finish)))
-    wanted = convert.plain(call.comparable(expected, call.finish))
-    problem = compare(found, wanted)
-    if problem:
-        problem = compare(found, wanted, call.exact())
+    right = convert.plain(call.comparable(expected, call.finish))
+    problem = compare(found, right) and compare(found, right, call.exact())
     if problem:
         return problem
+    if wanted is not None:
+        return ""  # the first argument is the result
     before = convert.map_tree(after, _constant), convert.map_tree(arguments, _constant)
     return compare(*map(convert.plain, before), path="arguments afterwards")
 
@@ -126,6 +141,15 @@ def _eager(call: Call, _: Outcome) -> str:
     function = names.function_of(call.info)
     args, kwargs = call.graphflow_arguments()
     return _check(call, function(*args, **kwargs), (args, kwargs))
+
+
+def _in_place(call: Call, _: Outcome) -> str:
+    function = names.in_place_of(call.info)
+    args, kwargs = call.graphflow_arguments()
+    out = function(*args, **kwargs)
+    if out is not args[0]:
+        return "does not return the tensor that it writes to"
+    return _check(call, out, (args, kwargs), call.written())
 
 
 def _compiled(call: Call, outcome: Outcome) -> str:
@@ -223,3 +247,12 @@ def _must_raise(info: Any, drawn: Any) -> str:
     except Exception:
         return ""
     return f"{call} should raise {type(wanted).__name__}: {wanted}"
+
+
+CHECKS: dict[str, Callable[[Call, Outcome], str]] = {
+    "eager": _eager,
+    "compiled": _compiled,
+    "grad": _grad,
+    "compiled-grad": _compiled_grad,
+    "in-place": _in_place,
+}

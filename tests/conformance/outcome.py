@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-MODES = ("eager", "compiled", "grad", "compiled-grad", "errors")
+MODES = ("eager", "compiled", "grad", "compiled-grad", "in-place", "errors")
 SECONDS = 20
 """How long one sample may take, compiling its kernels included."""
 

@@ -48,7 +48,11 @@ def _serve(function: Callable[[Any], Any], pipe: Connection) -> None:
             task = pipe.recv()
         except EOFError:
             return
-        pipe.send(function(task))
+        try:
+            result = function(task)
+        except Exception as error:  # a fault of the runner costs one task too
+            result = f"{type(error).__name__}: {error}"
+        pipe.send(result)
 
 
 def each(

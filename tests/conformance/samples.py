@@ -2,34 +2,48 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import itertools
 import random
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch.testing._internal.common_methods_invocations import op_db
 
+from tests.conformance import table
+
 SAMPLES = 6
-NAMES = [
-    line
-    for line in (Path(__file__).parent / "entries.txt").read_text().splitlines()
-    if line and not line.startswith("#")
-]
 UNKNOWN_SIZE = frozenset({"nonzero", "argwhere", "masked_select", "unique", "unique_consecutive"})
 """Operations whose result's shape depends on values; compiled code has fixed shapes."""
 
 
 @functools.cache
 def entries() -> dict[str, Any]:
-    """Every entry: ``name`` or ``name:variant`` to its OpInfo."""
-    wanted = set(NAMES)
-    return {
-        key_of(info): info for info in op_db if info.name in wanted and torch.float32 in info.dtypes
-    }
+    """Every entry: ``name`` or ``name:variant`` to its OpInfo; other names to what they name."""
+    wanted = {*table.names("entries.txt"), *table.names("beside.txt")}
+    found = {key_of(info): info for info in op_db if info.name in wanted and _dtype(info)}
+    for info in op_db:
+        for alias in info.aliases:
+            if alias.name in wanted and not info.variant_test_name:
+                found[alias.name] = _renamed(info, alias)
+    return found
+
+
+def _renamed(info: Any, alias: Any) -> Any:
+    """The entry of another name for the same operation."""
+    other = copy.copy(info)
+    other.name, other.op = alias.name, alias.op
+    other.inplace_variant = alias.inplace_variant
+    other.error_inputs_func = None
+    return other
+
+
+def _dtype(info: Any) -> torch.dtype | None:
+    """What its samples are made of: float32, else int64."""
+    return next((d for d in (torch.float32, torch.int64) if d in info.dtypes), None)
 
 
 def key_of(info: Any) -> str:
@@ -40,7 +54,7 @@ def key_of(info: Any) -> str:
 def without_samples() -> list[str]:
     """Names of the list that this version of PyTorch has no samples of."""
     known = {info.name for info in op_db}
-    return [name for name in NAMES if name not in known]
+    return [name for name in table.names("entries.txt") if name not in known]
 
 
 def seed() -> None:
@@ -51,9 +65,9 @@ def seed() -> None:
 
 
 def samples(info: Any, requires_grad: bool) -> list[Any]:
-    """The database's first samples of an entry: float32, CPU."""
+    """The database's first samples of an entry, on the CPU."""
     seed()
-    drawn = info.sample_inputs("cpu", torch.float32, requires_grad=requires_grad)
+    drawn = info.sample_inputs("cpu", _dtype(info), requires_grad=requires_grad)
     return list(itertools.islice(drawn, SAMPLES))
 
 

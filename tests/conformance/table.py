@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 from tests.conformance.outcome import MODES, Outcome
 
 PATH = Path(__file__).parent / "table.txt"
-KINDS = ("operations", "modules", "optimisers")
+KINDS = ("operations", "beside", "modules", "optimisers")
 
 
 @dataclass
@@ -18,6 +19,13 @@ class Row:
 
     cells: dict[str, str] = field(default_factory=lambda: dict.fromkeys(MODES, "-"))
     host: tuple[str, ...] = ()
+
+
+@functools.cache
+def names(file: str) -> tuple[str, ...]:
+    """The names that a tracked list holds, one a line."""
+    lines = (PATH.parent / file).read_text().splitlines()
+    return tuple(line for line in lines if line and not line.startswith("#"))
 
 
 def cell(outcome: Outcome) -> str:
@@ -37,6 +45,8 @@ def kind_of(key: str) -> str:
     """Which of KINDS an entry is."""
     if key.startswith("optim."):
         return "optimisers"
+    if key.partition(":")[0] in names("beside.txt"):
+        return "beside"
     name = key.removeprefix("nn.")
     return "modules" if name != key and name[0].isupper() else "operations"
 
