@@ -98,7 +98,7 @@ def _rank(operand: Any) -> tuple[int, DType]:
     if isinstance(operand, DType):
         return 0, operand
     if operand._weak:
-        return 2, _default[0]
+        return 2, operand.dtype if operand.dtype is T.bool_ else _default[0]
     return (0 if operand.ndim else 1), operand.dtype
 
 

@@ -35,5 +35,5 @@ def _leaf(result: Result, outputs: Sequence[Cell], leaves: list[Any]) -> Any:
     if kind == "view":
         return Tensor._of(result.value, result.chain)
     if kind == "number":
-        return float(outputs[result.index].value)
+        return outputs[result.index].value.item()
     return result.value

@@ -319,3 +319,11 @@ def test_where_with_numbers_and_alone() -> None:
     assert gf.where(condition, gf.tensor([1.0, 2.0]), 0).dtype is gf.float32
     assert [x.tolist() for x in gf.where(condition)] == [[0, 1], [0, 1]]
     assert gf.tensor([1.0, 2.0]).where(gf.tensor([True, False]), 0.0).tolist() == [1.0, 0.0]
+
+
+def test_comparisons_of_whole_tensors_are_numbers_in_both_modes() -> None:
+    both = gf.compile(lambda a, b: (gf.equal(a, b), gf.allclose(a, b), gf.equal(a, a[:1])))
+    x, y = gf.tensor([1.0, 2.0]), gf.tensor([1.0, 2.0 + 1e-6])
+    assert both(x, x) == (True, True, False)
+    assert both(x, y) == (False, True, False)
+    assert [type(v) for v in both(x, y)] == [bool] * 3

@@ -32,6 +32,7 @@ from graphflow.functions.elementwise import (
     sub,
     where,
 )
+from graphflow.functions.manipulation import truth
 from graphflow.ir import types as T
 from graphflow.promotion import as_operand, cast, operands, result_type
 from graphflow.tensor import Tensor
@@ -267,8 +268,8 @@ def isclose(
 def allclose(
     input: Tensor, other: Tensor, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False
 ) -> bool:
-    """True when every element is close, see :func:`isclose`."""
-    return bool(isclose(input, other, rtol, atol, equal_nan).all())
+    """True when every element is close, see :func:`isclose` (a run-time number if compiled)."""
+    return truth(isclose(input, other, rtol, atol, equal_nan).all())  # type: ignore[no-any-return]
 
 
 fix = trunc

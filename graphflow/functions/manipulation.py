@@ -196,9 +196,17 @@ def _check_classes(input: Tensor, num_classes: int) -> None:
 
 
 def equal(input: Tensor, other: Tensor) -> bool:
-    """True when shape and every element are equal."""
+    """True when shape and every element are equal; a run-time number in compiled functions."""
     a, b = need_tensor("equal", input), need_tensor("equal", other, "other")
-    return a.shape == b.shape and bool(reductions.all(eq(a, b)))
+    return a.shape == b.shape and truth(reductions.all(eq(a, b)))
+
+
+def truth(condition: Tensor) -> Any:
+    """A 0-d bool tensor as a Python bool; in a trace it becomes one when the program returns."""
+    if mode.tracer is None:
+        return bool(condition)
+    condition._weak = True
+    return condition
 
 
 def property_T(input: Tensor) -> Tensor:
