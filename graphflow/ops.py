@@ -48,9 +48,11 @@ LATER: tuple[str, ...] = (
     "graphflow.functions.scattering",
     "graphflow.functions.sorting",
     "graphflow.functions.special",
-    "graphflow.functions.surface",
     "graphflow.functions.statistics",
+    "graphflow.functions.striding",
+    "graphflow.functions.surface",
     "graphflow.functions.trigonometry",
+    "graphflow.functions.uniqueness",
 )
 """Modules of :mod:`graphflow.functions` that are imported when first needed."""
 

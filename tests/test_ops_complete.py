@@ -28,7 +28,8 @@ PLANNED = """
     logical_and logical_or logical_xor bitwise_and bitwise_or bitwise_xor shift_left shift_right
     where iota random_bits
     reshape permute expand slice flip pad concatenate gather take scatter_add slice_update
-    window window_add window_set diagonal diagonal_set scatter scatter_mul scatter_max scatter_min
+    window window_add window_set diagonal diagonal_set strided
+    scatter scatter_mul scatter_max scatter_min
     reduce_sum reduce_max reduce_min reduce_prod argmax argmin matmul
     cond while_loop scan get fused
 """.split()

@@ -14,6 +14,7 @@ from graphflow.errors import ShapeError
 from graphflow.functions.reductions import normal_dim
 from graphflow.ir import types as T
 from graphflow.ir.dims import SymDim
+from graphflow.ir.types import DType
 from graphflow.mode import mode
 from graphflow.promotion import cast, result_type
 
@@ -85,7 +86,13 @@ def reshape(input: Tensor, *shape: Any, **named: Any) -> Tensor:
 
 
 def view(input: Tensor, *size: Any, **named: Any) -> Tensor:
-    """Like :func:`reshape`, but never copies: an error when memory does not allow it."""
+    """Like :func:`reshape`, but never copies: an error when memory does not allow it.
+
+    Given a dtype instead of sizes: the same bytes as elements of that dtype.
+    """
+    dtype = named.pop("dtype", None) or (size[0] if len(size) == 1 else None)
+    if isinstance(dtype, DType):
+        return apply_view("bitcast", input, dtype=dtype)
     extents = _infer(input, sizes_of("view", size, named, "size"))
     if mode.tracer is None and not _viewable(input, extents):
         raise ShapeError(

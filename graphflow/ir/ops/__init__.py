@@ -16,6 +16,7 @@ from graphflow.ir.ops import (
 
 register_later(
     [
+        "graphflow.ir.ops.bits",
         "graphflow.ir.ops.complex_numbers",
         "graphflow.ir.ops.convolution",
         "graphflow.ir.ops.diagonal",
@@ -27,6 +28,7 @@ register_later(
         "graphflow.ir.ops.search",
         "graphflow.ir.ops.sort",
         "graphflow.ir.ops.special",
+        "graphflow.ir.ops.strided",
         "graphflow.ir.ops.window",
     ]
 )

@@ -1,0 +1,71 @@
+"""Views by memory: ``as_strided``, and where a tensor begins in its storage."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from graphflow.checks import need_int
+from graphflow.codegen.layout import Layout, contiguous, viewed
+from graphflow.dispatch import apply_view
+from graphflow.errors import GraphFlowError, ShapeError
+from graphflow.functions.shaping import view
+from graphflow.mode import mode
+
+if TYPE_CHECKING:
+    from graphflow.tensor import Tensor
+
+__all__ = ["as_strided"]
+METHODS = ("as_strided", "storage_offset")
+
+
+def as_strided(
+    input: Tensor,
+    size: Sequence[int],
+    stride: Sequence[int],
+    storage_offset: int | None = None,
+) -> Tensor:
+    """The elements of the input's memory at ``storage_offset`` + sum of stride times index.
+
+    A view.  Without ``storage_offset``, it begins where the input begins.
+    """
+    extents = tuple(need_int("as_strided: a size", n, 0) for n in size)
+    steps = tuple(need_int("as_strided: a stride", n, 0) for n in stride)
+    if len(extents) != len(steps):
+        raise ShapeError(f"as_strided: {len(extents)} sizes and {len(steps)} strides")
+    begin = _offset(input) if storage_offset is None else storage_offset
+    row = view(_whole(input), -1)
+    return apply_view("strided", row, shape=extents, strides=steps, offset=int(begin))
+
+
+def _whole(input: Tensor) -> Tensor:
+    """All of the memory that the input is a view of, with its history."""
+    root = input._base if input._base is not None else input
+    if not root._chain:
+        return root
+    if root._requires_grad:
+        raise GraphFlowError(
+            "as_strided of a view that has a history of its own, not its memory's; clone() it first"
+        )
+    whole: Tensor = type(input)._of(root._cell)
+    return whole
+
+
+def storage_offset(input: Tensor) -> int:
+    """How many elements of its memory lie before the first of the tensor."""
+    return _offset(input)
+
+
+def _offset(input: Tensor) -> int:
+    if mode.tracer is None:
+        array, whole = input._eager(), input._cell.value
+        first = array.__array_interface__["data"][0] - whole.__array_interface__["data"][0]
+        return int(first) // array.itemsize
+    type: Any = mode.tracer.shadow(input._cell).value.tensor_type
+    layout: Layout | None = contiguous(0, type)
+    for step in input._chain:
+        type = step.op.infer([type], step.attrs)
+        layout = viewed(step.op, step.attrs, layout, type) if layout is not None else None
+    if layout is None:
+        raise GraphFlowError("the tensor has no single offset in its memory; clone() it first")
+    return layout.offset
