@@ -59,7 +59,8 @@ def check_number(name: str, value: Any, low: float = 0.0) -> None:
     if isinstance(value, Tensor):
         return
     if not isinstance(value, (int, float)) or not math.isfinite(value) or value < low:
-        raise ValueError(f"Invalid {name}: {value!r}; it must be a finite number >= {low:g}")
+        least = f" >= {low:g}" if math.isfinite(low) else ""
+        raise ValueError(f"Invalid {name}: {value!r}; it must be a finite number{least}")
 
 
 _NUMBERS = {
@@ -71,7 +72,9 @@ _NUMBERS = {
 def check_option(name: str, value: Any) -> None:
     """Refuse options no update can be computed with, when they are set."""
     if name in _NUMBERS:
-        check_number(_NUMBERS[name], value, float("-inf") if name == "dampening" else 0.0)
+        # A schedule gone past its end may reach a rate below 0, which is set but never used.
+        low = float("-inf") if name in ("dampening", "lr") else 0.0
+        check_number(_NUMBERS[name], value, low)
     elif name == "betas":
         if not isinstance(value, (tuple, list)) or len(value) != 2:
             raise ValueError(f"betas must be two numbers, such as (0.9, 0.999), not {value!r}")
