@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from graphflow.functions.elementwise import add, maximum, mul, sub
+from graphflow.functions.elementwise import add, clamp, mul, sub
 from graphflow.ir.types import float64
 from graphflow.optim.optimizer import Optimizer
 from graphflow.optim.param_group import ParamGroup, check_number, execution
@@ -101,4 +101,4 @@ class ASGD(Optimizer):
         average = self.slot(slots, "ax", parameter)
         average.add_(mul(sub(parameter, average), share))
         eta.copy_(rate / (1.0 + fade * rate * steps) ** self.hyper(group, "alpha"))
-        share.copy_(1.0 / maximum(steps - self.hyper(group, "t0"), 1.0))
+        share.copy_(1.0 / clamp(steps - self.hyper(group, "t0"), min=1.0))

@@ -13,11 +13,11 @@ from graphflow.functions.creation import iota, ones_like, zeros
 from graphflow.functions.elementwise import (
     abs,
     add,
+    clamp,
     div,
     eq,
     logical_and,
     logical_not,
-    maximum,
     mul,
     ne,
     pow,
@@ -166,7 +166,7 @@ def _even_bags(rows: Tensor, used: Tensor | None, mode: str) -> Tensor:
 
 def _divided(total: Tensor, number: Tensor) -> Tensor:
     """Means of bags; an empty one is 0."""
-    return div(total, unsqueeze(cast(maximum(number, 1), total.dtype), -1))
+    return div(total, unsqueeze(cast(clamp(number, min=1), total.dtype), -1))
 
 
 def _largest(rows: Tensor, member: Tensor) -> Tensor:
@@ -197,7 +197,7 @@ def _uneven_bags(
     taken = bag >= 0 if used is None else logical_and(used, bag >= 0)
     if last:
         taken = logical_and(taken, squeeze(places, 0) < offsets[bags])
-    bag = maximum(bag, 0)
+    bag = clamp(bag, min=0)
     if mode == "max":
         member = logical_and(eq(unsqueeze(bag, 0), iota((bags, number), 0, T.int64)), taken)
         return _largest(unsqueeze(rows, 0), member)
