@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from graphflow.autograd.history import no_grad
+from graphflow.autograd.modes import no_grad
 from graphflow.optim.optimizer import Optimizer
 from graphflow.tensor import Tensor
 
