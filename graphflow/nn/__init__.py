@@ -1,9 +1,16 @@
 """Neural networks: modules, parameters, initialisation, functional forms."""
 
-from graphflow.nn import functional, init
+from typing import TYPE_CHECKING, Any
+
+from graphflow.nn import functional, init, modules
 from graphflow.nn.module import Module
 from graphflow.nn.modules import *
-from graphflow.nn.modules import __all__ as _modules
 from graphflow.nn.parameter import Buffer, Parameter
 
-__all__ = ["Buffer", "Module", "Parameter", "functional", "init", *_modules]
+if TYPE_CHECKING:  # the layers' names are gathered at run time, out of mypy's sight
+
+    def __getattr__(name: str) -> Any: ...
+
+
+__all__ = ["Buffer", "Module", "Parameter", "functional", "init"]
+__all__ += modules.__all__

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from graphflow.autograd.modes import no_grad
+from graphflow.functions.elementwise import where
 from graphflow.rng import normal_ as _normal
 from graphflow.rng import uniform_ as _uniform
 from graphflow.tensor import Tensor
@@ -21,6 +22,23 @@ def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0) -> Tensor:
     """Normal values."""
     with no_grad():
         return _normal(tensor, mean, std)
+
+
+def trunc_normal_(
+    tensor: Tensor, mean: float = 0.0, std: float = 1.0, a: float = -2.0, b: float = 2.0
+) -> Tensor:
+    """Normal values within [a, b]: what falls outside is drawn again (at most 100 times)."""
+    if not a < b:
+        raise ValueError(f"trunc_normal_ needs a < b, got [{a}, {b}]")
+    with no_grad():
+        _normal(tensor, mean, std)
+        for _ in range(100):
+            outside = (tensor < a) | (tensor > b)
+            if not outside.any():
+                return tensor
+            tensor.copy_(where(outside, _normal(tensor.clone(), mean, std), tensor))
+        tensor.copy_(tensor.clamp(a, b))
+        return tensor
 
 
 def constant_(tensor: Tensor, val: float) -> Tensor:

@@ -1,5 +1,20 @@
-"""Images: datasets and transforms, placed as in torchvision."""
+"""Images: datasets, transforms and models, placed as in torchvision."""
 
-from graphflow.vision import datasets, transforms, utils
+from typing import TYPE_CHECKING
 
-__all__ = ["datasets", "transforms", "utils"]
+from graphflow.later import importer
+from graphflow.vision import datasets
+
+if TYPE_CHECKING:
+    from graphflow.vision import models, transforms, utils
+else:
+    __getattr__ = importer(
+        globals(),
+        {
+            "models": "graphflow.vision.models",
+            "transforms": "graphflow.vision.transforms",
+            "utils": "graphflow.vision.utils",
+        },
+    )
+
+__all__ = ["datasets", "models", "transforms", "utils"]
