@@ -11,7 +11,6 @@ import numpy as np
 from graphflow.checks import need_tensor
 from graphflow.dispatch import apply, literal
 from graphflow.errors import ShapeError
-from graphflow.functions.creation import arange
 from graphflow.functions.elementwise import add, gt, maximum, mul, where
 from graphflow.functions.reductions import amax
 from graphflow.functions.shaping import reshape, squeeze, unsqueeze
@@ -133,17 +132,37 @@ def _by_comparing(x: Tensor, w: Windows, indices: bool) -> tuple[Tensor, Tensor 
         for tap in taps[1:]:
             best = maximum(best, _shown(x, w, tap))
         return best, None
-    count = int(np.prod(w.extents))
-    # Indices as wide as the elements are chosen in the same vectors.
-    numbers = arange(count, dtype=T.int32 if count < 2**31 else T.int64).reshape(w.extents)
-    grid = padded(numbers, w, 0)
-    where_best = _shown(grid, w, taps[0])
-    for tap in taps[1:]:
+    kind = T.int32 if np.prod(w.extents) < 2**31 else T.int64  # narrow: fewer vectors to choose in
+    grid = np.arange(int(np.prod(w.extents))).reshape(w.extents).astype(kind.numpy)
+    numbers = _numbers(grid, w, taps)
+    index: Tensor = numbers[0]
+    for tap, number in zip(taps[1:], numbers[1:]):
         value = _shown(x, w, tap)
-        where_best = where(gt(value, best), _shown(grid, w, tap), where_best)
+        index = where(gt(value, best), number, index)
         best = maximum(best, value)
+    if not any(w.edges):
+        index = add(index, literal(_first_places(grid, w)))
     shape = tuple(best.shape)
-    return best, where_best if where_best.shape == shape else where_best.expand(shape)
+    return best, index if index.shape == shape else index.expand(shape)
+
+
+def _numbers(grid: np.ndarray[Any, Any], w: Windows, taps: list[Ints]) -> list[Tensor]:
+    """What to remember of a window for every tap: its place, or without padding, where all
+    windows are alike, only how far it is from the window's first place."""
+    if any(w.edges):
+        places = padded(literal(grid), w, 0)
+        return [_shown(places, w, tap) for tap in taps]
+    away = [tuple(k * d for k, d in zip(tap, w.spacing)) for tap in taps]
+    steps = [stride // grid.itemsize for stride in grid.strides]
+    far = [sum(a * s for a, s in zip(offset, steps)) for offset in away]
+    return [literal(np.array(f, grid.dtype)) for f in far]
+
+
+def _first_places(grid: np.ndarray[Any, Any], w: Windows) -> np.ndarray[Any, Any]:
+    """Where every window begins, counted in row-major order."""
+    starts = [np.arange(n) * s for n, s in zip(w.counts, w.steps)]
+    places = np.ravel_multi_index(np.meshgrid(*starts, indexing="ij"), grid.shape, mode="clip")
+    return np.asarray(places).astype(grid.dtype)
 
 
 def by_tables(
