@@ -74,6 +74,7 @@ from graphflow.version import __version__
 
 double, float, half, int, long, short = float64, float32, float16, int32, int64, int16
 cfloat, cdouble = complex64, complex128
+cfloat, cdouble = complex64, complex128
 
 # Not needed to train a model: imported when first asked for, so that start-up stays short.
 if TYPE_CHECKING:

@@ -86,7 +86,10 @@ def _values(op: OpDef, inputs: tuple[Tensor, ...], attrs: dict[str, Any]) -> Any
     """The reference's answer.  Infinities and NaN are values, not warnings."""
     try:
         with np.errstate(all="ignore"):
-            return op.reference(*[t._eager() for t in inputs], **attrs)
+            arrays = [t._eager() for t in inputs]
+            if arrays and arrays[-1].dtype.kind == "c":  # NumPy orders complex numbers, we do not
+                op.infer([t._type_now() for t in inputs], attrs)
+            return op.reference(*arrays, **attrs)
     except GraphFlowError:
         raise
     except (ValueError, TypeError, IndexError) as error:

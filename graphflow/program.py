@@ -237,9 +237,10 @@ class Program:
         result, kind, index = self._aliases[position]
         base = inputs[index] if kind == "input" else self._memory[self.graph.state[index]].value
         flat = base.reshape(-1)
-        size = base.itemsize
+        dtype = result.type.dtype.numpy  # not the base's where a view shows parts of numbers
+        size = dtype.itemsize
         view = np.ndarray(
-            result.type.static_shape, base.dtype, flat, result.offset * size,
+            result.type.static_shape, dtype, flat, result.offset * size,
             [s * size for s in result.strides],
         )  # fmt: skip
         return np.array(view)

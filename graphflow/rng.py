@@ -165,6 +165,9 @@ def rand(
 ) -> Tensor:  # fmt: skip
     """Uniform values in [0, 1)."""
     shape = _size("rand", size, placement)
+    if dtype is not None and dtype.is_complex:
+        parts = draw(generator).uniform((*shape, 2), dtype.real)
+        return _finish(apply("view_as_complex", parts), requires_grad)
     return _finish(draw(generator).uniform(shape, _floating("rand", dtype)), requires_grad)
 
 
@@ -174,6 +177,9 @@ def randn(
 ) -> Tensor:  # fmt: skip
     """Standard normal values."""
     shape = _size("randn", size, placement)
+    if dtype is not None and dtype.is_complex:  # of variance 1 over both parts
+        parts = mul(draw(generator).normal((*shape, 2), dtype.real), math.sqrt(0.5))
+        return _finish(apply("view_as_complex", parts), requires_grad)
     return _finish(draw(generator).normal(shape, _floating("randn", dtype)), requires_grad)
 
 

@@ -168,6 +168,8 @@ class Tensor(TensorMethods):
         """The element type."""
         array = self._array
         if array is None:
+            if self._chain:
+                return self._type.dtype
             array = self._cell.value
         return array.dtype if array.__class__ is Node else from_numpy_dtype(array.dtype)
 

@@ -11,6 +11,7 @@ import pytest
 from op_cases import draw, samples, seed_of
 
 import graphflow as gf
+from graphflow.autograd import gradcheck, gradgradcheck
 from graphflow.ir.build import emit, input_node
 from graphflow.ir.graph import Graph
 from graphflow.ir.interp import interpret
@@ -162,3 +163,53 @@ def test_compiled_programs_move_complex_numbers() -> None:
     np.testing.assert_array_equal(positive, np.where(z.real > 0, z, 0))
     np.testing.assert_allclose(total, z.sum(0), 1e-6)
     assert moved(gf.tensor(z))[0].dtype is complex64
+
+
+def test_numbers_without_an_order_are_refused() -> None:
+    z = gf.tensor([1 + 2j, 3j])
+    for call in (
+        lambda: z < z, lambda: z.max(), lambda: z.sort(), lambda: gf.relu(z), lambda: z.floor(),
+        lambda: z.sign(), lambda: gf.maximum(z, z), lambda: z.clamp(0, 1), lambda: z % 2,
+    ):  # fmt: skip
+        with pytest.raises((RuntimeError, TypeError)):
+            call()
+
+
+def test_finite_and_infinite_parts() -> None:
+    z = gf.tensor([1 + 2j, complex("inf+1j"), complex("1+nanj"), complex("nan-infj")])
+    assert gf.isfinite(z).tolist() == [True, False, False, False]
+    assert gf.isinf(z).tolist() == [False, True, False, True]
+    assert gf.isnan(z).tolist() == [False, False, True, True]
+    assert z.real.cfloat().dtype is gf.complex64 and z.cdouble().dtype is gf.cdouble
+
+
+def test_compiled_results_that_show_an_argument() -> None:
+    x = gf.tensor([[1.0, 2.0], [3.0, 4.0]])
+    assert gf.compile(gf.view_as_complex)(x).tolist() == [1 + 2j, 3 + 4j]
+    z = gf.compile(gf.view_as_complex)(x)
+    assert gf.compile(lambda z: (z.imag, gf.view_as_real(z)))(z)[0].tolist() == [2.0, 4.0]
+    ones = gf.ones(2, dtype=gf.complex64)
+    slope = gf.compile(lambda x, c: gf.autograd.grad(gf.view_as_complex(x), x, c)[0])
+    assert slope(x.requires_grad_(), ones * 2j).tolist() == [[0.0, 2.0], [0.0, 2.0]]
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda z, w: z**w, lambda z, w: z**2 + 2**w, lambda z, w: gf.exp2(z) / gf.log2(w),
+        lambda z, w: gf.log10(z) * gf.sigmoid(w), lambda z, w: gf.rsqrt(z) - gf.tanh(w),
+        lambda z, w: gf.log1p(z) + gf.expm1(w), lambda z, w: gf.cumsum(z, 0).prod() * w.mean(),
+        lambda z, w: gf.complex(z.abs(), w.real) * gf.polar(w.abs(), z.imag),
+    ],
+)  # fmt: skip
+def test_gradients_of_functions(function: Callable[..., Any]) -> None:
+    z, w = (gf.tensor(numbers(i, 3) + 2, requires_grad=True) for i in (5, 6))
+    assert gradcheck(function, (z, w))
+    assert gradgradcheck(function, (z, w), atol=1e-4)
+
+
+def test_random_numbers() -> None:
+    gf.manual_seed(0)
+    z = gf.randn(4000, dtype=gf.complex64)
+    assert z.dtype is gf.complex64 and abs(z.abs().square().mean().item() - 1) < 0.1
+    assert gf.rand(3, dtype=gf.complex128).imag.min().item() >= 0

@@ -38,7 +38,8 @@ PROPERTIES = ("real", "imag", "mH")
 
 def complex(real: Tensor, imag: Tensor) -> Tensor:
     """``real + i imag`` of two tensors of one dtype, float32 or float64; they broadcast."""
-    if real.dtype is not imag.dtype:
+    need_tensor("complex", real, "real")
+    if real.dtype is not need_tensor("complex", imag, "imag").dtype:
         raise DTypeError(
             f"complex: real is {real.dtype.name}, imag {imag.dtype.name}; they must be the same"
         )
@@ -56,7 +57,11 @@ def joined(real: Tensor, imag: Tensor) -> Tensor:
 
 def polar(abs: Tensor, angle: Tensor) -> Tensor:
     """``abs * (cos(angle) + i sin(angle))``."""
-    if abs.dtype is not angle.dtype or abs.dtype not in (T.float32, T.float64):
+    need_tensor("polar", abs, "abs")
+    if abs.dtype is not need_tensor("polar", angle, "angle").dtype or abs.dtype not in (
+        T.float32,
+        T.float64,
+    ):
         raise DTypeError(
             "polar: takes two float32 or float64 tensors of one dtype, not "
             f"{abs.dtype.name} and {angle.dtype.name}"

@@ -349,11 +349,14 @@ def _limit(beyond: str, x: Tensor, bound: Any) -> Tensor:
 
 def isnan(input: Tensor) -> Tensor:
     """True where the input is not a number."""
-    return apply("isnan", cast(input, T.float32) if not input.dtype.is_floating_point else input)
+    whole = not (input.dtype.is_floating_point or input.dtype.is_complex)
+    return apply("isnan", cast(input, T.float32) if whole else input)
 
 
 def isinf(input: Tensor) -> Tensor:
     """True where the input is an infinity."""
+    if input.dtype.is_complex:
+        return logical_or(isinf(input.real), isinf(input.imag))
     if not input.dtype.is_floating_point:
         return ne(input, input)
     return eq(abs(input), math.inf)
@@ -361,6 +364,8 @@ def isinf(input: Tensor) -> Tensor:
 
 def isfinite(input: Tensor) -> Tensor:
     """True where the input is neither NaN nor infinite."""
+    if input.dtype.is_complex:
+        return logical_and(isfinite(input.real), isfinite(input.imag))
     if not input.dtype.is_floating_point:
         return eq(input, input)
     return lt(abs(input), math.inf)

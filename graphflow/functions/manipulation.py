@@ -32,7 +32,7 @@ PROPERTIES = ("T", "mT", "H")
 CONVERSIONS: dict[str, DType] = {
     "bool": T.bool_, "byte": T.uint8, "char": T.int8, "short": T.int16, "int": T.int32,
     "long": T.int64, "half": T.float16, "bfloat16": T.bfloat16, "float": T.float32,
-    "double": T.float64,
+    "double": T.float64, "cfloat": T.complex64, "cdouble": T.complex128,
 }  # fmt: skip
 """``x.float()`` and its siblings: the method's name, and the dtype it converts to."""
 

@@ -9,9 +9,9 @@ from graphflow.errors import GraphFlowError, ShapeError
 from graphflow.functions.complex_numbers import conj
 from graphflow.functions.creation import iota
 from graphflow.functions.diagonals import diagonal, tril, triu
-from graphflow.functions.elementwise import add, clamp, eq, gt, mul, sqrt, sub, where
+from graphflow.functions.elementwise import add, clamp, eq, mul, sqrt, sub, where
 from graphflow.functions.products import matmul
-from graphflow.functions.shaping import narrow, reshape, select, transpose, unsqueeze
+from graphflow.functions.shaping import narrow, transpose, unsqueeze
 from graphflow.ir import types as T
 from graphflow.linalg.checks import (
     adjoint,
@@ -20,6 +20,7 @@ from graphflow.linalg.checks import (
     need_one_dtype,
     need_square,
 )
+from graphflow.linalg.equations import triangular
 from graphflow.promotion import cast
 from graphflow.tensor import Tensor
 
@@ -159,8 +160,6 @@ def lu_solve(
     if not left:
         turned = lu_solve(LU, pivots, _turned(B), adjoint=not adjoint)
         return _turned(turned)
-    from graphflow.linalg.equations import triangular
-
     p = _permutation(_order(pivots, LU.shape[-1]), LU.dtype)
     if not adjoint:
         y = triangular(LU, matmul(transpose(p, -2, -1), B), upper=False, unitriangular=True)
@@ -201,7 +200,9 @@ def qr(A: Tensor, mode: str = "reduced") -> QR:
 def householder_product(A: Tensor, tau: Tensor) -> Tensor:
     """The first columns of the product of reflections ``I - tau[i] v[i] v[i]ᴴ``.
 
-    ``v[i]`` is column i of A below the diagonal, with 1 on it and 0 above.
+    ``v[i]`` is column i of A below the diagonal, with 1 on it and 0 above.  All of it is
+    ``I - V (I + D S)⁻¹ D Vᴴ`` with D = diag(tau) and S the strict upper triangle of ``Vᴴ V``
+    (the compact form of R. Schreiber and C. Van Loan, 1989).
     """
     name = "linalg.householder_product"
     need_matrix(name, A)
@@ -213,14 +214,14 @@ def householder_product(A: Tensor, tau: Tensor) -> Tensor:
         raise ShapeError(f"{name}: input.shape[-1] must be at least tau.shape[-1]")
     if tuple(tau.shape[:-1]) != tuple(A.shape[:-2]):
         raise ShapeError(f"{name}: batches of A {list(A.shape)} and tau {list(tau.shape)} differ")
-    place = iota((rows, 1), 0, T.int64)
-    out = add(mul(A, 0), narrow(identity(rows, A), -1, 0, columns))
-    for k in reversed(range(tau.shape[-1])):
-        below = where(gt(place, k), narrow(A, -1, k, 1), 0.0)
-        v = where(eq(place, k), 1.0, below)
-        factor = reshape(select(tau, -1, k), (*tau.shape[:-1], 1, 1))
-        out = sub(out, matmul(mul(v, factor), matmul(adjoint(v), out)))
-    return out
+    count = tau.shape[-1]
+    unit = identity(rows, A)
+    v = add(tril(narrow(A, -1, 0, count), -1), narrow(unit, -1, 0, count))
+    factor = unsqueeze(tau, -1)
+    inner = add(mul(factor, triu(matmul(adjoint(v), v), 1)), identity(count, A))
+    right = mul(factor, narrow(adjoint(v), -1, 0, columns))
+    solved = triangular(inner, right, upper=True, unitriangular=True)
+    return sub(narrow(unit, -1, 0, columns), matmul(v, solved))
 
 
 # ---- eigenvalues ---------------------------------------------------------------------

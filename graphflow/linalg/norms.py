@@ -235,6 +235,12 @@ def cross(input: Tensor, other: Tensor, *, dim: int = -1) -> Tensor:
 
     if input.ndim != other.ndim:
         raise ShapeError("linalg.cross: inputs must have the same number of dimensions")
+    axis = normal_dim(dim, input.ndim)
+    if (input.shape[axis], other.shape[axis]) != (3, 3):
+        raise ShapeError(
+            f"linalg.cross: inputs dimension {dim} must have length 3. Got {input.shape[axis]} "
+            f"and {other.shape[axis]}"
+        )
     return cross_along("linalg.cross", input, other, dim)
 
 

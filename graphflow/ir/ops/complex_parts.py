@@ -7,9 +7,10 @@ operands are as they are) and returns such a pair, or one value where the result
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
-from graphflow.ir.op import Application, Builder, OpDef
+from graphflow.ir.op import Application, Builder, OpDef, PartsRule
 from graphflow.ir.ops.gradients import scalar, zeros_like
 
 Pair = tuple[Any, Any]
@@ -75,7 +76,11 @@ def _divided(b: Builder, z: Pair, w: Pair) -> Pair:
 
 def exponential(b: Builder, op: OpDef, n: Application) -> Pair:
     """exp(a) (cos b + i sin b)."""
-    ((real, imaginary),) = n.inputs
+    return _exponential(b, n.inputs[0])
+
+
+def _exponential(b: Builder, z: Pair) -> Pair:
+    real, imaginary = z
     size = b.exp(real)
     return size * b.cos(imaginary), size * b.sin(imaginary)
 
@@ -97,6 +102,54 @@ def logarithm(b: Builder, op: OpDef, n: Application) -> Pair:
     """log |z| + i arg z, the principal branch."""
     ((real, imaginary),) = n.inputs
     return b.log(_size(b, (real, imaginary))), b.atan2(imaginary, real)
+
+
+def logarithm_to(base: float) -> PartsRule:
+    """log z over the logarithm of ``base``."""
+    factor = 1.0 / math.log(base)
+
+    def rule(b: Builder, op: OpDef, n: Application) -> Pair:
+        real, imaginary = logarithm(b, op, n)
+        return real * factor, imaginary * factor
+
+    return rule
+
+
+def power_of(base: float) -> PartsRule:
+    """exp(z log base)."""
+    factor = math.log(base)
+
+    def rule(b: Builder, op: OpDef, n: Application) -> Pair:
+        ((real, imaginary),) = n.inputs
+        return _exponential(b, (real * factor, imaginary * factor))
+
+    return rule
+
+
+def power(b: Builder, op: OpDef, n: Application) -> Pair:
+    """exp(w log z); 0 to any power is 0, but for 0, which gives 1."""
+    (ar, ai), (br, bi) = n.inputs
+    zero = b.logical_and(b.eq(ar, 0), b.eq(ai, 0))
+    size = b.log(_size(b, (b.where(zero, scalar(b, 1, ar.dtype), ar), ai)))
+    turn = b.atan2(ai, ar)
+    real, imaginary = _exponential(b, (br * size - bi * turn, br * turn + bi * size))
+    none = b.logical_and(b.eq(br, 0), b.eq(bi, 0))
+    at_zero = b.cast(none, dtype=ar.dtype)
+    return b.where(zero, at_zero, real), b.where(zero, scalar(b, 0, ar.dtype), imaginary)
+
+
+def inverse_root(b: Builder, op: OpDef, n: Application) -> Pair:
+    """1 / sqrt(z)."""
+    one = scalar(b, 1, n.inputs[0][0].dtype)
+    return _divided(b, (one, scalar(b, 0, one.dtype)), root(b, op, n))
+
+
+def logistic(b: Builder, op: OpDef, n: Application) -> Pair:
+    """1 / (1 + exp(-z))."""
+    ((real, imaginary),) = n.inputs
+    er, ei = _exponential(b, (-real, -imaginary))
+    one = scalar(b, 1, real.dtype)
+    return _divided(b, (one, scalar(b, 0, one.dtype)), (er + 1.0, ei))
 
 
 def root(b: Builder, op: OpDef, n: Application) -> Pair:

@@ -151,13 +151,15 @@ def _power_base(b: Builder, n: Application, ct: Any) -> Any:
 
 def _power_exponent(b: Builder, n: Application, ct: Any) -> Any:
     x, y = n.inputs
-    flat = b.logical_and(b.eq(x, 0), b.ge(y, 0))  # 0 ** y is 0 for every y > 0
+    flat = b.logical_and(
+        b.eq(x, 0), b.ge(y if not y.dtype.is_complex else b.abs(y), 0)
+    )  # 0 ** y is 0 for every y > 0
     return b.where(flat, scalar(b, 0, ct.dtype), ct * (n.out * b.log(x)))
 
 
 POW = binary(
     "pow", "a to the power b; NaN for a negative a and a fractional b.",
-    reference=_power, cost=40.0,
+    reference=_power, kinds=NUMBER, parts=complex_parts.power, cost=40.0,
     cpu=templates(float="vm.pow({0}, {1})", integer="vm.pow({0}, {1})"),
     vjp=(_power_base, _power_exponent),
     domain=((0.1, 4.0), (-3.0, 3.0)), tolerance=(1e-5, 1e-12),

@@ -98,6 +98,16 @@ def no_slope(b: Builder, n: Application, ct: Any) -> Any:
     return zeros_like(b, n.inputs[0])
 
 
+def _exp2(x: Array) -> Array:
+    """NumPy has none for complex numbers."""
+    return np.exp(x * x.real.dtype.type(math.log(2.0))) if x.dtype.kind == "c" else np.exp2(x)
+
+
+def _log2(x: Array) -> Array:
+    """NumPy has none for complex numbers."""
+    return np.log(x) / x.real.dtype.type(math.log(2.0)) if x.dtype.kind == "c" else np.log2(x)
+
+
 # ---- exponentials, roots, circular functions -----------------------------------------
 
 EXP = unary(
@@ -123,19 +133,22 @@ LOG = unary(
 )  # fmt: skip
 EXP2 = unary(
     "exp2", "2 raised to the operand.",
-    reference=np.exp2, cpu="vm.exp2({0})", cost=12.0,
+    reference=_exp2, cpu="vm.exp2({0})", cost=12.0,
+    kinds=INEXACT, parts=complex_parts.power_of(2.0),
     vjp=lambda b, n, ct: ct * (n.out * math.log(2.0)),
     domain=(-20.0, 20.0), tolerance=(2e-6, 1e-13),
 )  # fmt: skip
 LOG2 = unary(
     "log2", "Logarithm to base 2; NaN below 0, -inf at 0.",
-    reference=np.log2, cpu="vm.log2({0})", cost=14.0,
+    reference=_log2, cpu="vm.log2({0})", cost=14.0,
+    kinds=INEXACT, parts=complex_parts.logarithm_to(2.0),
     vjp=lambda b, n, ct: ct / (n.inputs[0] * math.log(2.0)),
     domain=(1e-3, 100.0),
 )  # fmt: skip
 LOG10 = unary(
     "log10", "Logarithm to base 10; NaN below 0, -inf at 0.",
     reference=np.log10, cpu="vm.log10({0})", cost=14.0,
+    kinds=INEXACT, parts=complex_parts.logarithm_to(10.0),
     vjp=lambda b, n, ct: ct / (n.inputs[0] * math.log(10.0)),
     domain=(1e-3, 100.0),
 )  # fmt: skip
@@ -156,7 +169,7 @@ SQRT = unary(
 RSQRT = unary(
     "rsqrt", "1 / sqrt(x).",
     reference=lambda x: np.reciprocal(np.sqrt(x)), cpu="vm.rsqrt({0})", cost=6.0,
-    kinds=INEXACT,
+    kinds=INEXACT, parts=complex_parts.inverse_root,
     vjp=lambda b, n, ct: ct * (n.out * n.out * n.out * -0.5),
     domain=(1e-2, 100.0),
 )  # fmt: skip
@@ -199,7 +212,7 @@ def _sigmoid(x: Array) -> Array:
 SIGMOID = unary(
     "sigmoid", "1 / (1 + exp(-x)).",
     reference=_sigmoid, cpu="vm.sigmoid({0})", cost=16.0,
-    kinds=INEXACT,
+    kinds=INEXACT, parts=complex_parts.logistic,
     vjp=lambda b, n, ct: ct * (n.out * (1.0 - n.out)),
     domain=(-20.0, 20.0), tolerance=(4e-6, 1e-13),
 )  # fmt: skip
