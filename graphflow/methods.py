@@ -41,7 +41,16 @@ _IN_PLACE_OPERATORS = {
 }  # fmt: skip
 
 
-class TensorMethods:
+class LoadedLate(type):
+    """The class of a class whose attributes may still be to be imported, like its instances'."""
+
+    def __getattr__(cls, name: str) -> Any:
+        if not name.startswith("__") and any(load() for load in _LOADERS):
+            return getattr(cls, name)
+        raise AttributeError(f"type object {cls.__name__!r} has no attribute {name!r}")
+
+
+class TensorMethods(metaclass=LoadedLate):
     """Everything a tensor can do, by PyTorch's names."""
 
     __slots__ = ()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -104,3 +107,12 @@ def test_history() -> None:
     assert y.detach().is_leaf and y.data.requires_grad is False
     filled = gf.fill(leaf, gf.tensor(3.0, requires_grad=True))
     assert filled.requires_grad and filled.tolist() == [3, 3]
+
+
+def test_methods_imported_late_are_on_the_class_too() -> None:
+    script = (
+        "import graphflow as gf\n"
+        "assert gf.Tensor.acos_(gf.ones(1)).item() == 0\n"
+        "assert not hasattr(gf.Tensor, 'nothing_of_that_name')\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)

@@ -19,7 +19,7 @@ def numpy_of(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
     tensor = tensor.detach().resolve_conj().resolve_neg()
     if tensor.dtype is torch.bfloat16:
         return numpy_of(tensor.view(torch.uint16)).view(ml_dtypes.bfloat16)
-    array = tensor.numpy()
+    array = tensor.numpy(force=True)  # gradients may be zeros that have no memory
     if not array.size or tensor.is_contiguous():
         return np.array(array, order="C")
     step = tensor.element_size()
