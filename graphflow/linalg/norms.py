@@ -13,15 +13,11 @@ from graphflow.functions.diagonals import diagonal as _diagonal
 from graphflow.functions.elementwise import (
     abs,
     div,
-    eq,
     gt,
     maximum,
     mul,
-    ne,
-    pow,
-    sqrt,
-    where,
 )
+from graphflow.functions.norms import p_norm
 from graphflow.functions.products import matmul as matmul
 from graphflow.functions.reductions import normal_dim, normal_dims, reduce
 from graphflow.functions.reductions import sum as total
@@ -68,36 +64,7 @@ def vector_norm(
             f"linalg.vector_norm cannot compute the {order} norm on an empty tensor because the "
             "operation does not have an identity"
         )
-    size = abs(x)
-    if order == math.inf:
-        return reduce("reduce_max", size, dim, keepdim)
-    if order == -math.inf:
-        return reduce("reduce_min", size, dim, keepdim)
-    if order == 0:
-        return reduce("reduce_sum", cast(ne(x, 0), size.dtype) + mul(size, 0), dim, keepdim)
-    if order == 1 or not axes:
-        return reduce("reduce_sum", size, dim, keepdim)
-    if order == 2:
-        squares = mul(x, conj(x)).real if x.dtype.is_complex else mul(x, x)
-        return _root(reduce("reduce_sum", squares, dim, keepdim))
-    return _general(size, order, dim, keepdim)
-
-
-def _root(value: Tensor) -> Tensor:
-    """The root; its slope at 0 is taken as 0."""
-    zero = eq(value, 0)
-    return where(zero, 0.0, sqrt(where(zero, 1.0, value)))
-
-
-def _general(size: Tensor, order: float, dim: Any, keepdim: bool) -> Tensor:
-    """The root of the sum of powers; at 0 no slope is infinite."""
-    if order < 0:
-        return pow(reduce("reduce_sum", pow(size, order), dim, keepdim), 1.0 / order)
-    zero = eq(size, 0)
-    powers = where(zero, 0.0, pow(where(zero, 1.0, size), order))
-    value = reduce("reduce_sum", powers, dim, keepdim)
-    nothing = eq(value, 0)
-    return where(nothing, 0.0, pow(where(nothing, 1.0, value), 1.0 / order))
+    return p_norm(x, order, dim, keepdim)
 
 
 def matrix_norm(
