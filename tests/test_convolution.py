@@ -107,6 +107,18 @@ def test_transposed_is_the_adjoint(
     assert float((back * x).sum()) == pytest.approx(float((y * out).sum()))
 
 
+def test_a_result_that_is_read_transposed() -> None:
+    """What turns matrix products round must leave products of labelled axes alone."""
+    rng = np.random.default_rng(4)
+    x, w = (gf.tensor(rng.standard_normal(s)) for s in ((2, 3, 9), (4, 3, 3)))
+
+    def step(x: Any, w: Any) -> Any:
+        return F.relu(F.conv1d(x, w).transpose(1, 2))
+
+    expected = np.maximum(direct(x.numpy(), w.numpy(), (1,), (0,), (1,), 1), 0).swapaxes(1, 2)
+    np.testing.assert_allclose(gf.compile(step)(x, w).numpy(), expected, atol=1e-12)
+
+
 def test_padding_by_name() -> None:
     rng = np.random.default_rng(2)
     x, w = (gf.tensor(rng.standard_normal(s)) for s in ((2, 3, 9), (4, 3, 4)))

@@ -41,8 +41,8 @@ def turn_products(graph: Graph) -> Graph:
 
 def _only_transpose(graph: Graph, node: Node) -> Node | None:
     """The transposing view that is the one user of contraction ``node``."""
-    if node.op.kind is not Kind.CONTRACTION:
-        return None
+    if node.op.kind is not Kind.CONTRACTION or node.attrs:
+        return None  # attributes speak of axes by their place
     users = graph.users[node]
     if len(users) != 1 or node in graph.roots or not _transposes(users[0]):
         return None

@@ -12,12 +12,14 @@ from graphflow.dispatch import apply, full, literal
 from graphflow.errors import GraphFlowError, ShapeError
 from graphflow.functions.elementwise import add, mul
 from graphflow.functions.shaping import permute, reshape, squeeze, unsqueeze
+from graphflow.ir import types as T
 from graphflow.nn.functional.pooling import (
     adaptive_avg_pool1d,
     adaptive_avg_pool2d,
     adaptive_avg_pool3d,
 )
 from graphflow.nn.sizes import per_dimension
+from graphflow.promotion import cast
 from graphflow.tensor import Tensor
 
 __all__ = [
@@ -118,7 +120,8 @@ def interpolate(
         )
     if mode == "area":
         return _AREA[dims](input, shape)
-    out = input
+    half = input.dtype.is_floating_point and input.dtype.itemsize == 2
+    out = cast(input, T.float32) if half else input  # weights and sums in single precision
     for axis, (extent, scale) in enumerate(zip(shape, scales), start=LEADING):
         if mode.startswith("nearest"):
             index = _nearest(out.shape[axis], extent, scale, mode == "nearest-exact")
@@ -126,7 +129,7 @@ def interpolate(
         elif mode == "bicubic" or out.shape[axis] != extent:
             where = _sources(out.shape[axis], extent, scale, bool(align_corners), mode == "bicubic")
             out = _blended(out, axis, *_taps(where, out.shape[axis], mode == "bicubic"))
-    return out if out is not input else apply("copy", input)
+    return cast(out, input.dtype) if out is not input else apply("copy", input)
 
 
 def _check_mode(
