@@ -226,6 +226,7 @@ BAD: list[tuple[Any, type[Exception], str]] = [
     (lambda: gf.clamp(gf.tensor([1.0])), GraphFlowError, "min, max or both"),
     (lambda: gf.div(gf.ones(1), 2, rounding_mode="up"), GraphFlowError, "rounding_mode"),
     (lambda: gf.lerp(gf.ones(1), gf.ones(1).double(), 0.5), DTypeError, "different dtypes"),
+    (lambda: gf.lerp(gf.tensor([1]), gf.tensor([2]), 0.5), DTypeError, "floating"),
     (lambda: gf.addcdiv(gf.tensor([1]), gf.tensor([1]), gf.tensor([2])), DTypeError, "addcdiv"),
     (lambda: gf.heaviside(gf.ones(1), gf.tensor([1])), DTypeError, "different dtypes"),
     (lambda: gf.isclose(gf.ones(1), gf.ones(1), rtol=-1), GraphFlowError, "rtol, atol >= 0"),

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable
 from typing import Any, overload
 
-from graphflow.checks import need_one_tensor, need_tensor
+from graphflow.checks import need_floating, need_one_tensor, need_tensor
 from graphflow.dispatch import apply
 from graphflow.errors import DTypeError, GraphFlowError
 from graphflow.ir import types as T
@@ -421,6 +421,7 @@ def bitwise_not(input: Tensor) -> Tensor:
 
 def lerp(input: Tensor, end: Any, weight: Any) -> Tensor:
     """``input + weight * (end - input)``, from the nearer end."""
+    need_floating("lerp", need_tensor("lerp", input))
     _same_dtype("lerp", input, end, weight)
     gap = sub(end, input)
     if isinstance(weight, (int, float)):
