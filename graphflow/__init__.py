@@ -3,6 +3,7 @@
 PyTorch's names, plus ``gf.compile``, ``gf.trace`` and the graphs in between.
 """
 
+from math import e, inf, nan, pi
 from typing import TYPE_CHECKING
 
 from graphflow import autograd, nn, optim
@@ -27,6 +28,8 @@ from graphflow.errors import (
     ShapeError,
     TraceError,
 )
+from graphflow.formats import Layout as layout
+from graphflow.formats import MemoryFormat as memory_format
 from graphflow.formats import (
     channels_last,
     channels_last_3d,
@@ -66,6 +69,7 @@ from graphflow.rng import (
     get_rng_state,
     initial_seed,
     manual_seed,
+    seed,
     set_rng_state,
 )
 from graphflow.runtime.threads import get_num_threads, set_num_threads
@@ -156,6 +160,7 @@ __all__ = [
     "device",
     "double",
     "dtype",
+    "e",
     "enable_grad",
     "fft",
     "finfo",
@@ -170,6 +175,7 @@ __all__ = [
     "half",
     "hub",
     "iinfo",
+    "inf",
     "inference_mode",
     "initial_seed",
     "int",
@@ -179,17 +185,22 @@ __all__ = [
     "int64",
     "is_grad_enabled",
     "is_inference_mode_enabled",
+    "layout",
     "linalg",
     "load",
     "long",
     "manual_seed",
+    "memory_format",
+    "nan",
     "nn",
     "no_grad",
     "optim",
+    "pi",
     "preserve_format",
     "promote_types",
     "result_type",
     "save",
+    "seed",
     "serialization",
     "set_default_dtype",
     "set_grad_enabled",

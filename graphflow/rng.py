@@ -128,6 +128,11 @@ def manual_seed(seed: int) -> Generator:
     return default_generator.manual_seed(need_int("a seed", seed))
 
 
+def seed() -> int:
+    """Seed the default generator from the operating system; returns the seed."""
+    return default_generator.seed()
+
+
 def initial_seed() -> int:
     """The seed of the default generator."""
     return default_generator.initial_seed()

@@ -269,7 +269,7 @@ def test_unsigned_numbers_wrap() -> None:
 EXTRA: dict[str, tuple[Any, ...]] = {
     "addcdiv": (gf.ones(3).double(), 2.0 * gf.ones(3).double()), "clamp": (0.2, 0.6),
     "addcmul": (gf.ones(3).double(), gf.ones(3).double()), "clip": (0.2, 0.6),
-    "lerp": (gf.ones(3).double(), 0.5), "logit": (0.1,), "mvlgamma": (1,),
+    "lerp": (gf.ones(3).double(), 0.5), "logit": (0.1,), "mvlgamma": (1,), "polygamma": (1,),
 }  # fmt: skip
 MODULES = (elementwise, arithmetic, special, trigonometry)
 IN_PLACE = sorted({name for module in MODULES for name in module.IN_PLACE})

@@ -43,7 +43,7 @@ __all__ = [
     "polygamma", "xlogy",
 ]  # fmt: skip
 METHODS = __all__
-IN_PLACE = "digamma erfc erfinv i0 lgamma logit mvlgamma xlogy".split()
+IN_PLACE = "digamma erfc erfinv i0 lgamma logit mvlgamma polygamma xlogy".split()
 
 # ---- the gamma function --------------------------------------------------------------
 
