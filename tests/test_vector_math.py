@@ -90,7 +90,19 @@ def test_the_table_in_the_documentation_holds() -> None:
 @pytest.mark.parametrize(
     "name",
     [c.name for c in CASES if c.arity == 1]
-    + ["floor", "round", "sign", "abs", "lgamma", "digamma", "erfc", "erfcx", "erfinv", "ndtri"]
+    + [
+        "floor",
+        "round",
+        "sign",
+        "abs",
+        "relu",
+        "lgamma",
+        "digamma",
+        "erfc",
+        "erfcx",
+        "erfinv",
+        "ndtri",
+    ]
     + ["i0", "i0e", "i1", "i1e"],
 )
 def test_loops_vectorise_without_calls(name: str, element: str) -> None:
