@@ -237,6 +237,7 @@ def test_scalars_and_no_elements():
     assert [tuple(t.shape) for t in gf.zeros(0).chunk(3)] == [(0,)] * 3
     assert gf.cat([gf.zeros(0), gf.zeros(0)]).shape == (0,)
     assert gf.block_diag().shape == (1, 0)
+    assert gf.stack([s, s], axis=0).shape == gf.cat([gf.ones(1), gf.ones(1)], axis=0).shape
     assert gf.broadcast_shapes((2, 1), (3,), 1, ()) == (2, 3)
     assert gf.cat([gf.ones(2, dtype=gf.int32), gf.ones(1)]).dtype is gf.float32
 

@@ -15,6 +15,7 @@ from graphflow.functions.reductions import normal_dim
 from graphflow.ir import types as T
 from graphflow.ir.dims import SymDim
 from graphflow.ir.types import DType
+from graphflow.keywords import numpy_names
 from graphflow.mode import mode
 from graphflow.promotion import cast, result_type
 
@@ -132,6 +133,7 @@ def ravel(input: Tensor) -> Tensor:
     return reshape(input, -1) if input.ndim != 1 else input.contiguous()
 
 
+@numpy_names
 def unflatten(input: Tensor, dim: int, sizes: Any, *more: Any) -> Tensor:
     """Split dimension ``dim`` into ``sizes``, one of which may be -1."""
     axis = normal_dim(dim, input.ndim)
@@ -194,6 +196,7 @@ def _listed(dims: Any) -> Sequence[int]:
     return dims if isinstance(dims, (tuple, list)) else (dims,)
 
 
+@numpy_names
 def squeeze(input: Tensor, dim: Any = None) -> Tensor:
     """Without dimensions of extent 1 (all of them, or those in ``dim``): a view."""
     shape = input.shape
@@ -204,6 +207,7 @@ def squeeze(input: Tensor, dim: Any = None) -> Tensor:
     return apply_view("reshape", input, shape=kept)
 
 
+@numpy_names
 def unsqueeze(input: Tensor, dim: int) -> Tensor:
     """With a new dimension of extent 1 at ``dim``: a view."""
     axis = normal_dim(dim, input.ndim + 1)
@@ -242,6 +246,7 @@ def broadcast_to(input: Tensor, size: Sequence[int]) -> Tensor:
     return expand(input, tuple(size))
 
 
+@numpy_names
 def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """Joined along an existing dimension; 1-d tensors without elements add nothing."""
     tensors = need_tensors("cat", tensors)
@@ -253,6 +258,7 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     return apply("concatenate", *parts, axis=normal_dim(dim, parts[0].ndim))
 
 
+@numpy_names
 def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """Joined along a new dimension."""
     tensors = need_tensors("stack", tensors)
@@ -319,6 +325,7 @@ def select(input: Tensor, dim: int, index: int) -> Tensor:
     return apply_view("reshape", part, shape=(*shape[:axis], *shape[axis + 1 :]))
 
 
+@numpy_names
 def split(
     tensor: Tensor, split_size_or_sections: Any = None, dim: int = 0, *, split_size: Any = None
 ) -> tuple[Tensor, ...]:
@@ -362,6 +369,7 @@ def _total(sizes: Sequence[int]) -> int:
     return total
 
 
+@numpy_names
 def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
     """At most ``chunks`` pieces of equal size (the last may be smaller): views."""
     if not input.ndim:
@@ -374,6 +382,7 @@ def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
     return split(input, -(-extent // chunks), dim)
 
 
+@numpy_names
 def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
     """Every entry of a dimension: views."""
     if not input.ndim:

@@ -1,4 +1,4 @@
-"""Views by memory: ``as_strided``, and where a tensor begins in its storage."""
+"""Views by memory: ``as_strided``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from graphflow.tensor import Tensor
 
 __all__ = ["as_strided"]
-METHODS = ("as_strided", "storage_offset")
+METHODS = ("as_strided",)
 
 
 def as_strided(
@@ -51,12 +51,8 @@ def _whole(input: Tensor) -> Tensor:
     return whole
 
 
-def storage_offset(input: Tensor) -> int:
-    """How many elements of its memory lie before the first of the tensor."""
-    return _offset(input)
-
-
 def _offset(input: Tensor) -> int:
+    """How many elements of its memory lie before the first of the tensor, traced or not."""
     if mode.tracer is None:
         array, whole = input._eager(), input._cell.value
         first = array.__array_interface__["data"][0] - whole.__array_interface__["data"][0]
