@@ -329,7 +329,8 @@ def _result(
         return Result("argument", arguments[id(leaf)])
     cell = leaf._cell
     if cell in tracer.input_leaf:
-        return Result("argument view", tracer.input_leaf[cell], leaf._chain)
+        index = tracer.input_leaf[cell]
+        return Result("argument view", index, leaf._chain, value=leaf._requires_grad)
     if cell.tracer is None:
         if leaf._chain and leaf.name is None and not leaf._requires_grad:
             return Result("view", chain=leaf._chain, value=cell)

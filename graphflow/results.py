@@ -8,6 +8,7 @@ from typing import Any
 from graphflow import pytree
 from graphflow.capture import Capture, Result
 from graphflow.cell import Cell
+from graphflow.dispatch import apply_view
 from graphflow.tensor import Tensor
 
 
@@ -31,7 +32,11 @@ def _leaf(result: Result, outputs: Sequence[Cell], leaves: list[Any]) -> Any:
         return leaves[result.index]
     if kind == "argument view":
         source = leaves[result.index]
-        return Tensor._of(source._cell, (*source._chain, *result.chain))
+        if not result.value:
+            return Tensor._of(source._cell, (*source._chain, *result.chain))
+        for step in result.chain:  # with its history, which is that of the views
+            source = apply_view(step.op, source, **step.attrs)
+        return source
     if kind == "view":
         return Tensor._of(result.value, result.chain)
     if kind == "number":

@@ -109,6 +109,14 @@ def test_second_order_compiled() -> None:
         np.testing.assert_allclose(one.detach().numpy(), other.detach().numpy(), 1e-12)
 
 
+def test_a_compiled_view_of_an_argument_keeps_its_history() -> None:
+    x = gf.tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)
+    turned = gf.compile(lambda x: x.t())(x)
+    (turned * gf.tensor([[1.0, 2.0], [3.0, 4.0]])).sum().backward()
+    assert x.grad.tolist() == [[1.0, 3.0], [2.0, 4.0]]
+    assert not gf.compile(lambda x: x.detach().t())(x).requires_grad
+
+
 def test_hooks() -> None:
     x = leaf(1.0, 2.0)
     seen: list[Any] = []
