@@ -17,7 +17,7 @@ def load(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Import a script as if its folder were the current one."""
     monkeypatch.syspath_prepend(str(MODELS))
     yield importlib.import_module
-    for name in ("harness", "mlp", "autoencoder", "linear_regression"):
+    for name in ("harness", "mlp", "autoencoder", "linear_regression", "cnn", "resnet"):
         sys.modules.pop(name, None)
 
 
@@ -63,6 +63,29 @@ def test_autoencoder(load: Any, tmp_path: pathlib.Path) -> None:
     graph = gf.Graph.parse(file.read_text())
     assert str(graph.inputs[0].type) == "f32[64,784]"  # the rest are run-time scalars
     assert {str(n.type) for n in graph.inputs[1:]} == {"f64[]"}
+
+
+def test_cnn(load: Any) -> None:
+    static, eager = both(load, "cnn", "--epochs", "1")
+    assert len(static.losses) == 1438 // 64
+    assert relative(static, eager, 22) < 1e-3
+    assert static.result > 0.4 and abs(static.result - eager.result) < 0.05
+
+
+def test_fine_tuning_leaves_frozen_weights_alone(load: Any, tmp_path: pathlib.Path) -> None:
+    script = load("resnet")
+    gf.manual_seed(0)
+    first = script.network(5)
+    gf.save(first.state_dict(), tmp_path / "lower.pt")
+    model = script.adapted(gf.load(tmp_path / "lower.pt"))
+    assert tuple(model.fc.weight.shape) == (10, 512) and not model.layer1.training
+    frozen, others = script.frozen_state(model), model.layer4[0].conv1.weight.detach().clone()
+    assert len(frozen) == 6 + 12 + 18  # stem, a block, a block with a shortcut
+    step = script.training_step(model, script.sgd(model))
+    for _ in range(2):
+        step(gf.randn(4, 3, 28, 28), gf.tensor([1, 7, 3, 9]))
+    assert script.frozen_state(model) == frozen
+    assert not gf.equal(model.layer4[0].conv1.weight, others)
 
 
 def test_both_modes_see_the_same_seeds(load: Any, capsys: pytest.CaptureFixture[str]) -> None:
