@@ -43,7 +43,7 @@ def special(rng: np.random.Generator, shape: tuple[int, ...], short: str) -> np.
     return np.where(rng.random(shape) < 0.5, wide, rng.integers(0, 9, shape).astype(dtype.numpy))
 
 
-@pytest.mark.parametrize("short", ["f32", "f64", "bf16", "i64", "u8", "bool"])
+@pytest.mark.parametrize("short", ["f32", "bf16", "i64", "u8", "bool"])
 def test_a_sort_is_stable_at_every_length(short: str) -> None:
     rng = np.random.default_rng(7)
     for shape, axis in [((3, 31), 1), ((2, 33), 1), ((1000,), 0), ((40, 3), 0), ((5, 1), 1)]:

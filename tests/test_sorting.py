@@ -210,6 +210,6 @@ def test_compiled_and_eager_agree():
 
 
 def test_nothing_but_kernels_runs():
-    step = gf.compile(lambda t: (gf.sort(t).values, gf.cumsum(t, 0), gf.median(t, 0), gf.mode(t)))
+    step = gf.compile(lambda t: (gf.sort(t, 1), gf.cumsum(t, 1), gf.cummax(t, 1).indices))
     step(gf.tensor(data((3, 4), 12)))
     assert not step.explain().host_ops
