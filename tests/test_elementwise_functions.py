@@ -222,6 +222,7 @@ BAD: list[tuple[Any, type[Exception], str]] = [
     (lambda: gf.add(gf.tensor([1]), 1, alpha=0.5), DTypeError, "alpha must be a whole number"),
     (lambda: gf.maximum(gf.tensor([1.0]), 2.0), TypeError, "must be a tensor"),
     (lambda: gf.eq(1, gf.tensor([1])), TypeError, "must be a tensor"),
+    (lambda: gf.bitwise_and(2, 3), TypeError, "must be a tensor"),
     (lambda: gf.pow(2, 3), TypeError, "must be a tensor"),
     (lambda: gf.clamp(gf.tensor([1.0])), GraphFlowError, "min, max or both"),
     (lambda: gf.div(gf.ones(1), 2, rounding_mode="up"), GraphFlowError, "rounding_mode"),

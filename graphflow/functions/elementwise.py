@@ -394,6 +394,7 @@ logical_xor = _logical("logical_xor")
 
 def _bitwise(op: str, logical: str | None) -> Callable[[Any, Any], Tensor]:
     def function(input: Any, other: Any) -> Tensor:
+        need_one_tensor(op, input, other)
         a, b = operands([input, other])
         kinds = ("bool", "int", "uint") if logical else ("int", "uint")
         if a.dtype.kind not in kinds:
