@@ -9,7 +9,6 @@ from graphflow.dispatch import apply
 from graphflow.errors import ShapeError
 from graphflow.functions.creation import iota
 from graphflow.functions.elementwise import (
-    abs,
     add,
     clamp,
     div,
@@ -19,14 +18,13 @@ from graphflow.functions.elementwise import (
     mul,
     ne,
     neg,
-    pow,
     relu,
     sqrt,
     sub,
     where,
 )
-from graphflow.functions.norms import norm
-from graphflow.functions.reductions import amax, any, argmax, sum
+from graphflow.functions.norms import pairwise_distance
+from graphflow.functions.reductions import any, argmax, sum
 from graphflow.functions.shaping import squeeze, unsqueeze
 from graphflow.ir import types as T
 from graphflow.nn.functional.activation import logsigmoid
@@ -174,16 +172,6 @@ def multilabel_soft_margin_loss(
     return reduced(div(sum(loss, -1), input.shape[-1]), how)
 
 
-def _distance(a: Tensor, b: Tensor, p: float, eps: float) -> Tensor:
-    """The p-norm of a - b + eps over the last dimension."""
-    difference = add(sub(a, b), eps)
-    if p in (1, 2):
-        return norm(difference, p, -1)
-    if p == float("inf"):
-        return amax(abs(difference), -1)
-    return pow(sum(pow(abs(difference), p), -1), 1.0 / p)
-
-
 def triplet_margin_loss(
     anchor: Tensor, positive: Tensor, negative: Tensor, margin: float = 1.0, p: float = 2,
     eps: float = 1e-6, swap: bool = False, size_average: bool | None = None,
@@ -196,8 +184,8 @@ def triplet_margin_loss(
     """
     how = chosen(reduction, size_average, reduce)
     return triplet_margin_with_distance_loss(
-        anchor, positive, negative, distance_function=lambda a, b: _distance(a, b, p, eps),
-        margin=margin, swap=swap, reduction=how,
+        anchor, positive, negative, margin=margin, swap=swap, reduction=how,
+        distance_function=lambda a, b: pairwise_distance(a, b, p, eps),
     )  # fmt: skip
 
 
@@ -212,7 +200,7 @@ def triplet_margin_with_distance_loss(
     ranks = [need_tensor("triplet_margin_loss", x).ndim for x in (anchor, positive, negative)]
     if len(set(ranks)) != 1:
         raise ShapeError(f"triplet_margin_loss: all inputs need the same rank, got {ranks}")
-    measure = distance_function or (lambda a, b: _distance(a, b, 2.0, 1e-6))
+    measure = distance_function or pairwise_distance
     near, far = measure(anchor, positive), measure(anchor, negative)
     if swap:
         far = minimum(far, measure(positive, negative))

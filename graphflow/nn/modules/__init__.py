@@ -5,10 +5,12 @@ from graphflow.nn.modules import (
     batchnorm,
     containers,
     conv,
+    distance,
     dropout,
     linear,
     loss,
     normalization,
+    padding,
     parameter_containers,
     pooling,
     shaping,
@@ -19,10 +21,12 @@ from graphflow.nn.modules.activation import *
 from graphflow.nn.modules.batchnorm import *
 from graphflow.nn.modules.containers import *
 from graphflow.nn.modules.conv import *
+from graphflow.nn.modules.distance import *
 from graphflow.nn.modules.dropout import *
 from graphflow.nn.modules.linear import *
 from graphflow.nn.modules.loss import *
 from graphflow.nn.modules.normalization import *
+from graphflow.nn.modules.padding import *
 from graphflow.nn.modules.parameter_containers import *
 from graphflow.nn.modules.pooling import *
 from graphflow.nn.modules.shaping import *
@@ -37,9 +41,11 @@ __all__ += dropout.__all__
 __all__ += linear.__all__
 __all__ += loss.__all__
 __all__ += normalization.__all__
+__all__ += padding.__all__
 __all__ += parameter_containers.__all__
 __all__ += shaping.__all__
 __all__ += sparse.__all__
 __all__ += conv.__all__
+__all__ += distance.__all__
 __all__ += pooling.__all__
 __all__ += upsampling.__all__

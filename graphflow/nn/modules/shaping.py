@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from graphflow.functions.padding import channel_shuffle, pixel_shuffle, pixel_unshuffle
 from graphflow.nn.module import Module
 from graphflow.tensor import Tensor
 
-__all__ = ["Flatten", "Unflatten"]
+__all__ = ["ChannelShuffle", "Flatten", "PixelShuffle", "PixelUnshuffle", "Unflatten"]
 
 
 class Flatten(Module):
@@ -43,3 +44,51 @@ class Unflatten(Module):
     def extra_repr(self) -> str:
         """PyTorch's spelling."""
         return f"dim={self.dim}, unflattened_size={self.unflattened_size}"
+
+
+class PixelShuffle(Module):
+    """[*, C r², H, W] to [*, C, H r, W r]: channels become pixels."""
+
+    def __init__(self, upscale_factor: int) -> None:
+        super().__init__()
+        self.upscale_factor = upscale_factor
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The larger image."""
+        return pixel_shuffle(input, self.upscale_factor)
+
+    def extra_repr(self) -> str:
+        """PyTorch's spelling."""
+        return f"upscale_factor={self.upscale_factor}"
+
+
+class PixelUnshuffle(Module):
+    """[*, C, H r, W r] to [*, C r², H, W]: pixels become channels."""
+
+    def __init__(self, downscale_factor: int) -> None:
+        super().__init__()
+        self.downscale_factor = downscale_factor
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The smaller image."""
+        return pixel_unshuffle(input, self.downscale_factor)
+
+    def extra_repr(self) -> str:
+        """PyTorch's spelling."""
+        return f"downscale_factor={self.downscale_factor}"
+
+
+class ChannelShuffle(Module):
+    """The channels of ``groups`` equal groups in turn."""
+
+    def __init__(self, groups: int) -> None:
+        super().__init__()
+        self.groups = groups
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Same shape."""
+        return channel_shuffle(input, self.groups)
+
+    def extra_repr(self) -> str:
+        """PyTorch's spelling."""
+        return f"groups={self.groups}"

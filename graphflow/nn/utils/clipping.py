@@ -1,0 +1,73 @@
+"""Gradients kept within bounds; works in compiled steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from graphflow.autograd.modes import no_grad
+from graphflow.errors import GraphFlowError
+from graphflow.functions.creation import tensor
+from graphflow.functions.elementwise import clamp, isfinite, mul
+from graphflow.functions.norms import norm
+from graphflow.functions.shaping import stack
+from graphflow.mode import mode
+from graphflow.promotion import cast
+from graphflow.tensor import Tensor
+
+
+def _gradients(parameters: Any) -> list[Tensor]:
+    given: Iterable[Tensor] = [parameters] if isinstance(parameters, Tensor) else parameters
+    return [p.grad for p in given if p.grad is not None]
+
+
+def get_total_norm(
+    tensors: Any, norm_type: float = 2.0, error_if_nonfinite: bool = False,
+    foreach: bool | None = None,
+) -> Tensor:  # fmt: skip
+    """The norm of all tensors as if they were one vector."""
+    held = [tensors] if isinstance(tensors, Tensor) else list(tensors)
+    if not held:
+        return tensor(0.0)
+    total = norm(stack([norm(t.detach(), norm_type) for t in held]), norm_type)
+    if error_if_nonfinite and mode.tracer is None and not isfinite(total).item():
+        raise GraphFlowError(
+            f"the total norm of order {norm_type} is not finite, so it cannot be clipped; pass "
+            "error_if_nonfinite=False to go on"
+        )
+    return total
+
+
+def clip_grads_with_norm_(
+    parameters: Any, max_norm: float, total_norm: Tensor, foreach: bool | None = None
+) -> None:
+    """Scale the gradients by max_norm / total_norm, if that is below 1."""
+    with no_grad():
+        factor = clamp(max_norm / (total_norm + 1e-6), max=1.0)
+        for gradient in _gradients(parameters):
+            gradient.copy_(mul(gradient, cast(factor, gradient.dtype)))
+
+
+def clip_grad_norm_(
+    parameters: Any, max_norm: float, norm_type: float = 2.0, error_if_nonfinite: bool = False,
+    foreach: bool | None = None,
+) -> Tensor:  # fmt: skip
+    """Scale the gradients so that their norm together is at most ``max_norm``.
+
+    Returns the norm before that.
+    """
+    held = [parameters] if isinstance(parameters, Tensor) else list(parameters)
+    with no_grad():
+        total = get_total_norm(_gradients(held), float(norm_type), error_if_nonfinite)
+    clip_grads_with_norm_(held, max_norm, total)
+    return total
+
+
+clip_grad_norm = clip_grad_norm_
+
+
+def clip_grad_value_(parameters: Any, clip_value: float, foreach: bool | None = None) -> None:
+    """Limit every element of the gradients to [-clip_value, clip_value]."""
+    with no_grad():
+        for gradient in _gradients(parameters):
+            gradient.copy_(clamp(gradient, min=-clip_value, max=clip_value))
