@@ -23,11 +23,12 @@ from graphflow.nn.functional.padding import *
 
 if TYPE_CHECKING:
     from graphflow.nn.functional.convolution import *
+    from graphflow.nn.functional.ctc import *
     from graphflow.nn.functional.grid import *
     from graphflow.nn.functional.pooling import *
     from graphflow.nn.functional.resampling import *
 
-_LATER = ("convolution", "pooling", "resampling", "grid")
+_LATER = ("convolution", "ctc", "pooling", "resampling", "grid")
 
 
 def __getattr__(name: str) -> Any:
