@@ -131,7 +131,7 @@ class Tensor(TensorMethods):
     def _traced_value(self, cell: Cell) -> Node:
         """The node of this tensor, given the traced cell that shadows its own."""
         if self._cell is cell:
-            if self._seen != cell.version:
+            if self._array is None or self._seen != cell.version:
                 self._array = derive(cell.value, self._chain)
                 self._seen = cell.version
             return self._array  # type: ignore[no-any-return]

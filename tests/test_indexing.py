@@ -146,6 +146,25 @@ def test_only_the_last_writer_gets_the_gradient():
     assert base.grad.tolist() == [0, 20, 0]
 
 
+def test_gradients_through_parts_assigned_in_compiled_code():
+    """A view that is written to takes over its part of the history, step by step."""
+
+    def program(jit):
+        @jit
+        def run(x, v):
+            x, v = x.detach().requires_grad_(), v.detach().requires_grad_()
+            y = x * 2
+            y[0] = v
+            y[1, ::2, 1:] += v[::2, 1:]
+            y[:, 1].unfold(1, 2, 2)[:, 0] = v[0, :2]
+            (y * y).sum().backward()
+            return y.detach(), x.grad, v.grad
+
+        return run(gf.tensor(X), gf.tensor(X[1]))
+
+    agree(program)
+
+
 def test_index_put():
     x, i, j = gf.tensor(X), gf.tensor([1, 0, 1]), gf.tensor([0, 2, 0])
     expected = X.copy()
