@@ -51,6 +51,7 @@ LATER: tuple[str, ...] = (
     "graphflow.functions.statistics",
     "graphflow.functions.striding",
     "graphflow.functions.surface",
+    "graphflow.functions.typed",
     "graphflow.functions.trigonometry",
     "graphflow.functions.uniqueness",
 )

@@ -17,6 +17,8 @@ from tests.conformance.outcome import Missing
 def numpy_of(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
     """A copy with the same strides (gaps, transposition and expansion included)."""
     tensor = tensor.detach().resolve_conj().resolve_neg()
+    if tensor._is_zerotensor():  # a gradient that PyTorch knows to be zero has no memory
+        tensor = torch.zeros(tensor.shape, dtype=tensor.dtype)
     if tensor.dtype is torch.bfloat16:
         return numpy_of(tensor.view(torch.uint16)).view(ml_dtypes.bfloat16)
     array = tensor.numpy(force=True)  # gradients may be zeros that have no memory
