@@ -63,6 +63,10 @@ def to_graphflow(value: Any) -> Any:
         return gf.device(str(value))
     if isinstance(value, torch.Size):
         return gf.Size(value)
+    if isinstance(value, torch.nn.Module):  # a distance, without options
+        return getattr(gf.nn, type(value).__name__)()
+    if getattr(value, "__module__", None) == "torch.nn.functional":
+        return getattr(gf.nn.functional, value.__name__)
     return value
 
 

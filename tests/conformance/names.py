@@ -58,6 +58,8 @@ def in_place_of(entry: Any) -> Callable[..., Any]:
     variant = entry.inplace_variant
     if isinstance(variant, types.FunctionType) and variant.__name__ == "<lambda>":
         return rebound(variant)
+    if isinstance(variant, functools.partial):  # relu(x, inplace=True)
+        return functools.partial(lookup(entry.name), **variant.keywords)
     if not hasattr(gf.Tensor, variant.__name__):
         raise Missing(f"graphflow.Tensor.{variant.__name__}")
     return getattr(gf.Tensor, variant.__name__)

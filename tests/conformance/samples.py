@@ -57,6 +57,11 @@ def without_samples() -> list[str]:
     return [name for name in table.names("entries.txt") if name not in known]
 
 
+def differentiable(info: Any) -> bool:
+    """Whether there are gradients in PyTorch, and samples to take them of."""
+    return bool(info.supports_autograd) and _dtype(info) is torch.float32
+
+
 def seed() -> None:
     """The same random numbers everywhere."""
     random.seed(0)
