@@ -131,6 +131,24 @@ def test_dilation_keeps_the_size() -> None:
         models.ResNet(Bottleneck, (1, 1, 1, 1), 4, replace_stride_with_dilation=[True])
 
 
+def test_a_view_after_an_activation_in_place_compiles_and_differentiates() -> None:
+    weight = gf.from_numpy(np.linspace(-1, 1, 32, dtype=np.float32).reshape(2, 1, 4, 4))
+
+    def loss(w: gf.Tensor) -> gf.Tensor:
+        x = w * 2
+        view = x.reshape(2, 16)
+        x.relu_()
+        pooled = gf.nn.functional.max_pool2d(x, 2)
+        return (pooled * pooled).sum() + view.sum()
+
+    def gradient(w: gf.Tensor) -> gf.Tensor:
+        leaf = (w * 1).detach().requires_grad_()
+        (made,) = gf.autograd.grad(loss(leaf), leaf)
+        return made
+
+    np.testing.assert_allclose(gf.compile(gradient)(weight), gradient(weight), rtol=1e-6)
+
+
 # ---- weights --------------------------------------------------------------------------------
 
 
