@@ -16,7 +16,9 @@ from torch.testing._internal.common_methods_invocations import op_db
 from tests.conformance import table
 
 SAMPLES = 6
-UNKNOWN_SIZE = frozenset({"nonzero", "argwhere", "masked_select", "unique", "unique_consecutive"})
+UNKNOWN_SIZE = frozenset({
+    "argwhere", "bincount", "masked_select", "nonzero", "unique", "unique_consecutive",
+})  # fmt: skip
 """Operations whose result's shape depends on values; compiled code has fixed shapes."""
 
 
