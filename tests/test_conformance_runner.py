@@ -93,8 +93,9 @@ def test_the_table_reads_back_what_it_wrote(tmp_path: Path) -> None:
     assert table.read(tmp_path / "table.txt") == rows
     assert rows["add"].host == ("a", "b")
     assert rows["nonzero"].cells["compiled"] == "apart"
-    assert [table.kind_of(k) for k in ("nn.ReLU", "nn.functional.relu", "optim.SGD", "add")] == [
-        "modules", "operations", "optimisers", "operations",
+    keys = ("nn.ReLU", "nn.functional.relu", "optim.SGD", "add", "models.cnn")
+    assert [table.kind_of(k) for k in keys] == [
+        "modules", "operations", "optimisers", "operations", "models",
     ]  # fmt: skip
     assert (
         "operations: eager 1/1 (100.0%), compiled 1/1 (100.0%), grad 0/1 (0.0%)"

@@ -16,10 +16,19 @@ from typing import Any
 import torch
 
 import graphflow as gf
-from tests.conformance import differences, modules, operations, optimisers, pool, samples, table
+from tests.conformance import (
+    differences,
+    models,
+    modules,
+    operations,
+    optimisers,
+    pool,
+    samples,
+    table,
+)
 from tests.conformance.outcome import MODES, Outcome
 
-ENTRY_SECONDS = 150.0
+ENTRY_SECONDS = 300.0
 """How long all samples of an entry may take in one mode."""
 
 RUN: dict[str, Callable[[str, str, bool], Outcome]] = {
@@ -27,13 +36,14 @@ RUN: dict[str, Callable[[str, str, bool], Outcome]] = {
     "beside": operations.run,
     "modules": modules.run,
     "optimisers": optimisers.run,
+    "models": models.run,
 }
 
 
 def main() -> int:
     """Parse arguments, run, report; 1 when something failed (with --table: got worse)."""
     options = _options()
-    known = [*samples.entries(), *modules.entries(), *optimisers.entries()]
+    known = [*samples.entries(), *modules.entries(), *optimisers.entries(), *models.entries()]
     chosen = [key for key in known if _wanted(key, options.ops)]
     if not chosen:
         print(f"no entry is called {', '.join(options.ops)}")

@@ -38,9 +38,15 @@ class Outcome:
             return "pass"
         return "apart" if self.apart else "none"
 
-    def check(self, label: str, check: Callable[[], str], verbose: bool = False) -> None:
+    def check(
+        self,
+        label: str,
+        check: Callable[[], str],
+        verbose: bool = False,
+        seconds: int = SECONDS,
+    ) -> None:
         """Run one sample; ``check`` says what is wrong, or nothing."""
-        problem = guarded(check, verbose)
+        problem = guarded(check, verbose, seconds)
         self.total += 1
         if problem:
             self.failures.append(f"{label}: {problem}")
@@ -68,10 +74,10 @@ def time_limit(seconds: int) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def guarded(check: Callable[[], str], verbose: bool = False) -> str:
+def guarded(check: Callable[[], str], verbose: bool = False, seconds: int = SECONDS) -> str:
     """What ``check`` says, or the exception it ends with."""
     try:
-        with time_limit(SECONDS):
+        with time_limit(seconds):
             return check()
     except Missing as error:
         return f"missing {error}"

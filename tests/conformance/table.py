@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.conformance.outcome import MODES, Outcome
 
 PATH = Path(__file__).parent / "table.txt"
-KINDS = ("operations", "beside", "modules", "optimisers")
+KINDS = ("operations", "beside", "modules", "optimisers", "models")
 
 
 @dataclass
@@ -45,6 +45,8 @@ def kind_of(key: str) -> str:
     """Which of KINDS an entry is."""
     if key.startswith("optim."):
         return "optimisers"
+    if key.startswith("models."):
+        return "models"
     if key.partition(":")[0] in names("beside.txt"):
         return "beside"
     name = key.removeprefix("nn.")
