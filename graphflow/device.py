@@ -27,7 +27,8 @@ class Device:
             raise TypeError(f"a device is called by a string, not {type!r}")
         kind, colon, number = type.partition(":")
         if kind not in _TYPES or (colon and not number.isdecimal()):
-            raise GraphFlowError(f"no device is called {type!r}; types are {', '.join(_TYPES)}")
+            types = ", ".join(map(repr, _TYPES))
+            raise GraphFlowError(f"no device is called {type!r}; there are {types}")
         if colon and index is not None:
             raise GraphFlowError(f"the index of {type!r} is given twice")
         self.type = kind
