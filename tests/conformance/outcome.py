@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 MODES = ("eager", "compiled", "grad", "compiled-grad", "in-place", "errors")
-SECONDS = 20
+SECONDS = 60
 """How long one sample may take, compiling its kernels included."""
 
 

@@ -86,6 +86,10 @@ def _class_weights(name: str, scores: Tensor, weight: Tensor) -> Tensor:
             f"{name}: weight must hold one number for each of {scores.shape[1]} classes, "
             f"got shape {list(weight.shape)}"
         )
+    if weight.dtype is not scores.dtype:
+        raise DTypeError(
+            f"{name}: the input is {scores.dtype.name}, the weight {weight.dtype.name}; cast one"
+        )
     return weight
 
 

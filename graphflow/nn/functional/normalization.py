@@ -128,6 +128,8 @@ def batch_norm(
     shape, x = _channel_shape(input), _wide(input)
     if training:
         _more_than_one("batch_norm", input.shape, (1,))
+        if isinstance(eps, (int, float)) and eps <= 0:
+            raise ValueError(f"batch_norm: eps must be greater than 0, not {eps}")
         dims = (0, *range(2, input.ndim))
         out, centre, variance = _standardised(x, dims, eps)
         seen = count(input, dims)
