@@ -79,8 +79,8 @@ def test_random_folds_in_blocks_and_chunks(
     block: int, plainly: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The paths for long reductions, taken by short ones."""
-    for module in (lower_row, lower_column):
-        monkeypatch.setattr(module, "LONG", 2)
+    monkeypatch.setattr(lower_row, "LONG", 2)
+    monkeypatch.setattr(lower_column, "SUMMED", 2)
     monkeypatch.setattr(lower_row, "BLOCK", 2)
     monkeypatch.setattr(lower_split, "LEAST_ELEMENTS", 1 if block % 2 else 1 << 20)
     monkeypatch.setattr(lower_split, "FEW_ROWS", 1000)
