@@ -125,7 +125,7 @@ def test_gradient_to_second_order(case: Case) -> None:
 
 def test_every_differentiable_operation_is_tried() -> None:
     tried = {case.op.name for case in SMOOTH}
-    # Complex operands are test_complex.py's; records without dtypes test_linalg.py's, test_fft.py's.
+    # Complex operands are tried in test_complex.py, host operations in test_linalg.py, test_fft.py.
     wanted = {op.name for op in all_ops() if op.tests.gradient and "f64" in op.tests.dtypes}
     assert wanted - tried == set()
 
