@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,12 @@ from graphflow.promotion import get_default_dtype
 if TYPE_CHECKING:
     from graphflow.tensor import Tensor
 
-_options = {"precision": 4, "threshold": 1000, "edgeitems": 3, "linewidth": 80}
+_PROFILES = {
+    "default": {"precision": 4, "threshold": 1000, "edgeitems": 3, "linewidth": 80},
+    "short": {"precision": 2, "threshold": 1000, "edgeitems": 2, "linewidth": 80},
+    "full": {"precision": 4, "threshold": sys.maxsize, "edgeitems": 3, "linewidth": 80},
+}
+_options = dict(_PROFILES["default"])
 
 
 def set_printoptions(
@@ -20,8 +26,16 @@ def set_printoptions(
     threshold: int | None = None,
     edgeitems: int | None = None,
     linewidth: int | None = None,
+    profile: str | None = None,
 ) -> None:
-    """Digits after the point, when to summarise, how much of an edge to show, line width."""
+    """Digits after the point, when to summarise, how much of an edge to show, line width.
+
+    ``profile`` ("default", "short" or "full") sets all of them first.
+    """
+    if profile is not None:
+        if profile not in _PROFILES:
+            raise ValueError(f"profile must be one of {', '.join(_PROFILES)}, not {profile!r}")
+        _options.update(_PROFILES[profile])
     given = {
         "precision": precision,
         "threshold": threshold,

@@ -271,3 +271,10 @@ def test_errors_say_what_does_not_fit(name):
     function, message = ERRORS[name]
     with pytest.raises(RuntimeError, match=message):
         function(gf.tensor(X))
+
+
+def test_contiguous_copies_into_row_major_order() -> None:
+    turned = gf.arange(6.0).reshape(2, 3).t()
+    copied = turned.contiguous()
+    assert copied.stride() == (2, 1) and copied.view(6).tolist() == [0.0, 3.0, 1.0, 4.0, 2.0, 5.0]
+    assert turned.clone().stride() == (1, 3)

@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+
 from graphflow.checks import need_dtype, need_index, need_tensor
 from graphflow.device import available as as_device
 from graphflow.dispatch import apply, assign
@@ -46,7 +48,9 @@ def contiguous(input: Tensor, memory_format: Any = None) -> Tensor:
     """The tensor with its elements in row-major order in memory (itself if they are)."""
     if mode.tracer is not None or input._eager().flags.c_contiguous:
         return input
-    return clone(input)
+    out = clone(input)  # in the order of the input's own strides, as in PyTorch
+    out._array = out._cell.value = np.ascontiguousarray(out._array)
+    return out
 
 
 def is_contiguous(input: Tensor, memory_format: Any = None) -> bool:

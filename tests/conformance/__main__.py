@@ -24,6 +24,7 @@ from tests.conformance import (
     optimisers,
     pool,
     samples,
+    surface,
     table,
 )
 from tests.conformance.outcome import MODES, Outcome
@@ -37,13 +38,15 @@ RUN: dict[str, Callable[[str, str, bool], Outcome]] = {
     "modules": modules.run,
     "optimisers": optimisers.run,
     "models": models.run,
+    "surface": surface.run,
 }
 
 
 def main() -> int:
     """Parse arguments, run, report; 1 when something failed (with --table: got worse)."""
     options = _options()
-    known = [*samples.entries(), *modules.entries(), *optimisers.entries(), *models.entries()]
+    parts = (samples, modules, optimisers, models, surface)
+    known = [key for part in parts for key in part.entries()]
     chosen = [key for key in known if _wanted(key, options.ops)]
     if not chosen:
         print(f"no entry is called {', '.join(options.ops)}")

@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.conformance.outcome import MODES, Outcome
 
 PATH = Path(__file__).parent / "table.txt"
-KINDS = ("operations", "beside", "modules", "optimisers", "models")
+KINDS = ("operations", "beside", "modules", "optimisers", "models", "surface")
 
 
 @dataclass
@@ -45,8 +45,9 @@ def kind_of(key: str) -> str:
     """Which of KINDS an entry is."""
     if key.startswith("optim."):
         return "optimisers"
-    if key.startswith("models."):
-        return "models"
+    for kind in ("models", "surface"):
+        if key.startswith(f"{kind}."):
+            return kind
     if key.partition(":")[0] in names("beside.txt"):
         return "beside"
     name = key.removeprefix("nn.")
