@@ -122,7 +122,9 @@ ROWS: dict[str, Row] = {
     "copy_": lambda t: t.zeros(2, 3).copy_(t.arange(3)),
     "apply_": _mapped,
     "len": lambda t: (len(_grid(t)), [row.tolist() for row in _grid(t)], 4.0 in _grid(t)),
-    "number": lambda t: (bool(t.tensor(0)), int(t.tensor(2.7)), float(t.tensor([1])), complex(t.tensor(2))),  # noqa: E501
+    "number": lambda t: (
+        bool(t.tensor(0)), int(t.tensor(2.7)), float(t.tensor([1])), complex(t.tensor(2)),
+    ),
     "index": lambda t: [10, 20, 30][t.tensor(1)],
     "pickle": lambda t: pickle.loads(pickle.dumps(_grid(t))),
     "deepcopy": lambda t: copy.deepcopy(_leaf(t)),
@@ -136,10 +138,16 @@ ROWS: dict[str, Row] = {
         t.result_type(t.tensor([1], dtype=t.int32), 1.0), t.result_type(_grid(t), t.tensor(1)),
         t.result_type(t.tensor([1], dtype=t.uint8), t.tensor([1], dtype=t.int8)),
     ],
-    "promote_types": lambda t: [t.promote_types(t.int32, t.float16), t.promote_types(t.uint8, t.bool)],  # noqa: E501
+    "promote_types": lambda t: [
+        t.promote_types(t.int32, t.float16), t.promote_types(t.uint8, t.bool),
+    ],
     "can_cast": lambda t: (t.can_cast(t.float64, t.int64), t.can_cast(t.int64, t.float16)),
-    "iinfo": lambda t: [(t.iinfo(d).min, t.iinfo(d).max, t.iinfo(d).bits) for d in (t.int8, t.int64)],  # noqa: E501
-    "finfo": lambda t: [(t.finfo(d).eps, t.finfo(d).max, t.finfo(d).tiny) for d in (t.float32, t.float64)],  # noqa: E501
+    "iinfo": lambda t: [
+        (t.iinfo(d).min, t.iinfo(d).max, t.iinfo(d).bits) for d in (t.int8, t.int64)
+    ],
+    "finfo": lambda t: [
+        (t.finfo(d).eps, t.finfo(d).max, t.finfo(d).tiny) for d in (t.float32, t.float64)
+    ],
     "dtypes": lambda t: [
         (d.is_floating_point, d.is_complex, d.itemsize)
         for d in (t.float32, t.int8, t.bool, t.complex64, t.bfloat16)

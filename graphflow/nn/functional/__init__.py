@@ -22,13 +22,14 @@ from graphflow.nn.functional.normalization import *
 from graphflow.nn.functional.padding import *
 
 if TYPE_CHECKING:
+    from graphflow.nn.functional.attention import *
     from graphflow.nn.functional.convolution import *
     from graphflow.nn.functional.ctc import *
     from graphflow.nn.functional.grid import *
     from graphflow.nn.functional.pooling import *
     from graphflow.nn.functional.resampling import *
 
-_LATER = ("convolution", "ctc", "pooling", "resampling", "grid")
+_LATER = ("attention", "convolution", "ctc", "pooling", "resampling", "grid")
 
 
 def __getattr__(name: str) -> Any:
