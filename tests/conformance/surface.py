@@ -155,7 +155,7 @@ ROWS: dict[str, Row] = {
     "Variable": lambda t: t.autograd.Variable(_grid(t), requires_grad=True).requires_grad,
     "version": lambda t: isinstance(t.__version__, str),
     "T": lambda t: (_grid(t).T, _grid(t).mT, _grid(t).H),
-    "views share": lambda t: (lambda x: (x[0].fill_(9), x)[1])(_grid(t)),
+    "views_share": lambda t: (lambda x: (x[0].fill_(9), x)[1])(_grid(t)),
     "operators": lambda t: (
         t.tensor(5) & 3, t.tensor(5) | 2, t.tensor(5) ^ 1, ~t.tensor(5), t.tensor(5) << 1,
         t.tensor(5) >> 1, 7 // t.tensor(2), 7 % t.tensor(4), 2 ** t.tensor(3), -t.tensor(1),
