@@ -11,8 +11,7 @@ import inspect
 import weakref
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -29,6 +28,7 @@ from graphflow.ir.types import DType, TensorType, float32, float64
 from graphflow.mode import mode
 from graphflow.partition import Backward, partition
 from graphflow.reads import Reach, Read, array_read
+from graphflow.records import dataclass, replace
 from graphflow.tensor import Size, StaleGradient, Tensor
 from graphflow.trace import ScalarSource, Tracer
 
@@ -36,8 +36,6 @@ from graphflow.trace import ScalarSource, Tracer
 @dataclass(frozen=True)
 class TensorSpec:
     """What ``gf.trace`` needs to know of an argument: extents (ints or names), dtype, a name."""
-
-    pytree_leaf: ClassVar[bool] = True
 
     shape: Sequence[int | str]
     dtype: DType = float32
@@ -61,8 +59,6 @@ class TensorSpec:
 @dataclass(frozen=True)
 class Static:
     """A float that is part of the signature instead of a run-time scalar (``gf.static``)."""
-
-    pytree_leaf: ClassVar[bool] = True
 
     value: Any
 
@@ -237,7 +233,7 @@ def _updated(tracer: Tracer, graph: Graph) -> tuple[Cell, ...]:
 
 def _name_modules(tracer: Tracer, roots: list[tuple[str, Any]]) -> None:
     for name, value in roots:
-        if hasattr(value, "named_modules"):
+        if not isinstance(value, Tensor) and hasattr(value, "named_modules"):
             for path, module in value.named_modules():
                 tracer.name_module(module, f"{name}.{path}" if path else name)
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graphflow.codegen.schedule import Call, HostCall, Schedule
 from graphflow.passes.pipeline import Stage
+from graphflow.records import dataclass, field
 from graphflow.tables import duration, quantity, table
 
 if TYPE_CHECKING:
@@ -178,9 +178,8 @@ def explain_program(program: Program) -> Explanation:
 
 def explain_compiled(compiled: Compiled) -> Explanation:
     """The explanation of the latest program of a compiled callable, with its recompiles."""
-    from dataclasses import replace
-
     from graphflow.errors import GraphFlowError
+    from graphflow.records import replace
 
     entry = compiled.latest
     if entry is None:

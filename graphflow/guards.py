@@ -10,11 +10,11 @@ structure version moved, since whatever changes them bumps it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
 from typing import Any
 
 from graphflow.cell import Cell
 from graphflow.reads import PLAIN
+from graphflow.records import dataclass, replace
 from graphflow.tensor import Tensor
 
 _MISSING = object()

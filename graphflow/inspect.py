@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from graphflow.codegen.schedule import Call, FunctionAddress, KernelSource
+from graphflow.records import dataclass, field
 from graphflow.tables import duration
 
 

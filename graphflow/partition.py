@@ -10,7 +10,6 @@ not saved but read again (their versions are checked, as for any saved tensor).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from graphflow.autograd.engine import grad
 from graphflow.autograd.history import Edge, GradNode
@@ -18,6 +17,7 @@ from graphflow.cell import Cell
 from graphflow.ir import build
 from graphflow.ir.graph import Graph
 from graphflow.ir.node import Node, make_node, topological
+from graphflow.records import dataclass
 from graphflow.tensor import Tensor
 from graphflow.trace import Tracer
 

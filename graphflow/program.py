@@ -10,7 +10,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from graphflow.codegen.schedule import Schedule
 from graphflow.errors import GraphFlowError, IndexRangeError
 from graphflow.functions.creation import as_tensor, from_numpy
 from graphflow.ir.graph import Graph
+from graphflow.records import replace
 from graphflow.runtime.fork import renew_after_fork
 from graphflow.runtime.launch import LoadedProgram
 from graphflow.runtime.plans import load_plan, plan_key, store_plan

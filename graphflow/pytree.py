@@ -1,13 +1,11 @@
 """Pytrees: nested tuples, lists, dicts, dataclasses and namedtuples with leaves.
 
 ``flatten`` takes a nest apart into its leaves and a hashable :class:`Structure`;
-``unflatten`` puts leaves back.  Anything that is not a container is a leaf, and
-so is a dataclass that says so with ``pytree_leaf = True`` (a ``ClassVar``).
+``unflatten`` puts leaves back.  Anything that is not a container is a leaf.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -42,8 +40,10 @@ def _flatten(tree: Any, leaves: list[Any]) -> Structure:
         return Structure(dict, tuple(tree), tuple(_flatten(v, leaves) for v in tree.values()))
     if isinstance(tree, tuple) and hasattr(tree, "_fields"):
         return Structure(kind, (), tuple(_flatten(item, leaves) for item in tree))
-    if dataclasses.is_dataclass(kind) and not getattr(kind, "pytree_leaf", False):
-        names = tuple(field.name for field in dataclasses.fields(tree))
+    if hasattr(kind, "__dataclass_fields__"):
+        from dataclasses import fields
+
+        names = tuple(field.name for field in fields(tree))
         return Structure(kind, names, tuple(_flatten(getattr(tree, n), leaves) for n in names))
     leaves.append(tree)
     return LEAF

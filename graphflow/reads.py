@@ -15,11 +15,11 @@ import operator
 import sys
 import types
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from graphflow.records import dataclass
 from graphflow.tensor import Tensor
 
 PLAIN = (bool, int, float, str, bytes, type(None), tuple, frozenset)
@@ -141,7 +141,9 @@ class Reach:
         self._pending: list[tuple[types.FunctionType, Any, str]] = []
         self._enter(function, None, "")
         for value in arguments:
-            if hasattr(value, "named_tensors") and not isinstance(value, type):
+            if isinstance(value, (Tensor, type)):
+                continue  # a tensor would import everything it can do to answer hasattr
+            if hasattr(value, "named_tensors"):
                 self._module(type(value).__name__.lower(), value)
         while self._pending:
             self._function(*self._pending.pop())

@@ -252,8 +252,9 @@ class Tracer:
         self._members.add(key)
         self._keep.append(value)
         self.guard(lambda: members.get(name), value, f"{type(module).__name__}.{name}")
-        if self._paths.get(id(module)) is not None and hasattr(value, "named_modules"):
-            self._paths.setdefault(id(value), f"{self._paths[id(module)]}.{name}")
+        path = self._paths.get(id(module))
+        if path is not None and name in module._modules:
+            self._paths.setdefault(id(value), f"{path}.{name}")
 
     def guard(self, read: Callable[[], Any], expected: Any, what: str) -> Any:
         """Assume ``read() == expected`` (or is) for as long as the program is used."""

@@ -1,6 +1,5 @@
 """A primitive's record is complete, or this test names every field that is missing."""
 
-import dataclasses
 import inspect
 
 import numpy as np
@@ -19,6 +18,7 @@ from graphflow.ir.op import (
     register,
 )
 from graphflow.ir.types import dtype_named
+from graphflow.records import replace
 
 PLANNED = """
     input state constant
@@ -145,7 +145,7 @@ def test_every_planned_primitive_exists() -> None:
     ],
 )
 def test_what_is_left_out_is_named(name: str, changes: dict, named: list[str]) -> None:
-    assert missing_fields(dataclasses.replace(lookup(name), **changes)) == named
+    assert missing_fields(replace(lookup(name), **changes)) == named
 
 
 def test_required_fields_are_named_by_the_constructor() -> None:

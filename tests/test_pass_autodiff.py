@@ -1,7 +1,5 @@
 """Differentiation, graph to graph: against finite differences, and to second order."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 from graphs import SIZES, Case, random_graph
@@ -16,6 +14,7 @@ from graphflow.ir.node import Node
 from graphflow.ir.types import TensorType, float32, float64, int64
 from graphflow.passes.autodiff import differentiate
 from graphflow.passes.pipeline import run_pipeline
+from graphflow.records import replace
 
 S = TensorType(float64, ())
 V = TensorType(float64, (3,))
@@ -120,7 +119,7 @@ def test_second_order(seed: int) -> None:
         mixed = part if mixed is None else mixed + part
     assert mixed is not None
     doubled = {name: array.astype(float) for name, array in case.state.items()}
-    again = dataclasses.replace(first, outputs=(mixed,), names={})
+    again = replace(first, outputs=(mixed,), names={})
     print(case)
     check(again, [a.astype(float) for a in case.args], doubled)
 

@@ -4,7 +4,6 @@ import gc
 import sys
 import threading
 import tracemalloc
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -22,6 +21,7 @@ from graphflow.codegen.schedule import (
 )
 from graphflow.errors import CompileError, GraphFlowError
 from graphflow.ir.types import TensorType, float32
+from graphflow.records import replace
 from graphflow.runtime import threads
 from graphflow.runtime.launch import LoadedProgram
 

@@ -10,7 +10,6 @@ here every unit is lowered to calls over buffers, and
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
 
 from graphflow.codegen.contraction import contraction_call, product_calls
 from graphflow.codegen.contraction.labels import (
@@ -41,6 +40,7 @@ from graphflow.ir.graph import Graph
 from graphflow.ir.node import Node
 from graphflow.ir.op import Kind
 from graphflow.ir.types import TensorType, int64
+from graphflow.records import dataclass, field, replace
 
 
 def build_schedule(graph: Graph, threads: int = 1) -> Schedule:

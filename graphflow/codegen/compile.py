@@ -17,7 +17,6 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from graphflow.codegen.frontend import Lowered, lower
 from graphflow.codegen.schedule import KernelSource
 from graphflow.codegen.target import Target, host_target, target_machine
 from graphflow.errors import CompileError
+from graphflow.records import dataclass, field
 
 _SYMBOL_TABLE = 2  # ELF's SHT_SYMTAB
 

@@ -9,7 +9,6 @@ is written where it is used.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import cache
 
 from graphflow.codegen.loops import (
@@ -42,6 +41,7 @@ from graphflow.codegen.schedule import Value as Integer
 from graphflow.codegen.spaces import Axis, Target
 from graphflow.errors import CompileError
 from graphflow.ir.affine import Affine
+from graphflow.records import dataclass, field
 
 LETTERS = "abcdefgh"
 INLINE_IN_OPERATION = 1

@@ -8,7 +8,6 @@ the previous kernel meanwhile (the binding has one lock).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -35,6 +34,7 @@ from graphflow.codegen.pointers import ARGUMENT_BLOCK, attach_scopes
 from graphflow.codegen.schedule import KernelSource
 from graphflow.codegen.target import Target
 from graphflow.errors import CompileError
+from graphflow.records import dataclass
 
 _USE_GOT = '!llvm.module.flags = !{!1000000}\n!1000000 = !{i32 7, !"RtLibUseGOT", i32 1}\n'
 """C functions are called through the global offset table.

@@ -8,13 +8,13 @@ where its elements are; :func:`viewed` tells whether it can.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from graphflow.ir.affine import Affine
 from graphflow.ir.node import Node
 from graphflow.ir.op import Kind, OpDef
 from graphflow.ir.types import TensorType
+from graphflow.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from graphflow.codegen.schedule import Argument
@@ -20,6 +19,7 @@ from graphflow.ir.affine import Affine
 from graphflow.ir.dims import Dim
 from graphflow.ir.op import OpDef
 from graphflow.ir.types import DType
+from graphflow.records import dataclass
 
 
 @dataclass(frozen=True, eq=False, slots=True)

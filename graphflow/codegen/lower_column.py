@@ -19,7 +19,6 @@ Accumulators that are not a result themselves live in a scratch row a thread.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 from graphflow.codegen.emit import THREAD, Emitter
 from graphflow.codegen.loops import Accumulate, Fold, Load, LoopKind, Start
@@ -31,6 +30,7 @@ from graphflow.codegen.spaces import Axis, Plan, Survey, Target
 from graphflow.codegen.task import Task, finish_call
 from graphflow.ir.affine import Affine
 from graphflow.ir.types import DType, int64
+from graphflow.records import dataclass, field
 
 NARROWEST, WIDEST = 64, 1024
 """Columns a block, at least (if there are so many) and at most."""

@@ -9,7 +9,6 @@ folds those rows.  A group of several stages becomes a pair of calls a stage.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from graphflow.codegen.emit import Emitter
 from graphflow.codegen.loops import Fold, Load, LoopKind
@@ -21,6 +20,7 @@ from graphflow.codegen.schedule import Call
 from graphflow.codegen.spaces import Axis, Plan, Space, Survey, Target, plan_loops, survey
 from graphflow.codegen.task import Task, finish_call
 from graphflow.ir.affine import Affine
+from graphflow.records import replace
 
 FEW_ROWS = 16
 """With so many kept points a row kernel has enough for every thread."""

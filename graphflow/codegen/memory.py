@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from bisect import insort
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 from graphflow.codegen.schedule import Buffer, BufferKind, Call, Schedule, Step, readable_bytes
+from graphflow.records import dataclass
 
 ALIGNMENT = 64
 """Bytes: a cache line, and the widest vector."""

@@ -9,10 +9,10 @@ in cache) and kept in memory when it is not.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from graphflow.codegen.loops import Apply, Fold, Load, Slot, Value
 from graphflow.codegen.spaces import Survey, Target, operands_of
+from graphflow.records import dataclass
 
 EXPENSIVE = 6.0
 """Scalar operations from which a value is kept for the next pass, not computed again."""

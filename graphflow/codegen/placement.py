@@ -9,14 +9,13 @@ nobody reads a new value for an old one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 from graphflow.codegen.layout import Layout, contiguous
 from graphflow.codegen.order import reaches, run_order
 from graphflow.codegen.units import Unit, Value, Work
 from graphflow.ir.graph import Graph
 from graphflow.ir.node import Node
 from graphflow.ir.op import Kind
+from graphflow.records import dataclass, field
 
 
 @dataclass(slots=True)

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from graphflow.ir.graph import Location
 from graphflow.ir.types import TensorType
+from graphflow.records import dataclass, field
 
 
 class BufferKind(enum.Enum):

@@ -9,7 +9,6 @@ the loop with the smallest steps goes innermost.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from itertools import pairwise, product
 
 from graphflow.codegen.loops import (
@@ -26,6 +25,7 @@ from graphflow.codegen.loops import (
 )
 from graphflow.ir.affine import Affine
 from graphflow.ir.op import OpDef
+from graphflow.records import dataclass, field, replace
 
 LOOP_VARIABLES = "ijklmqruvw"
 MOST_BOXES = 32

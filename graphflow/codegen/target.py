@@ -9,13 +9,13 @@ key, so objects of different settings never mix.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import cache, cached_property
 
 import llvmlite.binding as llvm
 
 from graphflow import flags
 from graphflow.errors import CompileError
+from graphflow.records import dataclass
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 _ARM64 = ("aarch64", "arm64")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Protocol
 
 from graphflow.codegen.cpu_writer import held_as, write_kernel
@@ -13,6 +12,7 @@ from graphflow.codegen.loops import Apply, Choose, Fold, Slot, Value
 from graphflow.codegen.schedule import Call
 from graphflow.codegen.spaces import Space, Survey, Target, work
 from graphflow.ir.types import DType, TensorType, dtype_named, int64
+from graphflow.records import dataclass, field
 
 PARALLEL_BYTES = 32 * 1024
 PARALLEL_OPERATIONS = 20_000

@@ -11,7 +11,6 @@ have an order.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 from graphflow.codegen.layout import Layout, contiguous, view_of
 from graphflow.errors import CompileError
@@ -23,6 +22,7 @@ from graphflow.ir.types import TensorType
 from graphflow.passes.dataflow import has_kernel, is_alias, is_literal, view_pieces
 from graphflow.passes.fuse import make_body
 from graphflow.passes.groups import Group
+from graphflow.records import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,6 @@ NumPy scalars and arrays.  The measured errors are in ``docs/vector_math.md``.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -28,6 +27,7 @@ from graphflow.codegen.maths import (
 from graphflow.codegen.maths import (
     philox as random,
 )
+from graphflow.records import dataclass
 
 Formula = Callable[..., Value]
 INTEGERS = ("i8", "i16", "i32", "i64", "u8", "u16", "u32", "u64")

@@ -9,10 +9,10 @@ views straight from memory.  Coefficients and offsets may be symbolic.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TypeAlias
 
 from graphflow.ir.dims import Dim
+from graphflow.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

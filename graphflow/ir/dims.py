@@ -14,10 +14,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TypeAlias
 
 from graphflow.errors import ShapeError
+from graphflow.records import dataclass
 
 Monomial: TypeAlias = tuple[str, ...]
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from graphflow.ir.node import Node, attrs_key, topological
+from graphflow.records import dataclass, field, replace
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,6 @@ which makes it the oracle for kernels in lower precision.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from graphflow.ir.graph import Graph
 from graphflow.ir.node import Node
 from graphflow.ir.op import Kind
 from graphflow.ir.types import DType, TensorType, TupleType, Type, complex128, float64
+from graphflow.records import dataclass
 
 Array = np.ndarray[Any, Any]
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, Protocol, TypeAlias
 
 from graphflow.errors import GraphError
 from graphflow.ir.affine import Index, Piece
 from graphflow.ir.types import DType, TensorType, Type
+from graphflow.records import dataclass, field
 
 Array: TypeAlias = Any  # np.ndarray of any dtype; NumPy's own stubs reject half of what NumPy does
 

@@ -11,7 +11,6 @@ operands.  Those of a commutative operation match in either order.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -25,6 +24,7 @@ from graphflow.ir.op import Kind, lookup
 from graphflow.ir.parser import read_value
 from graphflow.ir.tokens import Line
 from graphflow.ir.types import DType, TensorType
+from graphflow.records import dataclass
 
 Bindings: TypeAlias = Mapping[str, Node]
 

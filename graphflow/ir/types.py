@@ -6,7 +6,6 @@ immutable, hash by value, and parse back from their spelling.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeAlias
 
@@ -14,6 +13,7 @@ import numpy as np
 
 from graphflow.errors import DTypeError
 from graphflow.ir.dims import Dim, Shape, SymDim, dim_product
+from graphflow.records import dataclass
 
 
 class DType:

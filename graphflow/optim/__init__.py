@@ -1,20 +1,30 @@
-"""Optimisers and learning-rate schedules."""
+"""Optimisers and learning-rate schedules, imported when first asked for."""
 
 from typing import TYPE_CHECKING
 
 from graphflow.later import importer
-from graphflow.optim import lr_scheduler
-from graphflow.optim.adam import Adam, Adamax, AdamW, NAdam, RAdam
-from graphflow.optim.adaptive import Adadelta, Adagrad, RMSprop, Rprop
-from graphflow.optim.lamb import LAMB
-from graphflow.optim.lbfgs import LBFGS
 from graphflow.optim.optimizer import Optimizer
-from graphflow.optim.sgd import ASGD, SGD
 
 if TYPE_CHECKING:
-    from graphflow.optim import swa_utils
+    from graphflow.optim import lr_scheduler, swa_utils
+    from graphflow.optim.adam import Adam, Adamax, AdamW, NAdam, RAdam
+    from graphflow.optim.adaptive import Adadelta, Adagrad, RMSprop, Rprop
+    from graphflow.optim.lamb import LAMB
+    from graphflow.optim.lbfgs import LBFGS
+    from graphflow.optim.sgd import ASGD, SGD
 else:
-    __getattr__ = importer(globals(), {"swa_utils": "graphflow.optim.swa_utils"})
+    _FILES = {
+        "adam": ("Adam", "AdamW", "Adamax", "NAdam", "RAdam"),
+        "adaptive": ("Adadelta", "Adagrad", "RMSprop", "Rprop"),
+        "lamb": ("LAMB",),
+        "lbfgs": ("LBFGS",),
+        "sgd": ("ASGD", "SGD"),
+    }
+    _PLACES = {
+        name: f"graphflow.optim.{file}:{name}" for file, names in _FILES.items() for name in names
+    }
+    _PLACES |= {name: f"graphflow.optim.{name}" for name in ("lr_scheduler", "swa_utils", *_FILES)}
+    __getattr__ = importer(globals(), _PLACES)
 
 __all__ = [
     "ASGD", "LAMB", "LBFGS", "SGD", "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "NAdam",

@@ -7,7 +7,6 @@ graph that can be printed, verified and differentiated again.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 
 from graphflow.errors import GraphError
 from graphflow.ir.build import NODES, splat
@@ -16,6 +15,7 @@ from graphflow.ir.graph import Graph, Location
 from graphflow.ir.node import Node
 from graphflow.ir.op import NON_DIFFERENTIABLE, Application, Kind
 from graphflow.ir.types import TensorType, TupleType
+from graphflow.records import replace
 
 
 def differentiate(graph: Graph, wrt: str | int | Sequence[str | int], of: int | str = 0) -> Graph:

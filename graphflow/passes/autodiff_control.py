@@ -11,7 +11,6 @@ before it runs, so it has no reverse mode.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from graphflow.errors import GraphError
@@ -21,6 +20,7 @@ from graphflow.ir.node import Node
 from graphflow.ir.types import TensorType
 from graphflow.passes.autodiff import Sweep
 from graphflow.passes.rewrite import rewrite
+from graphflow.records import dataclass, replace
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 
 from graphflow.ir.affine import Affine, Piece
@@ -19,6 +18,7 @@ from graphflow.ir.graph import Graph
 from graphflow.ir.node import Node
 from graphflow.ir.op import GATHERED, Kind, OpDef
 from graphflow.ir.types import DType, TensorType
+from graphflow.records import dataclass
 
 CHEAP_COST = 12.0
 """Scalar instructions up to which a one-element value is computed anew in every kernel."""

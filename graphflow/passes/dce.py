@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 from graphflow.ir.graph import Graph
 from graphflow.ir.node import topological
 from graphflow.passes.base import Pass
+from graphflow.records import replace
 
 
 @dataclass(frozen=True)

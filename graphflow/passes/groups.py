@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from itertools import pairwise
 
 from graphflow.ir.dims import Shape
@@ -33,6 +32,7 @@ from graphflow.passes.spaces import (
     kept_shape,
     reads_at_own_index,
 )
+from graphflow.records import dataclass, field
 
 _IN_EPILOGUE = (Role.ELEMENTWISE, Role.CONTRACTION)
 

@@ -13,7 +13,6 @@ Replacements with attributes to compute are functions in
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import TypeAlias
 
@@ -22,6 +21,7 @@ from graphflow.ir.pattern import Apply, Bindings, Pattern, build, fit, match, pa
 from graphflow.ir.types import TensorType
 from graphflow.passes import view_laws as views
 from graphflow.passes.rewrite import hits
+from graphflow.records import dataclass
 
 Replacement: TypeAlias = Callable[[Node, Bindings], Node | None]
 

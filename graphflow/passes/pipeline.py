@@ -15,7 +15,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import TypeAlias
 
 from graphflow import flags
@@ -29,6 +28,7 @@ from graphflow.passes.fuse import Fuse
 from graphflow.passes.rewrite import hits
 from graphflow.passes.simplify import Simplify
 from graphflow.passes.split_complex import SplitComplex
+from graphflow.records import dataclass
 
 ROUNDS = 4
 """How often a repeated step runs at most (two rounds are usual, the second a check)."""

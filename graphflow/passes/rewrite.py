@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from typing import TypeAlias
 
 from graphflow.errors import GraphError
 from graphflow.ir.graph import Graph
 from graphflow.ir.node import Node, make_node
 from graphflow.ir.op import Kind
+from graphflow.records import replace
 
 Rule: TypeAlias = Callable[[Node], Node | None]
 

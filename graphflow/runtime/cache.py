@@ -20,7 +20,6 @@ import re
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -29,6 +28,7 @@ from graphflow.codegen.plain import PlainKernel, load_function
 from graphflow.codegen.schedule import KernelSource
 from graphflow.codegen.target import host_target
 from graphflow.errors import CompileError
+from graphflow.records import dataclass
 from graphflow.runtime.folder import (
     MAGIC,
     TOUCH_SECONDS,

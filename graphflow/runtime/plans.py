@@ -13,7 +13,6 @@ import hashlib
 import os
 import pickle
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from graphflow import flags
 from graphflow.codegen.schedule import Call, Provenance, Schedule
 from graphflow.codegen.target import host_target
 from graphflow.ir.graph import Graph
+from graphflow.records import replace
 from graphflow.runtime.folder import pack, read_file, usable_folder, warn_unwritable, write_file
 
 _PACKAGE = Path(__file__).parent.parent

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
+
+from graphflow.records import dataclass
 
 Array: TypeAlias = "np.ndarray[Any, Any]"
 

@@ -31,7 +31,6 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -49,6 +48,7 @@ from graphflow.codegen.schedule import (
     Value,
 )
 from graphflow.errors import CompileError
+from graphflow.records import dataclass
 
 Words: TypeAlias = "np.ndarray[Any, np.dtype[np.int64]]"
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from dataclasses import dataclass
 from typing import Any
 
 from graphflow.device import CPU
 from graphflow.ir.types import DTYPES, DType, dtype_named
+from graphflow.records import dataclass
 from graphflow.serialization.pickles import Maker, numpy_names
 from graphflow.tensor import Size
 

@@ -12,7 +12,6 @@ import os
 import struct
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import IO, Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from graphflow.cell import Cell
 from graphflow.errors import GraphFlowError
 from graphflow.ir.types import DType
 from graphflow.nn.parameter import Parameter
+from graphflow.records import dataclass
 from graphflow.serialization.pickles import Limited, Maker, read_pickle
 from graphflow.serialization.pytorch_names import StorageType, plain_names
 from graphflow.serialization.safetensors import Array, damaged

@@ -9,7 +9,6 @@ allow, so an ordinary matrix product ends with one axis of each.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from math import prod
 
 from graphflow.codegen.contraction.axes_kernels import plain_axes_kernel, tiled_axes_kernel
@@ -28,6 +27,7 @@ from graphflow.codegen.schedule import Call, KernelSource, Value
 from graphflow.codegen.target import host_target
 from graphflow.ir.op import Labels
 from graphflow.ir.types import DType, TensorType
+from graphflow.records import dataclass, replace
 
 A, B, C = 0, 1, 2
 BATCH_COLUMNS = 128

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from math import prod
 from typing import Protocol
 
@@ -27,6 +26,7 @@ from graphflow.codegen.schedule import (
 )
 from graphflow.codegen.target import host_target
 from graphflow.ir.types import DType, TensorType
+from graphflow.records import dataclass, replace
 
 Epilogue = tuple[KernelSource, tuple[Argument, ...]]
 

@@ -10,9 +10,8 @@ subnormal results are rounded once and overflow happens where it should.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from graphflow.codegen.llvm_expr import Value, fast_two_sum, mad, polynomial, select
+from graphflow.records import dataclass
 
 LOG2_E = 1.4426950408889634
 

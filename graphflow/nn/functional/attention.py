@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 from graphflow.checks import need_tensor
@@ -19,6 +18,7 @@ from graphflow.ir import types as T
 from graphflow.nn.functional.dropout import dropout
 from graphflow.nn.functional.linear import linear
 from graphflow.promotion import cast
+from graphflow.records import dataclass
 from graphflow.tensor import Tensor
 
 __all__ = ["multi_head_attention_forward", "scaled_dot_product_attention"]

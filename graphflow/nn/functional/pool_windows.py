@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -18,6 +17,7 @@ from graphflow.ir import types as T
 from graphflow.ir.ops.reduce import lowest
 from graphflow.mode import mode
 from graphflow.nn.sizes import per_dimension
+from graphflow.records import dataclass, replace
 from graphflow.tensor import Tensor
 
 MOST_TAPS = 9

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
 from graphflow.functions.creation import tensor
+from graphflow.records import dataclass, field
 from graphflow.utils.data.collate import default_collate
 from graphflow.utils.data.dataset import Subset, TensorDataset, fetch
 

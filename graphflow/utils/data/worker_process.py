@@ -17,12 +17,12 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
 import numpy as np
 
+from graphflow.records import dataclass
 from graphflow.rng import manual_seed
 from graphflow.runtime.threads import set_num_threads
 from graphflow.utils.data.fetching import EndOfStream, Fetcher

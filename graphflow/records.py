@@ -1,0 +1,157 @@
+"""Data classes that are cheap to make: ``dataclass``, ``field`` and ``replace``.
+
+They mean what their namesakes of the standard library mean, which type checkers
+take them for, and have the part of it that the project uses: ``frozen``,
+``slots``, ``eq``, defaults and default factories.  The standard library writes
+every method of every class as text and compiles it, about 1 ms a class; with
+forty of them that was a third of ``import graphflow``.  Here only ``__init__`` is
+compiled, and the rest is shared by all classes or closes over an ``attrgetter``.
+"""
+
+from __future__ import annotations
+
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dataclasses import dataclass, field, replace
+else:
+    _MISSING = object()
+    _set = object.__setattr__
+
+    class _Default:
+        """What :func:`field` says of one field."""
+
+        def __init__(self, factory: Any, value: Any, shown: bool) -> None:
+            self.factory, self.value, self.shown = factory, value, shown
+
+    def field(*, default: Any = _MISSING, default_factory: Any = None, repr: bool = True) -> Any:
+        """A field with a default, one made by a function, or one left out of the ``repr``."""
+        return _Default(default_factory, default, repr)
+
+    def replace(record: Any, /, **changes: Any) -> Any:
+        """A copy of ``record`` with some fields changed."""
+        for name in record.__record_fields__:
+            if name not in changes:
+                changes[name] = getattr(record, name)
+        return type(record)(**changes)
+
+    def dataclass(
+        cls: Any = None, /, *, frozen: bool = False, slots: bool = False, eq: bool = True
+    ) -> Any:
+        """Give a class the methods that its annotated fields ask for."""
+        if cls is None:
+            return lambda made: dataclass(made, frozen=frozen, slots=slots, eq=eq)
+        annotated = cls.__dict__.get("__annotations__", {})  # noqa: RUF063 (inspect is slow)
+        shared = ("ClassVar", "typing.ClassVar")
+        own = [name for name, kind in annotated.items() if not str(kind).startswith(shared)]
+        defaults = dict(getattr(cls, "__record_defaults__", {}))
+        defaults.update((name, cls.__dict__[name]) for name in own if name in cls.__dict__)
+        inherited = getattr(cls, "__record_fields__", ())
+        names = (*inherited, *(n for n in own if n not in inherited))
+        methods = _methods(cls, names, defaults, frozen, eq)
+        if slots:
+            return _with_slots(cls, own, methods, frozen)
+        for name, method in methods.items():
+            setattr(cls, name, method)
+        for name in own:
+            default = defaults.get(name)
+            if isinstance(default, _Default):
+                delattr(cls, name)
+        return cls
+
+    def _methods(cls: Any, names: Any, defaults: Any, frozen: bool, eq: bool) -> dict[str, Any]:
+        """The attributes a class is given; what it defines itself stays."""
+        shown = [n for n in names if getattr(defaults.get(n), "shown", True)]
+        made = {
+            "__record_fields__": names,
+            "__record_defaults__": defaults,
+            "__match_args__": names,
+            "__init__": _initialiser(cls, names, defaults, frozen),
+            "__repr__": _representation(shown),
+        }
+        if eq:
+            values = _values(names)
+            made["__eq__"] = _equality(values)
+            made["__hash__"] = (lambda self: hash(values(self))) if frozen else None
+        if frozen:
+            made["__setattr__"] = _refuse_set
+            made["__delattr__"] = _refuse_delete
+        kept = {name for name in made if cls.__dict__.get(name) is not None}
+        return {k: v for k, v in made.items() if k not in kept or k.startswith("__record")}
+
+    def _with_slots(cls: Any, own: list[str], methods: dict[str, Any], frozen: bool) -> Any:
+        """The class once more, with a slot for each of its fields."""
+        if frozen:  # pickle would set the slots one by one, which is refused
+            methods.setdefault("__getstate__", _get_state)
+            methods.setdefault("__setstate__", _set_state)
+        namespace = {k: v for k, v in cls.__dict__.items() if k not in own}
+        namespace.update(methods, __slots__=tuple(own))
+        for name in ("__dict__", "__weakref__"):
+            namespace.pop(name, None)
+        made = type(cls)(cls.__name__, cls.__bases__, namespace)
+        made.__qualname__ = cls.__qualname__
+        return made
+
+    def _initialiser(cls: Any, names: Any, defaults: Any, frozen: bool) -> Any:
+        """``__init__``, written as text, so that a call is as quick as one by hand."""
+        scope: dict[str, Any] = {"_set": _set, "_made": _MISSING}
+        heads, lines = ["self"], []
+        for name in names:
+            default, value = defaults.get(name, _MISSING), name
+            if isinstance(default, _Default) and default.factory is not None:
+                scope[f"_new_{name}"] = default.factory
+                heads.append(f"{name}=_made")
+                value = f"_new_{name}() if {name} is _made else {name}"
+            elif default is not _MISSING:
+                scope[f"_default_{name}"] = (
+                    getattr(default, "value", default) if isinstance(default, _Default) else default
+                )
+                heads.append(f"{name}=_default_{name}")
+            else:
+                heads.append(name)
+            lines.append(f"_set(self, {name!r}, {value})" if frozen else f"self.{name} = {value}")
+        if hasattr(cls, "__post_init__"):
+            lines.append("self.__post_init__()")
+        body = "\n ".join(lines) or "pass"
+        exec(f"def __init__({', '.join(heads)}):\n {body}", scope)
+        made = scope["__init__"]
+        made.__qualname__ = f"{cls.__qualname__}.__init__"
+        return made
+
+    def _values(names: Any) -> Any:
+        """A function from a record to the tuple of its fields."""
+        if len(names) > 1:
+            return attrgetter(*names)
+        return lambda self: tuple(getattr(self, name) for name in names)
+
+    def _equality(values: Any) -> Any:
+        def __eq__(self: Any, other: Any) -> Any:
+            if other.__class__ is self.__class__:
+                return values(self) == values(other)
+            return NotImplemented
+
+        return __eq__
+
+    def _representation(names: Any) -> Any:
+        def __repr__(self: Any) -> str:
+            fields = ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
+            return f"{type(self).__qualname__}({fields})"
+
+        return __repr__
+
+    def _refuse_set(self: Any, name: str, value: Any) -> None:
+        raise AttributeError(f"cannot assign to field {name!r}: {type(self).__name__} is frozen")
+
+    def _refuse_delete(self: Any, name: str) -> None:
+        raise AttributeError(f"cannot delete field {name!r}: {type(self).__name__} is frozen")
+
+    def _get_state(self: Any) -> list[Any]:
+        return [getattr(self, name) for name in self.__record_fields__]
+
+    def _set_state(self: Any, state: list[Any]) -> None:
+        for name, value in zip(self.__record_fields__, state, strict=True):
+            _set(self, name, value)
+
+
+__all__ = ["dataclass", "field", "replace"]
