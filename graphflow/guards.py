@@ -109,7 +109,8 @@ def tensors_of(name: str, value: Any) -> Iterator[tuple[str, Tensor]]:
 
 
 def plain_attributes(module: Any) -> Mapping[str, Any]:
-    """A module's own plain values, its members, its hooks; run-time scalars left out."""
+    """A module's own plain values, its members, its hooks; of run-time scalars only whether
+    they are 0, where a program may leave something out."""
     skipped = getattr(type(module), "run_time", ())
     own = module.__dict__
     found = {
@@ -117,6 +118,7 @@ def plain_attributes(module: Any) -> Mapping[str, Any]:
         for name, value in own.items()
         if name not in skipped and isinstance(value, (bool, int, float, str, tuple, type(None)))
     }
+    found.update({f"{name} == 0": own[name] == 0 for name in skipped if name in own})
     for table in ("_parameters", "_buffers", "_modules"):
         found.update(own[table])
     for table in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"):

@@ -121,6 +121,23 @@ def test_dropout_probability_is_a_run_time_scalar():
     assert (most == 0).sum() > (halves == 0).sum() > (few == 0).sum()
 
 
+def test_dropout_of_probability_0_draws_nothing_and_is_retraced_when_it_changes():
+    def program(jit):
+        layer = nn.Dropout(0.0)
+        f = jit(lambda x: layer(x))
+        results, state = [f(gf.ones(64))], gf.get_rng_state().tolist()
+        results.append(f(gf.ones(64)))
+        assert gf.get_rng_state().tolist() == state
+        for layer.p in (0.5, 0.25, 0.0):
+            results.append(f(gf.ones(64)))
+        assert len(getattr(f, "programs", [1, 2])) == 2
+        return results
+
+    first, _, half, quarter, last = agree(program)
+    assert (first == 1).all() and (last == 1).all()
+    assert (half == 0).sum() > (quarter == 0).sum() > 0
+
+
 def test_flipped_requires_grad_takes_effect():
     def program(jit):
         model = nn.Sequential(linear(4, 4), linear(4, 2))

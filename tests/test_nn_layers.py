@@ -34,7 +34,10 @@ PRINTED = {  # recorded from PyTorch 2.13
     "InstanceNorm2d(4, eps=1e-05, momentum=0.1, affine=False, track_running_stats=False)": (
         lambda: nn.InstanceNorm2d(4)
     ),
-    "GroupNorm(2, 4, eps=1e-05, affine=True)": lambda: nn.GroupNorm(2, 4),
+    "GroupNorm(2, 4, eps=1e-05, affine=True, bias=True)": lambda: nn.GroupNorm(2, 4),
+    "LayerNorm((4,), eps=1e-05, elementwise_affine=True, bias=False)": (
+        lambda: nn.LayerNorm(4, bias=False)
+    ),
     "RMSNorm((4,), eps=None, elementwise_affine=True)": lambda: nn.RMSNorm(4),
     "LocalResponseNorm(2, alpha=0.0001, beta=0.75, k=1.0)": lambda: nn.LocalResponseNorm(2),
     "Embedding(5, 3, padding_idx=4, max_norm=1.0)": lambda: nn.Embedding(5, 3, -1, 1.0),

@@ -59,6 +59,7 @@ class ModuleTree:
         else:
             if own.get(name, self) is not value:
                 number = name in getattr(type(self), "run_time", ()) and name in own
+                number = number and (own[name] == 0) is (value == 0)
                 (structure.revalue if number else structure.bump)()
             object.__setattr__(self, name, value)
 

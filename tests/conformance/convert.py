@@ -63,11 +63,24 @@ def to_graphflow(value: Any) -> Any:
         return gf.device(str(value))
     if isinstance(value, torch.Size):
         return gf.Size(value)
-    if isinstance(value, torch.nn.Module):  # a distance, without options
-        return getattr(gf.nn, type(value).__name__)()
+    if isinstance(value, torch.nn.Module):
+        return _module(value)
     if getattr(value, "__module__", None) == "torch.nn.functional":
         return getattr(gf.nn.functional, value.__name__)
     return value
+
+
+def _module(value: torch.nn.Module) -> gf.nn.Module:
+    """A distance without options, or a layer of an encoder; its numbers are loaded later."""
+    made = getattr(gf.nn, type(value).__name__)
+    if not isinstance(value, torch.nn.TransformerEncoderLayer):
+        return made()
+    attention, first = value.self_attn, value.linear1
+    return made(
+        attention.embed_dim, attention.num_heads, first.out_features, attention.dropout,
+        to_graphflow(value.activation), value.norm1.eps, attention.batch_first, value.norm_first,
+        first.bias is not None,
+    )  # fmt: skip
 
 
 def _tensor(value: torch.Tensor) -> gf.Tensor:

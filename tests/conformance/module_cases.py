@@ -29,6 +29,7 @@ CrossEntropyLoss NLLLoss MSELoss L1Loss SmoothL1Loss HuberLoss BCELoss BCEWithLo
 KLDivLoss HingeEmbeddingLoss MultiMarginLoss MultiLabelMarginLoss MultiLabelSoftMarginLoss
 SoftMarginLoss CosineEmbeddingLoss MarginRankingLoss TripletMarginLoss
 TripletMarginWithDistanceLoss PoissonNLLLoss GaussianNLLLoss CTCLoss
+MultiheadAttention Transformer TransformerEncoder TransformerEncoderLayer TransformerDecoderLayer
 """.split()
 
 

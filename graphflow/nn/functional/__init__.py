@@ -26,10 +26,13 @@ if TYPE_CHECKING:
     from graphflow.nn.functional.convolution import *
     from graphflow.nn.functional.ctc import *
     from graphflow.nn.functional.grid import *
+    from graphflow.nn.functional.multi_head import *
     from graphflow.nn.functional.pooling import *
     from graphflow.nn.functional.resampling import *
 
-_LATER = ("attention", "convolution", "ctc", "pooling", "resampling", "grid")
+_LATER = (
+    "attention", "convolution", "ctc", "grid", "multi_head", "pooling", "resampling",
+)  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -2,6 +2,7 @@
 
 from graphflow.nn.modules import (
     activation,
+    attention,
     batchnorm,
     containers,
     conv,
@@ -15,9 +16,11 @@ from graphflow.nn.modules import (
     pooling,
     shaping,
     sparse,
+    transformer,
     upsampling,
 )
 from graphflow.nn.modules.activation import *
+from graphflow.nn.modules.attention import *
 from graphflow.nn.modules.batchnorm import *
 from graphflow.nn.modules.containers import *
 from graphflow.nn.modules.conv import *
@@ -31,6 +34,7 @@ from graphflow.nn.modules.parameter_containers import *
 from graphflow.nn.modules.pooling import *
 from graphflow.nn.modules.shaping import *
 from graphflow.nn.modules.sparse import *
+from graphflow.nn.modules.transformer import *
 from graphflow.nn.modules.upsampling import *
 
 __all__ = []
@@ -49,3 +53,5 @@ __all__ += conv.__all__
 __all__ += distance.__all__
 __all__ += pooling.__all__
 __all__ += upsampling.__all__
+__all__ += attention.__all__
+__all__ += transformer.__all__
