@@ -9,6 +9,7 @@ from graphflow.autograd.engine import grad as _tape_grad
 from graphflow.capture import capture, inherit, remember
 from graphflow.compiled import Compiled, CompiledModule
 from graphflow.device import available as as_device
+from graphflow.dynamic import check_asked
 from graphflow.errors import GraphFlowError
 from graphflow.functions.reductions import trace as matrix_trace
 from graphflow.ir.graph import Graph
@@ -30,18 +31,20 @@ def compile(
 
     A callable gives a :class:`Compiled` that traces at its first call and then
     plays the program; a module the same with its attributes; a :class:`Graph`
-    a :class:`Program`.  ``keep_grads`` keeps ``.grad`` of parameters readable
-    after steps that update them.
+    a :class:`Program`.  ``dynamic`` says which dimensions of arguments are symbolic
+    (``{"images": {0: "batch"}}``; True: all leading ones; None: those whose sizes turn out to
+    change, False: none); one program serves all their sizes.  ``keep_grads`` keeps
+    ``.grad`` of parameters readable after steps that update them.
     """
     options: dict[str, Any] = {"device": device, "passes": passes}
+    check_asked(dynamic)
     if target is None:
         return lambda function: compile(
             function, dynamic=dynamic, keep_grads=keep_grads, name=name, **options
         )
     as_device(device or "cpu")
-    for option, value in (("dynamic", dynamic), ("tune", tune)):
-        if value:
-            raise GraphFlowError(f"gf.compile({option}=...) is not available in this version")
+    if tune:
+        raise GraphFlowError("gf.compile(tune=...) is not available in this version")
     for entry in passes or ():
         if not hasattr(entry, "run"):
             raise TypeError(
@@ -55,7 +58,7 @@ def compile(
             f"gf.compile takes a callable, an nn.Module or a Graph, not {type(target).__name__}"
         )
     kind = CompiledModule if hasattr(target, "named_parameters") else Compiled
-    return kind(target, keep_grads=keep_grads, name=name, **options)
+    return kind(target, dynamic=dynamic, keep_grads=keep_grads, name=name, **options)
 
 
 @overload

@@ -11,12 +11,12 @@ import inspect
 import weakref
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from graphflow import pytree
-from graphflow.cell import Cell, Chain
+from graphflow.cell import Cell, Chain, ViewStep
 from graphflow.checks import need_device, need_dtype, need_int
 from graphflow.errors import GraphFlowError, TraceError
 from graphflow.functions.creation import from_numpy
@@ -28,9 +28,13 @@ from graphflow.ir.types import DType, TensorType, float32, float64
 from graphflow.mode import mode
 from graphflow.partition import Backward, partition
 from graphflow.reads import Reach, Read, array_read
-from graphflow.records import dataclass, replace
+from graphflow.records import dataclass, field, replace
 from graphflow.tensor import Size, StaleGradient, Tensor
 from graphflow.trace import ScalarSource, Tracer
+from graphflow.traced_sizes import Assumption, at_sizes
+
+if TYPE_CHECKING:
+    from graphflow.dynamic import Dynamic
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,14 @@ class Result:
     value: Any = None
     differentiable: Tensor | None = None
 
+    def at(self, sizes: Mapping[str, int]) -> Result:
+        """This with numbers for symbolic dimensions."""
+        chain = tuple(
+            ViewStep(step.op, {name: at_sizes(v, sizes) for name, v in step.attrs.items()})
+            for step in self.chain
+        )
+        return replace(self, chain=chain, value=at_sizes(self.value, sizes))
+
 
 @dataclass(frozen=True)
 class Capture:
@@ -117,6 +129,14 @@ class Capture:
     """Whether the program assumes, changes or leaves the ``.grad`` of something outside."""
     named: frozenset[Cell] = frozenset()
     """Memory of the tensors that the function can reach by name."""
+    assumptions: tuple[Assumption, ...] = ()
+    """What of symbolic dimensions the trace took for granted."""
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    """The example's sizes of symbolic dimensions."""
+
+    def at(self, sizes: Mapping[str, int]) -> Capture:
+        """The same for other sizes: results that show shapes or views have theirs."""
+        return replace(self, results=tuple(r.at(sizes) for r in self.results), sizes=sizes)
 
 
 _traced: weakref.WeakKeyDictionary[Graph, Capture] = weakref.WeakKeyDictionary()
@@ -149,11 +169,13 @@ def capture(
     name: str | None = None,
     keep_grads: bool = False,
     mutable: frozenset[int] = frozenset(),
+    dynamic: Dynamic | None = None,
 ) -> Capture:
     """Trace ``function(*args, **kwargs)``; arguments are example values or specs.
 
-    ``mutable`` are the argument leaves known to be written to.  Raises TraceError
-    with the user's line for what a static graph cannot hold.
+    ``mutable`` are the argument leaves known to be written to, ``dynamic`` the dimensions
+    of others that are symbolic.  Raises TraceError with the user's line for what a static
+    graph cannot hold.
     """
     if mode.tracer is not None:
         raise TraceError("a trace inside a trace; call the function directly instead")
@@ -163,8 +185,12 @@ def capture(
     tracer = Tracer(title, named_cells(reach.roots))
     _name_modules(tracer, reach.roots)
     tracer.shared = shared_cells(leaves)
+    dims = dynamic.dims if dynamic is not None else {}
+    tracer.sizes = dynamic.sizes_of(leaves) if dynamic is not None else {}
     placed = [
-        _place(tracer, leaf, label, index, index in mutable)
+        _place_sized(tracer, leaf, label, index, dims[index])
+        if index in dims
+        else _place(tracer, leaf, label, index, index in mutable)
         for index, (leaf, label) in enumerate(zip(leaves, leaf_labels(function, args, kwargs)))
     ]
     call_args, call_kwargs = pytree.unflatten(structure, [p for p, _ in placed])
@@ -173,6 +199,8 @@ def capture(
     try:
         returned = function(*call_args, **call_kwargs)
         written = tracer.written_arguments() - mutable
+        if written & dims.keys():
+            raise TraceError("an argument that is written to has fixed dimensions")
         if not written:
             return _finish(tracer, placed, returned, reach, keep_grads)
     except GraphFlowError as error:
@@ -181,7 +209,7 @@ def capture(
     finally:
         mode.tracer, mode.grad = None, held
     # Memory that is written is state, and so are arguments: once more, knowing which.
-    return capture(function, args, kwargs, name, keep_grads, mutable | written)
+    return capture(function, args, kwargs, name, keep_grads, mutable | written, dynamic)
 
 
 def _finish(
@@ -219,6 +247,8 @@ def _finish(
         updated=_updated(tracer, graph),
         uses_grads=tracer.reads_grads or bool(grads),
         named=tracer.named,
+        assumptions=tuple(tracer.assumptions),
+        sizes=tracer.sizes,
     )
 
 
@@ -279,6 +309,17 @@ def _place(tracer: Tracer, leaf: Any, label: str, index: int, mutable: bool) -> 
         tracer.number_inputs.add(out._array)
         return out, True
     return (leaf.value if isinstance(leaf, Static) else leaf), False
+
+
+def _place_sized(
+    tracer: Tracer, leaf: Tensor, label: str, index: int, axes: Mapping[int, str]
+) -> tuple[Any, bool]:
+    """The argument with symbolic dimensions that the function receives for ``leaf``."""
+    dtype, shape = leaf._type_now().dtype, leaf._eager().shape
+    dims = tuple(symbol(axes[k]) if k in axes else extent for k, extent in enumerate(shape))
+    placed: Tensor = Tensor._of(tracer.add_sized_input(index, label, TensorType(dtype, dims)))
+    placed._requires_grad = leaf._requires_grad
+    return placed, True
 
 
 def _place_tensor(tracer: Tracer, leaf: Tensor, label: str, index: int, mutable: bool) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Any
 
 from graphflow.device import available as as_device
 from graphflow.errors import DTypeError, ShapeError
+from graphflow.ir.dims import SymDim
 from graphflow.ir.types import DType
 from graphflow.tensor import Tensor
 
@@ -67,7 +68,9 @@ def need_device(device: Any) -> None:
 
 
 def need_int(name: str, value: Any, low: int | None = None) -> int:
-    """A whole number, at least ``low``."""
+    """A whole number (or a symbolic dimension of a trace), at least ``low``."""
+    if isinstance(value, SymDim):
+        return value  # type: ignore[return-value]
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError(f"{name} must be a whole number, not {value!r}")
     number = int(value.__index__())

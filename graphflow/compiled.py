@@ -12,6 +12,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -20,20 +21,29 @@ import numpy as np
 from graphflow import pytree
 from graphflow.autograd.compiled import CompiledNode
 from graphflow.autograd.several import attach
-from graphflow.capture import Capture, Static, capture, check_arguments, leaf_labels, shared_cells
+from graphflow.capture import Capture, capture, check_arguments, leaf_labels, shared_cells
 from graphflow.cell import CAPTURED, Cell, layout_of
+from graphflow.dynamic import Dimensions, Dynamic, Family, shapes_of
 from graphflow.errors import IndexRangeError
-from graphflow.functions.creation import from_numpy
 from graphflow.guards import Described, Guard, Recompile, same_value
-from graphflow.ir.node import attrs_key, value_key
 from graphflow.mode import mode, structure
 from graphflow.partition import Backward
-from graphflow.program import Program
+from graphflow.program import MOST_SIZES, Program
 from graphflow.quick import MISS, quick_call
 from graphflow.reads import Read
 from graphflow.results import rebuild
 from graphflow.runtime.fork import renew_after_fork
+from graphflow.signature import (
+    describe,
+    flat_arguments,
+    groups_by_memory,
+    place_of,
+    signature_of,
+    spec_of,
+    without_sizes,
+)
 from graphflow.tensor import Tensor
+from graphflow.traced_sizes import NeedsSize
 
 if TYPE_CHECKING:
     from graphflow.explain import Explanation
@@ -50,25 +60,33 @@ class Entry:
     """
 
     __slots__ = (
-        "_owned", "aliased", "backward", "capture", "grad", "inputs", "program", "reads", "same",
-        "simple", "specs", "uses_grads", "values", "version",
+        "_owned", "aliased", "backward", "capture", "family", "grad", "inputs", "program",
+        "quick", "reads", "same", "simple", "specs", "uses_grads", "values", "version",
     )  # fmt: skip
 
-    def __init__(self, captured: Capture, program: Program, leaves: Sequence[Any]) -> None:
+    def __init__(
+        self,
+        captured: Capture,
+        program: Program,
+        leaves: Sequence[Any],
+        family: Family | None = None,
+    ) -> None:
         self.capture = captured
+        self.family = family
+        self.quick: Callable[[tuple[Any, ...]], Any] | None = None
         self.program = program
         self.backward: Program | None = None
         self.reads = captured.reads
         self.version = self.values = -1
         self.grad = mode.grad
         self.inputs = captured.leaves
-        self.specs = tuple(_spec(leaf) for leaf in leaves)
+        self.specs = tuple(spec_of(leaf) for leaf in leaves)
         self._owned = frozenset(captured.cells) | captured.named
         for cell in self._owned:
             cell.layout = CAPTURED
         self.aliased = self.captured_arguments(leaves)
         self.uses_grads = captured.uses_grads
-        groups = _groups_by_memory(leaves)
+        groups = groups_by_memory(leaves)
         self.same = tuple((group[0], i) for group in groups for i in group[1:])
         self.simple = (
             not (captured.mutable or captured.argument_grads or captured.backward or self.aliased)
@@ -162,6 +180,8 @@ class Compiled:
         self._entries: dict[Any, list[Entry]] = {}
         self._last: Entry | None = None
         self._quick: Callable[[tuple[Any, ...]], Any] | None = None
+        self._dimensions = Dimensions(dynamic)
+        self._sized: OrderedDict[Any, None] = OrderedDict()
         self._lock = threading.RLock()
         renew_after_fork(self)
         self._signature: list[tuple[str, Described]] | None = None
@@ -175,8 +195,18 @@ class Compiled:
 
     @property
     def programs(self) -> list[Program]:
-        """The programs made so far, one a signature and state of the world."""
-        return [entry.program for entries in self._entries.values() for entry in entries]
+        """The programs made so far, one a signature and state of the world.
+
+        A program with symbolic dimensions is one for all sizes.
+        """
+        entries = [entry for entries in self._entries.values() for entry in entries]
+        families = [f for known in self._dimensions.families.values() for f in known]
+        return [e.program for e in entries if e.family is None] + [f.program for f in families]
+
+    @property
+    def dimensions(self) -> tuple[str, ...]:
+        """Which dimensions of the arguments are symbolic, which could not be, and why."""
+        return tuple(self._dimensions.notes)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """What the original returns, from the program that fits."""
@@ -199,11 +229,11 @@ class Compiled:
     def prepare(self, *args: Any, **kwargs: Any) -> Entry:
         """Trace and compile for arguments like these, without running anything."""
         with self._lock:
-            leaves, shape = _flat_arguments(args, kwargs)
+            leaves, shape = flat_arguments(args, kwargs)
             return self._find(leaves, shape)
 
     def _checked_call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        leaves, shape = _flat_arguments(args, kwargs)
+        leaves, shape = flat_arguments(args, kwargs)
         entry = self._find(leaves, shape)
         captured = entry.capture
         entry.program.refresh()
@@ -219,7 +249,9 @@ class Compiled:
         entry.settle()
         if entry is not self._last:
             self._last = entry
-            self._quick = quick_call(entry) if entry.simple else None
+            if entry.simple and entry.quick is None:
+                entry.quick = quick_call(entry)
+            self._quick = entry.quick
         for i, number in captured.argument_grads:
             _add_grad(leaves[i], Tensor._of(outputs[number]))
         returned, live = rebuild(captured, outputs, leaves)
@@ -246,11 +278,21 @@ class Compiled:
 
         def run(cts: Sequence[Tensor]) -> list[Tensor]:
             if entry.backward is None:
-                entry.backward = Program(backward.graph, backward.cells, (), (), **self._options)
+                entry.backward = self._backward_program(entry, backward)
             return [Tensor._of(cell) for cell in entry.backward.run([*cts, *given])]
 
         types = [t._type_now() for t in live]
         attach(live, CompiledNode(targets, types, watched, run))
+
+    def _backward_program(self, entry: Entry, backward: Backward) -> Program:
+        """The program of gradients for an entry; those of one family share it."""
+        family, sizes = entry.family, entry.capture.sizes
+        if family is None or family.backward is None:
+            made = Program(backward.graph, backward.cells, (), (), sizes=sizes, **self._options)
+            if family is None:
+                return made
+            family.backward = made
+        return family.backward.at(sizes)
 
     def _find(
         self,
@@ -258,19 +300,32 @@ class Compiled:
         shape: pytree.Structure,
     ) -> Entry:
         check_arguments(leaves)
-        key = (shape, mode.grad, _signature(leaves))
+        signature = signature_of(leaves)
+        key = (shape, mode.grad, signature)
         entries = self._entries.setdefault(key, [])
         for position in range(len(entries) - 1, -1, -1):
             entry = entries[position]
             if entry.broken() is None and entry.captured_arguments(leaves) == entry.aliased:
                 entries.append(entries.pop(position))
                 return entries[-1]
+        kind = (shape, mode.grad, without_sizes(signature))
+        sized = self._sized_entry(kind, key, leaves)
+        if sized is not None:
+            return sized
         args, kwargs = pytree.unflatten(shape, leaves)
-        described = list(zip(leaf_labels(self.original, args, kwargs), map(_describe, leaves)))
+        labels = leaf_labels(self.original, args, kwargs)
+        described = list(zip(labels, map(describe, leaves)))
         cause = self._cause(entries, described)
-        entry = self._trace(args, kwargs, leaves, entries)
+        traced = self._dynamic_trace(args, kwargs, leaves, kind, labels)
+        entry = self._trace(args, kwargs, leaves) if traced is None else traced
+        if traced is not None:
+            self._keep_sized(key, entry)
+        else:
+            entries.append(entry)
+            del entries[:-_MAX_PROGRAMS]
+        self._dimensions.remember(kind, leaves)
         if cause is not None:
-            self.recompiles.append(Recompile(*cause, _place(self.original)))
+            self.recompiles.append(Recompile(*cause, place_of(self.original)))
         self._signature = described
         return entry
 
@@ -279,19 +334,70 @@ class Compiled:
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
         leaves: list[Any],
-        entries: list[Entry],
+        dynamic: Dynamic | None = None,
     ) -> Entry:
         started = time.perf_counter()
-        captured = capture(self.original, args, kwargs, self._name, self._keep_grads)
+        captured = capture(
+            self.original, args, kwargs, self._name, self._keep_grads, dynamic=dynamic
+        )
         program = Program.from_capture(captured, **self._options)
         program.trace_seconds = time.perf_counter() - started - program.build_seconds
         elapsed = time.perf_counter() - started
         if elapsed > 1.0:
             print(f"graphflow: compiled {captured.name} in {elapsed:.1f} s", file=sys.stderr)
-        entry = Entry(captured, program, leaves)
-        entries.append(entry)
-        del entries[:-_MAX_PROGRAMS]
+        if dynamic is None:
+            return Entry(captured, program, leaves)
+        family = Family(dynamic, captured, program, tuple(shapes_of(leaves)))
+        return Entry(captured.at(captured.sizes), program, leaves, family)
+
+    def _dynamic_trace(
+        self,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        leaves: list[Any],
+        kind: Any,
+        labels: Sequence[str],
+    ) -> Entry | None:
+        """A program with symbolic dimensions, if there are to be some and all goes well."""
+        known = self._dimensions
+        dynamic = known.choose(kind, leaves, labels)
+        while dynamic is not None:
+            try:
+                entry = self._trace(args, kwargs, leaves, dynamic)
+            except Exception as error:
+                # What fails with a fixed size too fails again then, and says so better.
+                names = error.symbols if isinstance(error, NeedsSize) else dynamic.names
+                known.fix(kind, dynamic, leaves, names, labels, str(error).splitlines()[0])
+                dynamic = dynamic.without(names)
+                continue
+            assert entry.family is not None
+            families = known.families.setdefault(kind, [])
+            families.append(entry.family)
+            del families[:-_MAX_PROGRAMS]
+            known.note(dynamic, labels)
+            return entry
+        return None
+
+    def _sized_entry(self, kind: Any, key: Any, leaves: list[Any]) -> Entry | None:
+        """The program of a family for the sizes of these arguments."""
+        found = self._dimensions.family(kind, leaves)
+        if found is None:
+            return None
+        family, sizes = found
+        program = family.program.at(sizes)
+        entry = Entry(family.capture.at(sizes), program, leaves, family)
+        if entry.broken() is not None or entry.aliased != ():
+            return None
+        self._keep_sized(key, entry)
         return entry
+
+    def _keep_sized(self, key: Any, entry: Entry) -> None:
+        """Keep the entry for the next calls of these sizes, in place of the least recent one."""
+        self._entries.setdefault(key, []).append(entry)
+        self._sized[key] = None
+        if len(self._sized) > MOST_SIZES:
+            old, _ = self._sized.popitem(last=False)
+            self._entries[old] = [e for e in self._entries[old] if e.family is None]
 
     def _cause(
         self, entries: list[Entry], described: list[tuple[str, Described]]
@@ -327,6 +433,8 @@ class Compiled:
     def clear(self) -> None:
         """Forget every program."""
         self._entries.clear()
+        self._sized.clear()
+        self._dimensions.clear()
         self.recompiles.clear()
         self._last = self._quick = None
 
@@ -339,7 +447,12 @@ class Compiled:
 
     def __reduce__(self) -> Any:
         """Copies and pickles hold the original and the options; programs are made anew."""
-        options = {**self._options, "keep_grads": self._keep_grads, "name": self._name}
+        options = {
+            **self._options,
+            "dynamic": self._dimensions.asked,
+            "keep_grads": self._keep_grads,
+            "name": self._name,
+        }
         return _again, (type(self), self.original, options)
 
     def __repr__(self) -> str:
@@ -371,82 +484,3 @@ def _again(kind: type[Compiled], original: Any, options: dict[str, Any]) -> Comp
 def _add_grad(argument: Tensor, gradient: Tensor) -> None:
     held = argument._grad
     argument._grad = gradient if held is None else (held + gradient).detach()
-
-
-def _groups_by_memory(leaves: Sequence[Any]) -> list[list[int]]:
-    """Positions of tensors that show the same memory, where there is more than one."""
-    groups: dict[Any, list[int]] = {}
-    for i, leaf in enumerate(leaves):
-        if isinstance(leaf, Tensor):
-            groups.setdefault(leaf._cell, []).append(i)
-    return [group for group in groups.values() if len(group) > 1]
-
-
-def _signature(leaves: Sequence[Any]) -> tuple[Any, ...]:
-    """What of the arguments a program depends on; a hashable key."""
-    cells: dict[Any, int] = {}
-    shared = shared_cells(leaves)
-    parts: list[Any] = []
-    for leaf in leaves:
-        if isinstance(leaf, Tensor):
-            array = leaf._eager()
-            alias = cells.setdefault(leaf._cell, len(cells))
-            chain: tuple[Any, ...] = ()
-            if leaf._cell in shared:
-                chain = tuple((step.op.name, attrs_key(step.attrs)) for step in leaf._chain)
-            parts.append((array.dtype, array.shape, leaf._requires_grad, alias, chain))
-        elif type(leaf) is float:
-            parts.append(float)
-        elif isinstance(leaf, Static):
-            parts.append(("static", value_key(leaf.value)))
-        else:
-            parts.append((type(leaf), leaf))
-    return tuple(parts)
-
-
-def _spec(leaf: Any) -> tuple[Any, Any, Any]:
-    """What a leaf must look like for the quick path.
-
-    (NumPy dtype, shape, requires grad) of a tensor; (float, …) for a run-time
-    scalar; (None, class, value) for anything static.
-    """
-    if isinstance(leaf, Tensor):
-        array = leaf._eager()
-        return (array.dtype, array.shape, leaf._requires_grad)
-    if type(leaf) is float:
-        return (float, (), False)
-    return (None, type(leaf), leaf)
-
-
-def _describe(leaf: Any) -> Described:
-    if isinstance(leaf, Tensor):
-        grad = " requiring grad" if leaf._requires_grad else ""
-        return Described(f"{leaf._type_now()}{grad}")
-    if isinstance(leaf, Static):
-        return Described(repr(leaf.value))
-    return Described("float" if type(leaf) is float else repr(leaf))
-
-
-def _flat_arguments(
-    args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> tuple[list[Any], pytree.Structure]:
-    """The leaves of a call's arguments, keywords in one order however they were given."""
-    leaves, shape = pytree.flatten((args, {name: kwargs[name] for name in sorted(kwargs)}))
-    return [_as_argument(leaf) for leaf in leaves], shape
-
-
-def _as_argument(leaf: Any) -> Any:
-    """NumPy arrays as tensors over their memory, NumPy numbers as Python's."""
-    if isinstance(leaf, np.ndarray):
-        return from_numpy(leaf)
-    return leaf.item() if isinstance(leaf, (np.number, np.bool_)) else leaf
-
-
-def _place(function: Any) -> str:
-    """Where a function was defined: file and line."""
-    while hasattr(function, "func"):
-        function = function.func
-    code = getattr(getattr(function, "__func__", function), "__code__", None)
-    if code is None:
-        code = getattr(getattr(type(function), "forward", None), "__code__", None)
-    return f"{code.co_filename}:{code.co_firstlineno}" if code is not None else ""

@@ -17,10 +17,12 @@ from graphflow.autograd.history import record
 from graphflow.cell import Cell, ViewStep, invert_view, write_through
 from graphflow.errors import DTypeError, GraphFlowError, ShapeError, TraceError
 from graphflow.ir import build
+from graphflow.ir.dims import SymDim
 from graphflow.ir.op import Kind, OpDef, lookup
 from graphflow.ir.types import DType, TensorType, keeps_kind
 from graphflow.mode import mode
 from graphflow.tensor import Tensor
+from graphflow.traced_sizes import as_plain
 
 
 def apply(op: OpDef | str, *inputs: Tensor, **attrs: Any) -> Tensor:
@@ -43,6 +45,7 @@ def _emit(op: OpDef, inputs: tuple[Tensor, ...], attrs: dict[str, Any]) -> Tenso
     if tracer is None:
         out = Tensor._of(Cell(_evaluate(op, inputs, attrs)))
     else:
+        attrs = {name: as_plain(value) for name, value in attrs.items()}
         out = Tensor._of(Cell(tracer.emit(op, inputs, attrs), tracer))
     if mode.grad:
         for t in inputs:
@@ -65,6 +68,7 @@ def apply_several(op: OpDef | str, *inputs: Tensor, **attrs: Any) -> tuple[Tenso
     if tracer is None:
         outs = [Tensor._of(Cell(np.array(v))) for v in _values(record_, inputs, attrs)]
     else:
+        attrs = {name: as_plain(value) for name, value in attrs.items()}
         nodes = tracer.emit_several(record_, inputs, attrs)
         outs = [Tensor._of(Cell(node, tracer)) for node in nodes]
     if mode.grad:
@@ -104,8 +108,10 @@ def apply_view(op: OpDef | str, source: Tensor, **attrs: Any) -> Tensor:
     """
     record_ = lookup(op) if op.__class__ is str else op
     assert isinstance(record_, OpDef)
-    out = Tensor._of(source._cell, (*source._chain, ViewStep(record_, attrs)))
     tracer = mode.tracer
+    if tracer is not None:
+        attrs = {name: as_plain(value) for name, value in attrs.items()}
+    out = Tensor._of(source._cell, (*source._chain, ViewStep(record_, attrs)))
     if tracer is None:
         out._array = record_.reference(source._eager(), **attrs)
     else:
@@ -125,7 +131,7 @@ def full(shape: tuple[int, ...], value: bool | int | float, dtype: DType) -> Ten
     tracer = mode.tracer
     if tracer is None:
         return Tensor._of(Cell(np.full(shape, value, dtype.numpy)))
-    return Tensor._of(Cell(build.splat(value, TensorType(dtype, tuple(shape))), tracer))
+    return Tensor._of(Cell(build.splat(value, TensorType(dtype, as_plain(tuple(shape)))), tracer))
 
 
 def literal(array: np.ndarray[Any, Any]) -> Tensor:
@@ -281,14 +287,16 @@ TENSORS = TensorBuilder()
 
 def _lift(inputs: tuple[Any, ...]) -> tuple[Tensor, ...]:
     for x in inputs:
-        if x.__class__ is float or x.__class__ is int or x.__class__ is bool:
+        if isinstance(x, (float, int, SymDim)):
             like = next(t for t in inputs if isinstance(t, Tensor))
             return tuple(t if isinstance(t, Tensor) else scalar(t, like.dtype) for t in inputs)
     return inputs
 
 
-def scalar(value: bool | int | float, dtype: DType) -> Tensor:
-    """A 0-d constant; negative numbers wrap in unsigned dtypes."""
+def scalar(value: bool | int | float | SymDim, dtype: DType) -> Tensor:
+    """A 0-d constant, or the size of a dimension; negative numbers wrap in unsigned dtypes."""
+    if isinstance(value, SymDim):
+        return apply("extent", dim=value, dtype=dtype)
     if dtype.kind == "uint" and value < 0:
         value = int(value) % (1 << 8 * dtype.itemsize)
     if mode.tracer is None:

@@ -77,9 +77,12 @@ class Explanation:
     guards: tuple[str, ...] = ()
     recompiles: tuple[str, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)
+    dimensions: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         parts = [f"program {self.name}", self._stages(), self._kernels(), self._summary()]
+        if self.dimensions:
+            parts.append("dimensions:\n" + "\n".join(f"  {line}" for line in self.dimensions))
         if self.recompiles:
             parts.append("recompiles:\n" + "\n".join(f"  {r}" for r in self.recompiles))
         return "\n\n".join(parts)
@@ -184,6 +187,14 @@ def explain_compiled(compiled: Compiled) -> Explanation:
     entry = compiled.latest
     if entry is None:
         raise GraphFlowError(f"{compiled.__name__} has not been called yet: nothing is compiled")
-    guards = tuple(guard.what for guard in entry.capture.guards)
+    guards = (
+        *(guard.what for guard in entry.capture.guards),
+        *map(str, entry.capture.assumptions),
+    )
     recompiles = tuple(map(str, compiled.recompiles))
-    return replace(explain_program(entry.program), guards=guards, recompiles=recompiles)
+    return replace(
+        explain_program(entry.program),
+        guards=guards,
+        recompiles=recompiles,
+        dimensions=compiled.dimensions,
+    )

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,17 +19,24 @@ import numpy as np
 from graphflow import flags
 from graphflow.capture import Capture, captured_memory
 from graphflow.cell import Cell
+from graphflow.codegen.instance import at_sizes
 from graphflow.codegen.schedule import Schedule
-from graphflow.errors import GraphFlowError, IndexRangeError
+from graphflow.codegen.sizes import example_sizes, known_sizes
+from graphflow.errors import GraphFlowError, IndexRangeError, ShapeError
 from graphflow.functions.creation import as_tensor, from_numpy
+from graphflow.ir.binding import solve_sizes
+from graphflow.ir.dims import evaluate_dim
 from graphflow.ir.graph import Graph
+from graphflow.ir.types import TensorType
 from graphflow.records import replace
+from graphflow.runtime.cache import Loaded
 from graphflow.runtime.fork import renew_after_fork
 from graphflow.runtime.launch import LoadedProgram
 from graphflow.runtime.plans import load_plan, plan_key, store_plan
 from graphflow.runtime.threads import get_num_threads
 from graphflow.tensor import Tensor
 from graphflow.trace import ScalarSource
+from graphflow.traced_sizes import Assumption
 
 if TYPE_CHECKING:
     from graphflow.explain import Explanation, Kernel, StageRecord
@@ -35,11 +44,17 @@ if TYPE_CHECKING:
     from graphflow.passes.pipeline import Stage, Step
 
 
+MOST_SIZES = 32
+"""Sizes of symbolic dimensions for which a program is kept ready to run."""
+
+
 class Program:
     """What a graph becomes; ``program(*inputs)`` runs one step.
 
     ``cells`` is the memory of each node of ``graph.state``; the last inputs of
     the graph are run-time ``scalars``, read again when the structure version moves.
+    ``sizes`` are those of symbolic dimensions: ``template`` is then the schedule for all
+    sizes, ``schedule`` the one for these, and :meth:`at` gives the program for others.
     """
 
     def __init__(
@@ -51,6 +66,7 @@ class Program:
         *,
         passes: Sequence[Pass] | None = None,
         device: str | None = None,
+        sizes: Mapping[str, int] | None = None,
     ) -> None:
         started = time.perf_counter()
         self.graph = graph
@@ -61,28 +77,59 @@ class Program:
         self._threads = get_num_threads()
         self.passes_seconds = self.schedule_seconds = self.trace_seconds = 0.0
         self._stages: tuple[Stage, ...] = ()
-        self.schedule = self._schedule()
-        by_value = {*numbers, *range(len(graph.inputs) - len(self.scalars), len(graph.inputs))}
-        self.loaded = LoadedProgram(self.schedule, scalars=by_value, threads=self._threads)
-        self._memory = dict(zip(graph.state, self.cells, strict=True))
-        self._input_types = [n.tensor_type for n in graph.inputs]
-        self._aliases = _aliased_results(self.schedule)
-        self.scalar_values: tuple[float, ...] = ()
-        self._mirrors: list[tuple[Cell, Cell]] = []
+        self.sizes: Mapping[str, int] = known_sizes(graph, sizes or {})
+        self._by_size: OrderedDict[tuple[int, ...], Program] = OrderedDict()
+        self.template = self._schedule()
+        self._assumptions: tuple[Assumption, ...] = ()
         self._unloaded = False
-        self._lock = threading.RLock()
-        renew_after_fork(self)
+        self._open()
         self.build_seconds = time.perf_counter() - started
-        self._bind()
         if _wants_report():
             from graphflow.debug import report
 
             report(self)
 
+    def _open(self, loaded: Loaded | None = None) -> None:
+        """Make the schedule for ``sizes`` ready to run over the program's memory."""
+        graph, scalars = self.graph, len(self.scalars)
+        self.schedule = at_sizes(self.template, self.sizes) if self.sizes else self.template
+        by_value = {*self._numbers, *range(len(graph.inputs) - scalars, len(graph.inputs))}
+        self.loaded = LoadedProgram(
+            self.schedule, scalars=by_value, threads=self._threads, loaded=loaded
+        )
+        self._memory = dict(zip(graph.state, self.cells, strict=True))
+        self._input_types = [_at(n.tensor_type, self.sizes) for n in graph.inputs]
+        self._aliases = _aliased_results(self.schedule)
+        self.scalar_values: tuple[float, ...] = ()
+        self._mirrors: list[tuple[Cell, Cell]] = []
+        self._lock = threading.RLock()
+        renew_after_fork(self)
+        self._bind()
+
+    def at(self, sizes: Mapping[str, int]) -> Program:
+        """This program for other sizes of its symbolic dimensions.
+
+        Kernels and state are the same; only numbers, memory plan and tape are made anew.
+        The last few sizes are kept ready.
+        """
+        key = tuple(sizes[name] for name in self.sizes)
+        if key == tuple(self.sizes.values()):
+            return self
+        found = self._by_size.get(key)
+        if found is None:
+            found = copy(self)
+            found.sizes = dict(zip(self.sizes, key, strict=True))
+            found._open(self.loaded.loaded)
+            self._by_size[key] = found
+            if len(self._by_size) > MOST_SIZES:
+                self._by_size.popitem(last=False)
+        self._by_size.move_to_end(key)
+        return found
+
     def _schedule(self) -> Schedule:
         """The schedule: found again when an equal graph was compiled before, or built."""
         fresh = self._passes or _wants_report()
-        key = b"" if fresh else plan_key(self.graph, self._threads)
+        key = b"" if fresh else plan_key(self.graph, self._threads, example_sizes(self.sizes))
         found = load_plan(key) if key else None
         if found is None:
             found = self._placed = self._build()
@@ -104,7 +151,7 @@ class Program:
         scheduling = time.perf_counter()
         self.passes_seconds = scheduling - started
         lowered = self._stages[-1].graph
-        schedule = build_schedule(lowered, self._threads)
+        schedule = build_schedule(lowered, self._threads, example_sizes(self.sizes))
         buffers = dict(zip(lowered.state, schedule.state, strict=True))
         schedule = replace(schedule, state=tuple(buffers.get(n, -1) for n in self.graph.state))
         self.schedule_seconds = time.perf_counter() - scheduling
@@ -114,12 +161,17 @@ class Program:
         """Stages and schedule with places in the user's code (a stored plan has none)."""
         if not self._stages:
             self._placed = self._build()
-        return self._stages, self._placed
+        return self._stages, at_sizes(self._placed, self.sizes) if self.sizes else self._placed
 
     @classmethod
     def from_capture(cls, capture: Capture, **options: Any) -> Program:
         """The program of a traced function."""
-        return cls(capture.graph, capture.cells, capture.scalars, capture.numbers, **options)
+        made = cls(
+            capture.graph, capture.cells, capture.scalars, capture.numbers,
+            sizes=capture.sizes, **options,
+        )  # fmt: skip
+        made._assumptions = capture.assumptions
+        return made
 
     @classmethod
     def from_graph(cls, graph: Graph, **options: Any) -> Program:
@@ -172,11 +224,26 @@ class Program:
                 f"the state of program {self.graph.name!r} has no values yet ({names}); "
                 "give them with program.load_state_dict(...)"
             )
-        with self._lock:
-            self.refresh()
-            given = [self._checked(i, value) for i, value in enumerate(inputs)]
-            made = tuple(Tensor._of(cell) for cell in self.run(given))
+        here = self._for(inputs) if self.sizes else self
+        with here._lock:
+            here.refresh()
+            given = [here._checked(i, value) for i, value in enumerate(inputs)]
+            made = tuple(Tensor._of(cell) for cell in here.run(given))
         return made[0] if len(made) == 1 else made
+
+    def _for(self, inputs: Sequence[Any]) -> Program:
+        """The program for the sizes of these inputs."""
+        shapes = [tuple(getattr(value, "shape", ())) for value in inputs]
+        leaves = self.graph.inputs[: len(shapes)]
+        sizes = solve_sizes(list(zip(leaves, shapes)), {})
+        for assumption in self._assumptions:
+            if not assumption.holds(sizes):
+                raise ShapeError(
+                    f"program {self.graph.name!r} was traced for sizes with {assumption}; "
+                    f"the inputs have {', '.join(f'{n} = {sizes[n]}' for n in sizes)}"
+                )
+        with self._lock:
+            return self.at(sizes)
 
     def _checked(self, position: int, value: Any) -> Tensor | float:
         if position in self._numbers:
@@ -289,6 +356,12 @@ class Program:
 
     def __repr__(self) -> str:
         return f"<program {self.graph.name}: {len(self.schedule.steps)} calls>"
+
+
+def _at(type: TensorType, sizes: Mapping[str, int]) -> TensorType:
+    if type.is_static:
+        return type
+    return TensorType(type.dtype, tuple(evaluate_dim(d, sizes) for d in type.shape))
 
 
 def _wants_report() -> bool:

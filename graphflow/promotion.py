@@ -15,6 +15,7 @@ import numpy as np
 from graphflow.dispatch import apply, scalar
 from graphflow.errors import DTypeError
 from graphflow.ir import types as T
+from graphflow.ir.dims import SymDim
 from graphflow.ir.types import DType
 from graphflow.mode import mode
 from graphflow.tensor import Tensor
@@ -65,7 +66,7 @@ def number_dtype(value: Any) -> DType:
     """The dtype of a Python number by itself."""
     if isinstance(value, (bool, np.bool_)):
         return T.bool_
-    if isinstance(value, (int, np.integer)):
+    if isinstance(value, (int, np.integer, SymDim)):
         return T.int64
     if isinstance(value, complex):
         return T.complex64 if _default[0] is T.float32 else T.complex128
@@ -93,7 +94,7 @@ def result_type(*operands: Any) -> DType:
 
 
 def _rank(operand: Any) -> tuple[int, DType]:
-    if isinstance(operand, (bool, int, float, complex)):
+    if isinstance(operand, (bool, int, float, complex, SymDim)):
         return 2, number_dtype(operand)
     if isinstance(operand, DType):
         return 0, operand
@@ -128,7 +129,8 @@ def operands(values: Sequence[Any], floating: bool = False) -> list[Tensor]:
         if not floating or values[0].dtype.is_floating_point:
             return [values[0]]
     fixed = [
-        v if isinstance(v, (Tensor, bool, int, float, complex)) else _foreign(v) for v in values
+        v if isinstance(v, (Tensor, bool, int, float, complex, SymDim)) else _foreign(v)
+        for v in values
     ]
     if mode.tracer is not None and _run_time_scalars(fixed):
         return [as_operand(v, T.float64) for v in fixed]

@@ -18,6 +18,7 @@ from graphflow.ir.node import Node
 from graphflow.ir.types import DType, TensorType, from_numpy_dtype
 from graphflow.methods import TensorMethods
 from graphflow.mode import mode, structure
+from graphflow.traced_sizes import traced_shape
 
 if TYPE_CHECKING:
     from graphflow.autograd.history import GradNode
@@ -160,7 +161,8 @@ class Tensor(TensorMethods):
         """The extents, a :class:`Size`."""
         array = self._array
         if array is None or array.__class__ is Node:
-            return Size(self._type.shape)  # type: ignore[arg-type]
+            type = self._type
+            return Size(type.static_shape if type.is_static else traced_shape(type.shape))
         return Size(array.shape)
 
     @property

@@ -27,6 +27,7 @@ from graphflow.ir.node import Node
 from graphflow.ir.op import OpDef
 from graphflow.ir.types import TensorType, TupleType, float64, from_numpy_dtype
 from graphflow.mode import mode
+from graphflow.traced_sizes import Assumption
 
 if TYPE_CHECKING:
     from graphflow.tensor import Tensor
@@ -83,6 +84,12 @@ class Tracer:
         self.named = frozenset(self._names)
         self.private: set[Cell] = set()
         self.reads_grads = False
+        self.sizes: dict[str, int] = {}
+        """The example's size of every symbolic dimension, where there is an example."""
+        self.rules = 0
+        """Whether a gradient rule is under way, which compares sizes as types do."""
+        self.assumptions: dict[Assumption, None] = {}
+        """What the function was told about sizes because the example has it so."""
         self._taken: set[str] = set()
 
     # ---- values --------------------------------------------------------------------
@@ -122,6 +129,13 @@ class Tracer:
         if cell is not None:
             self.shadows[cell] = shadow
             self._input_of[cell] = node
+        return shadow
+
+    def add_sized_input(self, index: int, name: str, type: TensorType) -> Cell:
+        """The input of argument leaf ``index``, some of whose dimensions are symbolic."""
+        shadow = self.add_input(None, name, type)
+        self._input_of[shadow] = shadow.value
+        self.input_leaf[shadow] = index
         return shadow
 
     def add_alias(self, cell: Cell, name: str, type: TensorType) -> None:

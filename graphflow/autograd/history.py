@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from graphflow.errors import GraphFlowError
 from graphflow.ir.op import NON_DIFFERENTIABLE, Application, OpDef
+from graphflow.traced_sizes import as_types_do
 
 if TYPE_CHECKING:
     from graphflow.tensor import Tensor
@@ -74,10 +75,11 @@ class GradNode:
 
         assert self.op is not None
         application = self._application(create_graph)
-        return [
-            None if edge is None else operand_cotangent(builder, self.op, application, ct, i)
-            for i, edge in enumerate(self.edges)
-        ]
+        with as_types_do:
+            return [
+                None if edge is None else operand_cotangent(builder, self.op, application, ct, i)
+                for i, edge in enumerate(self.edges)
+            ]
 
     def release(self) -> None:
         """Let go of the saved values (backward without ``retain_graph``)."""

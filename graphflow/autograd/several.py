@@ -16,6 +16,7 @@ from graphflow.cell import Cell
 from graphflow.ir.op import NON_DIFFERENTIABLE, Application, OpDef
 from graphflow.ir.types import float32
 from graphflow.tensor import Tensor
+from graphflow.traced_sizes import as_types_do
 
 
 class Collector(GradNode):
@@ -80,10 +81,11 @@ class SeveralNode(Collector):
         cts = tuple(self.arrived.pop(i, None) for i in range(len(self.outs)))
         outs = tuple(self._result(i, create_graph) for i in range(len(self.outs)))
         application = Application(self.inputs, outs, self.attrs)
-        return [
-            None if edge is None else operand_cotangent(builder, self.op, application, cts, i)
-            for i, edge in enumerate(self.edges)
-        ]
+        with as_types_do:
+            return [
+                None if edge is None else operand_cotangent(builder, self.op, application, cts, i)
+                for i, edge in enumerate(self.edges)
+            ]
 
     def _result(self, index: int, create_graph: bool) -> Tensor:
         saved = self.outs[index]

@@ -9,7 +9,7 @@ here every unit is lowered to calls over buffers, and
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from graphflow.codegen.contraction import contraction_call, product_calls
 from graphflow.codegen.contraction.labels import (
@@ -34,6 +34,7 @@ from graphflow.codegen.schedule import (
     Schedule,
     Step,
 )
+from graphflow.codegen.sizes import for_example
 from graphflow.codegen.units import Unit, Work, collect, copy_body
 from graphflow.errors import CompileError
 from graphflow.ir.graph import Graph
@@ -43,12 +44,19 @@ from graphflow.ir.types import TensorType, int64
 from graphflow.records import dataclass, field, replace
 
 
-def build_schedule(graph: Graph, threads: int = 1) -> Schedule:
-    """The schedule of ``graph``, which fusion has grouped and whose shapes are static.
+def build_schedule(
+    graph: Graph, threads: int = 1, example: Mapping[str, int] | None = None
+) -> Schedule:
+    """The schedule of ``graph``, which fusion has grouped.
+
+    With symbolic dimensions it is one for all sizes, tuned for those in ``example``:
+    :func:`~graphflow.codegen.instance.at_sizes` makes the schedule to run.
 
     ``threads`` is an upper bound on the threads that will run it (scratch memory
     depends on it, results do not).
     """
+    if example:
+        graph = for_example(graph, example)
     for node in graph.nodes:
         if isinstance(node.type, TensorType) and not node.type.is_static:
             raise CompileError(

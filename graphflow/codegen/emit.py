@@ -34,10 +34,10 @@ from graphflow.codegen.loops import (
     Value,
     Within,
     arguments_of,
-    whole,
 )
 from graphflow.codegen.schedule import Address, Argument
 from graphflow.codegen.schedule import Value as Integer
+from graphflow.codegen.sizes import is_fixed, whole
 from graphflow.codegen.spaces import Axis, Target
 from graphflow.errors import CompileError
 from graphflow.ir.affine import Affine
@@ -138,7 +138,7 @@ class Emitter:
 
     def extent(self, axis: Axis, baked: bool = False) -> str:
         """The number of iterations of ``axis``: an argument ``n_i``, or the number."""
-        if baked:
+        if baked and is_fixed(axis.extent):
             return str(axis.extent)
         key = ("extent", axis.name)
         self._integers.setdefault(key, (f"n{axis.name}", axis.extent))

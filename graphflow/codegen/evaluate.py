@@ -24,8 +24,8 @@ from graphflow.codegen.loops import (
     Slot,
     Value,
     Within,
-    whole,
 )
+from graphflow.codegen.sizes import is_fixed, surely, whole
 from graphflow.errors import CompileError
 from graphflow.ir.affine import Affine, Condition, Index, Piece
 from graphflow.ir.node import Node
@@ -215,18 +215,21 @@ class Evaluator:
         want_low, want_high = whole(condition.low), whole(condition.high)
         return (
             Affine(condition.index.terms),
-            None if low >= want_low else want_low - offset,
-            None if high < want_high else want_high - offset,
+            None if surely(want_low, low) else want_low - offset,
+            None if surely(high + 1, want_high) else want_high - offset,
         )
 
     def _range(self, index: Affine) -> tuple[int, int]:
-        """The least and greatest value of ``index`` over the domain."""
+        """The least and greatest value of ``index`` over the domain, if it has a point."""
         low = high = whole(index.offset)
         for name, coefficient in index.terms:
             checked = self._checked.get(name)
             extent = checked.extent if checked is not None else self.extents[name]
-            reach = whole(coefficient) * max(extent - 1, 0)
-            low, high = low + min(reach, 0), high + max(reach, 0)
+            reach = whole(coefficient) * (max(extent - 1, 0) if is_fixed(extent) else extent - 1)
+            if whole(coefficient) > 0:  # a symbolic one is an extent
+                high = high + reach
+            else:
+                low = low + reach
         return low, high
 
     def _open(self, conditions: Sequence[Condition]) -> Guard | None:
@@ -235,9 +238,9 @@ class Evaluator:
         for condition in conditions:
             low, high = self._range(condition.index)
             first, end = whole(condition.low), whole(condition.high)
-            if high < first or low >= end:
+            if surely(high + 1, first) or surely(end, low):
                 return None
-            if low < first or high >= end:
+            if not (surely(first, low) and surely(high + 1, end)):
                 kept.append(condition)
         return tuple(kept)
 
@@ -325,7 +328,7 @@ class Evaluator:
         source = node.inputs[data.operand]
         axis = next(k for k, part in enumerate(data.index) if _mentions(part))
         raw = yield (node.inputs[pointer.operand], pointer.index, guard)
-        at = self.checked(raw, int(source.shape[axis]), node, axis)
+        at = self.checked(raw, whole(source.shape[axis]), node, axis)
         value = yield (source, _with_gathered(data.index, at), guard)
         return value
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from graphflow.codegen.sizes import is_fixed, whole
 from graphflow.ir.affine import Affine
 from graphflow.ir.node import Node
 from graphflow.ir.op import Kind, OpDef
@@ -56,7 +57,7 @@ def row_major(shape: Sequence[int]) -> tuple[int, ...]:
     step = 1
     for extent in reversed(shape):
         strides.append(step)
-        step *= max(extent, 1)
+        step *= max(extent, 1) if is_fixed(extent) else extent
     return tuple(reversed(strides))
 
 
@@ -101,9 +102,9 @@ def viewed(
     offset, strides = operand.offset, [0] * result.rank
     position = {name: axis for axis, name in enumerate(names)}
     for index, stride in zip(pieces[0].index, operand.strides, strict=True):
-        offset += int(index.offset) * stride  # type: ignore[arg-type]
+        offset += whole(index.offset) * stride
         for name, coefficient in index.terms:
-            strides[position[name]] += int(coefficient) * stride  # type: ignore[arg-type]
+            strides[position[name]] += whole(coefficient) * stride
     if 0 in result.shape:
         offset, strides = operand.offset, list(row_major(result.static_shape))
     return Layout(operand.buffer, result, offset, tuple(strides))
@@ -159,6 +160,8 @@ def reshaped(operand: Layout, result: TensorType) -> Layout | None:
         have, want = sizes[taken][0], new[axis]
         taken, axis = taken + 1, axis + 1
         while have != want:
+            if (taken == len(sizes)) if have < want else (axis == len(new)):
+                return None  # equal for an example, but not known to be so
             if have < want:
                 have, taken = have * sizes[taken][0], taken + 1
             else:

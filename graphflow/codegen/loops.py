@@ -16,7 +16,6 @@ from typing import Any, TypeAlias
 
 from graphflow.codegen.schedule import Argument
 from graphflow.ir.affine import Affine
-from graphflow.ir.dims import Dim
 from graphflow.ir.op import OpDef
 from graphflow.ir.types import DType
 from graphflow.records import dataclass
@@ -130,11 +129,6 @@ class Fold(Value):
     op: OpDef
     operand: Value
     position: Value | None = None
-
-
-def whole(dim: Dim) -> int:
-    """A part of an index expression as an integer: shapes are static down here."""
-    return dim if isinstance(dim, int) else dim.evaluate({})
 
 
 def arguments_of(value: Value) -> tuple[Value, ...]:

@@ -26,6 +26,7 @@ from graphflow.codegen.lower_map import ENOUGH_SHARES, open_rows
 from graphflow.codegen.lower_row import is_regrouped, open_block, open_blocks
 from graphflow.codegen.passes_plan import plan_stages
 from graphflow.codegen.schedule import Call
+from graphflow.codegen.sizes import example_of
 from graphflow.codegen.spaces import Axis, Plan, Survey, Target
 from graphflow.codegen.task import Task, finish_call
 from graphflow.ir.affine import Affine
@@ -122,7 +123,7 @@ def _open_column_blocks(emitter: Emitter, plan: Plan, large: bool) -> None:
     rows = 1
     for axis in outer:
         rows *= axis.extent
-    width = block_width(inner.extent)
+    width = block_width(example_of(inner.extent))
     if rows >= ENOUGH_SHARES or width >= inner.extent or not large:
         open_rows(emitter, outer, large)
         if width >= inner.extent or not large:

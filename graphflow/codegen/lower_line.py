@@ -19,6 +19,7 @@ from graphflow.codegen.line_kernels import (
     sort_kernel,
 )
 from graphflow.codegen.schedule import Address, Argument, Call, KernelSource, Value
+from graphflow.codegen.sizes import least
 from graphflow.codegen.task import PARALLEL_OPERATIONS, LowerContext
 from graphflow.errors import CompileError
 from graphflow.ir.node import Node
@@ -89,7 +90,7 @@ def _sort(node: Node, operands: Sequence[Layout], result: Layout, context: Lower
     place = int32 if count <= MOST_INT32 else int64
     kernel = sort_kernel(kind, size, place.short, brain=dtype.short == "bf16")
     key = uint64 if size == 8 else uint32
-    rooms = min(context.threads, outer * inner)
+    rooms = least(context.threads, outer * inner)
     scratch = [
         context.temporary(TensorType(held, (rooms, extent)))
         for held, extent in ((int64, DIGITS * size), (key, 2 * count), (place, 2 * count))

@@ -44,7 +44,7 @@ def lower_scatter(
     if len(pieces) > 1:
         axis = next(k for k, part in enumerate(place) if any(n == GATHERED for n, _ in part.terms))
         raw = evaluator.value(node.inputs[pieces[0].operand], pieces[0].index)
-        at = evaluator.checked(raw, int(result.shape[axis]), node, axis)
+        at = evaluator.checked(raw, result.shape[axis], node, axis)
         place, depends = gathered(place, at), (at,)
     value = evaluator.value(node.inputs[-1], index)
     slot, flat = evaluator.memory.element(result, place)

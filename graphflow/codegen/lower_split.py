@@ -17,6 +17,7 @@ from graphflow.codegen.lower_map import lower_map
 from graphflow.codegen.lower_row import is_regrouped, lower_row, row_pass
 from graphflow.codegen.passes_plan import plan_stages
 from graphflow.codegen.schedule import Call
+from graphflow.codegen.sizes import example_of, is_fixed
 from graphflow.codegen.spaces import Axis, Plan, Space, Survey, Target, plan_loops, survey
 from graphflow.codegen.task import Task, finish_call
 from graphflow.ir.affine import Affine
@@ -81,10 +82,12 @@ def _partial_call(
     cut = max(plan.reduced, key=lambda axis: axis.extent)
     most = MOST_CHUNKS
     if cut.extent > MOST_CHUNKS * LONG_CHUNK:
-        most = min(MOST_PARTIALS, cut.extent // LONG_CHUNK)
-    count = min(most, cut.extent, max(2, plan.rows * plan.depth // CHUNK_ELEMENTS))
+        most = min(MOST_PARTIALS, example_of(cut.extent) // LONG_CHUNK)
+    extent, points = example_of(cut.extent), example_of(plan.rows * plan.depth)
+    count = min(most, extent, max(2, points // CHUNK_ELEMENTS))
     size = -(-cut.extent // count)
-    count = -(-cut.extent // size)
+    if is_fixed(size):  # else some of the last chunks may be empty
+        count = -(-cut.extent // size)
     chunk = Axis(CHUNK, (CHUNK,), (count,), 0)
     partial = {f: _partial_load(task, plan, f, count) for f in folds}
     results = [Target(load.slot, load.index, fold) for fold, load in partial.items()]

@@ -56,7 +56,7 @@ def buffer_bytes(buffer: Buffer) -> int:
 
 def lifetimes(buffers: Iterable[Buffer], steps: Sequence[Step]) -> list[Interval]:
     """First and last use of every arena buffer; buffers nobody uses are left out."""
-    sizes = {b.id: buffer_bytes(b) for b in buffers if b.kind is BufferKind.ARENA}
+    sizes = {b.id: int(buffer_bytes(b)) for b in buffers if b.kind is BufferKind.ARENA}
     first: dict[int, int] = {}
     last: dict[int, int] = {}
     for position, step in enumerate(steps):

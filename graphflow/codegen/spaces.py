@@ -21,8 +21,8 @@ from graphflow.codegen.loops import (
     Value,
     Within,
     arguments_of,
-    whole,
 )
+from graphflow.codegen.sizes import surely, whole
 from graphflow.ir.affine import Affine
 from graphflow.ir.op import OpDef
 from graphflow.records import dataclass, field, replace
@@ -252,30 +252,32 @@ def split_boxes(
     """
     cuts = [{0, extent} for extent in shape]
     position = {name: axis for axis, name in enumerate(space.kept)}
-    whole = [tuple((0, extent) for extent in shape)]
+    whole_domain = [tuple((0, extent) for extent in shape)]
     guards = [value for value in found.values if isinstance(value, Within)]
     for value in guards if len(guards) > 1 else ():
         for index, low, high in value.bounds:
             if len(index.terms) != 1 or index.terms[0][1] != 1:
-                return whole
+                return whole_domain
             axis = position.get(index.terms[0][0])
             if axis is None:
-                return whole
+                return whole_domain
             cuts[axis].update(at for at in (low, high) if at is not None and 0 < at < shape[axis])
     sides = [sorted(at) for at in cuts]
+    if not all(surely(a, b) for side in sides for a, b in pairwise(side)):
+        return whole_domain
     count = max((len(side) - 1 for side in sides), default=1)
     if (
         sum(len(side) > 2 for side in sides) != 1
         or count > MOST_BOXES
         or _product(shape) < count * LEAST_BOX
     ):
-        return whole
+        return whole_domain
     return list(product(*[list(pairwise(side)) for side in sides]))
 
 
 def work(space: Space, found: Survey, targets: Sequence[Target]) -> tuple[int, int]:
     """Bytes moved and scalar operations done, roughly."""
-    moved = operations = 0.0
+    moved, operations = 0, 0.0
     masks: dict[tuple[Slot, Affine], int] = {(x.slot, x.index): x.varies for x in found.loads}
     for target in targets:
         mask = 0
@@ -289,4 +291,4 @@ def work(space: Space, found: Survey, targets: Sequence[Target]) -> tuple[int, i
             operations += value.op.cost * space.points(value.varies)
         elif isinstance(value, Fold):
             operations += space.points(value.operand.varies)
-    return int(moved), int(operations)
+    return moved, int(operations)

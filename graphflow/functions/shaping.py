@@ -203,7 +203,7 @@ def squeeze(input: Tensor, dim: Any = None) -> Tensor:
     given = range(len(shape)) if dim is None else [normal_dim(d, len(shape)) for d in _listed(dim)]
     if len(set(given)) != len(given):
         raise ShapeError(f"squeeze: a dimension appears twice in {dim}")
-    kept = tuple(d for i, d in enumerate(shape) if d != 1 or i not in given)
+    kept = tuple(d for i, d in enumerate(shape) if i not in given or d != 1)
     return apply_view("reshape", input, shape=kept)
 
 

@@ -25,20 +25,26 @@ def bind_sizes(
     is accepted beside the leaf's own.  ``known`` are sizes that hold already (those
     of the graph around a region).  Raises Shape/DTypeError naming the leaf.
     """
-    sizes: Sizes = dict(known)
     for node, array, other in bound:
         if array.dtype not in (node.dtype.numpy, other.numpy):
             raise DTypeError(f"{described(node)} got an array of {array.dtype}")
-        if array.ndim != len(node.shape):
-            _refuse(node, array, f"{len(node.shape)} dimensions")
-        for dim, size in zip(node.shape, array.shape):
+    return solve_sizes([(node, array.shape) for node, array, _ in bound], known)
+
+
+def solve_sizes(bound: Sequence[tuple[Node, Sequence[int]]], known: Mapping[str, int]) -> Sizes:
+    """:func:`bind_sizes` from leaves and shapes."""
+    sizes: Sizes = dict(known)
+    for node, shape in bound:
+        if len(shape) != len(node.shape):
+            _refuse(node, shape, f"{len(node.shape)} dimensions")
+        for dim, size in zip(node.shape, shape):
             name = lone_symbol(dim)
             if name is not None and sizes.setdefault(name, size) != size:
-                _refuse(node, array, f"'{name}' = {sizes[name]}, as before")
-    for node, array, _ in bound:
+                _refuse(node, shape, f"'{name}' = {sizes[name]}, as before")
+    for node, shape in bound:
         wanted = [evaluate_dim(dim, sizes) for dim in node.shape]
-        if list(array.shape) != wanted:
-            _refuse(node, array, f"shape {wanted}")
+        if list(shape) != wanted:
+            _refuse(node, shape, f"shape {wanted}")
     return sizes
 
 
@@ -46,7 +52,7 @@ def lone_symbol(dim: Dim) -> str | None:
     """The symbol that ``dim`` consists of, if it is just one."""
     if isinstance(dim, SymDim) and len(dim.terms) == 1:
         monomial, coefficient = dim.terms[0]
-        if coefficient == 1 and len(monomial) == 1:
+        if coefficient == 1 and len(monomial) == 1 and isinstance(monomial[0], str):
             return monomial[0]
     return None
 
@@ -56,5 +62,5 @@ def described(node: Node) -> str:
     return f"{node.op.name} {node.attrs['name']!r} of type {node.type}"
 
 
-def _refuse(node: Node, array: np.ndarray[Any, Any], wanted: str) -> NoReturn:
-    raise ShapeError(f"{described(node)} got shape {list(array.shape)}, expected {wanted}")
+def _refuse(node: Node, shape: Sequence[int], wanted: str) -> NoReturn:
+    raise ShapeError(f"{described(node)} got shape {list(shape)}, expected {wanted}")

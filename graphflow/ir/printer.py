@@ -27,7 +27,7 @@ base64 data runs over lines)::
     label     = "%" (digits | name ["@" digits])
     name      = identifier with dots | JSON string
     type      = dtype "[" [dim {"," dim}] "]" | "(" [type {"," type}] ")"
-    dim       = integer | polynomial such as 2*batch+1
+    dim       = integer | polynomial such as 2*batch+1 or 3*(batch//2)
     value     = "true" | "false" | "none" | integer | float | string | dtype | dim
               | tensor type | "tuple" "(" types ")" | "(" {value ","} ")" | "@" identifier
               | "dim<" dim ">" | "array<" type ">" elements
@@ -187,7 +187,8 @@ def _spell_object(value: Any, label: str, data: dict[str, ArrayValue]) -> str:
     if isinstance(value, TupleType):
         return f"tuple({', '.join(_spell_object(t, label, data) for t in value.items)})"
     if isinstance(value, SymDim):
-        return f"dim<{value}>" if value.symbols & RESERVED else str(value)
+        text = str(value)
+        return f"dim<{text}>" if value.symbols & RESERVED or "(" in text else text
     if isinstance(value, Graph):
         return f"@{label}"
     if isinstance(value, ArrayValue):

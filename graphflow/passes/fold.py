@@ -6,11 +6,12 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from graphflow.ir.build import constant
+from graphflow.ir.dims import SymDim
 from graphflow.ir.graph import Graph
 from graphflow.ir.node import Node
 from graphflow.ir.op import Kind
@@ -74,6 +75,8 @@ def fold_node(node: Node, limit: int) -> Node | None:
 
 def _compute(node: Node, operands: list[Node], type: TensorType) -> Node | None:
     """The constant that ``node`` yields on constant ``operands``."""
+    if any(_is_symbolic(value) for value in node.attrs.values()):
+        return None
     arrays = [n.attrs["value"].array for n in operands]
     try:
         with np.errstate(all="ignore"):
@@ -84,3 +87,7 @@ def _compute(node: Node, operands: list[Node], type: TensorType) -> Node | None:
         return None
     hits[f"fold {node.op.name}"] += 1
     return constant(value)
+
+
+def _is_symbolic(value: Any) -> bool:
+    return isinstance(value, SymDim) or (isinstance(value, tuple) and any(map(_is_symbolic, value)))

@@ -21,7 +21,7 @@ from graphflow.codegen.schedule import Buffer, BufferKind, HostCall, Result, Sch
 from graphflow.errors import CompileError, GraphFlowError, IndexRangeError
 from graphflow.ir.types import TensorType
 from graphflow.runtime.arena import ProgramMemory, array_at
-from graphflow.runtime.cache import load
+from graphflow.runtime.cache import Loaded, load
 from graphflow.runtime.context import TapeContext
 from graphflow.runtime.executor import Context
 from graphflow.runtime.fork import renew_after_fork
@@ -51,17 +51,23 @@ class LoadedProgram:
     ``scalars`` are positions of 0-d inputs that :meth:`run` takes by value (a
     learning rate as a float) instead of by address.  ``threads`` is the largest
     number of threads, the one its kernels were lowered for; by default the budget of
-    :func:`graphflow.runtime.threads.get_num_threads`.
+    :func:`graphflow.runtime.threads.get_num_threads`.  ``loaded`` are the schedule's kernels
+    if another program has them already.
 
     State must be bound (:meth:`bind`) before the first run.  Several Python
     threads may call one program: they take turns.
     """
 
     def __init__(
-        self, schedule: Schedule, *, scalars: Collection[int] = (), threads: int | None = None
+        self,
+        schedule: Schedule,
+        *,
+        scalars: Collection[int] = (),
+        threads: int | None = None,
+        loaded: Loaded | None = None,
     ) -> None:
         self.schedule = schedule
-        self.loaded = load(kernels_of(schedule))
+        self.loaded = loaded or load(kernels_of(schedule))
         self.memory = ProgramMemory(schedule)
         self.estimate_ns = estimate_ns(schedule.steps)
         serial = shared_ns(schedule.steps) < SERIAL_NS or flags.DISABLE_JIT.value

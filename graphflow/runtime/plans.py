@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -47,10 +47,11 @@ def _sources() -> Iterator[os.DirEntry[str]]:
                     yield entry
 
 
-def plan_key(graph: Graph, threads: int) -> bytes:
-    """What a schedule depends on."""
+def plan_key(graph: Graph, threads: int, example: Mapping[str, int]) -> bytes:
+    """What a schedule depends on; ``example`` are sizes of symbolic dimensions it is tuned for."""
     digest = hashlib.sha256(_compiler_digest())
-    digest.update(f"{graph.hash()} {threads} {host_target().identity}".encode())
+    tuned = sorted(example.items())
+    digest.update(f"{graph.hash()} {threads} {host_target().identity} {tuned}".encode())
     return digest.digest()
 
 

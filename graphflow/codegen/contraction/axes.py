@@ -24,6 +24,7 @@ from graphflow.codegen.contraction.kernels import TILED, accumulator
 from graphflow.codegen.contraction.tiling import blocks, tiling
 from graphflow.codegen.layout import Layout, row_major
 from graphflow.codegen.schedule import Call, KernelSource, Value
+from graphflow.codegen.sizes import greatest, least
 from graphflow.codegen.target import host_target
 from graphflow.ir.op import Labels
 from graphflow.ir.types import DType, TensorType
@@ -260,7 +261,7 @@ def _plan(
         return plain_axes_kernel(dtype.short, accumulator(dtype.short)), (0,) * 14, ()
     tile, itemsize = tiling(host_target(), dtype.itemsize), dtype.itemsize
     depth, columns = blocks(tile, itemsize, walk.count("depth"))
-    columns = min(columns, rounded_up(max(1, walk.count("columns")), tile.width))
+    columns = least(columns, rounded_up(greatest(1, walk.count("columns")), tile.width))
     operand = first_operand(walk) or Operand(True)
     line = LINE_BYTES // itemsize
     strip = rounded_up(depth * columns, line)

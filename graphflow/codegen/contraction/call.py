@@ -24,6 +24,7 @@ from graphflow.codegen.schedule import (
     KernelSource,
     Value,
 )
+from graphflow.codegen.sizes import least
 from graphflow.codegen.target import host_target
 from graphflow.ir.types import DType, TensorType
 from graphflow.records import dataclass, replace
@@ -231,7 +232,7 @@ def _blocking(p: Product, tile: Tiling, itemsize: int) -> Blocking:
     pack_a = pack_a and p.n >= PACK_COLUMNS
     reused = p.m >= PACK_ROWS or (p.m >= FEW_ROWS and collides(p.b_step))
     pack_b = p.b_column != 1 or reused
-    width = min(columns, rounded_up(p.n, tile.width)) if pack_b else tile.width
+    width = least(columns, rounded_up(p.n, tile.width)) if pack_b else tile.width
     panels = depth * width if pack_b or p.n % tile.width else 0
     items = rounded_up(panels + tile.strip * depth * pack_a, LINE_BYTES // itemsize)
     return Blocking(depth, columns, pack_a, pack_b, items, panels)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
+from graphflow.codegen.sizes import greatest, least
 from graphflow.codegen.target import Target
 from graphflow.records import dataclass
 
@@ -81,7 +82,7 @@ def blocks(tile: Tiling, itemsize: int, depth: int) -> tuple[int, int]:
     """
     first, second = cache_sizes()
     longest = max(64, first // (tile.strip * itemsize))
-    count = max(1, -(-depth // longest))
-    steps = max(1, -(-depth // count))
+    count = greatest(1, -(-depth // longest))
+    steps = greatest(1, -(-depth // count))
     columns = second // 2 // (steps * itemsize) // tile.width * tile.width
-    return steps, max(tile.width, min(columns, MOST_COLUMNS // tile.width * tile.width))
+    return steps, greatest(tile.width, least(columns, MOST_COLUMNS // tile.width * tile.width))

@@ -1,4 +1,4 @@
-"""Tensors made from positions alone: ``iota`` and counter-based random bits."""
+"""Tensors made from positions alone: ``iota``, sizes, counter-based random bits."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from graphflow.errors import DTypeError, GraphError
 from graphflow.ir.affine import Affine, Index, Piece
+from graphflow.ir.dims import SymDim
 from graphflow.ir.op import (
     NON_DIFFERENTIABLE,
     POSITION,
@@ -72,6 +73,51 @@ IOTA = register(
             samples=tuple(
                 Sample((), {"shape": shape, "axis": axis, "dtype": dtype_named(dtype)})
                 for shape, axis in (((5,), 0), ((2, 3), 0), ((2, 3), 1), ((0, 3), 1))
+                for dtype in ("f32", "f64", "i64", "i32")
+            ),
+            gradient=False,
+        ),
+    )
+)
+
+# ---- extent --------------------------------------------------------------------------
+
+
+def _infer_extent(types: Types, attrs: Attrs) -> TensorType:
+    check_arity("extent", types, 0)
+    dim, dtype = attrs.get("dim"), attrs.get("dtype")
+    if not isinstance(dim, (int, SymDim)) or isinstance(dim, bool):
+        raise GraphError(f"extent(): dim must be a dimension, not {dim!r}")
+    if not isinstance(dtype, DType):
+        raise DTypeError(f"extent(): dtype must be a dtype, not {dtype!r}")
+    if dtype.kind not in NUMERIC:
+        raise unsupported("extent", [TensorType(dtype, ())], NUMERIC)
+    return TensorType(dtype, ())
+
+
+def _extent(*, dim: int, dtype: DType) -> Array:
+    return np.array(dim).astype(dtype.numpy)
+
+
+def _index_extent(types: Types, attrs: Attrs, index: Index) -> Sequence[Piece]:
+    return (Piece(POSITION, (Affine((), attrs["dim"]),)),)
+
+
+EXTENT = register(
+    OpDef(
+        name="extent",
+        kind=Kind.GENERATOR,
+        summary="The size of a dimension, as a number.",
+        infer=_infer_extent,
+        reference=_extent,
+        vjp=NON_DIFFERENTIABLE,
+        scalar="{dtype.short}({0})",
+        index=_index_extent,
+        tests=OpTests(
+            dtypes=("f32",),
+            samples=tuple(
+                Sample((), {"dim": dim, "dtype": dtype_named(dtype)})
+                for dim in (0, 1, 100)
                 for dtype in ("f32", "f64", "i64", "i32")
             ),
             gradient=False,

@@ -1,0 +1,227 @@
+"""Symbolic dimensions from the front to kernels: one program for all sizes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import graphflow as gf
+import graphflow.nn.functional as F
+from graphflow import nn
+from graphflow.codegen import build_schedule as scheduling
+from graphflow.passes import pipeline
+
+FEATURES, HIDDEN, CLASSES = 20, 16, 5
+
+
+def training(seed: int = 0) -> tuple[nn.Module, Any]:
+    """A small MLP and its training step."""
+    gf.manual_seed(seed)
+    model = nn.Sequential(nn.Linear(FEATURES, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, CLASSES))
+    optimizer = gf.optim.Adam(model.parameters(), lr=1e-3)
+
+    def step(images: gf.Tensor, labels: gf.Tensor) -> gf.Tensor:
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(images), labels)
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    return model, step
+
+
+def batch_of(size: int, seed: int = 0) -> tuple[gf.Tensor, gf.Tensor]:
+    """Images and labels."""
+    numbers = np.random.default_rng(seed + size)
+    images = numbers.standard_normal((size, FEATURES)).astype(np.float32)
+    return gf.tensor(images), gf.tensor(numbers.integers(0, CLASSES, size))
+
+
+def close(got: Any, want: Any, tolerance: float = 2e-5) -> None:
+    """Equal within rounding."""
+    got, want = got.detach().numpy(), want.detach().numpy()
+    np.testing.assert_allclose(got, want, rtol=tolerance, atol=tolerance)
+
+
+NAMED = {"images": {0: "batch"}, "labels": {0: "batch"}}
+
+
+@pytest.mark.parametrize("dynamic", [NAMED, True], ids=["named", "all leading ones"])
+def test_one_program_trains_on_every_batch_size(dynamic: Any) -> None:
+    model, step = training()
+    twin, eager = training()
+    compiled = gf.compile(step, dynamic=dynamic)
+    for size in (64, 1, 2, 3, 7, 33, 64, 100, 257, 1):
+        close(compiled(*batch_of(size)), eager(*batch_of(size)))
+    assert len(compiled.programs) == 1
+    assert compiled.recompiles == []
+    for mine, other in zip(model.parameters(), twin.parameters()):
+        close(mine.detach(), other.detach(), 1e-3)
+    assert "f32[batch,20] = input" in str(compiled.programs[0].graph)
+
+
+def test_another_size_runs_no_pass_and_lowers_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, step = training()
+    compiled = gf.compile(step, dynamic=NAMED)
+    compiled(*batch_of(8))
+
+    def refuse(*args: Any, **kwargs: Any) -> Any:
+        raise AssertionError("this must not run for another size")
+
+    monkeypatch.setattr(pipeline, "run_pipeline", refuse)
+    monkeypatch.setattr(scheduling, "build_schedule", refuse)
+    loaded = compiled.programs[0].loaded.loaded
+    for size in (9, 21, 1):
+        compiled(*batch_of(size))
+        assert compiled.latest.program.loaded.loaded is loaded
+
+
+def test_a_size_that_changes_twice_becomes_dynamic() -> None:
+    _, step = training()
+    _, eager = training()
+    compiled = gf.compile(step)
+    for count, size in ((1, 8), (2, 12), (3, 9), (3, 40), (3, 8), (3, 1)):
+        close(compiled(*batch_of(size)), eager(*batch_of(size)))
+        assert len(compiled.programs) == count
+    assert len(compiled.recompiles) == 2
+    assert "batch = images[0], labels[0] (its size changed more than once)" in str(
+        compiled.explain()
+    )
+
+
+def test_dynamic_false_keeps_sizes_fixed() -> None:
+    compiled = gf.compile(lambda x: x * 2, dynamic=False)
+    for size in (2, 3, 4, 5):
+        compiled(gf.zeros(size))
+    assert len(compiled.programs) == 4
+
+
+def test_a_traced_graph_with_names_runs_for_all_sizes() -> None:
+    model, _ = training()
+    graph = gf.trace(lambda x: model(x).detach(), gf.TensorSpec(("batch", FEATURES), name="x"))
+    program = gf.compile(graph)
+    for size in (5, 1, 0, 70):
+        images, _ = batch_of(size)
+        close(program(images), model(images).detach())
+    with pytest.raises(gf.ShapeError, match=r"expected shape \[5, 20\]"):
+        program(gf.zeros(5, FEATURES + 1))
+
+
+def test_an_empty_batch_gives_what_eager_gives() -> None:
+    def statistics(x: gf.Tensor) -> Any:
+        return x.sum(0), x.mean(), (x @ x.T).shape, gf.cat([x, x]).shape
+
+    compiled = gf.compile(statistics, dynamic=True)
+    for size in (4, 0, 6):
+        x = gf.arange(size * 3).reshape(size, 3).float()
+        got, want = compiled(x), statistics(x)
+        for mine, other in zip(got[:2], want[:2]):
+            np.testing.assert_allclose(mine.numpy(), other.numpy(), equal_nan=True)
+        assert got[2:] == want[2:]
+
+
+SHAPES = {
+    "flatten": lambda x: x.flatten(),
+    "mean": lambda x: x.mean() + x.mean(0, keepdim=True),
+    "divide": lambda x: x.sum(0) / x.shape[0],
+    "scale": lambda x: x * (x.shape[0] ** -0.5) + 0.5 * x.numel(),
+    "new": lambda x: x + gf.ones(x.shape[0], 1) * 2 + gf.zeros_like(x),
+    "softmax": lambda x: F.softmax(x, 0),
+    "norm": lambda x: F.layer_norm(x, (6,)),
+    "variance": lambda x: x.var(0),
+    "pad": lambda x: F.pad(x, (0, 0, 1, 2)),
+    "outer": lambda x: (x @ x.T).sum(1),
+    "square": lambda x: x.reshape(x.shape[0], 2, 3).transpose(0, 2) * 2,
+    "running": lambda x: x.cumsum(0),
+    "sorted": lambda x: x.sort(0).values,
+    "biggest": lambda x: x.argmax(0),
+    "pick": lambda x: x[x.argmax(0)],
+    "repeat": lambda x: x.repeat(2, 1),
+    "flip": lambda x: x.flip(0),
+    "stack": lambda x: gf.stack([x, -x], 1),
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_results_are_those_of_fixed_sizes(name: str) -> None:
+    function = SHAPES[name]
+    compiled = gf.compile(function, dynamic=True)
+    for size in (6, 2, 3, 17, 129):
+        x = gf.tensor(np.random.default_rng(size).standard_normal((size, 6)).astype(np.float32))
+        close(compiled(x), function(x))
+    assert len(compiled.programs) == 1, compiled.dimensions
+
+
+def test_what_is_asked_of_a_size_becomes_an_assumption() -> None:
+    def function(x: gf.Tensor) -> gf.Tensor:
+        return x * 2 if x.shape[0] > 10 else x * 3
+
+    compiled = gf.compile(function, dynamic={"x": {0: "n"}})
+    for size, programs in ((20, 1), (11, 1), (10, 2), (4, 2), (30, 2)):
+        x = gf.ones(size)
+        close(compiled(x), function(x))
+        assert len(compiled.programs) == programs
+    assert "n >= 11" in compiled.explain().guards
+    assert [str(a) for a in compiled.latest.capture.assumptions] == ["n >= 11"]
+
+
+def test_code_that_needs_the_number_fixes_the_dimension() -> None:
+    def function(x: gf.Tensor, y: gf.Tensor) -> gf.Tensor:
+        total = y.sum()
+        for i in range(x.shape[0]):
+            total = total + x[i].sum()
+        return total
+
+    compiled = gf.compile(function, dynamic={"x": {0: "steps"}, "y": {0: "n"}})
+    for steps, n in ((3, 5), (3, 8), (4, 9)):
+        x, y = gf.ones(steps, 2), gf.ones(n)
+        close(compiled(x, y), function(x, y))
+    assert len(compiled.programs) == 2  # one for each number of steps
+    assert any("fixed: x[0] = 3" in line for line in compiled.dimensions)
+    assert any("dynamic: n = y[0]" in line for line in compiled.dimensions)
+
+
+def test_without_an_example_the_number_is_refused() -> None:
+    spec = gf.TensorSpec(("steps", 2))
+    with pytest.raises(gf.TraceError, match="symbolic dimension 'steps'"):
+        gf.trace(lambda x: sum(x[i] for i in range(x.shape[0])), spec)
+
+
+def test_shapes_that_are_returned_are_numbers() -> None:
+    compiled = gf.compile(lambda x: (x.shape, x.shape[0] * 2, x[:1].T), dynamic=True)
+    for size in (3, 5):
+        shape, twice, view = compiled(gf.ones(size, 2))
+        assert tuple(shape) == (size, 2) and twice == 2 * size and view.shape == (2, 1)
+
+
+def test_gradients_flow_through_results_of_any_size() -> None:
+    weight = gf.randn(6, 4).requires_grad_()
+    compiled = gf.compile(lambda x: gf.tanh(x @ weight).mean(), dynamic=True)
+    for size in (4, 9, 1):
+        x = gf.randn(size, 6)
+        weight.grad = None
+        compiled(x).backward()
+        got, weight.grad = weight.grad, None
+        gf.tanh(x @ weight).mean().backward()
+        close(got, weight.grad)
+    assert len(compiled.programs) == 1
+
+
+@pytest.mark.parametrize(
+    "dynamic", [3, "batch", {"x": 0}, {"x": {"0": "n"}}, {"x": {0: "my dim"}}], ids=str
+)
+def test_a_dynamic_that_says_nothing_is_refused(dynamic: Any) -> None:
+    with pytest.raises(TypeError, match="names of dimensions by parameter and axis"):
+        gf.compile(lambda x: x, dynamic=dynamic)
+
+
+def test_names_that_fit_no_argument_are_refused() -> None:
+    with pytest.raises(gf.GraphFlowError, match="dynamic names the argument 'y'"):
+        gf.compile(lambda x: x * 2, dynamic={"y": {0: "n"}})(gf.ones(2))
+    with pytest.raises(gf.GraphFlowError, match="dynamic names dimension 2"):
+        gf.compile(lambda x: x * 2, dynamic={"x": {2: "n"}})(gf.ones(2))
+    both = gf.compile(lambda x, y: x.sum() + y.sum(), dynamic={"x": {0: "n"}, "y": {0: "n"}})
+    with pytest.raises(gf.GraphFlowError, match="'n' has size 2 in one argument and 3 in another"):
+        both(gf.ones(2), gf.ones(3))
