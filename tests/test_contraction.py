@@ -15,7 +15,14 @@ from graphflow import flags
 from graphflow.codegen.compile import compile_kernels
 from graphflow.codegen.contraction import contraction_call
 from graphflow.codegen.contraction.call import DOT_ROWS
-from graphflow.codegen.contraction.tiling import Tiling, blocks, heights, tiling
+from graphflow.codegen.contraction.tiling import (
+    Tiling,
+    axes_blocks,
+    blocks,
+    cache_sizes,
+    heights,
+    tiling,
+)
 from graphflow.codegen.layout import Layout, contiguous
 from graphflow.codegen.plain import PlainKernel, load_function, raise_failure
 from graphflow.codegen.schedule import (
@@ -326,7 +333,7 @@ def test_small_products_need_little_scratch() -> None:
 
 
 def test_aligned_products_need_no_scratch() -> None:
-    assert len(call_of(128, 128, 64, "tn")[1].arrays) == 3
+    assert len(call_of(64, 128, 64, "nn")[1].arrays) == 3
 
 
 def test_which_kernel_computes_what() -> None:
@@ -352,11 +359,17 @@ def test_heights() -> None:
 
 def test_blocks_fit_the_caches() -> None:
     tile = Tiling(16, 2, 14)
+    first, second = cache_sizes()
     for depth in (0, 1, 784, 1024, 10**6):
-        steps, columns = blocks(tile, 4, depth)
+        steps, columns, rows = blocks(tile, 4, depth)
         assert 1 <= steps <= max(1, depth) and columns >= tile.width
-        assert columns % tile.width == 0
-    assert blocks(tile, 4, 784)[0] * -(-784 // blocks(tile, 4, 784)[0]) - 784 < 8
+        assert columns % tile.width == 0 and rows % tile.height == 0 and rows
+        assert steps <= 64 or 4 * steps * tile.width < first
+        assert rows == tile.height or 4 * steps * rows <= second // 2
+        gathered, columns = axes_blocks(tile, 4, depth)
+        assert 1 <= gathered <= max(1, depth) and columns % tile.width == 0 and columns
+        for cut in (steps, gathered):
+            assert 0 <= cut * -(-depth // cut) - depth < max(1, -(-depth // cut))
 
 
 # --- other processors --------------------------------------------------------

@@ -21,7 +21,7 @@ from graphflow.codegen.contraction.call import (
     rounded_up,
 )
 from graphflow.codegen.contraction.kernels import TILED, accumulator
-from graphflow.codegen.contraction.tiling import blocks, tiling
+from graphflow.codegen.contraction.tiling import axes_blocks, tiling
 from graphflow.codegen.layout import Layout, row_major
 from graphflow.codegen.schedule import Call, KernelSource, Value
 from graphflow.codegen.sizes import greatest, least
@@ -260,7 +260,7 @@ def _plan(
     if dtype.short not in TILED:
         return plain_axes_kernel(dtype.short, accumulator(dtype.short)), (0,) * 14, ()
     tile, itemsize = tiling(host_target(), dtype.itemsize), dtype.itemsize
-    depth, columns = blocks(tile, itemsize, walk.count("depth"))
+    depth, columns = axes_blocks(tile, itemsize, walk.count("depth"))
     columns = least(columns, rounded_up(greatest(1, walk.count("columns")), tile.width))
     operand = first_operand(walk) or Operand(True)
     line = LINE_BYTES // itemsize

@@ -39,8 +39,8 @@ DOT_DEPTH = 8
 """Below this depth a register tile is cheaper than adding up the lanes of a vector."""
 ROW_LENGTH = 64
 """Shorter rows are left to the tiles, which are compiled already."""
-PACK_ROWS = 512
-"""From this many rows on, packing a readable right operand is lost in the noise."""
+PACK_ROWS = 96
+"""From this many rows on, packing a readable right operand pays: its rows share few cache sets."""
 PACK_COLUMNS = 64
 """From this many columns on, packing an awkward left operand pays."""
 WAY_BYTES = 4096
@@ -106,6 +106,7 @@ class Blocking:
 
     depth: int = 0
     columns: int = 0
+    rows: int = 0
     pack_a: bool = False
     pack_b: bool = False
     items: int = 0
@@ -224,18 +225,17 @@ def _blocking(p: Product, tile: Tiling, itemsize: int) -> Blocking:
     def collides(stride: int) -> bool:
         return p.k >= DEEP and stride * itemsize % WAY_BYTES == 0
 
-    depth, columns = blocks(tile, itemsize, p.k)
-    if p.a_row == 1:
-        pack_a = collides(p.a_step)
-    else:
-        pack_a = p.m > 1 and (p.a_step not in (0, 1) or collides(p.a_row))
-    pack_a = pack_a and p.n >= PACK_COLUMNS
+    depth, columns, rows = blocks(tile, itemsize, p.k)
+    rows = least(rows, rounded_up(p.m, tile.height))
+    awkward = p.m > 1 and (p.a_step not in (0, 1) or collides(p.a_row))
+    pack_a = awkward and p.n >= PACK_COLUMNS
     reused = p.m >= PACK_ROWS or (p.m >= FEW_ROWS and collides(p.b_step))
     pack_b = p.b_column != 1 or reused
     width = least(columns, rounded_up(p.n, tile.width)) if pack_b else tile.width
     panels = depth * width if pack_b or p.n % tile.width else 0
-    items = rounded_up(panels + tile.strip * depth * pack_a, LINE_BYTES // itemsize)
-    return Blocking(depth, columns, pack_a, pack_b, items, panels)
+    strips = rows // tile.height * tile.strip * depth * pack_a
+    items = rounded_up(panels + strips, LINE_BYTES // itemsize)
+    return Blocking(depth, columns, rows, pack_a, pack_b, items, panels)
 
 
 def rounded_up(value: int, multiple: int) -> int:
@@ -262,7 +262,8 @@ def _arguments(
         *(address(place) for place in (a, b, c)),
         *map(Value, (*extents, len(p.axes), p.batches)),
         *entry,
-        *map(Value, (p.batch_rows, p.swapped, cut.depth, cut.columns, cut.pack_a, cut.pack_b)),
+        *map(Value, (p.batch_rows, p.swapped, cut.depth, cut.columns, cut.rows)),
+        *map(Value, (cut.pack_a, cut.pack_b)),
         address(scratch[0]) if scratch else Value(0),
         *map(Value, (cut.items, cut.strip_at, *axes)),
     )

@@ -17,7 +17,7 @@ from graphflow.codegen.schedule import KernelSource
 
 TILED = ("f32", "f64")
 """Element types that register tiles multiply."""
-AXES_AT = 25
+AXES_AT = 26
 """Word of the first batch axis; an axis is an extent and its strides in a, b and c."""
 HOT_ITEMS = 2048
 DOT_COLUMNS = 4
@@ -54,22 +54,21 @@ _TAKE = """\
 
 _TILED = '''\
 """c[batch, i, j] = sum over k of a[batch, i, k] * b[batch, k, j], by register tiles"""
-from graphflow.codegen.contraction.micro_kernels import pack, tile
+from graphflow.codegen.contraction.micro_kernels import pack, pack_strips, tile
 from graphflow.codegen.prelude import call_epilogue, kernel, pointer_at_{element}, share
 
 LANES, VECTORS, HEIGHT = {lanes}, {vectors}, {height}
 WIDTH = {width}  # columns of a tile and of a packed panel of b
 STRIP = {strip}  # row length of a packed strip of a
-HOT = {hot}  # elements of c after which the epilogue runs
 AXES_AT = {axes_at}
 
 
 @kernel
 def {name}(args, tid, nth):
 {arguments}\
-    k_block, n_block, pack_a, pack_b = args[18], args[19], args[20], args[21]
-    panels = pointer_at_{element}(args[22]) + tid * args[23]
-    strip = panels + args[24]
+    k_block, n_block, i_block, pack_a, pack_b = args[18], args[19], args[20], args[21], args[22]
+    panels = pointer_at_{element}(args[23]) + tid * args[24]
+    strips = panels + args[25]
     # Threads share the columns or the rows of all batches, whichever splits more evenly;
     # rows if it is close and b need not be packed twice, for whole rows of c stay with a core.
     # No sum is ever split, so any number of threads gives the same bits.
@@ -99,34 +98,49 @@ def {name}(args, tid, nth):
                          b_batch + (k0 * b_step + j * b_column),
                          b_column, b_step, min(WIDTH, j1 - j), depth)
                     j += WIDTH
-                i = i_begin
-                done = i_begin
-                while i < i_end:
-                    left = i_end - i
-                    rows = {choose_rows}
-                    a_tile, tile_row, tile_step = a_batch + (i * a_row + k0 * a_step), a_row, a_step
-                    if pack_a:
-                        pack(LANES, STRIP, STRIP, strip, a_tile, a_row, a_step, rows, depth)
-                        a_tile, tile_row, tile_step = strip, 1, STRIP
+                i0 = i_begin
+                while i0 < i_end:
+                    i1 = min(i_end, i0 + i_block)
+                    i = i0 if pack_a else i1
+                    if pack_a and a_row == 1:
+                        pack_strips(LANES, HEIGHT, strips, a_batch + (i0 + k0 * a_step), a_step,
+                                    i1 - i0, depth)
+                        i = i1
+                    while i < i1:
+                        pack(LANES, STRIP, STRIP, strips + (i - i0) // HEIGHT * depth * STRIP,
+                             a_batch + (i * a_row + k0 * a_step), a_row, a_step,
+                             min(HEIGHT, i1 - i), depth)
+                        i += HEIGHT
+                    # A panel of b meets all strips of a while it is in the first-level cache.
                     j = j0
                     while j < j1:
                         width = min(WIDTH, j1 - j)
                         b_tile, panel_step = b_batch + (k0 * b_step + j), b_step
                         if pack_b or width < WIDTH:
                             b_tile, panel_step = panels + (j - j0) * depth * pack_b, WIDTH
-                        tile(LANES, VECTORS, HEIGHT, rows, a_tile, tile_row, tile_step,
-                             b_tile, panel_step, depth, c_batch + (i * c_row + j), c_row,
-                             width, k0)
+                        i = i0
+                        while i < i1:
+                            left = i1 - i
+                            rows = {choose_rows}
+                            a_tile = a_batch + (i * a_row + k0 * a_step)
+                            tile_row, tile_step = a_row, a_step
+                            if pack_a:
+                                at = (i - i0) // HEIGHT * depth * STRIP + (i - i0) % HEIGHT
+                                a_tile, tile_row, tile_step = strips + at, 1, STRIP
+                            tile(LANES, VECTORS, HEIGHT, rows, a_tile, tile_row, tile_step,
+                                 b_tile, panel_step, depth, c_batch + (i * c_row + j), c_row,
+                                 width, k0)
+                            i += rows
                         j += WIDTH
-                    i += rows
-                    hot = (i - done) * (j1 - j0) >= HOT or i == i_end
-                    while epilogue and hot and not more and done < i:
+                    done = i0
+                    while epilogue and not more and done < i1:
                         part = done // batch_rows
-                        i0 = done - part * batch_rows
-                        i1 = min(batch_rows, i0 + i - done)
-                        done += i1 - i0
+                        first_row = done - part * batch_rows
+                        last_row = min(batch_rows, first_row + i1 - done)
+                        done += last_row - first_row
                         whole = batch * (m // batch_rows) + part
-                        call_epilogue(epilogue, block, whole, i0, i1, j0, j1)
+                        call_epilogue(epilogue, block, whole, first_row, last_row, j0, j1)
+                    i0 = i1
                 k0 += depth
             j0 = j1
 '''
@@ -143,7 +157,7 @@ AXES_AT = {axes_at}
 @kernel
 def {name}(args, tid, nth):
 {arguments}\
-    rows = pointer_at_{element}(args[22]) + tid * args[23]
+    rows = pointer_at_{element}(args[23]) + tid * args[24]
     units = (n + COLUMNS - 1) // COLUMNS
 {take}\
         if a_step != 1:
@@ -235,7 +249,7 @@ def tiled_kernel(element: str, tiling: Tiling) -> KernelSource:
     name = f"mm_{element}_{tiling.height}x{tiling.vectors}x{tiling.lanes}"
     return _source(
         _TILED, name, element, lanes=tiling.lanes, vectors=tiling.vectors, height=tiling.height,
-        width=tiling.width, strip=tiling.strip, hot=HOT_ITEMS, choose_rows=choose_rows,
+        width=tiling.width, strip=tiling.strip, choose_rows=choose_rows,
     )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from numba.core.typing.templates import AbstractTemplate, signature
 from graphflow.codegen.bridge import lowers, register_template, types
 from graphflow.codegen.contraction import micro_kernels
 from graphflow.codegen.contraction.bodies import combine_body, dot_body, tile_body
-from graphflow.codegen.contraction.packing import pack_body, place_body
+from graphflow.codegen.contraction.packing import pack_body, pack_strips_body, place_body
 from graphflow.codegen.contraction.tiling import heights
 from graphflow.codegen.pointers import ArgumentBlock, Pointer
 
@@ -82,10 +82,15 @@ def _lower_pack(builder: Any, element: str, literals: list[int], values: list[An
     builder.call(pack_body(builder.module, element, literals[0]), values)
 
 
+def _lower_pack_strips(builder: Any, element: str, literals: list[int], values: list[Any]) -> None:
+    builder.call(pack_strips_body(builder.module, element, *literals), values)
+
+
 _register(micro_kernels.tile, "LLLIPIIPIIPIII", _lower_tile)
 _register(micro_kernels.dot, "LPPIIPII", _lower_dot)
 _register(micro_kernels.combine, "LPIPIIPI", _lower_combine)
 _register(micro_kernels.pack, "LIIPPIIII", _lower_pack)
+_register(micro_kernels.pack_strips, "LLPPIII", _lower_pack_strips)
 
 
 class _PlaceTemplate(AbstractTemplate):  # type: ignore[misc]

@@ -79,6 +79,21 @@ def pack(
     _view(target, (depth, count), (width, 1))[...] = view.T
 
 
+def pack_strips(
+    lanes: int, height: int, target: Pointer, source: Pointer, step: int, count: int, depth: int
+) -> None:
+    """Rows that are neighbours, to strips of ``height`` rows: like :func:`pack` for each strip.
+
+    Row ``r`` of step ``k``, at ``source[k * step + r]``, goes to place ``r % height`` of row
+    ``r // height * depth + k`` of ``target``, whose rows are ``height`` in whole vectors long.
+    """
+    strip = -(-height // lanes) * lanes
+    for begin in range(0, count, height):
+        rows = min(height, count - begin)
+        block = target + begin // height * depth * strip
+        pack(lanes, strip, strip, block, source + begin, 1, step, rows, depth)
+
+
 def place(args: Arguments, at: int, axes: int, index: int, which: int) -> int:
     """Where element ``index``, counted over several axes, lies: a sum of strides.
 

@@ -44,6 +44,45 @@ def pack_body(module: Any, element: str, lanes: int) -> Any:
     return body.function
 
 
+def pack_strips_body(module: Any, element: str, lanes: int, height: int) -> Any:
+    """Rows that are neighbours, to strips of ``height`` rows, one after the other.
+
+    Step by step, so that a line of memory serves all strips while it is in cache.
+    What pads a strip to whole vectors receives anything: no result depends on it.
+    """
+    name = f"pack_strips.{element}.{height}x{lanes}"
+    found = module.globals.get(name)
+    if found is not None:
+        return found
+    body = Body(module, name, element, lanes, "ppiii")
+    b = body.builder
+    *_, count, depth = body.function.args
+    strip = -(-height // lanes) * lanes
+    fits = b.icmp_signed(">=", count, _I64(strip))
+    whole = b.add(b.sdiv(b.sub(count, _I64(strip)), _I64(height)), _I64(1))
+    whole = b.select(fits, whole, _I64(0))  # strips that may be read beyond their last row
+    strips = b.sdiv(b.add(count, _I64(height - 1)), _I64(height))
+    with body.loop(depth) as k:
+        with body.loop(whole) as s:
+            _pack_strip(body, (height, strip), k, s, masked=False)
+        with body.loop(b.sub(strips, whole)) as s:
+            _pack_strip(body, (height, strip), k, b.add(whole, s), masked=True)
+    b.ret_void()
+    return body.function
+
+
+def _pack_strip(body: Body, sizes: tuple[int, int], k: Any, s: Any, masked: bool) -> None:
+    """Step ``k`` of strip ``s``."""
+    b, (height, strip) = body.builder, sizes
+    target, source, step, count, depth = body.function.args
+    row = b.mul(s, _I64(height))
+    target = body.at(target, b.mul(b.add(b.mul(s, depth), k), _I64(strip)))
+    source = body.at(source, b.mul(k, step), row)
+    for lane in range(0, strip, body.lanes):
+        mask = body.mask(b.sub(count, b.add(row, _I64(lane)))) if masked else None
+        body.write(body.read(source, lane, mask), target, lane, None)
+
+
 def _pack_rows(body: Body, first: Any) -> None:
     """Copy ``lanes`` neighbours, from ``first`` on, of every step."""
     b = body.builder

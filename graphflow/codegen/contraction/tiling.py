@@ -12,7 +12,9 @@ from graphflow.records import dataclass
 _CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 _DEFAULT_CACHES = (32 * 1024, 512 * 1024)
 MOST_COLUMNS = 1024
-"""A finished row of tiles stays in cache for the epilogue up to about this width."""
+"""Columns of the right operand packed at a time."""
+MOST_ROWS = 48
+"""Rows finished at a time: enough to make use of a panel, few enough to stay in cache."""
 _UNITS = {"K": 1024, "M": 1024 * 1024}
 
 
@@ -72,17 +74,34 @@ def cache_sizes() -> tuple[int, int]:
     return found.get(1, _DEFAULT_CACHES[0]), found.get(2, _DEFAULT_CACHES[1])
 
 
-def blocks(tile: Tiling, itemsize: int, depth: int) -> tuple[int, int]:
-    """Steps and columns of the block of the right operand that is multiplied at a time.
+def blocks(tile: Tiling, itemsize: int, depth: int) -> tuple[int, int, int]:
+    """Steps, columns and rows that are multiplied at a time.
 
-    A packed strip of the left operand, ``strip * steps``, fills the first-level
-    cache, where all panels of the block meet it; the block, ``steps * columns``,
-    takes half of the second-level cache.  ``depth`` is cut evenly.  The sums of
-    an element are cut here only, so they depend on the shape and the processor.
+    A packed panel of the right operand, ``width * steps``, takes three quarters of
+    the first-level cache, where all strips of a block of ``rows`` of the left operand
+    meet it; the block takes at most half of the second level.  ``depth`` is cut evenly.
+    The sums of an element are cut here only, so they depend on the shape and the processor.
     """
     first, second = cache_sizes()
-    longest = max(64, first // (tile.strip * itemsize))
-    count = greatest(1, -(-depth // longest))
-    steps = greatest(1, -(-depth // count))
+    steps = _even_steps(depth, first * 3 // 4 // (tile.width * itemsize))
+    rows = least(MOST_ROWS, second // 2 // (steps * itemsize)) // tile.height * tile.height
+    return steps, MOST_COLUMNS // tile.width * tile.width, greatest(tile.height, rows)
+
+
+def _even_steps(depth: int, most: int) -> int:
+    """``depth`` cut evenly into parts of about ``most`` steps, and no fewer than 64."""
+    count = greatest(1, -(-depth // max(64, most)))
+    return greatest(1, -(-depth // count))
+
+
+def axes_blocks(tile: Tiling, itemsize: int, depth: int) -> tuple[int, int]:
+    """Steps and columns multiplied at a time where a strip of the left operand is gathered.
+
+    Gathering is dear, so a strip, ``strip * steps``, fills the first-level cache and
+    meets all panels of a block of the right operand, ``steps * columns``, which takes
+    half of the second.
+    """
+    first, second = cache_sizes()
+    steps = _even_steps(depth, first // (tile.strip * itemsize))
     columns = second // 2 // (steps * itemsize) // tile.width * tile.width
     return steps, greatest(tile.width, least(columns, MOST_COLUMNS // tile.width * tile.width))
