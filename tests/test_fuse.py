@@ -98,6 +98,17 @@ def test_an_epilogue_does_not_change_the_shape_of_the_result():
     assert [ops(g) for g in found] == [["matmul"], ["add"]]
 
 
+def test_what_only_a_reduction_sees_is_made_there_of_a_product_that_is_stored_anyway():
+    """As in the gradient of attention: p * (ct - sum(p * ct)), with ct a product."""
+    product, weights = b.matmul(x(8, 3), x(3, 5, name="w")), x(8, 5, name="p")
+    mean = b.reshape(b.reduce_sum(weights * product, axes=(1,)), shape=(8, 1))
+    first, rows = groups_of(weights * (product - mean))
+    assert ops(first) == ["matmul"]
+    assert ops(rows) == ["mul", "reduce_sum", "sub", "mul"]
+    alone = groups_of(b.reduce_sum(weights * product, axes=(1,)))
+    assert [ops(g) for g in alone] == [["matmul", "mul"], ["reduce_sum"]]
+
+
 def test_an_operand_of_a_contraction_is_not_in_its_epilogue():
     a = b.exp(x(4, 4))
     found = groups_of(b.matmul(a, a) + a)

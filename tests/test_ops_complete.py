@@ -54,8 +54,10 @@ def missing_fields(op: OpDef) -> list[str]:
         missing.append("index")
     if op.kind is Kind.REDUCTION and op.reduction is None:
         missing.append("reduction")
-    if op.kind is Kind.LINE and (
-        op.line is None or (op.line is Line.SCAN and op.reduction is None)
+    if (
+        op.kind is Kind.LINE
+        and op.decompose is None
+        and (op.line is None or (op.line is Line.SCAN and op.reduction is None))
     ):
         missing.append("line")
     if op.kind in (Kind.GATHER, Kind.SCATTER) and has_index_operand(op) and not op.fallible:

@@ -279,3 +279,28 @@ def test_a_long_single_precision_mean_keeps_its_digits():
         assert abs(whole.item() / exact - 1) < 2e-6
         assert np.abs(columns.numpy() / exact - 1).max() < 2e-6
         assert np.abs(total.numpy() / (exact * len(x)) - 1).max() < 2e-6
+
+
+@pytest.mark.parametrize("wrap", [lambda f: f, gf.compile], ids=["eager", "compiled"])
+def test_softmax_and_its_gradients_over_axes_infinities_and_nothing(wrap):
+    generator = np.random.default_rng(5)
+    x = generator.standard_normal((3, 4, 5))
+    x[0, 1, 2], x[1, 2, 3] = -np.inf, -np.inf
+    ct = generator.standard_normal(x.shape)
+    for axis in (0, 1, -1):
+
+        @wrap
+        def both(x, ct, axis=axis):
+            out = gf.softmax(x, axis)
+            return out, gf.autograd.grad(out, x, ct)[0]
+
+        e = np.exp(x - x.max(axis, keepdims=True))
+        p = e / e.sum(axis, keepdims=True)
+        out, grad = both(gf.tensor(x, requires_grad=True), gf.tensor(ct))
+        np.testing.assert_allclose(out.detach().numpy(), p, rtol=1e-13)
+        expected = p * (ct - (p * ct).sum(axis, keepdims=True))  # from p[i] (δ[i,j] - p[j])
+        np.testing.assert_allclose(grad.numpy(), expected, rtol=1e-12, atol=1e-15)
+    assert wrap(lambda x: gf.softmax(x, 0))(gf.tensor(3.0)).item() == 1.0
+    assert wrap(lambda x: gf.softmax(x, 1))(gf.zeros(2, 0)).shape == (2, 0)
+    nothing = wrap(lambda x: gf.softmax(x, 0))(gf.full((2,), -np.inf))
+    assert nothing.isnan().all()

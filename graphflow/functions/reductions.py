@@ -432,11 +432,16 @@ def _real(name: str, input: Tensor, dtype: DType | None) -> Tensor:
 def softmax(input: Tensor, dim: int, dtype: DType | None = None) -> Tensor:
     """exp(input) over its sum along ``dim``."""
     source = _real("softmax", input, dtype)
-    if count(source, dim) == 0:
-        return apply("copy", source)
-    scores = wide(source)
-    weights = exp(sub(scores, reduce("reduce_max", scores.detach(), dim, True)))
-    return like(div(weights, reduce("reduce_sum", weights, dim, True)), source)
+    return weights(source, dim)
+
+
+def weights(input: Tensor, dim: int, or_zero: bool = False) -> Tensor:
+    """Softmax of a floating tensor; ``or_zero``: 0, not NaN, where there is nothing but -inf."""
+    axes = normal_dims((dim,), input.ndim)
+    if not axes:  # a number is all there is
+        line = apply_view("reshape", input, shape=(1,))
+        return apply_view("reshape", weights(line, 0, or_zero), shape=())
+    return like(apply("softmax", wide(input), axis=axes[0], or_zero=or_zero), input)
 
 
 @numpy_names

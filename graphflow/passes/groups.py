@@ -17,7 +17,7 @@ domain (:mod:`graphflow.passes.spaces`).
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from itertools import pairwise
 
 from graphflow.ir.dims import Shape
@@ -117,8 +117,37 @@ class _Finder:
 
     def contractions(self) -> None:
         """Give every contraction its epilogue."""
+        folded = self._only_folded()
         for number in reversed(self._with_role(Role.CONTRACTION)):
-            self._grow(number, all_producers=False)
+            self._grow(number, all_producers=False, folded=folded)
+
+    def _only_folded(self) -> set[int]:
+        """Elementwise values that nothing but reductions will see, in the end."""
+        flow = self.flow
+        found: set[int] = set()
+        for number in reversed(range(len(flow.work))):
+            users = flow.users[number]
+            if flow.role[flow.work[number]] is not Role.ELEMENTWISE or flow.escapes[number]:
+                continue
+            if users and all(
+                u in found or flow.role[flow.work[u]] is Role.REDUCTION for u in users
+            ):
+                found.add(number)
+        return found
+
+    def _costs_a_result(self, number: int, seed: int) -> bool:
+        """Whether ``number`` reads from the cluster of ``seed`` what others read, too.
+
+        That value is stored anyway: what is ``_only_folded`` is better made of it by
+        the reduction than stored beside it.
+        """
+        sources = {e.source for e in self.flow.edges[number] if e.source >= 0}
+        home = self.graph.find(seed)
+        return any(
+            self.graph.find(source) == home
+            and (self.flow.escapes[source] or len(set(self.flow.users[source])) > 1)
+            for source in sources
+        )
 
     def reductions(self) -> None:
         """Grow the groups of reductions: rows first."""
@@ -164,8 +193,11 @@ class _Finder:
     def _with_role(self, role: Role) -> list[int]:
         return [n for n, node in enumerate(self.flow.work) if self.flow.role[node] is role]
 
-    def _grow(self, seed: int, all_producers: bool) -> None:
-        """Merge neighbours of ``seed``'s cluster, nearest in topological order first."""
+    def _grow(self, seed: int, all_producers: bool, folded: Collection[int] = frozenset()) -> None:
+        """Merge neighbours of ``seed``'s cluster, nearest in topological order first.
+
+        Those that are ``folded`` must not cost a result.
+        """
         queue = list(self._neighbours(seed, all_producers))
         heapq.heapify(queue)
         seen = {seed}
@@ -174,6 +206,8 @@ class _Finder:
             if number in seen:
                 continue
             seen.add(number)
+            if number in folded and self._costs_a_result(number, seed):
+                continue
             if self.graph.find(number) == self.graph.find(seed) or self._try(number, seed):
                 for other in self._neighbours(number, all_producers):
                     if other not in seen:

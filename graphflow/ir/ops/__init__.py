@@ -26,6 +26,7 @@ register_later(
         "graphflow.ir.ops.scan",
         "graphflow.ir.ops.scatter",
         "graphflow.ir.ops.search",
+        "graphflow.ir.ops.softmax",
         "graphflow.ir.ops.sort",
         "graphflow.ir.ops.special",
         "graphflow.ir.ops.strided",

@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 
 from graphflow.checks import need_tensor
-from graphflow.dispatch import apply
 from graphflow.errors import DTypeError, GraphFlowError, ShapeError
 from graphflow.functions.creation import ones
 from graphflow.functions.diagonals import tril
-from graphflow.functions.elementwise import add, div, eq, exp, mul, sub, where
+from graphflow.functions.elementwise import add, mul, where
 from graphflow.functions.products import matmul
-from graphflow.functions.reductions import like, reduce, softmax, wide
+from graphflow.functions.reductions import weights
 from graphflow.functions.repeating import repeat_interleave
 from graphflow.functions.shaping import transpose
 from graphflow.ir import types as T
@@ -47,8 +46,8 @@ def scaled_dot_product_attention(
         key, value = (_shared_heads(query, x) for x in (key, value))
     if is_causal:
         attn_mask = causal_mask(query.shape[-2], key.shape[-2])
-    weights = attention_weights(query, key, attn_mask, scale, whole=is_causal)
-    return matmul(dropout(weights, dropout_p), value)
+    found = attention_weights(query, key, attn_mask, scale, whole=is_causal)
+    return matmul(dropout(found, dropout_p), value)
 
 
 def _check_operands(query: Tensor, key: Tensor, value: Tensor) -> None:
@@ -87,21 +86,9 @@ def attention_weights(
     factor = 1.0 / math.sqrt(query.shape[-1]) if scale is None else scale
     scores = mul(matmul(query, transpose(key, -2, -1)), factor)
     if mask is None:
-        return softmax(scores, -1)
+        return weights(scores, -1)
     if mask.dtype is T.bool_:
         scores = where(mask, scores, -math.inf)
     else:
         scores = add(scores, cast(mask, scores.dtype))
-    return softmax(scores, -1) if whole else _softmax_or_zero(scores)
-
-
-def _softmax_or_zero(scores: Tensor) -> Tensor:
-    """Softmax over the last axis, 0 in rows that hold nothing but -inf; so are the gradients."""
-    if scores.shape[-1] == 0:
-        return apply("copy", scores)
-    lifted = wide(scores)
-    largest = reduce("reduce_max", lifted.detach(), -1, True)
-    nothing = eq(largest, -math.inf)
-    powers = exp(sub(lifted, where(nothing, 0.0, largest)))
-    total = reduce("reduce_sum", powers, -1, True)
-    return like(div(powers, where(nothing, 1.0, total)), scores)
+    return weights(scores, -1, or_zero=not whole)

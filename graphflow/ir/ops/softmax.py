@@ -1,0 +1,87 @@
+"""Softmax along an axis: a gradient rule of its own, and no kernel of its own.
+
+It is made of a maximum, an exponential, a sum and a quotient, which fuse into one
+kernel over rows.  Their derived gradient would read three tensors of the same size,
+the exponentials, the quotients and the quotients' cotangents over the sum; this rule
+reads the result and its cotangent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import inf
+from typing import Any
+
+import numpy as np
+
+from graphflow.errors import GraphError
+from graphflow.ir.op import Application, Array, Builder, Kind, OpDef, OpTests, Sample, register
+from graphflow.ir.ops.gradients import restore_axes, scalar
+from graphflow.ir.ops.rules import FLOAT, Attrs, check_arity, check_axis, require, spelled
+from graphflow.ir.types import TensorType
+
+
+def _infer(types: Sequence[TensorType], attrs: Attrs) -> TensorType:
+    check_arity("softmax", types, 1)
+    require("softmax", types, FLOAT)
+    check_axis("softmax", types, attrs.get("axis"), types[0].rank)
+    if not isinstance(attrs.get("or_zero"), bool):
+        raise GraphError(f"{spelled('softmax', types)}: or_zero must be true or false")
+    return types[0]
+
+
+def _softmax(x: Array, *, axis: int, or_zero: bool) -> Array:
+    if not x.shape[axis]:
+        return np.array(x)
+    with np.errstate(invalid="ignore"):
+        largest = x.max(axis, keepdims=True)
+        nothing = (largest == -inf) & or_zero
+        powers = np.exp(x - np.where(nothing, x.dtype.type(0), largest))
+        return powers / np.where(nothing, x.dtype.type(1), powers.sum(axis, keepdims=True))
+
+
+def _decompose(b: Builder, n: Application) -> Any:
+    (x,), axes = n.inputs, (n.attrs["axis"],)
+    if x.shape[axes[0]] == 0:
+        return b.copy(x)
+    largest = restore_axes(b, b.reduce_max(x, axes=axes), axes, x.shape)
+    if not n.attrs["or_zero"]:
+        powers = b.exp(b.sub(x, largest))
+        return b.div(powers, restore_axes(b, b.reduce_sum(powers, axes=axes), axes, x.shape))
+    nothing = b.eq(largest, scalar(b, -inf, x.dtype))
+    powers = b.exp(b.sub(x, b.where(nothing, scalar(b, 0, x.dtype), largest)))
+    total = restore_axes(b, b.reduce_sum(powers, axes=axes), axes, x.shape)
+    return b.div(powers, b.where(nothing, scalar(b, 1, x.dtype), total))
+
+
+def _vjp(b: Builder, n: Application, ct: Any) -> Any:
+    """``out * (ct - sum(out * ct))``: from d out[i] / d x[j] = out[i] * (δ[i,j] - out[j])."""
+    axes = (n.attrs["axis"],)
+    mean = restore_axes(b, b.reduce_sum(b.mul(n.out, ct), axes=axes), axes, ct.shape)
+    return b.mul(n.out, b.sub(ct, mean))
+
+
+def _samples() -> tuple[Sample, ...]:
+    shapes: list[tuple[tuple[int, ...], int]] = [
+        ((7,), 0), ((3, 4), 1), ((3, 4), 0), ((2, 3, 4), 1), ((3, 1), 1), ((0, 3), 1), ((2, 0), 1),
+    ]  # fmt: skip
+    return tuple(
+        Sample((shape,), {"axis": axis, "or_zero": or_zero})
+        for shape, axis in shapes
+        for or_zero in (False, True)
+    )
+
+
+SOFTMAX = register(
+    OpDef(
+        name="softmax",
+        kind=Kind.LINE,
+        summary="exp(x) over its sum along an axis; with or_zero 0, not NaN, where all x are -inf.",
+        infer=_infer,
+        reference=_softmax,
+        vjp=(_vjp,),
+        decompose=_decompose,
+        cost=16.0,
+        tests=OpTests(tolerance={"f32": 2e-6, "f64": 1e-13}, samples=_samples()),
+    )
+)
