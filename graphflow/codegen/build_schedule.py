@@ -35,6 +35,7 @@ from graphflow.codegen.schedule import (
     Step,
 )
 from graphflow.codegen.sizes import for_example
+from graphflow.codegen.stored_order import ordered
 from graphflow.codegen.units import Unit, Work, collect, copy_body
 from graphflow.errors import CompileError
 from graphflow.ir.graph import Graph
@@ -148,9 +149,8 @@ class _Emitter:
     def unit(self, unit: Unit) -> None:
         """Append the steps of ``unit``."""
         operands = [self.located(layout) for layout in unit.operands]
-        results = [
-            contiguous(self.buffer(value), self.work.values[value].type) for value in unit.results
-        ]
+        values = [self.work.values[value] for value in unit.results]
+        results = [ordered(self.buffer(v.id), v.type, v.order) for v in values]
         if unit.kind == "host":
             self._host(unit, operands, results)
             return

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from graphflow.codegen.contraction.labels import is_matrix_product, labels_of
 from graphflow.codegen.layout import Layout, contiguous, view_of
+from graphflow.codegen.stored_order import Order, ordered, wanted_order
 from graphflow.errors import CompileError
 from graphflow.ir.build import emit, input_node
 from graphflow.ir.graph import Graph, Location
@@ -27,12 +29,16 @@ from graphflow.records import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """Memory for one tensor: a leaf (``unit`` is -1) or a unit's result."""
+    """Memory for one tensor: a leaf (``unit`` is -1) or a unit's result.
+
+    Its axes are stored in ``order``, row-major if that is empty.
+    """
 
     id: int
     type: TensorType
     leaf: Node | None
     unit: int
+    order: Order = ()
 
 
 @dataclass(slots=True)
@@ -60,19 +66,23 @@ class Work:
     values: list[Value] = field(default_factory=list)
     layouts: dict[Node, Layout] = field(default_factory=dict)
 
-    def value(self, type: TensorType, leaf: Node | None = None, unit: int = -1) -> Value:
+    def value(
+        self, type: TensorType, leaf: Node | None = None, unit: int = -1, order: Order = ()
+    ) -> Value:
         """A new value."""
-        made = Value(len(self.values), type, leaf, unit)
+        made = Value(len(self.values), type, leaf, unit, order)
         self.values.append(made)
         return made
 
-    def add(self, unit: Unit, types: Sequence[TensorType]) -> list[Layout]:
+    def add(
+        self, unit: Unit, types: Sequence[TensorType], orders: Sequence[Order] = ()
+    ) -> list[Layout]:
         """Append ``unit`` with a fresh value a result type; their layouts."""
         found = []
-        for type in types:
-            value = self.value(type, unit=len(self.units))
+        for type, order in zip(types, orders or [()] * len(types), strict=True):
+            value = self.value(type, unit=len(self.units), order=order)
             unit.results.append(value.id)
-            found.append(contiguous(value.id, type))
+            found.append(ordered(value.id, type, order))
         self.units.append(unit)
         return found
 
@@ -174,7 +184,8 @@ def _visit_contraction(work: Work, graph: Graph, node: Node) -> None:
     body = Graph(tuple(inputs), (emit(node.op, *inputs, **node.attrs),), name="body")
     operands = [work.layouts[n] for n in node.inputs]
     unit = Unit("contraction", body, operands, [], False, node, _places(graph, node))
-    work.layouts[node] = work.add(unit, [node.tensor_type])[0]
+    order = wanted_order(graph, node) if is_matrix_product(labels_of(node)) else ()
+    work.layouts[node] = work.add(unit, [node.tensor_type], [order])[0]
 
 
 def _visit_single(work: Work, graph: Graph, node: Node) -> None:

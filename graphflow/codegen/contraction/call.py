@@ -130,7 +130,8 @@ def contraction_call(
     """The call that writes ``a @ b`` to ``c`` and runs ``epilogue`` on finished tiles.
 
     Operands are ``[..., M, K]`` and ``[..., K, N]`` of one dtype with any strides,
-    batch axes broadcast; ``c`` is row-major.  What an epilogue refers to counts
+    batch axes broadcast; rows or, without an epilogue, columns of ``c`` lie together.
+    What an epilogue refers to counts
     as read and as written: only the caller knows what it merely reads.
     """
     product, kernel, blocking = _choose(_product(a, b, c), c.type.dtype)
@@ -153,6 +154,8 @@ def _choose(product: Product, dtype: DType) -> tuple[Product, KernelSource, Bloc
     element = dtype.short
     if element not in TILED:
         return product, plain_kernel(element), Blocking()
+    if product.c_column != 1 and product.c_row == 1 and product.n > 1:
+        product = _turned(product)
     tile = tiling(host_target(), dtype.itemsize)
     tall = _with_rows_of_a_batch(product)
     for form, rows in ((product, tall.m), (_turned(product), product.n)):

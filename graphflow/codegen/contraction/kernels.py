@@ -225,7 +225,7 @@ def {name}(args, tid, nth):
                 a_at, b_at = a_batch + i * a_row, b_batch + j * b_column
                 for step in range(k):
                     total += {total}(a_at[step * a_step]) * {total}(b_at[step * b_step])
-                c_batch[i * c_row + j] = total
+                c_batch[i * c_row + j * c_column] = total
                 j += 1
             i += 1
         if epilogue:
