@@ -19,6 +19,7 @@ from graphflow import pytree
 from graphflow.cell import Cell, Chain, ViewStep
 from graphflow.checks import need_device, need_dtype, need_int
 from graphflow.errors import GraphFlowError, TraceError
+from graphflow.found_gradients import FoundGradient, found_gradients
 from graphflow.functions.creation import from_numpy
 from graphflow.guards import Guard, named_cells
 from graphflow.ir.dims import Dim, symbol
@@ -117,6 +118,8 @@ class Capture:
     reads: tuple[Read, ...]
     grads: tuple[tuple[Tensor, Any], ...]
     """Final ``.grad`` of leaves the trace assigned: None, kept memory, or a refusal."""
+    found: tuple[FoundGradient, ...] = ()
+    """Gradients that lie in ``.grad`` of something outside when the program is called."""
     argument_grads: tuple[tuple[int, int], ...] = ()
     """Arguments that receive a gradient: (leaf number, graph output)."""
     mutable: tuple[tuple[int, int], ...] = ()
@@ -227,6 +230,7 @@ def _finish(
     live = [r.differentiable for r in results if r.differentiable is not None]
     backward = partition(tracer, live, outputs) if live else None
     argument_grads = _argument_grads(tracer, outputs)
+    found = found_gradients(tracer, [r.value for r in results if r.kind in ("tensor", "view")])
     grads = _final_grads(tracer, keep_grads)
     graph = tracer.finish(outputs)
     return Capture(
@@ -241,6 +245,7 @@ def _finish(
         guards=tuple(Guard(*g).settled() for g in tracer.guards),
         reads=(*reach.watched(), *_array_reads(tracer)),
         grads=grads,
+        found=found,
         argument_grads=argument_grads,
         mutable=tracer.mutable_positions(),
         backward=backward,

@@ -25,6 +25,7 @@ from graphflow.capture import Capture, capture, check_arguments, leaf_labels, sh
 from graphflow.cell import CAPTURED, Cell, layout_of
 from graphflow.dynamic import Dimensions, Dynamic, Family, shapes_of
 from graphflow.errors import IndexRangeError
+from graphflow.found_gradients import cells_of
 from graphflow.guards import Described, Guard, Recompile, same_value
 from graphflow.mode import mode, structure
 from graphflow.partition import Backward
@@ -126,10 +127,13 @@ class Entry:
 
     def captured_arguments(self, leaves: Sequence[Any]) -> tuple[tuple[int, Cell], ...]:
         """The arguments that the function also reaches from outside."""
+        owned = self._owned
+        if self.capture.found:
+            owned |= cells_of(self.capture.found)
         return tuple(
             (i, leaf._cell)
             for i, leaf in enumerate(leaves)
-            if isinstance(leaf, Tensor) and leaf._cell in self._owned
+            if isinstance(leaf, Tensor) and leaf._cell in owned
         )
 
     def broken(self) -> Read | Guard | None:
@@ -242,8 +246,9 @@ class Compiled:
             Tensor._of(x._cell) if shared and isinstance(x, Tensor) and x._cell in shared else x
             for x in leaves
         ]
-        written = [(position, shown[i]) for i, position in captured.mutable]
-        outputs = entry.program.run([shown[i] for i in entry.inputs], written)
+        bound = [(position, shown[i]) for i, position in captured.mutable]
+        bound += [(f.position, f.leaf._grad) for f in captured.found]
+        outputs = entry.program.run([shown[i] for i in entry.inputs], bound)
         for cell in captured.updated:
             cell.version += 1
         entry.settle()

@@ -98,6 +98,8 @@ class Program:
             self.schedule, scalars=by_value, threads=self._threads, loaded=loaded
         )
         self._memory = dict(zip(graph.state, self.cells, strict=True))
+        changing = {node for node, _ in graph.updates}
+        self._changing = frozenset(i for i, n in enumerate(graph.state) if n in changing)
         self._input_types = [_at(n.tensor_type, self.sizes) for n in graph.inputs]
         self._aliases = _aliased_results(self.schedule)
         self.scalar_values: tuple[float, ...] = ()
@@ -258,13 +260,13 @@ class Program:
             raise GraphFlowError(f"input '{name}' of the program has type {want}, got {have}")
         return tensor
 
-    def run(self, inputs: Sequence[Any], written: Sequence[tuple[int, Tensor]] = ()) -> list[Cell]:
+    def run(self, inputs: Sequence[Any], bound: Sequence[tuple[int, Tensor]] = ()) -> list[Cell]:
         """One step on checked tensors and floats; the outputs as fresh memory.
 
-        ``written`` are arguments the step changes: the state number each one is
-        bound to for this call.
+        ``bound`` are the tensors in whose memory some of the state lies in this call
+        (arguments the step changes, gradients it found), by the number of the state.
         """
-        copies = [(self._rebind(position, tensor), tensor) for position, tensor in written]
+        places = [(number, self._rebind(number, tensor), tensor) for number, tensor in bound]
         held = [_contiguous(x) if isinstance(x, Tensor) else x for x in inputs]
         words = [x if isinstance(x, float) else int(x.__array_interface__["data"][0]) for x in held]
         for cell, mirror in self._mirrors:
@@ -275,7 +277,9 @@ class Program:
             raise IndexRangeError(f"{error}{self._places(str(error))}") from None
         for cell, mirror in self._mirrors:
             np.copyto(cell.value, mirror.value)
-        for cell, tensor in copies:
+        for number, cell, tensor in places:
+            if number not in self._changing:
+                continue
             if cell.value is not tensor._eager():
                 np.copyto(tensor._eager(), cell.value)
             tensor._cell.version += 1

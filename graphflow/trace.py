@@ -69,6 +69,7 @@ class Tracer:
         self.modules: list[str] = []
         self.scalars: dict[Hashable, ScalarSource] = {}
         self.grads: dict[int, tuple[Tensor, Tensor | None]] = {}
+        self.found_grads: dict[Cell, list[tuple[Tensor, Tensor]]] = {}
         self.guards: list[tuple[Callable[[], Any], Any, str]] = []
         self.leaves: dict[int, Tensor] = {}
         self.draws: dict[Cell, int] = {}
@@ -285,7 +286,12 @@ class Tracer:
         held = tensor._grad
         if tensor._cell.tracer is None:
             self.reads_grads = True
-            self.guard(lambda: tensor._grad, held, f"the gradient of {self.label(tensor)}")
+            if hasattr(held, "_cell"):
+                pairs = self.found_grads.setdefault(held._cell, [])
+                if all(leaf is not tensor for leaf, _ in pairs):
+                    pairs.append((tensor, held))
+            else:
+                self.guard(lambda: tensor._grad, held, f"the gradient of {self.label(tensor)}")
         return held
 
     def set_grad(self, tensor: Tensor, value: Tensor | None) -> None:

@@ -1,0 +1,64 @@
+"""Gradients that a traced function finds in ``.grad``: state whose memory may be another each time.
+
+Eager ``backward()`` leaves a new tensor in ``.grad`` of every parameter.  A compiled
+function that reads it (``opt.step()`` by itself) works on whatever lies there when it
+is called, as long as that has the type the program was made for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from graphflow.cell import Cell
+from graphflow.records import dataclass
+from graphflow.tensor import Tensor
+
+if TYPE_CHECKING:
+    from graphflow.trace import Tracer
+
+
+@dataclass(frozen=True, slots=True)
+class FoundGradient:
+    """State number ``position`` of the graph is the ``.grad`` of ``leaf``."""
+
+    position: int
+    leaf: Tensor
+
+
+def found_gradients(tracer: Tracer, returned: Iterable[Any]) -> tuple[FoundGradient, ...]:
+    """The gradients that are looked up at each call; assumes what must hold of them.
+
+    ``returned`` are the outer tensors and cells that the function gives back.  What is
+    returned, reached by another name or shared by several leaves has to stay the very
+    tensor it was.
+    """
+    given = {value._cell if isinstance(value, Tensor) else value for value in returned}
+    positions = {cell: position for position, cell in enumerate(tracer.captured)}
+    found = []
+    for cell, pairs in tracer.found_grads.items():
+        fixed = len(pairs) > 1 or cell in given or cell in tracer.named or cell in tracer.input_leaf
+        for leaf, held in pairs:
+            what = f"the gradient of {tracer.label(leaf)}"
+            strided = not held._eager().flags.c_contiguous
+            if fixed or strided or held._chain or held.grad_fn is not None:
+                tracer.guard(partial(getattr, leaf, "_grad"), held, what)
+                continue
+            tracer.guard(partial(gradient_kind, leaf), gradient_kind(leaf), what)
+            if cell in positions:
+                found.append(FoundGradient(positions[cell], leaf))
+    return tuple(found)
+
+
+def gradient_kind(leaf: Tensor) -> tuple[str, bool] | None:
+    """What a program assumes of ``leaf.grad``: its type, and that it has no history."""
+    held = leaf._grad
+    if not isinstance(held, Tensor):
+        return None
+    return str(held._type_now()), held._requires_grad
+
+
+def cells_of(found: Iterable[FoundGradient]) -> frozenset[Cell]:
+    """The memory in which the gradients lie now."""
+    return frozenset(f.leaf._grad._cell for f in found if isinstance(f.leaf._grad, Tensor))

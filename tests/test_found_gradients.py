@@ -1,0 +1,140 @@
+"""Compiled functions that read ``.grad`` of parameters work on what lies there when called."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import graphflow as gf
+import graphflow.nn.functional as F
+from graphflow import nn
+
+
+def model_and_data(seed: int) -> tuple[nn.Module, Any, Any]:
+    gf.manual_seed(seed)
+    model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3))
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((20, 6)).astype(np.float32)
+    return model, gf.tensor(x), gf.tensor(rng.integers(0, 3, 20))
+
+
+def parts(compiled: bool, make: Any) -> tuple[Any, Any, Any, Any, Any]:
+    model, x, y = model_and_data(3)
+    optimizer = make(model.parameters())
+    forward = gf.compile(model) if compiled else model
+    step = gf.compile(optimizer.step) if compiled else optimizer.step
+    return model, optimizer, forward, step, (x, y)
+
+
+OPTIMIZERS = {
+    "sgd": lambda p: gf.optim.SGD(p, lr=0.1, momentum=0.9),
+    "adam": lambda p: gf.optim.Adam(p, lr=0.01),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_model_and_optimizer_compiled_apart_train_as_eager(name: str) -> None:
+    losses = []
+    for compiled in (False, True):
+        model, optimizer, forward, step, (x, y) = parts(compiled, OPTIMIZERS[name])
+        losses.append([])
+        for _ in range(8):
+            optimizer.zero_grad()
+            loss = F.cross_entropy(forward(x), y)
+            loss.backward()
+            step()
+            losses[-1].append(loss.item())
+        if compiled:
+            assert len(step.programs) <= 2, [str(r) for r in step.recompiles]
+        del model
+    np.testing.assert_allclose(losses[0], losses[1], rtol=2e-5)
+    assert losses[0][-1] < losses[0][0]
+
+
+def test_a_gradient_changed_in_place_is_the_callers() -> None:
+    p = nn.Parameter(gf.ones(4))
+
+    @gf.compile
+    def clip() -> None:
+        with gf.no_grad():
+            p.grad.mul_(0.5)
+
+    for value in (2.0, 4.0, 6.0):
+        p.grad = gf.full((4,), value)
+        held = p.grad
+        clip()
+        assert p.grad is held
+        np.testing.assert_array_equal(held.numpy(), np.full(4, value / 2, np.float32))
+    assert len(clip.programs) == 1
+
+
+def test_another_type_or_none_is_another_program() -> None:
+    p = nn.Parameter(gf.ones(3))
+
+    @gf.compile
+    def norm() -> Any:
+        return p.grad.sum() if p.grad is not None else gf.zeros(())
+
+    assert norm().item() == 0
+    p.grad = gf.tensor([1.0, 2.0, 3.0])
+    assert norm().item() == 6
+    p.grad = gf.tensor([1.0, 2.0, 5.0])
+    assert norm().item() == 8
+    assert len(norm.programs) == 2
+    p.grad = None
+    assert norm().item() == 0
+    assert len(norm.programs) == 2
+
+
+def test_strided_gradients_are_read_right() -> None:
+    p = nn.Parameter(gf.ones(2, 3))
+
+    @gf.compile
+    def double() -> Any:
+        return p.grad * 2
+
+    p.grad = gf.ones(2, 3)
+    double()
+    p.grad = gf.arange(6, dtype=gf.float32).reshape(3, 2).t()
+    np.testing.assert_array_equal(double().numpy(), np.arange(6).reshape(3, 2).T * 2)
+
+
+def test_a_returned_gradient_is_the_current_one() -> None:
+    p = nn.Parameter(gf.ones(2))
+
+    @gf.compile
+    def give() -> Any:
+        return p.grad
+
+    for _ in range(3):
+        p.grad = gf.rand(2)
+        assert give() is p.grad
+
+
+def test_a_gradient_that_is_an_argument_too() -> None:
+    p = nn.Parameter(gf.ones(2))
+
+    @gf.compile
+    def scale(x: Any) -> Any:
+        with gf.no_grad():
+            p.grad.mul_(2)
+        return x + 1
+
+    for value in (1.0, 3.0):
+        p.grad = gf.full((2,), value)
+        np.testing.assert_array_equal(scale(p.grad).numpy(), np.full(2, 2 * value + 1, np.float32))
+        other = gf.full((2,), 5.0)
+        np.testing.assert_array_equal(scale(other).numpy(), np.full(2, 6.0, np.float32))
+
+
+def test_leaves_that_share_a_gradient() -> None:
+    a, b = nn.Parameter(gf.ones(2)), nn.Parameter(gf.ones(2))
+
+    @gf.compile
+    def total() -> Any:
+        return a.grad + 10 * b.grad
+
+    a.grad = b.grad = gf.ones(2)
+    np.testing.assert_array_equal(total().numpy(), [11, 11])
+    a.grad, b.grad = gf.full((2,), 2.0), gf.full((2,), 3.0)
+    np.testing.assert_array_equal(total().numpy(), [32, 32])
