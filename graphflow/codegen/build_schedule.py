@@ -115,6 +115,7 @@ class _Emitter:
         self.context = _Context(threads)
         self.steps: list[Step] = []
         self.buffer_of: dict[int, int] = {}  # value → buffer
+        self.position = {node: number for number, node in enumerate(graph.nodes)}
 
     # -- places ---------------------------------------------------------------
 
@@ -231,7 +232,7 @@ class _Emitter:
                 outputs[0],
                 frozenset(buffer for buffer, _ in inputs),
                 frozenset(outputs),
-                Provenance(f"{node.op.name} -> {node.type}", unit.locations),
+                Provenance(f"{node.op.name} -> {node.type}", unit.locations, self.position[node]),
                 tuple(outputs[1:]),
             )
         )
@@ -248,6 +249,7 @@ class _Emitter:
     def _described(self, call: Call, unit: Unit, flops: int) -> Call:
         """``call`` with what lowering leaves open: provenance, traffic, work."""
         buffers = self.context.buffers
+        position = -1 if unit.node is None else self.position[unit.node]
         moved = sum(buffer_bytes(buffers[b]) for b in call.reads)
         moved += sum(buffer_bytes(buffers[b]) for b in call.writes)
         return replace(
@@ -256,7 +258,7 @@ class _Emitter:
             flops=call.flops or flops,
             provenance=call.provenance
             if call.provenance.ir
-            else Provenance(describe(unit.body), unit.locations),
+            else Provenance(describe(unit.body), unit.locations, position),
         )
 
     # -- the whole ------------------------------------------------------------

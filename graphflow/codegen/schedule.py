@@ -86,10 +86,12 @@ class KernelSource:
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """What a call computes, for people: IR text and the user's lines."""
+    """What a call computes, for people: IR text, the user's lines, and the position of the
+    operation among the nodes of the scheduled graph (-1: a copy the schedule adds)."""
 
     ir: str
     locations: tuple[Location, ...] = ()
+    node: int = -1
 
 
 @dataclass(frozen=True, slots=True)

@@ -132,6 +132,11 @@ def node_line(
     return f"{line}  # {comment}" if comment else line
 
 
+def spell_attribute(node: Node, name: str) -> str:
+    """One attribute as text; large arrays are ``const<hash>``, regions ``@label``."""
+    return _spell_value(node.attrs[name], name, {})
+
+
 def spell_location(location: Location) -> str:
     """``file:line module``; parts that hold blanks, quotes or colons stand in quotes."""
     place = ""
