@@ -79,6 +79,27 @@ def need_int(name: str, value: Any, low: int | None = None) -> int:
     return number
 
 
+def as_whole(value: Any) -> int:
+    """``int(value)``; a symbolic dimension of a trace stays what it is."""
+    return value if isinstance(value, SymDim) else int(value)  # type: ignore[return-value]
+
+
+def slice_bounds(part: slice, extent: int) -> tuple[int, int, int]:
+    """``part.indices(extent)``, also where a bound or the extent is a symbolic dimension."""
+    step = 1 if part.step is None else part.step
+    given = (part.start, part.stop, extent)
+    if step < 0 or not any(isinstance(value, SymDim) for value in given):
+        return part.indices(extent)
+    ends = []
+    for value, default in ((part.start, 0), (part.stop, extent)):
+        place = default if value is None else value
+        if place < 0:
+            place = place + extent
+            place = place if place >= 0 else 0
+        ends.append(place if place <= extent else extent)
+    return ends[0], ends[1], step
+
+
 def suggestion(name: str, known: Iterable[str]) -> str:
     """``; did you mean …?`` for a misspelt name, or nothing."""
     close = difflib.get_close_matches(str(name), [str(k) for k in known], 1)

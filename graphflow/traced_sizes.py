@@ -11,10 +11,11 @@ size, by tracing again (:class:`NeedsSize`).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NoReturn
+from math import gcd
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from graphflow.errors import TraceError
-from graphflow.ir.dims import Dim, Shape, SymDim, never_negative
+from graphflow.ir.dims import Dim, Shape, SymDim, never_negative, quotient
 from graphflow.mode import mode
 from graphflow.records import dataclass
 
@@ -32,20 +33,37 @@ class NeedsSize(TraceError):
 
 @dataclass(frozen=True, slots=True)
 class Assumption:
-    """``relation`` (``>=``, ``<`` or ``!=``) holds between ``dim`` and 0."""
+    """``dim >= bound``, or ``dim != bound``; ``dim`` has no constant part and no common factor."""
 
     dim: SymDim
     relation: str
+    bound: int
 
     def holds(self, sizes: Mapping[str, int]) -> bool:
         """Whether it does for these sizes."""
         value = self.dim.evaluate(sizes)
-        return {">=": value >= 0, "<": value < 0, "!=": value != 0}[self.relation]
+        return value >= self.bound if self.relation == ">=" else value != self.bound
 
     def __str__(self) -> str:
-        constant = next((c for monomial, c in self.dim.terms if not monomial), 0)
-        rest = self.dim - constant
-        return f"{rest} {self.relation} {-constant}"
+        if self.dim.terms[0][1] < 0:
+            turned = {">=": "<=", "!=": "!="}[self.relation]
+            return f"{-self.dim} {turned} {-self.bound}"
+        return f"{self.dim} {self.relation} {self.bound}"
+
+
+def assumption(dim: SymDim, relation: str) -> Assumption:
+    """``dim >= 0`` or ``dim != 0`` in canonical form."""
+    constant, rest, factor = _parts(dim)
+    if relation == "!=" and rest.terms[0][1] < 0:
+        factor = -factor
+    return Assumption(cast("SymDim", quotient(rest, factor)), relation, -(constant // factor))
+
+
+def _parts(dim: SymDim) -> tuple[int, SymDim, int]:
+    """The constant in ``dim``, the rest, and the greatest number that divides the rest."""
+    constant = next((c for monomial, c in dim.terms if not monomial), 0)
+    rest = SymDim(tuple(term for term in dim.terms if term[0]))
+    return constant, rest, gcd(*(c for _, c in rest.terms))
 
 
 class TracedSize(SymDim):
@@ -141,6 +159,9 @@ class TracedSize(SymDim):
         difference = SymDim.__sub__(self, other)
         if isinstance(difference, int):
             return difference == 0
+        constant, _, factor = _parts(difference)
+        if constant % factor:
+            return False
         if never_negative(difference - 1) or never_negative(-1 - difference):
             return False
         if _assume(difference, "!="):
@@ -224,6 +245,11 @@ def as_plain(value: Any) -> Any:
     return value
 
 
+def same_size(one: Any, other: Any) -> bool:
+    """True if two extents are equal for all sizes; nothing is assumed."""
+    return bool(as_plain(one) == as_plain(other))
+
+
 def at_sizes(value: Any, sizes: Mapping[str, int]) -> Any:
     """``value`` (a size, or a tuple that holds some) with numbers for the dimensions."""
     if isinstance(value, SymDim):
@@ -252,19 +278,20 @@ def _not_negative(dim: Dim) -> bool:
 def _assume(dim: SymDim, relation: str) -> bool:
     """Answer from the example, and let the program assume the answer."""
     tracer = mode.tracer
-    plain = SymDim(dim.terms)
-    assumption = Assumption(plain, relation)
+    found = assumption(dim, relation)
     if tracer is not None and tracer.rules and relation == "!=":
         return True
     if tracer is None or not dim.symbols <= tracer.sizes.keys():
         if tracer is None or relation != "!=":
-            _need_size(plain, str(assumption))
+            _need_size(dim, str(found))
         holds = True  # without an example a dimension is taken to be no particular number
     else:
-        holds = assumption.holds(tracer.sizes)
-    if relation == "!=" and not holds:
-        return False
-    tracer.assumptions[assumption if holds else Assumption(plain, "<")] = None
+        holds = found.holds(tracer.sizes)
+    if not holds:
+        if relation == "!=":
+            return False
+        found = assumption(cast("SymDim", -1 - dim), ">=")
+    tracer.assumptions[found] = None
     return holds
 
 

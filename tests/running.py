@@ -11,7 +11,9 @@ import numpy as np
 from graphs import Case
 
 from graphflow.codegen.build_schedule import build_schedule
-from graphflow.codegen.schedule import BufferKind, Schedule
+from graphflow.codegen.instance import at_sizes
+from graphflow.codegen.schedule import BufferKind
+from graphflow.ir.binding import solve_sizes
 from graphflow.ir.graph import Graph
 from graphflow.ir.interp import Interpretation, interpret
 from graphflow.passes.pipeline import run_pipeline
@@ -19,12 +21,24 @@ from graphflow.runtime.launch import LoadedProgram
 from graphflow.runtime.storage import Array, Storage
 
 
+def sizes_of(case: Case) -> dict[str, int]:
+    """The sizes of symbolic dimensions that the values of ``case`` have."""
+    state = [case.state[node.attrs["name"]] for node in case.graph.state]
+    leaves = zip((*case.graph.inputs, *case.graph.state), (*case.args, *state), strict=True)
+    return solve_sizes([(node, np.shape(value)) for node, value in leaves], {})
+
+
 class Running:
     """A program with inputs and state of its own."""
 
-    def __init__(self, case: Case, threads: int) -> None:
+    def __init__(self, case: Case, threads: int, example: int = 0) -> None:
         self.graph: Graph = run_pipeline(case.graph)[-1].graph
-        self.schedule: Schedule = build_schedule(self.graph, threads)
+        if example:  # symbolic: scheduled for other sizes, run at those of the case
+            sizes = sizes_of(case)
+            others = {name: example + 3 * i for i, name in enumerate(sorted(sizes))}
+            self.schedule = at_sizes(build_schedule(self.graph, threads, others), sizes)
+        else:
+            self.schedule = build_schedule(self.graph, threads)
         self.inputs = [Storage(np.array(a, order="C")) for a in case.args]
         self.names = [str(node.attrs["name"]) for node in self.graph.state]
         self.state = {n: Storage(np.array(case.state[n], order="C")) for n in self.names}

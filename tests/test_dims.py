@@ -10,7 +10,11 @@ from graphflow.ir.dims import (
     dim_product,
     dim_sum,
     evaluate_dim,
+    greatest,
+    least,
+    never_negative,
     parse_dim,
+    quotient,
     symbol,
 )
 from graphflow.ir.types import broadcast_shapes
@@ -27,13 +31,22 @@ def dims(draw: st.DrawFn) -> tuple[Dim, int]:
     for _ in range(draw(st.integers(0, 4))):
         other = draw(leaves)
         right = evaluate_dim(other, SIZES)
-        op = draw(st.sampled_from("+-*r"))
+        op = draw(st.sampled_from("+-*r/%<>"))
         if op == "+":
             found, value = found + other, value + right
         elif op == "-":
             found, value = found - other, value - right
         elif op == "*":
             found, value = found * other, value * right
+        elif op in "/%":
+            if right:
+                whole = op == "/"
+                found = quotient(found, other) if whole else found - quotient(found, other) * other
+                value = value // right if whole else value % right
+        elif op == "<":
+            found, value = least(found, other), min(value, right)
+        elif op == ">":
+            found, value = greatest(found, other), max(value, right)
         else:
             found, value = other - found, right - value
     return found, value
@@ -89,3 +102,23 @@ def test_symbols_broadcast_with_themselves_and_one_only() -> None:
     for shapes in [((n,), (m,)), ((n,), (4,)), ((4,), (n,)), ((n,), (n * 2,)), ((3,), (4,))]:
         with pytest.raises(ShapeError, match="do not broadcast"):
             broadcast_shapes(*shapes)
+
+
+@given(dims())
+def test_what_is_never_negative_is_not(case: tuple[Dim, int]) -> None:
+    assert case[1] >= 0 or not never_negative(case[0])
+
+
+def test_divisions_are_exact_where_they_can_be() -> None:
+    n, m = symbol("n"), symbol("m")
+    assert (6 * n * m + 4 * n) // (2 * n) == 3 * m + 2
+    assert str(n // 2) == "(n//2)" and n // 2 * 2 != n and n // n == 1
+    assert n % 1 == 0 and (4 * n) % 2 == 0
+    assert str(least(n, 8)) == "min(n,8)" and least(n, n + 1) == n
+
+
+def test_comparisons_answer_only_what_all_sizes_agree_on() -> None:
+    n = symbol("n")
+    assert n + 1 > 0 and n >= 0 and not n < 0 and n <= 2 * n
+    with pytest.raises(ShapeError, match="whether n > 3 depends on the sizes"):
+        assert n > 3

@@ -123,6 +123,22 @@ def test_an_empty_batch_gives_what_eager_gives() -> None:
 
 
 SHAPES = {
+    "view": lambda x: x.view(x.shape[0] * 2, -1),
+    "halves": lambda x: x[: x.shape[0] // 2],
+    "odd": lambda x: x[1::2],
+    "rest": lambda x: x[1:] + x[:-1],
+    "last": lambda x: x[-1] * x[x.shape[0] - 1],
+    "rows": lambda x: x + gf.arange(x.shape[0]).unsqueeze(1),
+    "even": lambda x: gf.linspace(0, 1, x.shape[0]) @ x,
+    "identity": lambda x: gf.eye(x.shape[0]) @ x,
+    "cat": lambda x: gf.cat([x, x * 2, x[:1]]),
+    "lower": lambda x: gf.tril(x @ x.T),
+    "expand": lambda x: x.sum(0).expand(x.shape[0], -1) * x,
+    "windows": lambda x: F.avg_pool1d(x.T.unsqueeze(0), 2, 1)[0],
+    "convolve": lambda x: F.conv1d(x.T.unsqueeze(0), gf.ones(3, 6, 2), stride=2, padding=1),
+    "count": lambda x: x.sum() / len(x.shape) + x.numel(),
+    "attend": lambda x: F.scaled_dot_product_attention(x, x, x, is_causal=True),
+    "one hot": lambda x: F.one_hot(x.argmax(1), 6).float().mean(0),
     "flatten": lambda x: x.flatten(),
     "mean": lambda x: x.mean() + x.mean(0, keepdim=True),
     "divide": lambda x: x.sum(0) / x.shape[0],

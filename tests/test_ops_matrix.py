@@ -371,6 +371,7 @@ def test_type_rules_work_with_symbols(case: Case) -> None:
         ("concatenate", [("b", 2), ("s", 2), (3, 2)], {"axis": 0}, ("b+s+3", 2)),
         ("pad", [("b",)], {"low": (1,), "high": (2,), "value": 0}, ("b+3",)),
         ("slice", [("b",)], {"starts": (1,), "limits": ("b-1",), "steps": (1,)}, ("b-2",)),
+        ("slice", [("b",)], {"starts": (0,), "limits": ("b",), "steps": (2,)}, ("-((-b)//2)",)),
         ("matmul", [("h", "b", 4), (4, "k")], {}, ("h", "b", "k")),
         ("take", [("v", 8), ("b", "s")], {"axis": 0}, ("b", "s", 8)),
         ("expand", [(1, 4)], {"shape": ("b", 4)}, ("b", 4)),

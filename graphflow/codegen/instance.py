@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from graphflow.codegen.layout import row_major
 from graphflow.codegen.memory import lifetimes, plan
 from graphflow.codegen.schedule import (
     Address,
@@ -77,12 +78,10 @@ class _Instance:
         return buffer if type is buffer.type else replace(buffer, type=type)
 
     def result(self, result: Result) -> Result:
-        return Result(
-            result.buffer,
-            self.type(result.type),
-            self.number(result.offset),
-            self.numbers(result.strides),
-        )
+        type = self.type(result.type)
+        if 0 in type.static_shape:  # nothing is shown, from wherever
+            return Result(result.buffer, type, 0, row_major(type.static_shape))
+        return Result(result.buffer, type, self.number(result.offset), self.numbers(result.strides))
 
     def step(self, step: Step) -> Step:
         if isinstance(step, HostCall):

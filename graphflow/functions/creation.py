@@ -15,10 +15,12 @@ from graphflow.dispatch import full as _full
 from graphflow.errors import DTypeError, GraphFlowError, ShapeError
 from graphflow.formats import check_placement
 from graphflow.ir import types as T
+from graphflow.ir.dims import SymDim
 from graphflow.ir.types import DType, from_numpy_dtype
 from graphflow.mode import mode
 from graphflow.promotion import cast, get_default_dtype, number_dtype
 from graphflow.tensor import Tensor
+from graphflow.traced_sizes import as_plain
 
 if TYPE_CHECKING:
     pass
@@ -192,6 +194,8 @@ def full(
     **placement: Any,
 ) -> Tensor:
     """A tensor filled with one value (its dtype is the value's by default)."""
+    if isinstance(fill_value, SymDim):
+        fill_value = scalar(fill_value, dtype or T.int64)
     if not isinstance(fill_value, (Tensor, bool, int, float, complex, np.number, np.bool_)):
         raise TypeError(f"full: fill_value must be a number, not {fill_value!r}")
     if isinstance(fill_value, Tensor):
@@ -300,11 +304,11 @@ def arange(
     start, end, step = (_plain("arange", v) for v in (start, end, step))
     if step == 0:
         raise GraphFlowError("arange needs a step other than 0")
-    if not (math.isfinite(start) and math.isfinite(end)):
+    whole = all(isinstance(v, (int, SymDim)) for v in (start, end, step))
+    if not whole and not (math.isfinite(start) and math.isfinite(end)):
         raise GraphFlowError(f"arange needs finite bounds, not {start} and {end}")
     if (end - start) * step < 0:
         raise GraphFlowError(f"arange: a step of {step} does not lead from {start} to {end}")
-    whole = all(isinstance(v, int) for v in (start, end, step))
     made = need_dtype(dtype) or (T.int64 if whole else get_default_dtype())
     if whole:
         length = -((start - end) // step)
@@ -319,7 +323,7 @@ def _plain(name: str, value: Any) -> Any:
     """A Python number from a number or a tensor of one element."""
     if isinstance(value, (Tensor, np.generic)):
         return value.item()
-    if not isinstance(value, (bool, int, float, complex)):
+    if not isinstance(value, (bool, int, float, complex, SymDim)):
         raise TypeError(f"{name} takes numbers, not {type(value).__name__}")
     return value
 
@@ -329,7 +333,7 @@ def iota(shape: tuple[int, ...], axis: int, dtype: DType) -> Tensor:
     from graphflow.ir.build import emit
 
     if mode.tracer is not None:
-        node = emit("iota", shape=shape, axis=axis, dtype=dtype)
+        node = emit("iota", shape=as_plain(shape), axis=axis, dtype=dtype)
         return Tensor._of(Cell(node, mode.tracer))
     return apply("iota", shape=shape, axis=axis, dtype=dtype)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from graphflow.checks import as_whole, slice_bounds
 from graphflow.dispatch import apply_view, assign, assign_at
 from graphflow.errors import ShapeError
 from graphflow.functions.index_tensors import Picks, fitted, is_mask, read, written
@@ -19,6 +20,7 @@ from graphflow.functions.shaping import cut, select, unsqueeze
 from graphflow.ir import types as T
 from graphflow.mode import mode
 from graphflow.promotion import as_operand, cast
+from graphflow.traced_sizes import same_size
 
 if TYPE_CHECKING:
     from graphflow.tensor import Tensor
@@ -172,7 +174,7 @@ def _normal(item: Any) -> Any:
     if isinstance(item, Tensor):
         return _index_tensor(item)
     if hasattr(item, "__index__"):
-        return int(item)
+        return as_whole(item)
     raise IndexError(
         "only integers, slices (`:`), ellipsis (`...`), None and integer or bool tensors are "
         f"valid indices (got {type(item).__name__})"
@@ -209,9 +211,9 @@ def _slice(input: Tensor, axis: int, item: slice) -> Tensor:
     if item.start is None and item.stop is None and item.step is None:
         return input
     extent = input.shape[axis]
-    start, stop, step = item.indices(extent)
+    start, stop, step = slice_bounds(item, extent)
     if step <= 0:
         raise ValueError("step must be greater than zero; use flip() to reverse")
-    if (start, stop, step) == (0, extent, 1):
+    if step == 1 and same_size(start, 0) and same_size(stop, extent):
         return input
     return cut(input, axis, start, max(start, stop), step)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from graphflow.checks import need_int, need_tensor, need_tensors
+from graphflow.checks import as_whole, need_int, need_tensor, need_tensors, slice_bounds
 from graphflow.dispatch import apply
 from graphflow.errors import ShapeError
 from graphflow.functions.picking import positions
@@ -121,7 +121,7 @@ def tensor_split(
     if hasattr(given, "_concrete"):
         given = given._concrete("tensor_split").tolist()
     if isinstance(given, (tuple, list)):
-        return _cut_at(input, axis, [int(at) for at in given])
+        return _cut_at(input, axis, [as_whole(at) for at in given])
     count = need_int("tensor_split: the number of sections", given)
     if count <= 0:
         raise ShapeError(f"tensor_split: the number of sections must be positive, not {count}")
@@ -134,7 +134,7 @@ def _cut_at(input: Tensor, axis: int, places: Sequence[int]) -> tuple[Tensor, ..
     extent = input.shape[axis]
     pieces, begin = [], 0
     for place in (*places, extent):
-        first, last, _ = slice(begin, place).indices(extent)
+        first, last, _ = slice_bounds(slice(begin, place), extent)
         pieces.append(cut(input, axis, first, max(first, last), 1))
         begin = place
     return tuple(pieces)

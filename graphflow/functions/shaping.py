@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from graphflow.checks import need_int, need_tensors
+from graphflow.checks import as_whole, need_int, need_tensors
 from graphflow.dispatch import apply, apply_view, become
 from graphflow.errors import ShapeError
 from graphflow.functions.reductions import normal_dim
@@ -63,7 +63,7 @@ def _infer(input: Tensor, shape: tuple[int, ...]) -> tuple[int, ...]:
             wild = i
         else:
             known = known * d
-    if wild is not None and isinstance(known, int) and known > 0 and isinstance(total, int):
+    if wild is not None and known > 0:
         if total % known == 0:
             return (*shape[:wild], total // known, *shape[wild + 1 :])
     elif wild is None and known == total:
@@ -228,7 +228,7 @@ def expand(input: Tensor, *size: Any, implicit: bool = False, **named: Any) -> T
     if any(isinstance(d, int) and d < 0 for d in out):
         raise ShapeError(f"expand to {list(wanted)}: -1 keeps an extent, and there is none to keep")
     for i, d in enumerate(shape):
-        if d != 1 and out[i + lead] != d:
+        if out[i + lead] != d and d != 1:
             raise ShapeError(
                 f"The expanded size ({out[i + lead]}) must match the existing size ({d}) at "
                 f"dimension {i + lead}; shapes {list(shape)} → {list(wanted)}"
@@ -285,7 +285,7 @@ def narrow(input: Tensor, dim: int, start: Any, length: int) -> Tensor:
         raise TypeError("narrow: start must be a whole number or a 0-d integer tensor")
     if is_tensor and mode.tracer is not None:
         return _narrowed_at(input, axis, start, length)
-    start = int(start)
+    start = as_whole(start)
     begin = start + extent if start < 0 else start
     if not (0 <= begin and begin + length <= extent and length >= 0) or not input.ndim:
         raise ShapeError(
@@ -313,14 +313,15 @@ def cut(input: Tensor, axis: int, start: int, stop: int, step: int) -> Tensor:
 
 def select(input: Tensor, dim: int, index: int) -> Tensor:
     """Entry ``index`` of dimension ``dim``, which goes away: a view."""
-    index = int(index)
+    index = as_whole(index)
     if input.ndim == 0:
         raise IndexError("select() cannot be applied to a 0-dim tensor")
     axis = normal_dim(dim, input.ndim)
     extent = input.shape[axis]
     if not -extent <= index < extent:
         raise IndexError(f"index {index} is out of bounds for dimension {dim} with size {extent}")
-    part = cut(input, axis, index % extent, index % extent + 1, 1)
+    place = index + extent if index < 0 else index
+    part = cut(input, axis, place, place + 1, 1)
     shape = input.shape
     return apply_view("reshape", part, shape=(*shape[:axis], *shape[axis + 1 :]))
 

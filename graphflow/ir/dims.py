@@ -96,6 +96,18 @@ class SymDim:
     def __rmod__(self, other: Dim) -> Dim:
         return other - quotient(other, self) * self
 
+    def __ge__(self, other: Dim) -> bool:
+        return _known(self - other, f"{self} >= {other}")
+
+    def __gt__(self, other: Dim) -> bool:
+        return _known(self - other - 1, f"{self} > {other}")
+
+    def __le__(self, other: Dim) -> bool:
+        return _known(other - self, f"{self} <= {other}")
+
+    def __lt__(self, other: Dim) -> bool:
+        return _known(other - self - 1, f"{self} < {other}")
+
     def __str__(self) -> str:
         parts: list[str] = []
         for monomial, coefficient in self.terms:
@@ -190,6 +202,15 @@ def never_negative(dim: Dim) -> bool:
     if isinstance(dim, int):
         return dim >= 0
     return all(c >= 0 and all(map(_atom_is_natural, m)) for m, c in dim.terms)
+
+
+def _known(difference: Dim, what: str) -> bool:
+    """Whether ``difference >= 0``, if that is the same for all sizes."""
+    if never_negative(difference):
+        return True
+    if never_negative(-1 - difference):
+        return False
+    raise ShapeError(f"whether {what} depends on the sizes of the symbolic dimensions")
 
 
 def _atom_is_natural(atom: Atom) -> bool:

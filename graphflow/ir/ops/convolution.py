@@ -19,7 +19,7 @@ from math import prod
 from typing import Any
 
 from graphflow.errors import DTypeError, ShapeError
-from graphflow.ir.dims import Dim, SymDim
+from graphflow.ir.dims import Dim
 from graphflow.ir.op import Application, Array, Builder, Kind, OpDef, OpTests, lookup, register
 from graphflow.ir.ops import complex_parts
 from graphflow.ir.ops.gradients import zeros
@@ -73,14 +73,7 @@ def _windows(
         )
     span = dilation * (size - 1) + 1
     room = spread_extent(extent, spread) + low + high - span
-    if isinstance(room, SymDim):
-        if stride != 1:
-            raise ShapeError(
-                f"{spelled('conv', types)}: a step of {stride} over spatial axis {axis} of "
-                "unknown extent has no known number of positions"
-            )
-        return room + 1
-    if room < 0:
+    if isinstance(room, int) and room < 0:
         raise ShapeError(
             f"{spelled('conv', types)}: along spatial axis {axis} the kernel spans {span} "
             f"elements, the padded input has {room + span}"

@@ -13,7 +13,7 @@ import numpy as np
 
 from graphflow.errors import DTypeError, GraphError, ShapeError
 from graphflow.ir.affine import Condition, Index, Piece
-from graphflow.ir.dims import Dim, Shape, SymDim, dim_sum
+from graphflow.ir.dims import Dim, Shape, dim_sum
 from graphflow.ir.op import (
     Application,
     Array,
@@ -65,14 +65,7 @@ def _slice_extent(types: Types, axis: int, extent: Dim, start: Dim, limit: Dim, 
             f"{spelled('slice', types)}: {start}:{limit}:{step} is not within "
             f"0:{extent} in axis {axis}"
         )
-    if step == 1:
-        return length
-    if isinstance(length, SymDim):
-        raise ShapeError(
-            f"{spelled('slice', types)}: a step of {step} over the symbolic extent {length} "
-            f"in axis {axis} has no known number of elements"
-        )
-    return -(-length // step)
+    return length if step == 1 else -(-length // step)
 
 
 def _index_slice(types: Types, attrs: Attrs, index: Index) -> Sequence[Piece]:

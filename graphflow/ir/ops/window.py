@@ -74,13 +74,6 @@ def _windows(name: str, types: Types, axis: int, size: int, step: int, dilation:
             f"{spelled(name, types)}: a window of {span} elements is longer than axis {axis}, "
             f"which has {extent}"
         )
-    if step == 1:
-        return extent - span + 1
-    if isinstance(extent, SymDim):
-        raise ShapeError(
-            f"{spelled(name, types)}: a step of {step} over the symbolic extent {extent} "
-            f"in axis {axis} has no known number of windows"
-        )
     return (extent - span) // step + 1
 
 

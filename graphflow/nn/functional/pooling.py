@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -153,7 +154,9 @@ def _avg_pool(
         raise ValueError(f"{name}: divisor_override must not be 0")
     sums = _sums(batched(input, dims), w)
     divisor: Any = divisor_override
-    if divisor is None:
+    if divisor is None and not ceil_mode and not any(w.edges):
+        divisor = prod(w.sizes)
+    elif divisor is None:
         members = _members(w, count_include_pad)
         same = members.size and (members == members.flat[0]).all()
         divisor = int(members.flat[0]) if same else literal(members.astype(sums.dtype.numpy))
@@ -203,7 +206,7 @@ def _lp_pool(
     powers = pow(input, norm_type)
     means = _avg_pool(name, dims, powers, kernel_size, stride, 0, ceil_mode, True)
     positive = mul(sign(means), relu(abs(means)))
-    return pow(mul(positive, int(np.prod(sizes))), 1.0 / norm_type)
+    return pow(mul(positive, prod(sizes)), 1.0 / norm_type)
 
 
 def lp_pool1d(
@@ -280,7 +283,7 @@ def _adaptive_avg_pool(name: str, dims: int, input: Tensor, output_size: Any) ->
     if set(counts) == {1}:
         out = mean(x, tuple(range(LEADING, x.ndim)), keepdim=True)
     elif even is not None:
-        out = div(_sums(x, even), int(np.prod(even.sizes)))
+        out = div(_sums(x, even), prod(even.sizes))
     else:
         out = x
         for axis, table in enumerate(_tables(x, counts), start=LEADING):
