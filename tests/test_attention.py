@@ -61,11 +61,27 @@ def test_a_row_without_positions_has_gradients_of_zero() -> None:
     assert all(bool(x.grad.isfinite().all()) for x in (q, k, v))
 
 
-def test_heads_of_the_query_share_keys() -> None:
-    q, k, v = operands(4, (4, 5, 3), (2, 6, 3), (2, 6, 3))
-    found = F.scaled_dot_product_attention(*map(gf.tensor, (q, k, v)), enable_gqa=True)
-    expected = attended(q, k.repeat(2, 0), v.repeat(2, 0), 0.0)
-    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-10)
+@pytest.mark.parametrize("heads", [None, 1, 4])
+@pytest.mark.parametrize("wrap", [lambda f: f, gf.compile], ids=["eager", "compiled"])
+def test_heads_of_the_query_share_keys(heads: int | None, wrap: Any) -> None:
+    q, k, v = operands(4, (3, 4, 5, 3), (3, 2, 6, 3), (3, 2, 6, 3))
+    mask = np.random.default_rng(5).standard_normal((5, 6) if heads is None else (heads, 5, 6))
+    given = tuple(gf.tensor(x, requires_grad=True) for x in (q, k, v))
+
+    def run(*x: Any) -> Any:
+        out = F.scaled_dot_product_attention(*x, gf.tensor(mask), enable_gqa=True)
+        return out, gf.autograd.grad(out.square().sum(), x)
+
+    found, grads = wrap(run)(*given)
+    repeated = [gf.tensor(x.repeat(2, 1), requires_grad=True) for x in (k, v)]
+    expected = attended(q, k.repeat(2, 1), v.repeat(2, 1), mask)
+    np.testing.assert_allclose(found.detach().numpy(), expected, rtol=1e-10)
+    plain = F.scaled_dot_product_attention(given[0], *repeated, gf.tensor(mask))
+    dq, *shared = gf.autograd.grad(plain.square().sum(), (given[0], *repeated))
+    np.testing.assert_allclose(grads[0].numpy(), dq.numpy(), rtol=1e-9, atol=1e-12)
+    for got, want in zip(grads[1:], shared, strict=True):
+        whole = want.numpy().reshape(3, 2, 2, 6, 3).sum(2)
+        np.testing.assert_allclose(got.numpy(), whole, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("masked", [False, True])

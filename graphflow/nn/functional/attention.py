@@ -11,8 +11,7 @@ from graphflow.functions.diagonals import tril
 from graphflow.functions.elementwise import add, mul, where
 from graphflow.functions.products import matmul
 from graphflow.functions.reductions import weights
-from graphflow.functions.repeating import repeat_interleave
-from graphflow.functions.shaping import transpose
+from graphflow.functions.shaping import flatten, transpose, unflatten, unsqueeze
 from graphflow.ir import types as T
 from graphflow.nn.functional.dropout import dropout
 from graphflow.promotion import cast
@@ -42,12 +41,16 @@ def scaled_dot_product_attention(
             f"scaled_dot_product_attention: attn_mask must be bool or {query.dtype.name}, "
             f"not {attn_mask.dtype.name}"
         )
-    if enable_gqa:
-        key, value = (_shared_heads(query, x) for x in (key, value))
+    groups = _groups(query, key, value) if enable_gqa else 1
+    if groups > 1:
+        query = unflatten(query, -3, (-1, groups))
+        key, value = unsqueeze(key, -3), unsqueeze(value, -3)
+        attn_mask = None if attn_mask is None else _grouped(attn_mask, groups)
     if is_causal:
         attn_mask = causal_mask(query.shape[-2], key.shape[-2])
     found = attention_weights(query, key, attn_mask, scale, whole=is_causal)
-    return matmul(dropout(found, dropout_p), value)
+    out = matmul(dropout(found, dropout_p), value)
+    return flatten(out, -4, -3) if groups > 1 else out
 
 
 def _check_operands(query: Tensor, key: Tensor, value: Tensor) -> None:
@@ -64,11 +67,25 @@ def _check_operands(query: Tensor, key: Tensor, value: Tensor) -> None:
             )
 
 
-def _shared_heads(query: Tensor, shared: Tensor) -> Tensor:
-    heads, groups = query.shape[-3], shared.shape[-3]
-    if heads % groups:
-        raise ShapeError(f"{heads} heads of the query cannot share {groups} of the key or value")
-    return repeat_interleave(shared, heads // groups, -3)
+def _groups(query: Tensor, key: Tensor, value: Tensor) -> int:
+    """How many heads of the query share one of the key, and of the value."""
+    if min(x.ndim for x in (query, key, value)) < 3:
+        raise ShapeError("scaled_dot_product_attention: enable_gqa needs heads (dimension -3)")
+    heads = query.shape[-3]
+    for shared in (key.shape[-3], value.shape[-3]):
+        if shared != key.shape[-3] or heads % shared:
+            raise ShapeError(
+                f"{heads} heads of the query cannot share {key.shape[-3]} of the key and "
+                f"{value.shape[-3]} of the value"
+            )
+    return heads // key.shape[-3]
+
+
+def _grouped(mask: Tensor, groups: int) -> Tensor:
+    """A mask of [..., heads, L, S] for scores of [..., heads / groups, groups, L, S]."""
+    if mask.ndim < 3:
+        return mask
+    return unsqueeze(mask, -3) if mask.shape[-3] == 1 else unflatten(mask, -3, (-1, groups))
 
 
 def causal_mask(length: int, source: int) -> Tensor:

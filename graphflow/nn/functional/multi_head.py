@@ -62,7 +62,7 @@ def multi_head_attention_forward(
 
 def _both(bias_k: Tensor | None, bias_v: Tensor | None) -> tuple[Tensor, Tensor] | None:
     if bias_k is not None and bias_v is not None:
-        return bias_k, bias_v
+        return reshape(bias_k, (1, 1, -1)), reshape(bias_v, (1, 1, -1))
     if bias_k is None and bias_v is None:
         return None
     raise GraphFlowError(f"{_NAME}: give bias_k and bias_v, or neither")

@@ -14,6 +14,7 @@ from graphflow.nn.modules import (
     padding,
     parameter_containers,
     pooling,
+    positions,
     shaping,
     sparse,
     transformer,
@@ -32,6 +33,7 @@ from graphflow.nn.modules.normalization import *
 from graphflow.nn.modules.padding import *
 from graphflow.nn.modules.parameter_containers import *
 from graphflow.nn.modules.pooling import *
+from graphflow.nn.modules.positions import *
 from graphflow.nn.modules.shaping import *
 from graphflow.nn.modules.sparse import *
 from graphflow.nn.modules.transformer import *
@@ -55,3 +57,4 @@ __all__ += pooling.__all__
 __all__ += upsampling.__all__
 __all__ += attention.__all__
 __all__ += transformer.__all__
+__all__ += positions.__all__
