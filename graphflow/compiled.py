@@ -253,6 +253,8 @@ class Compiled:
             cell.version += 1
         entry.settle()
         if entry is not self._last:
+            if self._last is not None and entry.family is not None:
+                self._last.program.loaded.release_outputs()
             self._last = entry
             if entry.simple and entry.quick is None:
                 entry.quick = quick_call(entry)
@@ -320,7 +322,7 @@ class Compiled:
         args, kwargs = pytree.unflatten(shape, leaves)
         labels = leaf_labels(self.original, args, kwargs)
         described = list(zip(labels, map(describe, leaves)))
-        cause = self._cause(entries, described)
+        cause = self._dimensions.broken(kind, leaves) or self._cause(entries, described)
         traced = self._dynamic_trace(args, kwargs, leaves, kind, labels)
         entry = self._trace(args, kwargs, leaves) if traced is None else traced
         if traced is not None:

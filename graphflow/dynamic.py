@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from graphflow.capture import shared_cells
 from graphflow.errors import GraphFlowError
+from graphflow.guards import Described
 from graphflow.records import dataclass, field
 from graphflow.tensor import Tensor
 
@@ -105,6 +106,17 @@ class Dimensions:
             sizes = family.sizes(leaves)
             if sizes is not None and family.broken(sizes) is None:
                 return family, sizes
+        return None
+
+    def broken(self, kind: Any, leaves: Sequence[Any]) -> tuple[str, Any, Any] | None:
+        """The assumption about sizes that keeps a program from serving these arguments."""
+        for family in reversed(self.families.get(kind, ())):
+            sizes = family.sizes(leaves)
+            found = family.broken(sizes) if sizes is not None else None
+            if found is not None and sizes is not None:
+                names = sorted(found.dim.symbols)
+                now = ", ".join(f"{name} = {sizes[name]}" for name in names)
+                return f"the size of {', '.join(names)}", Described(str(found)), Described(now)
         return None
 
     def choose(self, kind: Any, leaves: Sequence[Any], labels: Sequence[str]) -> Dynamic | None:

@@ -29,7 +29,6 @@ from graphflow.ir.dims import evaluate_dim
 from graphflow.ir.graph import Graph
 from graphflow.ir.types import TensorType
 from graphflow.records import replace
-from graphflow.runtime.cache import Loaded
 from graphflow.runtime.fork import renew_after_fork
 from graphflow.runtime.launch import LoadedProgram
 from graphflow.runtime.plans import load_plan, plan_key, store_plan
@@ -89,13 +88,13 @@ class Program:
 
             report(self)
 
-    def _open(self, loaded: Loaded | None = None) -> None:
+    def _open(self, beside: LoadedProgram | None = None) -> None:
         """Make the schedule for ``sizes`` ready to run over the program's memory."""
         graph, scalars = self.graph, len(self.scalars)
         self.schedule = at_sizes(self.template, self.sizes) if self.sizes else self.template
         by_value = {*self._numbers, *range(len(graph.inputs) - scalars, len(graph.inputs))}
         self.loaded = LoadedProgram(
-            self.schedule, scalars=by_value, threads=self._threads, loaded=loaded
+            self.schedule, scalars=by_value, threads=self._threads, beside=beside
         )
         self._memory = dict(zip(graph.state, self.cells, strict=True))
         changing = {node for node, _ in graph.updates}
@@ -121,7 +120,7 @@ class Program:
         if found is None:
             found = copy(self)
             found.sizes = dict(zip(self.sizes, key, strict=True))
-            found._open(self.loaded.loaded)
+            found._open(self.loaded)
             self._by_size[key] = found
             if len(self._by_size) > MOST_SIZES:
                 self._by_size.popitem(last=False)

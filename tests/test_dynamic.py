@@ -180,6 +180,9 @@ def test_what_is_asked_of_a_size_becomes_an_assumption() -> None:
         close(compiled(x), function(x))
         assert len(compiled.programs) == programs
     assert "n >= 11" in compiled.explain().guards
+    assert [str(r).partition(" (")[0] for r in compiled.recompiles] == [
+        "the size of n: n >= 11 → n = 10"
+    ]
     assert [str(a) for a in compiled.latest.capture.assumptions] == ["n >= 11"]
 
 
@@ -241,3 +244,51 @@ def test_names_that_fit_no_argument_are_refused() -> None:
     both = gf.compile(lambda x, y: x.sum() + y.sum(), dynamic={"x": {0: "n"}, "y": {0: "n"}})
     with pytest.raises(gf.GraphFlowError, match="'n' has size 2 in one argument and 3 in another"):
         both(gf.ones(2), gf.ones(3))
+
+
+def test_sizes_share_kernels_constants_and_memory() -> None:
+    numbers = gf.tensor(np.arange(300, dtype=np.float32))
+    compiled = gf.compile(lambda x: (gf.sort(x * 2).values @ x.T)[:, :1] + numbers[0], dynamic=True)
+    arenas = set()
+    for size in (40, 8, 39, 41, 60):
+        x = gf.randn(size, 3)
+        compiled(x)
+        loaded = compiled.latest.program.loaded
+        assert loaded.memory.arena.nbytes >= loaded.schedule.arena_bytes
+        arenas.add(loaded.memory.arena.address)
+    assert len(arenas) <= 2  # it grows to twice as much
+
+
+def test_only_the_last_sizes_are_kept_ready() -> None:
+    from graphflow.program import MOST_SIZES
+
+    compiled = gf.compile(lambda x: x * 2 + 1, dynamic=True)
+    for size in range(2, MOST_SIZES + 10):
+        close(compiled(gf.ones(size)), gf.ones(size) * 3)
+    held = [entry for entries in compiled._entries.values() for entry in entries]
+    assert len(held) == MOST_SIZES and len(compiled.programs) == 1
+
+
+def test_large_results_of_other_sizes_are_let_go() -> None:
+    compiled = gf.compile(lambda x: x + 1, dynamic=True)
+    compiled(gf.zeros(1 << 18))
+    first = compiled.latest.program.loaded
+    assert [len(pool._entries) for pool in first._outputs] == [1]
+    compiled(gf.zeros(1 << 19))
+    assert [len(pool._entries) for pool in first._outputs] == [0]
+
+
+def test_a_plan_for_all_sizes_is_found_by_the_next_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, _ = training(5)
+    graph = gf.trace(lambda x: model(x).detach() * 3, gf.TensorSpec(("batch", FEATURES)))
+    first = gf.compile(graph)
+
+    def refuse(*args: Any, **kwargs: Any) -> Any:
+        raise AssertionError("the plan should have been found")
+
+    monkeypatch.setattr(pipeline, "run_pipeline", refuse)
+    second = gf.compile(gf.Graph.parse(str(graph)))
+    second.load_state_dict(first.state_dict())
+    for size in (1, 64, 130):
+        images, _ = batch_of(size)
+        close(second(images), first(images))

@@ -25,7 +25,6 @@ from graphflow.codegen.schedule import (
 )
 from graphflow.codegen.sizes import Size, is_fixed
 from graphflow.errors import ShapeError
-from graphflow.ir.dims import SymDim
 from graphflow.ir.types import TensorType
 from graphflow.records import replace
 
@@ -52,14 +51,14 @@ class _Instance:
 
     def __init__(self, sizes: Mapping[str, int]) -> None:
         self.sizes = sizes
-        self._known: dict[SymDim, int] = {}
+        self._known: dict[int, int] = {}  # by identity: hashing takes longer than evaluating
 
     def number(self, value: int) -> int:
         if not isinstance(value, Size):
             return value
-        found = self._known.get(value.dim)
+        found = self._known.get(id(value.dim))
         if found is None:
-            found = self._known[value.dim] = value.dim.evaluate(self.sizes)
+            found = self._known[id(value.dim)] = value.dim.evaluate(self.sizes)
         return found
 
     def numbers(self, values: Sequence[int]) -> tuple[int, ...]:

@@ -16,18 +16,26 @@ from graphflow.runtime.storage import Array, Storage, empty
 class ProgramMemory:
     """The arena that temporary buffers lie in, and the data of constants.
 
-    The arena is taken at once and touched page by page as kernels first write
-    to it.  Constants are used where they are, without a copy, if they lie in
-    row-major order.
+    The arena is touched page by page as kernels first write to it.  Constants are
+    used where they are, without a copy, if they lie in row-major order.  Programs
+    of one schedule for several sizes have one memory, ``beside`` being that of the
+    program before: they run one at a time.
     """
 
-    def __init__(self, schedule: Schedule) -> None:
-        self.arena: Storage = empty((schedule.arena_bytes,), np.uint8)
-        self.constants: dict[int, Storage] = {
-            buffer.id: Storage(_constant(buffer))
-            for buffer in schedule.buffers
-            if buffer.kind is BufferKind.CONSTANT
-        }
+    def __init__(self, schedule: Schedule, beside: ProgramMemory | None = None) -> None:
+        self.arena: Storage
+        self.constants: dict[int, Storage]
+        if beside is None:
+            self.arena = empty((schedule.arena_bytes,), np.uint8)
+            self.constants = {
+                buffer.id: Storage(_constant(buffer))
+                for buffer in schedule.buffers
+                if buffer.kind is BufferKind.CONSTANT
+            }
+            return
+        self.arena, self.constants = beside.arena, beside.constants
+        if self.arena.nbytes < schedule.arena_bytes:  # growing sizes must not each have their own
+            self.arena = empty((max(schedule.arena_bytes, 2 * self.arena.nbytes),), np.uint8)
 
     @property
     def nbytes(self) -> int:

@@ -45,14 +45,31 @@ class Holder(Protocol):
         """Where the memory starts."""
 
 
+class Turns:
+    """Programs that share memory run one at a time: the lock, who holds it during host calls,
+    and the memory of the largest."""
+
+    __slots__ = ("__weakref__", "lock", "memory", "owner")
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.owner = 0
+        self.memory: ProgramMemory | None = None
+        renew_after_fork(self)
+
+    def after_fork(self) -> None:
+        """A fresh lock in a forked child: the parent's may have been held by another thread."""
+        self.lock = threading.Lock()
+
+
 class LoadedProgram:
     """A schedule with its kernels, memory and tape; call :meth:`run`.
 
     ``scalars`` are positions of 0-d inputs that :meth:`run` takes by value (a
     learning rate as a float) instead of by address.  ``threads`` is the largest
     number of threads, the one its kernels were lowered for; by default the budget of
-    :func:`graphflow.runtime.threads.get_num_threads`.  ``loaded`` are the schedule's kernels
-    if another program has them already.
+    :func:`graphflow.runtime.threads.get_num_threads`.  ``beside`` is a program of
+    the same kernels for other sizes: they share kernels and memory, and take turns.
 
     State must be bound (:meth:`bind`) before the first run.  Several Python
     threads may call one program: they take turns.
@@ -64,11 +81,12 @@ class LoadedProgram:
         *,
         scalars: Collection[int] = (),
         threads: int | None = None,
-        loaded: Loaded | None = None,
+        beside: LoadedProgram | None = None,
     ) -> None:
         self.schedule = schedule
-        self.loaded = loaded or load(kernels_of(schedule))
-        self.memory = ProgramMemory(schedule)
+        self.loaded: Loaded = load(kernels_of(schedule)) if beside is None else beside.loaded
+        self._turns: Turns = Turns() if beside is None else beside._turns
+        self.memory = self._turns.memory = ProgramMemory(schedule, self._turns.memory)
         self.estimate_ns = estimate_ns(schedule.steps)
         serial = shared_ns(schedule.steps) < SERIAL_NS or flags.DISABLE_JIT.value
         self.threads = 1 if serial else max(1, threads or pool.budget)
@@ -99,15 +117,18 @@ class LoadedProgram:
         self._pack = struct.Struct(self._slots.format).pack_into
         self._native, self._address = self._context.entry, self._context.address
         self._launch = self._context.launch
-        self._lock = threading.Lock()
-        self._owner = 0
         renew_after_fork(self)
 
     def after_fork(self) -> None:
-        """Fresh locks in a forked child, and no step under way."""
-        self._lock = threading.Lock()
-        if self._owner != threading.get_ident():
+        """No step is under way in a forked child (its lock is the business of the turns)."""
+        if self._turns.owner != threading.get_ident():
             self._words[Context.PC] = 0
+
+    def release_outputs(self) -> None:
+        """Let go of large outputs that nobody holds: another size is being run now."""
+        with self._turns.lock:
+            for output in self._outputs:
+                output.release()
 
     # --- state ------------------------------------------------------------------
 
@@ -117,7 +138,7 @@ class LoadedProgram:
         The memory must be row-major; ``holder`` is kept alive.  Call this again
         whenever a state's memory is replaced.
         """
-        with self._lock:
+        with self._turns.lock:
             buffer = self.schedule.state[position]
             if self._state[position] is None and buffer >= 0:
                 self._missing -= 1
@@ -154,12 +175,12 @@ class LoadedProgram:
         takes = [output.take for output in self._outputs]
         pack, memory, words, address = self._pack, self._bytes, self._words, self._address
         start, plain = (self._launch_all if self.threads > 1 else self._native), self._plain
-        simple = self._results is None
+        simple, turns = self._results is None, self._turns
 
         def launch(inputs: Sequence[int | float]) -> Sequence[Storage | None]:
             if self._missing:
                 raise GraphFlowError(self._unbound())
-            lock = self._lock
+            lock = turns.lock
             if not lock.acquire(False):
                 self._wait(lock)
             try:
@@ -191,7 +212,7 @@ class LoadedProgram:
 
     def _wait(self, lock: threading.Lock) -> None:
         """Wait for the thread that runs this program now."""
-        if self._owner == threading.get_ident():
+        if self._turns.owner == threading.get_ident():
             raise GraphFlowError(
                 "a compiled program was called from inside one of its own host operations"
             )
@@ -204,13 +225,13 @@ class LoadedProgram:
             if self._plain:
                 raise_failure()
             while words[Context.STATUS] == Op.HOST:
-                self._owner = threading.get_ident()
+                self._turns.owner = threading.get_ident()
                 self._call_host(self._hosts[words[Context.DETAIL]])
                 self._launch()
                 if self._plain:
                     raise_failure()
         finally:
-            self._owner = 0
+            self._turns.owner = 0
         if words[Context.STATUS] == Op.CHECK:
             code = words[Context.DETAIL]
             failures = self.schedule.failures
@@ -280,7 +301,7 @@ class LoadedProgram:
 
     def profile(self, on: bool = True) -> None:
         """Start timing every call from zero, or stop."""
-        with self._lock:
+        with self._turns.lock:
             self._context.profile(on)
 
     def timings(self) -> list[tuple[float, int]]:

@@ -160,6 +160,12 @@ class OutputPool:
         self._entries: list[_Entry] = []
         self._next = 0
 
+    def release(self) -> None:
+        """Forget large buffers; who holds one keeps it."""
+        if self.kept == _KEPT_LARGE:
+            self._entries.clear()
+            self._next = 0
+
     def take(self) -> Storage:
         """A storage that nobody else uses; its contents are undefined."""
         for entry in self._entries:
