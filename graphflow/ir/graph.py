@@ -10,12 +10,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from graphflow.ir.node import Node, attrs_key, topological
 from graphflow.records import dataclass, field, replace
+
+if TYPE_CHECKING:
+    from graphflow.ir.diff import GraphDiff
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +149,49 @@ class Graph:
         from graphflow.ir.interp import interpret
 
         return interpret(self, args, state or {}).outputs
+
+    def diff(self, other: Graph) -> GraphDiff:
+        """What ``other`` has removed, added and changed; printable, false if nothing.
+
+        Nodes are matched by structure, whatever their numbers (:mod:`graphflow.ir.diff`).
+        """
+        from graphflow.ir.diff import diff
+
+        return diff(self, other)
+
+    def subgraph(self, outputs: Iterable[Node | str]) -> Graph:
+        """What computes ``outputs``: nodes, or their labels in the text (``"%5"``, ``"loss"``).
+
+        Inputs and state that nothing of it reads are left out, and there are no updates.
+        """
+        from graphflow.ir.select import subgraph
+
+        return subgraph(self, outputs)
+
+    def node(self, label: str) -> Node:
+        """The node that the text calls ``label``; :class:`GraphError` with close labels."""
+        from graphflow.ir.select import node_called
+
+        return node_called(self, label)
+
+    def to_json(self, indent: int | None = None) -> str:
+        """Versioned JSON that :meth:`from_json` reads; see :mod:`graphflow.ir.json_form`."""
+        from graphflow.ir.json_form import to_json
+
+        return to_json(self, indent)
+
+    @staticmethod
+    def from_json(text: str) -> Graph:
+        """The graph that :meth:`to_json` wrote; :class:`GraphError` names the bad node."""
+        from graphflow.ir.json_form import from_json
+
+        return from_json(text)
+
+    def to_dot(self) -> str:
+        """The graph in Graphviz's DOT language, with a cluster for every module."""
+        from graphflow.ir.dot import to_dot
+
+        return to_dot(self)
 
     def to_networkx(self) -> Any:
         """A ``networkx.MultiDiGraph``; see :mod:`graphflow.ir.convert`."""

@@ -64,6 +64,14 @@ def read_value(line: Line) -> Any:
     return _Reader([], 0).value(line)
 
 
+def read_type(text: str) -> Type:
+    """A type, from its spelling."""
+    line = Line(text, 1)
+    found = _Reader([], 0).type(line)
+    line.end()
+    return found
+
+
 class _Scope:
     """What one graph's lines have defined so far."""
 
