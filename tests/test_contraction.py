@@ -366,10 +366,9 @@ def test_blocks_fit_the_caches() -> None:
         assert columns % tile.width == 0 and rows % tile.height == 0 and rows
         assert steps <= 64 or 4 * steps * tile.width < first
         assert rows == tile.height or 4 * steps * rows <= second // 2
-        gathered, columns = axes_blocks(tile, 4, depth)
-        assert 1 <= gathered <= max(1, depth) and columns % tile.width == 0 and columns
-        for cut in (steps, gathered):
-            assert 0 <= cut * -(-depth // cut) - depth < max(1, -(-depth // cut))
+        assert 0 <= steps * -(-depth // steps) - depth < max(1, -(-depth // steps))
+        _, columns, rows = axes_blocks(tile, 4, depth)
+        assert columns % tile.width == 0 and rows % tile.height == 0 and rows and columns
 
 
 # --- other processors --------------------------------------------------------

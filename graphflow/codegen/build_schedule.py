@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from graphflow.codegen.contraction import contraction_call, product_calls
+from graphflow.codegen.contraction import contraction_call, product_call
 from graphflow.codegen.contraction.labels import (
     depth_of,
     is_matrix_product,
@@ -197,7 +197,7 @@ class _Emitter:
             # The driver cannot tell what the epilogue only reads.
             only_read = {o.buffer for o in operands} - {r.buffer for r in (*results, tile)}
             return [replace(call, writes=call.writes - only_read)]
-        calls = product_calls(labels, (a, b, tile), self._copied, self.context)
+        calls = [product_call(labels, (a, b, tile), self.context)]
         if not alone:
             rest, kept = without_product(body, product)
             places = [tile if n is product else operands[position[n]] for n in kept]

@@ -1,6 +1,6 @@
 """Matrix products and products over several axes: register tiles and the calls that run them."""
 
-from graphflow.codegen.contraction.axes import product_calls
+from graphflow.codegen.contraction.axes import product_call
 from graphflow.codegen.contraction.call import contraction_call
 
-__all__ = ["contraction_call", "product_calls"]
+__all__ = ["contraction_call", "product_call"]

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from math import prod
 
-from graphflow.codegen.contraction.axes_kernels import plain_axes_kernel, tiled_axes_kernel
+from graphflow.codegen.contraction.axes_kernels import PACKING, plain_axes_kernel, tiled_axes_kernel
 from graphflow.codegen.contraction.call import (
     LINE_BYTES,
     PARALLEL_FLOPS,
@@ -22,9 +22,9 @@ from graphflow.codegen.contraction.call import (
 )
 from graphflow.codegen.contraction.kernels import TILED, accumulator
 from graphflow.codegen.contraction.tiling import axes_blocks, tiling
-from graphflow.codegen.layout import Layout, row_major
+from graphflow.codegen.layout import Layout
 from graphflow.codegen.schedule import Call, KernelSource, Value
-from graphflow.codegen.sizes import greatest, least
+from graphflow.codegen.sizes import example_of, greatest, least
 from graphflow.codegen.target import host_target
 from graphflow.ir.op import Labels
 from graphflow.ir.types import DType, TensorType
@@ -33,8 +33,12 @@ from graphflow.records import dataclass, replace
 A, B, C = 0, 1, 2
 BATCH_COLUMNS = 128
 """Columns that lie together in the result are multiplied by themselves from this many on."""
-SHORT_RUN = 4
-"""Columns that touch in fewer places than this are not worth a vector load each."""
+WRITING, TURNING = 2, 20
+"""Steps multiplied in the time that an element of the result is written, in rows or across."""
+RECTANGLE = 1000
+"""Rows multiplied in the time that it takes to begin with a rectangle to be packed."""
+LANES = 8
+"""Columns are multiplied so many at a time, at least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,16 +70,15 @@ class Walk:
 def walk_of(labels: Labels, places: Sequence[Layout]) -> tuple[Walk, bool]:
     """The walk of a product of ``places[0]`` and ``places[1]`` into ``places[2]``.
 
-    Also whether operands are exchanged, so that the columns lie together in the result.
+    Also whether operands are exchanged, which they are if the product is cheaper so.
     """
     axes = _axes_of(labels, places)
     kinds = [_of_kind(axes, *kind) for kind in ((1, 1, 1), (1, 0, 1), (0, 1, 1), (1, 1, 0))]
-    swapped = _inner_stride(kinds[1]) < _inner_stride(kinds[2])
-    if swapped:
-        kinds = [[_exchanged(axis) for axis in kind] for kind in kinds]
-        kinds[1], kinds[2] = kinds[2], kinds[1]
+    turned = [[_exchanged(axis) for axis in kinds[which]] for which in (0, 2, 1, 3)]
+    swapped = _expense(*turned[1:]) < _expense(*kinds[1:])
+    kinds = turned if swapped else kinds
     batch, rows, columns, depth = kinds
-    columns, depth = _packing_order(columns, depth)
+    columns, depth = _reading_order(columns, depth)
     one = [Axis(1, (0, 0, 0))]
     walk = Walk(merged(batch), *(merged(kind or one) for kind in (rows, columns, depth)))
     return _with_batches_of_columns(walk), swapped
@@ -101,6 +104,18 @@ def _of_kind(axes: list[tuple[tuple[bool, ...], Axis]], *wanted: int) -> list[Ax
     return [axis for has, axis in axes if has == tuple(map(bool, wanted)) and axis.extent != 1]
 
 
+def _expense(rows: Sequence[Axis], columns: Sequence[Axis], depth: Sequence[Axis]) -> float:
+    """What a product costs, in multiplications of a row: columns are packed, and the result
+    is cheaper to write where they touch."""
+    m, n, k = (prod(example_of(axis.extent) for axis in axes) for axes in (rows, columns, depth))
+    touch = _inner_stride(columns) <= _inner_stride(rows)
+    columns, depth = _reading_order(list(columns), list(depth))
+    across, run = (_alone(tuple(axes), B)[-1].extent if axes else 1 for axes in (columns, depth))
+    packing = PACKING + RECTANGLE // (min(across, LANES) * run)
+    multiplied = m * rounded_up(n, LANES) * k
+    return multiplied + n * k * packing + m * n * (WRITING if touch else TURNING)
+
+
 def _inner_stride(axes: Sequence[Axis]) -> int:
     """The least stride in the result; more than any if there are none."""
     return min((axis.strides[C] for axis in axes), default=1 << 62)
@@ -111,17 +126,15 @@ def _exchanged(axis: Axis) -> Axis:
     return Axis(axis.extent, (b, a, c))
 
 
-def _packing_order(columns: list[Axis], depth: list[Axis]) -> tuple[list[Axis], list[Axis]]:
-    """The order of axes in which the second operand is read in long runs.
+def _reading_order(columns: list[Axis], depth: list[Axis]) -> tuple[list[Axis], list[Axis]]:
+    """The order of axes in which operands are read.
 
-    Either neighbouring columns touch there, and a run of depth should be long; or
-    neighbours in depth do, and the rectangles are transposed when packed.
+    The first operand is read again for every panel of columns, so the depth that moves
+    least there comes last; the second is packed once, in runs of columns that should be long.
     """
-    touching = max((axis.extent for axis in columns[-1:] if axis.strides[B] == 1), default=1)
-    deep = max((axis.extent for axis in depth if axis.strides[B] == 1), default=1)
-    if touching >= min(SHORT_RUN, deep):
-        return columns, _with_last(depth, lambda axis: axis.extent)
-    depth = _with_last(depth, lambda axis: axis.strides[B] == 1)
+    depth = sorted(depth, key=lambda axis: (-abs(axis.strides[A]), -abs(axis.strides[B])))
+    if any(axis.strides[B] == 1 for axis in columns[-1:]):
+        return columns, depth
     return _with_last(columns, lambda axis: axis.extent), depth
 
 
@@ -145,9 +158,14 @@ def merged(axes: Sequence[Axis]) -> Axes:
     return tuple(found)
 
 
+def _alone(axes: Axes, which: int) -> Axes:
+    """The axes as one place sees them, merged as far as they run on there."""
+    return merged([Axis(axis.extent, (axis.strides[which], 0, 0)) for axis in axes])
+
+
 def single_stride(axes: Axes, which: int) -> int | None:
     """The stride with which all of ``axes`` run on in one place; None if there is none."""
-    alone = merged([Axis(axis.extent, (axis.strides[which], 0, 0)) for axis in axes])
+    alone = _alone(axes, which)
     if not alone:
         return 0
     return alone[0].strides[0] if len(alone) == 1 else None
@@ -167,64 +185,15 @@ def _with_batches_of_columns(walk: Walk) -> Walk:
     return replace(walk, batch=merged((*walk.batch, *outer)), columns=inner)
 
 
-@dataclass(frozen=True, slots=True)
-class Operand:
-    """The first operand as the kernel reads it: packed, or row by row as it lies."""
-
-    packed: bool
-    row: int = 0
-    step: int = 0
-
-
-def first_operand(walk: Walk) -> Operand | None:
-    """How the first operand is read; None if it should be put in order first."""
-    row, step = single_stride(walk.rows, A), single_stride(walk.depth, A)
-    if row is not None and step == 1:
-        return Operand(False, row, step)
-    inner = (walk.rows[-1].strides[A], walk.depth[-1].strides[A])
-    return Operand(True) if 1 in inner else None
-
-
-def in_order(walk: Walk, place: Layout) -> tuple[Layout, Walk]:
-    """The first operand as a batch of matrices in row-major order: where its elements are
-    now, and the walk over a copy in that order."""
-    batch = tuple(axis for axis in walk.batch if axis.strides[A] != 0)
-    axes = (*batch, *walk.rows, *walk.depth)
-    type = TensorType(place.type.dtype, tuple(axis.extent for axis in axes))
-    source = Layout(place.buffer, type, place.offset, tuple(axis.strides[A] for axis in axes))
-    strides = iter(row_major(type.static_shape))
-    moved = {id(axis): next(strides) for axis in axes}
-
-    def placed(kind: Axes) -> Axes:
-        return tuple(
-            replace(axis, strides=(moved.get(id(axis), 0), *axis.strides[1:])) for axis in kind
-        )
-
-    return source, Walk(placed(walk.batch), placed(walk.rows), walk.columns, placed(walk.depth))
-
-
-def product_calls(
-    labels: Labels,
-    places: Sequence[Layout],
-    copied: Callable[[Layout, Layout], list[Call]],
-    context: Scratch,
-) -> list[Call]:
-    """The calls that write the product of ``places[0]`` and ``places[1]`` to ``places[2]``.
-
-    ``copied`` copies one place to another, for a first operand in no good order.
-    """
+def product_call(labels: Labels, places: Sequence[Layout], context: Scratch) -> Call:
+    """The call that writes the product of ``places[0]`` and ``places[1]`` to ``places[2]``."""
     walk, swapped = walk_of(labels, places)
     a, b, c = places
     a, b = (b, a) if swapped else (a, b)
     matrices = as_matrices(walk, (a, b, c))
     if matrices is not None:
-        return [contraction_call(*matrices, None, context)]
-    calls: list[Call] = []
-    if c.type.dtype.short in TILED and first_operand(walk) is None:
-        source, walk = in_order(walk, a)
-        a = context.temporary(source.type)
-        calls = copied(source, a)
-    return [*calls, axes_call(walk, (a, b, c), context)]
+        return contraction_call(*matrices, None, context)
+    return axes_call(walk, (a, b, c), context)
 
 
 def axes_call(walk: Walk, places: Sequence[Layout], context: Scratch) -> Call:
@@ -235,7 +204,7 @@ def axes_call(walk: Walk, places: Sequence[Layout], context: Scratch) -> Call:
     kernel, cut, scratch = _plan(walk, dtype, context)
     tables = (*walk.batch, *walk.rows, *walk.columns, *walk.depth)
     kinds = (walk.batch, walk.rows, walk.columns, walk.depth)
-    words = (m, n, k, batches, *map(len, kinds), *cut[:2])
+    words = (m, n, k, batches, *map(len, kinds), *cut[:3])
     flops = 2 * batches * m * n * k
     return Call(
         kernel=kernel,
@@ -243,7 +212,7 @@ def axes_call(walk: Walk, places: Sequence[Layout], context: Scratch) -> Call:
             *map(address, places),
             *map(Value, words),
             address(scratch[0]) if scratch else Value(0),
-            *map(Value, cut[2:]),
+            *map(Value, cut[3:]),
             *(Value(word) for axis in tables for word in (axis.extent, *axis.strides)),
         ),
         reads=frozenset((a.buffer, b.buffer)),
@@ -258,26 +227,27 @@ def _plan(
 ) -> tuple[KernelSource, tuple[int, ...], tuple[Layout, ...]]:
     """The kernel, its words from the block sizes on (without the scratch), and the scratch."""
     if dtype.short not in TILED:
-        return plain_axes_kernel(dtype.short, accumulator(dtype.short)), (0,) * 14, ()
+        return plain_axes_kernel(dtype.short, accumulator(dtype.short)), (0,) * 17, ()
     tile, itemsize = tiling(host_target(), dtype.itemsize), dtype.itemsize
-    depth, columns = axes_blocks(tile, itemsize, walk.count("depth"))
+    depth, columns, rows = axes_blocks(tile, itemsize, walk.count("depth"))
     columns = least(columns, rounded_up(greatest(1, walk.count("columns")), tile.width))
-    operand = first_operand(walk) or Operand(True)
+    rows = least(rows, rounded_up(greatest(1, walk.count("rows")), tile.height))
     line = LINE_BYTES // itemsize
-    strip = rounded_up(depth * columns, line)
-    spare = strip + rounded_up(tile.strip * depth * operand.packed, line)
-    spots = spare + rounded_up(tile.height * tile.width, line)
-    items = spots + rounded_up(columns * (8 // itemsize), line)
+    sums = rounded_up(depth * columns, line)
+    tables = sums + rounded_up(rows * columns, line)
+    items = tables + rounded_up((depth + 2 * rows + columns) * (8 // itemsize), line)
     scratch = context.temporary(TensorType(dtype, (context.threads, items)))
     c_row = single_stride(walk.rows, C)
     falling = [axis.strides[C] for axis in walk.columns]
     if falling != sorted(falling, reverse=True):
         c_row = None  # columns are not in the result's order: the kernel must not compare ends
-    rows, inner = walk.rows[-1], walk.columns[-1]
+    row, column = walk.rows[-1], walk.columns[-1]
+    runs = [(walk.rows, C), (walk.columns, C), (walk.columns, B), (walk.depth, B)]
     cut = (
-        depth, columns, items, strip, spare, spots,
-        operand.packed, operand.row, operand.step, -1 if c_row is None else c_row,
-        rows.extent, rows.strides[A], inner.extent, inner.strides[B],
+        depth, columns, rows, items, sums, tables, -1 if c_row is None else c_row,
+        row.extent, row.strides[A], row.strides[C],
+        column.extent, column.strides[B], column.strides[C],
+        *(_alone(axes, which)[-1].extent for axes, which in runs),
     )  # fmt: skip
     return tiled_axes_kernel(dtype.short, itemsize, tile), cut, (scratch,)
 

@@ -1,9 +1,10 @@
 """The texts of kernels for products whose rows, columns or depth run over several axes.
 
 They are products of matrices for whom a row is not a constant distance from the next:
-windows of an image, or any two-operand ``einsum``.  ``mm_axes`` packs both operands
-rectangle by rectangle, as far as one axis goes, and multiplies by the register tiles of
-every product; ``mm_axes_plain`` is a loop for the element types without tiles.  Words of
+windows of an image, or any two-operand ``einsum``.  ``mm_axes`` packs the second operand
+rectangle by rectangle, as far as one axis goes, and reads the first where it lies: tables say
+where rows and steps are.  What cannot be written where it belongs is summed up in scratch.
+``mm_axes_plain`` is a loop for the element types without tiles.  Words of
 the argument block are in the order of :mod:`graphflow.codegen.contraction.axes`.
 """
 
@@ -14,8 +15,11 @@ from functools import cache
 from graphflow.codegen.contraction.tiling import Tiling, heights
 from graphflow.codegen.schedule import KernelSource
 
-AXES_AT = 26
+AXES_AT = 29
 """Word of the first axis; an axis is an extent and its strides in a, b and c."""
+
+PACKING = 24
+"""Rows that are multiplied in the time that a row of the second operand is packed."""
 
 _ARGUMENTS = """\
     a = pointer_at_{element}(args[0])
@@ -42,32 +46,36 @@ _TAKE = """\
 
 _TILED = '''\
 """c[i, j] = sum over k of a[i, k] * b[k, j], where i, j and k run over several axes"""
-from graphflow.codegen.contraction.micro_kernels import pack, place, tile
+from graphflow.codegen.contraction.micro_kernels import pack, place, tile_at
 from graphflow.codegen.prelude import kernel, pointer_at_{element}, pointer_at_i64, share
 
 LANES, VECTORS, HEIGHT = {lanes}, {vectors}, {height}
 WIDTH = {width}  # columns of a tile and of a packed panel of b
-STRIP = {strip}  # row length of a packed strip of a
+PACKING = {packing}  # rows that are multiplied in the time a row of b is packed
 AXES_AT = {axes_at}
 
 
 @kernel
 def {name}(args, tid, nth):
 {arguments}\
-    k_block, n_block = args[11], args[12]
-    room = args[13] + tid * args[14] * {itemsize}
+    k_block, n_block, i_block = args[11], args[12], args[13]
+    room = args[14] + tid * args[15] * {itemsize}
     panels = pointer_at_{element}(room)
-    strip, spare = panels + args[15], panels + args[16]
-    spots = pointer_at_i64(room + args[17] * {itemsize})
-    pack_a, a_row, a_step, c_row = args[18], args[19], args[20], args[21]
-    # The innermost axis of each kind, along which rectangles are packed.
-    row_run, row_step, column_run, column_step = args[22], args[23], args[24], args[25]
+    sums = panels + args[16]
+    # Where elements lie: in a for the steps and rows at hand, in c for the rows and columns.
+    steps = pointer_at_i64(room + args[17] * {itemsize})
+    spots = steps + k_block
+    row_targets, column_targets = spots + i_block, spots + 2 * i_block
+    c_row, row_run, row_a, row_c = args[18], args[19], args[20], args[21]
+    column_run, column_b, column_c = args[22], args[23], args[24]
+    # Rows and columns that run on in c; columns and steps that do in b.
+    row_out, column_out, column_in, depth_in = args[25], args[26], args[27], args[28]
     depth_word = depth_at + 4 * (depth_axes - 1)
-    depth_run, a_inner, b_inner = args[depth_word], args[depth_word + 1], args[depth_word + 2]
+    depth_run, depth_a, depth_b = args[depth_word], args[depth_word + 1], args[depth_word + 2]
     column_units, row_units = (n + WIDTH - 1) // WIDTH, (m + HEIGHT - 1) // HEIGHT
-    column_cost = (batches * column_units + nth - 1) // nth * WIDTH * m
-    row_cost = (batches * row_units + nth - 1) // nth * HEIGHT * n
-    by_columns = column_cost <= row_cost
+    column_cost = (batches * column_units + nth - 1) // nth * WIDTH * (m + PACKING)
+    row_cost = (batches * row_units + nth - 1) // nth * HEIGHT * n + n * PACKING
+    by_columns = column_cost * 17 <= row_cost * 16
     units = column_units if by_columns else row_units
 {take}\
         i_begin, i_end, j_begin, j_end = 0, m, 0, n
@@ -78,71 +86,93 @@ def {name}(args, tid, nth):
         j0 = j_begin
         while j0 < j_end:
             j1 = min(j_end, j0 + n_block)
-            for j in range(j0, j1):
-                spots[j - j0] = place(args, columns_at, column_axes, j, 3)
-            k0 = 0
-            more = True
-            while more:
-                depth = min(k_block, k - k0)
-                more = k0 + depth < k
-                j = j0
-                while j < j1:
-                    # Pack the rectangles of b within panel j // WIDTH.
-                    panel = panels + (j - j0) // WIDTH * WIDTH * depth
-                    column = (j - j0) % WIDTH
-                    run = min(min(WIDTH - column, j1 - j), column_run - j % column_run)
-                    b_column = b_batch + place(args, columns_at, column_axes, j, 2)
-                    step = 0
+            j = j0
+            while j < j1:
+                run = min(j1 - j, column_run - j % column_run)
+                target = place(args, columns_at, column_axes, j, 3)
+                for column in range(run):
+                    column_targets[j - j0 + column] = target + column * column_c
+                j += run
+            touching = column_targets[j1 - j0 - 1] - column_targets[0] == j1 - j0 - 1
+            direct = c_row >= 0 and touching
+            packed = -1
+            i0 = i_begin
+            while i0 < i_end:
+                i1 = min(i_end, i0 + i_block)
+                i = i0
+                while i < i1:
+                    run = min(i1 - i, row_run - i % row_run)
+                    spot = place(args, rows_at, row_axes, i, 1)
+                    target = place(args, rows_at, row_axes, i, 3)
+                    for row in range(run):
+                        spots[i - i0 + row] = spot + row * row_a
+                        row_targets[i - i0 + row] = target + row * row_c
+                    i += run
+                k0 = 0
+                more = True
+                while more:
+                    depth = min(k_block, k - k0)
+                    more = k0 + depth < k
+                    step = depth if packed == k0 else 0
                     while step < depth:
-                        steps = min(depth - step, depth_run - (k0 + step) % depth_run)
-                        pack(LANES, WIDTH, WIDTH - column, panel + (step * WIDTH + column),
-                             b_column + place(args, depth_at, depth_axes, k0 + step, 2),
-                             column_step, b_inner, run, steps)
-                        step += steps
-                    j += run
-                i = i_begin
-                while i < i_end:
-                    left = i_end - i
-                    rows = {choose_rows}
-                    a_tile = a_batch + (place(args, rows_at, row_axes, i, 1) + k0 * a_step)
-                    tile_row, tile_step = a_row, a_step
-                    if pack_a:
-                        row = 0
-                        while row < rows:
-                            run = min(rows - row, row_run - (i + row) % row_run)
-                            a_at = a_batch + place(args, rows_at, row_axes, i + row, 1)
-                            step = 0
-                            while step < depth:
-                                steps = min(depth - step, depth_run - (k0 + step) % depth_run)
-                                pack(LANES, STRIP, STRIP - row, strip + (step * STRIP + row),
-                                     a_at + place(args, depth_at, depth_axes, k0 + step, 1),
-                                     row_step, a_inner, run, steps)
-                                step += steps
-                            row += run
-                        a_tile, tile_row, tile_step = strip, 1, STRIP
+                        run = min(depth - step, depth_run - (k0 + step) % depth_run)
+                        spot = place(args, depth_at, depth_axes, k0 + step, 1)
+                        for inner in range(run):
+                            steps[step + inner] = spot + inner * depth_a
+                        step += run
+                    # Pack the rectangles of b in these steps.
+                    step = depth if packed == k0 else 0
+                    while step < depth:
+                        run = min(depth - step, depth_in - (k0 + step) % depth_in)
+                        b_step = b_batch + place(args, depth_at, depth_axes, k0 + step, 2)
+                        j = j0
+                        while j < j1:
+                            column = (j - j0) % WIDTH
+                            across = min(min(WIDTH - column, j1 - j), column_in - j % column_in)
+                            panel = panels + (j - j0) // WIDTH * WIDTH * depth
+                            pack(LANES, WIDTH, WIDTH - column, panel + (step * WIDTH + column),
+                                 b_step + place(args, columns_at, column_axes, j, 2),
+                                 column_b, depth_b, across, run)
+                            j += across
+                        step += run
+                    packed = k0
                     j = j0
                     while j < j1:
                         width = min(WIDTH, j1 - j)
-                        begin, end = spots[j - j0], spots[j - j0 + width - 1]
-                        direct = c_row >= 0 and end - begin == width - 1
-                        c_tile, out_row = spare, WIDTH
-                        if direct:
-                            c_tile = c_batch + (begin + place(args, rows_at, row_axes, i, 3))
-                            out_row = c_row
-                        tile(LANES, VECTORS, HEIGHT, rows, a_tile, tile_row, tile_step,
-                             panels + (j - j0) * depth, WIDTH, depth, c_tile, out_row,
-                             width, k0 if direct else 0)
-                        row = 0
-                        while row < rows and not direct:
-                            target = c_batch + place(args, rows_at, row_axes, i + row, 3)
-                            for column in range(width):
-                                spot = spots[j - j0 + column]
-                                value = spare[row * WIDTH + column]
-                                target[spot] = target[spot] + value if k0 else value
-                            row += 1
+                        i = i0
+                        while i < i1:
+                            left = i1 - i
+                            rows = {choose_rows}
+                            c_tile, out_row = sums + ((i - i0) * n_block + (j - j0)), n_block
+                            if direct:
+                                c_tile = c_batch + (row_targets[i - i0] + column_targets[j - j0])
+                                out_row = c_row
+                            tile_at(LANES, VECTORS, HEIGHT, rows, a_batch, spots + (i - i0), steps,
+                                    panels + (j - j0) * depth, WIDTH, depth, c_tile, out_row,
+                                    width, k0)
+                            i += rows
                         j += WIDTH
-                    i += rows
-                k0 += depth
+                    k0 += depth
+                # Bring sums to where they belong, a rectangle of rows and columns at a time.
+                i = i1 if direct else i0
+                while i < i1:
+                    run = min(i1 - i, row_out - i % row_out)
+                    j = j0
+                    while j < j1:
+                        across = min(j1 - j, column_out - j % column_out)
+                        target = c_batch + (row_targets[i - i0] + column_targets[j - j0])
+                        source = sums + ((i - i0) * n_block + (j - j0))
+                        if row_c == 1:
+                            pack(LANES, column_c, run, target, source, n_block, 1, run, across)
+                        elif column_c == 1:
+                            pack(LANES, row_c, across, target, source, 1, n_block, across, run)
+                        else:
+                            for column in range(across):
+                                pack(LANES, row_c, 1, target + column * column_c, source + column,
+                                     1, n_block, 1, run)
+                        j += across
+                    i += run
+                i0 = i1
             j0 = j1
 '''
 
@@ -194,7 +224,7 @@ def tiled_axes_kernel(element: str, itemsize: int, tiling: Tiling) -> KernelSour
     name = f"mm_axes_{element}_{tiling.height}x{tiling.vectors}x{tiling.lanes}"
     return _source(
         _TILED, name, element, lanes=tiling.lanes, vectors=tiling.vectors, height=tiling.height,
-        width=tiling.width, strip=tiling.strip, choose_rows=choose_rows, itemsize=itemsize,
+        width=tiling.width, packing=PACKING, choose_rows=choose_rows, itemsize=itemsize,
     )  # fmt: skip
 
 

@@ -59,6 +59,11 @@ class Body:
         """One element."""
         return self.builder.load(pointer, align=self.size, typ=self.scalar)
 
+    def load_index(self, table: Any, position: int) -> Any:
+        """Entry ``position`` of a table of 64-bit integers."""
+        place = self.builder.gep(table, [_I64(position)], inbounds=True, source_etype=_I64)
+        return self.builder.load(place, align=8, typ=_I64)
+
     def splat(self, value: Any) -> Any:
         """A vector with ``value`` in every lane."""
         undefined = ir.Constant(ir.VectorType(value.type, self.lanes), ir.Undefined)
@@ -163,42 +168,70 @@ def tile_body(module: Any, element: str, rows: int, vectors: int, lanes: int) ->
         return found
     body = Body(module, name, element, lanes, "piipiipiii")
     b = body.builder
-    a, a_row, a_step, panel, b_step, depth, _, _, width, _ = body.function.args
+    a, a_row, a_step, panel, b_step, depth, *_ = body.function.args
     offsets = [b.mul(a_row, _I64(row)) for row in range(rows)]
-    sums = _accumulate(body, (a, offsets, a_step), (panel, b_step), depth, vectors)
-    blocks = [body.function.append_basic_block(name) for name in ("whole", "edge")]
-    b.cbranch(b.icmp_signed("==", width, _I64(vectors * lanes)), *blocks)
-    for block, masked in zip(blocks, (False, True), strict=True):
-        b.position_at_end(block)
-        masks = [body.mask(b.sub(width, _I64(v * lanes))) if masked else None
-                 for v in range(vectors)]  # fmt: skip
-        _write_back(body, sums, masks)
-        b.ret_void()
+
+    def locate(place: Any) -> tuple[list[Any], Any]:
+        return [body.at(place, offset) for offset in offsets], body.at(place, a_step)
+
+    _finish_tile(
+        body, _accumulate(body, (a, rows, locate), (panel, b_step), depth, vectors), vectors
+    )
+    return body.function
+
+
+def tile_at_body(module: Any, element: str, rows: int, vectors: int, lanes: int) -> Any:
+    """The same where element ``[i, k]`` of ``a`` lies at ``spots[i] + steps[k]``."""
+    name = f"tile_at.{element}.{rows}x{vectors}x{lanes}"
+    found = module.globals.get(name)
+    if found is not None:
+        return found
+    body = Body(module, name, element, lanes, "ppppiipiii")
+    b = body.builder
+    a, spots, steps, panel, b_step, depth, *_ = body.function.args
+    starts = [body.at(a, body.load_index(spots, row)) for row in range(rows)]
+
+    def locate(place: Any) -> tuple[list[Any], Any]:
+        step = body.load_index(place, 0)
+        following = b.gep(place, [_I64(1)], inbounds=True, source_etype=_I64)
+        return [body.at(start, step) for start in starts], following
+
+    sums = _accumulate(body, (steps, rows, locate), (panel, b_step), depth, vectors)
+    _finish_tile(body, sums, vectors)
     return body.function
 
 
 def _accumulate(
-    body: Body, left: tuple[Any, list[Any], Any], right: tuple[Any, Any], depth: Any, vectors: int
+    body: Body,
+    left: tuple[Any, int, Callable[[Any], tuple[list[Any], Any]]],
+    right: tuple[Any, Any],
+    depth: Any,
+    vectors: int,
 ) -> list[list[Any]]:
-    """The loop over ``depth``; returns the sums, one list of vectors a row."""
+    """The loop over ``depth``; returns the sums, one list of vectors a row.
+
+    ``left`` is a pointer that moves, the number of rows, and what gives their addresses in
+    the left operand at it, and where it moves to; ``right`` a panel and its step.
+    """
     b = body.builder
-    (a, offsets, a_step), (panel, b_step) = left, right
+    (start, rows, locate), (panel, b_step) = left, right
     entry = b.block
     loop, after = (body.function.append_basic_block(n) for n in ("loop", "after"))
     b.cbranch(b.icmp_signed(">", depth, _I64(0)), loop, after)
     b.position_at_end(loop)
     state = [b.phi(_I64), b.phi(_POINTER), b.phi(_POINTER)]
-    for phi, start in zip(state, (depth, a, panel), strict=True):
-        phi.add_incoming(start, entry)
+    for phi, value in zip(state, (depth, start, panel), strict=True):
+        phi.add_incoming(value, entry)
     left_count, a_at, b_at = state
-    sums = [[b.phi(body.vector) for _ in range(vectors)] for _ in offsets]
+    sums = [[b.phi(body.vector) for _ in range(vectors)] for _ in range(rows)]
+    places, moved = locate(a_at)
     columns = [body.load(body.at(b_at, v * body.lanes)) for v in range(vectors)]
     new = []
-    for offset, row in zip(offsets, sums, strict=True):
-        value = body.splat(body.load_scalar(body.at(a_at, offset)))
+    for place, row in zip(places, sums, strict=True):
+        value = body.splat(body.load_scalar(place))
         new.append([body.multiply_add(value, column, total)
                     for column, total in zip(columns, row, strict=True)])  # fmt: skip
-    following = (b.sub(left_count, _I64(1)), body.at(a_at, a_step), body.at(b_at, b_step))
+    following = (b.sub(left_count, _I64(1)), moved, body.at(b_at, b_step))
     for phi, value in zip(state, following, strict=True):
         phi.add_incoming(value, loop)
     for phis, values in zip(sums, new, strict=True):
@@ -214,6 +247,19 @@ def _accumulate(
             phi.add_incoming(body.zero, entry)
             phi.add_incoming(value, loop)
     return results
+
+
+def _finish_tile(body: Body, sums: list[list[Any]], vectors: int) -> None:
+    """Write the sums back, in whole vectors where the tile is whole, and return."""
+    b, width = body.builder, body.function.args[-2]
+    blocks = [body.function.append_basic_block(name) for name in ("whole", "edge")]
+    b.cbranch(b.icmp_signed("==", width, _I64(vectors * body.lanes)), *blocks)
+    for block, masked in zip(blocks, (False, True), strict=True):
+        b.position_at_end(block)
+        masks = [body.mask(b.sub(width, _I64(v * body.lanes))) if masked else None
+                 for v in range(vectors)]  # fmt: skip
+        _write_back(body, sums, masks)
+        b.ret_void()
 
 
 def _write_back(body: Body, sums: list[list[Any]], masks: list[Any]) -> None:

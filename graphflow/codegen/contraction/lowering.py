@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from llvmlite import ir
@@ -10,7 +11,7 @@ from numba.core.typing.templates import AbstractTemplate, signature
 
 from graphflow.codegen.bridge import lowers, register_template, types
 from graphflow.codegen.contraction import micro_kernels
-from graphflow.codegen.contraction.bodies import combine_body, dot_body, tile_body
+from graphflow.codegen.contraction.bodies import combine_body, dot_body, tile_at_body, tile_body
 from graphflow.codegen.contraction.packing import pack_body, pack_strips_body, place_body
 from graphflow.codegen.contraction.tiling import heights
 from graphflow.codegen.pointers import ArgumentBlock, Pointer
@@ -19,13 +20,15 @@ _I64 = ir.IntType(64)
 
 
 def _register(function: Any, shape: str, lower: Callable[..., None]) -> None:
-    """Type and lower ``function``; ``shape`` has L(iteral), P(ointer) or I(nteger) an argument."""
+    """Type and lower ``function``; ``shape`` says L(iteral), P(ointer), T(able) or I(nteger)."""
 
     def fits(letter: str, kind: Any) -> bool:
         if letter == "L":
             return isinstance(kind, types.IntegerLiteral)
         if letter == "P":
             return isinstance(kind, Pointer) and kind.element in ("f32", "f64")
+        if letter == "T":
+            return isinstance(kind, Pointer) and kind.element == "i64"
         return isinstance(kind, types.Integer)
 
     class Template(AbstractTemplate):  # type: ignore[misc]
@@ -48,7 +51,13 @@ def _register(function: Any, shape: str, lower: Callable[..., None]) -> None:
     lowers(function, *[types.Any] * len(shape))(body)
 
 
-def _lower_tile(builder: Any, element: str, literals: list[int], values: list[Any]) -> None:
+def _lower_tile(
+    make_body: Callable[..., Any],
+    builder: Any,
+    element: str,
+    literals: list[int],
+    values: list[Any],
+) -> None:
     """Call the body of the right height, one vector wide where that is enough."""
     lanes, vectors, height = literals
     rows, arguments, width = values[0], values[1:], values[-2]
@@ -64,7 +73,7 @@ def _lower_tile(builder: Any, element: str, literals: list[int], values: list[An
         with builder.if_else(wide) as (full, narrow):
             for branch, width_ in ((full, vectors), (narrow, 1)):
                 with branch:
-                    body = tile_body(builder.module, element, rows_, width_, lanes)
+                    body = make_body(builder.module, element, rows_, width_, lanes)
                     builder.call(body, arguments)
         builder.branch(done)
     builder.position_at_end(done)
@@ -86,7 +95,8 @@ def _lower_pack_strips(builder: Any, element: str, literals: list[int], values: 
     builder.call(pack_strips_body(builder.module, element, *literals), values)
 
 
-_register(micro_kernels.tile, "LLLIPIIPIIPIII", _lower_tile)
+_register(micro_kernels.tile, "LLLIPIIPIIPIII", partial(_lower_tile, tile_body))
+_register(micro_kernels.tile_at, "LLLIPTTPIIPIII", partial(_lower_tile, tile_at_body))
 _register(micro_kernels.dot, "LPPIIPII", _lower_dot)
 _register(micro_kernels.combine, "LPIPIIPI", _lower_combine)
 _register(micro_kernels.pack, "LIIPPIIII", _lower_pack)

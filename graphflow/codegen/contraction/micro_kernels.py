@@ -51,6 +51,18 @@ def tile(
     target[...] = target + product if add else product
 
 
+def tile_at(
+    lanes: int, vectors: int, height: int, rows: int,
+    a: Pointer, spots: Pointer, steps: Pointer, b: Pointer, b_step: int, depth: int,
+    c: Pointer, c_row: int, width: int, add: int,
+) -> None:  # fmt: skip
+    """:func:`tile` where element ``[i, k]`` of ``a`` is at ``spots[i] + steps[k]``."""
+    left = np.array([[a[spots[i] + steps[k]] for k in range(depth)] for i in range(rows)])
+    product = left.reshape(rows, depth) @ _view(b, (depth, width), (b_step, 1))
+    target = _view(c, (rows, width), (c_row, 1))
+    target[...] = target + product if add else product
+
+
 def dot(
     lanes: int, a: Pointer, b: Pointer, b_row: int, depth: int, c: Pointer, c_step: int, count: int
 ) -> None:

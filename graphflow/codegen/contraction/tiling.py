@@ -94,14 +94,15 @@ def _even_steps(depth: int, most: int) -> int:
     return greatest(1, -(-depth // count))
 
 
-def axes_blocks(tile: Tiling, itemsize: int, depth: int) -> tuple[int, int]:
-    """Steps and columns multiplied at a time where a strip of the left operand is gathered.
+def axes_blocks(tile: Tiling, itemsize: int, depth: int) -> tuple[int, int, int]:
+    """The same for products over several axes, whose sums may be kept in scratch.
 
-    Gathering is dear, so a strip, ``strip * steps``, fills the first-level cache and
-    meets all panels of a block of the right operand, ``steps * columns``, which takes
-    half of the second.
+    Rows are not packed, and panels are packed again for each block of rows if there is
+    more than one block of steps: blocks have many rows, and fewer columns for it.
     """
-    first, second = cache_sizes()
-    steps = _even_steps(depth, first // (tile.strip * itemsize))
-    columns = second // 2 // (steps * itemsize) // tile.width * tile.width
-    return steps, greatest(tile.width, least(columns, MOST_COLUMNS // tile.width * tile.width))
+    steps, columns, _ = blocks(tile, itemsize, depth)
+    return (
+        steps,
+        columns // 4 // tile.width * tile.width,
+        MOST_ROWS * 10 // tile.height * tile.height,
+    )
