@@ -187,6 +187,12 @@ class Graph:
 
         return from_json(text)
 
+    def to_python(self) -> str:
+        """A Python module with a function that computes the graph; tracing it gives it again."""
+        from graphflow.ir.python_form import to_python
+
+        return to_python(self)
+
     def to_dot(self) -> str:
         """The graph in Graphviz's DOT language, with a cluster for every module."""
         from graphflow.ir.dot import to_dot

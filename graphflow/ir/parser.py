@@ -72,6 +72,14 @@ def read_type(text: str) -> Type:
     return found
 
 
+def read_array(text: str, type: TensorType) -> ArrayValue:
+    """The array of ``type`` whose elements are spelled in ``text``."""
+    line = Line(text, 1)
+    found = _Reader([], 0).array(line, type)
+    line.end()
+    return found
+
+
 class _Scope:
     """What one graph's lines have defined so far."""
 

@@ -137,6 +137,11 @@ def spell_attribute(node: Node, name: str) -> str:
     return _spell_value(node.attrs[name], name, {})
 
 
+def spell_array(value: ArrayValue) -> str:
+    """The elements of an array of at most ``INLINE_ELEMENTS``."""
+    return _spell_array(value, {})
+
+
 def spell_location(location: Location) -> str:
     """``file:line module``; parts that hold blanks, quotes or colons stand in quotes."""
     place = ""
