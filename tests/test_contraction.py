@@ -333,7 +333,7 @@ def test_small_products_need_little_scratch() -> None:
 
 
 def test_aligned_products_need_no_scratch() -> None:
-    assert len(call_of(64, 128, 64, "nn")[1].arrays) == 3
+    assert len(call_of(32, 128, 64, "nn")[1].arrays) == 3
 
 
 def test_which_kernel_computes_what() -> None:

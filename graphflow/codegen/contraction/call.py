@@ -39,7 +39,7 @@ DOT_DEPTH = 8
 """Below this depth a register tile is cheaper than adding up the lanes of a vector."""
 ROW_LENGTH = 64
 """Shorter rows are left to the tiles, which are compiled already."""
-PACK_ROWS = 96
+PACK_ROWS = 48
 """From this many rows on, packing a readable right operand pays: its rows share few cache sets."""
 PACK_COLUMNS = 64
 """From this many columns on, packing an awkward left operand pays."""
@@ -47,8 +47,6 @@ WAY_BYTES = 4096
 """Places this far apart (or a multiple) compete for the same set of a first-level cache."""
 DEEP = 64
 """So many of them spill from the second level too, depending on the pages they are in."""
-FEW_ROWS = 64
-"""With fewer rows, colliding rows of the right operand are not read often enough to pack."""
 LINE_BYTES = 64
 
 
@@ -232,8 +230,7 @@ def _blocking(p: Product, tile: Tiling, itemsize: int) -> Blocking:
     rows = least(rows, rounded_up(p.m, tile.height))
     awkward = p.m > 1 and (p.a_step not in (0, 1) or collides(p.a_row))
     pack_a = awkward and p.n >= PACK_COLUMNS
-    reused = p.m >= PACK_ROWS or (p.m >= FEW_ROWS and collides(p.b_step))
-    pack_b = p.b_column != 1 or reused
+    pack_b = p.b_column != 1 or p.m >= PACK_ROWS
     width = least(columns, rounded_up(p.n, tile.width)) if pack_b else tile.width
     panels = depth * width if pack_b or p.n % tile.width else 0
     strips = rows // tile.height * tile.strip * depth * pack_a

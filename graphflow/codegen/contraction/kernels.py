@@ -91,8 +91,12 @@ def {name}(args, tid, nth):
             while more:
                 depth = min(k_block, k - k0)
                 more = k0 + depth < k
-                # Pack the block of b, or only its ragged last panel.
+                # Pack the block of b, row by row where it can be, or only its ragged last panel.
                 j = j0 if pack_b else j0 + (j1 - j0) // WIDTH * WIDTH
+                if pack_b and b_column == 1:
+                    pack_strips(LANES, WIDTH, panels, b_batch + (k0 * b_step + j0), b_step,
+                                j1 - j0, depth)
+                    j = j1
                 while j < j1:
                     pack(LANES, WIDTH, WIDTH, panels + (j - j0) * depth * pack_b,
                          b_batch + (k0 * b_step + j * b_column),
