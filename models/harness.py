@@ -8,9 +8,11 @@ seeds, so that the two can be held against each other.
 from __future__ import annotations
 
 import argparse
+import itertools
+import math
 import statistics
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,14 +31,18 @@ class Session:
     """One training run, before it starts.
 
     ``step(*batch)`` makes one update and returns the loss; ``specs`` are the
-    types of a batch; ``evaluate()`` measures on held-out data.
+    types of a batch; ``evaluate()`` measures on held-out data; ``progress(done)``
+    is told the part of the training that is done, from 0 to 1, before every step;
+    ``show()`` gives text to print at the end.
     """
 
     step: Callable[..., Any]
     specs: tuple[Any, ...]
-    batches: Iterable[Any]
+    batches: Collection[Any]
     evaluate: Callable[[], float]
     scheduler: Any = None
+    progress: Callable[[float], None] | None = None
+    show: Callable[[], str] | None = None
 
 
 @dataclass
@@ -99,6 +105,7 @@ def parse(task: Task, arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--mode", choices=["static", "eager", "both"], default="static")
     parser.add_argument("--device", default="cpu", help="where to run (default: cpu)")
     parser.add_argument("--epochs", type=positive, default=task.epochs)
+    parser.add_argument("--minutes", type=minutes, help="train as long as this, not for epochs")
     parser.add_argument("--seed", type=int, default=0, help="the first seed")
     parser.add_argument("--seeds", type=positive, default=1, help="how many seeds to train")
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder of data sets")
@@ -120,6 +127,14 @@ def positive(text: str) -> int:
     return value
 
 
+def minutes(text: str) -> float:
+    """A time above zero, for argparse."""
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{value} is not a time above zero")
+    return value
+
+
 def define(session: Session, device: str) -> Any:
     """Define: one graph of forward, backward and update, compiled to a program."""
     graph = gf.trace(session.step, *session.specs)
@@ -133,19 +148,38 @@ def train(task: Task, mode: str, seed: int, options: argparse.Namespace) -> Run:
     begin = time.perf_counter()
     step = define(session, options.device) if mode == "static" else session.step
     defined = time.perf_counter() - begin
-    bar = Progress(range(options.epochs), f"{mode:>6} seed {seed}")
-    for _ in bar:
-        for batch in session.batches:
-            begin = time.perf_counter()
-            loss = step(*batch)
-            run.losses.append(float(loss))
-            run.seconds.append(time.perf_counter() - begin)
+    for done, batch in schedule(session, options, f"{mode:>6} seed {seed}", run):
+        if session.progress is not None:
+            session.progress(done)
+        begin = time.perf_counter()
+        loss = step(*batch)
+        run.losses.append(float(loss))
+        run.seconds.append(time.perf_counter() - begin)
+    run.first = defined + run.seconds[0]
+    run.result = session.evaluate()
+    if session.show is not None:
+        print(f"\n{session.show()}\n")
+    return run
+
+
+def schedule(
+    session: Session, options: argparse.Namespace, title: str, run: Run
+) -> Iterator[tuple[float, Any]]:
+    """The batches of all epochs, or of so many minutes; each with the part that is done."""
+    limit = 60 * options.minutes if options.minutes else math.inf
+    begin = time.perf_counter()
+    spent = lambda: (time.perf_counter() - begin) / limit  # noqa: E731
+    epochs = itertools.takewhile(lambda epoch: not epoch or spent() < 1, itertools.count())
+    bar = Progress(range(options.epochs) if math.isinf(limit) else epochs, title)
+    for epoch in bar:
+        for number, batch in enumerate(session.batches):
+            if spent() >= 1 and run.losses:
+                break
+            steps = (epoch + number / len(session.batches)) / options.epochs
+            yield (steps if math.isinf(limit) else min(spent(), 1.0)), batch
         if session.scheduler is not None:
             session.scheduler.step()
         bar.note = f"loss {run.losses[-1]:.4f}"
-    run.first = defined + run.seconds[0]
-    run.result = session.evaluate()
-    return run
 
 
 def summary(task: Task, runs: list[Run]) -> str:
