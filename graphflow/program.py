@@ -372,12 +372,13 @@ def _wants_report() -> bool:
 
 
 def _steps(passes: Sequence[Pass]) -> tuple[Step, ...]:
-    """The pipeline with the user's own passes in front."""
+    """The pipeline with the user's own passes in front, each one checked."""
     from graphflow.passes.pipeline import PIPELINE, Step
+    from graphflow.passes.plugged import Plugged
 
     if not passes:
         return PIPELINE
-    return (Step(tuple(passes), "passes the caller plugged in"), *PIPELINE)
+    return (Step(tuple(map(Plugged, passes)), "passes the caller plugged in"), *PIPELINE)
 
 
 def _contiguous(tensor: Tensor) -> np.ndarray[Any, Any]:
