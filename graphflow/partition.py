@@ -17,6 +17,7 @@ from graphflow.cell import Cell
 from graphflow.ir import build
 from graphflow.ir.graph import Graph
 from graphflow.ir.node import Node, make_node, topological
+from graphflow.passes.dataflow import is_alias
 from graphflow.records import dataclass
 from graphflow.tensor import Tensor
 from graphflow.trace import Tracer
@@ -112,7 +113,25 @@ def _boundary(roots: Sequence[Node], late: set[Node]) -> list[Node]:
         if node in late:
             wanted.update(dict.fromkeys(n for n in node.inputs if n not in late))
     wanted.update(dict.fromkeys(n for n in roots if n not in late))
-    return [n for n in wanted if n not in fixed]
+    return _without_views([n for n in wanted if n not in fixed])
+
+
+def _without_views(wanted: Sequence[Node]) -> list[Node]:
+    """``wanted`` with views replaced by what they show, where that is no more to keep."""
+    shown: dict[Node, list[Node]] = {}
+    for node in wanted:
+        base = node
+        while is_alias(base):
+            base = base.inputs[0]
+        shown.setdefault(base, []).append(node)
+    found: list[Node] = []
+    for base, views in shown.items():
+        held = base.op.name in ("input", "state") or base in views
+        sizes = [n.tensor_type.numel for n in (base, *views)]
+        known = [size for size in sizes if isinstance(size, int)]
+        less = len(known) == len(sizes) and known[0] <= sum(known[1:])
+        found.extend([base] if held or less else views)
+    return found
 
 
 def _inputs_for(

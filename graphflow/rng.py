@@ -90,6 +90,10 @@ class Draw:
     def __init__(self, key: Tensor, number: int) -> None:
         self._key, self._number = key, number
 
+    def again(self, token: Tensor) -> Draw:
+        """The same bits, drawn anew once ``token``, a number, is there: not kept till then."""
+        return Draw(apply("after", self._key, cast(token, T.int64)), self._number)
+
     def bits(self, shape: tuple[int, ...], word: int) -> Tensor:
         """u32 bits; ``word`` 0 to 3 are independent."""
         return apply("random_bits", self._key, shape=shape, call=self._number, word=word)

@@ -100,6 +100,15 @@ def binary(
     )
 
 
+# ---- order ---------------------------------------------------------------------------
+
+AFTER = binary(
+    "after", "a, computed once b is there: it is not merged with what depends on a alone.",
+    reference=lambda a, b: np.array(np.broadcast_arrays(a, b)[0]), kinds=ANY, dtypes=EVERY,
+    cpu="{0}",
+    vjp=(lambda b, n, ct: ct, None),
+)  # fmt: skip
+
 # ---- arithmetic ----------------------------------------------------------------------
 
 ADD = binary(

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from graphflow.checks import need_tensor
 from graphflow.errors import DTypeError, GraphFlowError, ShapeError
-from graphflow.functions.creation import ones
-from graphflow.functions.diagonals import tril
-from graphflow.functions.elementwise import add, mul, where
 from graphflow.functions.products import matmul
-from graphflow.functions.reductions import weights
-from graphflow.functions.shaping import flatten, transpose, unflatten, unsqueeze
+from graphflow.functions.shaping import flatten, unflatten, unsqueeze
 from graphflow.ir import types as T
-from graphflow.nn.functional.dropout import dropout
-from graphflow.promotion import cast
+from graphflow.ir.types import broadcast_shapes
+from graphflow.nn.functional.attention_blocks import Blocks, Blockwise, rows_of_a_block
+from graphflow.nn.functional.attention_weights import attention_weights, causal_mask
+from graphflow.nn.functional.dropout import dropout, idle
 from graphflow.tensor import Tensor
 
 __all__ = ["scaled_dot_product_attention"]
@@ -32,6 +31,8 @@ def scaled_dot_product_attention(
     ``is_causal`` keeps position i from looking beyond position i.  ``scale`` is
     1 / sqrt(E) by default.  Where nothing may be looked at the result is 0.
     ``enable_gqa``: several heads (dimension -3) of the query share one of the key.
+    Scores of more than 16 MiB are never in memory as a whole, nor kept for the backward
+    pass (:mod:`graphflow.nn.functional.attention_blocks`).
     """
     _check_operands(query, key, value)
     if is_causal and attn_mask is not None:
@@ -46,11 +47,28 @@ def scaled_dot_product_attention(
         query = unflatten(query, -3, (-1, groups))
         key, value = unsqueeze(key, -3), unsqueeze(value, -3)
         attn_mask = None if attn_mask is None else _grouped(attn_mask, groups)
-    if is_causal:
-        attn_mask = causal_mask(query.shape[-2], key.shape[-2])
-    found = attention_weights(query, key, attn_mask, scale, whole=is_causal)
-    out = matmul(dropout(found, dropout_p), value)
+    out = _attended(query, key, value, attn_mask, dropout_p, is_causal, scale)
     return flatten(out, -4, -3) if groups > 1 else out
+
+
+def _attended(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout_p: Any,
+    causal: bool, scale: float | None,
+) -> Tensor:  # fmt: skip
+    """All at once, or block by block where the scores would be large."""
+    length, source = query.shape[-2], key.shape[-2]
+    masked = () if mask is None else mask.shape[:-2]
+    lead = broadcast_shapes(broadcast_shapes(query.shape[:-2], key.shape[:-2]), masked)
+    rows = rows_of_a_block(lead, length, source, query.dtype.itemsize)
+    if rows < length and not (mask is not None and mask.requires_grad):
+        drops = not idle("scaled_dot_product_attention", query, dropout_p, True)
+        factor = 1.0 / math.sqrt(query.shape[-1]) if scale is None else scale
+        blocks = Blocks(rows, factor, mask, causal, dropout_p if drops else None, [])
+        return Blockwise.apply(query, key, value, blocks)  # type: ignore[no-any-return]
+    if causal:
+        mask = causal_mask((*lead, length, source))
+    found = attention_weights(query, key, mask, scale, whole=causal)
+    return matmul(dropout(found, dropout_p), value)
 
 
 def _check_operands(query: Tensor, key: Tensor, value: Tensor) -> None:
@@ -86,26 +104,3 @@ def _grouped(mask: Tensor, groups: int) -> Tensor:
     if mask.ndim < 3:
         return mask
     return unsqueeze(mask, -3) if mask.shape[-3] == 1 else unflatten(mask, -3, (-1, groups))
-
-
-def causal_mask(length: int, source: int) -> Tensor:
-    """Bool [length, source]: True where position i may look at position j, that is j <= i."""
-    return tril(ones(length, source, dtype=T.bool_))
-
-
-def attention_weights(
-    query: Tensor, key: Tensor, mask: Tensor | None, scale: float | None, whole: bool = False
-) -> Tensor:
-    """The weights [..., L, S] of every position of the key; a row sums to 1, or is 0.
-
-    ``whole``: the mask leaves every row something to look at.
-    """
-    factor = 1.0 / math.sqrt(query.shape[-1]) if scale is None else scale
-    scores = mul(matmul(query, transpose(key, -2, -1)), factor)
-    if mask is None:
-        return weights(scores, -1)
-    if mask.dtype is T.bool_:
-        scores = where(mask, scores, -math.inf)
-    else:
-        scores = add(scores, cast(mask, scores.dtype))
-    return weights(scores, -1, or_zero=not whole)

@@ -11,7 +11,7 @@ from graphflow.errors import ShapeError
 from graphflow.functions.elementwise import add, lt, mul, rsqrt, where
 from graphflow.functions.shaping import squeeze, unsqueeze
 from graphflow.ir import types as T
-from graphflow.rng import default_generator
+from graphflow.rng import Draw, default_generator
 from graphflow.tensor import Tensor
 
 __all__ = [
@@ -22,7 +22,7 @@ SATURATION = -1.7580993408473766
 """What SELU tends to for very negative numbers: minus its scale times its alpha."""
 
 
-def _idle(name: str, input: Tensor, p: Any, training: bool) -> bool:
+def idle(name: str, input: Tensor, p: Any, training: bool) -> bool:
     """Checks, and whether there is nothing to drop."""
     need_floating(name, need_tensor(name, input))
     if isinstance(p, (int, float)) and not 0 <= p <= 1:
@@ -30,9 +30,14 @@ def _idle(name: str, input: Tensor, p: Any, training: bool) -> bool:
     return not training or (isinstance(p, (int, float)) and p == 0)
 
 
-def _kept(shape: tuple[int, ...], p: Any) -> Tensor:
+def _kept(shape: tuple[int, ...], p: Any, draw: Draw | None = None) -> Tensor:
     """True at probability 1 - p."""
-    return lt(default_generator.draw().uniform(shape, T.float32), 1.0 - p)
+    return lt((draw or default_generator.draw()).uniform(shape, T.float32), 1.0 - p)
+
+
+def dropped(input: Tensor, p: Any, draw: Draw) -> Tensor:
+    """:func:`dropout` while training, by the bits of ``draw``."""
+    return _masked(input, _kept(tuple(input.shape), p, draw), p, False)
 
 
 def _masked(input: Tensor, keep: Tensor, p: Any, inplace: bool) -> Tensor:
@@ -55,7 +60,7 @@ def _channels(input: Tensor) -> tuple[int, ...]:
 
 def dropout(input: Tensor, p: Any = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
     """Zero each element at probability ``p`` and scale the rest by 1 / (1 - p)."""
-    if _idle("dropout", input, p, training):
+    if idle("dropout", input, p, training):
         return input
     return _masked(input, _kept(tuple(input.shape), p), p, inplace)
 
@@ -63,7 +68,7 @@ def dropout(input: Tensor, p: Any = 0.5, training: bool = True, inplace: bool = 
 def _channel_dropout(
     name: str, input: Tensor, p: Any, training: bool, inplace: bool, batched: bool
 ) -> Tensor:
-    if _idle(name, input, p, training):
+    if idle(name, input, p, training):
         return input
     if batched:
         return _masked(input, _kept(_channels(input), p), p, inplace)
@@ -121,7 +126,7 @@ def alpha_dropout(
     input: Tensor, p: Any = 0.5, training: bool = False, inplace: bool = False
 ) -> Tensor:
     """Dropout that keeps the mean and variance of self-normalising networks."""
-    if _idle("alpha_dropout", input, p, training):
+    if idle("alpha_dropout", input, p, training):
         return input
     return _saturated(input, tuple(input.shape), p, inplace)
 
@@ -130,6 +135,6 @@ def feature_alpha_dropout(
     input: Tensor, p: Any = 0.5, training: bool = False, inplace: bool = False
 ) -> Tensor:
     """:func:`alpha_dropout` of whole channels."""
-    if _idle("feature_alpha_dropout", input, p, training):
+    if idle("feature_alpha_dropout", input, p, training):
         return input
     return _saturated(input, _channels(input), p, inplace)

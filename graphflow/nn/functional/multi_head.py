@@ -12,7 +12,8 @@ from graphflow.functions.products import matmul
 from graphflow.functions.reductions import mean
 from graphflow.functions.shaping import cat, expand, permute, reshape, split, unsqueeze
 from graphflow.ir import types as T
-from graphflow.nn.functional.attention import attention_weights, scaled_dot_product_attention
+from graphflow.nn.functional.attention import scaled_dot_product_attention
+from graphflow.nn.functional.attention_weights import attention_weights
 from graphflow.nn.functional.dropout import dropout
 from graphflow.nn.functional.linear import linear
 from graphflow.nn.functional.padding import pad
