@@ -373,8 +373,10 @@ class Compiled:
                 entry = self._trace(args, kwargs, leaves, dynamic)
             except Exception as error:
                 # What fails with a fixed size too fails again then, and says so better.
-                names = error.symbols if isinstance(error, NeedsSize) else dynamic.names
-                known.fix(kind, dynamic, leaves, names, labels, str(error).splitlines()[0])
+                names, why, always = dynamic.names, str(error).partition("\n")[0], True
+                if isinstance(error, NeedsSize):
+                    names, why, always = error.symbols, error.reason, error.always
+                known.fix(kind, dynamic.sized(leaves, labels, names), why, always)
                 dynamic = dynamic.without(names)
                 continue
             assert entry.family is not None

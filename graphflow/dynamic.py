@@ -30,6 +30,16 @@ _SPECIAL = (0, 1)
 
 
 @dataclass(frozen=True)
+class Place:
+    """A dimension of an argument: leaf number, axis, the argument's name and the size now."""
+
+    index: int
+    axis: int
+    label: str
+    size: int
+
+
+@dataclass(frozen=True)
 class Dynamic:
     """The symbolic dimensions of a call: leaf number → axis → name."""
 
@@ -42,6 +52,18 @@ class Dynamic:
             for index, axes in self.dims.items()
             for axis, name in axes.items()
         }
+
+    def sized(
+        self, leaves: Sequence[Any], labels: Sequence[str], names: frozenset[str]
+    ) -> list[Place]:
+        """Where the dimensions called ``names`` are, with their sizes."""
+        sizes = self.sizes_of(leaves)
+        return [
+            Place(index, axis, labels[index], sizes[name])
+            for index, axes in self.dims.items()
+            for axis, name in axes.items()
+            if name in names
+        ]
 
     def without(self, names: frozenset[str]) -> Dynamic | None:
         """The rest when the dimensions called ``names`` are fixed; None if nothing is left."""
@@ -169,16 +191,13 @@ class Dimensions:
         """A program was made for these sizes."""
         self.seen.setdefault(kind, []).append(shapes_of(leaves))
 
-    def fix(self, kind: Any, dynamic: Dynamic, leaves: Sequence[Any], names: frozenset[str],
-            labels: Sequence[str], why: str) -> None:  # fmt: skip
-        """Keep the dimensions called ``names`` fixed from now on (special sizes: only today)."""
-        sizes = dynamic.sizes_of(leaves)
-        for index, axes in dynamic.dims.items():
-            for axis, name in axes.items():
-                if name in names:
-                    if not any(sizes[n] in _SPECIAL for n in names):
-                        self.fixed[kind, index, axis] = why
-                    self.notes[f"fixed: {labels[index]}[{axis}] = {sizes[name]}: {why}"] = None
+    def fix(self, kind: Any, places: Sequence[Place], why: str, always: bool) -> None:
+        """Fix these dimensions, for this call or ``always`` (never because of a special size)."""
+        always = always and not any(place.size in _SPECIAL for place in places)
+        for place in places:
+            if always:
+                self.fixed[kind, place.index, place.axis] = why
+            self.notes[f"fixed: {place.label}[{place.axis}] = {place.size}: {why}"] = None
 
     def note(self, dynamic: Dynamic, labels: Sequence[str]) -> None:
         """Say which dimensions are symbolic."""

@@ -24,11 +24,17 @@ if TYPE_CHECKING:
 
 
 class NeedsSize(TraceError):
-    """Traced code asked for the size itself of the dimensions with these ``symbols``."""
+    """Traced code asked for the size itself of the dimensions with these ``symbols``.
 
-    def __init__(self, message: str, symbols: frozenset[str]) -> None:
+    ``reason`` says where and how, for a trace made again with the dimensions fixed;
+    ``always`` is False if other sizes may do without.
+    """
+
+    def __init__(
+        self, message: str, symbols: frozenset[str], reason: str, always: bool = True
+    ) -> None:
         super().__init__(message)
-        self.symbols = symbols
+        self.symbols, self.reason, self.always = symbols, reason, always
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +172,7 @@ class TracedSize(SymDim):
             return False
         if _assume(difference, "!="):
             return False
-        _need_size(self, f"{self} == {other}")
+        _need_size(self, f"{self} == {other}", always=False)
 
     def __ne__(self, other: object) -> bool:
         return not self == other
@@ -295,13 +301,16 @@ def _assume(dim: SymDim, relation: str) -> bool:
     return holds
 
 
-def _need_size(dim: SymDim, what: str) -> NoReturn:
+def _need_size(dim: SymDim, what: str, always: bool = True) -> NoReturn:
     names = ", ".join(f"'{name}'" for name in sorted(dim.symbols))
     tracer = mode.tracer
-    place = f"\n  at {tracer._location()}" if tracer is not None else ""
+    where = str(tracer._location()) if tracer is not None else ""
+    place = f"\n  at {where}" if where else ""
     raise NeedsSize(
         f"{what} needs the size of the symbolic dimension {names}, which is not known while "
         f"the function is traced{place}\n  give the dimension a fixed size, or compute with "
         "the dimension itself (+ - * // % stay symbolic)",
         dim.symbols,
+        f"{what} needs its size ({where})" if always else f"{what} ({where})",
+        always,
     )

@@ -112,6 +112,8 @@ def test_what_is_never_negative_is_not(case: tuple[Dim, int]) -> None:
 def test_divisions_are_exact_where_they_can_be() -> None:
     n, m = symbol("n"), symbol("m")
     assert (6 * n * m + 4 * n) // (2 * n) == 3 * m + 2
+    assert (8 * n * m - 8 * n) // (2 * n * m - 2 * n) == 4 and 0 // n == 0
+    assert (n * n - m * m) // (n + m) == n - m and (n * n) // (n + m) != n
     assert str(n // 2) == "(n//2)" and n // 2 * 2 != n and n // n == 1
     assert n % 1 == 0 and (4 * n) % 2 == 0
     assert str(least(n, 8)) == "min(n,8)" and least(n, n + 1) == n

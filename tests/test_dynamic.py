@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -292,3 +293,105 @@ def test_a_plan_for_all_sizes_is_found_by_the_next_process(monkeypatch: pytest.M
     for size in (1, 64, 130):
         images, _ = batch_of(size)
         close(second(images), first(images))
+
+
+def test_a_size_that_equals_a_number_gets_a_program_of_its_own() -> None:
+    def function(x: gf.Tensor) -> gf.Tensor:
+        return x * 2 if x.shape[0] == 4 else x * 3
+
+    compiled = gf.compile(function, dynamic=True)
+    for size, programs in ((4, 1), (7, 2), (9, 2), (4, 2), (30, 2)):
+        close(compiled(gf.ones(size)), function(gf.ones(size)))
+        assert len(compiled.programs) == programs
+
+
+def test_dimensions_that_part_get_names_of_their_own() -> None:
+    compiled = gf.compile(lambda x, y: x.sum(0) * y.mean(0), dynamic=True)
+    for first, second, programs in ((4, 4, 1), (5, 5, 1), (6, 3, 2), (3, 8, 2), (2, 2, 2)):
+        x, y = gf.randn(first, 3), gf.randn(second, 3)
+        close(compiled(x, y), x.sum(0) * y.mean(0))
+        assert len(compiled.programs) == programs
+
+
+def test_arguments_that_share_memory_or_are_written_to_have_fixed_dimensions() -> None:
+    add = gf.compile(lambda x, y: x + y, dynamic=True)
+    write = gf.compile(lambda x: x.add_(1), dynamic=True)
+    for size in (3, 4, 5):
+        x = gf.ones(size)
+        close(add(x, x), x * 2)
+        write(x)
+        close(x, gf.ones(size) * 2)
+
+
+def test_dropout_and_random_numbers_of_any_size() -> None:
+    def noisy(x: gf.Tensor) -> gf.Tensor:
+        return F.dropout(x, 0.5, training=True) + gf.rand(x.shape[0], 1)
+
+    compiled = gf.compile(noisy, dynamic=True)
+    for size in (100, 7, 1, 64):
+        x = gf.ones(size, 50)
+        gf.manual_seed(size)
+        got = compiled(x)
+        gf.manual_seed(size)
+        close(got, noisy(x))
+    assert len(compiled.programs) == 1
+
+
+class Block(nn.Module):
+    """Self-attention over sequences of symbols, as a language model has it."""
+
+    def __init__(self, width: int = 8) -> None:
+        super().__init__()
+        self.symbols, self.places = nn.Embedding(20, width), nn.Embedding(64, width)
+        self.norm, self.queries = nn.LayerNorm(width), nn.Linear(width, 3 * width)
+
+    def forward(self, ids: gf.Tensor) -> gf.Tensor:
+        count, length = ids.shape
+        x = self.symbols(ids) + self.places(gf.arange(length))
+        parts = self.queries(self.norm(x)).chunk(3, -1)
+        q, k, v = (part.view(count, length, 2, -1).transpose(1, 2) for part in parts)
+        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        mixed = mixed.transpose(1, 2).reshape(count, length, -1)
+        return (x + mixed) @ self.symbols.weight.T
+
+
+def test_attention_over_any_batch_and_length() -> None:
+    gf.manual_seed(1)
+    model = Block()
+
+    def loss_of(ids: gf.Tensor) -> gf.Tensor:
+        scores = model(ids[:, :-1])
+        return F.cross_entropy(scores.reshape(-1, 20), ids[:, 1:].reshape(-1)).detach()
+
+    compiled = gf.compile(loss_of, dynamic={"ids": {0: "batch", 1: "length"}})
+    for count, length in ((3, 9), (2, 5), (4, 33), (7, 12)):
+        ids = gf.randint(0, 20, (count, length))
+        close(compiled(ids), loss_of(ids))
+    assert len(compiled.programs) == 1
+
+
+def test_a_convolutional_network_trains_on_any_batch() -> None:
+    gf.manual_seed(2)
+    layers = nn.Conv2d(2, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2)
+    model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, CLASSES))
+    twin = copy.deepcopy(model)
+
+    def step_of(network: nn.Module) -> Any:
+        optimizer = gf.optim.SGD(network.parameters(), lr=0.05)
+
+        def step(images: gf.Tensor, labels: gf.Tensor) -> gf.Tensor:
+            optimizer.zero_grad()
+            loss = F.cross_entropy(network(images), labels)
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        return step
+
+    compiled, eager = gf.compile(step_of(model), dynamic=NAMED), step_of(twin)
+    for size in (6, 2, 9, 1):
+        images, labels = gf.randn(size, 2, 6, 6), gf.randint(0, CLASSES, (size,))
+        close(compiled(images, labels), eager(images, labels))
+    assert len(compiled.programs) == 1
+    for mine, other in zip(model.state_dict().values(), twin.state_dict().values()):
+        close(mine, other, 1e-4)

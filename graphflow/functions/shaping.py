@@ -79,9 +79,7 @@ def _infer(input: Tensor, shape: tuple[int, ...]) -> tuple[int, ...]:
 def reshape(input: Tensor, *shape: Any, **named: Any) -> Tensor:
     """The same elements in another shape: a view where memory allows, else a copy."""
     extents = _infer(input, sizes_of("reshape", shape, named, "shape"))
-    if extents == input.shape:
-        return apply_view("reshape", input, shape=extents)
-    if mode.tracer is not None or _viewable(input, extents):
+    if mode.tracer is not None or extents == input.shape or _viewable(input, extents):
         return apply_view("reshape", input, shape=extents)
     return apply_view("reshape", input.clone(), shape=extents)
 

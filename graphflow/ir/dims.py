@@ -221,12 +221,15 @@ def _atom_is_natural(atom: Atom) -> bool:
 
 
 def _exact_quotient(left: Dim, right: Dim) -> Dim | None:
-    """``left / right`` where ``right`` is one term that divides every term of ``left``."""
-    divisor = _terms(right)
-    if len(divisor) != 1 or isinstance(left, int):
-        return None
-    (atoms, factor), found = divisor[0], []
-    for monomial, coefficient in left.terms:
+    """The polynomial that times ``right`` is ``left``, if there is one: long division.
+
+    Terms are sorted by degree and then by name, so a product's first term is the product of
+    the first terms.
+    """
+    found: Dim = 0
+    atoms, factor = _terms(right)[0]
+    while terms := _terms(left):
+        monomial, coefficient = terms[0]
         rest = list(monomial)
         for atom in atoms:
             if atom not in rest:
@@ -234,8 +237,9 @@ def _exact_quotient(left: Dim, right: Dim) -> Dim | None:
             rest.remove(atom)
         if coefficient % factor:
             return None
-        found.append((tuple(rest), coefficient // factor))
-    return _from_terms(found)
+        term = _from_terms([(tuple(rest), coefficient // factor)])
+        found, left = found + term, left - term * right
+    return found
 
 
 def dim_sum(dims: tuple[Dim, ...]) -> Dim:
