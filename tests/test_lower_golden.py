@@ -96,3 +96,20 @@ def test_an_epilogue_reads_as_before(golden: Callable[[str, str], None]) -> None
 @pytest.mark.parametrize("name", BODIES)
 def test_lowering_is_repeatable(name: str) -> None:
     assert kernels(BODIES[name]) == kernels(bodies()[name])
+
+
+@pytest.mark.parametrize(
+    ("steps", "written"), [(2, "i * 2"), (4, "i * 4"), (5, "i * s"), (-1, "j * -1")]
+)
+def test_small_strides_of_the_innermost_loop_are_numbers(steps: int, written: str) -> None:
+    """A known stride becomes shuffles of whole vectors; an argument would be a gather."""
+    x = leaf("x", 6, 40)
+    if steps < 0:
+        view = b.flip(x, axes=(1,))
+    else:
+        view = b.slice(x, starts=(0, 0), limits=(6, 40), steps=(1, steps))
+    memory = Memory()
+    graph = Graph((x,), (b.exp(view),))
+    operand, result = (memory.new(n.tensor_type)[1] for n in (x, graph.outputs[0]))
+    (call,) = lower_group(graph, [operand], [result], memory)
+    assert written in call.kernel.source

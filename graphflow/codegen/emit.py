@@ -43,6 +43,8 @@ from graphflow.errors import CompileError
 from graphflow.ir.affine import Affine
 from graphflow.records import dataclass, field
 
+SHUFFLED = (-1, 2, 3, 4)
+"""Strides of the innermost loop that are written as numbers: known ones make vectors."""
 LETTERS = "abcdefgh"
 INLINE_IN_OPERATION = 1
 INLINE_IN_STORE = 2
@@ -267,7 +269,9 @@ class Emitter:
         for level, block in enumerate(self._blocks):
             for axis in block.axes:
                 step = axis.coefficient(affine)
-                if step:
+                if step and level == len(self._blocks) - 1 and step in SHUFFLED and is_fixed(step):
+                    parts.append((level, f"{axis.name} * {step}"))
+                elif step:
                     parts.append((level, self._term(axis.name, step, (affine.terms, axis.name))))
         for name, coefficient in affine.terms:
             if name == THREAD:
