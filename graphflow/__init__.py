@@ -98,6 +98,7 @@ if TYPE_CHECKING:
     )
     from graphflow.comparison import Comparison, benchmark
     from graphflow.number_formats import can_cast, finfo, iinfo
+    from graphflow.profiling.record import profile
     from graphflow.serialization import load, save
 else:
     __getattr__ = importer(
@@ -116,6 +117,7 @@ else:
             "can_cast": "graphflow.number_formats:can_cast",
             "cuda": "graphflow.cuda",
             "primitives": "graphflow.primitives",
+            "profile": "graphflow.profiling.record:profile",
             "random": "graphflow.random",
             "finfo": "graphflow.number_formats:finfo",
             "iinfo": "graphflow.number_formats:iinfo",
@@ -202,6 +204,7 @@ __all__ = [
     "pi",
     "preserve_format",
     "primitives",
+    "profile",
     "promote_types",
     "random",
     "result_type",

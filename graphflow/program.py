@@ -28,6 +28,7 @@ from graphflow.ir.binding import solve_sizes
 from graphflow.ir.dims import evaluate_dim
 from graphflow.ir.graph import Graph
 from graphflow.ir.types import TensorType
+from graphflow.profiling.watch import opened
 from graphflow.records import replace
 from graphflow.runtime.fork import renew_after_fork
 from graphflow.runtime.launch import LoadedProgram
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from graphflow.explain import Explanation, Kernel, StageRecord
     from graphflow.passes.base import Pass
     from graphflow.passes.pipeline import Stage, Step
+    from graphflow.profiling.rows import Profile
 
 
 MOST_SIZES = 32
@@ -106,6 +108,7 @@ class Program:
         self._lock = threading.RLock()
         renew_after_fork(self)
         self._bind()
+        opened(self)
 
     def at(self, sizes: Mapping[str, int]) -> Program:
         """This program for other sizes of its symbolic dimensions.
@@ -349,6 +352,16 @@ class Program:
         from graphflow.explain import explain_program
 
         return explain_program(self)
+
+    def profile(self, *args: Any, repeat: int | None = None) -> Profile:
+        """Time ``program(*args)`` kernel by kernel; state is put back afterwards.
+
+        ``repeat`` steps are timed (as many as fit in half a second if not given).  The result
+        prints as a table, and has ``.table()``, ``.modules()``, ``.to_chrome(path)``.
+        """
+        from graphflow.profiling.record import profile_program
+
+        return profile_program(self, args, repeat)
 
     @property
     def kernels(self) -> list[Kernel]:

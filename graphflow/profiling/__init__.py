@@ -1,0 +1,1 @@
+"""Where the time goes: ``gf.profile()`` and ``program.profile(*args)``."""

@@ -1,0 +1,20 @@
+"""The programs that live, and whether a profile is under way."""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from graphflow.program import Program
+
+programs: weakref.WeakSet[Program] = weakref.WeakSet()
+active: list[object] = []
+"""The recording under way, if any."""
+
+
+def opened(program: Program) -> None:
+    """A program is ready to run (for one size): time it too if a profile is under way."""
+    programs.add(program)
+    if active:
+        program.loaded.profile()
