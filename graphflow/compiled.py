@@ -21,26 +21,23 @@ import numpy as np
 from graphflow import pytree
 from graphflow.autograd.compiled import CompiledNode
 from graphflow.autograd.several import attach
-from graphflow.capture import Capture, capture, check_arguments, leaf_labels, shared_cells
-from graphflow.cell import CAPTURED, Cell, layout_of
+from graphflow.capture import capture, check_arguments, leaf_labels, shared_cells
+from graphflow.cell import Cell
 from graphflow.dynamic import Dimensions, Dynamic, Family, shapes_of
+from graphflow.entry import Entry
 from graphflow.errors import IndexRangeError
-from graphflow.found_gradients import cells_of
-from graphflow.guards import Described, Guard, Recompile, same_value
-from graphflow.mode import mode, structure
+from graphflow.guards import Described, Recompile
+from graphflow.mode import mode
 from graphflow.partition import Backward
 from graphflow.program import MOST_SIZES, Program
 from graphflow.quick import MISS, quick_call
-from graphflow.reads import Read
 from graphflow.results import rebuild
 from graphflow.runtime.fork import renew_after_fork
 from graphflow.signature import (
     describe,
     flat_arguments,
-    groups_by_memory,
     place_of,
     signature_of,
-    spec_of,
     without_sizes,
 )
 from graphflow.tensor import Tensor
@@ -51,116 +48,6 @@ if TYPE_CHECKING:
 
 _MAX_PROGRAMS = 16
 """Programs kept per signature; the least recently used goes first."""
-
-
-class Entry:
-    """A program, what it assumed, and when that was last checked.
-
-    ``simple`` entries have a quick path: arguments are leaves, results are fresh
-    tensors, nothing is aliased, and no history leaves the function.
-    """
-
-    __slots__ = (
-        "_owned", "aliased", "backward", "capture", "family", "grad", "inputs", "program",
-        "quick", "reads", "same", "simple", "specs", "uses_grads", "values", "version",
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        captured: Capture,
-        program: Program,
-        leaves: Sequence[Any],
-        family: Family | None = None,
-    ) -> None:
-        self.capture = captured
-        self.family = family
-        self.quick: Callable[[tuple[Any, ...]], Any] | None = None
-        self.program = program
-        self.backward: Program | None = None
-        self.reads = captured.reads
-        self.version = self.values = -1
-        self.grad = mode.grad
-        self.inputs = captured.leaves
-        self.specs = tuple(spec_of(leaf) for leaf in leaves)
-        self._owned = frozenset(captured.cells) | captured.named
-        for cell in self._owned:
-            cell.layout = CAPTURED
-        self.aliased = self.captured_arguments(leaves)
-        self.uses_grads = captured.uses_grads
-        groups = groups_by_memory(leaves)
-        self.same = tuple((group[0], i) for group in groups for i in group[1:])
-        self.simple = (
-            not (captured.mutable or captured.argument_grads or captured.backward or self.aliased)
-            and not any(leaves[i]._chain for group in groups for i in group)
-            and program.simple
-            and all(r.kind == "new" and not r.chain for r in captured.results)
-        )
-
-    def word(self, arg: Any, spec: tuple[Any, Any, Any], words: list[int | float]) -> bool:
-        """Append the address or value of an argument; False unless it is what ``spec`` says.
-
-        Row-major memory is remembered as such: next time one comparison will do.
-        """
-        dtype = spec[0]
-        if dtype is None:
-            return arg.__class__ is spec[1] and bool(arg == spec[2])
-        if dtype is float:
-            if arg.__class__ is float:
-                words.append(arg)
-            return arg.__class__ is float
-        if arg.__class__ is not Tensor:
-            return False
-        array, cell = arg._array, arg._cell
-        if array.__class__ is not np.ndarray or cell in self._owned:
-            return False
-        if array.dtype is not dtype or array.shape != spec[1] or arg._requires_grad != spec[2]:
-            return False
-        if not array.flags.c_contiguous:
-            return False
-        if arg._chain:
-            words.append(int(array.__array_interface__["data"][0]))
-            return True
-        words.append(cell.address)
-        if cell.layout is None:
-            cell.layout = layout_of(dtype, spec[1])
-        return True
-
-    def captured_arguments(self, leaves: Sequence[Any]) -> tuple[tuple[int, Cell], ...]:
-        """The arguments that the function also reaches from outside."""
-        owned = self._owned
-        if self.capture.found:
-            owned |= cells_of(self.capture.found)
-        return tuple(
-            (i, leaf._cell)
-            for i, leaf in enumerate(leaves)
-            if isinstance(leaf, Tensor) and leaf._cell in owned
-        )
-
-    def broken(self) -> Read | Guard | None:
-        """The first assumption that no longer holds."""
-        for read in self.reads:
-            if not same_value(read.now(), read.value):
-                return read
-        if self.settled():
-            return None
-        return next((guard for guard in self.capture.guards if not guard.holds()), None)
-
-    def settled(self) -> bool:
-        """True while nothing that a guard looks at has changed since the last run."""
-        return self.version == (structure.version if self.uses_grads else structure.solid)
-
-    def settle(self) -> None:
-        """Give every leaf the ``.grad`` that the program leaves behind."""
-        moved = False
-        for leaf, value in self.capture.grads:
-            moved |= leaf._grad is not value
-            leaf._grad = value
-        if moved:
-            # What appeared may be what this very program assumed was not there.
-            structure.regrade()
-            self.version = -1
-        else:
-            self.version = structure.version if self.uses_grads else structure.solid
 
 
 class Compiled:
@@ -186,6 +73,7 @@ class Compiled:
         self._quick: Callable[[tuple[Any, ...]], Any] | None = None
         self._dimensions = Dimensions(dynamic)
         self._sized: OrderedDict[Any, None] = OrderedDict()
+        self._by_shape: dict[Any, Entry] = {}
         self._lock = threading.RLock()
         renew_after_fork(self)
         self._signature: list[tuple[str, Described]] | None = None
@@ -220,9 +108,30 @@ class Compiled:
                 result = quick(args)
                 if result is not MISS:
                     return result
+                if self._by_shape:
+                    result = self._at_other_sizes(args)
+                    if result is not MISS:
+                        return result
             except IndexRangeError:
                 pass  # nothing has changed: the slow path fails with the place
         return self._slow_call(args, kwargs)
+
+    def _at_other_sizes(self, args: tuple[Any, ...]) -> Any:
+        """The quick call of the entry for the sizes of these arguments, if there is one."""
+        entry = self._by_shape.get(tuple(map(_shape_at_hand, args)))
+        if entry is None or entry.quick is None or entry is self._last:
+            return MISS
+        result = entry.quick(args)
+        if result is not MISS:
+            self._turn_to(entry)
+        return result
+
+    def _turn_to(self, entry: Entry) -> None:
+        """Try the quick call of ``entry`` first from now on."""
+        before = self._last
+        if before is not None and entry.family is not None and before.program.loaded.is_large:
+            before.program.loaded.release_outputs()
+        self._last, self._quick = entry, entry.quick
 
     def _slow_call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         if mode.tracer is not None:
@@ -253,12 +162,11 @@ class Compiled:
             cell.version += 1
         entry.settle()
         if entry is not self._last:
-            if self._last is not None and entry.family is not None:
-                self._last.program.loaded.release_outputs()
-            self._last = entry
             if entry.simple and entry.quick is None:
                 entry.quick = quick_call(entry)
-            self._quick = entry.quick
+            if entry.family is not None and not kwargs:
+                self._by_shape[tuple(map(_shape_at_hand, args))] = entry
+            self._turn_to(entry)
         for i, number in captured.argument_grads:
             _add_grad(leaves[i], Tensor._of(outputs[number]))
         returned, live = rebuild(captured, outputs, leaves)
@@ -406,6 +314,7 @@ class Compiled:
         self._sized[key] = None
         if len(self._sized) > MOST_SIZES:
             old, _ = self._sized.popitem(last=False)
+            self._by_shape.clear()
             self._entries[old] = [e for e in self._entries[old] if e.family is None]
 
     def _cause(
@@ -443,6 +352,7 @@ class Compiled:
         """Forget every program."""
         self._entries.clear()
         self._sized.clear()
+        self._by_shape.clear()
         self._dimensions.clear()
         self.recompiles.clear()
         self._last = self._quick = None
@@ -484,6 +394,12 @@ class CompiledModule(Compiled):
 
     def __repr__(self) -> str:
         return f"compiled({self.original!r})"
+
+
+def _shape_at_hand(argument: Any) -> Any:
+    """The shape of a tensor whose array is there already, else nothing."""
+    array = argument._array if argument.__class__ is Tensor else None
+    return array.shape if array.__class__ is np.ndarray else None
 
 
 def _again(kind: type[Compiled], original: Any, options: dict[str, Any]) -> Compiled:

@@ -18,7 +18,7 @@ from graphflow.mode import mode, structure
 from graphflow.tensor import Tensor
 
 if TYPE_CHECKING:
-    from graphflow.compiled import Entry
+    from graphflow.entry import Entry
 
 MISS: Any = object()
 """What a quick call returns when it does not apply; nothing has happened then."""

@@ -171,6 +171,8 @@ def quotient(left: Dim, right: Dim) -> Dim:
     """``left // right``: a polynomial where the division is exact for every size."""
     if isinstance(left, int) and isinstance(right, int):
         return left // right
+    if isinstance(right, int) and right == 0:
+        raise ZeroDivisionError(f"the dimension {left} divided by zero")
     exact = _exact_quotient(left, right)
     if exact is not None:
         return exact

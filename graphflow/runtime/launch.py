@@ -100,6 +100,7 @@ class LoadedProgram:
         )
         self._outputs = [OutputPool(b.type.static_shape, b.type.dtype.numpy)
                          for b in self._slots.outputs]  # fmt: skip
+        self.is_large = any(output.is_large for output in self._outputs)
         self._results = _result_plan(schedule, self._slots.outputs)
         self._state: list[Holder | None] = [None] * len(schedule.state)
         self._missing = sum(buffer >= 0 for buffer in schedule.state)

@@ -160,11 +160,15 @@ class OutputPool:
         self._entries: list[_Entry] = []
         self._next = 0
 
+    @property
+    def is_large(self) -> bool:
+        """Whether its buffers are worth giving back."""
+        return self.kept == _KEPT_LARGE
+
     def release(self) -> None:
-        """Forget large buffers; who holds one keeps it."""
-        if self.kept == _KEPT_LARGE:
-            self._entries.clear()
-            self._next = 0
+        """Forget the buffers; who holds one keeps it."""
+        self._entries.clear()
+        self._next = 0
 
     def take(self) -> Storage:
         """A storage that nobody else uses; its contents are undefined."""

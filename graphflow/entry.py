@@ -1,0 +1,129 @@
+"""A program of a compiled function for one kind of call, with what it assumed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from graphflow.capture import Capture
+from graphflow.cell import CAPTURED, Cell, layout_of
+from graphflow.dynamic import Family
+from graphflow.found_gradients import cells_of
+from graphflow.guards import Guard, same_value
+from graphflow.mode import mode, structure
+from graphflow.program import Program
+from graphflow.reads import Read
+from graphflow.signature import groups_by_memory, spec_of
+from graphflow.tensor import Tensor
+
+
+class Entry:
+    """A program, what it assumed, and when that was last checked.
+
+    ``simple`` entries have a quick path: arguments are leaves, results are fresh
+    tensors, nothing is aliased, and no history leaves the function.
+    """
+
+    __slots__ = (
+        "_owned", "aliased", "backward", "capture", "family", "grad", "inputs", "program",
+        "quick", "reads", "same", "simple", "specs", "uses_grads", "values", "version",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        captured: Capture,
+        program: Program,
+        leaves: Sequence[Any],
+        family: Family | None = None,
+    ) -> None:
+        self.capture = captured
+        self.family = family
+        self.quick: Callable[[tuple[Any, ...]], Any] | None = None
+        self.program = program
+        self.backward: Program | None = None
+        self.reads = captured.reads
+        self.version = self.values = -1
+        self.grad = mode.grad
+        self.inputs = captured.leaves
+        self.specs = tuple(spec_of(leaf) for leaf in leaves)
+        self._owned = frozenset(captured.cells) | captured.named
+        for cell in self._owned:
+            cell.layout = CAPTURED
+        self.aliased = self.captured_arguments(leaves)
+        self.uses_grads = captured.uses_grads
+        groups = groups_by_memory(leaves)
+        self.same = tuple((group[0], i) for group in groups for i in group[1:])
+        self.simple = (
+            not (captured.mutable or captured.argument_grads or captured.backward or self.aliased)
+            and not any(leaves[i]._chain for group in groups for i in group)
+            and program.simple
+            and all(r.kind == "new" and not r.chain for r in captured.results)
+        )
+
+    def word(self, arg: Any, spec: tuple[Any, Any, Any], words: list[int | float]) -> bool:
+        """Append the address or value of an argument; False unless it is what ``spec`` says.
+
+        Row-major memory is remembered as such: next time one comparison will do.
+        """
+        dtype = spec[0]
+        if dtype is None:
+            return arg.__class__ is spec[1] and bool(arg == spec[2])
+        if dtype is float:
+            if arg.__class__ is float:
+                words.append(arg)
+            return arg.__class__ is float
+        if arg.__class__ is not Tensor:
+            return False
+        array, cell = arg._array, arg._cell
+        if array.__class__ is not np.ndarray or cell in self._owned:
+            return False
+        if array.dtype is not dtype or array.shape != spec[1] or arg._requires_grad != spec[2]:
+            return False
+        if not array.flags.c_contiguous:
+            return False
+        if arg._chain:
+            words.append(int(array.__array_interface__["data"][0]))
+            return True
+        words.append(cell.address)
+        if cell.layout is None:
+            cell.layout = layout_of(dtype, spec[1])
+        return True
+
+    def captured_arguments(self, leaves: Sequence[Any]) -> tuple[tuple[int, Cell], ...]:
+        """The arguments that the function also reaches from outside."""
+        owned = self._owned
+        if self.capture.found:
+            owned |= cells_of(self.capture.found)
+        return tuple(
+            (i, leaf._cell)
+            for i, leaf in enumerate(leaves)
+            if isinstance(leaf, Tensor) and leaf._cell in owned
+        )
+
+    def broken(self) -> Read | Guard | None:
+        """The first assumption that no longer holds."""
+        for read in self.reads:
+            if not same_value(read.now(), read.value):
+                return read
+        if self.settled():
+            return None
+        return next((guard for guard in self.capture.guards if not guard.holds()), None)
+
+    def settled(self) -> bool:
+        """True while nothing that a guard looks at has changed since the last run."""
+        return self.version == (structure.version if self.uses_grads else structure.solid)
+
+    def settle(self) -> None:
+        """Give every leaf the ``.grad`` that the program leaves behind."""
+        moved = False
+        for leaf, value in self.capture.grads:
+            moved |= leaf._grad is not value
+            leaf._grad = value
+        if moved:
+            # What appeared may be what this very program assumed was not there.
+            structure.regrade()
+            self.version = -1
+        else:
+            self.version = structure.version if self.uses_grads else structure.solid
