@@ -2,7 +2,7 @@
 
 A training workload is a multilayer perceptron with ReLU between the layers,
 one step being forward, backward and an SGD update.  An expression workload is
-one function of float32 arrays.
+one function of float32 arrays.  Sequence models are in ``networks.py``.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
+
+from benchmarks.networks import Language, Network
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -87,7 +89,7 @@ class Expression:
         return 0 if self.kind == "matmul" else 8 * math.prod(self.shape)
 
 
-Workload: TypeAlias = Training | Expression
+Workload: TypeAlias = Training | Expression | Network
 
 WORKLOADS: dict[str, Workload] = {
     w.name: w
@@ -97,6 +99,8 @@ WORKLOADS: dict[str, Workload] = {
         Training("mlp", (784, 128, 10), 128, "cross_entropy", 0.01, 0.9),
         Training("mlp_batch96", (784, 128, 10), 96, "cross_entropy", 0.01, 0.9),
         Training("mlp_hidden200", (784, 200, 10), 128, "cross_entropy", 0.01, 0.9),
+        Language("gpt"),
+        Language("gpt_batch5_length48", batch=5, length=48),
         Expression("mish16m", "mish", (1 << 24,)),
         Expression("softmax", "softmax", (4096, 1024)),
         Expression("softmax_3000x700", "softmax", (3000, 700)),

@@ -8,7 +8,7 @@ from typing import Any
 import graphflow as gf
 import graphflow.nn.functional as F
 from benchmarks.changes import changes_of
-from benchmarks.systems import Prepared
+from benchmarks.systems import Prepared, networks
 from benchmarks.workloads import Array, Expression, Training, Workload
 from graphflow import nn, optim
 
@@ -68,9 +68,12 @@ def prepare(
     changes: tuple[Callable[[], Any], ...] = ()
     if isinstance(workload, Expression):
         function, arguments = expression(workload)
-    else:
+    elif isinstance(workload, Training):
         function, model, optimizer = training_step(workload)
         arguments = [gf.tensor(a) for a in workload.data()]
         changes = changes_of(gf, model, optimizer)
+    else:
+        function = networks.training_step(gf, workload)
+        arguments = [gf.tensor(a) for a in workload.data()]
     run = mode(function)
     return Prepared(lambda: run(*arguments), lambda result: result.detach().numpy(), changes)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from benchmarks.changes import changes_of
-from benchmarks.systems import Prepared
+from benchmarks.systems import Prepared, networks
 from benchmarks.workloads import Expression, Training, Workload
 
 EXPRESSIONS: dict[str, Callable[..., Any]] = {
@@ -48,7 +48,11 @@ def prepare(workload: Workload, threads: int) -> Prepared:
         inputs = [torch.from_numpy(a) for a in workload.inputs()]
         function = EXPRESSIONS[workload.kind]
         return Prepared(lambda: function(*inputs), lambda result: result.numpy())
-    return _training(workload)
+    if isinstance(workload, Training):
+        return _training(workload)
+    step = networks.training_step(torch, workload)
+    inputs = [torch.from_numpy(a) for a in workload.data()]
+    return Prepared(lambda: step(*inputs), lambda loss: loss.detach().numpy())
 
 
 def _training(workload: Training) -> Prepared:
