@@ -11,11 +11,12 @@ CANDIDATES := python3 python3.13 python3.12 python3.11 python3.14 python
 PYTHON ?= $(shell for p in $(CANDIDATES); do \
 	$$p -c "$(SUITABLE)" >/dev/null 2>&1 && echo $$p && break; done)
 
-.PHONY: demo test lint types unit conformance bench clean help
+.PHONY: demo test test-browser lint types unit conformance bench clean help
 
 help:
 	@echo "make demo    train an MLP on handwritten digits, static and eager, and show the graph"
 	@echo "make test    ruff, mypy --strict and the whole test suite"
+	@echo "make test-browser  the HTML report in headless Chromium (Debian: apt install chromium)"
 	@echo "make conformance  PyTorch's own samples through GraphFlow (installs PyTorch)"
 	@echo "make bench   GraphFlow beside PyTorch and JAX (installs both)"
 	@echo "make clean   remove .venv and what the targets wrote"
@@ -34,6 +35,9 @@ types: $(VENV)/dev.stamp
 
 unit: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -q
+
+test-browser: $(VENV)/dev.stamp
+	$(BIN)/python -m pytest -q tests/browser
 
 conformance: $(VENV)/conformance.stamp
 	$(BIN)/python -m tests.conformance --table

@@ -39,6 +39,9 @@ from graphflow.trace import ScalarSource
 from graphflow.traced_sizes import Assumption
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from graphflow.comparison import Comparison
     from graphflow.explain import Explanation, Kernel, StageRecord
     from graphflow.passes.base import Pass
     from graphflow.passes.pipeline import Stage, Step
@@ -362,6 +365,21 @@ class Program:
         from graphflow.profiling.record import profile_program
 
         return profile_program(self, args, repeat)
+
+    def report(
+        self,
+        path: str | Path,
+        inputs: Sequence[Any] | None = None,
+        comparison: Comparison | None = None,
+    ) -> Path:
+        """Write everything about the program as one HTML page; returns its path.
+
+        With ``inputs`` every kernel is timed on them (state is put back); ``comparison``
+        of :func:`graphflow.benchmark` adds the table of static against eager.
+        """
+        from graphflow.report import write_report
+
+        return write_report(self, path, inputs, comparison)
 
     @property
     def kernels(self) -> list[Kernel]:

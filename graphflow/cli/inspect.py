@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from graphflow.api import compile, trace
 from graphflow.cli import modelfile
+from graphflow.comparison import benchmark
 from graphflow.errors import GraphFlowError
 from graphflow.inspect import sources, stage_texts, write_program
+from graphflow.report import write_report
+
+_STEPS = 10
+"""Steps of each mode that are timed for the page's table of static against eager."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,6 +22,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE[:builder]", help=modelfile.HELP)
     parser.add_argument("--stage", metavar="NAME", help="this stage only; 'kernels' for the source")
     parser.add_argument("--output", metavar="FOLDER", help="write files instead of printing")
+    parser.add_argument("--html", metavar="FILE", help="write one HTML page instead of printing")
     parser.add_argument("--device", default="cpu", help="device to compile for (default: cpu)")
 
 
@@ -23,10 +30,20 @@ def run(options: argparse.Namespace) -> None:
     """Print (or write) the stages of the compiled step."""
     step, specs = modelfile.load_builder(options.file)
     program = compile(trace(step, *specs), device=options.device)
+    if options.html:
+        print(_write_page(step, specs, program, options.html))
+        return
     if options.output:
         print("\n".join(str(path) for path in write_program(program, options.output)))
         return
     print("\n".join(_chosen(program, options.stage)))
+
+
+def _write_page(step: Any, specs: tuple[Any, ...], program: Any, path: str) -> Path:
+    """The program's page, with times measured on random inputs."""
+    inputs = [modelfile.example(spec) for spec in specs]
+    comparison = benchmark(step, *inputs, repeat=_STEPS)
+    return write_report(program, path, inputs, comparison)
 
 
 def _chosen(program: Any, wanted: str | None) -> list[str]:
