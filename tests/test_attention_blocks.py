@@ -160,7 +160,7 @@ def test_memory_does_not_grow_with_the_square(causal: bool, monkeypatch: Any) ->
         graph = run_pipeline(gf.trace(run, *given))[-1].graph
         arena.append(build_schedule(graph).arena_bytes)
     scores = 2 * 512 * 512 * 4
-    assert arena[1] < scores / 3 and arena[1] < 3 * arena[0]
+    assert arena[1] < scores / 4 and arena[1] < 2.5 * arena[0]
 
 
 def test_a_backward_pass_outside_of_the_program_keeps_queries_keys_and_values_only(

@@ -67,12 +67,14 @@ class Blocks:
         ends = [min(length, start + self.rows) for start in starts]
         return [(a, b, min(b, source) if self.causal else source) for a, b in zip(starts, ends)]
 
-    def weights(self, query: Tensor, key: Tensor, first: int) -> Tensor:
-        """The weights of the rows ``query``, of which ``first`` is the position of the first."""
+    def weights(
+        self, query: Tensor, key: Tensor, first: int, most: int, token: Tensor | None = None
+    ) -> Tensor:
+        """The weights of the rows ``query``, whose first is at position ``first`` of ``most``."""
         mask, count = self.mask, query.shape[-2]
         if self.causal:
             lead = broadcast_shapes(query.shape[:-2], key.shape[:-2])
-            mask = causal_mask((*lead, count, key.shape[-2]), first)
+            mask = causal_mask((*lead, count, key.shape[-2]), first, most, token)
         elif mask is not None and mask.ndim > 1 and mask.shape[-2] != 1:
             mask = narrow(mask, -2, first, count)
         return attention_weights(query, key, mask, self.scale, whole=self.causal)
@@ -91,9 +93,10 @@ class Blockwise(Function):
         ctx.blocks, done = blocks, []
         # A trace keeps what it records, for gradients that are taken of the graph.
         with GradMode(mode.tracer is not None):
+            most = max(query.shape[-2], key.shape[-2])
             for first, last, seen in blocks.ranges(query.shape[-2], key.shape[-2]):
                 rows = narrow(query, -2, first, last - first)
-                found = blocks.weights(rows, narrow(key, -2, 0, seen), first)
+                found = blocks.weights(rows, narrow(key, -2, 0, seen), first, most)
                 if blocks.dropout_p is not None:
                     blocks.draws.append(default_generator.draw())
                     found = dropped(found, blocks.dropout_p, blocks.draws[-1])
@@ -111,7 +114,7 @@ class Blockwise(Function):
             rows = apply("after", narrow(query, -2, first, last - first), token)
             upper = apply("after", narrow(ct, -2, first, last - first), token)
             k, v = narrow(key, -2, 0, seen), narrow(value, -2, 0, seen)
-            weights = blocks.weights(rows, k, first)
+            weights = blocks.weights(rows, k, first, max(query.shape[-2], source), token)
             used, flow = weights, matmul(upper, transpose(v, -2, -1))
             if blocks.dropout_p is not None:
                 draw = blocks.draws[number].again(token)

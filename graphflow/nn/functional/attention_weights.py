@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from graphflow.dispatch import apply
 from graphflow.functions.creation import arange
 from graphflow.functions.elementwise import add, ge, mul, where
 from graphflow.functions.products import matmul
@@ -16,14 +17,22 @@ from graphflow.promotion import cast
 from graphflow.tensor import Tensor
 
 
-def causal_mask(shape: Sequence[Any], first: int = 0) -> Tensor:
-    """True where position ``first + i`` may look at position j <= first + i; [..., L, S].
+def causal_mask(
+    shape: Sequence[Any], first: int = 0, most: int = 0, token: Tensor | None = None
+) -> Tensor:
+    """To be added to scores [..., L, S]: -inf where position ``first + i`` comes before j, else 0.
 
     Of the whole shape, so that a compiled program makes it where it is used, not in memory.
+    Numbers, for the gradient of a sum does not need them.  ``most``: the number of positions
+    of all the blocks that are cut from one sequence; ``token``: see operation ``after``.
     """
     length, source = shape[-2:]
-    rows = narrow(arange(first + length), 0, first, length)
-    return ge(expand(unsqueeze(rows, 1), shape), expand(arange(source), shape))
+    positions = arange(max(most, first + length, source), dtype=T.int32)
+    rows, columns = narrow(positions, 0, first, length), narrow(positions, 0, 0, source)
+    if token is not None:
+        rows = apply("after", rows, cast(token, T.int32))
+    seen = ge(expand(unsqueeze(rows, 1), shape), expand(columns, shape))
+    return where(seen, 0.0, -math.inf)
 
 
 def attention_weights(
