@@ -255,7 +255,8 @@ class Compiled:
         captured = capture(
             self.original, args, kwargs, self._name, self._keep_grads, dynamic=dynamic
         )
-        program = Program.from_capture(captured, **self._options)
+        example = dynamic.largest if dynamic is not None else {}
+        program = Program.from_capture(captured, example=example, **self._options)
         program.trace_seconds = time.perf_counter() - started - program.build_seconds
         elapsed = time.perf_counter() - started
         if elapsed > 1.0:

@@ -9,6 +9,7 @@ the reason is kept for ``explain()``.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +45,8 @@ class Dynamic:
     """The symbolic dimensions of a call: leaf number → axis → name."""
 
     dims: Mapping[int, Mapping[int, str]]
+    largest: Mapping[str, int] = field(default_factory=dict)
+    """The largest size seen of each: what kernels are tuned for."""
 
     def sizes_of(self, leaves: Sequence[Any]) -> dict[str, int]:
         """The size of every symbol in these arguments."""
@@ -72,7 +75,7 @@ class Dynamic:
             for index, axes in self.dims.items()
         }
         kept = {index: axes for index, axes in kept.items() if axes}
-        return Dynamic(kept) if kept else None
+        return Dynamic(kept, self.largest) if kept else None
 
     @property
     def names(self) -> frozenset[str]:
@@ -167,7 +170,12 @@ class Dimensions:
                 if name is None:
                     name = names[sizes] = _fresh(axis, {*names.values(), *named.values()})
             dims.setdefault(index, {})[axis] = name
-        return _consistent(Dynamic(dims), leaves) if dims else None
+        largest = {
+            name: max(_size(before, (index, axis)) for before in history)
+            for index, axes in dims.items()
+            for axis, name in axes.items()
+        }
+        return _consistent(Dynamic(dims, largest), leaves) if dims else None
 
     def _asked(self, leaves: Sequence[Any], labels: Sequence[str]) -> dict[tuple[int, int], str]:
         """The dimensions that ``dynamic=`` asks for, with their names if they have one."""
@@ -178,11 +186,12 @@ class Dimensions:
         found: dict[tuple[int, int], str] = {}
         for label, axes in self.asked.items():
             matching = [i for i, own in enumerate(labels) if own == label]
-            if not matching:
+            nested = [i for i, own in enumerate(labels) if re.fullmatch(rf"{label}_\d+", own)]
+            if not matching and not nested:
                 raise GraphFlowError(
                     f"dynamic names the argument {label!r}; this call has {', '.join(labels)}"
                 )
-            for index in matching:
+            for index in matching or [i for i in nested if isinstance(leaves[i], Tensor)]:
                 for axis, name in axes.items():
                     found[index, _axis(leaves[index], label, axis)] = name
         return found

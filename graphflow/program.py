@@ -58,7 +58,8 @@ class Program:
     ``cells`` is the memory of each node of ``graph.state``; the last inputs of
     the graph are run-time ``scalars``, read again when the structure version moves.
     ``sizes`` are those of symbolic dimensions: ``template`` is then the schedule for all
-    sizes, ``schedule`` the one for these, and :meth:`at` gives the program for others.
+    sizes, ``schedule`` the one for these, and :meth:`at` gives the program for others;
+    kernels are tuned for the sizes in ``example``.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Program:
         passes: Sequence[Pass] | None = None,
         device: str | None = None,
         sizes: Mapping[str, int] | None = None,
+        example: Mapping[str, int] | None = None,
     ) -> None:
         started = time.perf_counter()
         self.graph = graph
@@ -82,6 +84,7 @@ class Program:
         self.passes_seconds = self.schedule_seconds = self.trace_seconds = 0.0
         self._stages: tuple[Stage, ...] = ()
         self.sizes: Mapping[str, int] = known_sizes(graph, sizes or {})
+        self._example = example_sizes({**self.sizes, **(example or {})})
         self._by_size: OrderedDict[tuple[int, ...], Program] = OrderedDict()
         self.template = self._schedule()
         self._assumptions: tuple[Assumption, ...] = ()
@@ -136,7 +139,7 @@ class Program:
     def _schedule(self) -> Schedule:
         """The schedule: found again when an equal graph was compiled before, or built."""
         fresh = self._passes or _wants_report()
-        key = b"" if fresh else plan_key(self.graph, self._threads, example_sizes(self.sizes))
+        key = b"" if fresh else plan_key(self.graph, self._threads, self._example)
         found = load_plan(key) if key else None
         if found is None:
             found = self._placed = self._build()
@@ -158,7 +161,7 @@ class Program:
         scheduling = time.perf_counter()
         self.passes_seconds = scheduling - started
         lowered = self._stages[-1].graph
-        schedule = build_schedule(lowered, self._threads, example_sizes(self.sizes))
+        schedule = build_schedule(lowered, self._threads, self._example)
         buffers = dict(zip(lowered.state, schedule.state, strict=True))
         schedule = replace(schedule, state=tuple(buffers.get(n, -1) for n in self.graph.state))
         self.schedule_seconds = time.perf_counter() - scheduling

@@ -395,3 +395,19 @@ def test_a_convolutional_network_trains_on_any_batch() -> None:
     assert len(compiled.programs) == 1
     for mine, other in zip(model.state_dict().values(), twin.state_dict().values()):
         close(mine, other, 1e-4)
+
+
+def test_kernels_are_tuned_for_the_largest_size_seen() -> None:
+    compiled = gf.compile(lambda x: x * 2)
+    for size in (5000, 4000, 3):
+        compiled(gf.ones(size))
+    assert len(compiled.programs) == 3
+    assert compiled.programs[-1]._example == {"batch": 5000}
+
+
+def test_names_reach_into_nested_arguments() -> None:
+    compiled = gf.compile(lambda pair: pair[0] @ pair[1].T, dynamic={"pair": {0: "rows"}})
+    for size in (3, 8, 5):
+        x = gf.randn(size, 4)
+        close(compiled((x, x + 1)), x @ (x + 1).T)
+    assert len(compiled.programs) == 1 and "[rows,4]" in str(compiled.programs[0].graph)
