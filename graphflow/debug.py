@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from graphflow import flags
-from graphflow.codegen.schedule import Call
+from graphflow.codegen.schedule import Call, plain_steps
 from graphflow.explain import explain_program, kernels_of
 from graphflow.passes.pipeline import dump_folder
 from graphflow.tables import duration, table
@@ -40,7 +40,7 @@ def report(program: Program) -> None:
 
 
 def _print_timings(program: Program) -> None:
-    calls = [step for step in program.schedule.steps if isinstance(step, Call)]
+    calls = [step for step in plain_steps(program.schedule.steps) if isinstance(step, Call)]
     rows = [
         [call.kernel.name, runs, duration(seconds / runs), duration(seconds)]
         for call, (seconds, runs) in zip(calls, program.loaded.timings())

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graphflow.codegen.schedule import Call, HostCall, Schedule
+from graphflow.codegen.schedule import Call, HostCall, Schedule, plain_steps
 from graphflow.passes.pipeline import Stage
 from graphflow.records import dataclass, field
 from graphflow.tables import duration, quantity, table
@@ -118,7 +118,7 @@ def stages_of(program: Program) -> list[StageRecord]:
     """The graph after every pass that changed it, then the schedule."""
     stages, schedule = program.compiled_again()
     records = [_stage(stage) for stage in _changed(stages)]
-    steps = schedule.steps
+    steps = list(plain_steps(schedule.steps))
     records.append(
         StageRecord(
             "schedule", None, schedule, program.schedule_seconds, len(steps),
@@ -154,7 +154,7 @@ def kernels_of(program: Program) -> list[Kernel]:
             user_lines=tuple(str(place) for place in step.provenance.locations),
             threads=loaded.threads if step.parallel else 1,
         )
-        for step in program.compiled_again()[1].steps
+        for step in plain_steps(program.compiled_again()[1].steps)
         if isinstance(step, Call)
     ]
 
@@ -169,7 +169,7 @@ def explain_program(program: Program) -> Explanation:
         kernels=tuple(kernels_of(program)),
         memory=Memory(schedule.naive_bytes, schedule.arena_bytes, schedule.arena_bytes),
         cache=CacheUse(loaded.hits, loaded.misses, path),
-        host_ops=tuple(s.name for s in schedule.steps if isinstance(s, HostCall)),
+        host_ops=tuple(s.name for s in plain_steps(schedule.steps) if isinstance(s, HostCall)),
         seconds={
             "trace": program.trace_seconds,
             "passes": program.passes_seconds,

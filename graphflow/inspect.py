@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from graphflow.codegen.schedule import Call, FunctionAddress, KernelSource
+from graphflow.codegen.schedule import Call, FunctionAddress, KernelSource, plain_steps
 from graphflow.records import dataclass, field
 from graphflow.tables import duration
 
@@ -34,7 +34,7 @@ def sources(program: Any) -> list[Source]:
     """The distinct kernels of a :class:`Program`, epilogues included, in order of first use."""
     paths = program.loaded.loaded.paths
     found: dict[str, Source] = {}
-    for call in program.schedule.steps:
+    for call in plain_steps(program.schedule.steps):
         if isinstance(call, Call):
             epilogues = [a.kernel for a in call.arguments if isinstance(a, FunctionAddress)]
             for kernel in (call.kernel, *epilogues):

@@ -20,7 +20,7 @@ from graphflow import flags
 from graphflow.capture import Capture, captured_memory
 from graphflow.cell import Cell
 from graphflow.codegen.instance import at_sizes
-from graphflow.codegen.schedule import Schedule
+from graphflow.codegen.schedule import Schedule, plain_steps
 from graphflow.codegen.sizes import example_sizes, known_sizes
 from graphflow.errors import GraphFlowError, IndexRangeError, ShapeError
 from graphflow.functions.creation import as_tensor, from_numpy
@@ -392,7 +392,7 @@ class Program:
         return kernels_of(self)
 
     def __repr__(self) -> str:
-        return f"<program {self.graph.name}: {len(self.schedule.steps)} calls>"
+        return f"<program {self.graph.name}: {len(list(plain_steps(self.schedule.steps)))} calls>"
 
 
 def _at(type: TensorType, sizes: Mapping[str, int]) -> TensorType:

@@ -11,14 +11,26 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from copy import copy
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from graphflow.codegen import build_schedule as module
+from graphflow.codegen.barriers import barriers, points
 from graphflow.codegen.layout import Layout
-from graphflow.codegen.memory import barriers, buffer_bytes
-from graphflow.codegen.schedule import BufferKind, Call, HostCall, KernelSource, Schedule
+from graphflow.codegen.memory import buffer_bytes
+from graphflow.codegen.schedule import (
+    Address,
+    Branch,
+    BufferKind,
+    Call,
+    HostCall,
+    KernelSource,
+    Loop,
+    Schedule,
+)
 from graphflow.ir.graph import Graph
 from graphflow.ir.interp import interpret
 from graphflow.ir.node import Node
@@ -93,15 +105,7 @@ class Machine:
             for array, buffer in zip(arrays, buffers, strict=True):
                 if buffer >= 0:
                     memory.whole(buffer)[...] = array
-        for step in _shuffled(schedule, random.Random(seed)):
-            if isinstance(step, HostCall):
-                arrays = [memory.whole(b).reshape(t.static_shape) for b, t in step.inputs]
-                values = step.function(*arrays, **step.attrs)
-                values = values if isinstance(values, tuple) else (values,)
-                for buffer, value in zip((step.output, *step.more), values, strict=True):
-                    memory.whole(buffer)[...] = value
-            else:
-                self._execute(memory, *self.kernels[step.kernel.name])
+        _Threads(self, schedule, memory, random.Random(seed)).run()
         outputs = [memory.view(r.buffer, r).copy() for r in schedule.results]
         after = [
             memory.whole(b).copy() if b >= 0 else np.array(old)
@@ -109,7 +113,7 @@ class Machine:
         ]
         return outputs, after
 
-    def _execute(
+    def execute(
         self, memory: _Memory, body: Graph, operands: Sequence[Layout],
         results: Sequence[Layout], tile: Layout | None,
     ) -> None:  # fmt: skip
@@ -146,55 +150,140 @@ class Machine:
                     assert not elsewhere, "an in-place operand is read at other places"
 
 
-def _shuffled(schedule: Schedule, rng: random.Random) -> list[Any]:
-    """The steps in an order that threads may run them in: between barriers anything
-    goes, except that thread 0 runs the calls it runs alone in program order."""
-    order: list[Any] = []
-    segment: list[Any] = []
+class _Threads:
+    """Runs steps in an order that threads may run them in: between barriers anything
+    goes, except that thread 0 runs the calls it runs alone in program order.
 
-    def flush() -> None:
-        alone = [s for s in segment if not s.parallel]
-        rng.shuffle(segment)
-        following = iter(alone)
-        order.extend(s if s.parallel else next(following) for s in segment)
-        segment.clear()
+    Conditions are read by every thread, each in its own time: what one reads is what
+    lies there before the others have come so far, and it must be the same later.
+    """
 
-    for step, barrier in zip(schedule.steps, barriers(schedule), strict=True):
-        if barrier or isinstance(step, HostCall):
-            flush()
+    def __init__(
+        self, machine: Machine, schedule: Schedule, memory: _Memory, rng: random.Random
+    ) -> None:
+        self.machine, self.schedule, self.memory, self.rng = machine, schedule, memory, rng
+        self.meet = barriers(schedule)
+        assert len(self.meet) == points(schedule.steps)
+        self.segment: list[tuple[bool, Any]] = []  # does it run on all threads; what it does
+
+    def run(self) -> None:
+        self.steps(self.schedule.steps, 0, ())
+        self.flush()
+
+    def flush(self) -> None:
+        alone = iter([action for parallel, action in self.segment if not parallel])
+        self.rng.shuffle(self.segment)
+        for parallel, action in self.segment:
+            (action if parallel else next(alone))()
+        self.segment.clear()
+
+    def steps(self, steps: Sequence[Any], point: int, counters: tuple[int, ...]) -> int:
+        """Run ``steps``, the first at ``point``; returns the point after them."""
+        for step in steps:
+            if self.meet[point]:
+                self.flush()
+            point = self.step(step, point + 1, counters)
+        return point
+
+    def step(self, step: Any, point: int, counters: tuple[int, ...]) -> int:
+        if isinstance(step, Loop):
+            return self.loop(step, point, counters)
+        if isinstance(step, Branch):
+            holds = self.test(step.test, counters)
+            middle = point + points(step.then)
+            self.steps(*((step.then, point) if holds else (step.otherwise, middle)), counters)
+            return middle + points(step.otherwise)
         if isinstance(step, HostCall):
-            order.append(step)
+            self.flush()
+            self.host(step, counters)
         else:
-            segment.append(step)
-    flush()
-    return order
+            kernel = self.machine.kernels[step.kernel.name]
+            memory = self.memory.at(counters)
+            self.segment.append((step.parallel, partial(self.machine.execute, memory, *kernel)))
+        return point
+
+    def loop(self, loop: Loop, point: int, counters: tuple[int, ...]) -> int:
+        middle = point + points(loop.head)
+        body = middle + (loop.test is not None)
+        for trip in range(min(loop.trips, 1000)):
+            here = (*counters, trip)
+            self.steps(loop.head, point, here)
+            if loop.test is not None:
+                if self.meet[middle]:
+                    self.flush()
+                if not self.test(loop.test, here):
+                    break
+            self.steps(loop.body, body, here)
+        return body + points(loop.body)
+
+    def test(self, address: Address, counters: tuple[int, ...]) -> bool:
+        memory = self.memory.at(counters)
+
+        def read() -> bool:
+            return bool(memory.flat(address.buffer, np.dtype(np.uint8))[address.offset])
+
+        value = read()
+
+        def read_later() -> None:
+            assert read() == value, "threads would take different ways"
+
+        self.segment.append((True, read_later))
+        return value
+
+    def host(self, step: HostCall, counters: tuple[int, ...]) -> None:
+        memory = self.memory.at(counters)
+        arrays = [memory.whole(b).reshape(t.static_shape) for b, t in step.inputs]
+        values = step.function(*arrays, **step.attrs)
+        values = values if isinstance(values, tuple) else (values,)
+        for buffer, value in zip((step.output, *step.more), values, strict=True):
+            memory.whole(buffer)[...] = value
 
 
 class _Memory:
-    """Bytes of every buffer."""
+    """Bytes of every buffer, seen from an iteration of the open loops."""
 
     def __init__(self, schedule: Schedule) -> None:
         arena = np.full(schedule.arena_bytes, 0xCD, np.uint8)
         self.buffers = {b.id: b for b in schedule.buffers}
+        self.counters: tuple[int, ...] = ()
         self.bytes: dict[int, Array] = {}
         for buffer in schedule.buffers:
             size = buffer_bytes(buffer)
             if buffer.kind is BufferKind.ARENA:
                 start = schedule.offsets.get(buffer.id, 0)
                 self.bytes[buffer.id] = arena[start : start + size]
-            else:
+            elif buffer.kind is not BufferKind.WINDOW:
                 self.bytes[buffer.id] = np.full(size, 0xCD, np.uint8)
             if buffer.kind is BufferKind.CONSTANT:
                 self.whole(buffer.id)[...] = buffer.data
 
+    def at(self, counters: tuple[int, ...]) -> _Memory:
+        """The same bytes, with windows where they are then."""
+        made = copy(self)
+        made.counters = counters
+        return made
+
+    def flat(self, buffer: int, dtype: np.dtype[Any]) -> Array:
+        """The elements from the start of ``buffer`` on (a window's: to the end of its base)."""
+        found = self.buffers[buffer]
+        if found.kind is not BufferKind.WINDOW:
+            return self.bytes[buffer].view(dtype)
+        moves = zip(found.strides, self.counters, strict=False)
+        start = found.offset + sum(step * count for step, count in moves)
+        assert 0 <= start <= self.bytes[found.base].size
+        return self.bytes[found.base][start:].view(dtype)
+
     def whole(self, buffer: int) -> Array:
         type = self.buffers[buffer].type
-        return self.bytes[buffer].view(type.dtype.numpy).reshape(type.static_shape)
+        count = int(np.prod(type.static_shape))
+        return self.flat(buffer, type.dtype.numpy)[:count].reshape(type.static_shape)
 
     def view(self, buffer: int, layout: Any) -> Array:
-        flat = self.whole(buffer).reshape(-1)
+        flat = self.flat(buffer, layout.type.dtype.numpy)
         size = flat.itemsize
         shape = layout.type.static_shape
+        reach = layout.offset + sum(max(0, s) * (n - 1) for n, s in zip(shape, layout.strides))
+        assert 0 in shape or reach < flat.size, "outside of its buffer"
         return np.lib.stride_tricks.as_strided(
             flat[layout.offset :], shape, [s * size for s in layout.strides]
         )

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from graphflow.codegen.barriers import barriers
 from graphflow.codegen.memory import (
     ALIGNMENT,
     Interval,
     aligned,
-    barriers,
     lifetimes,
     plan,
 )

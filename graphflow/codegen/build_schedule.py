@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from graphflow.codegen.buffers import BufferTable
 from graphflow.codegen.contraction import contraction_call, product_call
 from graphflow.codegen.contraction.labels import (
     depth_of,
@@ -18,13 +19,13 @@ from graphflow.codegen.contraction.labels import (
     labels_of,
     without_product,
 )
+from graphflow.codegen.control import control_steps
 from graphflow.codegen.layout import Layout, contiguous, real_layout
 from graphflow.codegen.lower import lower_epilogue, lower_group
 from graphflow.codegen.memory import buffer_bytes, lifetimes, plan
 from graphflow.codegen.placement import Placement, place
 from graphflow.codegen.schedule import (
     Argument,
-    Buffer,
     BufferKind,
     Call,
     HostCall,
@@ -41,8 +42,8 @@ from graphflow.errors import CompileError
 from graphflow.ir.graph import Graph
 from graphflow.ir.node import Node
 from graphflow.ir.op import Kind
-from graphflow.ir.types import TensorType, int64
-from graphflow.records import dataclass, field, replace
+from graphflow.ir.types import TensorType
+from graphflow.records import replace
 
 
 def build_schedule(
@@ -66,56 +67,66 @@ def build_schedule(
             )
     work = collect(graph)
     placement = place(graph, work)
-    emitter = _Emitter(graph, work, placement, threads)
-    for number in placement.order:
-        emitter.unit(work.units[number])
-    for source, target in placement.commits:
-        emitter.commit(source, target)
+    emitter = Emitter(graph, work, placement, BufferTable(threads))
+    emitter.run()
     return emitter.schedule()
 
 
-@dataclass(slots=True)
-class _Context:
-    """Buffers and failures; what lowering asks for (:class:`LowerContext`)."""
+class Emitter:
+    """Turns placed units into steps over buffers.
 
-    threads: int
-    buffers: list[Buffer] = field(default_factory=list)
-    failures: list[str] = field(default_factory=list)
-    error: int = -1
+    The steps of a region are made by an emitter of their own, for control flow at
+    ``position`` of the whole graph.
+    """
 
-    def buffer(
-        self, kind: BufferKind, type: TensorType, name: str = "", data: object = None
-    ) -> int:
-        """A new buffer's id."""
-        self.buffers.append(Buffer(len(self.buffers), kind, type, name, data))
-        return len(self.buffers) - 1
-
-    def temporary(self, type: TensorType) -> Layout:
-        """A fresh contiguous arena buffer."""
-        return contiguous(self.buffer(BufferKind.ARENA, type), type)
-
-    def failure(self, message: str) -> int:
-        """The code (from 1) of a failure with ``message``."""
-        if message not in self.failures:
-            self.failures.append(message)
-        return self.failures.index(message) + 1
-
-    def error_buffer(self) -> int:
-        """The buffer of the error word."""
-        if self.error < 0:
-            self.error = self.buffer(BufferKind.ERROR, TensorType(int64, ()), "error")
-        return self.error
-
-
-class _Emitter:
-    """Turns placed units into steps over buffers."""
-
-    def __init__(self, graph: Graph, work: Work, placement: Placement, threads: int) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        work: Work,
+        placement: Placement,
+        context: BufferTable,
+        position: int | None = None,
+    ) -> None:
         self.graph, self.work, self.placement = graph, work, placement
-        self.context = _Context(threads)
+        self.context = context
         self.steps: list[Step] = []
         self.buffer_of: dict[int, int] = {}  # value → buffer
-        self.position = {node: number for number, node in enumerate(graph.nodes)}
+        self.position = {
+            node: number if position is None else position
+            for number, node in enumerate(graph.nodes)
+        }
+
+    def run(self) -> None:
+        """Append the steps of all units, then the copies of state."""
+        for number in self.placement.order:
+            self.unit(self.work.units[number])
+        for source, target in self.placement.commits:
+            self.commit(source, target)
+
+    def region(
+        self,
+        region: Graph,
+        leaves: Mapping[Node, Layout],
+        results: Sequence[int],
+        node: Node,
+        level: int,
+    ) -> tuple[Step, ...]:
+        """The steps of a region of ``node`` inside ``level`` loops.
+
+        Its leaves lie at ``leaves``, its outputs go to the buffers ``results``, and its
+        state is carried: updated where it lies.
+        """
+        work = collect(region, leaves, level)
+        placement = place(region, work, region=True)
+        inner = Emitter(region, work, placement, self.context, self.position[node])
+        for leaf, where in leaves.items():
+            layout = work.layouts.get(leaf)
+            if layout is not None:
+                inner.buffer_of[layout.buffer] = where.buffer
+        for layout, buffer in zip(placement.outputs, results, strict=True):
+            inner.buffer_of[layout.buffer] = buffer
+        inner.run()
+        return tuple(inner.steps)
 
     # -- places ---------------------------------------------------------------
 
@@ -155,6 +166,9 @@ class _Emitter:
         if unit.kind == "host":
             self._host(unit, operands, results)
             return
+        if unit.kind == "control":
+            self.steps += control_steps(self, unit, operands, [r.buffer for r in results])
+            return
         lower = self._contraction if unit.kind == "contraction" else self._loop
         calls = lower(unit, operands, results)
         work = _flops(unit.body)
@@ -163,11 +177,13 @@ class _Emitter:
 
     def commit(self, source: Layout, target: int) -> None:
         """Append the copy of a state's new value over the old one."""
-        body = copy_body(source.type)
         where = contiguous(self.buffer(target), source.type)
-        unit = Unit("loop", body, [source], [], False)
-        for call in self._copied(self.located(source), where):
-            self.steps.append(self._described(call, unit, 0))
+        self.steps += self.copied(self.located(source), where)
+
+    def copied(self, source: Layout, target: Layout) -> list[Call]:
+        """The calls that copy between places in buffers."""
+        unit = Unit("loop", copy_body(source.type), [source], [], False)
+        return [self._described(call, unit, 0) for call in self._copied(source, target)]
 
     def _loop(
         self, unit: Unit, operands: Sequence[Layout], results: Sequence[Layout]

@@ -16,8 +16,10 @@ from graphflow.codegen.schedule import (
     Address,
     Argument,
     BlockAddress,
+    Branch,
     Buffer,
     HostCall,
+    Loop,
     Result,
     Schedule,
     Step,
@@ -74,6 +76,9 @@ class _Instance:
         if any(extent < 0 for extent in type.static_shape):
             given = ", ".join(f"{name} = {size}" for name, size in self.sizes.items())
             raise ShapeError(f"{buffer.type} has a negative extent for {given}")
+        if buffer.base >= 0:
+            offset, strides = self.number(buffer.offset), self.numbers(buffer.strides)
+            return replace(buffer, type=type, offset=offset, strides=strides)
         return buffer if type is buffer.type else replace(buffer, type=type)
 
     def result(self, result: Result) -> Result:
@@ -83,6 +88,12 @@ class _Instance:
         return Result(result.buffer, type, self.number(result.offset), self.numbers(result.strides))
 
     def step(self, step: Step) -> Step:
+        if isinstance(step, Loop):
+            head, body = (tuple(map(self.step, part)) for part in step.parts)
+            return replace(step, trips=self.number(step.trips), head=head, body=body)
+        if isinstance(step, Branch):
+            then, otherwise = (tuple(map(self.step, part)) for part in step.parts)
+            return replace(step, then=then, otherwise=otherwise)
         if isinstance(step, HostCall):
             attrs = {name: self.attribute(value) for name, value in step.attrs.items()}
             inputs = tuple((buffer, self.type(type)) for buffer, type in step.inputs)

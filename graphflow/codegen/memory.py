@@ -3,8 +3,7 @@
 :func:`plan` is a pure function from lifetimes to offsets.  Two buffers whose
 lifetimes overlap never share a byte.  Lifetimes are positions in program
 order, and threads run ahead of each other, so *reused bytes are a dependence*:
-:func:`barriers` says before which steps all threads must meet, and it compares
-bytes of the arena, not buffers.
+:mod:`~graphflow.codegen.barriers` compares bytes of the arena, not buffers.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from __future__ import annotations
 from bisect import insort
 from collections.abc import Iterable, Mapping, Sequence
 
-from graphflow.codegen.schedule import Buffer, BufferKind, Call, Schedule, Step, readable_bytes
+from graphflow.codegen.schedule import Branch, Buffer, BufferKind, Loop, Step, readable_bytes
 from graphflow.records import dataclass
 
 ALIGNMENT = 64
@@ -55,16 +54,71 @@ def buffer_bytes(buffer: Buffer) -> int:
 
 
 def lifetimes(buffers: Iterable[Buffer], steps: Sequence[Step]) -> list[Interval]:
-    """First and last use of every arena buffer; buffers nobody uses are left out."""
-    sizes = {b.id: int(buffer_bytes(b)) for b in buffers if b.kind is BufferKind.ARENA}
-    first: dict[int, int] = {}
-    last: dict[int, int] = {}
-    for position, step in enumerate(steps):
-        for used in (*step.reads, *step.writes):
-            if used in sizes:
-                first.setdefault(used, position)
-                last[used] = position
-    return [Interval(b, sizes[b], first[b], last[b]) for b in first]
+    """First and last use of every arena buffer; buffers nobody uses are left out.
+
+    Positions count calls in program order.  A buffer that is used inside a loop and
+    outside it is in use for the whole loop, as is the condition of a loop; one that
+    is used inside only is made anew in every iteration.
+    """
+    uses = _Uses(buffers)
+    uses.walk(steps)
+    return uses.intervals()
+
+
+class _Uses:
+    """Where every arena buffer is used, and where loops begin and end."""
+
+    def __init__(self, buffers: Iterable[Buffer]) -> None:
+        self.base: dict[int, int] = {}
+        self.sizes: dict[int, int] = {}
+        for buffer in buffers:
+            if buffer.kind is BufferKind.ARENA:
+                self.sizes[buffer.id] = buffer_bytes(buffer)
+            elif buffer.kind is BufferKind.WINDOW:
+                self.base[buffer.id] = buffer.base
+        self.first: dict[int, int] = {}
+        self.last: dict[int, int] = {}
+        self.loops: list[tuple[int, int]] = []  # inner before outer
+        self.position = 0
+
+    def walk(self, steps: Sequence[Step]) -> None:
+        for step in steps:
+            if isinstance(step, (Loop, Branch)):
+                self._nested(step)
+                continue
+            for used in (*step.reads, *step.writes):
+                self._use(used)
+            self.position += 1
+
+    def _nested(self, step: Loop | Branch) -> None:
+        start = self.position
+        if isinstance(step, Branch):
+            self._use(step.test.buffer)
+            self.position += 1
+        for part in step.parts:
+            self.walk(part)
+            if isinstance(step, Loop) and step.test is not None:
+                self._use(step.test.buffer)
+            self.position += 1
+        if isinstance(step, Loop):
+            self.loops.append((start, self.position))
+            self.position += 1
+
+    def _use(self, buffer: int) -> None:
+        buffer = self.base.get(buffer, buffer)
+        if buffer in self.sizes:
+            self.first.setdefault(buffer, self.position)
+            self.last[buffer] = self.position
+
+    def intervals(self) -> list[Interval]:
+        for begin, end in self.loops:
+            for buffer, first in self.first.items():
+                last = self.last[buffer]
+                if begin <= first and last <= end:
+                    continue  # lives inside one iteration
+                if first <= end and begin <= last:
+                    self.first[buffer], self.last[buffer] = min(first, begin), max(last, end)
+        return [Interval(b, self.sizes[b], f, self.last[b]) for b, f in self.first.items()]
 
 
 def plan(intervals: Iterable[Interval]) -> Plan:
@@ -96,73 +150,3 @@ def _best_gap(placed: list[tuple[int, int, Interval]], interval: Interval, size:
             best, best_slack = reached, slack
         reached = max(reached, end)
     return reached if best < 0 else best
-
-
-def barriers(schedule: Schedule) -> tuple[bool, ...]:
-    """For every step: must all threads have finished what came before it?
-
-    True where a step reads or writes bytes that another thread may still be
-    writing, or writes bytes that another thread may still be reading.  Steps
-    that run on thread 0 alone need none between themselves; a host call ends
-    and begins with all threads stopped.
-    """
-    place = _Places(schedule)
-    needed: list[bool] = []
-    pending: list[_Access] = []  # since the last barrier
-    for step in schedule.steps:
-        access = place.access(step)
-        if access.host:
-            pending.clear()
-            needed.append(False)
-            continue
-        meet = any(access.conflicts(earlier) for earlier in pending)
-        needed.append(meet)
-        if meet:
-            pending.clear()
-        pending.append(access)
-    return tuple(needed)
-
-
-@dataclass(frozen=True, slots=True)
-class _Access:
-    """The byte ranges ``(region, start, end)`` that a step reads and writes."""
-
-    reads: tuple[tuple[int, int, int], ...]
-    writes: tuple[tuple[int, int, int], ...]
-    parallel: bool
-    host: bool
-
-    def conflicts(self, earlier: _Access) -> bool:
-        if not self.parallel and not earlier.parallel:
-            return False
-        return _overlap(self.reads, earlier.writes) or _overlap(
-            self.writes, (*earlier.reads, *earlier.writes)
-        )
-
-
-class _Places:
-    """Byte ranges of buffers: arena buffers share one region, others have their own."""
-
-    def __init__(self, schedule: Schedule) -> None:
-        self.ranges: dict[int, tuple[int, int, int]] = {}
-        for buffer in schedule.buffers:
-            size = max(1, buffer_bytes(buffer))
-            if buffer.kind is BufferKind.ARENA:
-                offset = schedule.offsets.get(buffer.id, 0)
-                self.ranges[buffer.id] = (-1, offset, offset + size)
-            else:
-                self.ranges[buffer.id] = (buffer.id, 0, size)
-
-    def access(self, step: Step) -> _Access:
-        reads = tuple(self.ranges[b] for b in step.reads)
-        writes = tuple(self.ranges[b] for b in step.writes)
-        parallel = isinstance(step, Call) and step.parallel
-        return _Access(reads, writes, parallel, not isinstance(step, Call))
-
-
-def _overlap(some: Iterable[tuple[int, int, int]], others: Sequence[tuple[int, int, int]]) -> bool:
-    return any(
-        region == other and start < stop and begin < end
-        for region, start, end in some
-        for other, begin, stop in others
-    )

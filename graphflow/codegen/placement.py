@@ -34,11 +34,17 @@ class Placement:
     committed: list[int] = field(default_factory=list)
 
 
-def place(graph: Graph, work: Work) -> Placement:
-    """Decide for ``graph``, whose units are in ``work`` (which may get copies added)."""
+def place(graph: Graph, work: Work, region: bool = False) -> Placement:
+    """Decide for ``graph``, whose units are in ``work`` (which may get copies added).
+
+    Each result of a ``region`` has memory of its own to go to.
+    """
     placement = Placement()
     old = {state: _leaf(work, state) for state, new in graph.updates if new is not state}
-    _place_outputs(graph, work, placement, set(old.values()))
+    if region:
+        _place_results(graph, work, placement)
+    else:
+        _place_outputs(graph, work, placement, set(old.values()))
     sources = _sources(graph, work, old)
     successors = _dependences(work)
     readers = _readers(work)
@@ -88,6 +94,19 @@ def _place_outputs(graph: Graph, work: Work, placement: Placement, changing: set
             placement.fresh.add(layout.buffer)
 
 
+def _place_results(graph: Graph, work: Work, placement: Placement) -> None:
+    """Results that a unit can write where they go, and copies of the others."""
+    for node in graph.outputs:
+        layout = work.layouts[node]
+        value = work.values[layout.buffer]
+        whole = contiguous(value.id, node.tensor_type)
+        ready = value.leaf is None and value.type == node.type and layout.same_place(whole)
+        if not ready or value.id in placement.fresh:
+            layout = work.copy(layout)
+        placement.outputs.append(layout)
+        placement.fresh.add(layout.buffer)
+
+
 def _sources(graph: Graph, work: Work, old: dict[Node, int]) -> dict[Node, Layout]:
     """The layout of every state's new value; old values of changing state are copied first."""
     changing = set(old.values())
@@ -124,7 +143,7 @@ def _writer_in_place(work: Work, placement: Placement, source: Layout, target: i
     if value.unit < 0 or source.buffer in placement.fresh or source.buffer in placement.home:
         return -1
     unit = work.units[value.unit]
-    if unit.kind == "host" or unit.fallible:
+    if unit.kind in ("host", "control") or unit.fallible:
         return -1
     whole = contiguous(value.id, work.values[target].type)
     if value.type != work.values[target].type or not source.same_place(whole):

@@ -8,7 +8,7 @@ every value lives.  Strides exist here and nowhere above.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from graphflow.ir.graph import Location
@@ -25,6 +25,7 @@ class BufferKind(enum.Enum):
     OUTPUT = "output"  # fresh from the output pool at every call
     ARENA = "arena"  # planned inside the program's arena
     ERROR = "error"  # one int64 word: 0, or the number of the failure
+    WINDOW = "window"  # part of another buffer, which moves from iteration to iteration
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,14 @@ class Buffer:
     name: str = ""
     data: Any = None
     """A constant's array."""
+    base: int = -1
+    """The buffer that a window is part of."""
+    offset: int = 0
+    """Where a window starts in the first iteration, in bytes."""
+    strides: tuple[int, ...] = ()
+    """Bytes a window moves in every iteration of each open loop, outermost first."""
+    dense: bool = True
+    """Whether a window's elements fill it in row-major order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +137,66 @@ class HostCall:
     more: tuple[int, ...] = ()
 
 
-Step: TypeAlias = Call | HostCall
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """Steps that run ``trips`` times, or as long as a condition holds.
+
+    A loop with a ``test`` runs ``head`` and then reads the condition (one byte) at
+    ``test``: where it is 0 the loop ends, else ``body`` follows.  ``reads`` and
+    ``writes`` are those of all steps inside, with buffers in place of their windows.
+    """
+
+    name: str
+    trips: int
+    body: tuple[Step, ...]
+    reads: frozenset[int]
+    writes: frozenset[int]
+    head: tuple[Step, ...] = ()
+    test: Address | None = None
+    provenance: Provenance = Provenance("")
+    fallible: bool = False
+
+    @property
+    def parts(self) -> tuple[tuple[Step, ...], ...]:
+        """The steps inside, part by part, in order."""
+        return self.head, self.body
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """The steps ``then`` if the byte at ``test`` is not 0, else ``otherwise``."""
+
+    name: str
+    test: Address
+    then: tuple[Step, ...]
+    otherwise: tuple[Step, ...]
+    reads: frozenset[int]
+    writes: frozenset[int]
+    provenance: Provenance = Provenance("")
+    fallible: bool = False
+
+    @property
+    def parts(self) -> tuple[tuple[Step, ...], ...]:
+        """The steps inside, part by part, in order."""
+        return self.then, self.otherwise
+
+
+Step: TypeAlias = Call | HostCall | Loop | Branch
+
+MAX_LEVELS = 4
+"""Loops may nest this deep."""
+UNKNOWN_TRIPS = 1 << 62
+"""Trips of a loop that ends by its condition."""
+
+
+def plain_steps(steps: Sequence[Step]) -> Iterator[Call | HostCall]:
+    """The calls and host calls among ``steps`` and inside them, in order."""
+    for step in steps:
+        if isinstance(step, (Loop, Branch)):
+            for part in step.parts:
+                yield from plain_steps(part)
+        else:
+            yield step
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,8 +236,9 @@ class Schedule:
 
 def _describe(schedule: Schedule) -> list[str]:
     """The text of a schedule: memory, buffers, then the steps in order."""
-    hosts = sum(isinstance(s, HostCall) for s in schedule.steps)
-    head = f"schedule: {len(schedule.steps) - hosts} calls"
+    plain = list(plain_steps(schedule.steps))
+    hosts = sum(isinstance(s, HostCall) for s in plain)
+    head = f"schedule: {len(plain) - hosts} calls"
     if hosts:
         head += f", {hosts} on the host"
     naive, planned = readable_bytes(schedule.naive_bytes), readable_bytes(schedule.arena_bytes)
@@ -180,12 +249,14 @@ def _describe(schedule: Schedule) -> list[str]:
     ]
     for buffer in schedule.buffers:
         place = f" at {schedule.offsets[buffer.id]}" if buffer.id in schedule.offsets else ""
+        if buffer.kind is BufferKind.WINDOW:
+            place = f" of b{buffer.base} from {buffer.offset} by {list(buffer.strides)}"
         name = f" {buffer.name}" if buffer.name else ""
         written = " (written)" if buffer.id in schedule.committed else ""
         lines.append(f"  b{buffer.id}: {buffer.type} {buffer.kind.value}{place}{name}{written}")
     lines.append("steps:")
     for number, step in enumerate(schedule.steps):
-        lines += _describe_step(number, step)
+        lines += _describe_step(str(number), step, "  ")
     for number, result in enumerate(schedule.results):
         view = f" from {result.offset} by {list(result.strides)}"
         lines.append(f"result {number}: {result.type} in b{result.buffer}{view}")
@@ -194,21 +265,42 @@ def _describe(schedule: Schedule) -> list[str]:
     return lines
 
 
-def _describe_step(number: int, step: Step) -> list[str]:
+def _describe_step(number: str, step: Step, indent: str) -> list[str]:
+    """A step's lines; steps inside others are numbered ``2.0``, ``2.1``, …"""
     effect = f"reads {_names(step.reads)} writes {_names(step.writes)}"
+    if isinstance(step, (Loop, Branch)):
+        return _describe_nested(number, step, indent, effect)
     if isinstance(step, HostCall):
-        lines = [f"  {number}: host {step.name}", f"     {effect}"]
+        lines = [f"{number}: host {step.name}", f"   {effect}"]
     else:
         arguments = ", ".join(map(_spell, step.arguments))
         threads = "all threads" if step.parallel else "one thread"
         fallible = ", may fail" if step.fallible else ""
         lines = [
-            f"  {number}: {step.kernel.name}({arguments})",
-            f"     {effect}; {readable_bytes(step.bytes)}, {step.flops} flop, {threads}{fallible}",
+            f"{number}: {step.kernel.name}({arguments})",
+            f"   {effect}; {readable_bytes(step.bytes)}, {step.flops} flop, {threads}{fallible}",
         ]
-    lines += [f"     | {line}" for line in step.provenance.ir.splitlines()]
+    lines += [f"   | {line}" for line in step.provenance.ir.splitlines()]
     places = dict.fromkeys(str(location) for location in step.provenance.locations)
-    return lines + [f"     # {place}" for place in places if place]
+    lines += [f"   # {place}" for place in places if place]
+    return [indent + line for line in lines]
+
+
+def _describe_nested(number: str, step: Loop | Branch, indent: str, effect: str) -> list[str]:
+    if isinstance(step, Branch):
+        heads = [f"if {_spell(step.test)}:", "else:"]
+    elif step.test is None:
+        heads = ["", f"{step.trips} times:"]
+    else:
+        heads = ["before every iteration:", f"as long as {_spell(step.test)}:"]
+    lines, count = [f"{indent}{number}: {step.name}; {effect}"], 0
+    for head, part in zip(heads, step.parts, strict=True):
+        if head:
+            lines.append(f"{indent}   {head}")
+        for inner in part:
+            lines += _describe_step(f"{number}.{count}", inner, indent + "     ")
+            count += 1
+    return lines
 
 
 def _names(buffers: frozenset[int]) -> str:

@@ -10,10 +10,12 @@ have an order.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from graphflow.codegen.contraction.labels import is_matrix_product, labels_of
+from graphflow.codegen.control_forms import can_fail, control_form, loops_in
 from graphflow.codegen.layout import Layout, contiguous, view_of
+from graphflow.codegen.schedule import MAX_LEVELS
 from graphflow.codegen.stored_order import Order, ordered, wanted_order
 from graphflow.errors import CompileError
 from graphflow.ir.build import emit, input_node
@@ -24,7 +26,7 @@ from graphflow.ir.types import TensorType
 from graphflow.passes.dataflow import has_kernel, is_alias, is_literal, view_pieces
 from graphflow.passes.fuse import make_body
 from graphflow.passes.groups import Group
-from graphflow.records import dataclass, field
+from graphflow.records import dataclass, field, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +45,11 @@ class Value:
 
 @dataclass(slots=True)
 class Unit:
-    """Work to be lowered.  ``kind``: ``loop``, ``contraction`` or ``host``.
+    """Work to be lowered.  ``kind``: ``loop``, ``contraction``, ``control`` or ``host``.
 
     ``operands[i]`` is the layout of ``body.inputs[i]``, ``results[j]`` the value
-    of ``body.outputs[j]``; ``node`` is the operation of a host unit.
+    of ``body.outputs[j]``; a host unit and control flow have no body but their
+    operation, ``node``.
     """
 
     kind: str
@@ -60,8 +63,12 @@ class Unit:
 
 @dataclass(slots=True)
 class Work:
-    """Units in graph order, the values they touch, and where every tensor is."""
+    """Units in graph order, the values they touch, and where every tensor is.
 
+    ``level`` counts the loops around them.
+    """
+
+    level: int = 0
     units: list[Unit] = field(default_factory=list)
     values: list[Value] = field(default_factory=list)
     layouts: dict[Node, Layout] = field(default_factory=dict)
@@ -100,10 +107,17 @@ def copy_body(type: TensorType) -> Graph:
     return Graph((source,), (emit("stop_gradient", source),), name="body")
 
 
-def collect(graph: Graph) -> Work:
-    """The units and values of ``graph`` (which has been fused)."""
-    work = Work()
+def collect(graph: Graph, leaves: Mapping[Node, Layout] | None = None, level: int = 0) -> Work:
+    """The units and values of ``graph`` (which has been fused).
+
+    ``leaves`` tells how the leaves of a region lie, which runs inside ``level`` loops.
+    """
+    work = Work(level)
     needed = _needed(graph)
+    for node, layout in (leaves or {}).items():
+        if node in needed:
+            value = work.value(node.tensor_type, leaf=node)
+            work.layouts[node] = replace(layout, buffer=value.id)
     for node in graph.nodes:
         if node in needed:
             _visit(work, graph, node)
@@ -154,6 +168,8 @@ def _visit(work: Work, graph: Graph, node: Node) -> None:
         return
     if "body" in node.attrs and "kind" in node.attrs:
         _visit_fused(work, graph, node)
+    elif kind is Kind.CONTROL and work.level + loops_in(node) <= MAX_LEVELS:
+        _visit_control(work, graph, node)
     elif not has_kernel(node):
         _visit_host(work, graph, node)
     elif kind is Kind.CONTRACTION:
@@ -201,6 +217,15 @@ def _visit_single(work: Work, graph: Graph, node: Node) -> None:
     operands = [work.layouts[n] for n in reads]
     unit = Unit("loop", body, operands, [], node.op.fallible, node, _places(graph, node))
     work.layouts[node] = work.add(unit, [node.tensor_type])[0]
+
+
+def _visit_control(work: Work, graph: Graph, node: Node) -> None:
+    operands = [work.layouts[n] for n in node.inputs]
+    places = _places(graph, node)
+    form = control_form(node)
+    unit = Unit("control", Graph((), (), name="body"), operands, [], can_fail(node), node, places)
+    values = work.add(unit, form.types)
+    _set_items(work, graph, node, form.items(values))
 
 
 def _visit_host(work: Work, graph: Graph, node: Node) -> None:

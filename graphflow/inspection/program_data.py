@@ -33,7 +33,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from graphflow.codegen.memory import buffer_bytes
-from graphflow.codegen.schedule import Call, FunctionAddress, HostCall, KernelSource, Schedule
+from graphflow.codegen.schedule import (
+    Branch,
+    Call,
+    FunctionAddress,
+    HostCall,
+    KernelSource,
+    Loop,
+    Schedule,
+)
 from graphflow.explain import stages_of
 from graphflow.inspection.graph_data import graph_data, location_data
 from graphflow.inspection.members import members
@@ -115,6 +123,8 @@ class _Steps:
         number = self.count
         self.count += 1
         place = step.provenance
+        if isinstance(step, (Loop, Branch)):
+            return self._nested(step, number)
         host = isinstance(step, HostCall)
         seconds, runs = (0.0, 0) if host else next(self.timings, (0.0, 0))
         return {
@@ -136,15 +146,48 @@ class _Steps:
             "steps": [],
         }
 
+    def _nested(self, step: Loop | Branch, number: int) -> dict[str, Any]:
+        """A loop or a branch: what is inside, and sums over it (a loop's once)."""
+        inner = [self.step(s) for part in step.parts for s in part]
+        place = step.provenance
+        timed = [s["seconds"] * s["runs"] for s in inner if s["seconds"] is not None]
+        return {
+            "id": number,
+            "kind": "loop" if isinstance(step, Loop) else "branch",
+            "name": step.name,
+            "kernels": [],
+            "ir": place.ir,
+            "locations": [location_data(found) for found in place.locations],
+            "bytes": sum(s["bytes"] for s in inner),
+            "flops": sum(s["flops"] for s in inner),
+            "threads": max((s["threads"] for s in inner), default=1),
+            "reads": sorted(step.reads),
+            "writes": sorted(step.writes),
+            "node": place.node if place.node >= 0 else None,
+            "nodes": self.computed.get(place.node, []),
+            "seconds": sum(timed) if timed else None,
+            "runs": 0,
+            "steps": inner,
+        }
+
 
 def _kernels_of(call: Call) -> list[KernelSource]:
     return [call.kernel, *(a.kernel for a in call.arguments if isinstance(a, FunctionAddress))]
 
 
+def _tree(steps: Sequence[Any]) -> Iterator[Any]:
+    """``steps`` and those inside them, in order of their ids."""
+    for step in steps:
+        yield step
+        if isinstance(step, (Loop, Branch)):
+            for part in step.parts:
+                yield from _tree(part)
+
+
 def _kernels(steps: Sequence[Any], paths: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The distinct kernels, in order of first use."""
     found: dict[str, dict[str, Any]] = {}
-    for number, step in enumerate(steps):
+    for number, step in enumerate(_tree(steps)):
         for kernel in _kernels_of(step) if isinstance(step, Call) else ():
             path = paths.get(kernel.name)
             entry = found.setdefault(

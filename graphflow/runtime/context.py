@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from graphflow.codegen.schedule import MAX_LEVELS
 from graphflow.errors import GraphFlowError
 from graphflow.runtime.executor import (
     Context,
@@ -13,7 +14,7 @@ from graphflow.runtime.executor import (
     thread_addresses,
 )
 from graphflow.runtime.storage import Array, address_of, aligned_empty
-from graphflow.runtime.tape import Tape
+from graphflow.runtime.tape import COUNTERS, Tape
 from graphflow.runtime.threads import pool
 
 _LINE = 8  # words of a cache line
@@ -58,6 +59,11 @@ class TapeContext:
         """Change a slot that is not rewritten at every call."""
         self.words[Context.SLOTS_START + slot] = address
         self.words[Context.GENERATION] += 1
+
+    def counters(self) -> list[int]:
+        """How often the open loops have run, outermost first."""
+        counters: list[int] = self._areas[0, COUNTERS : COUNTERS + MAX_LEVELS].tolist()
+        return counters
 
     def launch(self) -> None:
         """Run the tape from its PC on until it ends, fails or wants a host call."""

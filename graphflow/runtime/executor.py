@@ -24,9 +24,9 @@ from functools import cache
 from typing import TypeAlias
 
 from graphflow import flags
-from graphflow.codegen.schedule import KernelSource
+from graphflow.codegen.schedule import MAX_LEVELS, KernelSource
 from graphflow.runtime.cache import load
-from graphflow.runtime.tape import COUNTERS, MAX_LEVELS, ROW, Jump, Op
+from graphflow.runtime.tape import COUNTERS, ROW, Jump, Op
 
 Entry: TypeAlias = Callable[[int], None]
 """A native function as Python sees it: called with one address, releases the GIL."""

@@ -17,7 +17,14 @@ import numpy as np
 from graphflow import flags
 from graphflow.codegen.layout import contiguous_in
 from graphflow.codegen.plain import raise_failure
-from graphflow.codegen.schedule import Buffer, BufferKind, HostCall, Result, Schedule
+from graphflow.codegen.schedule import (
+    Buffer,
+    BufferKind,
+    HostCall,
+    Result,
+    Schedule,
+    plain_steps,
+)
 from graphflow.errors import CompileError, GraphFlowError, IndexRangeError
 from graphflow.ir.types import TensorType
 from graphflow.runtime.arena import ProgramMemory, array_at
@@ -105,7 +112,7 @@ class LoadedProgram:
         self._state: list[Holder | None] = [None] * len(schedule.state)
         self._missing = sum(buffer >= 0 for buffer in schedule.state)
         self._plain = flags.DISABLE_JIT.value
-        self._hosts = [step for step in schedule.steps if isinstance(step, HostCall)]
+        self._hosts = [step for step in plain_steps(schedule.steps) if isinstance(step, HostCall)]
         self._context = TapeContext(self.tape, self._slots.count, self.threads)
         for slot, address in self._slots.fixed(self._context.address, self.memory).items():
             self._context.set_slot(slot, address)
@@ -266,7 +273,9 @@ class LoadedProgram:
 
     def _array(self, buffer: int, type: TensorType) -> Array:
         place = self._slots.places[buffer]
-        return array_at(self._words[Context.SLOTS_START + place.slot] + place.offset, type)
+        address = self._words[Context.SLOTS_START + place.slot] + place.offset
+        moved = sum(step * n for step, n in zip(place.strides, self._context.counters()))
+        return array_at(address + moved, type)
 
     def _arrange(self, outputs: list[Storage]) -> list[Storage | None]:
         """Results out of output buffers, where they are not simply the same."""

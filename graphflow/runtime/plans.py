@@ -12,12 +12,12 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
 from graphflow import flags
-from graphflow.codegen.schedule import Call, Provenance, Schedule
+from graphflow.codegen.schedule import Branch, Call, Loop, Provenance, Schedule, Step, plain_steps
 from graphflow.codegen.target import host_target
 from graphflow.ir.graph import Graph
 from graphflow.records import replace
@@ -70,18 +70,29 @@ def load_plan(key: bytes) -> Schedule | None:
 def store_plan(key: bytes, schedule: Schedule) -> None:
     """Keep ``schedule`` for the next process."""
     folder = usable_folder()
-    if folder is None or not all(isinstance(step, Call) for step in schedule.steps):
+    if folder is None or not all(isinstance(s, Call) for s in plain_steps(schedule.steps)):
         return
-    bare = tuple(
-        replace(step, provenance=Provenance(""))
-        for step in schedule.steps
-        if isinstance(step, Call)
-    )
-    payload = pickle.dumps(replace(schedule, steps=bare))
+    payload = pickle.dumps(replace(schedule, steps=_bare(schedule.steps)))
     try:
         write_file(_path(folder, key), pack(key, payload))
     except OSError as error:
         warn_unwritable(folder, error)
+
+
+def _bare(steps: Sequence[Step]) -> tuple[Step, ...]:
+    """``steps`` without what they are for, those inside others too."""
+    return tuple(map(_bare_step, steps))
+
+
+def _bare_step(step: Step) -> Step:
+    nothing = Provenance("")
+    if isinstance(step, Loop):
+        head, body = map(_bare, step.parts)
+        return replace(step, provenance=nothing, head=head, body=body)
+    if isinstance(step, Branch):
+        then, otherwise = map(_bare, step.parts)
+        return replace(step, provenance=nothing, then=then, otherwise=otherwise)
+    return replace(step, provenance=nothing)
 
 
 def _path(folder: Path, key: bytes) -> Path:

@@ -52,6 +52,12 @@ class Slots:
                 self.places[buffer.id] = Operand(self._arena, schedule.offsets.get(buffer.id, 0))
             elif buffer.kind is BufferKind.ERROR:
                 self.places[buffer.id] = self._word(Context.ERROR)
+        for buffer in schedule.buffers:
+            if buffer.kind is BufferKind.WINDOW:
+                base = self.places[buffer.base]
+                self.places[buffer.id] = Operand(
+                    base.slot, base.offset + buffer.offset, buffer.strides
+                )
         self.dynamic = frozenset(n for n in range(first_state) if n not in scalars)
 
     def _word(self, word: int) -> Operand:

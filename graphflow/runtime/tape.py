@@ -35,17 +35,23 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from graphflow.codegen.memory import barriers
+from graphflow.codegen.barriers import barriers, points
 from graphflow.codegen.schedule import (
+    MAX_LEVELS,
+    UNKNOWN_TRIPS,
     Address,
     Argument,
     BlockAddress,
+    Branch,
     Call,
     FunctionAddress,
+    HostCall,
     KernelSource,
+    Loop,
     Schedule,
     Step,
     Value,
+    plain_steps,
 )
 from graphflow.errors import CompileError
 from graphflow.records import dataclass
@@ -54,8 +60,6 @@ Words: TypeAlias = "np.ndarray[Any, np.dtype[np.int64]]"
 
 ROW = 8
 """Words of an instruction and of a relocation."""
-MAX_LEVELS = 4
-"""Loops may nest this deep."""
 AREA_HEADER = 8
 """Words at the start of an area: the generation it is resolved for, then loop counters."""
 COUNTERS = 4
@@ -261,28 +265,93 @@ def encode(
     before a host call, before the first write of state that follows a fallible
     call, and at the end.
     """
-    builder = TapeBuilder(dynamic)
-    meet = (False,) * len(schedule.steps) if serial else barriers(schedule)
-    guard = _Guard(builder, serial)
-    committed = frozenset(schedule.committed)
-    hosts = 0
-    for step, barrier in zip(schedule.steps, meet):
-        if barrier:
-            guard.barrier()
-        if not isinstance(step, Call):
-            guard.check()
-            builder.host(hosts)
-            hosts += 1
-            continue
-        if not committed.isdisjoint(step.writes):
-            guard.check()
+    total = points(schedule.steps)
+    meet = (False,) * total if serial else barriers(schedule)
+    encoder = _Encoder(schedule, places, kernel_address, TapeBuilder(dynamic), meet, serial)
+    encoder.steps(schedule.steps)
+    encoder.guard.check()
+    return encoder.builder.finish()
+
+
+class _Encoder:
+    """Writes steps to a tape; ``meet`` are the points at which threads meet."""
+
+    def __init__(
+        self,
+        schedule: Schedule,
+        places: Mapping[int, Operand],
+        kernel_address: Callable[[KernelSource], int],
+        builder: TapeBuilder,
+        meet: Sequence[bool],
+        serial: bool,
+    ) -> None:
+        self.places, self.kernel_address, self.builder = places, kernel_address, builder
+        self.guard = _Guard(builder, serial)
+        self._meet = iter(meet)
+        self._committed = frozenset(schedule.committed)
+        self._hosts = 0
+
+    def steps(self, steps: Sequence[Step]) -> None:
+        """Write ``steps`` in order."""
+        for step in steps:
+            if isinstance(step, Loop):
+                self._loop(step)
+            elif isinstance(step, Branch):
+                self._branch(step)
+            elif isinstance(step, HostCall):
+                next(self._meet)
+                self.guard.check()
+                self.builder.host(self._hosts)
+                self._hosts += 1
+            else:
+                self._call(step)
+
+    def _barrier(self) -> None:
+        if next(self._meet):
+            self.guard.barrier()
+
+    def _call(self, step: Call) -> None:
+        self._barrier()
+        if not self._committed.isdisjoint(step.writes):
+            self.guard.check()
         if step.fallible:
-            guard.fallible()
-        words = [_word(builder, a, places, kernel_address) for a in step.arguments]
-        builder.call(kernel_address(step.kernel), words, step.parallel)
-        guard.called()
-    guard.check()
-    return builder.finish()
+            self.guard.fallible()
+        words = [_word(self.builder, a, self.places, self.kernel_address) for a in step.arguments]
+        self.builder.call(self.kernel_address(step.kernel), words, step.parallel)
+        self.guard.called()
+
+    def _loop(self, step: Loop) -> None:
+        self._barrier()
+        self.guard.joined(step.fallible)
+        self.builder.loop(step.trips)
+        self.steps(step.head)
+        leave = -1
+        if step.test is not None:
+            self._barrier()
+            # A condition computed from rubbish might hold for ever.
+            self.guard.check()
+            leave = self.builder.branch(Jump.IF_FALSE, self._address(step.test))
+        self.steps(step.body)
+        self.builder.end_loop()
+        if leave >= 0:
+            self.builder.target(leave)
+        self.guard.joined(step.fallible)
+
+    def _branch(self, step: Branch) -> None:
+        self._barrier()
+        other = self.builder.branch(Jump.IF_FALSE, self._address(step.test))
+        self.guard.joined(step.fallible)
+        self.steps(step.then)
+        end = self.builder.branch(Jump.ALWAYS)
+        self.builder.target(other)
+        self.guard.joined(step.fallible)
+        self.steps(step.otherwise)
+        self.builder.target(end)
+        self.guard.joined(step.fallible)
+
+    def _address(self, address: Address) -> Operand:
+        place = self.places[address.buffer]
+        return Operand(place.slot, place.offset + address.offset, place.strides)
 
 
 class _Guard:
@@ -301,6 +370,12 @@ class _Guard:
 
     def called(self) -> None:
         self._met = False
+
+    def joined(self, fallible: bool) -> None:
+        """Ways from elsewhere lead here; if ``fallible``, past calls that can fail."""
+        self._met = False
+        self._at_stake = self._at_stake or fallible
+        self._reading = self._reading or fallible
 
     def barrier(self) -> None:
         self._builder.barrier()
@@ -330,7 +405,7 @@ def _word(
         return argument.value
     if isinstance(argument, Address):
         place = places[argument.buffer]
-        return Operand(place.slot, place.offset + argument.offset)
+        return Operand(place.slot, place.offset + argument.offset, place.strides)
     if isinstance(argument, FunctionAddress):
         return kernel_address(argument.kernel)
     inner = [_word(builder, a, places, kernel_address) for a in argument.arguments]
@@ -348,7 +423,7 @@ def kernels_of(schedule: Schedule) -> tuple[KernelSource, ...]:
             elif isinstance(argument, BlockAddress):
                 visit(argument.arguments)
 
-    for step in schedule.steps:
+    for step in plain_steps(schedule.steps):
         if isinstance(step, Call):
             found[step.kernel] = None
             visit(step.arguments)
@@ -356,17 +431,25 @@ def kernels_of(schedule: Schedule) -> tuple[KernelSource, ...]:
 
 
 _BYTES_PER_NS, _FLOPS_PER_NS, _CALL_NS = 20.0, 40.0, 30.0
+_GUESSED_TRIPS = 10
+"""Of loops that end by a condition."""
 
 
-def estimate_ns(steps: Sequence[Step]) -> float:
-    """A rough time for ``steps`` on one thread: the larger of traffic and arithmetic."""
+def estimate_ns(steps: Sequence[Step], shared: bool = False) -> float:
+    """A rough time for ``steps`` on one thread: the larger of traffic and arithmetic;
+    of the calls that several threads share alone if ``shared``."""
     total = 0.0
     for step in steps:
-        if isinstance(step, Call):
+        if isinstance(step, Loop):
+            trips = _GUESSED_TRIPS if step.trips == UNKNOWN_TRIPS else step.trips
+            total += trips * sum(estimate_ns(part, shared) for part in step.parts)
+        elif isinstance(step, Branch):
+            total += max(estimate_ns(part, shared) for part in step.parts)
+        elif isinstance(step, Call) and (step.parallel or not shared):
             total += max(step.bytes / _BYTES_PER_NS, step.flops / _FLOPS_PER_NS, _CALL_NS)
     return total
 
 
 def shared_ns(steps: Sequence[Step]) -> float:
     """The part of :func:`estimate_ns` that several threads would share."""
-    return estimate_ns([s for s in steps if isinstance(s, Call) and s.parallel])
+    return estimate_ns(steps, shared=True)

@@ -1,0 +1,71 @@
+"""The buffers of a schedule while it is being built."""
+
+from __future__ import annotations
+
+from graphflow.codegen.layout import Layout, contiguous, contiguous_in
+from graphflow.codegen.schedule import Buffer, BufferKind
+from graphflow.ir.types import TensorType, int64
+from graphflow.records import dataclass, field
+
+
+@dataclass(slots=True)
+class BufferTable:
+    """Buffers and failures; what lowering asks for (:class:`LowerContext`)."""
+
+    threads: int
+    buffers: list[Buffer] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    error: int = -1
+    _windows: dict[tuple[object, ...], int] = field(default_factory=dict)
+
+    def buffer(
+        self, kind: BufferKind, type: TensorType, name: str = "", data: object = None
+    ) -> int:
+        """A new buffer's id."""
+        self.buffers.append(Buffer(len(self.buffers), kind, type, name, data))
+        return len(self.buffers) - 1
+
+    def temporary(self, type: TensorType) -> Layout:
+        """A fresh contiguous arena buffer."""
+        return contiguous(self.buffer(BufferKind.ARENA, type), type)
+
+    def failure(self, message: str) -> int:
+        """The code (from 1) of a failure with ``message``."""
+        if message not in self.failures:
+            self.failures.append(message)
+        return self.failures.index(message) + 1
+
+    def error_buffer(self) -> int:
+        """The buffer of the error word."""
+        if self.error < 0:
+            self.error = self.buffer(BufferKind.ERROR, TensorType(int64, ()), "error")
+        return self.error
+
+    def window(self, whole: Layout, row: int, step: int, level: int) -> Layout:
+        """Item ``row`` of ``whole``, along its first axis, in the first iteration of loop
+        ``level``, then ``step`` items further in each; a window of its buffer.
+
+        Rows that lie at the same place in every iteration are one window.
+        """
+        parent = self.buffers[whole.buffer]
+        size = whole.type.dtype.itemsize
+        type = TensorType(whole.type.dtype, whole.type.shape[1:])
+        item = whole.strides[0]
+        offset = parent.offset + (whole.offset + row * item) * size
+        strides = (*parent.strides, *[0] * (level - len(parent.strides)), step * item * size)
+        base = parent.base if parent.kind is BufferKind.WINDOW else whole.buffer
+        dense = parent.dense and contiguous_in(type.static_shape, whole.strides[1:])
+        key = (base, offset, strides, type, dense)
+        if key not in self._windows:
+            self._windows[key] = len(self.buffers)
+            made = Buffer(
+                len(self.buffers), BufferKind.WINDOW, type, base=base, offset=offset,
+                strides=strides, dense=dense,
+            )  # fmt: skip
+            self.buffers.append(made)
+        return Layout(self._windows[key], type, 0, whole.strides[1:])
+
+    def root(self, buffer: int) -> int:
+        """The buffer that ``buffer`` is a window of, or itself."""
+        found = self.buffers[buffer]
+        return found.base if found.kind is BufferKind.WINDOW else buffer
