@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import json
 import os
 import platform
 import sys
@@ -22,11 +23,15 @@ _NOTABLE = ("avx2", "fma", "avx512f", "avx512bw", "avx512vnni", "avx512bf16", "a
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """``graphflow info`` has no flags."""
+    """Declare the flags of ``graphflow info``."""
+    parser.add_argument("--json", action="store_true", help="print as JSON")
 
 
 def run(options: argparse.Namespace) -> None:
     """Print one line a fact."""
+    if options.json:
+        print(json.dumps(dict(facts()), indent=2))
+        return
     for name, value in facts():
         print(f"{name:<12}{value}")
 

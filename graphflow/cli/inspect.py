@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from graphflow.api import compile, trace
-from graphflow.cli import modelfile
+from graphflow.cli import choose, modelfile
 from graphflow.comparison import benchmark
-from graphflow.errors import GraphFlowError
-from graphflow.inspect import sources, stage_texts, write_program
+from graphflow.inspect import write_program
 from graphflow.report import write_report
 
 _STEPS = 10
@@ -21,6 +20,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags of ``graphflow inspect``."""
     parser.add_argument("file", metavar="FILE[:builder]", help=modelfile.HELP)
     parser.add_argument("--stage", metavar="NAME", help="this stage only; 'kernels' for the source")
+    parser.add_argument("--op", metavar="NAME", help="the nodes of this operation only")
+    parser.add_argument("--kernel", metavar="NAME", help="this kernel only, or all that begin so")
+    parser.add_argument("--json", action="store_true", help="print as JSON")
     parser.add_argument("--output", metavar="FOLDER", help="write files instead of printing")
     parser.add_argument("--html", metavar="FILE", help="write one HTML page instead of printing")
     parser.add_argument("--device", default="cpu", help="device to compile for (default: cpu)")
@@ -36,7 +38,8 @@ def run(options: argparse.Namespace) -> None:
     if options.output:
         print("\n".join(str(path) for path in write_program(program, options.output)))
         return
-    print("\n".join(_chosen(program, options.stage)))
+    show = choose.as_json if options.json else choose.text
+    print(show(program, options.stage, options.op, options.kernel))
 
 
 def _write_page(step: Any, specs: tuple[Any, ...], program: Any, path: str) -> Path:
@@ -44,17 +47,3 @@ def _write_page(step: Any, specs: tuple[Any, ...], program: Any, path: str) -> P
     inputs = [modelfile.example(spec) for spec in specs]
     comparison = benchmark(step, *inputs, repeat=_STEPS)
     return write_report(program, path, inputs, comparison)
-
-
-def _chosen(program: Any, wanted: str | None) -> list[str]:
-    texts = list(stage_texts(program))
-    kernels = [source.text for source in sources(program)]
-    if wanted is None:
-        return [*(text for _, text in texts), *kernels, str(program.explain())]
-    if wanted == "kernels":
-        return kernels
-    chosen = [text for name, text in texts if name == wanted]
-    if not chosen:
-        names = ", ".join([*(name for name, _ in texts), "kernels"])
-        raise GraphFlowError(f"there is no stage {wanted!r}; the stages are {names}")
-    return chosen
