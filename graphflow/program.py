@@ -21,7 +21,7 @@ from graphflow.capture import Capture, captured_memory
 from graphflow.cell import Cell
 from graphflow.codegen.instance import at_sizes
 from graphflow.codegen.schedule import Schedule, plain_steps
-from graphflow.codegen.sizes import example_sizes, known_sizes
+from graphflow.codegen.sizes import example_for, known_sizes
 from graphflow.errors import GraphFlowError, IndexRangeError, ShapeError
 from graphflow.functions.creation import as_tensor, from_numpy
 from graphflow.ir.binding import solve_sizes
@@ -84,7 +84,7 @@ class Program:
         self.passes_seconds = self.schedule_seconds = self.trace_seconds = 0.0
         self._stages: tuple[Stage, ...] = ()
         self.sizes: Mapping[str, int] = known_sizes(graph, sizes or {})
-        self._example = example_sizes({**self.sizes, **(example or {})})
+        self._example = example_for(graph, self.sizes, example or {})
         self._by_size: OrderedDict[tuple[int, ...], Program] = OrderedDict()
         self.template = self._schedule()
         self._assumptions: tuple[Assumption, ...] = ()

@@ -411,3 +411,13 @@ def test_names_reach_into_nested_arguments() -> None:
         x = gf.randn(size, 4)
         close(compiled((x, x + 1)), x @ (x + 1).T)
     assert len(compiled.programs) == 1 and "[rows,4]" in str(compiled.programs[0].graph)
+
+
+def test_what_is_left_of_a_fixed_length_may_be_padding() -> None:
+    def padded(x: gf.Tensor) -> gf.Tensor:
+        return F.pad(x, (0, 20 - x.shape[0])) * 2
+
+    compiled = gf.compile(padded, dynamic=True)
+    for size in (15, 3, 19):
+        close(compiled(gf.ones(size)), padded(gf.ones(size)))
+    assert len(compiled.programs) == 1

@@ -18,7 +18,16 @@ import graphflow.nn.functional as F
 from graphflow import flags, nn
 from graphflow.codegen.build_schedule import build_schedule
 from graphflow.codegen.instance import at_sizes
-from graphflow.codegen.sizes import Size, for_example, greatest, is_fixed, least, surely
+from graphflow.codegen.sizes import (
+    Size,
+    example_for,
+    for_example,
+    greatest,
+    is_fixed,
+    known_sizes,
+    least,
+    surely,
+)
 from graphflow.errors import GraphFlowError, ShapeError
 from graphflow.ir.build import NODES, emit, input_node
 from graphflow.ir.dims import Dim, symbol
@@ -149,3 +158,18 @@ def test_an_extent_below_zero_is_refused() -> None:
     assert at_sizes(schedule, {"n": 6}).results[0].type.shape == (1,)
     with pytest.raises(ShapeError, match=r"f32\[n-5\] has a negative extent for n = 3"):
         at_sizes(schedule, {"n": 3})
+
+
+def test_examples_are_sizes_that_can_be() -> None:
+    x = input_node("x", TensorType(float32, (symbol("n"),)))
+    padding = NODES.expand(
+        NODES.slice(x, starts=(0,), limits=(1,), steps=(1,)), shape=(9 - symbol("n"),)
+    )
+    graph = Graph((x,), (NODES.concatenate(x, padding, axis=0),))
+    assert known_sizes(graph, {}) == {"n": 4} and known_sizes(graph, {"n": 7}) == {"n": 7}
+    assert example_for(graph, {"n": 7}, {"n": 8}) == {"n": 7}
+    free = Graph((x,), (x * 2.0,))
+    assert known_sizes(free, {}) == {"n": 64}
+    assert example_for(free, {"n": 7}, {}) == {"n": 32} and example_for(
+        free, {"n": 7}, {"n": 90}
+    ) == {"n": 90}

@@ -23,8 +23,10 @@ from graphflow.ir.graph import Graph
 from graphflow.ir.node import Node, make_node
 from graphflow.ir.types import TensorType, TupleType, Type
 
-USUAL_EXAMPLE, LEAST_EXAMPLE = 64, 32
+LEAST_EXAMPLE = 32
 """Smaller examples would tune kernels for sizes that hardly matter."""
+USUAL_EXAMPLES = (64, 16, 4, 2, 1, 256, 1024, 4096, 64)
+"""Sizes to begin with where there is no example: the first that makes no extent negative."""
 
 
 class Size(int):
@@ -199,20 +201,40 @@ class _Sizing:
 
 def known_sizes(graph: Graph, sizes: Mapping[str, int]) -> dict[str, int]:
     """The size of every symbol in ``graph``: as given, or one to begin with."""
-    return {name: sizes.get(name, USUAL_EXAMPLE) for name in sorted(symbols_in(graph))}
+    names = sorted(symbols_in(graph))
+    for usual in USUAL_EXAMPLES:
+        found = {name: sizes.get(name, usual) for name in names}
+        if is_possible(graph, found):
+            break
+    return found
 
 
-def example_sizes(sizes: Mapping[str, int]) -> dict[str, int]:
-    """The sizes that kernels are tuned for when a program begins with ``sizes``."""
-    return {name: max(size, LEAST_EXAMPLE) for name, size in sizes.items()}
+def example_for(
+    graph: Graph, sizes: Mapping[str, int], largest: Mapping[str, int]
+) -> Mapping[str, int]:
+    """What to tune the kernels of ``graph`` for: the largest sizes, unless they are small."""
+    found = {name: max(size, largest.get(name, 0), LEAST_EXAMPLE) for name, size in sizes.items()}
+    return found if is_possible(graph, found) else sizes
+
+
+def is_possible(graph: Graph, sizes: Mapping[str, int]) -> bool:
+    """Whether no extent in ``graph`` is negative or zero for these sizes."""
+    types = {item for node in graph.nodes for item in _tensors(node.type) if not item.is_static}
+    return all(
+        dim.evaluate(sizes) > 0 for type in types for dim in type.shape if isinstance(dim, SymDim)
+    )
+
+
+def _tensors(type: Type) -> list[TensorType]:
+    items = type.items if isinstance(type, TupleType) else (type,)
+    return [item for item in items if isinstance(item, TensorType)]
 
 
 def symbols_in(graph: Graph) -> frozenset[str]:
     """The symbols of all types in ``graph``."""
     found: set[str] = set()
     for node in graph.nodes:
-        items = node.type.items if isinstance(node.type, TupleType) else (node.type,)
-        for item in items:
-            if isinstance(item, TensorType) and not item.is_static:
+        for item in _tensors(node.type):
+            if not item.is_static:
                 found.update(*(d.symbols for d in item.shape if isinstance(d, SymDim)))
     return frozenset(found)
