@@ -6,8 +6,8 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -22,6 +22,8 @@ from graphflow.runtime.threads import get_num_threads
 if TYPE_CHECKING:
     from graphflow.program import Program
 
+T = TypeVar("T")
+
 _BUDGET = 0.5
 """Seconds of steps to time when ``repeat`` is not given."""
 _MOST_EVENTS = 100_000
@@ -30,6 +32,17 @@ _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
 def profile_program(program: Program, args: tuple[Any, ...], repeat: int | None) -> Profile:
     """Time ``program(*args)`` ``repeat`` times; its state is put back afterwards."""
+    steps, rows = timed(program, args, repeat, _rows_of)
+    return Profile(program.graph.name, statistics.median(steps), len(steps), tuple(rows), limits())
+
+
+def timed(
+    program: Program, args: Sequence[Any], repeat: int | None, read: Callable[[Program], T]
+) -> tuple[list[float], T]:
+    """Seconds of each timed step, and what ``read`` found in the program while its clock was on.
+
+    With symbolic sizes, ``read`` gets the program for those of ``args``.
+    """
     if repeat is not None and (repeat.__class__ is not int or repeat < 1):
         raise ValueError(f"repeat must be a whole number of at least 1, not {repeat!r}")
     if watch.active:
@@ -41,14 +54,14 @@ def profile_program(program: Program, args: tuple[Any, ...], repeat: int | None)
         here.loaded.profile()
         try:
             steps = _timed(lambda: program(*args), repeat)
-            rows = _rows_of(here)
+            found = read(here)
         finally:
             here.loaded.profile(False)
     finally:
         for cell, value in saved:
             np.copyto(cell.value, value)
             cell.version += 1
-    return Profile(program.graph.name, statistics.median(steps), len(steps), tuple(rows), limits())
+    return steps, found
 
 
 def _timed(step: Callable[[], Any], repeat: int | None) -> list[float]:

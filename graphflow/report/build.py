@@ -8,10 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from graphflow.inspection.program_data import program_data
-from graphflow.report.measure import measured
+from graphflow.profiling.limits import limits
+from graphflow.profiling.record import timed
 
 if TYPE_CHECKING:
     from graphflow.comparison import Comparison
@@ -36,16 +38,14 @@ def write_report(
     """Write the page of ``program`` to ``path``; returns the path.
 
     With ``inputs`` the program is run on them to time every kernel, and its state is put
-    back; without, the page shows the times of the last profile, if there was one.
+    back; without, nothing runs and the page shows no times.
     ``comparison`` (of :func:`graphflow.benchmark`) adds the table of static against eager.
     """
     if inputs is None:
         data = program_data(program)
-        runs = max((step["runs"] for step in data["steps"]), default=0)
-        seconds = sum(step["seconds"] or 0.0 for step in data["steps"])
-        data["measured"] = {"runs": runs, "seconds": seconds} if runs else None
+        data["measured"] = None
     else:
-        data = measured(program, inputs)
+        data = _measured(program, inputs)
     if comparison is not None:
         data["comparison"] = asdict(comparison)
     path = Path(path)
@@ -53,10 +53,24 @@ def write_report(
     return path
 
 
+def _measured(program: Program, inputs: Sequence[Any]) -> dict[str, Any]:
+    """The program's data with times, and the limits of the machine beside them."""
+    steps, data = timed(program, tuple(inputs), None, program_data)
+    data["measured"] = {"runs": len(steps), "seconds": median(steps)}
+    best = limits()
+    data["limits"] = {
+        "flops": best.flops,
+        "memory": best.copies[-1][1],
+        "caches": max(rate for _, rate in best.copies),
+    }
+    return data
+
+
 def render(data: Mapping[str, Any]) -> str:
     """The page of what :func:`graphflow.inspection.program_data` returned.
 
-    Optional beside it: ``measured`` (``runs``, ``seconds``) and ``comparison``.
+    Optional beside it: ``measured`` (``runs``, ``seconds``), ``limits`` of the machine
+    (``flops``, ``memory`` and ``caches``, a second) and ``comparison``.
     """
     whole = {**data, "files": _lines(data)}
     folder = files("graphflow.report") / "page"

@@ -81,7 +81,7 @@ function flameBar(from, to, y, height, text, tip, color, strength) {
       shorten(text, Math.floor((width - 8) / 6.6))) : null);
 }
 
-/** Work per byte against work per second, both logarithmic; the roof is the best seen. */
+/** Work per byte against work per second, both logarithmic; the roof is what the machine can. */
 function roofline(width = 1200, height = 400) {
   const steps = program.leafSteps.filter((step) => step.time && step.flops && step.bytes);
   if (!steps.length) {
@@ -89,24 +89,36 @@ function roofline(width = 1200, height = 400) {
       + "arguments to run the program on.");
   }
   const intensity = (step) => step.flops / step.bytes, speed = (step) => step.flops / step.time;
-  const top = Math.max(...steps.map(speed));
-  const wide = Math.max(...steps.map((step) => step.bytes / step.time));
-  const xs = logScale([...steps.map(intensity), top / wide], CHART.left, width - CHART.right);
-  const ys = logScale(steps.map(speed), height - CHART.bottom, CHART.top);
-  const corner = top / wide;
-  const roof = `M${xs(xs.low)} ${ys(Math.max(ys.low, xs.low * wide))}L${xs(corner)} ${ys(top)}`
-    + `H${width - CHART.right}`;
+  const { flops, memory, caches } = program.data.limits;
+  const xs = logScale([...steps.map(intensity), flops / memory], CHART.left, width - CHART.right);
+  const ys = logScale([...steps.map(speed), flops], height - CHART.bottom, CHART.top);
   const longest = Math.max(...steps.map((step) => step.time));
   return chart("Roofline", width, height,
     logAxes(xs, ys, width, height, "operations per byte", "flop/s"),
-    svg("path", { d: roof, class: "roof" }),
-    svg("text", { x: width - CHART.right - 4, y: ys(top) - 6, class: "note", "text-anchor": "end" },
-      `best here: ${rate(top)}flop/s, ${rate(wide)}B/s`),
+    roof(xs, ys, caches, flops, "caches", "roof faint"),
+    roof(xs, ys, memory, flops, "memory", "roof"),
+    svg("text", { x: width - CHART.right - 4, y: ys(flops) - 6, class: "note",
+      "text-anchor": "end" }, `products: ${rate(flops)}flop/s`),
     [...steps].sort((a, b) => b.time - a.time).map((step) => stepMark(step,
       `#${step.id} ${step.name}: ${duration(step.time)}, ${rate(speed(step))}flop/s, `
       + `${rate(step.bytes / step.time)}B/s`,
       svg("circle", { cx: xs(intensity(step)), cy: ys(speed(step)),
         r: 3.5 + 14 * Math.sqrt(step.time / longest), style: `--hue:${hue(step.name)}` }))));
+}
+
+/** The most that so many bytes and operations a second allow. */
+function roof(xs, ys, bandwidth, flops, name, look) {
+  const left = Math.max(xs.low, ys.low / bandwidth), corner = flops / bandwidth;
+  if (left >= corner) return null;
+  const end = xs.decades.at(-1);
+  const middle = Math.sqrt(left * corner);
+  const slope = Math.atan2(ys(corner * bandwidth) - ys(left * bandwidth), xs(corner) - xs(left));
+  return svg("g", {},
+    svg("path", { class: look,
+      d: `M${xs(left)} ${ys(left * bandwidth)}L${xs(corner)} ${ys(flops)}H${xs(end)}` }),
+    svg("text", { class: "note", "text-anchor": "middle", transform:
+      `translate(${xs(middle)} ${ys(middle * bandwidth) - 7}) rotate(${(slope * 180) / Math.PI})` },
+    `${name}: ${rate(bandwidth)}B/s`));
 }
 
 /** A logarithmic scale over whole decades; `.low` and `.decades` tell where it runs. */
