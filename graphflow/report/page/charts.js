@@ -89,7 +89,10 @@ function roofline(width = 1200, height = 400) {
       + "arguments to run the program on.");
   }
   const intensity = (step) => step.flops / step.bytes, speed = (step) => step.flops / step.time;
-  const { flops, memory, caches } = program.data.limits;
+  // A busy machine measures low limits: what a kernel has reached is possible too.
+  const { memory, ...limits } = program.data.limits;
+  const flops = Math.max(limits.flops, ...steps.map(speed));
+  const caches = Math.max(limits.caches, ...steps.map((step) => step.bytes / step.time));
   const xs = logScale([...steps.map(intensity), flops / memory], CHART.left, width - CHART.right);
   const ys = logScale([...steps.map(speed), flops], height - CHART.bottom, CHART.top);
   const longest = Math.max(...steps.map((step) => step.time));

@@ -32,7 +32,7 @@ function gather(cluster, box, open, things) {
       Object.assign(thing, { children: [], edges: new Map() });
       gather(inner, thing, open, things);
     } else {
-      Object.assign(thing, { w: Math.max(120, inner.name.length * LETTER + 54), h: 52 });
+      Object.assign(thing, { w: Math.max(176, inner.name.length * LETTER + 54), h: 52 });
       for (const item of inner.all) things.set(item, thing);
     }
     children.push(thing);
