@@ -12,9 +12,10 @@ class Cluster {
   }
 }
 
-/** The tree of a stage: every drawn thing is an item {id, node, cluster, inputs}. */
+/** The tree of a stage: every drawn thing is an item {id, node, cluster, inputs}.  An item of
+ * several results is not drawn; what reads it reads the node that has them. */
 function clusterTree(stage) {
-  const drawn = stage.nodes.filter((node) => node.kind !== "leaf");
+  const drawn = stage.nodes.filter((node) => node.kind !== "leaf" && node.op !== "get");
   const root = new Cluster("", stage.name, null);
   const items = new Map();
   for (const node of drawn) {
@@ -71,7 +72,8 @@ function visits(stage, members) {
     let reached = inside.has(node.id) ? 0 : -1;
     for (const input of node.inputs) {
       if (visit[input] < 0) continue;
-      const back = inside.has(node.id) && !inside.has(input) ? 1 : 0;
+      const from = stage.origin(stage.nodes[input]).id;
+      const back = inside.has(node.id) && !inside.has(from) ? 1 : 0;
       reached = Math.max(reached, visit[input] + back);
     }
     visit[node.id] = reached;
@@ -86,9 +88,9 @@ function leafCopies(stage, items, root) {
   const copies = new Map();
   for (const item of items.values()) {
     for (const input of item.node.inputs) {
-      const node = stage.nodes[input];
+      const node = stage.origin(stage.nodes[input]);
       if (node.kind !== "leaf") {
-        item.inputs.push(items.get(input));
+        item.inputs.push(items.get(node.id));
         continue;
       }
       if (isScalarConstant(node)) continue;

@@ -100,7 +100,8 @@ class GraphView {
       svg("rect", { x, y, width: w, height: h, rx: leaf ? h / 2 : 7 }),
       svg("text", { x: x + w / 2, y: y + (leaf ? 17 : 19), class: "title" },
         shownTitle(node)),
-      svg("text", { x: x + w / 2, y: y + (leaf ? 30 : 34), class: "type" }, node.type),
+      svg("text", { x: x + w / 2, y: y + (leaf ? 30 : 34), class: "type" },
+        shorten(node.type, TYPE_LETTERS)),
       svg("title", {}, node.text),
     );
     if (!this.shapes.has(node.key)) this.shapes.set(node.key, []);
@@ -123,7 +124,8 @@ class GraphView {
 
   /** Show `key` as selected; opens the boxes around it and moves it into sight. */
   select(key, { reveal = true } = {}) {
-    this.selected = key;
+    const node = this.stage.byKey.get(key);
+    this.selected = key = node ? this.stage.origin(node).key : key;
     const thing = this.find(key) ?? (reveal && this.reveal(key));
     this.mark();
     if (thing && reveal) this.bringIntoSight(thing);

@@ -56,7 +56,20 @@ class StageIndex {
     for (const node of graph.nodes) for (const input of node.inputs) this.users[input].add(node.id);
     this.outputs = new Set(graph.outputs);
     this.updates = new Map(graph.updates.map(([cell, value]) => [value, graph.nodes[cell].label]));
-    for (const node of graph.nodes) node.title = titleOf(node);
+    for (const node of graph.nodes) {
+      node.title = titleOf(node);
+      if (node.op !== "get") continue;
+      const source = this.origin(node).id;
+      if (this.outputs.has(node.id)) this.outputs.add(source);
+      if (this.updates.has(node.id)) this.updates.set(source, this.updates.get(node.id));
+    }
+  }
+
+  /** The node that is drawn for a node: for one of several results, the one that has them all. */
+  origin(node) {
+    let at = node;
+    while (at.op === "get") at = this.nodes[at.inputs[0]];
+    return at;
   }
 }
 

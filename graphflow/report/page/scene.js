@@ -2,6 +2,7 @@
 
 const PAD = 16;
 const HEAD = 28;
+const TYPE_LETTERS = 32;
 const LETTER = 7.3; // width of one letter of the labels
 
 /** Everything to draw: {boxes, things, edges, w, h}, in absolute coordinates. */
@@ -75,7 +76,8 @@ function shownTitle(node) {
 
 function sizeOf(node) {
   const leaf = node.kind === "leaf";
-  const letters = Math.max(shownTitle(node).length * 1.08, node.type.length * 0.86);
+  const type = Math.min(node.type.length, TYPE_LETTERS);
+  const letters = Math.max(shownTitle(node).length * 1.08, type * 0.86);
   return { w: Math.max(64, letters * LETTER + 24), h: leaf ? 40 : 44 };
 }
 

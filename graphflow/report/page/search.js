@@ -18,6 +18,7 @@ function startSearch() {
     const stage = program.stages[page.stage];
     search.at = -1;
     search.results = words.length ? stage.nodes.filter((node) => {
+      if (node.op === "get") return false;
       node.words ??= searchText(node);
       return words.every((word) => node.words.includes(word));
     }) : [];
