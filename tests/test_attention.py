@@ -125,3 +125,18 @@ def test_mistakes() -> None:
     with pytest.raises(gf.ShapeError, match="cannot share"):
         y = gf.zeros(2, 2, 3)
         F.scaled_dot_product_attention(gf.zeros(3, 2, 3), y, y, enable_gqa=True)
+
+
+def test_scripts_may_choose_an_implementation() -> None:
+    from graphflow.nn.attention import SDPBackend, sdpa_kernel
+
+    x = gf.randn(3, 4)
+    with sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.MATH], set_priority=True):
+        inside = F.scaled_dot_product_attention(x, x, x)
+    assert inside.tolist() == F.scaled_dot_product_attention(x, x, x).tolist()
+    with pytest.raises(TypeError, match="SDPBackend"), sdpa_kernel("flash"):
+        pass
+    gf.backends.cuda.enable_flash_sdp(False)
+    assert not gf.backends.cuda.flash_sdp_enabled() and gf.backends.cuda.math_sdp_enabled()
+    gf.backends.cuda.enable_flash_sdp(True)
+    assert gf.backends.mha.get_fastpath_enabled()

@@ -3,6 +3,6 @@
 Nothing reads them: GraphFlow's kernels are its own.
 """
 
-from graphflow.backends import cuda, cudnn, mkldnn, mps
+from graphflow.backends import cuda, cudnn, mha, mkldnn, mps
 
-__all__ = ["cuda", "cudnn", "mkldnn", "mps"]
+__all__ = ["cuda", "cudnn", "mha", "mkldnn", "mps"]

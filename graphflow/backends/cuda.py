@@ -1,4 +1,4 @@
-"""Switches of CUDA's matrix products."""
+"""Switches of CUDA's matrix products, and of its implementations of attention."""
 
 from __future__ import annotations
 
@@ -10,3 +10,46 @@ matmul = SimpleNamespace(allow_tf32=False)
 def is_built() -> bool:
     """False: no CUDA code in this version."""
     return False
+
+
+_attention = {"flash": True, "mem_efficient": True, "math": True, "cudnn": True}
+
+
+def flash_sdp_enabled() -> bool:
+    """What :func:`enable_flash_sdp` said last; nothing depends on it."""
+    return _attention["flash"]
+
+
+def enable_flash_sdp(enabled: bool) -> None:
+    """Remember ``enabled``."""
+    _attention["flash"] = enabled
+
+
+def mem_efficient_sdp_enabled() -> bool:
+    """What :func:`enable_mem_efficient_sdp` said last; nothing depends on it."""
+    return _attention["mem_efficient"]
+
+
+def enable_mem_efficient_sdp(enabled: bool) -> None:
+    """Remember ``enabled``."""
+    _attention["mem_efficient"] = enabled
+
+
+def math_sdp_enabled() -> bool:
+    """What :func:`enable_math_sdp` said last; nothing depends on it."""
+    return _attention["math"]
+
+
+def enable_math_sdp(enabled: bool) -> None:
+    """Remember ``enabled``."""
+    _attention["math"] = enabled
+
+
+def cudnn_sdp_enabled() -> bool:
+    """What :func:`enable_cudnn_sdp` said last; nothing depends on it."""
+    return _attention["cudnn"]
+
+
+def enable_cudnn_sdp(enabled: bool) -> None:
+    """Remember ``enabled``."""
+    _attention["cudnn"] = enabled

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from graphflow.nn import functional, init, modules, utils
+from graphflow.nn import attention, functional, init, modules, utils
 from graphflow.nn.module import Module
 from graphflow.nn.modules import *
 from graphflow.nn.parameter import Buffer, Parameter
@@ -12,5 +12,5 @@ if TYPE_CHECKING:  # the layers' names are gathered at run time, out of mypy's s
     def __getattr__(name: str) -> Any: ...
 
 
-__all__ = ["Buffer", "Module", "Parameter", "functional", "init", "utils"]
+__all__ = ["Buffer", "Module", "Parameter", "attention", "functional", "init", "utils"]
 __all__ += modules.__all__
