@@ -8,6 +8,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import torch
+from torch.nn.utils.rnn import PackedSequence
 
 import graphflow as gf
 from tests.conformance.compare import Array
@@ -42,6 +43,8 @@ def map_tree(tree: Any, leaf: Callable[[Any], Any]) -> Any:
         return [map_tree(item, leaf) for item in tree]
     if isinstance(tree, tuple):
         items = [map_tree(item, leaf) for item in tree]
+        if isinstance(tree, PackedSequence) and not isinstance(items[0], torch.Tensor):
+            return gf.nn.utils.rnn.PackedSequence(*items)
         return type(tree)(*items) if hasattr(tree, "_fields") else tuple(items)
     if isinstance(tree, dict):
         return {key: map_tree(item, leaf) for key, item in tree.items()}

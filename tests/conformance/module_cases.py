@@ -28,6 +28,7 @@ Softmax Softmax2d LogSoftmax Softmin CosineSimilarity PairwiseDistance
 CrossEntropyLoss NLLLoss MSELoss L1Loss SmoothL1Loss HuberLoss BCELoss BCEWithLogitsLoss
 KLDivLoss HingeEmbeddingLoss MultiMarginLoss MultiLabelMarginLoss MultiLabelSoftMarginLoss
 SoftMarginLoss CosineEmbeddingLoss MarginRankingLoss TripletMarginLoss
+RNN LSTM GRU RNNCell LSTMCell GRUCell
 TripletMarginWithDistanceLoss PoissonNLLLoss GaussianNLLLoss CTCLoss
 MultiheadAttention Transformer TransformerEncoder TransformerEncoderLayer TransformerDecoderLayer
 """.split()

@@ -15,6 +15,8 @@ from graphflow.nn.modules import (
     parameter_containers,
     pooling,
     positions,
+    recurrent,
+    recurrent_cells,
     shaping,
     sparse,
     transformer,
@@ -34,6 +36,8 @@ from graphflow.nn.modules.padding import *
 from graphflow.nn.modules.parameter_containers import *
 from graphflow.nn.modules.pooling import *
 from graphflow.nn.modules.positions import *
+from graphflow.nn.modules.recurrent import *
+from graphflow.nn.modules.recurrent_cells import *
 from graphflow.nn.modules.shaping import *
 from graphflow.nn.modules.sparse import *
 from graphflow.nn.modules.transformer import *
@@ -54,6 +58,8 @@ __all__ += sparse.__all__
 __all__ += conv.__all__
 __all__ += distance.__all__
 __all__ += pooling.__all__
+__all__ += recurrent.__all__
+__all__ += recurrent_cells.__all__
 __all__ += upsampling.__all__
 __all__ += attention.__all__
 __all__ += transformer.__all__

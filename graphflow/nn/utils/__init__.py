@@ -1,5 +1,9 @@
-"""Helpers around parameters: clipping gradients, one vector of all, folding batch norms."""
+"""Helpers around parameters: clipping gradients, one vector of all, folding batch norms.
 
+``rnn`` packs and pads sequences of different lengths.
+"""
+
+from graphflow.nn.utils import rnn
 from graphflow.nn.utils.clipping import (
     clip_grad_norm,
     clip_grad_norm_,
