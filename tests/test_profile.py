@@ -114,6 +114,29 @@ def test_a_program_of_several_sizes():
         assert found.rows and all(row.runs == 2 for row in found.rows)
 
 
+def test_the_calls_of_a_loop_are_rows_and_the_loop_is_none():
+    graph = gf.Graph.parse("""graph looped {
+  %xs: f32[5,8] = input(name="xs")
+  %init: f32[8] = input(name="init")
+  %0 = scan(%init, %xs, body=@body, carried=1, length=5, reverse=false, scanned=1)
+    @body = graph body {
+      %c: f32[8] = input(name="c")
+      %x: f32[8] = input(name="x")
+      %0 = add(%c, %x)
+      %1 = tanh(%0)
+      return %1
+    }
+  %1 = get(%0, index=0)
+  return %1
+}""")
+    program = gf.compile(graph)
+    found = program.profile(ramp(5, 8), ramp(8), repeat=3)
+    assert "scan" not in {row.name for row in found.rows}
+    inside = [row for row in found.rows if "tanh" in row.ir]
+    assert inside and all(row.runs == 15 for row in inside)
+    assert sum(row.total for row in found.rows) > 0
+
+
 def test_wrong_use_is_one_clear_error(program):
     for repeat in (0, -1, 2.5, True):
         with pytest.raises(ValueError, match="repeat must be a whole number"):
@@ -133,6 +156,7 @@ def test_shares_are_of_the_longer_of_moving_and_computing():
     machine = Limits(((1000, 100.0), (10_000, 10.0)), 50.0)
     assert machine.bandwidth(1000) == 100 and machine.bandwidth(10**9) == 10
     assert machine.seconds(1000, 0) == 10 and machine.seconds(1000, 5000) == 100
+    assert machine.seconds(1000, 0, 2) == 5 and machine.seconds(10**6, 0, 2) == 10**5
     row = Row("static", "f", "k", 2, 20.0, 1000, 0, 0.5, "m.py:1", "fc")
     profile = Profile("f", 20.0, 2, (row,), machine)
     assert "50%" in profile.table() and row.total == 40

@@ -10,7 +10,7 @@ from graphflow.checks import suggestion
 from graphflow.cli import terminal
 from graphflow.errors import GraphFlowError
 from graphflow.inspect import Source, sources, stage_texts
-from graphflow.inspection import program_data
+from graphflow.inspection.program_data import program_data
 from graphflow.ir.op import lookup
 from graphflow.ir.printer import label_nodes, node_line, regions
 from graphflow.tables import quantity

@@ -22,7 +22,8 @@ A step's ``node`` is the id of its operation in the last stage's graph (``null``
 the schedule adds), ``nodes`` the keys of the nodes that it computes, as they stood before
 fusion.  ``seconds`` is the mean of ``runs`` timed runs (``null`` and 0 before a profile).
 ``kind`` is ``kernel``, ``host``, or the class of a step that holds others (``loop``,
-``branch``), which are in ``steps``; ids count through the tree.  A buffer's ``first`` and
+``branch``), which are in ``steps`` and whose ``seconds`` are those of all timed runs of what
+is inside, with ``runs`` 0; ids count through the tree.  A buffer's ``first`` and
 ``last`` are the ids of the first and the last step that touch it (``null``: none),
 ``offset`` its place in the arena (``null``: it lies elsewhere).
 """

@@ -13,11 +13,10 @@ import numpy as np
 
 from graphflow import dispatch
 from graphflow.errors import GraphFlowError
-from graphflow.inspection import program_data
+from graphflow.inspection.program_data import program_data
 from graphflow.profiling import watch
 from graphflow.profiling.limits import limits
 from graphflow.profiling.rows import Event, Profile, Row, static_rows
-from graphflow.runtime.threads import get_num_threads
 
 if TYPE_CHECKING:
     from graphflow.program import Program
@@ -77,8 +76,7 @@ def _timed(step: Callable[[], Any], repeat: int | None) -> list[float]:
 
 def _rows_of(program: Program) -> list[Row]:
     data = program_data(program)
-    single = 1 / max(1, get_num_threads())
-    return static_rows(program.graph.name, data["steps"], limits(), single)
+    return static_rows(program.graph.name, data["steps"], limits())
 
 
 class Recording:

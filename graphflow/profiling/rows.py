@@ -177,19 +177,15 @@ def _total(rows: Iterable[Row]) -> float:
     return sum(row.total for row in rows)
 
 
-def static_rows(
-    owner: str, steps: Sequence[dict[str, Any]], machine: Limits, single: float
-) -> list[Row]:
-    """Rows of the timed steps of ``program_data``; ``single`` scales limits to one thread."""
+def static_rows(owner: str, steps: Sequence[dict[str, Any]], machine: Limits) -> list[Row]:
+    """Rows of the timed steps of ``program_data``."""
     rows = []
     for step in steps:
-        rows += static_rows(owner, step["steps"], machine, single)
+        rows += static_rows(owner, step["steps"], machine)
         seconds = step["seconds"]
-        if seconds is None:
+        if seconds is None or not step["runs"]:  # not timed, or a loop, whose calls are rows
             continue
-        least = machine.seconds(step["bytes"], step["flops"])
-        if step["threads"] == 1:
-            least /= single
+        least = machine.seconds(step["bytes"], step["flops"], step["threads"])
         places = step["locations"]
         first = next((p for p in places if p["file"]), None)
         rows.append(
