@@ -73,6 +73,8 @@ class Cell:
         self.tracer = tracer
         self._address = address
         self.layout = None
+        if tracer is not None and tracer.region is not None:
+            tracer.region.own.add(self)
 
     @property
     def address(self) -> int:

@@ -35,6 +35,7 @@ CORE = (creation, elementwise, indexing, manipulation, products, reductions, sha
 LATER: tuple[str, ...] = (
     "graphflow.functions.arithmetic",
     "graphflow.functions.complex_numbers",
+    "graphflow.functions.control",
     "graphflow.functions.cumulative",
     "graphflow.functions.diagonals",
     "graphflow.functions.distributions",

@@ -30,6 +30,7 @@ from graphflow.mode import mode
 from graphflow.traced_sizes import Assumption
 
 if TYPE_CHECKING:
+    from graphflow.regions import Region
     from graphflow.tensor import Tensor
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
@@ -92,6 +93,8 @@ class Tracer:
         self.assumptions: dict[Assumption, None] = {}
         """What the function was told about sizes because the example has it so."""
         self._taken: set[str] = set()
+        self.region: Region | None = None
+        """The body of a loop or branch that is being traced, if one is."""
 
     # ---- values --------------------------------------------------------------------
 
@@ -119,6 +122,8 @@ class Tracer:
             type = TensorType(from_numpy_dtype(array.dtype), array.shape)
             node = build.state_node(self._unique(self._names.get(cell, name)), type)
             found = self.shadows[cell] = Cell(node, self)
+            if self.region is not None:
+                self.region.own.discard(found)
             self.captured[cell] = node
         return found
 
@@ -188,12 +193,18 @@ class Tracer:
         """The node of an operation on tensors, with the user's place beside it."""
         location = self._location()
         try:
-            node = build.emit(op, *[self.node(t) for t in inputs], **attrs)
+            node = build.emit(op, *self._operands(inputs), **attrs)
         except GraphFlowError as error:
             raise type(error)(f"{error}\n  at {location}") from None
         if node not in self.locations:
             self.locations[node] = location
         return node
+
+    def _operands(self, inputs: Sequence[Tensor]) -> list[Node]:
+        nodes = [self.node(t) for t in inputs]
+        if self.region is None:
+            return nodes
+        return [self.region.operand(t, n) for t, n in zip(inputs, nodes)]
 
     def emit_several(
         self, op: OpDef, inputs: Sequence[Tensor], attrs: Mapping[str, Any]
@@ -222,6 +233,8 @@ class Tracer:
 
     def mutated(self, cell: Cell) -> None:
         """Remember that ``cell`` was written in this trace."""
+        if self.region is not None:
+            self.region.check_write(cell, "writes in place to a tensor")
         self.touched[cell] = None
 
     # ---- scalars, gradients, assumptions -------------------------------------------
@@ -296,6 +309,8 @@ class Tracer:
 
     def set_grad(self, tensor: Tensor, value: Tensor | None) -> None:
         """Assign ``tensor.grad`` inside the program."""
+        if self.region is not None:
+            self.region.check_write(tensor._cell, "assigns the gradient of a tensor")
         known = id(tensor) in self.grads or tensor._cell in self.input_leaf
         if not known and tensor._cell.tracer is None:
             self._capture_leaf(tensor)

@@ -42,7 +42,7 @@ def control_gradient(node: Node, parts: Parts, wanted: Sequence[bool]) -> Contro
     if rule is None:
         raise GraphError(
             f"{node.op.name} has no reverse mode: how often it runs is not known beforehand; "
-            "use scan with a fixed length, or stop_gradient its results"
+            "use scan with a fixed length, or give max_trips, or stop_gradient its results"
         )
     return rule(node, parts, wanted)
 
@@ -94,6 +94,11 @@ def _scan(node: Node, parts: Parts, wanted: Sequence[bool]) -> ControlGradient:
         if wanted[position]:
             found[position] = NODES.get(made, index=index)
     return ControlGradient(tuple(found), forward)
+
+
+def with_saved(node: Node) -> Node:
+    """The operation that computes what ``node`` does, and more if its gradient needs that."""
+    return _scan_with_carries(node) if node.op.name == "scan" else node
 
 
 def _scan_with_carries(node: Node) -> Node:
