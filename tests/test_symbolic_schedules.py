@@ -7,6 +7,7 @@ for symbolic dimensions compiles is what ``test_dynamic.py`` shows.
 from __future__ import annotations
 
 import graphs
+import numpy as np
 import pytest
 from graphs import Case, random_graph
 from op_cases import Case as Call
@@ -173,3 +174,24 @@ def test_examples_are_sizes_that_can_be() -> None:
     assert example_for(free, {"n": 7}, {}) == {"n": 32} and example_for(
         free, {"n": 7}, {"n": 90}
     ) == {"n": 90}
+
+
+@pytest.mark.parametrize("reverse", [False, True], ids=["forward", "backward"])
+def test_a_recurrence_over_any_length_and_batch(reverse: bool) -> None:
+    length, batch = symbol("length"), symbol("batch")
+    hidden, item = (input_node(n, TensorType(float32, (batch, k))) for n, k in (("h", 4), ("x", 3)))
+    recurrent, taken = (input_node(n, TensorType(float32, (k, 4))) for n, k in (("w", 4), ("u", 3)))
+    new = NODES.tanh(NODES.matmul(hidden, recurrent) + NODES.matmul(item, taken))
+    body = Graph((hidden, item, recurrent, taken), (new, NODES.reduce_sum(new, axes=(1,))))
+    items = input_node("xs", TensorType(float32, (length, batch, 3)))
+    operands = hidden, items, recurrent, taken
+    both = NODES.scan(*operands, body=body, carried=1, scanned=1, length=length, reverse=reverse)
+    graph = Graph(operands, tuple(NODES.get(both, index=i) for i in range(2)))
+    numbers = np.random.default_rng(4)
+    for steps, rows in ((5, 3), (1, 1), (7, 2), (20, 33), (0, 2)):
+        shapes = ((rows, 4), (steps, rows, 3), (4, 4), (3, 4))
+        values = [numbers.uniform(-1, 1, shape).astype(np.float32) for shape in shapes]
+        case = Case(0, graph, values, {})
+        with flags.override(disable_jit=True):
+            running = Running(case, 2, 32)
+            Expected(case).check(running.run(), {})

@@ -10,7 +10,7 @@ Gradients of ``cond`` and ``scan`` are whole graphs, made by the graph pass
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -194,16 +194,16 @@ def _scan(
         values = results[:carried]
         rows.append(results[carried:])
     if not rows:
-        graph = body if isinstance(body, Graph) else body.graph
-        return (*values, *_no_rows(graph, carried))
+        graph, sizes = (body, {}) if isinstance(body, Graph) else (body.graph, body.sizes)
+        return (*values, *_no_rows(graph, carried, sizes))
     return (*values, *(np.stack(column[::-1] if reverse else column) for column in zip(*rows)))
 
 
-def _no_rows(body: Graph, carried: int) -> list[Array]:
+def _no_rows(body: Graph, carried: int, sizes: Mapping[str, int]) -> list[Array]:
     """What scanning no items stacks."""
     empty = []
     for type in _results(body)[carried:]:
-        extents = tuple(evaluate_dim(d, {}) for d in type.shape)
+        extents = tuple(evaluate_dim(d, sizes) for d in type.shape)
         empty.append(np.zeros((0, *extents), type.dtype.numpy))
     return empty
 
