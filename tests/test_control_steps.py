@@ -9,14 +9,18 @@ import pytest
 from graphs import Case
 from running import Expected, Running
 
+import graphflow as gf
 from graphflow.codegen.build_schedule import build_schedule
 from graphflow.codegen.schedule import Branch, Call, HostCall, Loop, Schedule, plain_steps
 from graphflow.errors import IndexRangeError
+from graphflow.inspection.program_data import program_data
 from graphflow.ir.build import NODES as b
 from graphflow.ir.build import constant, emit, input_node, splat
+from graphflow.ir.dims import symbol
 from graphflow.ir.graph import Graph
 from graphflow.ir.node import Node
 from graphflow.ir.types import TensorType, bool_, float32, int64
+from graphflow.passes.autodiff import differentiate
 from graphflow.passes.fuse import Fuse
 from graphflow.passes.pipeline import run_pipeline
 
@@ -259,3 +263,57 @@ def test_a_host_operation_inside_a_loop_works_on_the_rows_of_its_step():
     operands = leaf("s0", 3, 3), leaf("xs", 5, 3, 3)
     outputs = scan((s, x), [solved, solved, b.exp(x)], operands)
     check(operands, outputs, hosts=1)
+
+
+# ---- the road there ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_lengths_and_rows_may_be_symbolic(reverse):
+    steps, rows = symbol("steps"), symbol("rows")
+    h, x, w = leaf("h", rows, 8), leaf("x", rows, 8), leaf("w", 8, 8)
+    new = b.tanh(b.matmul(h, w) + x)
+    operands = leaf("h0", rows, 8), leaf("xs", steps, rows, 8), w
+    outputs = scan(
+        (h, x, w), [new, new, h, b.exp(x)], operands, length=steps, reverse=reverse
+    )  # fmt: skip
+    graph = Graph(operands, tuple(outputs))
+    rng = np.random.default_rng(0)
+    for length, count in ((5, 3), (1, 1), (0, 2), (40, 33)):
+        shapes = (count, 8), (length, count, 8), (8, 8)
+        args = tuple((rng.standard_normal(s) * 0.5).astype(np.float32) for s in shapes)
+        case = Case(0, graph, args, {})
+        for threads in (1, 2):
+            Expected(case).check(Running(case, threads, example=64).run(), {})
+
+
+def test_the_gradient_of_a_recurrence_copies_nothing_but_first_values():
+    h, x, w = leaf("h", 4, 8), leaf("x", 4, 8), leaf("w", 8, 8)
+    operands = leaf("h0", 4, 8), leaf("xs", 9, 4, 8), w
+    new = b.tanh(b.matmul(h, w) + x)
+    region = Graph((h, x, w), (new, new), name="body")
+    made = emit("scan", *operands, body=region, carried=1, scanned=1, length=9, reverse=False)
+    states = b.get(made, index=1)
+    loss = b.reduce_sum(states * states, axes=(0, 1, 2))
+    graph = differentiate(Graph(operands, (loss,)), ["h0", "xs", "w"])
+    schedule = check(graph.inputs, graph.outputs)
+    for loop in loops(schedule):
+        assert not any("copy" in step.kernel.name for step in loop.body)
+
+
+def test_a_program_counts_calls_in_loops_and_is_found_again():
+    operands, outputs = recurrent(6, False)
+    graph = Graph(operands, tuple(outputs))
+    args = [draw(n, np.random.default_rng(0)) for n in operands]
+    first = gf.compile(graph)
+    wanted = first(*args)[1].numpy()
+    again = gf.compile(graph)
+    again.loaded.profile()
+    assert np.array_equal(again(*args)[1].numpy(), wanted)
+    assert [runs for _, runs in again.loaded.timings()] == [1, 6]
+    again.loaded.profile(False)
+    data = program_data(again)
+    [loop] = [step for step in data["steps"] if step["kind"] == "loop"]
+    assert [step["kind"] for step in loop["steps"]] == ["kernel"]
+    assert len(again.explain().kernels) == 2 and not again.explain().host_ops
+    assert "6 times:" in str(again.schedule)

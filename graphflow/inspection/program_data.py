@@ -148,10 +148,9 @@ class _Steps:
         }
 
     def _nested(self, step: Loop | Branch, number: int) -> dict[str, Any]:
-        """A loop or a branch: what is inside, and sums over it (a loop's once)."""
+        """A loop or a branch, with what is inside; only that is timed."""
         inner = [self.step(s) for part in step.parts for s in part]
         place = step.provenance
-        timed = [s["seconds"] * s["runs"] for s in inner if s["seconds"] is not None]
         return {
             "id": number,
             "kind": "loop" if isinstance(step, Loop) else "branch",
@@ -166,7 +165,7 @@ class _Steps:
             "writes": sorted(step.writes),
             "node": place.node if place.node >= 0 else None,
             "nodes": self.computed.get(place.node, []),
-            "seconds": sum(timed) if timed else None,
+            "seconds": None,
             "runs": 0,
             "steps": inner,
         }

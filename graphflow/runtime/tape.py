@@ -322,7 +322,7 @@ class _Encoder:
 
     def _loop(self, step: Loop) -> None:
         self._barrier()
-        self.guard.joined(step.fallible)
+        self.guard.joined(step)
         self.builder.loop(step.trips)
         self.steps(step.head)
         leave = -1
@@ -335,19 +335,19 @@ class _Encoder:
         self.builder.end_loop()
         if leave >= 0:
             self.builder.target(leave)
-        self.guard.joined(step.fallible)
+        self.guard.joined(step)
 
     def _branch(self, step: Branch) -> None:
         self._barrier()
         other = self.builder.branch(Jump.IF_FALSE, self._address(step.test))
-        self.guard.joined(step.fallible)
+        self.guard.joined(step)
         self.steps(step.then)
         end = self.builder.branch(Jump.ALWAYS)
         self.builder.target(other)
-        self.guard.joined(step.fallible)
+        self.guard.joined(step)
         self.steps(step.otherwise)
         self.builder.target(end)
-        self.guard.joined(step.fallible)
+        self.guard.joined(step)
 
     def _address(self, address: Address) -> Operand:
         place = self.places[address.buffer]
@@ -371,11 +371,11 @@ class _Guard:
     def called(self) -> None:
         self._met = False
 
-    def joined(self, fallible: bool) -> None:
-        """Ways from elsewhere lead here; if ``fallible``, past calls that can fail."""
+    def joined(self, step: Loop | Branch) -> None:
+        """Ways through parts of ``step`` lead here: past calls that can fail, or checks."""
         self._met = False
-        self._at_stake = self._at_stake or fallible
-        self._reading = self._reading or fallible
+        self._at_stake = self._at_stake or step.fallible
+        self._reading = self._reading or (step.fallible and _has_checks(step))
 
     def barrier(self) -> None:
         self._builder.barrier()
@@ -392,6 +392,15 @@ class _Guard:
         if self._reading and not self._serial:
             self.barrier()
         self._at_stake = True
+
+
+def _has_checks(step: Step) -> bool:
+    """Whether the error word is checked inside ``step``: before host calls and conditions."""
+    if isinstance(step, Loop) and step.test is not None:
+        return True
+    if isinstance(step, (Loop, Branch)):
+        return any(_has_checks(inner) for part in step.parts for inner in part)
+    return isinstance(step, HostCall)
 
 
 def _word(
