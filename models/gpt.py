@@ -16,15 +16,14 @@ from typing import Any
 
 import text
 from generation import Cache, Generation
-from harness import Session, Task, main
+from harness import Session, Task, main, warm_cosine
 
 import graphflow as gf
 import graphflow.nn.functional as F
 from graphflow import nn, optim
 
 BATCH, STEPS = 32, 100  # windows a step; steps an epoch
-RATE, WARM = 2e-3, 0.05  # the highest learning rate; the part of the training that leads to it
-CLIP = 1.0
+RATE, CLIP = 2e-3, 1.0
 PROMPT = "def "
 
 
@@ -118,19 +117,34 @@ class Block(nn.Module):
         return x + self.mlp(self.ln_2(x))
 
 
+def embedding(count: int, width: int, deviation: float) -> nn.Embedding:
+    """A table of so many rows, normally distributed."""
+    rows = gf.empty(count, width).normal_(std=deviation)
+    return nn.Embedding.from_pretrained(rows, freeze=False)
+
+
+class Head(nn.Module):
+    """A linear layer without bias, by a weight that belongs to another module too."""
+
+    def __init__(self, weight: nn.Parameter) -> None:
+        super().__init__()
+        self.weight = weight
+
+    def forward(self, x: gf.Tensor) -> gf.Tensor:
+        """``[..., outputs]`` of ``[..., inputs]``."""
+        return F.linear(x, self.weight)
+
+
 class Transformer(nn.Module):
     """Embeddings of tokens and positions, the blocks, and a normalisation at the end."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        self.wte = nn.Embedding(config.vocabulary, config.width)
-        self.wpe = nn.Embedding(config.length, config.width)
+        self.wte = embedding(config.vocabulary, config.width, 0.02)
+        self.wpe = embedding(config.length, config.width, 0.01)
         self.drop = nn.Dropout(config.dropout)
         self.h = nn.ModuleList([Block(config, layer) for layer in range(config.layers)])
         self.ln_f = nn.LayerNorm(config.width, eps=config.epsilon)
-        with gf.no_grad():
-            self.wte.weight.normal_(std=0.02)
-            self.wpe.weight.normal_(std=0.01)
 
     def forward(self, tokens: gf.Tensor, cache: Cache | None) -> gf.Tensor:
         """``[batch, count, width]`` of tokens ``[batch, count]``."""
@@ -149,8 +163,7 @@ class GPT(nn.Module):
         super().__init__()
         self.config = config
         self.transformer = Transformer(config)
-        self.lm_head = nn.Linear(config.width, config.vocabulary, bias=False)
-        self.lm_head.weight = self.transformer.wte.weight
+        self.lm_head = Head(self.transformer.wte.weight)
         self.generations: dict[int, Generation] = {}
 
     def forward(self, tokens: gf.Tensor, cache: Cache | None = None) -> gf.Tensor:
@@ -205,13 +218,6 @@ def training_step(model: nn.Module, optimizer: Any) -> Any:
     return step
 
 
-def rate(done: float) -> float:
-    """The learning rate when a part of the training is done: warm-up, then half a cosine."""
-    if done < WARM:
-        return RATE * (0.01 + done / WARM)
-    return RATE * (0.1 + 0.45 * (1 + math.cos(math.pi * (done - WARM) / (1 - WARM))))
-
-
 def make() -> tuple[GPT, Any]:
     """The model and its optimiser."""
     model = GPT(CHARACTERS)
@@ -255,28 +261,19 @@ def start(seed: int, root: Path) -> Session:
     gf.manual_seed(seed)
     model, optimizer = make()
     train, held_out = text.corpus()
-
-    def progress(done: float) -> None:
-        for group in optimizer.param_groups:
-            group["lr"] = rate(done)
-
     return Session(
         step=training_step(model, optimizer),
         specs=specs(),
         batches=text.Crops(train, CHARACTERS.length, BATCH, STEPS, seed),
         evaluate=lambda: held_out_loss(model, held_out),
-        progress=progress,
+        progress=warm_cosine(optimizer, RATE),
         show=lambda: samples(model),
     )
 
 
 def describe(root: Path) -> str:
     """What is trained on what."""
-    train, held_out = text.corpus()
-    return (
-        f"{CHARACTERS.layers} layers of {CHARACTERS.width} on Python's standard library, "
-        f"{len(train):,} characters to train on, {len(held_out):,} of other files to validate"
-    )
+    return f"{CHARACTERS.layers} layers of {CHARACTERS.width} on {text.describe()}"
 
 
 TASK = Task("gpt", start, epochs=10, metric="validation loss", describe=describe)

@@ -182,6 +182,23 @@ def schedule(
         bar.note = f"loss {run.losses[-1]:.4f}"
 
 
+def warm_cosine(optimizer: Any, highest: float, warm: float = 0.05) -> Callable[[float], None]:
+    """A ``progress`` that sets the learning rate: up for ``warm`` of the training, then down.
+
+    Up is linear from 1/100 of the highest rate, down is half a cosine to 1/10 of it.
+    """
+
+    def progress(done: float) -> None:
+        if done < warm:
+            share = 0.01 + 0.99 * done / warm
+        else:
+            share = 0.1 + 0.45 * (1 + math.cos(math.pi * (done - warm) / (1 - warm)))
+        for group in optimizer.param_groups:
+            group["lr"] = highest * share
+
+    return progress
+
+
 def summary(task: Task, runs: list[Run]) -> str:
     """A row a mode: result over the seeds, and time."""
     rows = []

@@ -53,21 +53,34 @@ def corpus() -> tuple[Array, Array]:
     return np.concatenate(parts[0]), np.concatenate(parts[1])
 
 
-class Crops:
-    """``steps`` batches of windows at random places, and of the same one character later."""
+def describe() -> str:
+    """What there is to train on and to validate."""
+    train, held_out = corpus()
+    return (
+        f"Python's standard library, {len(train):,} characters to train on, "
+        f"{len(held_out):,} of other files to validate"
+    )
 
-    def __init__(self, codes: Array, length: int, batch: int, steps: int, seed: int) -> None:
+
+class Crops:
+    """``steps`` batches of windows at random places; if ``shifted``, also one character later."""
+
+    def __init__(
+        self, codes: Array, length: int, batch: int, steps: int, seed: int, shifted: bool = True
+    ) -> None:
         self.codes, self.length, self.batch, self.steps = codes, length, batch, steps
+        self.shifted = shifted
         self.places = np.random.default_rng(seed)
 
     def __len__(self) -> int:
         return self.steps
 
-    def __iter__(self) -> Iterator[tuple[gf.Tensor, gf.Tensor]]:
+    def __iter__(self) -> Iterator[tuple[gf.Tensor, ...]]:
         offsets = np.arange(self.length + 1)
         for _ in range(self.steps):
             begins = self.places.integers(0, len(self.codes) - self.length, (self.batch, 1))
-            yield pair(self.codes[begins + offsets])
+            batch = pair(self.codes[begins + offsets])
+            yield batch if self.shifted else batch[:1]
 
 
 def windows(codes: Array, length: int, limit: int) -> Array:

@@ -16,6 +16,8 @@ from graphflow.serialization.structure import flatten, rebuild
 
 PYTORCH_SUFFIXES = {".pt", ".pth", ".ckpt", ".bin", ".tar"}
 _ZIP_START = b"PK\x03\x04"
+_LENGTH_THEN_JSON = b"\0\0\0\0{"
+"""Bytes 4 to 8 of a safetensors file; its length, before them, may begin like a pickle."""
 
 
 def save(obj: Any, f: Any, *unused: Any, format: str | None = None, **also_unused: Any) -> None:
@@ -96,7 +98,7 @@ def _read(stream: IO[bytes], file: str) -> Any:
         return read_zip(stream, file)
     if head == LEGACY_START:
         return read_legacy(stream, file)
-    if head[:1] == b"\x80":
+    if head[:1] == b"\x80" and head[4:9] != _LENGTH_THEN_JSON:
         raise GraphFlowError(f"{file}: a plain pickle, not a checkpoint; nothing was run")
     stream.seek(start)
     arrays, metadata = safetensors.read(stream, file)

@@ -1,4 +1,4 @@
-"""Whole models beside PyTorch's: losses of the same training, and a checkpoint written by it."""
+"""Whole models beside PyTorch's: losses of the same training, and checkpoints written by it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 import graphflow as gf
-from tests.conformance import convert, torch_models
+from tests.conformance import convert, language_models, torch_models
 from tests.conformance.outcome import Outcome
 
 STEPS = 20
@@ -57,7 +57,7 @@ CHECKPOINT = "resnet50_checkpoint"
 
 def entries() -> list[str]:
     """``models.<name>``."""
-    return [f"models.{name}" for name in (*TRAINED, CHECKPOINT)]
+    return [f"models.{name}" for name in (*TRAINED, CHECKPOINT, *language_models.PUBLISHED)]
 
 
 def run(key: str, mode: str, verbose: bool = False) -> Outcome:
@@ -68,6 +68,10 @@ def run(key: str, mode: str, verbose: bool = False) -> Outcome:
     compiled = mode == "compiled"
     if name == CHECKPOINT:
         outcome.check(name, lambda: _checkpoint(compiled, outcome), verbose, SECONDS)
+        return outcome
+    if name in language_models.PUBLISHED:
+        published = lambda: language_models.check(name, compiled, outcome)  # noqa: E731
+        outcome.check(name, published, verbose, SECONDS)
         return outcome
     for dtype in (torch.float64, torch.float32):
         check = lambda d=dtype: _trajectory(TRAINED[name], d, compiled, outcome)  # noqa: E731
