@@ -3,6 +3,7 @@
 import pathlib
 import random
 
+import graphflow as gf
 from graphflow.report import render
 from tests.browser.conftest import PICTURES
 from tests.browser.devtools import Page
@@ -187,6 +188,15 @@ def test_kernels_sort_and_charts_lead_to_steps(page: Page) -> None:
     assert text(page, "#details h2").startswith("#")
 
 
+def step(number: int, kind: str, inside: list[object], **facts: object) -> dict[str, object]:
+    """A step of a made-up schedule, with the steps inside it."""
+    return {
+        "id": number, "kind": kind, "name": kind, "kernels": [], "ir": "", "locations": [],
+        "bytes": 8, "flops": 4, "threads": 1, "reads": [], "writes": [], "node": None,
+        "nodes": [], "seconds": None, "runs": 0, "steps": inside, **facts,
+    }  # fmt: skip
+
+
 def random_program(size: int) -> dict[str, object]:
     """A made-up program of ``size`` nodes in nested modules, names full of markup."""
     chance = random.Random(7)
@@ -205,12 +215,18 @@ def random_program(size: int) -> dict[str, object]:
         )  # fmt: skip
     graph = {"name": "g", "inputs": [0], "state": [], "outputs": [size - 1], "updates": [],
              "nodes": nodes}  # fmt: skip
+    kernel = {"name": "ew", "source": "</pre><script>", "path": None, "epilogue": False}
+    loop = step(
+        0, "loop", [step(1, "kernel", [], name="ew", kernels=["ew"], seconds=1e-6, runs=30)]
+    )
     return {
         "name": "<script>alert(1)</script>", "graphflow": "0", "threads": 1, "sizes": {},
-        "seconds": {"trace": 0, "passes": 0, "schedule": 0, "kernels": 0}, "steps": [],
+        "seconds": {"trace": 0, "passes": 0, "schedule": 0, "kernels": 0}, "steps": [loop],
         "stages": [{"name": "traced", "seconds": 0, "note": "", "nodes": size, "graph": graph}],
-        "kernels": [], "cache": {"hits": 0, "misses": 0, "path": None},
-        "memory": {"naive_bytes": 0, "arena_bytes": 0, "buffers": []}, "measured": None,
+        "kernels": [kernel], "cache": {"hits": 0, "misses": 0, "path": None},
+        "memory": {"naive_bytes": 0, "arena_bytes": 0, "buffers": []},
+        "measured": {"runs": 3, "seconds": 1e-5},
+        "limits": {"flops": 1e9, "memory": 1e9, "caches": 2e9},
     }  # fmt: skip
 
 
@@ -231,3 +247,18 @@ def test_2000_nodes_in_under_2_seconds_and_markup_stays_text(
     assert number(page, "img") == 0 and text(page, "#name") == "<script>alert(1)</script>"
     for position in range(1, 6):
         page.press(str(position))
+    page.press("4")
+    assert round(page.js("program.total"), 9) == 1e-5  # ten turns of the loop a step
+    page.click(".steps tbody tr")
+    assert "</pre><script>" in text(page, "#details .kernel .source")
+
+
+def test_a_program_that_was_never_timed(page: Page, tmp_path: pathlib.Path) -> None:
+    program = gf.compile(gf.trace(lambda x: gf.tanh(x).sum(), gf.TensorSpec((4, 5))))
+    page.open(program.report(tmp_path / "untimed.html"))
+    assert "not timed" in text(page, "#overview")
+    for position in range(1, 6):
+        page.press(str(position))
+    page.press("4")
+    assert "A roofline needs measured times" in text(page, "#kernels")
+    assert number(page, ".flame") > 0
