@@ -17,7 +17,7 @@ def load(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Import a script as if its folder were the current one."""
     monkeypatch.syspath_prepend(str(MODELS))
     yield importlib.import_module
-    for name in ("harness", "mlp", "autoencoder", "linear_regression", "cnn", "resnet"):
+    for name in ("harness", "mlp", "autoencoder", "linear_regression", "cnn", "resnet", "lstm"):
         sys.modules.pop(name, None)
 
 
@@ -86,6 +86,30 @@ def test_fine_tuning_leaves_frozen_weights_alone(load: Any, tmp_path: pathlib.Pa
         step(gf.randn(4, 3, 28, 28), gf.tensor([1, 7, 3, 9]))
     assert script.frozen_state(model) == frozen
     assert not gf.equal(model.layer4[0].conv1.weight, others)
+
+
+@pytest.mark.parametrize("task", ["TASK", "DIGITS"])
+def test_lstm_learns_a_few_examples(load: Any, task: str) -> None:
+    script = load("lstm")
+    session = getattr(script, task).start(0, pathlib.Path("none"))
+    inputs, wanted = next(iter(session.batches))
+    assert [tuple(spec.shape) for spec in session.specs] == [inputs.shape, wanted.shape]
+    if task == "TASK":
+        inputs, wanted = inputs[:, :8], wanted[:, :8]
+    losses = [float(session.step(inputs[:4], wanted[:4])) for _ in range(6)]
+    assert losses[-1] < 0.9 * losses[0]
+
+
+def test_lstm_writes_from_its_state(load: Any) -> None:
+    script = load("lstm")
+    gf.manual_seed(0)
+    model = script.Writer(16)
+    tokens = gf.randint(0, 90, (2, 6))
+    whole, _ = model(tokens)
+    first, state = model(tokens[:, :4])
+    second, _ = model(tokens[:, 4:], state)
+    assert gf.allclose(whole, gf.cat([first, second], 1), atol=1e-5)
+    assert script.written(model).startswith("def ")
 
 
 def test_both_modes_see_the_same_seeds(load: Any, capsys: pytest.CaptureFixture[str]) -> None:
