@@ -7,16 +7,17 @@ et al. 2014); gates lie one after the other, r z n and i f g o.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
+from graphflow.functions.control import scan
 from graphflow.functions.creation import from_numpy
 from graphflow.functions.elementwise import relu, sigmoid, tanh, where
 from graphflow.functions.picking import index_select
 from graphflow.functions.products import matmul
-from graphflow.functions.shaping import stack, t
+from graphflow.functions.shaping import t
 from graphflow.nn.functional.linear import linear
 from graphflow.tensor import Tensor
 
@@ -102,19 +103,6 @@ def layer(
 def _unmasked(kind: str, given: Tensor, state: State, weights: Weights) -> tuple[State, Tensor]:
     made = step(kind, given, state, weights)
     return made, made[0]
-
-
-def scan(
-    f: Callable[[State, Any], tuple[State, Tensor]], init: State, xs: Any, reverse: bool
-) -> tuple[State, Tensor]:
-    """The last state and every step's result of ``f(state, row)`` over the rows of ``xs``."""
-    several = isinstance(xs, tuple)
-    rows = list(zip(*(x.unbind(0) for x in xs), strict=True)) if several else xs.unbind(0)
-    made: list[Tensor] = []
-    for row in reversed(rows) if reverse else rows:
-        init, result = f(init, row)
-        made.append(result)
-    return init, stack(made[::-1] if reverse else made)
 
 
 # ---- packed rows ---------------------------------------------------------------------
