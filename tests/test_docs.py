@@ -83,3 +83,11 @@ def test_the_code_of_the_readme_runs(
     for number, block in enumerate(code):
         exec(compile(block, f"README block {number}", "exec"), namespace)
     assert capsys.readouterr().out.strip()
+
+
+def test_the_recurrences_of_the_docs_run() -> None:
+    namespace: dict[str, Any] = {"__name__": "recurrences"}
+    code = blocks(ROOT / "docs" / "recurrences.md", "python")
+    assert len(code) == 4
+    for number, block in enumerate(code):
+        exec(compile(block, f"recurrences block {number}", "exec"), namespace)
