@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from benchmarks.networks import Language, Network
+from benchmarks.networks import Language, Network, Recurrent
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -99,6 +99,8 @@ WORKLOADS: dict[str, Workload] = {
         Training("mlp", (784, 128, 10), 128, "cross_entropy", 0.01, 0.9),
         Training("mlp_batch96", (784, 128, 10), 96, "cross_entropy", 0.01, 0.9),
         Training("mlp_hidden200", (784, 200, 10), 128, "cross_entropy", 0.01, 0.9),
+        Recurrent("lstm"),
+        Recurrent("lstm_batch1", batch=1),
         Language("gpt"),
         Language("gpt_batch5_length48", batch=5, length=48),
         Expression("mish16m", "mish", (1 << 24,)),
