@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 class Region:
     """A body under trace: the tensors it used, and the memory made in it."""
 
-    def __init__(self, what: str) -> None:
-        self.what = what
+    def __init__(self, what: str, once: bool) -> None:
+        self.what, self.once = what, once
         self.used: dict[Node, Tensor] = {}
         self.own: set[Cell] = set()
 
@@ -85,8 +85,11 @@ class Body:
     def _from_outside(self, node: Node) -> bool:
         if not node.inputs:
             return "name" in node.attrs  # a leaf; constants are part of the region
+        tensor = self.region.used.get(node)
+        if self.region.once and tensor is not None and tensor._cell in self.region.own:
+            return False  # a branch does its own work, only when it is taken
         several = isinstance(node.inputs[0].type, TupleType)
-        return several or (node in self.region.used and _has_leaf(node))
+        return several or (tensor is not None and _has_leaf(node))
 
     def _tensor(self, node: Node) -> Tensor:
         found = self.region.used.get(node)
@@ -132,17 +135,17 @@ def trace_body(
     what: str,
     function: Callable[[list[Tensor]], Sequence[Tensor]],
     types: Sequence[TensorType],
-    random: bool,
+    once: bool,
 ) -> Body:
     """Run ``function`` on fresh tensors of these types.
 
     Raises TraceError for a write to what was there before, and for random numbers
-    unless the body runs once (``random``).
+    unless the body is a branch, which runs ``once``.
     """
     tracer = mode.tracer
     assert tracer is not None
     nodes = [build.input_node(tracer._unique(f"{what}.{i}"), t) for i, t in enumerate(types)]
-    region, held, draws = Region(what), tracer.region, dict(tracer.draws)
+    region, held, draws = Region(what, once), tracer.region, dict(tracer.draws)
     tracer.region = region
     try:
         tensors: list[Tensor] = [Tensor._of(Cell(n, tracer)) for n in nodes]
@@ -151,7 +154,7 @@ def trace_body(
         outputs = [region.operand(t, tracer.node(t)) for t in function(tensors)]
     finally:
         tracer.region = held
-    if not random and tracer.draws != draws:
+    if not once and tracer.draws != draws:
         raise TraceError(
             f"{what}: the body draws random numbers, which would be the same at every step; "
             "draw them before the loop and scan over them"

@@ -111,7 +111,7 @@ def cond(
             results.append(Nest(function(*given.build(tensors)), "cond(): a result"))
             return results[-1].tensors
 
-        bodies.append((name, regions.trace_body("cond", body, given.types, random=True)))
+        bodies.append((name, regions.trace_body("cond", body, given.types, once=True)))
         for cell, number in tracer.draws.items():
             most[cell] = max(number, most.get(cell, 0))
     tracer.draws = most
@@ -159,7 +159,7 @@ def while_loop(
         return result.tensors
 
     traced = [
-        (name, regions.trace_body("while_loop", function, carry.types, random=False))
+        (name, regions.trace_body("while_loop", function, carry.types, once=False))
         for name, function in (("condition", condition), ("body", body))
     ]
     (first, second), captured = regions.capture(traced)
@@ -221,7 +221,7 @@ def scan(
         return [*after.tensors, *y.tensors]
 
     rows = [TensorType(t.dtype, t.shape[1:]) for t in items.types]
-    traced = regions.trace_body("scan", body, [*carry.types, *rows], random=False)
+    traced = regions.trace_body("scan", body, [*carry.types, *rows], once=False)
     (graph,), captured = regions.capture([("body", traced)])
     attrs = {
         "body": graph, "carried": count, "scanned": len(rows), "reverse": bool(reverse),

@@ -1,4 +1,4 @@
-"""Dead code: state that is neither read nor changed."""
+"""Dead code: state that is neither read nor changed, results nobody takes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import ClassVar
 from graphflow.ir.graph import Graph
 from graphflow.ir.node import topological
 from graphflow.passes.base import Pass
+from graphflow.passes.dead_results import trim
 from graphflow.records import replace
 
 
@@ -27,7 +28,8 @@ class Dce(Pass):
     name: ClassVar[str] = "dce"
 
     def run(self, graph: Graph) -> Graph:
-        """The graph without idle state."""
+        """The graph without idle state and dead results of regions."""
+        graph = trim(graph)
         updates = tuple((cell, value) for cell, value in graph.updates if cell is not value)
         used = set(topological([*graph.outputs, *(value for _, value in updates)]))
         used.update(cell for cell, _ in updates)

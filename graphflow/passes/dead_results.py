@@ -1,0 +1,124 @@
+"""Results of scans and branches that nobody takes, and operands that no region reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from graphflow.ir.build import emit
+from graphflow.ir.graph import Graph
+from graphflow.ir.node import Node, make_node, topological
+from graphflow.records import replace
+
+
+class Kept(NamedTuple):
+    """What stays of an operation: positions of results and operands, and its attributes."""
+
+    results: Sequence[int]
+    operands: Sequence[int]
+    attrs: Mapping[str, Any]
+
+
+def trim(graph: Graph) -> Graph:
+    """``graph`` without them, in regions too; the same object if there are none."""
+    final: dict[Node, Node] = {}
+    kept: dict[Node, Kept] = {}
+    locations, names = dict(graph.locations), dict(graph.names)
+    for node in graph.nodes:
+        found = _kept(graph, node)
+        source = node.inputs[0] if node.inputs else None
+        if found is not None:
+            kept[node] = found
+            operands = [final[node.inputs[i]] for i in found.operands]
+            made = emit(node.op, *operands, **found.attrs)
+        elif source in kept:
+            index = kept[source].results.index(node.attrs["index"])
+            made = emit(node.op, final[source], index=index)
+        elif all(final[n] is n for n in node.inputs):
+            made = node
+        else:
+            made = make_node(node.op, [final[n] for n in node.inputs], node.attrs, node.type)
+        final[node] = made
+        if made is not node and node in locations:
+            locations.setdefault(made, locations[node])
+        if made is not node and node in names:
+            names.setdefault(made, names[node])
+    if not kept:
+        return graph
+    result = replace(
+        graph,
+        outputs=tuple(final[n] for n in graph.outputs),
+        updates=tuple((s, final[v]) for s, v in graph.updates),
+    )
+    nodes = set(result.nodes)
+    return replace(
+        result,
+        locations={n: p for n, p in locations.items() if n in nodes},
+        names={n: s for n, s in names.items() if n in nodes},
+    )
+
+
+def _kept(graph: Graph, node: Node) -> Kept | None:
+    """What stays of ``node``; None if it has no dead parts."""
+    rule = {"scan": _scan, "cond": _cond}.get(node.op.name)
+    if rule is None:
+        return None
+    taken = {user.attrs["index"] for user in graph.users[node]}
+    found = rule(node, taken)
+    same = len(found.operands) == len(node.inputs) and all(
+        found.attrs[k] is v for k, v in node.attrs.items() if isinstance(v, Graph)
+    )
+    return None if same else found
+
+
+def _scan(node: Node, taken: set[int]) -> Kept:
+    body: Graph = node.attrs["body"]
+    carried, scanned = node.attrs["carried"], node.attrs["scanned"]
+    live = set(taken)
+    while True:
+        read = set(topological([body.outputs[i] for i in sorted(live)]))
+        more = {i for i in range(carried) if body.inputs[i] in read} - live
+        if not more:
+            break
+        live |= more
+    operands = [
+        i for i, n in enumerate(body.inputs) if (i in live if i < carried else n in read)
+    ]  # fmt: skip
+    results = sorted(live)
+    attrs = {
+        **node.attrs,
+        "body": _region(body, operands, results),
+        "carried": sum(i < carried for i in operands),
+        "scanned": sum(carried <= i < carried + scanned for i in operands),
+    }
+    return Kept(results, operands, attrs)
+
+
+def _cond(node: Node, taken: set[int]) -> Kept:
+    regions = [node.attrs["then"], node.attrs["otherwise"]]
+    results = sorted(taken)
+    read = [set(topological([r.outputs[i] for i in results])) for r in regions]
+    used = [
+        i
+        for i in range(len(node.inputs) - 1)
+        if any(r.inputs[i] in found for r, found in zip(regions, read))
+    ]
+    then, otherwise = (_region(r, used, results) for r in regions)
+    return Kept(results, [0, *(i + 1 for i in used)], {"then": then, "otherwise": otherwise})
+
+
+def _region(body: Graph, operands: Sequence[int], results: Sequence[int]) -> Graph:
+    """The region with these inputs and outputs only, trimmed itself."""
+    if len(operands) < len(body.inputs) or len(results) < len(body.outputs):
+        body = replace(
+            body,
+            inputs=tuple(body.inputs[i] for i in operands),
+            outputs=tuple(body.outputs[i] for i in results),
+        )
+        nodes = set(body.nodes)
+        body = replace(
+            body,
+            locations={n: p for n, p in body.locations.items() if n in nodes},
+            names={n: s for n, s in body.names.items() if n in nodes},
+        )
+    return trim(body)
