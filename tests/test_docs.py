@@ -74,14 +74,13 @@ def test_links_and_files_that_pages_name_exist(page: pathlib.Path) -> None:
         assert (ROOT / path).exists(), f"{page.name} names {path}"
 
 
-def test_the_code_of_the_readme_runs(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    namespace: dict[str, Any] = {"__name__": "readme"}
-    code = blocks(ROOT / "README.md", "python")
+@pytest.mark.parametrize("name", ["README.md", "docs/looking_at_programs.md"])
+def test_the_code_of_the_page_runs(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    namespace: dict[str, Any] = {"__name__": "page"}
+    code = blocks(ROOT / name, "python")
     assert code
     for number, block in enumerate(code):
-        exec(compile(block, f"README block {number}", "exec"), namespace)
+        exec(compile(block, f"{name} block {number}", "exec"), namespace)
     assert capsys.readouterr().out.strip()
 
 
