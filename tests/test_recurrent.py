@@ -267,3 +267,9 @@ def test_packing_pads_and_orders():
     assert packed.to(gf.float32).data.dtype is gf.float32
     again = rnn.PackedSequence(packed.data, packed.batch_sizes, packed.sorted_indices)
     assert again.sizes() == (3, 2, 1, 1) and again.unsorted_indices.tolist() == [1, 0, 2]
+
+
+def test_a_packed_argument_of_compiled_code_says_where_to_pack():
+    layer, packed = nn.GRU(3, 4), rnn.pack_padded_sequence(gf.zeros(5, 2, 3), [5, 2])
+    with pytest.raises(gf.TraceError, match="pack inside with the lengths"):
+        gf.compile(lambda p: layer(p)[0].data)(packed)

@@ -11,10 +11,11 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from graphflow.errors import ShapeError
+from graphflow.errors import ShapeError, TraceError
 from graphflow.functions.creation import from_numpy
 from graphflow.functions.picking import index_select
 from graphflow.functions.shaping import cat, stack
+from graphflow.mode import mode
 from graphflow.nn.functional.recurrent import pad_rows, take_rows
 from graphflow.tensor import Tensor
 
@@ -54,6 +55,12 @@ class PackedSequence(_Packed):
         """``batch_sizes`` as numbers; inside compiled code only of what was packed there."""
         known = self.__dict__.get("_sizes")
         if known is None:
+            if mode.tracer is not None:
+                raise TraceError(
+                    "how many sequences are packed at each step must be known while a function "
+                    "is compiled: pass it the padded tensor, and pack inside with the lengths "
+                    "as Python numbers"
+                )
             known = self._sizes = tuple(int(n) for n in self.batch_sizes.tolist())
         return known
 
