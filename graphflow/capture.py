@@ -378,7 +378,7 @@ def _result(
             return Result("view", chain=leaf._chain, value=cell)
         return Result("tensor", value=leaf)
     history = leaf.grad_fn
-    live = leaf if history is not None and not history.released else None
+    live = leaf if history is not None and not history.spent else None
     if live is not None or leaf._weak:
         outputs.append(tracer.node(leaf))
         kind = "number" if leaf._weak else "new"

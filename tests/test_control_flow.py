@@ -224,3 +224,24 @@ def test_changed_types_and_structures_are_named():
         gf.compile(branches)(x)
     with pytest.raises(ShapeError, match="needs tensors in xs, or a length"):
         gf.scan(lambda c, _: (c, c), x, None)
+
+
+def test_gradients_inside_a_body():
+    """Steps of gradient descent as a scan, and the gradient of where they lead."""
+    rng = np.random.default_rng(8)
+    x, w = (gf.tensor(rng.standard_normal(4)) for _ in range(2))
+
+    def descend(x, w):
+        w = w.detach().requires_grad_()
+
+        def body(c, _):
+            loss = ((c * w - 1) ** 2).sum()
+            (slope,) = gf.autograd.grad(loss, c, create_graph=True)
+            return c - 0.1 * slope, loss
+
+        last, losses = gf.scan(body, x.detach().requires_grad_() * 1, None, length=4)
+        last.sum().backward()
+        return last, losses, w.grad
+
+    for found, wanted in zip(gf.compile(descend)(x, w), descend(x, w), strict=True):
+        np.testing.assert_allclose(found.detach().numpy(), wanted.detach().numpy(), 1e-9)

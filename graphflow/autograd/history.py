@@ -81,6 +81,11 @@ class GradNode:
                 for i, edge in enumerate(self.edges)
             ]
 
+    @property
+    def spent(self) -> bool:
+        """True when a backward pass has let go of what another one would need."""
+        return self.released
+
     def release(self) -> None:
         """Let go of the saved values (backward without ``retain_graph``)."""
         self.inputs = ()

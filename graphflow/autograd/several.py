@@ -53,6 +53,11 @@ class OutputNode(GradNode):
         """The name of the operation."""
         return self.call.name
 
+    @property
+    def spent(self) -> bool:
+        """True when the operation's saved values are gone, whichever result let go of them."""
+        return self.released or self.call.released
+
     def cotangents(self, builder: Any, ct: Tensor, create_graph: bool) -> list[Tensor | None]:
         """Leave the cotangent with the call; what flows on is a token."""
         from graphflow.dispatch import apply, full
