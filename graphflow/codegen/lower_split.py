@@ -37,6 +37,8 @@ MOST_PARTIALS = 1024
 """Short chunks lose fewer digits: this many if they are still long …"""
 LONG_CHUNK = 1024
 """… which is so many iterations of the cut loop."""
+SIDE_BY_SIDE = 16
+"""So many columns fill vectors; with fewer, the chunks of a column do when they are folded."""
 LONG_ROW = 1 << 20
 """Rows of so many elements are cut even if every thread has some, for the digits."""
 CHUNK = "chunk"
@@ -119,10 +121,11 @@ def _partial_call(
 
 def _partial_load(task: Task, plan: Plan, fold: Fold, count: int) -> Load:
     """A buffer with every kept point for each chunk, and the load of this one's."""
-    # Side by side, so that finishing folds them in several lanes.
-    slot = task.scratch(fold.dtype, (plan.rows, count))
-    index = _kept_index(plan, {CHUNK: 1}, count)
-    return Load(fold.dtype, fold.varies, slot, index)
+    if plan.column and plan.rows >= SIDE_BY_SIDE:  # as they are read and added up
+        shape, index = (count, plan.rows), _kept_index(plan, {CHUNK: plan.rows})
+    else:  # chunks side by side, so that finishing folds them in several lanes
+        shape, index = (plan.rows, count), _kept_index(plan, {CHUNK: 1}, count)
+    return Load(fold.dtype, fold.varies, task.scratch(fold.dtype, shape), index)
 
 
 def _kept_index(plan: Plan, terms: Mapping[str, int], step: int = 1) -> Affine:
