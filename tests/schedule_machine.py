@@ -10,7 +10,7 @@ threads might have run them in.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from functools import partial
 from typing import Any
@@ -49,6 +49,7 @@ class Machine:
 
     def install(self, monkeypatch: Any) -> None:
         monkeypatch.setattr(module, "lower_group", self.lower_group)
+        monkeypatch.setattr(module, "lower_check", self.lower_check)
         monkeypatch.setattr(module, "lower_epilogue", self.lower_epilogue)
         monkeypatch.setattr(module, "contraction_call", self.contraction_call)
 
@@ -62,6 +63,14 @@ class Machine:
             context.failure("index out of range")
             context.error_buffer()
         return [self._call(body, operands, results, None, fallible)]
+
+    def lower_check(
+        self, node: Node, positions: Node, layouts: Mapping[Node, Layout], context: Any
+    ) -> Call:
+        context.failure("index out of range")
+        context.error_buffer()
+        body = Graph(tuple(layouts), (), name="body")
+        return self._call(body, list(layouts.values()), [], None, True)
 
     def lower_epilogue(
         self, body: Graph, product: Node, tile: Layout, operands: Sequence[Layout],

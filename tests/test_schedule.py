@@ -208,6 +208,18 @@ def test_a_unit_that_can_fail_does_not_write_state_itself(machine):
     assert fallible and not any(s.writes & set(schedule.committed) for s in fallible)
 
 
+def test_a_scatter_into_state_is_checked_ahead_and_writes_in_place(machine):
+    w, v = state_node("w", f32(5, 4)), state_node("v", f32(5, 4))
+    index = b.expand(input_node("i", TensorType(int64, (2, 1))), shape=(2, 4))
+    one = b.scatter(w, index, x(2, 4), axis=0)
+    two = b.scatter_add(v, index, b.slice(one, starts=(1, 0), limits=(3, 4), steps=(1, 1)), axis=0)
+    inputs = (index.inputs[0], x(2, 4))
+    schedule = check(machine, updated((w, one), (v, two), outputs=(b.exp(two),), inputs=inputs))
+    first, *others = schedule.steps
+    assert first.fallible and not first.writes and not any(s.fallible for s in others)
+    assert [s.writes for s in others[:2]] == [{schedule.state[0]}, {schedule.state[1]}]
+
+
 def test_a_gather_of_state_by_other_rows_is_not_in_place(machine):
     w = state_node("w", f32(6, 6))
     check(machine, updated((w, w + b.permute(w, axes=(1, 0)))))

@@ -22,6 +22,7 @@ from graphflow.codegen.contraction.labels import (
 from graphflow.codegen.control import control_steps
 from graphflow.codegen.layout import Layout, contiguous, real_layout
 from graphflow.codegen.lower import lower_epilogue, lower_group
+from graphflow.codegen.lower_scatter import lower_check
 from graphflow.codegen.memory import buffer_bytes, lifetimes, plan
 from graphflow.codegen.placement import Placement, place
 from graphflow.codegen.schedule import (
@@ -169,6 +170,9 @@ class Emitter:
         if unit.kind == "control":
             self.steps += control_steps(self, unit, operands, [r.buffer for r in results])
             return
+        if unit.kind == "check":
+            self.steps += self._check(unit, operands)
+            return
         lower = self._contraction if unit.kind == "contraction" else self._loop
         calls = lower(unit, operands, results)
         work = _flops(unit.body)
@@ -189,7 +193,16 @@ class Emitter:
         self, unit: Unit, operands: Sequence[Layout], results: Sequence[Layout]
     ) -> list[Call]:
         operands, results = ([real_layout(a) for a in group] for group in (operands, results))
-        return lower_group(unit.body, operands, results, self.context)
+        calls = lower_group(unit.body, operands, results, self.context)
+        # What a scatter could fail by has then been checked ahead.
+        return calls if unit.fallible else [replace(call, fallible=False) for call in calls]
+
+    def _check(self, unit: Unit, operands: Sequence[Layout]) -> list[Call]:
+        places = unit.body.outputs[0]
+        if unit.node is None or 0 in places.shape:
+            return []
+        layouts = dict(zip(unit.body.inputs, operands, strict=True))
+        return [self._described(lower_check(unit.node, places, layouts, self.context), unit, 0)]
 
     def _copied(self, source: Layout, target: Layout) -> list[Call]:
         body, layouts = copy_body(source.type), (real_layout(source), real_layout(target))

@@ -9,23 +9,37 @@
 
 Elements that may land on one place are added by one thread, in order, so the
 bits do not depend on the number of threads.
+
+Where the base is state that must not change unless the whole step succeeds, a call
+before it (``lower_check``) finds out whether any place is out of range.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from graphflow.codegen.emit import Emitter
-from graphflow.codegen.evaluate import Evaluator, gathered
+from graphflow.codegen.evaluate import Evaluator, Memory, gathered
 from graphflow.codegen.layout import Layout
-from graphflow.codegen.loops import Checked
+from graphflow.codegen.loops import Checked, Slot
 from graphflow.codegen.lower_map import open_map, share_innermost
 from graphflow.codegen.schedule import Call
-from graphflow.codegen.spaces import Axis, Survey, Target, plan_loops, survey
-from graphflow.codegen.task import Task, finish_call
+from graphflow.codegen.sizes import whole
+from graphflow.codegen.spaces import (
+    LOOP_VARIABLES,
+    Axis,
+    Space,
+    Survey,
+    Target,
+    merged_axes,
+    plan_loops,
+    survey,
+)
+from graphflow.codegen.task import LowerContext, Task, finish_call
 from graphflow.ir.affine import Affine, Index
 from graphflow.ir.node import Node
 from graphflow.ir.op import GATHERED
+from graphflow.ir.types import int64
 
 
 def lower_scatter(
@@ -56,6 +70,30 @@ def lower_scatter(
         order = Affine.of({**dict(flat.terms), variables[axis]: result.strides[axis]})
         leading = Target(slot, order, value, True)
     return _call(task, node.op.name, target, leading, apart, found)
+
+
+def lower_check(
+    node: Node, positions: Node, layouts: Mapping[Node, Layout], context: LowerContext
+) -> Call:
+    """The call that only finds out whether ``positions`` are in range for scatter ``node``."""
+    where = layouts.get(positions)
+    strides = where.strides if where is not None else (1,) * len(positions.shape)
+    names = tuple(f"k{axis}" for axis in range(len(strides)))
+    shape = positions.tensor_type.static_shape
+    # What is the same all along an axis is looked at once.
+    extents = {n: e if s else 1 for n, e, s in zip(names, shape, strides)}
+    evaluator = Evaluator(layouts, Memory(list(layouts.values()), ()), extents, (), context.failure)
+    axis = node.attrs["axis"] % len(shape)
+    raw = evaluator.value(positions, evaluator.variables(names))
+    at = evaluator.checked(raw, whole(node.shape[axis]), node, axis)
+    task = Task(Space(names, (), extents, evaluator.bits), context)
+    found = survey([Target(Slot(context.error_buffer(), 0, int64), Affine(), at)])
+    task.prepare(found)
+    emitter = Emitter("check", [], found.uses, task.error)
+    for loop in merged_axes(names, task.space, found.accesses, ("i", *LOOP_VARIABLES)):
+        emitter.open_axis(loop)
+    emitter.need(at)
+    return finish_call(task, emitter, [], found)
 
 
 def _apart(place: Index) -> frozenset[str]:

@@ -2,12 +2,15 @@
 
 State rule: a new value is written over the old one by the unit that computes
 it, if that unit can run after every reader of the old value and after
-everything that can fail.  Otherwise it goes to a buffer of its own and is
+everything that can fail.  A scatter's places are checked ahead of it, so it
+cannot fail itself.  Otherwise the value goes to a buffer of its own and is
 copied when all else is done.  So a step that fails has changed nothing, and
 nobody reads a new value for an old one.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 from graphflow.codegen.layout import Layout, contiguous
 from graphflow.codegen.order import reaches, run_order
@@ -15,7 +18,7 @@ from graphflow.codegen.units import Unit, Value, Work
 from graphflow.ir.graph import Graph
 from graphflow.ir.node import Node
 from graphflow.ir.op import Kind
-from graphflow.records import dataclass, field
+from graphflow.records import dataclass, field, replace
 
 
 @dataclass(slots=True)
@@ -46,6 +49,7 @@ def place(graph: Graph, work: Work, region: bool = False) -> Placement:
     else:
         _place_outputs(graph, work, placement, set(old.values()))
     sources = _sources(graph, work, old)
+    _check_ahead(work, sources.values())
     successors = _dependences(work)
     readers = _readers(work)
     fence = len(successors)
@@ -116,6 +120,32 @@ def _sources(graph: Graph, work: Work, old: dict[Node, int]) -> dict[Node, Layou
             layout = work.layouts[new]
             found[state] = work.copy(layout) if layout.buffer in changing else layout
     return found
+
+
+def _check_ahead(work: Work, sources: Iterable[Layout]) -> None:
+    """Let units of their own check the places of the scatters that make ``sources``.
+
+    Scatters that agree on the places and how many there may be share one.
+    """
+    done: set[object] = set()
+    for source in sources:
+        number = work.values[source.buffer].unit
+        unit = work.units[number] if number >= 0 else None
+        if unit is None or not unit.fallible or unit.kind != "loop" or unit.node is None:
+            continue
+        scatter = unit.body.outputs[0]
+        if scatter.op.kind is not Kind.SCATTER or len(unit.body.outputs) > 1:
+            continue
+        body = Graph((), (scatter.inputs[1],), name="body")
+        leaves = [n for n in unit.body.inputs if n in body.nodes]
+        places = [x for n, x in zip(unit.body.inputs, unit.operands, strict=True) if n in leaves]
+        unit.fallible = False
+        axis = scatter.attrs["axis"]
+        key = (tuple(places), body.outputs if not places else None, axis, scatter.shape[axis])
+        if key not in done:
+            done.add(key)
+            body = replace(body, inputs=tuple(leaves))
+            work.units.append(Unit("check", body, places, [], True, unit.node, unit.locations))
 
 
 def _dependences(work: Work) -> list[set[int]]:

@@ -45,11 +45,12 @@ class Value:
 
 @dataclass(slots=True)
 class Unit:
-    """Work to be lowered.  ``kind``: ``loop``, ``contraction``, ``control`` or ``host``.
+    """Work to be lowered.  ``kind``: ``loop``, ``contraction``, ``control``, ``host`` or ``check``.
 
     ``operands[i]`` is the layout of ``body.inputs[i]``, ``results[j]`` the value
     of ``body.outputs[j]``; a host unit and control flow have no body but their
-    operation, ``node``.
+    operation, ``node``.  A check has no results: it finds out whether its body's
+    output, places that scatter ``node`` writes, is in range.
     """
 
     kind: str
