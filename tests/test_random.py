@@ -49,6 +49,9 @@ DISCRETE: dict[str, tuple[Any, list[float]]] = {
     "multinomial": (
         lambda: gf.multinomial(gf.tensor([1.0, 0.0, 3.0]), N, replacement=True), [0.25, 0, 0.75]
     ),
+    "multinomial, one": (
+        lambda: gf.multinomial(gf.tensor([[1.0, 0.0, 3.0]]).expand(N, 3), 1)[:, 0], [0.25, 0, 0.75]
+    ),
     "multinomial, first": (
         lambda: gf.multinomial(gf.tensor([[1.0, 0.0, 3.0]]).expand(N, 3), 2)[:, 0], [0.25, 0, 0.75]
     ),
@@ -117,6 +120,7 @@ def test_shapes_and_dtypes() -> None:
     assert gf.randint_like(x, 3).dtype is gf.float64 and gf.randint(3, (2,)).dtype is gf.int64
     assert gf.normal(gf.ones(2, 1), gf.ones(3)).shape == (2, 3)
     assert gf.multinomial(gf.ones(2, 5), 3).shape == (2, 3)
+    assert gf.multinomial(gf.ones(2, 5), 1).shape == (2, 1)
     assert sorted(gf.randperm(9, dtype=gf.int32).tolist()) == list(range(9))
     assert gf.randn(2, requires_grad=True).requires_grad
 

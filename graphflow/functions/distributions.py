@@ -11,6 +11,7 @@ from graphflow.errors import DTypeError, GraphFlowError
 from graphflow.formats import check_placement
 from graphflow.functions.cumulative import cumsum
 from graphflow.functions.elementwise import add, clamp, div, exp, floor, log, mul, sub
+from graphflow.functions.reductions import argmin
 from graphflow.functions.shaping import narrow
 from graphflow.functions.sorting import argsort, searchsorted
 from graphflow.functions.trigonometry import tan
@@ -74,8 +75,10 @@ def multinomial(
         place = searchsorted(total, mul(unit, narrow(total, -1, -1, 1)), right=True)
         return clamp(place, max=weights.shape[-1] - 1)
     times = waiting_times(tuple(weights.shape), T.float64, generator)
-    order = argsort(div(times, cast(weights, T.float64)), -1, stable=True)
-    return narrow(order, -1, 0, num_samples)
+    race = div(times, cast(weights, T.float64))
+    if num_samples == 1:
+        return argmin(race, -1, keepdim=True)
+    return narrow(argsort(race, -1, stable=True), -1, 0, num_samples)
 
 
 def _check_weights(weights: Tensor, number: int, replacement: bool) -> None:
