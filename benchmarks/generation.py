@@ -1,0 +1,212 @@
+"""Tokens a second of a small GPT that writes one token after another.
+
+    python -m benchmarks.generation
+
+The model is that of ``models/gpt.py`` (4 layers of 128), batch 1, with a cache of keys
+and values.  Its twin runs the same weights in PyTorch, eagerly: a cache allocated
+beforehand, fused attention over the part of it that is filled, no gradients.  Every
+system has a process of its own; they take turns, and must write the same tokens greedily.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.worker import SETTLE_SECONDS, WARM_SECONDS, environment
+from graphflow.tables import duration, significant, table
+
+PROMPT, NEW, REPEATS = [4, 8, 15, 16, 23, 42], 120, 7
+SYSTEMS = {"graphflow": "GraphFlow, compiled", "torch": "PyTorch, eager"}
+KINDS = {True: "greedy", False: "drawn"}
+SPREAD = 4.0
+"""What weights are multiplied by: a model without training, but with some opinion."""
+
+
+def config() -> Any:
+    """The sizes, from ``models/gpt.py``."""
+    sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
+    import gpt
+
+    return gpt.CHARACTERS
+
+
+def write_weights(path: Path) -> None:
+    """Random weights by the names of the published GPT-2."""
+    c, rng = config(), np.random.default_rng(0)
+    shapes = {"wte.weight": (c.vocabulary, c.width), "wpe.weight": (c.length, c.width)}
+    sides = {"attn.c_attn": (1, 3), "attn.c_proj": (1, 1), "mlp.c_fc": (1, 4), "mlp.c_proj": (4, 1)}
+    for layer in range(c.layers):
+        for name, (into, out) in sides.items():
+            shapes[f"h.{layer}.{name}.weight"] = (into * c.width, out * c.width)
+            shapes[f"h.{layer}.{name}.bias"] = (out * c.width,)
+    found = {k: SPREAD * 0.02 * rng.standard_normal(s, np.float32) for k, s in shapes.items()}
+    for name in [f"h.{layer}.ln_{k}" for layer in range(c.layers) for k in (1, 2)] + ["ln_f"]:
+        found[f"{name}.weight"] = 1 + 0.1 * rng.standard_normal(c.width, np.float32)
+        found[f"{name}.bias"] = 0.1 * rng.standard_normal(c.width, np.float32)
+    np.savez(path, **found)
+
+
+def graphflow_writer(weights: dict[str, Any]) -> Callable[[bool], list[int]]:
+    """``models/gpt.py`` with ``models/generation.py``: one compiled call a token."""
+    c = config()
+    import gpt
+
+    import graphflow as gf
+
+    model = gpt.GPT(c)
+    state = {f"transformer.{name}": gf.tensor(value) for name, value in weights.items()}
+    model.load_state_dict({**state, "lm_head.weight": state["transformer.wte.weight"]})
+    prompt = gf.tensor([PROMPT])
+
+    def write(greedy: bool) -> list[int]:
+        tokens: list[int] = model.generate(prompt, NEW, greedy=greedy)[0].tolist()
+        assert not any(step.recompiles for step in model.generations[1].programs.values())
+        return tokens
+
+    return write
+
+
+def torch_writer(weights: dict[str, Any]) -> Callable[[bool], list[int]]:
+    """The same in PyTorch."""
+    import torch
+    import torch.nn.functional as F
+
+    c = config()
+    # Linear layers as PyTorch stores them, outputs first.
+    w = {
+        name: torch.from_numpy(value.T.copy() if ".c_" in name and value.ndim == 2 else value)
+        for name, value in weights.items()
+    }
+    layers = [
+        {k[len(p) :]: v for k, v in w.items() if k.startswith(p)}
+        for p in (f"h.{layer}." for layer in range(c.layers))
+    ]
+    size = c.width // c.heads
+    cache = torch.zeros(c.layers, 2, 1, c.heads, c.length, size)
+
+    def linear(x: Any, p: dict[str, Any], name: str) -> Any:
+        return F.linear(x, p[f"{name}.weight"], p[f"{name}.bias"])
+
+    def norm(x: Any, p: dict[str, Any], name: str) -> Any:
+        return F.layer_norm(x, (c.width,), p[f"{name}.weight"], p[f"{name}.bias"], c.epsilon)
+
+    def attend(x: Any, p: dict[str, Any], stored: Any, begin: int) -> Any:
+        count = x.shape[1]
+        parts = linear(x, p, "attn.c_attn").view(1, count, 3, c.heads, size)
+        query, key, value = parts.permute(2, 0, 3, 1, 4).unbind(0)
+        keys, values = stored[0], stored[1]
+        keys[:, :, begin : begin + count] = key
+        values[:, :, begin : begin + count] = value
+        keys, values = keys[:, :, : begin + count], values[:, :, : begin + count]
+        y = F.scaled_dot_product_attention(query, keys, values, is_causal=count > 1)
+        return linear(y.transpose(1, 2).reshape(1, count, c.width), p, "attn.c_proj")
+
+    def scores(tokens: Any, begin: int) -> Any:
+        count = tokens.shape[1]
+        x = F.embedding(tokens, w["wte.weight"]) + w["wpe.weight"][begin : begin + count]
+        for p, stored in zip(layers, cache.unbind(0), strict=True):
+            x = x + attend(norm(x, p, "ln_1"), p, stored, begin)
+            hidden = F.gelu(linear(norm(x, p, "ln_2"), p, "mlp.c_fc"), approximate="tanh")
+            x = x + linear(hidden, p, "mlp.c_proj")
+        return F.linear(norm(x[:, -1], w, "ln_f"), w["wte.weight"])
+
+    def choose(logits: Any, greedy: bool) -> Any:
+        if greedy:
+            return logits.argmax(-1, keepdim=True)
+        return torch.multinomial(F.softmax(logits, -1), 1)
+
+    @torch.inference_mode()
+    def write(greedy: bool) -> list[int]:
+        new = torch.tensor([PROMPT])
+        written, place = [new], 0
+        for _ in range(NEW):
+            logits = scores(new, place)
+            place += new.shape[1]
+            new = choose(logits, greedy)
+            written.append(new)
+        tokens: list[int] = torch.cat(written, 1)[0].tolist()
+        return tokens
+
+    return write
+
+
+def serve(system: str, path: Path) -> None:
+    """Print as JSON what ``system`` writes greedily, and seconds a token of each kind."""
+    weights = dict(np.load(path))
+    write = {"graphflow": graphflow_writer, "torch": torch_writer}[system](weights)
+    answer: dict[str, Any] = {"tokens": write(True)}
+    for greedy, kind in KINDS.items():
+        time.sleep(SETTLE_SECONDS)
+        awake = time.perf_counter() + WARM_SECONDS
+        write(greedy)
+        while time.perf_counter() < awake:
+            write(greedy)
+        seconds = []
+        for _ in range(REPEATS):
+            begin = time.perf_counter()
+            write(greedy)
+            seconds.append((time.perf_counter() - begin) / NEW)
+        answer[kind] = statistics.median(seconds)
+    print(json.dumps(answer))
+
+
+def ask(system: str, path: Path, threads: int) -> dict[str, Any]:
+    """What :func:`serve` prints in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.generation", "--system", system]
+    done = subprocess.run(
+        [*command, "--weights", str(path), "--threads", str(threads)],
+        env=environment(threads),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return answer
+
+
+def measure(threads: int, rounds: int) -> str:
+    """The table: the median round of every system."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "weights.npz"
+        write_weights(path)
+        found = [{s: ask(s, path, threads) for s in SYSTEMS} for _ in range(rounds)]
+    first = found[0]["torch"]["tokens"]
+    for answers in found:
+        for system, answer in answers.items():
+            if answer["tokens"] != first:
+                raise RuntimeError(f"{SYSTEMS[system]} writes other tokens: {answer['tokens']}")
+    rows = []
+    for kind in KINDS.values():
+        ours, theirs = (statistics.median(f[s][kind] for f in found) for s in SYSTEMS)
+        speeds = [f"{1 / s:,.0f} ({duration(s)})" for s in (ours, theirs)]
+        rows.append([kind, *speeds, significant(theirs / ours)])
+    return table(["tokens a second", *SYSTEMS.values(), "times as fast"], rows)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.generation", allow_abbrev=False)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--system", choices=SYSTEMS, help=argparse.SUPPRESS)
+    parser.add_argument("--weights", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.system:
+        serve(options.system, options.weights)
+        return
+    print(measure(options.threads, options.rounds))
+
+
+if __name__ == "__main__":
+    main()
