@@ -67,6 +67,7 @@ def graphflow_writer(weights: dict[str, Any]) -> Callable[[bool], list[int]]:
     model = gpt.GPT(c)
     state = {f"transformer.{name}": gf.tensor(value) for name, value in weights.items()}
     model.load_state_dict({**state, "lm_head.weight": state["transformer.wte.weight"]})
+    model.eval()
     prompt = gf.tensor([PROMPT])
 
     def write(greedy: bool) -> list[int]:
@@ -79,66 +80,10 @@ def graphflow_writer(weights: dict[str, Any]) -> Callable[[bool], list[int]]:
 
 def torch_writer(weights: dict[str, Any]) -> Callable[[bool], list[int]]:
     """The same in PyTorch."""
-    import torch
-    import torch.nn.functional as F
+    from benchmarks.systems.torch_generation import Writer
 
-    c = config()
-    # Linear layers as PyTorch stores them, outputs first.
-    w = {
-        name: torch.from_numpy(value.T.copy() if ".c_" in name and value.ndim == 2 else value)
-        for name, value in weights.items()
-    }
-    layers = [
-        {k[len(p) :]: v for k, v in w.items() if k.startswith(p)}
-        for p in (f"h.{layer}." for layer in range(c.layers))
-    ]
-    size = c.width // c.heads
-    cache = torch.zeros(c.layers, 2, 1, c.heads, c.length, size)
-
-    def linear(x: Any, p: dict[str, Any], name: str) -> Any:
-        return F.linear(x, p[f"{name}.weight"], p[f"{name}.bias"])
-
-    def norm(x: Any, p: dict[str, Any], name: str) -> Any:
-        return F.layer_norm(x, (c.width,), p[f"{name}.weight"], p[f"{name}.bias"], c.epsilon)
-
-    def attend(x: Any, p: dict[str, Any], stored: Any, begin: int) -> Any:
-        count = x.shape[1]
-        parts = linear(x, p, "attn.c_attn").view(1, count, 3, c.heads, size)
-        query, key, value = parts.permute(2, 0, 3, 1, 4).unbind(0)
-        keys, values = stored[0], stored[1]
-        keys[:, :, begin : begin + count] = key
-        values[:, :, begin : begin + count] = value
-        keys, values = keys[:, :, : begin + count], values[:, :, : begin + count]
-        y = F.scaled_dot_product_attention(query, keys, values, is_causal=count > 1)
-        return linear(y.transpose(1, 2).reshape(1, count, c.width), p, "attn.c_proj")
-
-    def scores(tokens: Any, begin: int) -> Any:
-        count = tokens.shape[1]
-        x = F.embedding(tokens, w["wte.weight"]) + w["wpe.weight"][begin : begin + count]
-        for p, stored in zip(layers, cache.unbind(0), strict=True):
-            x = x + attend(norm(x, p, "ln_1"), p, stored, begin)
-            hidden = F.gelu(linear(norm(x, p, "ln_2"), p, "mlp.c_fc"), approximate="tanh")
-            x = x + linear(hidden, p, "mlp.c_proj")
-        return F.linear(norm(x[:, -1], w, "ln_f"), w["wte.weight"])
-
-    def choose(logits: Any, greedy: bool) -> Any:
-        if greedy:
-            return logits.argmax(-1, keepdim=True)
-        return torch.multinomial(F.softmax(logits, -1), 1)
-
-    @torch.inference_mode()
-    def write(greedy: bool) -> list[int]:
-        new = torch.tensor([PROMPT])
-        written, place = [new], 0
-        for _ in range(NEW):
-            logits = scores(new, place)
-            place += new.shape[1]
-            new = choose(logits, greedy)
-            written.append(new)
-        tokens: list[int] = torch.cat(written, 1)[0].tolist()
-        return tokens
-
-    return write
+    writer = Writer(config(), weights)
+    return lambda greedy: writer(PROMPT, NEW, greedy)
 
 
 def serve(system: str, path: Path) -> None:

@@ -111,14 +111,16 @@ class Generation:
         """The prompt ``[batch, count]`` and the tokens after it."""
         self._check(prompt, max_new_tokens, temperature, top_k, top_p)
         count, training = prompt.shape[1], self.model.training
-        self.model.eval()
+        if training:
+            self.model.eval()
         with gf.no_grad():
             self._read(prompt)
             write = self._program(top_k, top_p, greedy)
             heat = gf.tensor(temperature, dtype=gf.float32)
             for _ in range(max_new_tokens):
                 write(heat)
-        self.model.train(training)
+        if training:
+            self.model.train()
         return self.tokens[:, : count + max_new_tokens].clone()
 
     def _check(
