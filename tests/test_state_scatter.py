@@ -75,6 +75,35 @@ def test_a_later_place_that_fails_stops_an_earlier_write():
     assert first.tolist() == [0, 1, 0, 0] and second.tolist() == [0, 1]
 
 
+def test_places_that_a_sort_or_a_search_found_need_no_check():
+    state, counts = gf.zeros(6), gf.zeros(6)
+
+    @gf.compile
+    def step(place, x):
+        state.index_add_(0, place, x)
+        best = gf.topk(state, 3)
+        counts.index_add_(0, gf.argmax(state).reshape(1), gf.ones(1))
+        return best.values, best.indices, gf.sort(state).values
+
+    names = calls(step, gf.tensor([2]), gf.tensor([1.5]))
+    assert sum(n.startswith("check") for n in names) == 1, names
+    values, indices, ordered = step(gf.tensor([4]), gf.tensor([2.5]))
+    assert values.tolist() == [2.5, 1.5, 0] and indices.tolist() == [4, 2, 0]
+    assert state.tolist() == [0, 0, 1.5, 0, 2.5, 0] and counts.tolist() == [0, 0, 1, 0, 1, 0]
+    assert ordered.tolist() == sorted(state.tolist())
+    [program] = step.programs
+    written = [s.writes & set(program.schedule.committed) for s in program.schedule.steps]
+    assert not any(w for w, n in zip(written, names, strict=True) if n.startswith("copy"))
+
+
+def test_a_longer_line_than_the_one_that_is_read_may_be_out_of_range():
+    state = gf.zeros(2)
+    read = gf.compile(lambda x: state.index_select(0, gf.argsort(x)[:2]))
+    assert read(gf.tensor([1.0, 2.0, 3.0])).tolist() == [0, 0]
+    with pytest.raises(GraphFlowError, match="out of range"):
+        read(gf.tensor([1.0, 2.0, 0.0]))
+
+
 def test_a_place_computed_from_the_new_value_waits_for_nothing_it_depends_on():
     state, other = gf.zeros(4), gf.zeros(3)
 

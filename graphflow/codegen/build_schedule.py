@@ -194,7 +194,7 @@ class Emitter:
     ) -> list[Call]:
         operands, results = ([real_layout(a) for a in group] for group in (operands, results))
         calls = lower_group(unit.body, operands, results, self.context)
-        # What a scatter could fail by has then been checked ahead.
+        # A scatter's places may have been checked ahead, others are known to be in range.
         return calls if unit.fallible else [replace(call, fallible=False) for call in calls]
 
     def _check(self, unit: Unit, operands: Sequence[Layout]) -> list[Call]:

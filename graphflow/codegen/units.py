@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 
 from graphflow.codegen.contraction.labels import is_matrix_product, labels_of
 from graphflow.codegen.control_forms import can_fail, control_form, loops_in
+from graphflow.codegen.in_range import may_fail
 from graphflow.codegen.layout import Layout, contiguous, view_of
 from graphflow.codegen.schedule import MAX_LEVELS
 from graphflow.codegen.stored_order import Order, ordered, wanted_order
@@ -182,7 +183,8 @@ def _visit(work: Work, graph: Graph, node: Node) -> None:
 def _visit_fused(work: Work, graph: Graph, node: Node) -> None:
     body: Graph = node.attrs["body"]
     operands = [work.layouts[n] for n in node.inputs]
-    fallible = any(n.op.fallible for n in body.nodes)
+    outer = dict(zip(body.inputs, node.inputs, strict=True))
+    fallible = any(may_fail(n, outer) for n in body.nodes)
     unit = Unit(node.attrs["kind"], body, operands, [], fallible, node, _places(graph, node, body))
     layouts = work.add(unit, [n.tensor_type for n in body.outputs])
     if len(body.outputs) == 1:
@@ -216,7 +218,7 @@ def _visit_single(work: Work, graph: Graph, node: Node) -> None:
     group = Group("loop", (node,), frozenset(copies), node.shape)
     reads, body = make_body(group, [node], graph.locations)
     operands = [work.layouts[n] for n in reads]
-    unit = Unit("loop", body, operands, [], node.op.fallible, node, _places(graph, node))
+    unit = Unit("loop", body, operands, [], may_fail(node, {}), node, _places(graph, node))
     work.layouts[node] = work.add(unit, [node.tensor_type])[0]
 
 
