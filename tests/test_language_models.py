@@ -67,6 +67,10 @@ def test_sampling_repeats_with_its_seed(load: Any, tiny: Any) -> None:
         drawn.append(tiny.generate(prompt, 12, temperature=0.8, **options).tolist())
     assert drawn[0] == drawn[1] != drawn[2]
     assert drawn[0][0][:2] == [5, 6] and len(drawn[0][0]) == 14
+    for step in tiny.generations[2].programs.values():
+        schedule = step.programs[0].schedule
+        writers = [s.kernel.name for s in schedule.steps if s.writes & set(schedule.committed)]
+        assert not any(name.startswith("copy") for name in writers), "the cache is not copied"
 
 
 def test_what_sampling_keeps(load: Any) -> None:
