@@ -26,7 +26,7 @@ import numpy as np
 from benchmarks.worker import SETTLE_SECONDS, WARM_SECONDS, environment
 from graphflow.tables import duration, significant, table
 
-PROMPT, NEW, REPEATS = [4, 8, 15, 16, 23, 42], 120, 7
+PROMPT, NEW, REPEATS = [4, 8, 15, 16, 23, 42], 120, 21
 SYSTEMS = {"graphflow": "GraphFlow, compiled", "torch": "PyTorch, eager"}
 KINDS = {True: "greedy", False: "drawn"}
 SPREAD = 4.0

@@ -7,7 +7,7 @@ Python in :mod:`graphflow.codegen.contraction.micro_kernels`; strides count elem
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -308,7 +308,8 @@ def dot_body(module: Any, element: str, lanes: int) -> Any:
 def combine_body(module: Any, element: str, lanes: int) -> Any:
     """``c[j] = sum over k of a[k] * b[k, j]`` for ``j < width``: rows of ``b`` stream by.
 
-    Several rows at a time are added to ``c``, which stays in the first-level cache.
+    Several rows at a time are added to ``c``, which stays in the first-level cache.  They
+    are far apart, so that each is followed by the next one: prefetchers never stop.
     """
     name = f"combine.{element}.{lanes}"
     found = module.globals.get(name)
@@ -318,20 +319,20 @@ def combine_body(module: Any, element: str, lanes: int) -> Any:
     b = body.builder
     *_, depth, c, width = body.function.args
     body.for_vectors(width, lambda j, mask: body.write(body.zero, c, j, mask))
-    whole = b.and_(depth, _I64(-STREAMS))
-    with body.loop(whole, STREAMS) as k:
-        _add_rows(body, k, STREAMS)
+    each = b.sdiv(depth, _I64(STREAMS))
+    with body.loop(each) as k:
+        _add_rows(body, [b.add(b.mul(each, _I64(stream)), k) for stream in range(STREAMS)])
+    whole = b.mul(each, _I64(STREAMS))
     with body.loop(b.sub(depth, whole)) as k:
-        _add_rows(body, b.add(whole, k), 1)
+        _add_rows(body, [b.add(whole, k)])
     b.ret_void()
     return body.function
 
 
-def _add_rows(body: Body, k: Any, count: int) -> None:
-    """Add ``count`` multiples of rows from number ``k`` on to ``c``."""
+def _add_rows(body: Body, numbers: Sequence[Any]) -> None:
+    """Add multiples of the rows ``numbers`` to ``c``."""
     b = body.builder
     a, a_step, rows, b_step, _, c, width = body.function.args
-    numbers = [b.add(k, _I64(row)) for row in range(count)]
     factors = [body.splat(body.load_scalar(body.at(a, b.mul(n, a_step)))) for n in numbers]
     starts = [body.at(rows, b.mul(n, b_step)) for n in numbers]
 
