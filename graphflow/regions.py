@@ -7,8 +7,10 @@ computed outside: it becomes an operand of the region (a parameter, an invariant
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from graphflow.cell import Cell
 from graphflow.errors import TraceError
@@ -16,21 +18,63 @@ from graphflow.ir import build
 from graphflow.ir.cotangent import carries_gradient
 from graphflow.ir.graph import Graph, Location
 from graphflow.ir.node import Node, make_node, topological
-from graphflow.ir.types import TensorType, TupleType
+from graphflow.ir.types import TensorType, TupleType, int64
 from graphflow.mode import mode
+from graphflow.records import dataclass
 from graphflow.tensor import Tensor
 
 if TYPE_CHECKING:
     from graphflow.trace import Tracer
 
 
-class Region:
-    """A body under trace: the tensors it used, and the memory made in it."""
+@dataclass(slots=True)
+class StepDraws:
+    """How often a step of a scan draws from a generator, and the generator's state in the step."""
 
-    def __init__(self, what: str, once: bool) -> None:
-        self.what, self.once = what, once
+    key: Tensor
+    count: int = 0
+
+
+class Region:
+    """A body under trace: the tensors it used, and the memory made in it.
+
+    ``runs`` says how often: ``once`` at most, a known number of ``steps``, or ``unknown``.
+    """
+
+    def __init__(self, what: str, runs: str, outer: Region | None) -> None:
+        self.what, self.runs, self.outer = what, runs, outer
         self.used: dict[Node, Tensor] = {}
         self.own: set[Cell] = set()
+        self.drawn: dict[Cell, StepDraws] = {}
+
+    def step(self) -> Region | None:
+        """The innermost body around here that runs in steps, each with numbers of its own."""
+        if self.runs == "unknown":
+            raise TraceError(
+                f"{self.what}: the body draws random numbers, and how often it runs is not "
+                "known before; draw them outside"
+            )
+        if self.runs == "steps":
+            return self
+        return None if self.outer is None else self.outer.step()
+
+    def steps(self) -> Region | None:
+        """Like :meth:`step`, but None where drawing is refused."""
+        if self.runs == "once":
+            return None if self.outer is None else self.outer.steps()
+        return self if self.runs == "steps" else None
+
+    def draw(self, cell: Cell, count: int) -> int:
+        """The number, within the step, of the next of ``count`` draws."""
+        held = self.drawn.get(cell)
+        if held is None:
+            tracer = mode.tracer
+            assert tracer is not None
+            node = build.input_node(tracer._unique(f"{self.what}.state"), TensorType(int64, (2,)))
+            made: Tensor = Tensor._of(Cell(node, tracer))
+            held = self.drawn[cell] = StepDraws(made)
+        held.count += count
+        return held.count - count
 
     def operand(self, tensor: Tensor, node: Node) -> Node:
         """The node that stands for an operand of an operation in the body.
@@ -86,7 +130,7 @@ class Body:
         if not node.inputs:
             return "name" in node.attrs  # a leaf; constants are part of the region
         tensor = self.region.used.get(node)
-        if self.region.once and tensor is not None and tensor._cell in self.region.own:
+        if self.region.runs == "once" and tensor is not None and tensor._cell in self.region.own:
             return False  # a branch does its own work, only when it is taken
         several = isinstance(node.inputs[0].type, TupleType)
         return several or (tensor is not None and _has_leaf(node))
@@ -135,17 +179,19 @@ def trace_body(
     what: str,
     function: Callable[[list[Tensor]], Sequence[Tensor]],
     types: Sequence[TensorType],
-    once: bool,
+    runs: str,
 ) -> Body:
-    """Run ``function`` on fresh tensors of these types.
+    """Run ``function`` on fresh tensors of these types; ``runs`` as in :class:`Region`.
 
-    Raises TraceError for a write to what was there before, and for random numbers
-    unless the body is a branch, which runs ``once``.
+    Where a step draws random numbers, the states of their generators are further inputs.
+    Raises TraceError for a write to what was there before, and for random numbers in
+    what runs an unknown number of times.
     """
     tracer = mode.tracer
     assert tracer is not None
     nodes = [build.input_node(tracer._unique(f"{what}.{i}"), t) for i, t in enumerate(types)]
-    region, held, draws = Region(what, once), tracer.region, dict(tracer.draws)
+    held = tracer.region
+    region = Region(what, runs, held)
     tracer.region = region
     try:
         tensors: list[Tensor] = [Tensor._of(Cell(n, tracer)) for n in nodes]
@@ -154,12 +200,44 @@ def trace_body(
         outputs = [region.operand(t, tracer.node(t)) for t in function(tensors)]
     finally:
         tracer.region = held
-    if not once and tracer.draws != draws:
-        raise TraceError(
-            f"{what}: the body draws random numbers, which would be the same at every step; "
-            "draw them before the loop and scan over them"
-        )
+    nodes += [tracer.node(drawn.key) for drawn in region.drawn.values()]
     return Body(nodes, outputs, region)
+
+
+def numbers_drawn(tracer: Tracer) -> dict[Cell, int]:
+    """How often each generator has been drawn from, in the program or the step under way."""
+    step = None if tracer.region is None else tracer.region.steps()
+    if step is None:
+        return dict(tracer.draws)
+    return {cell: drawn.count for cell, drawn in step.drawn.items()}
+
+
+def set_numbers_drawn(tracer: Tracer, numbers: Mapping[Cell, int]) -> None:
+    """Go on from ``numbers``, which :func:`numbers_drawn` gave: branches use the same ones."""
+    step = None if tracer.region is None else tracer.region.steps()
+    if step is None:
+        tracer.draws = dict(numbers)
+        return
+    for cell, drawn in step.drawn.items():
+        drawn.count = numbers.get(cell, 0)
+
+
+def step_states(region: Region, steps: int, reverse: bool) -> list[Tensor]:
+    """``i64[steps, 2]`` for each generator that the body draws from: its state at every row.
+
+    Numbers are those of a loop that takes the steps one after the other.
+    """
+    from graphflow.dispatch import apply, literal
+
+    tracer = mode.tracer
+    assert tracer is not None
+    found = []
+    for cell, drawn in region.drawn.items():
+        first = tracer.draw(cell, drawn.count * steps)
+        order = np.arange(steps)[::-1] if reverse else np.arange(steps)
+        offsets = np.stack([np.zeros(steps, np.int64), first + drawn.count * order], 1)
+        found.append(apply("add", tracer.generator_key(cell), literal(offsets)))
+    return found
 
 
 def capture(bodies: Sequence[tuple[str, Body]]) -> tuple[list[Graph], list[Tensor]]:

@@ -77,8 +77,7 @@ class Generator:
         tracer = mode.tracer
         if tracer is not None:
             number = tracer.draw(self._cell)
-            key = Tensor._of(Cell(tracer.captured[self._cell], tracer))
-            return Draw(key, number)
+            return Draw(tracer.generator_key(self._cell), number)
         key = Tensor._of(Cell(self._cell.value.copy()))
         self._cell.value[1] += 1
         return Draw(key, 0)

@@ -316,10 +316,23 @@ class Tracer:
             self._capture_leaf(tensor)
         self.grads[id(tensor)] = (tensor, value)
 
-    def draw(self, cell: Cell) -> int:
-        """The number of the next random draw from the generator whose state is ``cell``."""
+    def generator_key(self, cell: Cell) -> Tensor:
+        """The generator's state that a draw made here starts from: in a scan, the step's."""
+        from graphflow.tensor import Tensor
+
+        step = None if self.region is None else self.region.step()
+        if step is not None:
+            return step.drawn[cell].key
+        made: Tensor = Tensor._of(Cell(self.captured[cell], self))
+        return made
+
+    def draw(self, cell: Cell, count: int = 1) -> int:
+        """The number of the next of ``count`` draws from the generator whose state is ``cell``."""
+        step = None if self.region is None else self.region.step()
+        if step is not None:
+            return step.draw(cell, count)
         number = self.draws.get(cell, 0)
-        self.draws[cell] = number + 1
+        self.draws[cell] = number + count
         self.shadow(cell)
         return number
 

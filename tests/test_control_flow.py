@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import graphflow as gf
+import graphflow.nn.functional as F
 from graphflow.errors import DTypeError, GraphFlowError, ShapeError, TraceError
 
 SEED = 20261
@@ -208,7 +209,9 @@ def test_bodies_with_side_effects_are_refused():
         gf.compile(differentiates)(x)
     close([gf.compile(own)(x)[1]], [x])
     with pytest.raises(TraceError, match="random numbers"):
-        gf.compile(lambda x: gf.scan(lambda c, r: (c, gf.rand(2)), gf.zeros(()), x))(x)
+        gf.compile(lambda x: gf.while_loop(lambda c: c.sum() > 0, lambda c: c - gf.rand(3, 2), x))(
+            x.float()
+        )
 
 
 def test_changed_types_and_structures_are_named():
@@ -245,3 +248,35 @@ def test_gradients_inside_a_body():
 
     for found, wanted in zip(gf.compile(descend)(x, w), descend(x, w), strict=True):
         np.testing.assert_allclose(found.detach().numpy(), wanted.detach().numpy(), 1e-9)
+
+
+def test_random_numbers_in_a_body_are_those_of_the_loop():
+    x = gf.ones(8)
+
+    def f(x):
+        def body(c, _):
+            kept = gf.cond(c > 2, lambda: F.dropout(x, 0.5), lambda: gf.rand(8))
+            inner, _ = gf.scan(lambda d, _: (d + gf.rand(()), None), gf.zeros(()), None, length=3)
+            return c + 1, (kept + gf.rand(8), inner)
+
+        return gf.scan(body, gf.zeros(()), None, length=6, reverse=True)[1]
+
+    results = []
+    for run in (f, gf.compile(f)):
+        gf.manual_seed(3)
+        results.append((*run(x), *run(x), gf.rand(2)))
+    for eager, compiled in zip(*results, strict=True):
+        np.testing.assert_array_equal(eager.numpy(), compiled.numpy())
+    assert len({tuple(row) for row in results[1][0].tolist()}) == 6
+
+
+def test_dropout_in_a_body_is_the_same_in_its_gradient():
+    def f(w):
+        w = w.detach().requires_grad_()
+        _, ys = gf.scan(lambda c, _: (c, F.dropout(w, 0.5)), gf.zeros(()), None, length=5)
+        ys.sum().backward()
+        return ys.detach(), w.grad
+
+    gf.manual_seed(0)
+    ys, grad = gf.compile(f)(gf.ones(6))
+    np.testing.assert_array_equal(ys.numpy().sum(0), grad.numpy())

@@ -102,19 +102,20 @@ def cond(
     if tracer is None:
         return (true_fn if flag.item() else false_fn)(*operands)
     given = Nest(operands, "cond(): operands")
-    before, most, results = dict(tracer.draws), dict(tracer.draws), []
+    before, results = regions.numbers_drawn(tracer), []
+    most = dict(before)
     bodies = []
     for name, function in (("then", true_fn), ("otherwise", false_fn)):
-        tracer.draws = dict(before)
+        regions.set_numbers_drawn(tracer, before)
 
         def body(tensors: list[Tensor], function: Callable[..., Any] = function) -> list[Tensor]:
             results.append(Nest(function(*given.build(tensors)), "cond(): a result"))
             return results[-1].tensors
 
-        bodies.append((name, regions.trace_body("cond", body, given.types, once=True)))
-        for cell, number in tracer.draws.items():
+        bodies.append((name, regions.trace_body("cond", body, given.types, "once")))
+        for cell, number in regions.numbers_drawn(tracer).items():
             most[cell] = max(number, most.get(cell, 0))
-    tracer.draws = most
+    regions.set_numbers_drawn(tracer, most)
     first, second = results
     if not second.fits(first):
         raise GraphFlowError(
@@ -159,7 +160,7 @@ def while_loop(
         return result.tensors
 
     traced = [
-        (name, regions.trace_body("while_loop", function, carry.types, once=False))
+        (name, regions.trace_body("while_loop", function, carry.types, "unknown"))
         for name, function in (("condition", condition), ("body", body))
     ]
     (first, second), captured = regions.capture(traced)
@@ -221,13 +222,16 @@ def scan(
         return [*after.tensors, *y.tensors]
 
     rows = [TensorType(t.dtype, t.shape[1:]) for t in items.types]
-    traced = regions.trace_body("scan", body, [*carry.types, *rows], once=False)
+    traced = regions.trace_body("scan", body, [*carry.types, *rows], "steps")
+    drawn = traced.region.drawn
+    states = regions.step_states(traced.region, int(steps), reverse) if drawn else []
     (graph,), captured = regions.capture([("body", traced)])
     attrs = {
-        "body": graph, "carried": count, "scanned": len(rows), "reverse": bool(reverse),
-        "length": items.types[0].shape[0] if rows else steps,
+        "body": graph, "carried": count, "scanned": len(rows) + len(states),
+        "reverse": bool(reverse), "length": items.types[0].shape[0] if rows else steps,
     }  # fmt: skip
-    outs = regions.apply_control("scan", [*carry.tensors, *items.tensors, *captured], attrs)
+    given = [*carry.tensors, *items.tensors, *states, *captured]
+    outs = regions.apply_control("scan", given, attrs)
     return carry.build(outs[:count]), ys[0].build(outs[count:])
 
 
