@@ -62,3 +62,11 @@ def test_groups_come_in_topological_order():
     place = {v: i for i, members in enumerate(clusters.groups().values()) for v in members}
     assert sorted(place) == list(range(60))
     assert all(place[v] <= place[w] for v in range(60) for w in successors[v])
+
+
+def test_a_merge_does_not_depend_on_how_much_lies_between():
+    count = 5000  # 0 leads down a long chain; count, its other reader, comes after it
+    successors = [[1, count], *([i + 1] for i in range(1, count - 1)), [], []]
+    clusters = Clusters(successors)
+    assert clusters.merge(0, count) is not None
+    assert clusters.merge(clusters.find(0), count - 1) is None

@@ -12,9 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-SEARCH_LIMIT = 2000
-"""Groups looked at before a merge is given up; keeps fusion near linear."""
-
 
 class Clusters:
     """A DAG over ``0 … count-1`` whose vertices can be contracted.
@@ -40,8 +37,12 @@ class Clusters:
         return vertex
 
     def merge(self, a: int, b: int) -> int | None:
-        """Merge the groups ``a`` and ``b``; ``None`` if that would make (or might
-        make, when the search takes too long) a cycle.  Returns the merged group."""
+        """Merge the groups ``a`` and ``b``; ``None`` if that would make a cycle.
+
+        The search has no limit: one would make what merges depend on the rest of
+        the graph, so that equal layers were grouped differently in a deep model.
+        Returns the merged group.
+        """
         if self.rank[a] > self.rank[b]:
             a, b = b, a
         after = self._reach(a, b, self.successors, self.rank[b], forward=True)
@@ -71,7 +72,7 @@ class Clusters:
             vertex = stack.pop()
             if vertex in seen or (rank[vertex] > bound if forward else rank[vertex] < bound):
                 continue
-            if vertex == end or len(seen) >= SEARCH_LIMIT:
+            if vertex == end:
                 return None
             seen.add(vertex)
             stack.extend(edges[vertex])
