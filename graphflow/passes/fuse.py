@@ -19,6 +19,7 @@ from graphflow.ir.op import Kind
 from graphflow.passes.base import Pass
 from graphflow.passes.dataflow import is_alias
 from graphflow.passes.groups import Group, Limits, find_groups
+from graphflow.passes.in_regions import in_regions
 from graphflow.passes.turn import turn_products
 
 
@@ -44,7 +45,10 @@ class Fuse(Pass):
     operands: int = 24
 
     def run(self, graph: Graph) -> Graph:
-        """The fused graph."""
+        """The fused graph, fused in the regions of control operations too."""
+        return in_regions(graph, self._fused)
+
+    def _fused(self, graph: Graph) -> Graph:
         limits = Limits(operations=self.operations, operands=self.operands)
         graph = turn_products(graph)
         groups = [g for g in find_groups(graph, limits) if _worth_a_body(g)]
