@@ -273,3 +273,20 @@ def test_a_packed_argument_of_compiled_code_says_where_to_pack():
     layer, packed = nn.GRU(3, 4), rnn.pack_padded_sequence(gf.zeros(5, 2, 3), [5, 2])
     with pytest.raises(gf.TraceError, match="pack inside with the lengths"):
         gf.compile(lambda p: layer(p)[0].data)(packed)
+
+
+@pytest.mark.parametrize(("kind", "calls"), [("RNN", 1), ("LSTM", 2), ("GRU", 2)])
+def test_a_step_is_a_product_and_one_kernel(kind: str, calls: int) -> None:
+    """The cell of an RNN is the product's epilogue; the others need all of a product."""
+    from graphflow.codegen.schedule import Loop
+
+    model = getattr(nn, kind)(3, 5)
+
+    @gf.compile
+    def forward(x: gf.Tensor) -> gf.Tensor:
+        with gf.no_grad():
+            return model(x)[0]
+
+    forward(gf.ones(4, 2, 3))
+    steps = forward.latest.program.schedule.steps
+    assert [len(step.body) for step in steps if isinstance(step, Loop)] == [calls]

@@ -20,7 +20,7 @@ def in_regions(graph: Graph, run: Callable[[Graph], Graph]) -> Graph:
     changed = False
     for node in graph.nodes:
         attrs = dict(node.attrs)
-        if node.op.kind is Kind.CONTROL and node.op.name != "fused":
+        if node.op.kind is Kind.CONTROL and "kind" not in attrs:  # groups have one
             attrs.update({k: in_regions(v, run) for k, v in attrs.items() if isinstance(v, Graph)})
         inside = any(attrs[k] is not v for k, v in node.attrs.items())
         operands = [final[n] for n in node.inputs]
