@@ -34,7 +34,7 @@ graph main {
 
 
 def test_the_order() -> None:
-    assert describe() == "decompose,split_complex,(fold,simplify,cse)*,dce,fuse"
+    assert describe() == "decompose,split_complex,(fold,simplify,cse)*,loop_products,dce,fuse"
     assert all(step.reason for step in PIPELINE)
 
 
@@ -42,7 +42,7 @@ def test_records() -> None:
     stages = run_pipeline(Graph.parse(TEXT))
     assert [s.name for s in stages] == [
         "traced", "decompose", "split_complex",
-        "fold", "simplify", "cse", "fold", "simplify", "cse", "dce", "fuse",
+        "fold", "simplify", "cse", "fold", "simplify", "cse", "loop_products", "dce", "fuse",
     ]  # fmt: skip
     assert stages[0].note == "traced: 8 nodes" and stages[3].note == "fold: 8 → 7 nodes"
     assert stages[4].note == "simplify: 7 → 3 nodes"

@@ -9,10 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
-from graphflow.autograd.history import GradNode, SavedOutput
-from graphflow.cell import Cell
+from graphflow.autograd.history import Edge, GradNode, SavedOutput
 from graphflow.ir.op import NON_DIFFERENTIABLE, Application, OpDef
 from graphflow.ir.types import float32
 from graphflow.tensor import Tensor
@@ -42,11 +39,9 @@ class OutputNode(GradNode):
     __slots__ = ("call", "index")
 
     def __init__(self, call: Collector, index: int) -> None:
-        carrier: Tensor = Tensor._of(_TOKEN)
-        carrier._requires_grad, carrier._grad_fn = True, call
-        super().__init__(None, (carrier,), {})
+        super().__init__(None, (), {})
+        self.edges = (Edge(call, None),)
         self.call, self.index = call, index
-        self.inputs = ()
 
     @property
     def name(self) -> str:
@@ -65,9 +60,6 @@ class OutputNode(GradNode):
         held = self.call.arrived.get(self.index)
         self.call.arrived[self.index] = ct if held is None else apply("add", held, ct)
         return [full((), 0, float32)]
-
-
-_TOKEN = Cell(np.zeros((), np.float32))
 
 
 class SeveralNode(Collector):

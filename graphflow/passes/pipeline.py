@@ -25,6 +25,7 @@ from graphflow.passes.dce import Dce
 from graphflow.passes.decompose import Decompose
 from graphflow.passes.fold import Fold
 from graphflow.passes.fuse import Fuse
+from graphflow.passes.loop_products import LoopProducts
 from graphflow.passes.rewrite import hits
 from graphflow.passes.simplify import Simplify
 from graphflow.passes.split_complex import SplitComplex
@@ -66,6 +67,10 @@ PIPELINE: tuple[Step, ...] = (
         repeat=True,
     ),
     Step(
+        (LoopProducts(),),
+        "on simple products, before what they leave unused goes",
+    ),
+    Step(
         (Dce(),),
         "after simplification, which finds state that is written back unchanged",
         stage="simplified",
@@ -101,7 +106,7 @@ Callback: TypeAlias = Callable[[Stage, Step | None], None]
 
 
 def describe(steps: Sequence[Step] = PIPELINE) -> str:
-    """The order on one line: ``decompose,split_complex,(fold,simplify,cse)*,dce,fuse``."""
+    """The order on one line: ``decompose,(fold,simplify,cse)*,dce,fuse``, say."""
     return ",".join(map(str, steps))
 
 
