@@ -37,7 +37,7 @@ DOT_ROWS = 4
 """Up to this many rows on one side, scalar products beat packing the other side."""
 DOT_DEPTH = 8
 """Below this depth a register tile is cheaper than adding up the lanes of a vector."""
-ROW_LENGTH = 64
+ROW_LENGTH = 32
 """Shorter rows are left to the tiles, which are compiled already."""
 PACK_ROWS = 48
 """From this many rows on, packing a readable right operand pays: its rows share few cache sets."""
