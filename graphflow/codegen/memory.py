@@ -8,11 +8,15 @@ order, and threads run ahead of each other, so *reused bytes are a dependence*:
 
 from __future__ import annotations
 
-from bisect import insort
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
 
 from graphflow.codegen.schedule import Branch, Buffer, BufferKind, Loop, Step, readable_bytes
 from graphflow.records import dataclass
+
+Placed: TypeAlias = "np.ndarray[Any, np.dtype[np.int64]]"
 
 ALIGNMENT = 64
 """Bytes: a cache line, and the widest vector."""
@@ -128,25 +132,29 @@ def plan(intervals: Iterable[Interval]) -> Plan:
     already whose lifetimes overlap its own.
     """
     order = sorted(intervals, key=lambda i: (-aligned(i.size), i.first, i.id))
-    placed: list[tuple[int, int, Interval]] = []  # (offset, end, interval), by offset
+    placed = np.zeros((4, len(order)), np.int64)  # a column each: offset, end, first, last
     offsets: dict[int, int] = {}
     top = 0
-    for interval in order:
+    for number, interval in enumerate(order):
         size = aligned(interval.size)
-        offset = _best_gap(placed, interval, size)
+        offset = _best_gap(placed[:, :number], interval, int(size))
         offsets[interval.id] = offset
-        insort(placed, (offset, offset + size, interval), key=lambda p: p[0])
+        placed[:, number] = (offset, offset + size, interval.first, interval.last)
         top = max(top, offset + size)
     return Plan(offsets, top, sum(aligned(i.size) for i in order))
 
 
-def _best_gap(placed: list[tuple[int, int, Interval]], interval: Interval, size: int) -> int:
-    best, best_slack, reached = -1, -1, 0
-    for offset, end, other in placed:
-        if other.last < interval.first or interval.last < other.first:
-            continue
-        slack = offset - reached - size
-        if slack >= 0 and (best < 0 or slack < best_slack):
-            best, best_slack = reached, slack
-        reached = max(reached, end)
-    return reached if best < 0 else best
+def _best_gap(placed: Placed, interval: Interval, size: int) -> int:
+    """The start of the smallest gap of ``size`` bytes, else where all memory used so far ends."""
+    offset, end, first, last = placed
+    near = np.flatnonzero((last >= interval.first) & (first <= interval.last))
+    if not near.size:
+        return 0
+    near = near[np.argsort(offset[near], kind="stable")]
+    reached = np.maximum.accumulate(end[near])
+    begins = np.concatenate(([0], reached[:-1]))
+    slack = offset[near] - begins - size
+    fitting = np.flatnonzero(slack >= 0)
+    if not fitting.size:
+        return int(reached[-1])
+    return int(begins[fitting[np.argmin(slack[fitting])]])

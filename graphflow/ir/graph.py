@@ -55,7 +55,7 @@ class Graph:
         """Every node, inputs before users: declared leaves first."""
         return tuple(topological([*self.inputs, *self.state, *self.roots]))
 
-    @property
+    @cached_property
     def roots(self) -> tuple[Node, ...]:
         """What must be computed: outputs, then the new values of state."""
         return (*self.outputs, *(value for _, value in self.updates))
