@@ -10,6 +10,7 @@ the reason is kept for ``explain()``.
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -201,12 +202,18 @@ class Dimensions:
         self.seen.setdefault(kind, []).append(shapes_of(leaves))
 
     def fix(self, kind: Any, places: Sequence[Place], why: str, always: bool) -> None:
-        """Fix these dimensions, for this call or ``always`` (never because of a special size)."""
+        """Fix these dimensions, for this call or ``always`` (never because of a special size).
+
+        Whoever named them as symbolic is told that they are not.
+        """
         always = always and not any(place.size in _SPECIAL for place in places)
         for place in places:
             if always:
                 self.fixed[kind, place.index, place.axis] = why
-            self.notes[f"fixed: {place.label}[{place.axis}] = {place.size}: {why}"] = None
+            note = f"fixed: {place.label}[{place.axis}] = {place.size}: {why}"
+            if always and isinstance(self.asked, Mapping) and note not in self.notes:
+                warnings.warn(f"a dimension named as dynamic is {note}", stacklevel=2)
+            self.notes[note] = None
 
     def note(self, dynamic: Dynamic, labels: Sequence[str]) -> None:
         """Say which dimensions are symbolic."""

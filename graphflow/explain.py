@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graphflow.codegen.schedule import Call, HostCall, Schedule, plain_steps
+from graphflow.hints import hints_of
 from graphflow.passes.pipeline import Stage
 from graphflow.records import dataclass, field
 from graphflow.tables import duration, quantity, table
@@ -78,6 +79,7 @@ class Explanation:
     recompiles: tuple[str, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)
     dimensions: tuple[str, ...] = ()
+    hints: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         parts = [f"program {self.name}", self._stages(), self._kernels(), self._summary()]
@@ -85,6 +87,8 @@ class Explanation:
             parts.append("dimensions:\n" + "\n".join(f"  {line}" for line in self.dimensions))
         if self.recompiles:
             parts.append("recompiles:\n" + "\n".join(f"  {r}" for r in self.recompiles))
+        if self.hints:
+            parts.append("hints:\n" + "\n".join(f"  {hint}" for hint in self.hints))
         return "\n\n".join(parts)
 
     def _stages(self) -> str:
@@ -176,6 +180,7 @@ def explain_program(program: Program) -> Explanation:
             "schedule": program.schedule_seconds,
             "kernels": loaded.seconds,
         },
+        hints=hints_of(program.graph),
     )
 
 

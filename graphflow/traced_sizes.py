@@ -3,24 +3,28 @@
 A :class:`TracedSize` computes like an integer and stays symbolic under ``+ - * // %``.
 A question (``batch > 1``) that has one answer for all sizes is simply answered; any other
 is answered from the example the trace was given, and the answer becomes an assumption
-of the program.  Where a plain integer is needed (``range(n)``, ``int(n)``), or equality
-with a number holds, only the example's size will do: the dimension is then given that
-size, by tracing again (:class:`NeedsSize`).
+of the program (``batch % 8 == 0`` among them).  Where a plain integer is needed
+(``range(n)``, ``int(n)``), or equality with a number holds, only the example's size will
+do: the dimension is then given that size, by tracing again (:class:`NeedsSize`).
 """
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 from math import gcd
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from graphflow.errors import TraceError
-from graphflow.ir.dims import Dim, Shape, SymDim, never_negative, quotient
+from graphflow.ir.dims import Dim, Rounded, Shape, SymDim, never_negative, quotient
 from graphflow.mode import mode
 from graphflow.records import dataclass
 
 if TYPE_CHECKING:
     from graphflow.tensor import Tensor
+
+
+_RELATIONS = {">=": operator.ge, "!=": operator.ne, "==": operator.eq}
 
 
 class NeedsSize(TraceError):
@@ -39,7 +43,10 @@ class NeedsSize(TraceError):
 
 @dataclass(frozen=True, slots=True)
 class Assumption:
-    """``dim >= bound``, or ``dim != bound``; ``dim`` has no constant part and no common factor."""
+    """``dim >= bound``, ``dim != bound`` or, of a remainder, ``dim == bound``.
+
+    ``dim`` has no constant part and no common factor.
+    """
 
     dim: SymDim
     relation: str
@@ -47,22 +54,36 @@ class Assumption:
 
     def holds(self, sizes: Mapping[str, int]) -> bool:
         """Whether it does for these sizes."""
-        value = self.dim.evaluate(sizes)
-        return value >= self.bound if self.relation == ">=" else value != self.bound
+        return bool(_RELATIONS[self.relation](self.dim.evaluate(sizes), self.bound))
 
     def __str__(self) -> str:
+        remainder = _remainder_of(self.dim)
+        if remainder is not None:
+            return f"{remainder[0]} % {remainder[1]} {self.relation} {self.bound}"
         if self.dim.terms[0][1] < 0:
-            turned = {">=": "<=", "!=": "!="}[self.relation]
+            turned = {">=": "<="}.get(self.relation, self.relation)
             return f"{-self.dim} {turned} {-self.bound}"
         return f"{self.dim} {self.relation} {self.bound}"
 
 
 def assumption(dim: SymDim, relation: str) -> Assumption:
-    """``dim >= 0`` or ``dim != 0`` in canonical form."""
+    """``dim >= 0``, ``dim != 0`` or ``dim == 0`` in canonical form."""
     constant, rest, factor = _parts(dim)
-    if relation == "!=" and rest.terms[0][1] < 0:
+    if relation != ">=" and _remainder_of(rest) is None and rest.terms[0][1] < 0:
+        factor = -factor
+    if relation != ">=" and _remainder_of(cast("SymDim", -rest)) is not None:
         factor = -factor
     return Assumption(cast("SymDim", quotient(rest, factor)), relation, -(constant // factor))
+
+
+def _remainder_of(dim: SymDim) -> tuple[Dim, int] | None:
+    """The ``x`` and ``n`` of a dimension that is ``x % n``."""
+    for monomial, _ in dim.terms:
+        atom = monomial[0] if len(monomial) == 1 else None
+        if isinstance(atom, Rounded) and atom.function == "//" and isinstance(atom.right, int):
+            if SymDim.__sub__(dim, atom.left % atom.right) == 0:
+                return atom.left, atom.right
+    return None
 
 
 def _parts(dim: SymDim) -> tuple[int, SymDim, int]:
@@ -114,19 +135,19 @@ class TracedSize(SymDim):
 
     def __floordiv__(self, other: Any) -> Any:
         if isinstance(other, (int, SymDim)):
-            return as_traced(SymDim.__floordiv__(self, other))
+            return as_traced(as_plain(self) // as_plain(other))
         return self._number(other, lambda x: x // other)
 
     def __rfloordiv__(self, other: Any) -> Any:
-        return as_traced(SymDim.__rfloordiv__(self, other))
+        return as_traced(as_plain(other) // as_plain(self))
 
     def __mod__(self, other: Any) -> Any:
         if isinstance(other, (int, SymDim)):
-            return as_traced(SymDim.__mod__(self, other))
+            return as_traced(as_plain(self) % as_plain(other))
         return self._number(other, lambda x: x % other)
 
     def __rmod__(self, other: Any) -> Any:
-        return as_traced(SymDim.__rmod__(self, other))
+        return as_traced(as_plain(other) % as_plain(self))
 
     def __divmod__(self, other: Any) -> Any:
         return self // other, self % other
@@ -172,6 +193,8 @@ class TracedSize(SymDim):
             return False
         if _assume(difference, "!="):
             return False
+        if _remainder_of(assumption(difference, "==").dim) is not None:
+            return _assume(difference, "==")
         _need_size(self, f"{self} == {other}", always=False)
 
     def __ne__(self, other: object) -> bool:
@@ -294,7 +317,7 @@ def _assume(dim: SymDim, relation: str) -> bool:
     else:
         holds = found.holds(tracer.sizes)
     if not holds:
-        if relation == "!=":
+        if relation != ">=":
             return False
         found = assumption(cast("SymDim", -1 - dim), ">=")
     tracer.assumptions[found] = None

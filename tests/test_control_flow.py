@@ -280,3 +280,17 @@ def test_dropout_in_a_body_is_the_same_in_its_gradient():
     gf.manual_seed(0)
     ys, grad = gf.compile(f)(gf.ones(6))
     np.testing.assert_array_equal(ys.numpy().sum(0), grad.numpy())
+
+
+def test_a_long_python_loop_over_rows_is_pointed_at():
+    def running(x):
+        total = gf.zeros(4)
+        for row in x:
+            total = total * 0.5 + row
+        return total
+
+    for length, hinted in ((40, True), (5, False)):
+        compiled = gf.compile(running)
+        compiled(gf.ones(length, 4))
+        hints = compiled.explain().hints
+        assert [("40 rows" in h and "test_control_flow.py" in h) for h in hints] == [True] * hinted

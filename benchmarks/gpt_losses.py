@@ -1,0 +1,108 @@
+"""The loss of ``models/gpt.py`` beside PyTorch's, at equal tokens.
+
+    python -m benchmarks.gpt_losses --steps 600
+
+The model file is written in the words that the two share, so PyTorch runs the very same
+classes, loop and data: in its process the name ``graphflow`` means ``torch``.  Both start
+from the same weights, see the same batches, and are measured on the same files, which
+neither trains on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.worker import environment
+from graphflow.tables import duration, table
+
+SYSTEMS = {"graphflow": "GraphFlow, compiled", "torch": "PyTorch, eager"}
+
+
+def stand_in() -> Any:
+    """PyTorch under GraphFlow's name, for the modules that are imported from now on."""
+    # What the harness takes of GraphFlow besides its front stays GraphFlow's.
+    import torch
+
+    import graphflow.device
+    import graphflow.inspect
+    import graphflow.utils.progress  # noqa: F401
+
+    for name in ("", ".nn", ".nn.functional", ".optim"):
+        sys.modules[f"graphflow{name}"] = sys.modules[f"torch{name}"]
+    torch.compile = lambda function: function  # type: ignore[assignment]
+    return torch
+
+
+def train(system: str, weights: Path, steps: int) -> dict[str, Any]:
+    """Held-out loss after ``steps`` updates from ``weights`` (written if they are missing)."""
+    framework = stand_in() if system == "torch" else __import__("graphflow")
+    sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
+    import gpt
+    import text
+
+    framework.manual_seed(0)
+    model, optimizer = gpt.make()
+    if weights.exists():
+        found = {k: framework.from_numpy(v) for k, v in np.load(weights).items()}
+        model.load_state_dict(found)
+    else:
+        np.savez(weights, **{k: v.numpy() for k, v in model.state_dict().items()})
+    train_codes, held_out = text.corpus()
+    progress = gpt.warm_cosine(optimizer, gpt.RATE)
+    step = framework.compile(gpt.training_step(model, optimizer))
+    begin = time.perf_counter()
+    for done, batch in enumerate(text.Crops(train_codes, model.config.length, gpt.BATCH, steps, 0)):
+        progress(done / steps)
+        loss = step(*batch)
+        if done == 0:
+            first = float(loss)
+    seconds = time.perf_counter() - begin
+    return {"loss": gpt.held_out_loss(model, held_out), "first": first, "seconds": seconds}
+
+
+def ask(system: str, weights: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """What :func:`train` finds in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.gpt_losses", "--system", system]
+    done = subprocess.run(
+        [*command, "--weights", str(weights), "--steps", str(options.steps)],
+        env=environment(options.threads),
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        raise RuntimeError(f"{system}: {done.stderr.strip().splitlines()[-1]}")
+    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return answer
+
+
+def main() -> None:
+    """Train both and print."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpt_losses", allow_abbrev=False)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=600, help="updates; 4,096 characters each")
+    parser.add_argument("--system", choices=SYSTEMS, help=argparse.SUPPRESS)
+    parser.add_argument("--weights", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.system:
+        print(json.dumps(train(options.system, options.weights, options.steps)))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        found = {s: ask(s, Path(folder) / "weights.npz", options) for s in SYSTEMS}
+    rows = [
+        [SYSTEMS[s], f"{a['first']:.5f}", f"{a['loss']:.4f}", duration(a["seconds"])]
+        for s, a in found.items()
+    ]
+    print(table(["nats a character", "first step", "held-out files", "training took"], rows))
+
+
+if __name__ == "__main__":
+    main()
