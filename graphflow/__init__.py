@@ -97,6 +97,7 @@ if TYPE_CHECKING:
         vision,
     )
     from graphflow.comparison import Comparison, benchmark
+    from graphflow.debugging.verification import verify
     from graphflow.number_formats import can_cast, finfo, iinfo
     from graphflow.profiling.record import profile
     from graphflow.serialization import load, save
@@ -123,6 +124,7 @@ else:
             "iinfo": "graphflow.number_formats:iinfo",
             "special": "graphflow.special",
             "utils": "graphflow.utils",
+            "verify": "graphflow.debugging.verification:verify",
             "vision": "graphflow.vision",
         },
         _ops.find,
@@ -224,6 +226,7 @@ __all__ = [
     "uint8",
     "utils",
     "value_and_grad",
+    "verify",
     "vision",
 ]  # fmt: skip
 __all__ += _ops.__all__

@@ -103,7 +103,7 @@ def benchmark(fn: Callable[..., Any], *args: Any, repeat: int | None = None) -> 
     started = time.perf_counter()
     entry = compiled.prepare(*args)
     prepared = time.perf_counter() - started
-    snapshot = _Snapshot(eager, entry.capture.cells)
+    snapshot = Snapshot(eager, entry.capture.cells)
     started = time.perf_counter()
     static_result = _numbers(compiled(*args))
     first_call = prepared + time.perf_counter() - started
@@ -127,7 +127,7 @@ def benchmark(fn: Callable[..., Any], *args: Any, repeat: int | None = None) -> 
     )
 
 
-class _Snapshot:
+class Snapshot:
     """Memory and gradients before the first call, to be put back."""
 
     def __init__(self, function: Callable[..., Any], captured: Sequence[Cell]) -> None:
@@ -140,6 +140,10 @@ class _Snapshot:
             slots = read.value.state if _is_optimizer(read.value) else {}
             cells += [slot._cell for names in slots.values() for slot in names.values()]
         self._saved = {cell: copy.copy(cell.value) for cell in cells}
+
+    def values(self) -> list[np.ndarray[Any, Any]]:
+        """What the memory holds now."""
+        return [np.array(cell.value) for cell in self._saved]
 
     def restore(self) -> None:
         """Put everything back."""

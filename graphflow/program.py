@@ -157,7 +157,7 @@ class Program:
         from graphflow.passes.pipeline import run_pipeline
 
         started = time.perf_counter()
-        self._stages = run_pipeline(self.graph, _steps(self._passes))
+        self._stages = run_pipeline(self.graph, pipeline_steps(self._passes))
         scheduling = time.perf_counter()
         self.passes_seconds = scheduling - started
         lowered = self._stages[-1].graph
@@ -405,7 +405,7 @@ def _wants_report() -> bool:
     return flags.DEBUG.value > 0 or flags.DUMP.value is not None
 
 
-def _steps(passes: Sequence[Pass]) -> tuple[Step, ...]:
+def pipeline_steps(passes: Sequence[Pass]) -> tuple[Step, ...]:
     """The pipeline with the user's own passes in front, each one checked."""
     from graphflow.passes.pipeline import PIPELINE, Step
     from graphflow.passes.plugged import Plugged

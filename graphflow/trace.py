@@ -408,10 +408,14 @@ class Tracer:
         return unique
 
     def _location(self) -> Location:
-        frame = sys._getframe(1)
-        while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
-            frame = frame.f_back  # type: ignore[assignment]
+        place = user_place(1)
         module = self.modules[-1] if self.modules else ""
-        if frame is None:
-            return Location(module=module)
-        return Location(frame.f_code.co_filename, frame.f_lineno, module)
+        return Location(place.file, place.line, module)
+
+
+def user_place(skip: int = 0) -> Location:
+    """The innermost line outside of the package."""
+    frame = sys._getframe(1 + skip)
+    while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        frame = frame.f_back  # type: ignore[assignment]
+    return Location() if frame is None else Location(frame.f_code.co_filename, frame.f_lineno)

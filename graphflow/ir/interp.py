@@ -46,12 +46,12 @@ def interpret(
     operations raise (an index out of range).
     """
     if precision in (None, "f64"):
-        return _Run(graph, precision == "f64").run(args, state or {})
+        return Evaluation(graph, precision == "f64").run(args, state or {})
     raise GraphError(f"precision must be None or 'f64', not {precision!r}")
 
 
-class _Run:
-    """One run of one graph."""
+class Evaluation:
+    """Values of nodes over the leaves of one graph; with ``double``, floats in double."""
 
     def __init__(self, graph: Graph, double: bool) -> None:
         self.graph, self.double = graph, double
@@ -75,6 +75,21 @@ class _Run:
         after = {n.attrs["name"]: self.values[n] for n in graph.state}
         after |= {cell.attrs["name"]: self.values[value] for cell, value in graph.updates}
         return Interpretation(tuple(self.values[n] for n in graph.outputs), after)
+
+    def value(self, node: Node) -> Any:
+        """The value of any node over the leaves that have values, computed once."""
+        stack = [node]
+        with np.errstate(all="ignore"):
+            while stack:
+                top = stack[-1]
+                waiting = [n for n in top.inputs if n not in self.values]
+                if waiting:
+                    stack += waiting
+                    continue
+                stack.pop()
+                if top not in self.values:
+                    self.values[top] = self.evaluate(top)
+        return self.values[node]
 
     def bind(self, args: Sequence[Any], state: Mapping[str, Any]) -> None:
         """Give inputs and state their arrays, and symbols their sizes."""
@@ -148,6 +163,6 @@ class _Region:
     sizes: Sizes
 
     def __call__(self, *args: Array) -> tuple[Array, ...]:
-        run = _Run(self.graph, self.double)
+        run = Evaluation(self.graph, self.double)
         run.sizes.update(self.sizes)
         return run.run(args, {}).outputs

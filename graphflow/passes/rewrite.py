@@ -13,15 +13,29 @@ from collections.abc import Callable, Iterable
 from typing import TypeAlias
 
 from graphflow.errors import GraphError
-from graphflow.ir.graph import Graph
+from graphflow.ir.graph import Graph, Location
 from graphflow.ir.node import Node, make_node
 from graphflow.ir.op import Kind
-from graphflow.records import replace
+from graphflow.records import dataclass, replace
 
 Rule: TypeAlias = Callable[[Node], Node | None]
 
 hits: Counter[str] = Counter()
 """How often each rule fired in this process (``GRAPHFLOW_DEBUG=5`` prints it)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Firing:
+    """One replacement: the rule's name as :data:`hits` counts it, and the user's line."""
+
+    rule: str
+    node: Node
+    replacement: Node
+    location: Location | None
+
+
+watchers: list[Callable[[Firing], None]] = []
+"""Told of every replacement while it holds any (``gf.verify`` looks on)."""
 
 
 def rewrite(graph: Graph, rule: Rule, into_regions: bool = True) -> Graph:
@@ -39,7 +53,9 @@ class Rewriter:
     """
 
     def __init__(self, graph: Graph, rule: Rule, into_regions: bool = True) -> None:
-        self.graph, self.rule, self.into_regions = graph, rule, into_regions
+        self.graph, self.into_regions = graph, into_regions
+        self._given = rule
+        self.rule = self._watched if watchers else rule
         self.final: dict[Node, Node] = {}
         self.locations = dict(graph.locations)
         self.names = dict(graph.names)
@@ -69,6 +85,16 @@ class Rewriter:
             else:
                 self._replace(node, rebuilt, replacement)
 
+    def _watched(self, node: Node) -> Node | None:
+        """The rule, telling the watchers of what it does."""
+        before = Counter(hits)
+        made = self._given(node)
+        if made is not None and made is not node:
+            name = ", ".join(hits - before) or getattr(self._given, "__qualname__", "a rule")
+            for watch in watchers:
+                watch(Firing(name, node, made, self.locations.get(node)))
+        return made
+
     def _rebuild(self, node: Node) -> Node:
         """``node`` on the final forms of its operands, which have the same types."""
         final = self.final
@@ -81,7 +107,7 @@ class Rewriter:
         if not self.into_regions:
             return node
         attrs = {
-            name: rewrite(value, self.rule) if isinstance(value, Graph) else value
+            name: rewrite(value, self._given) if isinstance(value, Graph) else value
             for name, value in node.attrs.items()
         }
         if all(attrs[name] is value for name, value in node.attrs.items()):

@@ -1,0 +1,1 @@
+"""Finding what is wrong: ``gf.verify``, ``gf.nan_guard``, ``gf.print``, ``gf.breakpoint``."""

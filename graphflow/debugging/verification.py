@@ -1,0 +1,153 @@
+"""``gf.verify``: one step in every form the compiler knows, and the first difference.
+
+The traced graph, interpreted in double precision, is what the others are held against:
+the function run eagerly, the graph after every pass, and the kernels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from graphflow import dispatch, pytree
+from graphflow.capture import captured_memory
+from graphflow.comparison import Snapshot
+from graphflow.compiled import Compiled
+from graphflow.debugging.differences import allowed, difference
+from graphflow.debugging.findings import Compared, Finding, Verification
+from graphflow.debugging.kernel_check import KernelCheck
+from graphflow.debugging.pass_check import PassCheck
+from graphflow.debugging.setting import Setting
+from graphflow.ir.graph import Graph, Location
+from graphflow.ir.node import Node
+from graphflow.ir.types import TensorType, from_numpy_dtype
+from graphflow.passes.base import Pass
+from graphflow.passes.pipeline import PIPELINE
+from graphflow.program import pipeline_steps
+from graphflow.tensor import Tensor
+from graphflow.trace import user_place
+
+_EAGER = 1e-3
+"""Eager and compiled floating-point results may differ by this, relative to the largest."""
+
+
+def verify(target: Any, *args: Any, passes: Sequence[Pass] | None = None) -> Verification:
+    """Compare every form of ``target(*args)`` and find the first difference.
+
+    ``target`` is a callable (compiled or not), or a graph whose inputs are ``args``; ``passes``
+    are passes to plug in, as for ``gf.compile``.  One step is run by the interpreter in double,
+    eagerly, after every pass, and by kernels.  The first form that differs is searched for the
+    rule or kernel and the node that made the difference.  State that the function changes is
+    put back.  Everything is kept in memory at once, so give a small batch.
+
+    >>> print(gf.verify(step, images, labels))     # doctest: +SKIP
+    >>> assert gf.verify(step, images, labels)     # doctest: +SKIP
+    """
+    if isinstance(target, Graph):
+        captured = captured_memory(target)
+        setting = Setting.of_graph(captured.graph if captured else target, args)
+        return _verified(target.name, setting, passes or (), None)
+    eager = target.original if isinstance(target, Compiled) else target
+    if not callable(eager):
+        raise TypeError(f"gf.verify takes a callable or a Graph, not {type(target).__name__}")
+    chosen = passes or (target._options["passes"] if isinstance(target, Compiled) else None) or ()
+    compiled = Compiled(eager, dynamic=False)
+    entry = compiled.prepare(*args)
+    snapshot = Snapshot(eager, entry.capture.cells)
+    setting = Setting.of_capture(entry.capture, pytree.flatten((args, {}))[0])
+    try:
+        runs = _Runs(eager, compiled, args, snapshot)
+        return _verified(compiled.__name__, setting, chosen, runs)
+    finally:
+        snapshot.restore()
+
+
+def _verified(
+    name: str, setting: Setting, passes: Sequence[Pass], runs: _Runs | None
+) -> Verification:
+    steps = pipeline_steps(passes) if passes else PIPELINE
+    checked = PassCheck(setting, steps)
+    compared, finding = checked.compared, checked.finding
+    if finding is None:
+        kernels = KernelCheck(setting, setting.graph, checked.stages[-1].graph, checked.values)
+        compared += _worst(kernels.compared)
+        finding = kernels.finding
+    if finding is None and runs is not None:
+        row = runs.compare()
+        compared.append(row)
+        if not row.ok:
+            finding = runs.first_difference(setting, row.difference)
+    return Verification(name, tuple(compared), finding)
+
+
+class _Runs:
+    """The function called eagerly and compiled, each from the same state."""
+
+    def __init__(
+        self, eager: Callable[..., Any], compiled: Compiled, args: Sequence[Any], start: Snapshot
+    ) -> None:
+        self._operations: list[tuple[str, str, list[np.ndarray[Any, Any]]]] = []
+        start.restore()
+        self._static = _numbers(compiled(*args)) + start.values()
+        start.restore()
+        inner = dispatch._values
+
+        def watched(op: Any, inputs: Any, attrs: Any) -> Any:
+            value = inner(op, inputs, attrs)
+            found = value if isinstance(value, tuple) else (value,)
+            place = user_place(1)
+            self._operations.append((op.name, str(place), [np.array(v) for v in found]))
+            return value
+
+        dispatch._values = watched
+        try:
+            self._eager = _numbers(eager(*args)) + start.values()
+        finally:
+            dispatch._values = inner
+
+    def compare(self) -> Compared:
+        """The row of eager beside compiled results, and of the memory both leave behind."""
+        if len(self._eager) != len(self._static):
+            return Compared("eager", "other results", float("inf"), _EAGER)
+        rows = []
+        for number, (one, other) in enumerate(zip(self._static, self._eager, strict=True)):
+            limit = max(allowed(_type(one), one, one), _EAGER if one.dtype.kind in "fc" else 0.0)
+            rows.append(Compared("eager", f"result {number}", difference(one, other), limit))
+        return (_worst(rows) or [Compared("eager", "", 0.0, _EAGER)])[0]
+
+    def first_difference(self, setting: Setting, gap: float) -> Finding:
+        """The first eager operation whose value no node of its line in the graph has."""
+        values = setting.values(double=False)
+        traced: dict[str, list[Node]] = {}
+        for node, place in setting.graph.locations.items():
+            line = f"{place.file}:{place.line}"
+            if isinstance(node.type, TensorType):
+                traced.setdefault(line, []).append(node)
+        for name, line, found in self._operations:
+            nodes = [values.tensor(node) for node in traced.get(line, ())]
+            known = [value for value in nodes if value is not None]
+            if known and not any(difference(v, f) <= _EAGER for v in known for f in found):
+                file, _, number = line.rpartition(":")
+                return Finding("eager", name, "", "", Location(file, int(number)), gap)
+        text = "what runs eagerly is not what was traced (a side effect, a value read elsewhere)"
+        return Finding("eager", text, "", "", None, gap)
+
+
+def _worst(rows: Sequence[Compared]) -> list[Compared]:
+    """The row to show for many: what is wrong, or else the largest difference."""
+    return sorted(rows, key=lambda row: (row.ok, -row.difference))[:1]
+
+
+def _type(array: np.ndarray[Any, Any]) -> TensorType:
+    return TensorType(from_numpy_dtype(array.dtype), array.shape)
+
+
+def _numbers(result: Any) -> list[np.ndarray[Any, Any]]:
+    leaves = pytree.flatten(result)[0]
+    return [
+        np.array(x.detach()._eager() if isinstance(x, Tensor) else x)
+        for x in leaves
+        if isinstance(x, (Tensor, bool, int, float))
+    ]
