@@ -25,6 +25,7 @@ from graphflow.errors import (
     DTypeError,
     GraphError,
     GraphFlowError,
+    NonFiniteError,
     ShapeError,
     TraceError,
 )
@@ -97,6 +98,8 @@ if TYPE_CHECKING:
         vision,
     )
     from graphflow.comparison import Comparison, benchmark
+    from graphflow.debugging.effects import breakpoint, callback, print
+    from graphflow.debugging.nonfinite import nan_guard
     from graphflow.debugging.verification import verify
     from graphflow.number_formats import can_cast, finfo, iinfo
     from graphflow.profiling.record import profile
@@ -115,9 +118,13 @@ else:
             "serialization": "graphflow.serialization",
             "accelerator": "graphflow.accelerator",
             "backends": "graphflow.backends",
+            "breakpoint": "graphflow.debugging.effects:breakpoint",
+            "callback": "graphflow.debugging.effects:callback",
             "can_cast": "graphflow.number_formats:can_cast",
             "cuda": "graphflow.cuda",
+            "nan_guard": "graphflow.debugging.nonfinite:nan_guard",
             "primitives": "graphflow.primitives",
+            "print": "graphflow.debugging.effects:print",
             "profile": "graphflow.profiling.record:profile",
             "random": "graphflow.random",
             "finfo": "graphflow.number_formats:finfo",
@@ -141,6 +148,7 @@ __all__ = [
     "Graph",
     "GraphError",
     "GraphFlowError",
+    "NonFiniteError",
     "Program",
     "ShapeError",
     "Size",
@@ -154,6 +162,7 @@ __all__ = [
     "benchmark",
     "bfloat16",
     "bool",
+    "callback",
     "can_cast",
     "cdouble",
     "cfloat",
@@ -200,6 +209,7 @@ __all__ = [
     "manual_seed",
     "memory_format",
     "nan",
+    "nan_guard",
     "nn",
     "no_grad",
     "optim",

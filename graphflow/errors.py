@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from graphflow.ir.graph import Location
+
 
 class GraphFlowError(RuntimeError):
     """Base of every error GraphFlow raises on purpose."""
@@ -24,6 +29,13 @@ class IndexRangeError(GraphFlowError, IndexError):
 
 class LinAlgError(GraphFlowError):
     """A matrix that an operation of linear algebra cannot work on: singular, not definite."""
+
+
+class NonFiniteError(GraphFlowError, ArithmeticError):
+    """A NaN or an infinity arose while ``gf.nan_guard()`` was looking."""
+
+    location: Location | None = None
+    """The user's line, if known."""
 
 
 class TraceError(GraphFlowError):

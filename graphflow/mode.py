@@ -13,19 +13,22 @@ import threading
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from graphflow.debugging.nonfinite import nan_guard
     from graphflow.trace import Tracer
 
 
 class Mode(threading.local):
-    """Per-thread modes.  ``grad``: record for backward.  ``tracer``: the trace under way."""
+    """Per-thread modes.  ``grad``: record for backward.  ``tracer``: the trace under way.
+    ``guard``: what looks at the results of operations and programs."""
 
     grad: bool = True
     tracer: Tracer | None = None
+    guard: nan_guard | None = None
 
     def __setattr__(self, name: str, value: object) -> None:
-        before = not self.grad or self.tracer is not None
+        before = not self.grad or self.tracer is not None or self.guard is not None
         super().__setattr__(name, value)
-        now = not self.grad or self.tracer is not None
+        now = not self.grad or self.tracer is not None or self.guard is not None
         with _counting:
             structure.unusual += now - before
 
@@ -37,7 +40,7 @@ class StructureVersion:
 
     def __init__(self) -> None:
         self.unusual = 0
-        """Threads that trace or have gradients switched off: 0 saves a look at ``mode``."""
+        """Threads that trace, guard or have gradients switched off: 0 saves a look at ``mode``."""
         self.version = 0
         self.solid = 0
         self.values = 0

@@ -28,6 +28,7 @@ from graphflow.ir.binding import solve_sizes
 from graphflow.ir.dims import evaluate_dim
 from graphflow.ir.graph import Graph
 from graphflow.ir.types import TensorType
+from graphflow.mode import mode
 from graphflow.profiling.watch import opened
 from graphflow.records import replace
 from graphflow.runtime.fork import renew_after_fork
@@ -274,6 +275,8 @@ class Program:
         ``bound`` are the tensors in whose memory some of the state lies in this call
         (arguments the step changes, gradients it found), by the number of the state.
         """
+        if mode.guard is not None:
+            return mode.guard.run(self, inputs, bound)
         places = [(number, self._rebind(number, tensor), tensor) for number, tensor in bound]
         held = [_contiguous(x) if isinstance(x, Tensor) else x for x in inputs]
         words = [x if isinstance(x, float) else int(x.__array_interface__["data"][0]) for x in held]

@@ -38,7 +38,9 @@ def quick_call(entry: Entry) -> Callable[[tuple[Any, ...]], Any]:  # noqa: C901 
     def call(args: tuple[Any, ...]) -> Any:  # noqa: C901 - flat on purpose
         if entry.version != (structure.version if uses_grads else structure.solid):
             return MISS
-        if (structure.unusual or not grad) and (mode.tracer is not None or mode.grad is not grad):
+        if (structure.unusual or not grad) and (
+            mode.tracer is not None or mode.grad is not grad or mode.guard is not None
+        ):
             return MISS
         if len(args) != count:
             return MISS

@@ -22,6 +22,7 @@ from graphflow.debugging.pass_check import PassCheck
 from graphflow.debugging.setting import Setting
 from graphflow.ir.graph import Graph, Location
 from graphflow.ir.node import Node
+from graphflow.ir.ops.effects import silence
 from graphflow.ir.types import TensorType, from_numpy_dtype
 from graphflow.passes.base import Pass
 from graphflow.passes.pipeline import PIPELINE
@@ -67,13 +68,13 @@ def verify(target: Any, *args: Any, passes: Sequence[Pass] | None = None) -> Ver
 def _verified(
     name: str, setting: Setting, passes: Sequence[Pass], runs: _Runs | None
 ) -> Verification:
-    steps = pipeline_steps(passes) if passes else PIPELINE
-    checked = PassCheck(setting, steps)
-    compared, finding = checked.compared, checked.finding
-    if finding is None:
-        kernels = KernelCheck(setting, setting.graph, checked.stages[-1].graph, checked.values)
-        compared += _worst(kernels.compared)
-        finding = kernels.finding
+    with silence():
+        checked = PassCheck(setting, pipeline_steps(passes) if passes else PIPELINE)
+        compared, finding = checked.compared, checked.finding
+        if finding is None:
+            kernels = KernelCheck(setting, setting.graph, checked.stages[-1].graph, checked.values)
+            compared += _worst(kernels.compared)
+            finding = kernels.finding
     if finding is None and runs is not None:
         row = runs.compare()
         compared.append(row)

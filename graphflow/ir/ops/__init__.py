@@ -20,6 +20,7 @@ register_later(
         "graphflow.ir.ops.complex_numbers",
         "graphflow.ir.ops.convolution",
         "graphflow.ir.ops.diagonal",
+        "graphflow.ir.ops.effects",
         "graphflow.ir.ops.equations",
         "graphflow.ir.ops.factorisations",
         "graphflow.ir.ops.fourier",
