@@ -21,8 +21,11 @@ from graphflow.ir.dims import SymDim
 from graphflow.ir.op import Kind, OpDef, lookup
 from graphflow.ir.types import DType, TensorType, keeps_kind
 from graphflow.mode import mode
+from graphflow.quiet import quietly
 from graphflow.tensor import Tensor
 from graphflow.traced_sizes import as_plain
+
+_VIEW = Kind.VIEW
 
 
 def apply(op: OpDef | str, *inputs: Tensor, **attrs: Any) -> Tensor:
@@ -33,17 +36,20 @@ def apply(op: OpDef | str, *inputs: Tensor, **attrs: Any) -> Tensor:
     """
     record_ = lookup(op) if op.__class__ is str else op
     assert isinstance(record_, OpDef)
-    out = _emit(record_, inputs, attrs)
-    if record_.kind is Kind.VIEW and mode.tracer is None and out._array.base is not None:
+    out = _emit(record_, record_.reference, inputs, attrs)
+    if record_.kind is _VIEW and mode.tracer is None and out._array.base is not None:
         out._array = out._cell.value = np.array(out._array)
     return out
 
 
-def _emit(op: OpDef, inputs: tuple[Tensor, ...], attrs: dict[str, Any]) -> Tensor:
+def _emit(
+    op: OpDef, reference: Callable[..., Any], inputs: tuple[Tensor, ...], attrs: dict[str, Any]
+) -> Tensor:
     """Like :func:`apply`, but views may share memory: what gradient rules use."""
     tracer = mode.tracer
     if tracer is None:
-        out = Tensor._of(Cell(_evaluate(op, inputs, attrs)))
+        value = _values(op, reference, inputs, attrs)
+        out = Tensor._of(Cell(value if value.__class__ is np.ndarray else np.asarray(value)))
     else:
         attrs = {name: as_plain(value) for name, value in attrs.items()}
         out = Tensor._of(Cell(tracer.emit(op, inputs, attrs), tracer))
@@ -66,7 +72,10 @@ def apply_several(op: OpDef | str, *inputs: Tensor, **attrs: Any) -> tuple[Tenso
     tracer = mode.tracer
     outs: list[Tensor]
     if tracer is None:
-        outs = [Tensor._of(Cell(np.array(v))) for v in _values(record_, inputs, attrs)]
+        outs = [
+            Tensor._of(Cell(np.array(v)))
+            for v in _values(record_, record_.reference, inputs, attrs)
+        ]
     else:
         attrs = {name: as_plain(value) for name, value in attrs.items()}
         nodes = tracer.emit_several(record_, inputs, attrs)
@@ -80,20 +89,15 @@ def apply_several(op: OpDef | str, *inputs: Tensor, **attrs: Any) -> tuple[Tenso
     return tuple(outs)
 
 
-def _evaluate(op: OpDef, inputs: tuple[Tensor, ...], attrs: dict[str, Any]) -> np.ndarray[Any, Any]:
-    """The reference's answer, an array."""
-    value = _values(op, inputs, attrs)
-    return value if value.__class__ is np.ndarray else np.asarray(value)
-
-
-def _values(op: OpDef, inputs: tuple[Tensor, ...], attrs: dict[str, Any]) -> Any:
+def _values(
+    op: OpDef, reference: Callable[..., Any], inputs: tuple[Tensor, ...], attrs: dict[str, Any]
+) -> Any:
     """The reference's answer.  Infinities and NaN are values, not warnings."""
     try:
-        with np.errstate(all="ignore"):
-            arrays = [t._eager() for t in inputs]
-            if arrays and arrays[-1].dtype.kind == "c":  # NumPy orders complex numbers, we do not
-                op.infer([t._type_now() for t in inputs], attrs)
-            return op.reference(*arrays, **attrs)
+        arrays = [t._array if t._array.__class__ is np.ndarray else t._eager() for t in inputs]
+        if arrays and arrays[-1].dtype.kind == "c":  # NumPy orders complex numbers, we do not
+            op.infer([t._type_now() for t in inputs], attrs)
+        return quietly(reference, arrays, attrs)
     except GraphFlowError:
         raise
     except (ValueError, TypeError, IndexError) as error:
@@ -274,7 +278,8 @@ class TensorBuilder:
 
     def emit(self, op: str, *inputs: Any, **attrs: Any) -> Tensor:
         """Apply ``op``; Python scalars take the dtype of the first tensor."""
-        return _emit(lookup(op), _lift(inputs), attrs)
+        record_ = lookup(op)
+        return _emit(record_, record_.unordered or record_.reference, _lift(inputs), attrs)
 
     def __getattr__(self, op: str) -> Callable[..., Any]:
         if op.startswith("_"):

@@ -12,6 +12,7 @@ import heapq
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from graphflow import dispatch
 from graphflow.autograd.history import Edge, GradNode, edge_of
 from graphflow.autograd.modes import GradMode
 from graphflow.errors import GraphFlowError, ShapeError
@@ -33,15 +34,14 @@ class _Sweep:
 
     def send(self, edge: Edge, ct: Tensor, owned: bool) -> None:
         """Add ``ct`` to what has arrived at ``edge``."""
-        from graphflow.dispatch import apply
-
-        if edge.node is not None:
-            held = self.pending.get(edge.node)
+        node = edge.node
+        if node is not None:
+            held = self.pending.get(node)
             if held is None:
-                heapq.heappush(self.heap, (-edge.node.serial, edge.node))
-                self.pending[edge.node] = ct
+                heapq.heappush(self.heap, (-node.serial, node))
+                self.pending[node] = ct
             else:
-                self.pending[edge.node] = apply("add", held, ct)
+                self.pending[node] = dispatch.apply("add", held, ct)
             return
         assert edge.leaf is not None
         key = id(edge.leaf)
@@ -51,21 +51,21 @@ class _Sweep:
             if owned:
                 self.owned.add(key)
         else:
-            self.leaves[key] = (edge.leaf, apply("add", entry[1], ct))
+            self.leaves[key] = (edge.leaf, dispatch.apply("add", entry[1], ct))
             self.owned.add(key)
 
     def run(self, wanted: frozenset[GradNode] = frozenset()) -> None:
         """Walk every pending history."""
-        from graphflow.dispatch import TENSORS
-
         while self.heap:
             _, node = heapq.heappop(self.heap)
-            ct = _hooked(node.hooks, self.pending.pop(node))
+            ct = self.pending.pop(node)
+            if node.hooks:
+                ct = _hooked(node.hooks, ct)
             if node.retain is not None:
                 _retain(node, ct)
             if node in wanted:
                 self.captured[node] = ct
-            results = node.cotangents(TENSORS, ct, self.create_graph)
+            results = node.cotangents(dispatch.TENSORS, ct, self.create_graph)
             for edge, result in zip(node.edges, results, strict=True):
                 if edge is not None and result is not None:
                     self.send(edge, result, result is not ct and not result._chain)
@@ -163,9 +163,7 @@ def grad(
 
 
 def _zeros(tensor: Tensor) -> Tensor:
-    from graphflow.dispatch import full
-
-    return full(tuple(tensor.shape), 0, tensor.dtype)
+    return dispatch.full(tuple(tensor.shape), 0, tensor.dtype)
 
 
 def _start(
@@ -174,8 +172,6 @@ def _start(
     retain_graph: bool | None,
     create_graph: bool,
 ) -> _Sweep:
-    from graphflow.dispatch import full
-
     sweep = _Sweep(create_graph, create_graph if retain_graph is None else retain_graph)
     for tensor, ct in zip(tensors, gradients, strict=True):
         edge = edge_of(tensor)
@@ -190,7 +186,7 @@ def _start(
                     f"{list(tensor.shape)}: pass gradient=, or reduce it first"
                 )
             with GradMode(False):
-                ct = full(tuple(tensor.shape), 1, tensor.dtype)
+                ct = dispatch.full(tuple(tensor.shape), 1, tensor.dtype)
         elif ct.shape != tensor.shape:
             raise ShapeError(
                 f"the gradient has shape {list(ct.shape)}, the tensor {list(tensor.shape)}"
@@ -226,16 +222,14 @@ def _retain(node: GradNode, ct: Tensor) -> None:
 
 
 def _accumulate(leaf: Tensor, ct: Tensor, owned: bool, create_graph: bool) -> None:
-    from graphflow.dispatch import apply, assign
-
     held = leaf.grad
     if held is None:
         alone = owned and (mode.tracer is not None or ct._eager().base is None)
         leaf._set_grad(ct if alone or create_graph else ct.clone())
     elif create_graph or mode.grad:
-        leaf._set_grad(apply("add", held, ct))
+        leaf._set_grad(dispatch.apply("add", held, ct))
     else:
-        assign(held, apply("add", held, ct))
+        dispatch.assign(held, dispatch.apply("add", held, ct))
     for hook in list(leaf._hooks or ()):
         if isinstance(hook, AfterAccumulation):
             hook.function(leaf)

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from graphflow.errors import GraphFlowError
+from graphflow.ir.cotangent import operand_cotangent
 from graphflow.ir.op import NON_DIFFERENTIABLE, Application, OpDef
+from graphflow.mode import mode
+from graphflow.tensor import Tensor
 from graphflow.traced_sizes import as_types_do
-
-if TYPE_CHECKING:
-    from graphflow.tensor import Tensor
 
 _serials = itertools.count()
 
@@ -46,9 +46,12 @@ class GradNode:
     ) -> None:
         self.op = op
         self.attrs = attrs
-        self.edges = tuple(edge_of(t) for t in inputs)
+        self.edges = tuple([edge_of(t) if t._requires_grad else None for t in inputs])
         self.inputs = inputs
-        self.versions = tuple(t._version for t in inputs)
+        if mode.tracer is None:
+            self.versions = tuple([t._cell.version for t in inputs])
+        else:
+            self.versions = tuple([t._version for t in inputs])
         self.serial = next(_serials)
         self.hooks: list[Hook] | None = None
         self.retain: Any = None
@@ -71,8 +74,6 @@ class GradNode:
 
     def cotangents(self, builder: Any, ct: Tensor, create_graph: bool) -> list[Tensor | None]:
         """The cotangent of every operand that wants one."""
-        from graphflow.ir.cotangent import operand_cotangent
-
         assert self.op is not None
         application = self._application(create_graph)
         with as_types_do:
@@ -120,7 +121,6 @@ class GradNode:
         operand has been modified since.
         """
         from graphflow.ir.build import NODES, emit, input_node
-        from graphflow.ir.cotangent import operand_cotangent
         from graphflow.ir.node import topological
 
         assert self.op is not None
@@ -147,8 +147,6 @@ class SavedOutput:
 
     def alias(self, history: GradNode | None) -> Tensor:
         """A tensor over the saved value, with or without its history."""
-        from graphflow.tensor import Tensor
-
         out = Tensor._of(self.cell, self.chain)
         out._array, out._seen = self.array, self.seen
         if history is not None:
@@ -166,7 +164,10 @@ def edge_of(tensor: Tensor) -> Edge | None:
 
 def record(op: OpDef, inputs: tuple[Tensor, ...], attrs: Mapping[str, Any], out: Tensor) -> None:
     """Give ``out`` its history (some input requires grad, and grad mode is on)."""
-    if op.vjp is NON_DIFFERENTIABLE or not (out.dtype.is_floating_point or out.dtype.is_complex):
+    if op.vjp is NON_DIFFERENTIABLE:
+        return
+    dtype = out.dtype
+    if not (dtype.is_floating_point or dtype.is_complex):
         return
     node = GradNode(op, inputs, attrs)
     node.out = SavedOutput(out)

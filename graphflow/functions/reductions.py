@@ -16,6 +16,7 @@ from graphflow.functions.elementwise import add, div, eq, exp, isnan, log, mul, 
 from graphflow.ir import types as T
 from graphflow.ir.types import DType
 from graphflow.keywords import numpy_names
+from graphflow.mode import mode as modes
 from graphflow.promotion import cast, get_default_dtype
 
 if TYPE_CHECKING:
@@ -451,5 +452,8 @@ def log_softmax(input: Tensor, dim: int, dtype: DType | None = None) -> Tensor:
     if count(source, dim) == 0:
         return apply("copy", source)
     scores = wide(source)
+    axes = normal_dims((dim,), scores.ndim)
+    if modes.tracer is None and axes:
+        return like(apply("log_softmax", scores, axis=axes[0]), source)
     shifted = sub(scores, reduce("reduce_max", scores.detach(), dim, True))
     return like(sub(shifted, log(reduce("reduce_sum", exp(shifted), dim, True))), source)

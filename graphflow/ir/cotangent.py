@@ -30,7 +30,7 @@ def operand_cotangent(
     target = application.inputs[operand]
     if isinstance(rules, NonDifferentiable) or not carries_gradient(target):
         return None
-    conjugated = _is_holomorphic(op) and _is_complex(ct)
+    conjugated = _is_complex(ct) and _is_holomorphic(op)
     if conjugated:
         ct = b.conj(ct)
     if callable(rules):
@@ -47,7 +47,8 @@ def operand_cotangent(
         return None
     if conjugated and _is_complex(result):
         result = b.conj(result)
-    return unbroadcast(b, result, tuple(target.shape))
+    shape = target.shape
+    return result if result.shape == shape else unbroadcast(b, result, tuple(shape))
 
 
 _ARITHMETIC = (Kind.ELEMENTWISE, Kind.CONTRACTION, Kind.REDUCTION)

@@ -182,6 +182,10 @@ class OpDef:
     decompose: Callable[[Builder, Application], Any] | None = None
     """What the operation is made of, ``lambda b, n: …`` over ``n.inputs`` and ``n.attrs``,
     for operations without a kernel of their own."""
+    unordered: Callable[..., Any] | None = None
+    """The meaning once more, for eager gradient rules: NumPy may lay out the result's axes
+    in any order.  What a rule wants for a transposed operand it transposes at the end, and
+    then the gradient is row-major like the operand."""
     parts: PartsRule | None = None
     """How operands of complex dtypes are computed on their real and imaginary parts;
     without it such an application is a host call."""

@@ -134,9 +134,9 @@ class Recording:
     def __str__(self) -> str:
         return str(self.result)
 
-    def _timed_values(self, op: Any, inputs: Any, attrs: Any) -> Any:
+    def _timed_values(self, op: Any, reference: Any, inputs: Any, attrs: Any) -> Any:
         started = time.perf_counter()
-        value = self._values(op, inputs, attrs)
+        value = self._values(op, reference, inputs, attrs)
         seconds = time.perf_counter() - started
         line = _user_line()
         key = (op.name, line)

@@ -58,6 +58,13 @@ def _matmul(a: Array, b: Array) -> Array:
     return np.matmul(a, b)
 
 
+def _matmul_unordered(a: Array, b: Array) -> Array:
+    """A product whose left operand is a transpose is made as the transpose of its own."""
+    if a.ndim == b.ndim == 2 and a.flags.f_contiguous and not a.flags.c_contiguous:
+        return _matmul(b.T, a.T).T
+    return _matmul(a, b)
+
+
 def _matmul_left(b: Builder, n: Application, ct: Any) -> Any:
     return b.matmul(ct, transposed(b, n.inputs[1]))
 
@@ -85,6 +92,7 @@ MATMUL = register(
         summary="Matrix product over the last two axes; the axes before broadcast.",
         infer=_infer_matmul,
         reference=_matmul,
+        unordered=_matmul_unordered,
         vjp=(_matmul_left, _matmul_right),
         parts=complex_parts.product,
         contraction=_labels_matmul,

@@ -51,7 +51,9 @@ def _infer_iota(types: Types, attrs: Attrs) -> TensorType:
 def _iota(*, shape: tuple[int, ...], axis: int, dtype: DType) -> Array:
     places = np.arange(shape[axis]).astype(dtype.numpy)
     places = places.reshape((-1,) + (1,) * (len(shape) - 1 - axis))
-    return np.array(np.broadcast_to(places, shape))
+    out = np.empty(shape, dtype.numpy)
+    out[...] = places
+    return out
 
 
 def _index_iota(types: Types, attrs: Attrs, index: Index) -> Sequence[Piece]:

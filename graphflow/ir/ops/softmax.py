@@ -1,9 +1,11 @@
-"""Softmax along an axis: a gradient rule of its own, and no kernel of its own.
+"""Softmax and its logarithm along an axis: gradient rules of their own, no kernels.
 
 It is made of a maximum, an exponential, a sum and a quotient, which fuse into one
 kernel over rows.  Their derived gradient would read three tensors of the same size,
 the exponentials, the quotients and the quotients' cotangents over the sum; this rule
-reads the result and its cotangent.
+reads the result and its cotangent.  ``log_softmax`` is for eager code, where one
+operation costs less than its six; compiled code uses those, since its gradient can
+share their exponentials.
 """
 
 from __future__ import annotations
@@ -40,6 +42,21 @@ def _softmax(x: Array, *, axis: int, or_zero: bool) -> Array:
         return powers / np.where(nothing, x.dtype.type(1), powers.sum(axis, keepdims=True))
 
 
+def _infer_log(types: Sequence[TensorType], attrs: Attrs) -> TensorType:
+    check_arity("log_softmax", types, 1)
+    require("log_softmax", types, FLOAT)
+    check_axis("log_softmax", types, attrs.get("axis"), types[0].rank)
+    return types[0]
+
+
+def _log_softmax(x: Array, *, axis: int) -> Array:
+    if not x.shape[axis]:
+        return np.array(x)
+    shifted = np.subtract(x, np.maximum.reduce(x, axis=axis, keepdims=True))
+    total = np.add.reduce(np.exp(shifted), axis=axis, keepdims=True)
+    return np.subtract(shifted, np.log(total, out=total), out=shifted)
+
+
 def _decompose(b: Builder, n: Application) -> Any:
     (x,), axes = n.inputs, (n.attrs["axis"],)
     if x.shape[axes[0]] == 0:
@@ -54,6 +71,22 @@ def _decompose(b: Builder, n: Application) -> Any:
     return b.div(powers, b.where(nothing, scalar(b, 1, x.dtype), total))
 
 
+def _decompose_log(b: Builder, n: Application) -> Any:
+    (x,), axes = n.inputs, (n.attrs["axis"],)
+    if x.shape[axes[0]] == 0:
+        return b.copy(x)
+    shifted = b.sub(x, restore_axes(b, b.reduce_max(x, axes=axes), axes, x.shape))
+    total = b.reduce_sum(b.exp(shifted), axes=axes)
+    return b.sub(shifted, restore_axes(b, b.log(total), axes, x.shape))
+
+
+def _vjp_log(b: Builder, n: Application, ct: Any) -> Any:
+    """``ct - exp(out) * sum(ct)``: from d out[i] / d x[j] = δ[i,j] - exp(out[j])."""
+    axes = (n.attrs["axis"],)
+    total = restore_axes(b, b.reduce_sum(ct, axes=axes), axes, ct.shape)
+    return b.sub(ct, b.mul(b.exp(n.out), total))
+
+
 def _vjp(b: Builder, n: Application, ct: Any) -> Any:
     """``out * (ct - sum(out * ct))``: from d out[i] / d x[j] = out[i] * (δ[i,j] - out[j])."""
     axes = (n.attrs["axis"],)
@@ -61,13 +94,15 @@ def _vjp(b: Builder, n: Application, ct: Any) -> Any:
     return b.mul(n.out, b.sub(ct, mean))
 
 
+_LINES: list[tuple[tuple[int, ...], int]] = [
+    ((7,), 0), ((3, 4), 1), ((3, 4), 0), ((2, 3, 4), 1), ((3, 1), 1), ((0, 3), 1), ((2, 0), 1),
+]  # fmt: skip
+
+
 def _samples() -> tuple[Sample, ...]:
-    shapes: list[tuple[tuple[int, ...], int]] = [
-        ((7,), 0), ((3, 4), 1), ((3, 4), 0), ((2, 3, 4), 1), ((3, 1), 1), ((0, 3), 1), ((2, 0), 1),
-    ]  # fmt: skip
     return tuple(
         Sample((shape,), {"axis": axis, "or_zero": or_zero})
-        for shape, axis in shapes
+        for shape, axis in _LINES
         for or_zero in (False, True)
     )
 
@@ -83,5 +118,22 @@ SOFTMAX = register(
         decompose=_decompose,
         cost=16.0,
         tests=OpTests(tolerance={"f32": 2e-6, "f64": 1e-13}, samples=_samples()),
+    )
+)
+
+LOG_SOFTMAX = register(
+    OpDef(
+        name="log_softmax",
+        kind=Kind.LINE,
+        summary="The logarithm of softmax along an axis.",
+        infer=_infer_log,
+        reference=_log_softmax,
+        vjp=(_vjp_log,),
+        decompose=_decompose_log,
+        cost=16.0,
+        tests=OpTests(
+            tolerance={"f32": 2e-6, "f64": 1e-13},
+            samples=tuple(Sample((shape,), {"axis": axis}) for shape, axis in _LINES),
+        ),
     )
 )

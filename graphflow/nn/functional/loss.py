@@ -60,8 +60,11 @@ def nll_loss(
     """
     how = chosen(reduction, size_average, reduce)
     scores, classes = _classes("nll_loss", input, target)
-    ignored = classes == ignore_index
-    index = unsqueeze(cast(where(ignored, 0, classes), T.int64), 1)
+    ignored: Tensor | None = classes == ignore_index
+    if mode.tracer is None and ignored is not None and not ignored._eager().any():
+        ignored = None  # seen before anything is computed for the sake of it
+    kept = classes if ignored is None else where(ignored, 0, classes)
+    index = unsqueeze(cast(kept, T.int64), 1)
     try:
         loss = neg(squeeze(apply("gather", scores, index, axis=1), 1))
     except IndexRangeError as error:
@@ -74,6 +77,10 @@ def nll_loss(
         factor = apply("take", _class_weights("nll_loss", scores, weight), index, axis=0)
         factor = squeeze(factor, 1)
         loss = mul(loss, factor)
+    if ignored is None and factor is None:
+        return squeeze(loss, 0) if how == "none" and target.ndim == 0 else reduced(loss, how)
+    if ignored is None:
+        ignored = classes == ignore_index
     if how == "mean":
         return _masked_mean(loss, factor, ignored)
     loss = where(ignored, 0.0, loss)
