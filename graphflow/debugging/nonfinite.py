@@ -52,8 +52,8 @@ class nan_guard:
 
     # ---- eager ---------------------------------------------------------------------
 
-    def _watched(self, op: Any, inputs: Any, attrs: Any) -> Any:
-        value = self._values(op, inputs, attrs)
+    def _watched(self, op: Any, reference: Any, inputs: Any, attrs: Any) -> Any:
+        value = self._values(op, reference, inputs, attrs)
         if mode.guard is not self:  # another thread's work, or a step that is being explained
             return value
         made = value if isinstance(value, tuple) else (value,)

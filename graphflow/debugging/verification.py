@@ -95,8 +95,8 @@ class _Runs:
         start.restore()
         inner = dispatch._values
 
-        def watched(op: Any, inputs: Any, attrs: Any) -> Any:
-            value = inner(op, inputs, attrs)
+        def watched(op: Any, reference: Any, inputs: Any, attrs: Any) -> Any:
+            value = inner(op, reference, inputs, attrs)
             found = value if isinstance(value, tuple) else (value,)
             place = user_place(1)
             self._operations.append((op.name, str(place), [np.array(v) for v in found]))
