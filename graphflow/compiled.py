@@ -23,6 +23,7 @@ from graphflow.autograd.compiled import CompiledNode
 from graphflow.autograd.several import attach
 from graphflow.capture import capture, check_arguments, leaf_labels, shared_cells
 from graphflow.cell import Cell
+from graphflow.collection import without_collection
 from graphflow.dynamic import Dimensions, Dynamic, Family, shapes_of
 from graphflow.entry import Entry
 from graphflow.errors import IndexRangeError
@@ -252,9 +253,10 @@ class Compiled:
         dynamic: Dynamic | None = None,
     ) -> Entry:
         started = time.perf_counter()
-        captured = capture(
-            self.original, args, kwargs, self._name, self._keep_grads, dynamic=dynamic
-        )
+        with without_collection():
+            captured = capture(
+                self.original, args, kwargs, self._name, self._keep_grads, dynamic=dynamic
+            )
         example = dynamic.largest if dynamic is not None else {}
         program = Program.from_capture(captured, example=example, **self._options)
         program.trace_seconds = time.perf_counter() - started - program.build_seconds

@@ -22,6 +22,7 @@ from graphflow.cell import Cell
 from graphflow.codegen.instance import at_sizes
 from graphflow.codegen.schedule import Schedule, plain_steps
 from graphflow.codegen.sizes import example_for, known_sizes
+from graphflow.collection import without_collection
 from graphflow.errors import GraphFlowError, IndexRangeError, ShapeError
 from graphflow.functions.creation import as_tensor, from_numpy
 from graphflow.ir.binding import solve_sizes
@@ -148,6 +149,7 @@ class Program:
                 store_plan(key, found)
         return found
 
+    @without_collection()
     def _build(self) -> Schedule:
         """Run the passes and schedule what they leave.
 

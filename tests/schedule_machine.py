@@ -34,6 +34,7 @@ from graphflow.codegen.schedule import (
 from graphflow.ir.graph import Graph
 from graphflow.ir.interp import interpret
 from graphflow.ir.node import Node
+from graphflow.records import replace
 
 Array = np.ndarray[Any, Any]
 
@@ -98,9 +99,11 @@ class Machine:
         name = f"kernel{len(self.kernels)}"
         self.kernels[name] = body, operands, results, tile
         written = {r.buffer for r in results} | ({tile.buffer} if tile is not None else set())
+        layouts = (*operands, *results, *([] if tile is None else [tile]))
+        places = tuple(Address(layout.buffer) for layout in layouts)
         return Call(
-            KernelSource(name, ""), (), frozenset(o.buffer for o in operands), frozenset(written),
-            self.parallel, fallible,
+            KernelSource(name, ""), places, frozenset(o.buffer for o in operands),
+            frozenset(written), self.parallel, fallible,
         )  # fmt: skip
 
     # -- execution -------------------------------------------------------------------
@@ -122,10 +125,15 @@ class Machine:
         ]
         return outputs, after
 
-    def execute(
-        self, memory: _Memory, body: Graph, operands: Sequence[Layout],
-        results: Sequence[Layout], tile: Layout | None,
-    ) -> None:  # fmt: skip
+    def execute(self, memory: _Memory, call: Call) -> None:
+        """What the kernel was lowered for, over the buffers that the call names."""
+        body, operands, results, tile = self.kernels[call.kernel.name]
+        places = iter(call.arguments)
+        operands, results = (
+            [replace(layout, buffer=next(places).buffer) for layout in layouts]
+            for layouts in (operands, results)
+        )
+        tile = replace(tile, buffer=next(places).buffer) if tile is not None else None
         if tile is not None:
             product = next(n for n in body.nodes if n.op.name == "matmul")
             args = [memory.view(o.buffer, o).copy() for o in operands]
@@ -206,9 +214,8 @@ class _Threads:
             self.flush()
             self.host(step, counters)
         else:
-            kernel = self.machine.kernels[step.kernel.name]
             memory = self.memory.at(counters)
-            self.segment.append((step.parallel, partial(self.machine.execute, memory, *kernel)))
+            self.segment.append((step.parallel, partial(self.machine.execute, memory, step)))
         return point
 
     def loop(self, loop: Loop, point: int, counters: tuple[int, ...]) -> int:

@@ -7,6 +7,7 @@ import random
 import networkx as nx
 import pytest
 
+from graphflow.passes import clusters as clusters_module
 from graphflow.passes.clusters import Clusters
 
 
@@ -23,7 +24,8 @@ def quotient(successors: list[list[int]], home: dict[int, int]) -> nx.DiGraph:
 
 
 @pytest.mark.parametrize("seed", range(30))
-def test_merges_exactly_what_keeps_the_graph_acyclic(seed):
+def test_merges_exactly_what_keeps_the_graph_acyclic(seed, monkeypatch):
+    monkeypatch.setattr(clusters_module, "GAP", 2 if seed % 2 else 1 << 40)  # little or much room
     rng = random.Random(seed)
     count = rng.randrange(2, 25)
     successors = random_dag(rng, count, rng.choice([0.05, 0.15, 0.4]))
@@ -70,3 +72,19 @@ def test_a_merge_does_not_depend_on_how_much_lies_between():
     clusters = Clusters(successors)
     assert clusters.merge(0, count) is not None
     assert clusters.merge(clusters.find(0), count - 1) is None
+
+
+@pytest.mark.parametrize("forward", [True, False])
+def test_a_search_ends_where_the_shorter_way_ends(forward):
+    count = 2000  # from 0 (or to the last) runs a long chain that the pairs have no part in
+    chain = [[i + 1] for i in range(count - 1)]
+    if forward:
+        successors = [*chain, [], *([] for _ in range(100))]
+        pairs = [(0, count + i) for i in range(100)]
+    else:
+        successors = [*([] for _ in range(100)), *([100 + i for i in f] for f in chain), []]
+        pairs = [(i, 100 + count - 1) for i in range(100)]
+    clusters = Clusters(successors)
+    for a, b in pairs:
+        assert clusters.merge(clusters.find(a), clusters.find(b)) is not None
+    assert clusters.searched <= 5 * len(pairs)

@@ -38,6 +38,7 @@ from graphflow.codegen.schedule import (
 )
 from graphflow.codegen.sizes import for_example
 from graphflow.codegen.stored_order import ordered
+from graphflow.codegen.templates import Templates
 from graphflow.codegen.units import Unit, Work, collect, copy_body
 from graphflow.errors import CompileError
 from graphflow.ir.graph import Graph
@@ -68,7 +69,7 @@ def build_schedule(
             )
     work = collect(graph)
     placement = place(graph, work)
-    emitter = Emitter(graph, work, placement, BufferTable(threads))
+    emitter = Emitter(graph, work, placement, Templates(BufferTable(threads)))
     emitter.run()
     return emitter.schedule()
 
@@ -85,11 +86,12 @@ class Emitter:
         graph: Graph,
         work: Work,
         placement: Placement,
-        context: BufferTable,
+        templates: Templates,
         position: int | None = None,
     ) -> None:
         self.graph, self.work, self.placement = graph, work, placement
-        self.context = context
+        self.state = frozenset(graph.state)
+        self.templates, self.context = templates, templates.table
         self.steps: list[Step] = []
         self.buffer_of: dict[int, int] = {}  # value → buffer
         self.position = {
@@ -119,7 +121,7 @@ class Emitter:
         """
         work = collect(region, leaves, level)
         placement = place(region, work, region=True)
-        inner = Emitter(region, work, placement, self.context, self.position[node])
+        inner = Emitter(region, work, placement, self.templates, self.position[node])
         for leaf, where in leaves.items():
             layout = work.layouts.get(leaf)
             if layout is not None:
@@ -149,8 +151,7 @@ class Emitter:
         if "value" in attrs:
             data = attrs["value"]
             return self.context.buffer(BufferKind.CONSTANT, value.type, data=data.array)
-        state = value.leaf in self.graph.state
-        kind = BufferKind.STATE if state else BufferKind.INPUT
+        kind = BufferKind.STATE if value.leaf in self.state else BufferKind.INPUT
         return self.context.buffer(kind, value.type, attrs["name"])
 
     def located(self, layout: Layout) -> Layout:
@@ -173,11 +174,23 @@ class Emitter:
         if unit.kind == "check":
             self.steps += self._check(unit, operands)
             return
+        position = -1 if unit.node is None else self.position[unit.node]
+        for call in self.templates.calls(
+            unit, operands, results, lambda: self._lowered(unit, operands, results)
+        ):
+            place = replace(call.provenance, locations=unit.locations, node=position)
+            self.steps.append(replace(call, provenance=place))
+
+    def _lowered(
+        self, unit: Unit, operands: Sequence[Layout], results: Sequence[Layout]
+    ) -> list[Call]:
         lower = self._contraction if unit.kind == "contraction" else self._loop
         calls = lower(unit, operands, results)
         work = _flops(unit.body)
-        for index, call in enumerate(calls):
-            self.steps.append(self._described(call, unit, work if index == 0 else 0))
+        return [
+            self._described(call, unit, work if index == 0 else 0)
+            for index, call in enumerate(calls)
+        ]
 
     def commit(self, source: Layout, target: int) -> None:
         """Append the copy of a state's new value over the old one."""

@@ -88,6 +88,14 @@ class Graph:
         kept = self.locations if locations is None else locations
         return replace(self, outputs=tuple(outputs), updates=tuple(updates), locations=kept)
 
+    def with_places(self, locations: Mapping[Node, Location]) -> Graph:
+        """This graph said to come from other places; all that is known of it stays known."""
+        made = replace(self, locations=locations)
+        for name in ("nodes", "roots", "constants", "users", "_hash"):
+            if name in self.__dict__:
+                made.__dict__[name] = self.__dict__[name]
+        return made
+
     @cached_property
     def _hash(self) -> str:
         position = {node: i for i, node in enumerate(self.nodes)}

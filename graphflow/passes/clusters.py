@@ -2,15 +2,21 @@
 
 Groups of nodes are merged one pair at a time.  Two groups may merge only if no
 path leads from one to the other through a third, or the result would have a
-cycle.  A topological rank per group, kept up to date as groups merge (the
-algorithm of Pearce and Kelly, "A dynamic topological sort algorithm for
-directed acyclic graphs", 2006), confines the search to the ranks between the
-two; merging neighbours in a chain costs a constant.
+cycle.  A topological order of the groups, kept up to date as they merge, confines
+the search to those between the two (as in Pearce and Kelly, "A dynamic topological
+sort algorithm for directed acyclic graphs", 2006).  It goes from both ends in turn
+and stops where one of them has come to an end (Bender, Fineman, Gilbert and Tarjan,
+"A new approach to incremental cycle detection", 2015): only what that end has met
+has to change places.  So merging neighbours costs a constant, however far apart
+they stand and however deep the graph.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+
+GAP = 1 << 40
+"""Between the ranks of neighbours at first; a place between two has a rank between theirs."""
 
 
 class Clusters:
@@ -21,12 +27,18 @@ class Clusters:
 
     def __init__(self, successors: Iterable[Iterable[int]]) -> None:
         self.successors = [set(s) for s in successors]
+        self.count = count = len(self.successors)
         self.predecessors: list[set[int]] = [set() for _ in self.successors]
         for vertex, following in enumerate(self.successors):
             for other in following:
                 self.predecessors[other].add(vertex)
-        self.rank = list(range(len(self.successors)))
-        self._parent = list(range(len(self.successors)))
+        self.rank = [*range(GAP, GAP * (count + 1), GAP), 0]
+        self.searched = 0
+        """Steps that looking for paths has taken so far."""
+        self._parent = list(range(count))
+        # The order as a ring through the vertex ``count``, which stands before the first one.
+        self._next = [*range(1, count + 1), 0]
+        self._previous = [count, *range(count)]
 
     def find(self, vertex: int) -> int:
         """The group that ``vertex`` belongs to, named by one of its members."""
@@ -45,38 +57,72 @@ class Clusters:
         """
         if self.rank[a] > self.rank[b]:
             a, b = b, a
-        after = self._reach(a, b, self.successors, self.rank[b], forward=True)
-        if after is None:
+        if not self._place(a, b):
             return None
-        before = self._reach(b, a, self.predecessors, self.rank[a], forward=False)
-        if before is None:
-            return None
-        if len(self.successors[b]) + len(self.predecessors[b]) > len(self.successors[a]) + len(
-            self.predecessors[a]
-        ):
-            keep, drop = b, a
-        else:
-            keep, drop = a, b
+        degree = [len(self.successors[v]) + len(self.predecessors[v]) for v in (a, b)]
+        keep, drop = (b, a) if degree[1] > degree[0] else (a, b)
         self._contract(keep, drop)
-        self._reorder(keep, drop, before, after)
         return keep
 
+    def _place(self, a: int, b: int) -> bool:
+        """Make ``a`` and ``b``, in this order, neighbours; False if a path leads between them."""
+        rank = self.rank.__getitem__
+        after: set[int] = set()
+        before: set[int] = set()
+        forward = self._reach(a, b, self.successors, after, forward=True)
+        backward = self._reach(b, a, self.predecessors, before, forward=False)
+        while True:
+            self.searched += 1
+            ahead = next(forward, None)
+            if ahead is None:
+                self._move([a, *sorted(after, key=rank)], b)
+                return True
+            behind = next(backward, None)
+            if behind is None:
+                self._move([*sorted(before, key=rank), b], self._previous[a])
+                return True
+            if ahead or behind:
+                return False
+
     def _reach(
-        self, start: int, end: int, edges: list[set[int]], bound: int, forward: bool
-    ) -> list[int] | None:
-        """Groups strictly between that ``start`` reaches; ``None`` if one leads to ``end``."""
-        rank = self.rank
-        seen: set[int] = set()
-        stack = [n for n in edges[start] if n != end]
+        self, start: int, end: int, edges: list[set[int]], found: set[int], forward: bool
+    ) -> Iterator[bool]:
+        """Collect the groups between the two that ``start`` reaches, step by step.
+
+        Yields whether a step has led to ``end``.
+        """
+        rank, bound = self.rank, self.rank[end]
+        stack = [*(edges[start] - {end})]
         while stack:
             vertex = stack.pop()
-            if vertex in seen or (rank[vertex] > bound if forward else rank[vertex] < bound):
-                continue
-            if vertex == end:
-                return None
-            seen.add(vertex)
-            stack.extend(edges[vertex])
-        return list(seen)
+            if vertex not in found and (rank[vertex] < bound if forward else rank[vertex] > bound):
+                found.add(vertex)
+                stack.extend(edges[vertex])
+            yield vertex == end
+
+    def _move(self, vertices: Iterable[int], place: int) -> None:
+        """Bring ``vertices`` directly behind ``place``, in this order."""
+        following, previous, rank = self._next, self._previous, self.rank
+        for vertex in vertices:
+            if previous[vertex] != place:
+                following[previous[vertex]] = following[vertex]
+                previous[following[vertex]] = previous[vertex]
+                after = following[place]
+                following[place] = previous[after] = vertex
+                previous[vertex], following[vertex] = place, after
+                low = rank[place]
+                high = rank[after] if after < self.count else low + 2 * GAP
+                rank[vertex] = (low + high) // 2
+                if rank[vertex] == low:
+                    self._spread()
+            place = vertex
+
+    def _spread(self) -> None:
+        """Even distances between all ranks."""
+        vertex, rank = self.count, 0
+        while (vertex := self._next[vertex]) < self.count:
+            rank += GAP
+            self.rank[vertex] = rank
 
     def _contract(self, keep: int, drop: int) -> None:
         for one, other in (
@@ -92,21 +138,9 @@ class Clusters:
             one[drop] = set()
         self._parent[drop] = keep
 
-    def _reorder(self, keep: int, drop: int, before: list[int], after: list[int]) -> None:
-        """Give the merged group a rank after ``before`` and ahead of ``after``."""
-        rank = self.rank
-        places = sorted(rank[v] for v in (keep, drop, *before, *after))
-        before.sort(key=rank.__getitem__)
-        after.sort(key=rank.__getitem__)
-        # One place more than groups: the merged group's second place stays empty.
-        for vertex, place in zip([*before, keep], places, strict=False):
-            rank[vertex] = place
-        for vertex, place in zip(reversed(after), reversed(places), strict=False):
-            rank[vertex] = place
-
     def groups(self) -> dict[int, list[int]]:
         """Members of every group in ascending order, groups in topological order."""
         found: dict[int, list[int]] = {}
-        for vertex in range(len(self._parent)):
+        for vertex in range(self.count):
             found.setdefault(self.find(vertex), []).append(vertex)
         return {g: found[g] for g in sorted(found, key=self.rank.__getitem__)}

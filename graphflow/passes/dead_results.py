@@ -21,6 +21,8 @@ class Kept(NamedTuple):
 
 def trim(graph: Graph) -> Graph:
     """``graph`` without them, in regions too; the same object if there are none."""
+    if not any(node.op.name in _RULES for node in graph.nodes):
+        return graph
     final: dict[Node, Node] = {}
     kept: dict[Node, Kept] = {}
     locations, names = dict(graph.locations), dict(graph.names)
@@ -60,7 +62,7 @@ def trim(graph: Graph) -> Graph:
 
 def _kept(graph: Graph, node: Node) -> Kept | None:
     """What stays of ``node``; None if it has no dead parts."""
-    rule = {"scan": _scan, "cond": _cond}.get(node.op.name)
+    rule = _RULES.get(node.op.name)
     if rule is None:
         return None
     taken = {user.attrs["index"] for user in graph.users[node]}
@@ -122,3 +124,6 @@ def _region(body: Graph, operands: Sequence[int], results: Sequence[int]) -> Gra
             names={n: s for n, s in body.names.items() if n in nodes},
         )
     return trim(body)
+
+
+_RULES = {"scan": _scan, "cond": _cond}

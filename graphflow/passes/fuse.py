@@ -77,6 +77,7 @@ class _Rewriter:
         self.new: dict[Node, Node] = {n: n for n in (*graph.inputs, *graph.state)}
         self.locations: dict[Node, Location] = {}
         self.roots = set(graph.roots)
+        self.bodies: dict[tuple[tuple[Node, ...], ...], Graph] = {}
 
     def rebuilt(self, node: Node) -> Node:
         """The new node for ``node``; what it reads from groups must be there already."""
@@ -110,6 +111,10 @@ class _Rewriter:
         """Add ``group`` as a ``fused`` node, with ``get`` nodes for several results."""
         outputs = [n for n in group.nodes if self._needed(n, group)]
         operands, body = make_body(group, outputs, self.graph.locations)
+        # Nodes are interned: groups of equal layers have the same body, in other places.
+        known = self.bodies.setdefault((body.inputs, body.outputs), body)
+        if known is not body:
+            body = known.with_places(body.locations)
         new_operands = [self.rebuilt(n) for n in operands]
         fused = emit("fused", *new_operands, kind=group.kind, body=body)
         if len(outputs) == 1:

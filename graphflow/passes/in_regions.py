@@ -15,12 +15,14 @@ def in_regions(graph: Graph, run: Callable[[Graph], Graph]) -> Graph:
     Bodies of groups (``fused``) are left alone: they are kernels already.  The
     same object comes back if ``run`` changed nothing.
     """
+    if not any(map(_has_regions, graph.nodes)):
+        return run(graph)
     final: dict[Node, Node] = {}
     locations: dict[Node, Location] = {}
     changed = False
     for node in graph.nodes:
         attrs = dict(node.attrs)
-        if node.op.kind is Kind.CONTROL and "kind" not in attrs:  # groups have one
+        if _has_regions(node):
             attrs.update({k: in_regions(v, run) for k, v in attrs.items() if isinstance(v, Graph)})
         inside = any(attrs[k] is not v for k, v in node.attrs.items())
         operands = [final[n] for n in node.inputs]
@@ -36,3 +38,9 @@ def in_regions(graph: Graph, run: Callable[[Graph], Graph]) -> Graph:
         updates = [(s, final[v]) for s, v in graph.updates]
         graph = graph.with_roots(outputs, updates, locations)
     return run(graph)
+
+
+def _has_regions(node: Node) -> bool:
+    if node.op.kind is not Kind.CONTROL or "kind" in node.attrs:  # groups have one
+        return False
+    return any(isinstance(value, Graph) for value in node.attrs.values())

@@ -43,6 +43,8 @@ class LoopProducts(Pass):
 
 
 def _outside(graph: Graph) -> Graph:
+    if not any(node.op.name == "scan" for node in graph.nodes):
+        return graph
     final: dict[Node, Node] = {}
     parts: dict[Node, Sequence[Node]] = {}
     locations = dict(graph.locations)

@@ -17,7 +17,9 @@ from graphflow.passes.dataflow import choice_of_axes, is_alias, view_pieces
 
 def turn_products(graph: Graph) -> Graph:
     """``graph`` with every contraction that is read transposed only turned round."""
-    turned = {v: n for n in graph.nodes if (v := _only_transpose(graph, n)) is not None}
+    roots = frozenset(graph.roots)
+    single = ((n, graph.users[n]) for n in graph.nodes if n not in roots)
+    turned = {u[0]: n for n, u in single if len(u) == 1 and _is_turned(n, u[0])}
     if not turned:
         return graph
     new: dict[Node, Node] = {}
@@ -39,14 +41,9 @@ def turn_products(graph: Graph) -> Graph:
     return graph.with_roots([new[n] for n in graph.outputs], updates, locations)
 
 
-def _only_transpose(graph: Graph, node: Node) -> Node | None:
-    """The transposing view that is the one user of contraction ``node``."""
-    if node.op.kind is not Kind.CONTRACTION or node.attrs:
-        return None  # attributes speak of axes by their place
-    users = graph.users[node]
-    if len(users) != 1 or node in graph.roots or not _transposes(users[0]):
-        return None
-    return users[0]
+def _is_turned(node: Node, user: Node) -> bool:
+    """Whether ``user`` transposes contraction ``node`` (attributes speak of axes by place)."""
+    return node.op.kind is Kind.CONTRACTION and not node.attrs and _transposes(user)
 
 
 def _transposes(view: Node) -> bool:

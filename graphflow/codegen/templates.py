@@ -1,0 +1,92 @@
+"""Units lowered once: equal bodies over equal layouts make the same calls over other buffers.
+
+A deep model has the same groups in every layer.  The calls of the first of them are
+kept as a template; for the others its temporaries are made anew, and its buffers renamed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from graphflow.codegen.buffers import BufferTable
+from graphflow.codegen.layout import Layout
+from graphflow.codegen.schedule import Address, Argument, BlockAddress, BufferKind, Call
+from graphflow.codegen.units import Unit
+from graphflow.ir.types import TensorType
+from graphflow.records import dataclass, replace
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """The ``calls`` of a unit over the buffers ``places`` (of operands, then of results),
+    and the types of their ``temporaries``, by buffer."""
+
+    calls: tuple[Call, ...]
+    places: tuple[int, ...]
+    temporaries: Mapping[int, TensorType]
+
+
+class Templates:
+    """The templates of one schedule."""
+
+    def __init__(self, table: BufferTable) -> None:
+        self.table = table
+        self._known: dict[Any, Template] = {}
+
+    def calls(
+        self,
+        unit: Unit,
+        operands: Sequence[Layout],
+        results: Sequence[Layout],
+        lower: Callable[[], Sequence[Call]],
+    ) -> Sequence[Call]:
+        """What ``lower()`` makes of ``unit`` over these layouts: by a template if there is one."""
+        table, layouts = self.table, (*operands, *results)
+        places = tuple(dict.fromkeys(layout.buffer for layout in layouts))
+        key = self._key(unit, layouts, places)
+        template = self._known.get(key)
+        if template is not None:
+            return self._filled(template, places)
+        start = len(table.buffers)
+        calls = tuple(lower())
+        fresh = table.buffers[start:]
+        temporaries = {b.id: b.type for b in fresh if b.kind is BufferKind.ARENA}
+        self._known[key] = Template(calls, places, temporaries)
+        return calls
+
+    def _key(self, unit: Unit, layouts: Sequence[Layout], places: Sequence[int]) -> Any:
+        """All that lowering depends on.  Nodes are interned: equal bodies have the same ones."""
+        number = {buffer: i for i, buffer in enumerate(places)}
+        lie = tuple((number[x.buffer], x.type, x.offset, x.strides) for x in layouts)
+        types = tuple(self.table.buffers[buffer].type for buffer in places)
+        return unit.kind, unit.fallible, unit.body.inputs, unit.body.outputs, lie, types
+
+    def _filled(self, template: Template, places: Sequence[int]) -> list[Call]:
+        """The calls of ``template`` over ``places`` and temporaries of their own."""
+        table = self.table
+        new = dict(zip(template.places, places, strict=True))
+        for old, type in template.temporaries.items():
+            new[old] = table.buffer(BufferKind.ARENA, type)
+        new.setdefault(table.error, table.error)
+        return [
+            replace(
+                call,
+                arguments=renamed(call.arguments, new),
+                reads=frozenset(new[buffer] for buffer in call.reads),
+                writes=frozenset(new[buffer] for buffer in call.writes),
+            )
+            for call in template.calls
+        ]
+
+
+def renamed(arguments: Sequence[Argument], new: Mapping[int, int]) -> tuple[Argument, ...]:
+    """``arguments`` with ``new[b]`` in place of every buffer ``b``."""
+    found: list[Argument] = []
+    for argument in arguments:
+        if isinstance(argument, Address):
+            argument = Address(new[argument.buffer], argument.offset)
+        elif isinstance(argument, BlockAddress):
+            argument = BlockAddress(renamed(argument.arguments, new))
+        found.append(argument)
+    return tuple(found)

@@ -1,0 +1,143 @@
+"""What a deep model costs to compile: each layer costs the same, and is lowered once."""
+
+from __future__ import annotations
+
+import gc
+import sys
+from collections import Counter
+from typing import Any
+
+import pytest
+
+import graphflow as gf
+import graphflow.nn.functional as F
+from graphflow import nn, optim
+from graphflow.codegen import build_schedule as scheduling
+from graphflow.codegen.build_schedule import build_schedule
+from graphflow.codegen.schedule import Call, Schedule
+from graphflow.ir.graph import Graph
+from graphflow.passes import clusters, groups
+from graphflow.passes.pipeline import run_pipeline
+
+
+class Layer(nn.Module):
+    """An MLP beside the stream."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.up, self.down = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
+
+    def forward(self, x: gf.Tensor) -> gf.Tensor:
+        return x + self.down(F.gelu(self.up(self.norm(x))))
+
+
+def training_step(depth: int) -> Graph:
+    """A step of a net of ``depth`` equal layers, traced."""
+    gf.manual_seed(0)
+    model = nn.Sequential(*(Layer(24) for _ in range(depth)), nn.Linear(24, 5))
+    optimizer = optim.AdamW(model.parameters(), lr=1e-3)
+
+    def step(x: gf.Tensor, labels: gf.Tensor) -> gf.Tensor:
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(x), labels)
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    return gf.trace(step, gf.TensorSpec((32, 24)), gf.TensorSpec((32,), gf.int64))
+
+
+@pytest.fixture(scope="module")
+def steps() -> dict[int, Graph]:
+    return {depth: training_step(depth) for depth in (2, 4, 8)}
+
+
+def compiled(graph: Graph) -> Schedule:
+    return build_schedule(run_pipeline(graph)[-1].graph)
+
+
+def test_the_kernels_of_a_deep_model_are_those_of_a_shallow_one(steps: dict[int, Graph]) -> None:
+    def kernels(schedule: Schedule) -> set[str]:
+        return {s.kernel.source for s in schedule.steps if isinstance(s, Call)}
+
+    assert kernels(compiled(steps[8])) == kernels(compiled(steps[2]))
+
+
+def test_equal_units_are_lowered_once(
+    steps: dict[int, Graph], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lowered: Counter[int] = Counter()
+    names = ("lower_group", "lower_epilogue", "contraction_call", "product_call")
+
+    def counted(lower: Any) -> Any:
+        def wrapped(*args: Any) -> Any:
+            lowered[depth] += 1
+            return lower(*args)
+
+        return wrapped
+
+    for name in names:
+        monkeypatch.setattr(scheduling, name, counted(getattr(scheduling, name)))
+    calls = {}
+    for depth, graph in steps.items():
+        calls[depth] = len(compiled(graph).steps)
+    assert lowered[8] == lowered[4] == lowered[2] > 10
+    assert calls[8] - calls[4] == 2 * (calls[4] - calls[2]) > 40
+
+
+def test_a_layer_costs_the_same_in_a_deep_model(steps: dict[int, Graph]) -> None:
+    """Counted in calls of Python functions, which do not depend on the machine."""
+
+    def cost(graph: Graph) -> int:
+        made = 0
+
+        def count(frame: object, event: str, argument: object) -> None:
+            nonlocal made
+            made += event == "call"
+
+        sys.setprofile(count)
+        try:
+            compiled(graph)
+        finally:
+            sys.setprofile(None)
+        return made
+
+    cost(steps[2])  # what is done once in a process
+    few, some, many = (cost(steps[depth]) for depth in (2, 4, 8))
+    assert (many - some) / 4 <= 1.05 * (some - few) / 2, (few, some, many)
+
+
+def test_looking_for_cycles_takes_the_same_time_in_a_deep_model(
+    steps: dict[int, Graph], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[clusters.Clusters] = []
+
+    class Kept(clusters.Clusters):
+        def __init__(self, successors: Any) -> None:
+            super().__init__(successors)
+            made.append(self)
+
+    monkeypatch.setattr(groups, "Clusters", Kept)
+    for graph in steps.values():
+        run_pipeline(graph)
+    few, some, many = (found.searched for found in made)
+    assert (many - some) / 4 <= 1.2 * (some - few) / 2, (few, some, many)
+
+
+def test_collection_is_off_while_a_program_is_traced_and_on_again_afterwards() -> None:
+    seen: list[bool] = []
+
+    def step(x: gf.Tensor) -> gf.Tensor:
+        seen.append(gc.isenabled())
+        return x.reshape(7)  # which fails
+
+    for enabled in (True, False):
+        (gc.enable if enabled else gc.disable)()
+        try:
+            with pytest.raises(gf.ShapeError):
+                gf.compile(step)(gf.ones(3))
+            assert gc.isenabled() is enabled
+        finally:
+            gc.enable()
+    assert seen == [False, False]
