@@ -125,16 +125,26 @@ def test_dropout_draws_the_same_again_for_the_gradients(wrap: Any, small: None) 
     np.testing.assert_allclose(weights[kept], numbers[kept] / 0.6, rtol=1e-6)
 
 
-def test_second_gradients(small: None) -> None:
-    q, k, v = (gf.tensor(x, requires_grad=True) for x in drawn(4, (20, 3), (20, 3), (20, 3)))
+@pytest.mark.parametrize("wrap, shape", [(lambda f: f, (20, 3)), (gf.compile, (4, 20, 3))])
+def test_second_gradients(wrap: Any, shape: tuple[int, ...], small: None) -> None:
+    given = [gf.tensor(x, requires_grad=True) for x in drawn(4, *[shape] * 3)]
 
-    def second(out: gf.Tensor) -> list[gf.Tensor]:
-        first = gf.autograd.grad(out.sin().sum(), (q, k, v), create_graph=True)
-        return list(gf.autograd.grad(sum((g * g).sum() for g in first), (q, k, v)))
+    def second(attend: Any) -> Any:
+        def run(q: Any, k: Any, v: Any) -> Any:
+            out = attend(q, k, v).sin().sum()
+            first = gf.autograd.grad(out, (q, k, v), create_graph=True)
+            return gf.autograd.grad(sum((g * g).sum() for g in first), (q, k, v))
 
-    found = second(F.scaled_dot_product_attention(q, k, v, is_causal=True))
-    whole = gf.where(gf.ones(20, 20).tril().bool(), q @ k.T / math.sqrt(3), -math.inf)
-    for got, want in zip(found, second(gf.softmax(whole, -1) @ v), strict=True):
+        return run
+
+    def whole(q: Any, k: Any, v: Any) -> Any:
+        scores = gf.where(gf.ones(20, 20).tril().bool(), q @ k.mT / math.sqrt(3), -math.inf)
+        return gf.softmax(scores, -1) @ v
+
+    def blocks(q: Any, k: Any, v: Any) -> Any:
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+
+    for got, want in zip(wrap(second(blocks))(*given), second(whole)(*given), strict=True):
         np.testing.assert_allclose(got.numpy(), want.numpy(), rtol=1e-8, atol=1e-10)
 
 
@@ -163,7 +173,7 @@ def test_memory_does_not_grow_with_the_square(causal: bool, monkeypatch: Any) ->
     assert arena[1] < scores / 4 and arena[1] < 2.5 * arena[0]
 
 
-def test_a_backward_pass_outside_of_the_program_keeps_queries_keys_and_values_only(
+def test_a_backward_pass_outside_of_the_program_keeps_a_number_a_row_besides_what_is_there(
     small: None,
 ) -> None:
     q, k, v = (gf.tensor(x, requires_grad=True) for x in drawn(6, *[(40, 4)] * 3))
@@ -176,7 +186,9 @@ def test_a_backward_pass_outside_of_the_program_keeps_queries_keys_and_values_on
     expected = gf.autograd.grad(run(q, k, v).sin().sum(), (q, k, v))
     for got, want in zip(found, expected, strict=True):
         np.testing.assert_allclose(got.numpy(), want.numpy(), rtol=1e-9, atol=1e-12)
-    assert len(gf.trace(run, q, k, v).outputs) == 1
+    outputs = gf.trace(run, q, k, v).outputs
+    assert {tuple(node.type.shape) for node in outputs} == {(40, 4), (40, 1)}
+    assert len(set(outputs)) == 2
 
 
 def test_gradients_of_the_graph(small: None) -> None:
@@ -194,9 +206,23 @@ def test_gradients_of_the_graph(small: None) -> None:
 
 
 def test_the_threshold_goes_by_the_bytes_of_the_scores() -> None:
-    rows = attention_blocks.rows_of_a_block
-    assert rows((8, 4), 64, 64, 4) == 64  # a small GPT: half a megabyte
-    assert rows((1, 8), 4096, 4096, 4) == 128
-    assert rows((1, 8), 4095, 4095, 4) == 128
-    assert rows((1, 8), 65536, 65536, 4) == 2048  # 32 blocks at most
-    assert rows((1, 8), 1, 10**7, 4) == 1
+    cut, Cut = attention_blocks.cut, attention_blocks.Cut
+    assert cut((8, 4), 64, 64, 4) is None  # a small GPT: half a megabyte
+    assert cut((1, 8), 1, 10**7, 4) is None
+    assert cut((1, 8), 4096, 4096, 4) == Cut(4, (2,), 256)
+    assert cut((1, 8), 4095, 4095, 4) == Cut(4, (2,), 256)
+    assert cut((1, 8), 4096, 4096, 4, once=True) == Cut(1, (1, 8), 128)
+    assert cut((1, 8), 65536, 65536, 4) == Cut(4, (2,), 2048)  # 32 blocks at most
+    assert cut((8, 12), 512, 512, 4) == Cut(4, (2, 12), 176)  # heads of a sample stay together
+    assert cut((4, 25), 4096, 4096, 4) == Cut(20, (5,), 128)
+    assert cut((7,), 4096, 4096, 4) == Cut(1, (7,), 128)
+
+
+@WRAPS
+def test_half_precision_is_rounded_once(wrap: Any, small: None) -> None:
+    q, k, v = (x.astype(np.float16) for x in drawn(8, (2, 40, 4), (2, 40, 4), (2, 40, 4)))
+    found = wrap(F.scaled_dot_product_attention)(*map(gf.tensor, (q, k, v)))
+    assert found.dtype is gf.float16
+    wide = [x.astype(np.float64) for x in (q, k, v)]
+    want = attended(*wide, 0.0, wide[2])[0]
+    np.testing.assert_allclose(found.numpy(), want, rtol=1e-3, atol=1e-4)

@@ -8,10 +8,11 @@ from typing import Any
 from graphflow.checks import need_tensor
 from graphflow.errors import DTypeError, GraphFlowError, ShapeError
 from graphflow.functions.products import matmul
+from graphflow.functions.reductions import like, wide
 from graphflow.functions.shaping import flatten, unflatten, unsqueeze
 from graphflow.ir import types as T
 from graphflow.ir.types import broadcast_shapes
-from graphflow.nn.functional.attention_blocks import Blocks, Blockwise, rows_of_a_block
+from graphflow.nn.functional.attention_blocks import Blocks, attended_in_blocks, cut
 from graphflow.nn.functional.attention_weights import attention_weights, causal_mask
 from graphflow.nn.functional.dropout import dropout, idle
 from graphflow.tensor import Tensor
@@ -59,12 +60,13 @@ def _attended(
     length, source = query.shape[-2], key.shape[-2]
     masked = () if mask is None else mask.shape[:-2]
     lead = broadcast_shapes(broadcast_shapes(query.shape[:-2], key.shape[:-2]), masked)
-    rows = rows_of_a_block(lead, length, source, query.dtype.itemsize)
-    if rows < length and not (mask is not None and mask.requires_grad):
-        drops = not idle("scaled_dot_product_attention", query, dropout_p, True)
+    drops = not idle("scaled_dot_product_attention", query, dropout_p, True)
+    how = cut(lead, length, source, query.dtype.itemsize, once=drops)
+    if how is not None and not (mask is not None and mask.requires_grad):
         factor = 1.0 / math.sqrt(query.shape[-1]) if scale is None else scale
-        blocks = Blocks(rows, factor, mask, causal, dropout_p if drops else None, [])
-        return Blockwise.apply(query, key, value, blocks)  # type: ignore[no-any-return]
+        blocks = Blocks(how, factor, causal, dropout_p if drops else None, [])
+        out = attended_in_blocks(wide(query), wide(key), wide(value), mask, blocks)
+        return like(out, query)
     if causal:
         mask = causal_mask((*lead, length, source))
     found = attention_weights(query, key, mask, scale, whole=causal)

@@ -1,31 +1,36 @@
-"""Attention over long sequences, block by block of the query's rows.
+"""Attention over long sequences: a few heads and a block of the query's rows at a time.
 
 The scores of all positions against all others grow with the square of the length; held
-for the backward pass they are most of a model's memory.  Here a block of rows is attended
-from scores to result before the next one begins, nothing of it is kept but the result,
-and the backward pass computes the block anew (Rabe and Staats 2021, "Self-attention does
-not need O(n²) memory").  With a causal mask a block meets the keys it may see, no others,
-which saves half of the work.
+for the backward pass they are most of a model's memory.  Here a block is attended from
+scores to result before the next one begins (Rabe and Staats 2021, "Self-attention does
+not need O(n²) memory").  What is kept of it is the result and, for every row, the
+logarithm of its sum of exponentials: with that the backward pass computes weights anew
+element by element, without a look at whole rows (Dao et al. 2022, "FlashAttention").
+With a causal mask a block meets the keys it may see, no others, which saves half of the
+work.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from math import prod
 from typing import Any
 
 from graphflow.autograd.function import Function
 from graphflow.autograd.modes import GradMode
 from graphflow.dispatch import apply
-from graphflow.functions.elementwise import add, mul, sub
+from graphflow.functions.elementwise import add, div, eq, exp, log, mul, sub, where
 from graphflow.functions.products import matmul
 from graphflow.functions.reductions import reduce
-from graphflow.functions.shaping import cat, narrow, reshape, transpose
+from graphflow.functions.shaping import cat, expand, narrow, reshape, transpose
+from graphflow.ir import types as T
 from graphflow.ir.types import broadcast_shapes
 from graphflow.mode import mode
-from graphflow.nn.functional.attention_weights import attention_weights, causal_mask
+from graphflow.nn.functional.attention_weights import causal_mask
 from graphflow.nn.functional.dropout import dropped
 from graphflow.nn.functional.padding import pad
+from graphflow.promotion import cast
 from graphflow.records import dataclass
 from graphflow.rng import Draw, default_generator
 from graphflow.tensor import Tensor
@@ -34,100 +39,218 @@ LEAST_BYTES = 16 << 20
 """Scores of fewer bytes stay about in the last-level cache: they are attended at once."""
 BLOCK_BYTES = 8 << 20
 """About the scores of a block: with their gradients they are still in the cache."""
-LEAST_ROWS, MOST_BLOCKS = 128, 32
-"""Products of fewer rows are slow; more blocks make a program long."""
+LEAST_ROWS, ROWS, MOST_BLOCKS = 128, 256, 32
+"""Products of fewer rows are slow, of more no faster; more blocks make a program long."""
 
 
-def rows_of_a_block(lead: Sequence[Any], length: int, source: int, itemsize: int) -> int:
-    """Rows of the query a block has, for scores [*lead, length, source]; all of them where
-    the scores are small, or extents are not known yet."""
+@dataclass(frozen=True)
+class Cut:
+    """``trips`` groups of heads ``lead`` one after the other, ``rows`` of the query at a time."""
+
+    trips: int
+    lead: tuple[Any, ...]
+    rows: int
+
+
+def cut(
+    lead: Sequence[Any], length: Any, source: Any, itemsize: int, once: bool = False
+) -> Cut | None:
+    """How to cut attention with scores [*lead, length, source]; None: not at all.
+
+    That is where scores are few or extents are not known yet.  ``once``: all heads in one group.
+    """
     if any(type(extent) is not int for extent in (*lead, length, source)):
-        return length
-    row: int = prod(lead) * source * itemsize
-    if row * length <= LEAST_BYTES:
-        return length
-    rows = max(LEAST_ROWS, BLOCK_BYTES // row, -(-length // MOST_BLOCKS))
-    return min(length, -(-rows // 16) * 16)
+        return None
+    line = source * itemsize
+    if length < LEAST_ROWS or prod(lead) * length * line <= LEAST_BYTES:
+        return None
+    # Each of two threads works on heads of its own; there are more while they are small.
+    heads = max(2, BLOCK_BYTES // (line * min(ROWS, length)))
+    trips, group = (1, tuple(lead)) if once else _grouped(tuple(lead), heads)
+    best = min(ROWS, BLOCK_BYTES // (line * prod(group)))
+    rows = max(LEAST_ROWS, best, -(-length // MOST_BLOCKS))
+    return Cut(trips, group, min(length, -(-rows // 16) * 16))
+
+
+def _grouped(lead: tuple[int, ...], least: int) -> tuple[int, tuple[int, ...]]:
+    """Into how many equal parts, of what shape, to cut axes ``lead``: at least ``least`` each."""
+    trips = 1
+    for axis, extent in enumerate(lead):
+        rest = lead[axis + 1 :]
+        most = extent * prod(rest) // least
+        parts = max((n for n in range(1, min(most, extent) + 1) if extent % n == 0), default=1)
+        trips *= parts
+        if parts < extent:
+            return trips, (extent // parts, *rest)
+    return trips, ()
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """How attention is cut: ``rows`` of the query at a time, and what applies to all blocks."""
+    """How attention is cut, and what applies to all blocks."""
 
-    rows: int
+    cut: Cut
     scale: float
-    mask: Tensor | None
     causal: bool
     dropout_p: Any
     draws: list[Draw]
 
     def ranges(self, length: int, source: int) -> list[tuple[int, int, int]]:
         """First row, last row and number of keys of every block."""
-        starts = range(0, length, self.rows)
-        ends = [min(length, start + self.rows) for start in starts]
+        starts = range(0, length, self.cut.rows)
+        ends = [min(length, start + self.cut.rows) for start in starts]
         return [(a, b, min(b, source) if self.causal else source) for a, b in zip(starts, ends)]
 
-    def weights(
-        self, query: Tensor, key: Tensor, first: int, most: int, token: Tensor | None = None
-    ) -> Tensor:
-        """The weights of the rows ``query``, whose first is at position ``first`` of ``most``."""
-        mask, count = self.mask, query.shape[-2]
-        if self.causal:
-            lead = broadcast_shapes(query.shape[:-2], key.shape[:-2])
-            mask = causal_mask((*lead, count, key.shape[-2]), first, most, token)
-        elif mask is not None and mask.ndim > 1 and mask.shape[-2] != 1:
-            mask = narrow(mask, -2, first, count)
-        return attention_weights(query, key, mask, self.scale, whole=self.causal)
+    def by_groups(
+        self,
+        attend: Callable[..., Sequence[Tensor]],
+        tensors: Sequence[Tensor],
+        mask: Tensor | None,
+    ) -> Sequence[Tensor]:
+        """``attend(*tensors, mask)`` for one group after the other along their first axis."""
+        from graphflow.functions.control import map as map_rows
+
+        if self.cut.trips == 1:
+            return attend(*tensors, mask)
+        if mask is None or mask.ndim == 2:
+            found = map_rows(lambda group: tuple(attend(*group, mask)), tuple(tensors))
+        else:
+            found = map_rows(lambda group: tuple(attend(*group)), (*tensors, mask))
+        return found  # type: ignore[no-any-return]
+
+    def forward(
+        self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """The result, and the logarithms of the rows' sums of exponentials [..., L, 1]."""
+        length, source, done, logs = query.shape[-2], key.shape[-2], [], []
+        for first, last, seen in self.ranges(length, source):
+            rows, k = narrow(query, -2, first, last - first), narrow(key, -2, 0, seen)
+            scores = mul(matmul(rows, transpose(k, -2, -1)), self.scale)
+            if self.causal:
+                scores = add(scores, causal_mask(scores.shape, first, max(length, source)))
+            scores = _masked(scores, _part(mask, first, last))
+            top = reduce("reduce_max", scores.detach(), -1, True)
+            if mask is not None:  # a row may have nothing to look at
+                top = where(eq(top, -math.inf), 0.0, top)
+            used = exp(sub(scores, top))
+            total = reduce("reduce_sum", used, -1, True)
+            if mask is not None:
+                total = where(eq(total, 0.0), 1.0, total)
+            if self.dropout_p is not None:
+                self.draws.append(default_generator.draw())
+                used = dropped(used, self.dropout_p, self.draws[-1])
+            done.append(div(matmul(used, narrow(value, -2, 0, seen)), total))
+            logs.append(add(top, log(total)))
+        return cat(done, -2), cat(logs, -2)
+
+    def backward(
+        self, query: Tensor, key: Tensor, value: Tensor, ct: Tensor, logs: Tensor, mean: Tensor,
+        mask: Tensor | None,
+    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+        """The gradients, block by block from the last one, each after the one before it.
+
+        ``mean`` [..., L, 1]: weights times their gradients, added up over a row.  Scores lie
+        here with a row a key: two of three products with them then read them as they lie.
+        """
+        length, source = query.shape[-2], key.shape[-2]
+        keys, values, queries, token = Total(source), Total(source), [], _token(ct)
+        for number, (first, last, seen) in _backwards(self.ranges(length, source)):
+            count = last - first
+            rows = apply("after", narrow(query, -2, first, count), token)
+            upper = apply("after", narrow(ct, -2, first, count), token)
+            k, v = narrow(key, -2, 0, seen), narrow(value, -2, 0, seen)
+            scores = mul(matmul(k, transpose(rows, -2, -1)), self.scale)
+            if self.causal:
+                most = max(length, source)
+                scores = add(scores, causal_mask(scores.shape, first, most, token, turned=True))
+            part = _part(mask, first, last)
+            scores = _masked(scores, None if part is None else transpose(part, -2, -1))
+            weights = exp(sub(scores, transpose(narrow(logs, -2, first, count), -2, -1)))
+            used, flow = weights, matmul(v, transpose(upper, -2, -1))
+            if self.dropout_p is not None:
+                draw = self.draws[number].again(token)
+                used, flow = self._dropped(used, draw), self._dropped(flow, draw)
+            # As in softmax: d out[i] / d score[j] = out[i] * (δ[i,j] - out[j]).
+            flow = sub(flow, transpose(narrow(mean, -2, first, count), -2, -1))
+            inner = mul(mul(weights, flow), self.scale)
+            queries.append(matmul(transpose(inner, -2, -1), k))
+            values.add(matmul(used, upper))
+            keys.add(matmul(inner, rows))
+            token = _token(queries[-1], keys.open, values.open)
+        return cat(queries[::-1], -2), keys.whole(), values.whole()
+
+    def _dropped(self, x: Tensor, draw: Draw) -> Tensor:
+        """Dropout of what lies with a row a key, by the bits of the rows of the query."""
+        return transpose(dropped(transpose(x, -2, -1), self.dropout_p, draw), -2, -1)
+
+
+def _part(mask: Tensor | None, first: int, last: int) -> Tensor | None:
+    """Rows of a mask, if it has several."""
+    if mask is None or mask.shape[-2] == 1:
+        return mask
+    return narrow(mask, -2, first, last - first)
+
+
+def _masked(scores: Tensor, mask: Tensor | None) -> Tensor:
+    """Scores where a mask allows them (a boolean one), or with its numbers."""
+    if mask is None:
+        return scores
+    if mask.dtype is T.bool_:
+        return where(mask, scores, -math.inf)
+    return add(scores, cast(mask, scores.dtype))
+
+
+def attended_in_blocks(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, blocks: Blocks
+) -> Tensor:
+    """The result, in single or double precision.
+
+    The mask has no gradient: one that wants a gradient is attended at once.
+    """
+    if mask is not None and prod(mask.shape[:-2]) == 1:
+        mask = reshape(mask, (1,) * (2 - mask.ndim) + tuple(mask.shape)[-2:])
+    if blocks.cut.trips == 1:
+        return Blockwise.apply(query, key, value, mask, blocks)[0]  # type: ignore[no-any-return]
+    shared = mask is None or mask.ndim == 2
+    given = [query, key, value] if mask is None or shared else [query, key, value, mask]
+    lead = broadcast_shapes(*(x.shape[:-2] for x in given))
+    into = (blocks.cut.trips, *blocks.cut.lead)
+    rows = [reshape(expand(x, (*lead, *x.shape[-2:])), (*into, *x.shape[-2:])) for x in given]
+    out, _ = Blockwise.apply(*rows, *([mask] if shared else []), blocks)
+    return reshape(out, (*lead, *out.shape[-2:]))
 
 
 class Blockwise(Function):
-    """``Blockwise.apply(query, key, value, blocks)``: the result and its gradients.
+    """``Blockwise.apply(query, key, value, mask, blocks)``: the result, the rows' logarithms.
 
-    The mask has none: a mask that wants a gradient is attended at once.
+    With several trips, tensors begin with an axis of so many groups, but for a mask of rows
+    and columns only.
     """
 
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, blocks: Blocks) -> Tensor:
-        """The blocks' results, one under the other."""
-        ctx.save_for_backward(query, key, value)
-        ctx.blocks, done = blocks, []
+    def forward(
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, blocks: Blocks
+    ) -> tuple[Tensor, ...]:
+        """Block by block."""
         # A trace keeps what it records, for gradients that are taken of the graph.
         with GradMode(mode.tracer is not None):
-            most = max(query.shape[-2], key.shape[-2])
-            for first, last, seen in blocks.ranges(query.shape[-2], key.shape[-2]):
-                rows = narrow(query, -2, first, last - first)
-                found = blocks.weights(rows, narrow(key, -2, 0, seen), first, most)
-                if blocks.dropout_p is not None:
-                    blocks.draws.append(default_generator.draw())
-                    found = dropped(found, blocks.dropout_p, blocks.draws[-1])
-                done.append(matmul(found, narrow(value, -2, 0, seen)))
-            return cat(done, -2)
+            out, logs = blocks.by_groups(blocks.forward, (query, key, value), mask)
+        ctx.blocks, ctx.mask = blocks, mask
+        ctx.save_for_backward(query, key, value, out, logs)
+        return out, logs
 
     @staticmethod
-    def backward(ctx: Any, ct: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        """Block by block from the last one, each after the one before it."""
-        blocks, (query, key, value) = ctx.blocks, ctx.saved_tensors
-        source = key.shape[-2]
-        keys, values, queries = Total(source), Total(source), []
-        token = _token(ct)
-        for number, (first, last, seen) in _backwards(blocks.ranges(query.shape[-2], source)):
-            rows = apply("after", narrow(query, -2, first, last - first), token)
-            upper = apply("after", narrow(ct, -2, first, last - first), token)
-            k, v = narrow(key, -2, 0, seen), narrow(value, -2, 0, seen)
-            weights = blocks.weights(rows, k, first, max(query.shape[-2], source), token)
-            used, flow = weights, matmul(upper, transpose(v, -2, -1))
-            if blocks.dropout_p is not None:
-                draw = blocks.draws[number].again(token)
-                used = dropped(weights, blocks.dropout_p, draw)
-                flow = dropped(flow, blocks.dropout_p, draw)
-            # As in softmax: d out[i] / d score[j] = out[i] * (δ[i,j] - out[j]).
-            mean = reduce("reduce_sum", mul(weights, flow), -1, True)
-            scores = mul(mul(weights, sub(flow, mean)), blocks.scale)
-            queries.append(matmul(scores, k))
-            values.add(matmul(transpose(used, -2, -1), upper))
-            keys.add(matmul(transpose(scores, -2, -1), rows))
-            token = _token(queries[-1], keys.open, values.open)
-        return cat(queries[::-1], -2), keys.whole(), values.whole(), None
+    def backward(ctx: Any, ct: Tensor, ct_logs: Tensor) -> tuple[Tensor | None, ...]:
+        """What the weights, computed anew, pass on.
+
+        The derivative of a row's logarithm by its scores is its weights: its gradient joins
+        the mean, which is what weights are multiplied with.
+        """
+        query, key, value, out, logs = ctx.saved_tensors
+        blocks = ctx.blocks
+        mean = sub(reduce("reduce_sum", mul(ct, out), -1, True), ct_logs)
+        tensors = (query, key, value, ct, logs, mean)
+        return *blocks.by_groups(blocks.backward, tensors, ctx.mask), None, None
 
 
 class Total:

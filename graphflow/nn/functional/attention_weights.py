@@ -18,20 +18,23 @@ from graphflow.tensor import Tensor
 
 
 def causal_mask(
-    shape: Sequence[Any], first: int = 0, most: int = 0, token: Tensor | None = None
-) -> Tensor:
+    shape: Sequence[Any], first: int = 0, most: int = 0, token: Tensor | None = None,
+    turned: bool = False,
+) -> Tensor:  # fmt: skip
     """To be added to scores [..., L, S]: -inf where position ``first + i`` comes before j, else 0.
 
     Of the whole shape, so that a compiled program makes it where it is used, not in memory.
     Numbers, for the gradient of a sum does not need them.  ``most``: the number of positions
-    of all the blocks that are cut from one sequence; ``token``: see operation ``after``.
+    of all the blocks that are cut from one sequence; ``token``: see operation ``after``;
+    ``turned``: the scores are [..., S, L].
     """
-    length, source = shape[-2:]
+    length, source = reversed(shape[-2:]) if turned else shape[-2:]
     positions = arange(max(most, first + length, source), dtype=T.int32)
     rows, columns = narrow(positions, 0, first, length), narrow(positions, 0, 0, source)
     if token is not None:
         rows = apply("after", rows, cast(token, T.int32))
-    seen = ge(expand(unsqueeze(rows, 1), shape), expand(columns, shape))
+    columns, rows = (unsqueeze(columns, 1), rows) if turned else (columns, unsqueeze(rows, 1))
+    seen = ge(expand(rows, shape), expand(columns, shape))
     return where(seen, 0.0, -math.inf)
 
 
