@@ -11,12 +11,14 @@ CANDIDATES := python3 python3.13 python3.12 python3.11 python3.14 python
 PYTHON ?= $(shell for p in $(CANDIDATES); do \
 	$$p -c "$(SUITABLE)" >/dev/null 2>&1 && echo $$p && break; done)
 
-.PHONY: demo test test-browser lint types unit conformance bench clean help
+.PHONY: demo test test-browser lint types unit test-cudasim test-ptx conformance bench clean help
 
 help:
 	@echo "make demo    train an MLP on handwritten digits, static and eager, and show the graph"
 	@echo "make test    ruff, mypy --strict and the whole test suite"
 	@echo "make test-browser  the HTML report in headless Chromium (Debian: apt install chromium)"
+	@echo "make test-cudasim  every operation's CUDA kernels in the simulator"
+	@echo "make test-ptx   every CUDA kernel compiled for sm_80 and sm_90 (no GPU needed)"
 	@echo "make conformance  PyTorch's own samples through GraphFlow (installs PyTorch)"
 	@echo "make bench   GraphFlow beside PyTorch and JAX (installs both)"
 	@echo "make clean   remove .venv and what the targets wrote"
@@ -38,6 +40,13 @@ unit: $(VENV)/dev.stamp
 
 test-browser: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -q tests/browser
+
+test-cudasim: $(VENV)/dev.stamp
+	$(BIN)/python -m tests.cudasim --seconds 240
+
+# An environment of its own: numba-cuda takes the place of Numba's own CUDA target.
+test-ptx: $(VENV)-cuda/stamp
+	$(VENV)-cuda/bin/python -m tests.cudasim.ptx
 
 conformance: $(VENV)/conformance.stamp
 	$(BIN)/python -m tests.conformance --table
@@ -64,9 +73,14 @@ $(VENV)/conformance.stamp: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --editable ".[conformance]"
 	@touch $@ $(VENV)/run.stamp
 
+$(VENV)-cuda/stamp: pyproject.toml
+	$(PYTHON) -m venv $(VENV)-cuda
+	$(VENV)-cuda/bin/python -m pip install --quiet --editable ".[cuda,dev]"
+	@touch $@
+
 $(VENV)/peers.stamp: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --editable ".[peers]"
 	@touch $@ $(VENV)/run.stamp
 
 clean:
-	rm -rf $(VENV) out build *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(VENV)-cuda out build *.egg-info .mypy_cache .ruff_cache .pytest_cache

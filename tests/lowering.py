@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from graphflow.codegen.layout import Layout, contiguous
-from graphflow.codegen.lower import lower_group
+from graphflow.codegen.lower import CPU, lower_group
 from graphflow.codegen.plain import Arguments, load_function
 from graphflow.codegen.schedule import Address, Argument, Call, KernelSource, Value
 from graphflow.ir.graph import Graph
@@ -27,6 +27,7 @@ class Memory:
     """Buffers by number, and the context that lowering asks for."""
 
     threads = 3
+    backend = CPU
 
     def __init__(self) -> None:
         self.buffers: list[np.ndarray[Any, Any]] = []

@@ -11,6 +11,7 @@ import sys
 from importlib import metadata
 
 from graphflow import flags
+from graphflow.codegen.cuda.toolchain import INSTALL, installed, is_simulated
 from graphflow.codegen.target import host_target
 from graphflow.runtime import cache
 from graphflow.runtime.folder import default_folder
@@ -33,7 +34,7 @@ def run(options: argparse.Namespace) -> None:
         print(json.dumps(dict(facts()), indent=2))
         return
     for name, value in facts():
-        print(f"{name:<12}{value}")
+        print(f"{name:<14}{value}")
 
 
 def facts() -> list[tuple[str, str]]:
@@ -51,6 +52,7 @@ def facts() -> list[tuple[str, str]]:
         ("threads", f"{get_num_threads()} of {cores} cores this process may use"),
         ("cache", f"{default_folder()}, {quantity(cache.size())}"),
         ("cuda", _cuda()),
+        ("cuda kernels", _kernels()),
         ("flags", _flags()),
     ]
 
@@ -65,6 +67,16 @@ def _version(package: str) -> str:
 def _flags() -> str:
     changed = [f for f in flags.FLAGS if f.value != f.default]
     return " ".join(f"{flag.name}={flag.value}" for flag in changed) or "none set"
+
+
+def _kernels() -> str:
+    """What compiles and runs CUDA kernels here, or what is missing for it."""
+    found = installed()
+    if is_simulated():
+        return f"{' '.join(found[0][:2])}, in the simulator"
+    if not found or found[0][0] == "numba":
+        return f"numba-cuda is not installed: {INSTALL}"
+    return " ".join(found[0][:2])
 
 
 def _cuda() -> str:

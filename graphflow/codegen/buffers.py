@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from graphflow.codegen.layout import Layout, contiguous, contiguous_in
 from graphflow.codegen.schedule import Buffer, BufferKind
+from graphflow.codegen.task import Backend
 from graphflow.ir.types import TensorType, int64
 from graphflow.records import dataclass, field
 
@@ -13,6 +14,7 @@ class BufferTable:
     """Buffers and failures; what lowering asks for (:class:`LowerContext`)."""
 
     threads: int
+    backend: Backend
     buffers: list[Buffer] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     error: int = -1

@@ -21,7 +21,7 @@ from graphflow.codegen.contraction.labels import (
 )
 from graphflow.codegen.control import control_steps
 from graphflow.codegen.layout import Layout, contiguous, real_layout
-from graphflow.codegen.lower import lower_epilogue, lower_group
+from graphflow.codegen.lower import CPU, lower_epilogue, lower_group
 from graphflow.codegen.lower_scatter import lower_check
 from graphflow.codegen.memory import buffer_bytes, lifetimes, plan
 from graphflow.codegen.placement import Placement, place
@@ -38,6 +38,7 @@ from graphflow.codegen.schedule import (
 )
 from graphflow.codegen.sizes import for_example
 from graphflow.codegen.stored_order import ordered
+from graphflow.codegen.task import Backend
 from graphflow.codegen.templates import Templates
 from graphflow.codegen.units import Unit, Work, collect, copy_body
 from graphflow.errors import CompileError
@@ -49,7 +50,10 @@ from graphflow.records import replace
 
 
 def build_schedule(
-    graph: Graph, threads: int = 1, example: Mapping[str, int] | None = None
+    graph: Graph,
+    threads: int = 1,
+    example: Mapping[str, int] | None = None,
+    backend: Backend = CPU,
 ) -> Schedule:
     """The schedule of ``graph``, which fusion has grouped.
 
@@ -57,7 +61,7 @@ def build_schedule(
     :func:`~graphflow.codegen.instance.at_sizes` makes the schedule to run.
 
     ``threads`` is an upper bound on the threads that will run it (scratch memory
-    depends on it, results do not).
+    depends on it, results do not).  ``backend`` says for which kind of device.
     """
     if example:
         graph = for_example(graph, example)
@@ -69,7 +73,7 @@ def build_schedule(
             )
     work = collect(graph)
     placement = place(graph, work)
-    emitter = Emitter(graph, work, placement, Templates(BufferTable(threads)))
+    emitter = Emitter(graph, work, placement, Templates(BufferTable(threads, backend)))
     emitter.run()
     return emitter.schedule()
 
@@ -225,6 +229,9 @@ class Emitter:
         self, unit: Unit, operands: Sequence[Layout], results: Sequence[Layout]
     ) -> list[Call]:
         body = unit.body
+        whole = self.context.backend.contraction
+        if whole is not None:
+            return whole(body, operands, results, self.context)
         product = next(n for n in body.nodes if n.op.kind is Kind.CONTRACTION)
         position = {node: index for index, node in enumerate(body.inputs)}
         a, b = (operands[position[n]] for n in product.inputs)

@@ -20,85 +20,37 @@ kernels are equal files.
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Callable, Iterable, Sequence
-from functools import cache
-from typing import Any
+from collections.abc import Sequence
 
-import numpy as np
-
-from graphflow.codegen.loops import (
-    Accumulate,
-    Apply,
-    Check,
-    Checked,
-    Choose,
-    Count,
-    Fold,
-    Kernel,
-    Let,
-    Literal,
-    Load,
-    Loop,
-    Offset,
-    Position,
-    Report,
-    Share,
-    Start,
-    Statement,
-    Store,
-    Value,
-    Within,
-)
+from graphflow.codegen.kernel_writer import KernelWriter, formula_of, mentions, operations_of
+from graphflow.codegen.loops import Kernel, Report, Share
 from graphflow.codegen.names import PLACEHOLDER, kernel_name
 from graphflow.codegen.schedule import KernelSource
-from graphflow.codegen.spaces import operands_of
 from graphflow.codegen.writer import Writer
-from graphflow.ir.types import DType
 
 SIGNATURES = {False: "args, tid, nth", True: "args, batch, i0, i1, j0, j1"}
-FORMULA_WIDTH = 88
 _HELPERS = (
     "share", "select", "add_fast", "mul_fast", "f16", "bf16", "f32", "f64",
     "i8", "i16", "i32", "i64", "u8", "u16", "u32", "u64",
 )  # fmt: skip
-_PLACEHOLDER = re.compile(r"\{(\d)\}")
-_CALL = re.compile(r"[A-Za-z_][\w.]*\(|[\w.]+\Z")
-
-
-def held_as(dtype: DType) -> str:
-    """The type a kernel holds such a value in: half precision is computed in f32."""
-    return "f32" if dtype.short in ("f16", "bf16") else dtype.short
 
 
 def write_kernel(kernel: Kernel) -> KernelSource:
     """The kernel as a canonical Python module."""
     out = Writer()
-    _CpuWriter(kernel, out).function()
+    CpuWriter(kernel, out).function()
     function = out.text()
     names = ["kernel", *sorted({f"pointer_{s.dtype.short}" for s in kernel.slots})]
-    names += [name for name in _HELPERS if _mentions(function, name)]
+    names += [name for name in _HELPERS if mentions(function, name)]
     if "vm." in function:
         names.append("vm")
-    head = f'"""{_formula(kernel)}"""\n'
-    constants = [name for name in ("inf", "nan") if _mentions(function, name)]
+    head = f'"""{formula_of(kernel)}"""\n'
+    constants = [name for name in ("inf", "nan") if mentions(function, name)]
     if constants:
         head += f"from math import {', '.join(constants)}\n\n"
     text = f"{head}{_import(names)}\n\n\n@kernel\n{function}"
-    name = kernel_name(kernel.prefix, _operations(kernel), text)
+    name = kernel_name(kernel.prefix, operations_of(kernel), text)
     return KernelSource(name, text.replace(PLACEHOLDER, name), kernel.epilogue)
-
-
-def _mentions(text: str, name: str) -> bool:
-    """True when ``name`` occurs as a whole word that is no attribute."""
-    start = text.find(name)
-    while start >= 0:
-        before, after = text[start - 1], text[start + len(name)]
-        if not (before.isalnum() or before in "_." or after.isalnum() or after == "_"):
-            return True
-        start = text.find(name, start + 1)
-    return False
 
 
 def _import(names: Sequence[str]) -> str:
@@ -109,137 +61,11 @@ def _import(names: Sequence[str]) -> str:
     return f"from graphflow.codegen.prelude import (\n{rows})"
 
 
-def _postorder(kernel: Kernel) -> list[Value]:
-    """Every value below the stores, operands first."""
-    order: list[Value] = []
-    done: set[Value] = set()
-    bound = kernel.bound
-    stack = [(bound.get(value, value), False) for _, value in reversed(kernel.stores)]
-    while stack:
-        value, ready = stack.pop()
-        if ready:
-            order.append(value)
-            continue
-        if value in done:
-            continue
-        done.add(value)
-        stack.append((value, True))
-        stack += [(bound.get(v, v), False) for v in reversed(operands_of(value))]
-    return order
-
-
-def _operations(kernel: Kernel) -> Iterable[str]:
-    for value in _postorder(kernel):
-        if isinstance(value, (Apply, Fold)):
-            yield value.op.name
-
-
-def _formula(kernel: Kernel) -> str:
-    """What is stored, as formulas over the pointers; long ones are shortened."""
-    texts: dict[Value, str] = {}
-    stands_for = {here: value for value, here in kernel.bound.items()}
-    for value in _postorder(kernel):
-        text = _formula_of(value, kernel, texts)
-        if len(text) > FORMULA_WIDTH:
-            short = {v: t if len(t) <= FORMULA_WIDTH // 4 else "..." for v, t in texts.items()}
-            text = _formula_of(value, kernel, short)
-            text = text if len(text) <= FORMULA_WIDTH else "..."
-        texts[value] = texts[stands_for.get(value, value)] = text
-    lines = [f"{name} = {texts[value]}" for name, value in dict.fromkeys(kernel.stores)]
-    return "\n".join(lines) if len(lines) < 2 else "\n".join(lines) + "\n"
-
-
-def _formula_of(value: Value, kernel: Kernel, texts: dict[Value, str]) -> str:
-    if isinstance(value, Apply):
-        template = value.op.scalar_for(value.operand_dtype).replace("vm.", "")
-        return _filled(template, [texts[a] for a in value.arguments], value.attrs)
-    if isinstance(value, Load):
-        inside = ", ".join(texts[at] for at in value.depends)
-        return kernel.slots.get(value.slot, "...") + (f"[{inside}]" if inside else "")
-    if isinstance(value, Fold):
-        return f"{value.op.name}({texts[value.operand]})"
-    if isinstance(value, Choose):
-        return f"select(..., {texts[value.value]}, {texts[value.other]})"
-    if isinstance(value, Checked):
-        return texts[value.value]
-    if isinstance(value, Literal):
-        number = value.value
-        return _single(number) if value.dtype.short == "f32" else _number(number)
-    if isinstance(value, Count):
-        return "1 / count" if value.reciprocal else "count"
-    return "index"
-
-
-def _filled(template: str, arguments: Sequence[str], attrs: Any) -> str:
-    """A scalar template with its operands, bracketed where they need it."""
-    inner = {f"p{k}": a if _is_atom(a) else f"({a})" for k, a in enumerate(arguments)}
-    return _bracketed(template).format(*arguments, **inner, **attrs)
-
-
-@cache
-def _bracketed(template: str) -> str:
-    """``{0}`` becomes ``{p0}`` unless it stands alone between brackets or commas."""
-    return _PLACEHOLDER.sub(lambda m: m[0] if _stands_alone(m) else f"{{p{m[1]}}}", template)
-
-
-def _stands_alone(found: re.Match[str]) -> bool:
-    text = found.string
-    before, after = text[: found.start()], text[found.end() :]
-    if not before and not after:
-        return True
-    return before.endswith(("(", ", ")) and after.startswith((")", ","))
-
-
-@cache
-def _is_atom(text: str) -> bool:
-    """True for a name, a number, an element or one call: what binds tighter than operators."""
-    found = _CALL.match(text)
-    if found is None:
-        if not (text.endswith("]") and text.split("[")[0].isidentifier()):
-            return False
-        return "]" not in text[:-1]
-    if found.end() == len(text):
-        return True
-    depth = 0
-    for position in range(found.end() - 1, len(text)):
-        depth += (text[position] == "(") - (text[position] == ")")
-        if depth == 0:
-            return position == len(text) - 1
-    return False
-
-
-def _number(value: bool | int | float) -> str:
-    if isinstance(value, float) and math.isnan(value):
-        return "nan"
-    return repr(value)
-
-
-def _single(value: float) -> str:
-    """The shortest text that reads back as the same single-precision number."""
-    if not math.isfinite(value):
-        return _number(value)
-    text = str(np.float32(value))
-    return text if np.float32(float(text)) == np.float32(value) else repr(value)
-
-
-def literal(value: bool | int | float, dtype: DType) -> str:
-    """A number of ``dtype``, spelled so that the compiled code has that type too."""
-    if dtype.kind == "bool":
-        return repr(bool(value))
-    if dtype.is_floating_point:
-        text = _number(float(value)) if dtype.short == "f64" else _single(float(value))
-        return text if dtype.short == "f64" else f"{held_as(dtype)}({text})"
-    return repr(int(value)) if dtype.short == "i64" else f"{dtype.short}({int(value)})"
-
-
-class _CpuWriter:
-    """Writes statements; expressions are spelled by :meth:`text`."""
-
-    def __init__(self, kernel: Kernel, out: Writer) -> None:
-        self.kernel, self.out = kernel, out
-        self.named: set[Value] = set()
+class CpuWriter(KernelWriter):
+    """Kernels of ``(args, tid, nth)`` and epilogues."""
 
     def function(self) -> None:
+        """The whole function."""
         kernel, out = self.kernel, self.out
         with out.block(f"def {PLACEHOLDER}({SIGNATURES[kernel.epilogue]}):"):
             for position, (slot, name) in enumerate(kernel.slots.items()):
@@ -250,144 +76,11 @@ class _CpuWriter:
                 out.line("failed = 0")
             self.statements(kernel.body)
 
-    def statements(self, body: Sequence[Statement]) -> None:
-        for statement in body:
-            _WRITERS[type(statement)](self, statement)
-
-    # ---- statements ------------------------------------------------------------------
-
-    def let(self, statement: Let) -> None:
-        text = self.text(statement.source, whole=statement.source is statement.value)
-        self.named.add(statement.value)
-        self.out.line(f"{self.kernel.names[statement.value]} = {text}")
-
-    def offset(self, statement: Offset) -> None:
-        self.out.line(f"{statement.name} = {statement.text}")
-
-    def check(self, statement: Check) -> None:
-        name, extent = self.kernel.names[statement.value], statement.extent
-        raw = statement.value.value
-        text = self.text(raw)
-        self.out.line(f"{name} = {text if raw.dtype.short == 'i64' else f'i64({text})'}")
-        outside = f"({name} < 0) | ({name} >= {extent})"
-        self.out.line(f"failed = select({outside}, {statement.code}, failed)")
-        self.out.line(f"{name} = max(min({name}, {extent} - 1), 0)")
-        self.named.add(statement.value)
-
-    def store(self, statement: Store) -> None:
-        place = f"{self.kernel.slots[statement.slot]}[{statement.index}]"
-        text = self.text(statement.value)
-        if statement.fold is not None and statement.fold.reduction is not None:
-            text = _filled(statement.fold.reduction.combine, [place, text], {})
-        self.out.line(f"{place} = {text}")
-
-    def start(self, statement: Start) -> None:
-        fold = statement.fold
-        assert fold.op.reduction is not None
-        dtype = fold.operand.dtype if fold.position is not None else fold.dtype
-        identity = fold.op.reduction.identity(dtype)
-        self.out.line(f"{statement.target} = {literal(identity, dtype)}")
-        if statement.position:
-            self.out.line(f"{statement.position} = 0")
-
-    def accumulate(self, statement: Accumulate) -> None:
-        fold, target = statement.fold, statement.target
-        assert fold.op.reduction is not None
-        operand = statement.operand
-        text = operand if isinstance(operand, str) else self.text(operand)
-        if isinstance(operand, Value) and held_as(operand.dtype) != held_as(fold.dtype):
-            if fold.position is None:
-                text = f"{held_as(fold.dtype)}({text})"
-        combined = _filled(fold.op.reduction.combine, [target, text], {})
-        if fold.position is None:
-            self.out.line(f"{target} = {combined}")
-            return
-        self.out.line(f"better = {combined}")
-        self.out.line(f"{target} = select(better, {text}, {target})")
-        where = self.text(fold.position)
-        self.out.line(f"{statement.position} = select(better, {where}, {statement.position})")
-
     def share(self, statement: Share) -> None:
+        """This thread's part of a range."""
         self.out.line(f"begin, end = share({statement.extent}, tid, nth)")
 
-    def loop(self, statement: Loop) -> None:
-        bounds = statement.end if statement.begin == "0" else f"{statement.begin}, {statement.end}"
-        if statement.step:
-            bounds = f"{statement.begin}, {statement.end}, {statement.step}"
-        with self.out.block(f"for {statement.variable} in range({bounds}):"):
-            self.statements(statement.body)
-
     def report(self, statement: Report) -> None:
+        """The error code, if there is one."""
         with self.out.block("if failed != 0:"):
             self.out.line(f"{self.kernel.slots[statement.slot]}[0] = failed")
-
-    # ---- expressions -----------------------------------------------------------------
-
-    def text(self, value: Value, whole: bool = False) -> str:
-        """``value`` by name if it has one here (unless ``whole``), else written out."""
-        if not whole and value in self.named:
-            return self.kernel.names[value]
-        name = self.kernel.names.get(value)
-        if name is not None and isinstance(value, Fold):
-            return name
-        return _SPELLERS[type(value)](self, value)
-
-    def spell_literal(self, value: Literal) -> str:
-        return literal(value.value, value.dtype)
-
-    def spell_count(self, value: Count) -> str:
-        number = f"{value.dtype.short}({self.kernel.counts[value.count]})"
-        return f"{literal(1.0, value.dtype)} / {number}" if value.reciprocal else number
-
-    def spell_position(self, value: Position) -> str:
-        return self.kernel.indices[value.index]
-
-    def spell_load(self, value: Load) -> str:
-        text = f"{self.kernel.slots[value.slot]}[{self.kernel.indices[value.index]}]"
-        if value.guard is None:
-            return text
-        return f"({text} if {self.text(value.guard)} else {literal(0, value.dtype)})"
-
-    def spell_apply(self, value: Apply) -> str:
-        template = value.op.scalar_for(value.operand_dtype)
-        return _filled(template, [self.text(a) for a in value.arguments], value.attrs)
-
-    def spell_choose(self, value: Choose) -> str:
-        condition, inner = self.text(value.condition), value.value
-        if isinstance(inner, Load) and inner.guard is value.condition and inner not in self.named:
-            element = f"{self.kernel.slots[inner.slot]}[{self.kernel.indices[inner.index]}]"
-            return f"({element} if {condition} else {self.text(value.other)})"
-        return f"select({condition}, {self.text(inner)}, {self.text(value.other)})"
-
-    def spell_within(self, value: Within) -> str:
-        tests = []
-        integers = self.kernel.bounds
-        for index, low, high in value.bounds:
-            text = self.kernel.indices[index]
-            if low is not None:
-                tests.append(f"{text} >= {integers['low', index, low]}")
-            if high is not None:
-                tests.append(f"{text} < {integers['high', index, high]}")
-        return f"({') & ('.join(tests)})" if len(tests) > 1 else tests[0] if tests else "True"
-
-
-_WRITERS: dict[type, Callable[[_CpuWriter, Any], None]] = {
-    Let: _CpuWriter.let,
-    Offset: _CpuWriter.offset,
-    Check: _CpuWriter.check,
-    Store: _CpuWriter.store,
-    Start: _CpuWriter.start,
-    Accumulate: _CpuWriter.accumulate,
-    Share: _CpuWriter.share,
-    Loop: _CpuWriter.loop,
-    Report: _CpuWriter.report,
-}
-_SPELLERS: dict[type, Callable[[_CpuWriter, Any], str]] = {
-    Literal: _CpuWriter.spell_literal,
-    Count: _CpuWriter.spell_count,
-    Position: _CpuWriter.spell_position,
-    Load: _CpuWriter.spell_load,
-    Apply: _CpuWriter.spell_apply,
-    Choose: _CpuWriter.spell_choose,
-    Within: _CpuWriter.spell_within,
-}

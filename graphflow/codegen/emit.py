@@ -91,6 +91,8 @@ class Emitter:
         self.written: set[Slot] = set()
         self.read: set[Slot] = set()
         self.shared = False
+        self.items = 1
+        """How many iterations are shared."""
         self._integers: dict[tuple[str, object], tuple[str, int]] = {}
         self._counts: dict[str, int] = {}
         self._offsets: dict[str, str] = {}
@@ -172,21 +174,30 @@ class Emitter:
 
     def open_shared(self, axes: Sequence[Axis]) -> None:
         """Begin a loop over this thread's part of the product of ``axes``."""
+        for axis in axes:
+            self.items *= axis.extent
         if len(axes) == 1:
             self.share(axes[0])
             self.open((axes[0],), axes[0].name, "begin", "end", LoopKind.PARALLEL)
             return
-        self.share_count(" * ".join(self.extent(a) for a in axes))
+        self.share_count(self.count(axes))
         self.open(tuple(axes), "row", "begin", "end", LoopKind.PARALLEL)
+        self.split("row", axes)
+
+    def count(self, axes: Sequence[Axis]) -> str:
+        """How many iterations several axes have together."""
+        return " * ".join(self.extent(a) for a in axes) or "1"
+
+    def split(self, variable: str, axes: Sequence[Axis]) -> None:
+        """The position along each of ``axes``, which are one loop over ``variable``."""
         for position in range(len(axes) - 1, -1, -1):
-            self.add(Offset(axes[position].name, self._digit(axes, position)))
+            text = self._digit(axes, position).replace("row", variable)
+            self.add(Offset(axes[position].name, text))
 
     def split_batch(self, axes: Sequence[Axis]) -> None:
         """Epilogues: the position along several batch axes from the number ``batch``."""
         if len(axes) > 1:
-            for position in range(len(axes) - 1, -1, -1):
-                text = self._digit(axes, position).replace("row", "batch")
-                self.add(Offset(axes[position].name, text))
+            self.split("batch", axes)
 
     def share(self, axis: Axis) -> None:
         """Let ``begin`` and ``end`` be this thread's part of ``axis``."""

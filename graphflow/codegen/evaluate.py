@@ -46,10 +46,14 @@ class Memory:
     """The slots of a group: one an address, and one a written buffer.
 
     A buffer that is both read and written is reached through one pointer only, so
-    that the promise that slots do not alias holds for in-place results.
+    that the promise that slots do not alias holds for in-place results.  With
+    ``whole``, pointers are to whole buffers, so that no index is negative.
     """
 
-    def __init__(self, operands: Sequence[Layout], results: Sequence[Layout]) -> None:
+    def __init__(
+        self, operands: Sequence[Layout], results: Sequence[Layout], whole: bool = False
+    ) -> None:
+        self._whole = whole
         self._slots: dict[tuple[int, int, DType], Slot] = {}
         self._written: dict[int, Slot] = {}
         read = {layout.buffer for layout in operands}
@@ -58,7 +62,9 @@ class Memory:
                 self._written.setdefault(layout.buffer, self._slot(layout))
 
     def _slot(self, layout: Layout, extra: int = 0) -> Slot:
-        key = (layout.buffer, layout.offset + extra, layout.type.dtype)
+        return self._slot_at((layout.buffer, layout.offset + extra, layout.type.dtype))
+
+    def _slot_at(self, key: tuple[int, int, DType]) -> Slot:
         slot = self._slots.get(key)
         if slot is None:
             slot = self._slots[key] = Slot(*key)
@@ -72,6 +78,9 @@ class Memory:
             offset += whole(part.offset) * stride
             for name, coefficient in part.terms:
                 terms[name] = terms.get(name, 0) + whole(coefficient) * stride
+        if self._whole:
+            slot = self._slot_at((layout.buffer, 0, layout.type.dtype))
+            return slot, Affine.of(terms, layout.offset + offset)
         written = self._written.get(layout.buffer)
         if written is None:
             return self._slot(layout, offset), Affine.of(terms)

@@ -103,7 +103,8 @@ class _Instance:
         if is_fixed(step.flops) and not is_fixed(step.bytes):
             flops = step.flops * moved // max(1, int(step.bytes))  # an estimate, as it was
         arguments = tuple(map(self.argument, step.arguments))
-        return replace(step, arguments=arguments, bytes=moved, flops=flops)
+        items = self.number(step.items)
+        return replace(step, arguments=arguments, bytes=moved, flops=flops, items=items)
 
     def argument(self, argument: Argument) -> Argument:
         if isinstance(argument, Value):

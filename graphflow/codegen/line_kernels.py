@@ -162,7 +162,7 @@ def KERNEL(args, tid, nth):
             order[start + j * inner] = places[source + j]
 '''
 
-_ENCODE = {
+ENCODE = {
     "uint": "",
     "int": "            word = word ^ u64({sign})\n",
     # The sign of -0 goes, every NaN becomes the largest key; negative numbers are turned.
@@ -202,6 +202,17 @@ def KERNEL(args, tid, nth):
                 low = middle + 1
         out[k] = low
 '''
+
+
+def encoding(kind: str, size: int, brain: bool = False) -> str:
+    """The lines that turn the bits ``word`` of an element into a key that sorts like it."""
+    sign = 1 << (8 * size - 1)
+    infinity = {2: 0x7C00, 4: 0x7F80_0000, 8: 0x7FF0_0000_0000_0000}.get(size, 0)
+    if brain:
+        infinity = 0x7F80
+    return ENCODE[kind].format(
+        sign=hex(sign), magnitude=hex(sign - 1), infinity=hex(infinity), all=hex(2 * sign - 1)
+    )
 
 
 def _named(prefix: str, operation: str, text: str) -> KernelSource:
@@ -245,17 +256,10 @@ def sort_kernel(kind: str, size: int, place: str, brain: bool = False) -> Kernel
     """Stable order of elements of ``size`` bytes that are ``float`` (``brain``: bfloat16,
     whose exponent is that of float32), ``int`` or ``uint``; positions are kept as ``place``."""
     bits, key = f"u{8 * size}", "u64" if size == 8 else "u32"
-    sign = 1 << (8 * size - 1)
-    infinity = {2: 0x7C00, 4: 0x7F80_0000, 8: 0x7FF0_0000_0000_0000}.get(size, 0)
-    if brain:
-        infinity = 0x7F80
-    encode = _ENCODE[kind].format(
-        sign=hex(sign), magnitude=hex(sign - 1), infinity=hex(infinity), all=hex(2 * sign - 1)
-    )
     names = ["i64", "kernel", *sorted({f"pointer_{t}" for t in (bits, key, place, "i64")})]
     text = _SORT.format(
         names=", ".join([*names, "share", "u64"]), short=SHORT, digits=DIGITS, size=size,
-        bits=bits, key=key, place=place, encode=encode,
+        bits=bits, key=key, place=place, encode=encoding(kind, size, brain),
     )  # fmt: skip
     return _named("sort", f"{kind}{8 * size}", text)
 

@@ -153,6 +153,7 @@ class LoopKind(enum.Enum):
     PARALLEL = "parallel"  # independent, shared among the threads
     SERIAL = "serial"  # independent, or ordered for determinism; one thread
     REDUCE = "reduce"  # carries accumulators
+    TEAM = "team"  # independent or folding, shared among the threads of a block (GPU)
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +211,15 @@ class Accumulate:
 
 
 @dataclass(frozen=True, slots=True)
+class Combine:
+    """Fold the accumulators that the threads of a block have, so that all have the total (GPU)."""
+
+    target: str
+    fold: Fold
+    position: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Share:
     """``begin, end`` become this thread's part of ``range(extent)``."""
 
@@ -235,7 +245,9 @@ class Report:
     slot: Slot
 
 
-Statement: TypeAlias = Let | Offset | Check | Store | Start | Accumulate | Share | Loop | Report
+Statement: TypeAlias = (
+    Let | Offset | Check | Store | Start | Accumulate | Combine | Share | Loop | Report
+)
 
 
 @dataclass(frozen=True, slots=True)

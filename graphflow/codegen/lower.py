@@ -21,7 +21,7 @@ from graphflow.codegen.lower_column import lower_column
 from graphflow.codegen.lower_line import lower_line
 from graphflow.codegen.lower_map import lower_map
 from graphflow.codegen.lower_row import lower_row
-from graphflow.codegen.lower_scatter import lower_scatter
+from graphflow.codegen.lower_scatter import lower_scatter, open_serially, scatter_call
 from graphflow.codegen.lower_split import lower_split, should_split
 from graphflow.codegen.schedule import Argument, Call, KernelSource
 from graphflow.codegen.spaces import (
@@ -34,14 +34,14 @@ from graphflow.codegen.spaces import (
     split_boxes,
     survey,
 )
-from graphflow.codegen.task import LowerContext, Task
+from graphflow.codegen.task import Backend, LowerContext, Task
 from graphflow.errors import CompileError
 from graphflow.ir.affine import Affine, Index
 from graphflow.ir.graph import Graph
 from graphflow.ir.node import Node
 from graphflow.ir.op import Kind
 
-__all__ = ["LowerContext", "lower_epilogue", "lower_group"]
+__all__ = ["CPU", "LowerContext", "lower_epilogue", "lower_group"]
 
 
 def lower_group(
@@ -55,7 +55,7 @@ def lower_group(
     """
     layouts = dict(zip(body.inputs, operands))
     pairs = [(n, r) for n, r in zip(body.outputs, results) if 0 not in r.shape]
-    memory = Memory(operands, [r for _, r in pairs])
+    memory = Memory(operands, [r for _, r in pairs], context.backend.whole)
     scatters = [(n, r) for n, r in pairs if n.op.kind is Kind.SCATTER and n not in layouts]
     lines = [(n, r) for n, r in pairs if n.op.kind is Kind.LINE and n not in layouts]
     others = [pair for pair in pairs if pair not in scatters and pair not in lines]
@@ -133,8 +133,8 @@ def _map(
     task, targets, found = _box(pairs, whole, layouts, memory, context)
     boxes = split_boxes(task.space, found, shape)
     if len(boxes) == 1:
-        return [lower_map(task, targets, found)]
-    return [lower_map(*_box(pairs, box, layouts, memory, context)) for box in boxes]
+        return [context.backend.map(task, targets, found)]
+    return [context.backend.map(*_box(pairs, box, layouts, memory, context)) for box in boxes]
 
 
 def _box(
@@ -202,11 +202,11 @@ def _line(
         layout = layouts[operand]
         if not layout.is_contiguous:
             copy = context.temporary(layout.type)
-            memory = Memory([layout], [copy])
+            memory = Memory([layout], [copy], context.backend.whole)
             calls += _map([(operand, copy)], {operand: layout}, memory, context)
             layout = copy
         operands.append(layout)
-    return [*calls, lower_line(node, operands, result, context)]
+    return [*calls, *context.backend.line(node, operands, result, context)]
 
 
 def _reduction(
@@ -231,10 +231,27 @@ def _reduction(
     found = survey(targets)
     task = Task(Space(kept, reduced, extents, evaluator.bits), context)
     task.prepare(found)
+    return context.backend.reduction(task, targets, found)
+
+
+def lower_reduction(task: Task, targets: Sequence[Target], found: Survey) -> list[Call]:
+    """The calls of a group with folds: by rows, by columns, or cut into parts."""
     plan = plan_loops(task.space, targets, found)
     if should_split(plan, found):
         return lower_split(task, plan, targets, found)
     return [(lower_column if plan.column else lower_row)(task, plan, targets, found)]
+
+
+def _line_call(
+    node: Node, operands: Sequence[Layout], result: Layout, context: LowerContext
+) -> list[Call]:
+    return [lower_line(node, operands, result, context)]
+
+
+CPU = Backend(
+    "cpu", lower_map, lower_reduction, scatter_call, _line_call, open_serially, write_kernel
+)
+"""Kernels for the processor's threads."""
 
 
 def _result_index(

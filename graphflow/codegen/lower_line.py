@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from math import prod
 
-from graphflow.codegen.cpu_writer import held_as
+from graphflow.codegen.kernel_writer import held_as
 from graphflow.codegen.layout import Layout
 from graphflow.codegen.line_kernels import (
     BUNDLE,
@@ -56,36 +56,36 @@ def _scan(node: Node, operands: Sequence[Layout], result: Layout, context: Lower
     if fold is None:
         raise CompileError(f"the record of {node.op.name} does not say how it folds")
     dtype = operands[0].type.dtype
-    wide = _element(dtype) if fold.position else _accumulator(dtype)
+    wide = element_of(dtype) if fold.position else accumulator_of(dtype)
     start = fold.identity(dtype)
     identity = repr(float(start)) if dtype.is_floating_point else str(int(start))
-    element, held_type = _element(dtype).short, held_as(wide)
+    element, held_type = element_of(dtype).short, held_as(wide)
     kernel = scan_kernel(node.op.name, element, held_type, fold.combine, identity, fold.position)
     threads = context.threads
     held = context.temporary(TensorType(dtype_named(held_type), (threads, BUNDLE)))
     places = context.temporary(TensorType(int64, (threads, BUNDLE))) if fold.position else None
-    outer, count, inner = _extents(operands[0].shape, node.attrs["axis"])
+    outer, count, inner = extents_of(operands[0].shape, node.attrs["axis"])
     backward = bool(node.attrs.get("reverse", False))
     words = [outer, count, inner, int(backward)]
     read = [*operands, None] if len(operands) == 1 else operands
     return _call(node, kernel, read, [result, held, places], words)
 
 
-def _accumulator(dtype: DType) -> DType:
+def accumulator_of(dtype: DType) -> DType:
     """What running folds of ``dtype`` are held in: double, or all bits of a word."""
     if dtype.is_floating_point:
         return float64
     return uint64 if dtype is uint64 else int64
 
 
-def _element(dtype: DType) -> DType:
+def element_of(dtype: DType) -> DType:
     """Booleans are bytes to these kernels."""
     return uint8 if dtype is bool_ else dtype
 
 
 def _sort(node: Node, operands: Sequence[Layout], result: Layout, context: LowerContext) -> Call:
     dtype = operands[0].type.dtype
-    outer, count, inner = _extents(operands[0].shape, node.attrs["axis"])
+    outer, count, inner = extents_of(operands[0].shape, node.attrs["axis"])
     kind, size = ("uint" if dtype is bool_ else dtype.kind), dtype.itemsize
     place = int32 if count <= MOST_INT32 else int64
     kernel = sort_kernel(kind, size, place.short, brain=dtype.short == "bf16")
@@ -102,7 +102,7 @@ def _sort(node: Node, operands: Sequence[Layout], result: Layout, context: Lower
 def _search(node: Node, operands: Sequence[Layout], result: Layout, context: LowerContext) -> Call:
     lines, values = operands
     count = lines.shape[-1]
-    kernel = search_kernel(_element(lines.type.dtype).short, node.attrs["right"])
+    kernel = search_kernel(element_of(lines.type.dtype).short, node.attrs["right"])
     one = len(lines.shape) == 1
     total = prod(values.shape)
     words = [total, count, total if one else values.shape[-1], 0 if one else count]
@@ -116,7 +116,7 @@ _LOWER: dict[Line, Callable[[Node, Sequence[Layout], Layout, LowerContext], Call
 }
 
 
-def _extents(shape: Sequence[int], axis: int) -> tuple[int, int, int]:
+def extents_of(shape: Sequence[int], axis: int) -> tuple[int, int, int]:
     """Blocks before ``axis``, the extent of a line, elements after it."""
     return prod(shape[:axis]), shape[axis], prod(shape[axis + 1 :])
 

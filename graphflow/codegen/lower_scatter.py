@@ -69,7 +69,7 @@ def lower_scatter(
     if axis >= 0:  # the loop over the indexed axis nests where its results lie
         order = Affine.of({**dict(flat.terms), variables[axis]: result.strides[axis]})
         leading = Target(slot, order, value, True)
-    return _call(task, node.op.name, target, leading, apart, found)
+    return task.context.backend.scatter(task, node.op.name, target, leading, apart, found)
 
 
 def lower_check(
@@ -82,7 +82,8 @@ def lower_check(
     shape = positions.tensor_type.static_shape
     # What is the same all along an axis is looked at once.
     extents = {n: e if s else 1 for n, e, s in zip(names, shape, strides)}
-    evaluator = Evaluator(layouts, Memory(list(layouts.values()), ()), extents, (), context.failure)
+    memory = Memory(list(layouts.values()), (), context.backend.whole)
+    evaluator = Evaluator(layouts, memory, extents, (), context.failure)
     axis = node.attrs["axis"] % len(shape)
     raw = evaluator.value(positions, evaluator.variables(names))
     at = evaluator.checked(raw, whole(node.shape[axis]), node, axis)
@@ -90,8 +91,8 @@ def lower_check(
     found = survey([Target(Slot(context.error_buffer(), 0, int64), Affine(), at)])
     task.prepare(found)
     emitter = Emitter("check", [], found.uses, task.error)
-    for loop in merged_axes(names, task.space, found.accesses, ("i", *LOOP_VARIABLES)):
-        emitter.open_axis(loop)
+    axes = merged_axes(names, task.space, found.accesses, ("i", *LOOP_VARIABLES))
+    context.backend.open_check(emitter, axes)
     emitter.need(at)
     return finish_call(task, emitter, [], found)
 
@@ -101,9 +102,16 @@ def _apart(place: Index) -> frozenset[str]:
     return frozenset(part.terms[0][0] for part in place if len(part.terms) == 1)
 
 
-def _call(
+def open_serially(emitter: Emitter, axes: Sequence[Axis]) -> None:
+    """Open loops for one thread."""
+    for axis in axes:
+        emitter.open_axis(axis)
+
+
+def scatter_call(
     task: Task, name: str, target: Target, leading: Target, apart: frozenset[str], found: Survey
 ) -> Call:
+    """The call that runs through the source in order, shared where no two threads can meet."""
     axes = plan_loops(task.space, [leading], found).kept
     emitter = Emitter(name, [target], found.uses, task.error)
     if target.fold is None:

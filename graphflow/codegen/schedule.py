@@ -81,16 +81,33 @@ Argument: TypeAlias = Address | Value | FunctionAddress | BlockAddress
 
 
 @dataclass(frozen=True, slots=True)
+class Launch:
+    """How a kernel is started on a GPU.
+
+    Its parameters are pointers to ``elements`` (short names of types), then
+    ``integers`` 64-bit integers.  ``block`` is the number of threads a block; work is
+    handed out by the thread, or by the block where ``by_block`` says so.
+    """
+
+    elements: tuple[str, ...]
+    integers: int
+    block: int
+    by_block: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class KernelSource:
     """A kernel as text: the canonical body that names, caches and identifies it.
 
     ``source`` is a whole module defining function ``name``; ``epilogue`` tells
     which of the two kernel signatures it has.  Equal sources are one kernel.
+    Kernels for a GPU have a ``launch``.
     """
 
     name: str
     source: str
     epilogue: bool = False
+    launch: Launch | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +133,8 @@ class Call:
     bytes: int = 0
     flops: int = 0
     provenance: Provenance = Provenance("")
+    items: int = 1
+    """How much work there is to hand out on a GPU, in threads' or blocks' portions."""
 
 
 @dataclass(frozen=True, slots=True)

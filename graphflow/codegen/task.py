@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from graphflow.codegen.cpu_writer import held_as, write_kernel
 from graphflow.codegen.emit import Emitter
+from graphflow.codegen.kernel_writer import held_as
 from graphflow.codegen.layout import Layout
-from graphflow.codegen.loops import Apply, Choose, Fold, Slot, Value
-from graphflow.codegen.schedule import Call
-from graphflow.codegen.spaces import Space, Survey, Target, work
+from graphflow.codegen.loops import Apply, Choose, Fold, Kernel, Slot, Value
+from graphflow.codegen.schedule import Call, KernelSource
+from graphflow.codegen.spaces import Axis, Space, Survey, Target, work
 from graphflow.ir.types import DType, TensorType, dtype_named, int64
 from graphflow.records import dataclass, field
 
@@ -19,8 +19,36 @@ PARALLEL_OPERATIONS = 20_000
 """Below both of these a call stays on one thread."""
 
 
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """How loops become kernels for one kind of device: its skeletons and its writer.
+
+    ``map`` stores targets over the whole domain, ``reduction`` folds part of it,
+    ``scatter`` writes at computed places (its ``leading`` target has the order of the
+    loops; two values of the variables in ``apart`` never meet in one place), ``line``
+    works on whole lines.  ``open_check`` opens the loops that look for indices out of
+    range.  ``contraction`` makes the calls of a product and of what follows it; without
+    one, products are packed kernels with epilogues that they call by address.  With
+    ``whole``, kernels get pointers to whole buffers only.
+    """
+
+    name: str
+    map: Callable[[Task, Sequence[Target], Survey], Call]
+    reduction: Callable[[Task, Sequence[Target], Survey], list[Call]]
+    scatter: Callable[[Task, str, Target, Target, frozenset[str], Survey], Call]
+    line: Callable[..., list[Call]]
+    open_check: Callable[[Emitter, Sequence[Axis]], None]
+    write: Callable[[Kernel], KernelSource]
+    contraction: Callable[..., list[Call]] | None = None
+    whole: bool = False
+
+
 class LowerContext(Protocol):
     """What lowering needs from the schedule that is being built."""
+
+    @property
+    def backend(self) -> Backend:
+        """The kind of device that is lowered for."""
 
     @property
     def threads(self) -> int:
@@ -70,7 +98,7 @@ def finish_call(task: Task, emitter: Emitter, targets: Sequence[Target], found: 
     kernel = emitter.finish()
     moved, operations = work(task.space, found, targets)
     return Call(
-        kernel=write_kernel(kernel),
+        kernel=task.context.backend.write(kernel),
         arguments=kernel.arguments,
         reads=frozenset(slot.buffer for slot in emitter.read),
         writes=frozenset(slot.buffer for slot in emitter.written),
@@ -78,4 +106,5 @@ def finish_call(task: Task, emitter: Emitter, targets: Sequence[Target], found: 
         fallible=emitter.fallible,
         bytes=moved,
         flops=operations,
+        items=emitter.items,
     )

@@ -1,0 +1,269 @@
+"""Compiled meaning of the vocabulary of CUDA kernels.
+
+Casts, ``select`` and the functions of ``vm`` are intrinsics of the CUDA target.  The
+formulas of ``vm`` are those of :mod:`graphflow.codegen.maths`, run on a machine that
+writes LLVM instructions through llvmlite's builder; roots, roundings and fused
+multiply-adds are calls of libdevice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from types import ModuleType
+from typing import Any
+
+from llvmlite import ir
+
+from graphflow.codegen.cuda.toolchain import toolchain
+from graphflow.codegen.llvm_expr import FLOATS, Value, bits
+from graphflow.codegen.vector_math import FUNCTIONS, VectorFunction
+
+types: Any = toolchain().module("types")
+intrinsic: Any = toolchain().module("extending").intrinsic
+signature: Any = toolchain().module("typing").signature
+
+_NUMBA: dict[str, Any] = {
+    "bool": types.boolean, "u8": types.uint8, "u16": types.uint16, "u32": types.uint32,
+    "u64": types.uint64, "i8": types.int8, "i16": types.int16, "i32": types.int32,
+    "i64": types.int64, "f32": types.float32, "f64": types.float64,
+}  # fmt: skip
+_SHORT = {kind: short for short, kind in _NUMBA.items()}
+_LLVM: dict[str, Any] = {
+    "bool": ir.IntType(1), "f32": ir.FloatType(), "f64": ir.DoubleType(),
+    **{f"{s}{n}": ir.IntType(n) for s in "iu" for n in (8, 16, 32, 64)},
+}  # fmt: skip
+_LIBDEVICE = ("sqrt", "floor", "ceil", "trunc", "rint", "copysign", "fma")
+_FLOAT = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv", "rem": "frem"}
+_INTEGER = {"and": "and_", "or": "or_", "div": "sdiv", "rem": "srem", "shr": "ashr"}
+_UNSIGNED = {"div": "udiv", "rem": "urem", "shr": "lshr"}
+_PREDICATES = {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!="}
+
+
+class BuilderMachine:
+    """Writes instructions of the formula language into the kernel being compiled.
+
+    Payloads are llvmlite values.  NVVM reads the LLVM of long ago, so newer
+    instructions (``fneg``, ``freeze``, ``llvm.maximum``) are spelled in older ones.
+    """
+
+    has_fma = True
+
+    def __init__(self, builder: Any) -> None:
+        self.builder = builder
+
+    def constant(self, type: str, value: int | float) -> Any:
+        """A literal; integers wrap."""
+        if type in FLOATS:
+            return ir.Constant(_LLVM[type], float(value))
+        return ir.Constant(_LLVM[type], int(value) & ((1 << bits(type)) - 1))
+
+    def binary(self, op: str, type: str, a: Any, b: Any) -> Any:
+        """An arithmetic, bit or shift instruction."""
+        if type in FLOATS:
+            name = _FLOAT[op]
+        elif type.startswith("u") and op in _UNSIGNED:
+            name = _UNSIGNED[op]
+        else:
+            name = _INTEGER.get(op, op)
+        return getattr(self.builder, name)(a, b)
+
+    def compare(self, op: str, type: str, a: Any, b: Any) -> Any:
+        """A comparison (ordered for floats, but ``ne``)."""
+        predicate = _PREDICATES[op]
+        if type in FLOATS:
+            compare = self.builder.fcmp_unordered if op == "ne" else self.builder.fcmp_ordered
+            return compare(predicate, a, b)
+        unsigned = type.startswith("u") or type == "bool"
+        return (self.builder.icmp_unsigned if unsigned else self.builder.icmp_signed)(
+            predicate, a, b
+        )
+
+    def call(self, op: str, type: str, arguments: Sequence[Any]) -> Any:
+        """A floating-point primitive."""
+        builder = self.builder
+        if op == "neg":
+            return builder.fsub(ir.Constant(_LLVM[type], -0.0), arguments[0])
+        if op in ("maximum", "minimum"):
+            return self._extreme(op, *arguments)
+        name = f"__nv_{'fabs' if op == 'abs' else op}{'f' if type == 'f32' else ''}"
+        callee = builder.module.globals.get(name)
+        if callee is None:
+            kind = ir.FunctionType(_LLVM[type], [_LLVM[type]] * len(arguments))
+            callee = ir.Function(builder.module, kind, name)
+        return builder.call(callee, arguments)
+
+    def _extreme(self, op: str, a: Any, b: Any) -> Any:
+        """The larger or smaller operand; NaN if either is."""
+        builder = self.builder
+        first = builder.fcmp_ordered(">" if op == "maximum" else "<", a, b)
+        taken = builder.or_(first, builder.fcmp_unordered("uno", a, a))
+        return builder.select(taken, a, b)
+
+    def select(self, type: str, condition: Any, a: Any, b: Any) -> Any:
+        """A conditional move."""
+        return self.builder.select(condition, a, b)
+
+    def convert(self, source: str, target: str, a: Any) -> Any:
+        """The same number in another type."""
+        return converted(self.builder, source, target, a)
+
+    def bitcast(self, source: str, target: str, a: Any) -> Any:
+        """The same bits as another type."""
+        return self.builder.bitcast(a, _LLVM[target])
+
+
+def converted(builder: Any, source: str, target: str, a: Any) -> Any:
+    """``a`` of type ``source`` as ``target``: floats truncate to integers, integers wrap."""
+    kind = _LLVM[target]
+    unsigned = source.startswith("u") or source == "bool"
+    if target == "bool":
+        if source in FLOATS:
+            return builder.fcmp_unordered("!=", a, ir.Constant(_LLVM[source], 0.0))
+        return builder.icmp_unsigned("!=", a, ir.Constant(_LLVM[source], 0))
+    if source in FLOATS and target in FLOATS:
+        if source == target:
+            return a
+        return builder.fpext(a, kind) if source == "f32" else builder.fptrunc(a, kind)
+    if target in FLOATS:
+        return builder.uitofp(a, kind) if unsigned else builder.sitofp(a, kind)
+    if source in FLOATS:
+        # Through a wider signed integer, as on the CPU, so that negative numbers wrap.
+        via = 32 if bits(target) < 32 or target == "i32" else 64
+        whole = builder.fptosi(a, ir.IntType(via))
+        return whole if via == bits(target) else builder.trunc(whole, kind)
+    if bits(source) == bits(target):
+        return a
+    if bits(source) > bits(target):
+        return builder.trunc(a, kind)
+    return builder.zext(a, kind) if unsigned else builder.sext(a, kind)
+
+
+def _short(kind: Any) -> str | None:
+    """The short name of a Numba type, if it is a number's."""
+    return _SHORT.get(types.unliteral(kind))
+
+
+def _common(context: Any, kinds: Sequence[Any]) -> str | None:
+    """The type that numbers of ``kinds`` share."""
+    plain = [types.unliteral(kind) for kind in kinds]
+    if not all(kind in _SHORT for kind in plain):
+        return None
+    found = plain[0] if len(set(plain)) == 1 else context.unify_types(*plain)
+    return _SHORT.get(found)
+
+
+Typing = Callable[[Any, Sequence[Any]], "tuple[str, Sequence[str]] | None"]
+Lowering = Callable[[Any, Sequence[str], Sequence[Any]], Any]
+
+
+def _define(name: str, arity: int, typing: Typing, lower: Lowering) -> Any:
+    """An intrinsic of ``arity`` numbers; arguments arrive converted to the types of ``typing``."""
+
+    def resolve(context: Any, kinds: Sequence[Any]) -> Any:
+        found = typing(context, kinds)
+        if found is None:
+            return None
+        result, taken = found
+
+        def generate(context: Any, builder: Any, sig: Any, args: Sequence[Any]) -> Any:
+            return lower(builder, taken, args)
+
+        return signature(_NUMBA[result], *[_NUMBA[kind] for kind in taken]), generate
+
+    def one(typingctx: Any, a: Any) -> Any:
+        return resolve(typingctx, (a,))
+
+    def two(typingctx: Any, a: Any, b: Any) -> Any:
+        return resolve(typingctx, (a, b))
+
+    def three(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
+        return resolve(typingctx, (a, b, c))
+
+    def four(typingctx: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
+        return resolve(typingctx, (a, b, c, d))
+
+    function = (one, two, three, four)[arity - 1]
+    function.__name__ = function.__qualname__ = name
+    return intrinsic(function)
+
+
+def _cast(target: str, rounding: str = "") -> Any:
+    """A conversion to ``target``; ``rounding`` names a 16-bit format the result is rounded to."""
+
+    def typing(context: Any, kinds: Sequence[Any]) -> tuple[str, Sequence[str]] | None:
+        source = _short(kinds[0])
+        return None if source is None else (target, (source,))
+
+    def lower(builder: Any, taken: Sequence[str], args: Sequence[Any]) -> Any:
+        value = converted(builder, taken[0], target, args[0])
+        if rounding:
+            for step in (f"f32_to_{rounding}", f"{rounding}_to_f32"):
+                function = FUNCTIONS[step]
+                value = _formula(builder, function, function.fixed, (value,))
+        return value
+
+    return _define(rounding or target, 1, typing, lower)
+
+
+def _formula(
+    builder: Any, function: VectorFunction, kinds: Sequence[str], args: Sequence[Any]
+) -> Any:
+    machine = BuilderMachine(builder)
+    values = [Value(machine, kind, arg) for kind, arg in zip(kinds, args, strict=True)]
+    return function.formula(*values).payload
+
+
+def _vector(function: VectorFunction) -> Any:
+    results = dict(function.signatures())
+
+    def typing(context: Any, kinds: Sequence[Any]) -> tuple[str, Sequence[str]] | None:
+        if function.fixed:
+            return results[function.fixed], function.fixed
+        short = _common(context, kinds)
+        if short is None:
+            return None
+        if short not in function.types:
+            short = "f64" if "f64" in function.types else "i64"
+        taken = (short,) * function.arity
+        return results[taken], taken
+
+    def lower(builder: Any, taken: Sequence[str], args: Sequence[Any]) -> Any:
+        return _formula(builder, function, taken, args)
+
+    return _define(function.name, function.arity, typing, lower)
+
+
+def _select() -> Any:
+    def typing(context: Any, kinds: Sequence[Any]) -> tuple[str, Sequence[str]] | None:
+        short = _common(context, kinds[1:])
+        return None if short is None else (short, ("bool", short, short))
+
+    def lower(builder: Any, taken: Sequence[str], args: Sequence[Any]) -> Any:
+        return builder.select(*args)
+
+    return _define("select", 3, typing, lower)
+
+
+def _accumulation(name: str, op: str) -> Any:
+    def typing(context: Any, kinds: Sequence[Any]) -> tuple[str, Sequence[str]] | None:
+        short = _common(context, kinds)
+        return None if short is None else (short, (short, short))
+
+    def lower(builder: Any, taken: Sequence[str], args: Sequence[Any]) -> Any:
+        return BuilderMachine(builder).binary(op, taken[0], *args)
+
+    return _define(name, 2, typing, lower)
+
+
+NAMES: dict[str, Any] = {
+    **{name: _cast(name) for name in _NUMBA if name != "bool"},
+    "f16": _cast("f32", "f16"),
+    "bf16": _cast("f32", "bf16"),
+    "select": _select(),
+    "add_fast": _accumulation("add_fast", "add"),
+    "mul_fast": _accumulation("mul_fast", "mul"),
+}
+
+vm = ModuleType("vm", "The functions of :mod:`graphflow.codegen.vector_math`, for CUDA kernels.")
+for _function in FUNCTIONS.values():
+    setattr(vm, _function.name, _vector(_function))

@@ -1,0 +1,132 @@
+"""Skeletons of CUDA kernels: maps, folds and scatters over the loop IR.
+
+A map is one grid-stride loop over all its elements.  A fold runs in one of two forms:
+a block of threads for each row, which suits long rows, or a thread for each row, which
+suits many short ones and rows that lie across memory (neighbouring threads then read
+neighbouring elements).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from graphflow.codegen.cuda.lines import lower_lines
+from graphflow.codegen.cuda.product import lower_product
+from graphflow.codegen.cuda.writer import write_kernel
+from graphflow.codegen.emit import Emitter
+from graphflow.codegen.loops import Accumulate, Combine, Fold, LoopKind, Start
+from graphflow.codegen.lower_row import fold_names
+from graphflow.codegen.passes_plan import plan_stages
+from graphflow.codegen.schedule import Call
+from graphflow.codegen.sizes import example_of
+from graphflow.codegen.spaces import Axis, Plan, Survey, Target, plan_loops
+from graphflow.codegen.task import Backend, Task, finish_call
+
+MANY_ROWS = 1024
+"""So many rows fill a GPU with a thread each."""
+SHORT_ROW = 32
+"""Rows of up to so many elements are not worth a block."""
+
+
+def lower_map(task: Task, targets: Sequence[Target], found: Survey) -> Call:
+    """One thread an element."""
+    plan = plan_loops(task.space, targets, found)
+    prefix = "ew" if task.computes(found) else "copy"
+    emitter = Emitter(prefix, targets, found.uses, task.error, task.bound)
+    open_all(emitter, plan.kept)
+    emitter.store(targets)
+    return finish_call(task, emitter, targets, found)
+
+
+def open_all(emitter: Emitter, axes: Sequence[Axis]) -> None:
+    """One shared loop over all of ``axes``."""
+    if axes:
+        emitter.open_shared(axes)
+
+
+def lower_reduction(task: Task, targets: Sequence[Target], found: Survey) -> list[Call]:
+    """One call: a thread or a block for each row."""
+    plan = plan_loops(task.space, targets, found)
+    stages = plan_stages(targets, found, task.bound)
+    team = not _by_thread(plan)
+    prefix = ("row" if plan.kept else "red") if team else "col"
+    emitter = Emitter(prefix, targets, found.uses, task.error, task.bound)
+    open_all(emitter, plan.kept)
+    for folds, full in zip(stages.folds, stages.full):
+        _pass(emitter, plan.reduced, folds, full, team)
+    emitter.store(stages.kept)
+    return [finish_call(task, emitter, targets, found)]
+
+
+def _by_thread(plan: Plan) -> bool:
+    """Whether each row is folded by one thread."""
+    if not plan.reduced:
+        return True
+    rows, depth = example_of(plan.rows), example_of(plan.depth)
+    return rows >= MANY_ROWS and (plan.column or depth <= SHORT_ROW)
+
+
+def _pass(
+    emitter: Emitter,
+    reduced: Sequence[Axis],
+    folds: Sequence[Fold],
+    stores: Sequence[Target],
+    team: bool,
+) -> None:
+    """One run through the reduced loops: folds into locals, and stores."""
+    if not folds and not stores:
+        return
+    totals = {fold: fold_names(emitter, fold) for fold in folds}
+    for fold, (name, position) in totals.items():
+        emitter.add(Start(name, fold, position))
+    before = emitter.depth
+    _open_reduced(emitter, reduced, team)
+    for fold in folds:
+        if fold.position is not None:
+            emitter.need_named(fold.operand)
+            emitter.need(fold.position)
+    emitter.need(*[f.operand for f in folds], *[t.value for t in stores])
+    for fold, (name, position) in totals.items():
+        emitter.add(Accumulate(name, fold, fold.operand, position))
+    emitter.store(stores)
+    emitter.close(emitter.depth - before)
+    for fold, (name, position) in totals.items():
+        if team:
+            emitter.add(Combine(name, fold, position))
+        emitter.bind(fold, position or name)
+
+
+def _open_reduced(emitter: Emitter, reduced: Sequence[Axis], team: bool) -> None:
+    """Open the reduced loops: one that the threads of a block share, or one after the other."""
+    if not team:
+        for axis in reduced:
+            emitter.open_axis(axis, LoopKind.REDUCE)
+    elif len(reduced) == 1:
+        emitter.open_axis(reduced[0], LoopKind.TEAM)
+    else:
+        emitter.open(tuple(reduced), "at", "0", emitter.count(reduced), LoopKind.TEAM)
+        emitter.split("at", reduced)
+
+
+def lower_scatter(
+    task: Task, name: str, target: Target, leading: Target, apart: frozenset[str], found: Survey
+) -> Call:
+    """What may land on one place is folded by one thread, in order; the rest is shared."""
+    axes = plan_loops(task.space, [leading], found).kept
+    emitter = Emitter(name, [target], found.uses, task.error)
+    shared = [axis for axis in axes if target.fold is None or apart.issuperset(axis.variables)]
+    open_all(emitter, shared)
+    for axis in axes:
+        if axis not in shared:
+            emitter.open_axis(axis)
+    if target.fold is not None:
+        emitter.read.add(target.slot)
+    emitter.store([target])
+    return finish_call(task, emitter, [target], found)
+
+
+CUDA = Backend(
+    "cuda", lower_map, lower_reduction, lower_scatter, lower_lines, open_all, write_kernel,
+    lower_product, whole=True,
+)  # fmt: skip
+"""Kernels for NVIDIA's GPUs, written for Numba's CUDA target."""

@@ -1,0 +1,48 @@
+"""What a generated CUDA kernel file imports.
+
+In the simulator the names mean plain Python (:mod:`graphflow.codegen.plain` and
+:mod:`graphflow.codegen.vector_math`); else they are intrinsics that write the same
+formulas into the kernel (:mod:`graphflow.codegen.cuda.intrinsics`).  A kernel file::
+
+    from graphflow.codegen.cuda.prelude import cuda, kernel, vm
+
+    @kernel
+    def ew_tanh_3fa2(a, out, ni):
+        for i in range(cuda.grid(1), ni, cuda.gridsize(1)):
+            out[i] = vm.tanh(a[i])
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from graphflow.codegen.cuda.toolchain import is_simulated, toolchain
+
+_names: dict[str, Any]
+if is_simulated():
+    from graphflow.codegen import vector_math
+    from graphflow.codegen.cuda.plain import NAMES as _names
+
+    vm: Any = vector_math
+else:
+    from graphflow.codegen.cuda.intrinsics import NAMES as _names
+
+cuda = toolchain().cuda
+f16, bf16, f32, f64 = (_names[name] for name in ("f16", "bf16", "f32", "f64"))
+i8, i16, i32, i64 = (_names[name] for name in ("i8", "i16", "i32", "i64"))
+u8, u16, u32, u64 = (_names[name] for name in ("u8", "u16", "u32", "u64"))
+select, add_fast, mul_fast = (_names[name] for name in ("select", "add_fast", "mul_fast"))
+
+
+def kernel(function: Any) -> Any:
+    """Mark the entry of a generated file; compiled when it is first launched."""
+    function.__dict__["__graphflow_kernel__"] = True
+    return function
+
+
+__all__ = [
+    "add_fast", "bf16", "cuda", "f16", "f32", "f64", "i8", "i16", "i32", "i64", "kernel",
+    "mul_fast", "np", "select", "u8", "u16", "u32", "u64", "vm",
+]  # fmt: skip

@@ -1,0 +1,139 @@
+"""The one place that imports a CUDA target of Numba, whichever is installed.
+
+Three packages offer ``numba.cuda``: *numba-cuda* (NVIDIA's, which replaces the module of
+that name), Numba's own older one, and *numba-cuda-mlir*.  All have the simulator, in
+which kernels run as Python (``NUMBA_ENABLE_CUDASIM=1``).  Nothing here needs a GPU;
+:func:`state` says what was found and what is missing.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import os
+from functools import cache
+from types import ModuleType
+from typing import Any
+
+from graphflow.errors import GraphFlowError
+from graphflow.records import dataclass
+
+SIMULATOR = "NUMBA_ENABLE_CUDASIM"
+_PACKAGES = (
+    ("numba-cuda", "numba.cuda"),
+    ("numba-cuda-mlir", "numba_cuda_mlir.cuda"),
+    ("numba", "numba.cuda"),
+)
+INSTALL = 'pip install "graphflow[cuda]"'
+
+
+@dataclass(frozen=True, slots=True)
+class Toolchain:
+    """A CUDA target: the package it comes from, its version and its ``cuda`` module."""
+
+    package: str
+    version: str
+    cuda: Any
+
+    @property
+    def simulated(self) -> bool:
+        """Whether kernels run as Python in the simulator."""
+        return is_simulated()
+
+    def module(self, name: str) -> Any:
+        """Module ``name`` of the target, or Numba's own where the target has none."""
+        package = self.cuda.__name__
+        for candidate in (f"{package}.{name}", f"numba.core.{name}"):
+            try:
+                return importlib.import_module(candidate)
+            except ImportError:
+                continue
+        raise GraphFlowError(f"{self.package} {self.version} has no module {name!r}")
+
+
+def is_simulated() -> bool:
+    """Whether this process was started for the simulator."""
+    return os.environ.get(SIMULATOR, "0") not in ("", "0")
+
+
+def installed() -> list[tuple[str, str, str]]:
+    """Package, version and module of every CUDA target, the preferred one first.
+
+    Nothing is imported.
+    """
+    found = []
+    for package, module in _PACKAGES:
+        try:
+            found.append((package, importlib.metadata.version(package), module))
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+@cache
+def find() -> Toolchain | None:
+    """The installed CUDA target that can be imported, or None."""
+    for package, version, module in installed():
+        found = _imported(module)
+        if found is not None:
+            return Toolchain(package, version, found)
+    return None
+
+
+def _imported(name: str) -> ModuleType | None:
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        return None
+
+
+def toolchain() -> Toolchain:
+    """The CUDA target; an error that says what to install without one."""
+    found = find()
+    if found is None:
+        raise GraphFlowError(f"no CUDA target of Numba is installed; {INSTALL} installs one")
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What :func:`state` found: ``usable`` tells whether kernels can run here."""
+
+    package: str
+    simulated: bool
+    devices: tuple[str, ...]
+    problem: str
+
+    @property
+    def usable(self) -> bool:
+        """Whether there is a device, real or simulated."""
+        return bool(self.devices)
+
+    def __str__(self) -> str:
+        if self.simulated:
+            return f"{self.package}, simulator (kernels run as Python)"
+        if self.devices:
+            return f"{self.package}; {', '.join(self.devices)}"
+        return f"{self.package or 'no CUDA target'}; {self.problem}"
+
+
+@cache
+def state() -> State:
+    """What was found: the package, the devices, and what is missing if there are none."""
+    found = find()
+    if found is None:
+        return State("", False, (), f"not installed: {INSTALL}")
+    package = f"{found.package} {found.version}"
+    if found.simulated:
+        return State(package, True, ("simulator",), "")
+    try:
+        names = tuple(_name(device) for device in found.cuda.gpus)
+    except Exception as error:  # drivers fail in many ways, all of which mean: no device
+        reason = " ".join(str(error).split()) or type(error).__name__
+        return State(package, False, (), f"no CUDA driver or GPU ({reason})")
+    return State(package, False, names, "" if names else "the driver reports no GPU")
+
+
+def _name(device: Any) -> str:
+    name = device.name
+    return name.decode() if isinstance(name, bytes) else str(name)

@@ -1,0 +1,250 @@
+'''Loop IR to a kernel file for CUDA.
+
+    """out = tanh(a * b)"""
+    from graphflow.codegen.cuda.prelude import cuda, kernel, vm
+
+
+    @kernel
+    def ew_mul_tanh_3fa2c1(a, b, out, ni):
+        for i in range(cuda.grid(1), ni, cuda.gridsize(1)):
+            out[i] = vm.tanh(a[i] * b[i])
+
+Scalars and indices are spelled as for the CPU.  A shared loop is a grid-stride loop: over
+threads, or over blocks where the threads of a block share the loops inside (rows).  Their
+partial folds meet in shared memory, by halves, without warp shuffles.
+'''
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from graphflow.codegen.kernel_writer import (
+    KernelWriter,
+    filled,
+    formula_of,
+    held_as,
+    mentions,
+    operations_of,
+)
+from graphflow.codegen.loops import (
+    Combine,
+    Kernel,
+    Loop,
+    LoopKind,
+    Report,
+    Share,
+    Slot,
+    Statement,
+    Store,
+)
+from graphflow.codegen.names import PLACEHOLDER, kernel_name
+from graphflow.codegen.schedule import KernelSource, Launch
+from graphflow.codegen.writer import Writer
+
+BLOCK = 256
+"""Threads a block: a power of two, for folds by halves."""
+HALVES = ("f16", "bf16")
+_NAMES = (
+    "cuda", "kernel", "np", "vm", "select", "add_fast", "mul_fast", "f16", "bf16", "f32", "f64",
+    "i8", "i16", "i32", "i64", "u8", "u16", "u32", "u64",
+)  # fmt: skip
+_NUMPY = {
+    "bool": "np.bool_", "f32": "np.float32", "f64": "np.float64", "u8": "np.uint8",
+    **{f"{sign}{bits}": f"np.{name}{bits}" for sign, name in (("i", "int"), ("u", "uint"))
+       for bits in (8, 16, 32, 64)},
+}  # fmt: skip
+THREAD = "cuda.threadIdx.x"
+
+
+def write_kernel(kernel: Kernel) -> KernelSource:
+    """The kernel as a canonical Python module."""
+    out = Writer()
+    CudaWriter(kernel, out).function()
+    by_block = any(True for _ in team_loops(kernel.body))
+    return finished(kernel, out.text(), by_block)
+
+
+def finished(kernel: Kernel, function: str, by_block: bool, block: int = BLOCK) -> KernelSource:
+    """The source with its head, name and launch, given the text of the function."""
+    elements = tuple(stored_as(slot.dtype.short) for slot in kernel.slots)
+    launch = Launch(elements, len(kernel.integers), block, by_block)
+    return module(kernel.prefix, operations_of(kernel), formula_of(kernel), function, launch)
+
+
+def module(
+    prefix: str, operations: Iterable[str], formula: str, function: str, launch: Launch
+) -> KernelSource:
+    """A kernel file: formula, imports, function."""
+    head = f'"""{formula}"""\n'
+    constants = [name for name in ("inf", "nan") if mentions(function, name)]
+    if constants:
+        head += f"from math import {', '.join(constants)}\n\n"
+    names = ["kernel", *(n for n in _NAMES if n != "kernel" and f"{n}" in function)]
+    names = [n for n in names if n in ("kernel",) or mentions(function, n)]
+    text = f"{head}{_import(names)}\n\n\n@kernel\n{function}"
+    name = kernel_name(prefix, operations, text)
+    return KernelSource(name, text.replace(PLACEHOLDER, name), launch=launch)
+
+
+def _import(names: Sequence[str]) -> str:
+    line = f"from graphflow.codegen.cuda.prelude import {', '.join(names)}"
+    if len(line) <= 100:
+        return line
+    rows = "".join(f"    {name},\n" for name in names)
+    return f"from graphflow.codegen.cuda.prelude import (\n{rows})"
+
+
+def stored_as(short: str) -> str:
+    """The element type of a parameter: half precision is passed as its bits."""
+    return "u16" if short in HALVES else short
+
+
+def numpy_name(short: str) -> str:
+    """How a kernel spells the type of a shared array."""
+    return _NUMPY[short]
+
+
+def team_loops(body: Sequence[Statement]) -> Iterable[Loop]:
+    """The loops that the threads of a block share."""
+    for statement in body:
+        if isinstance(statement, Loop):
+            if statement.kind is LoopKind.TEAM:
+                yield statement
+            else:
+                yield from team_loops(statement.body)
+
+
+def combines(body: Sequence[Statement]) -> Iterable[Combine]:
+    """The folds across the threads of a block."""
+    for statement in body:
+        if isinstance(statement, Combine):
+            yield statement
+        elif isinstance(statement, Loop):
+            yield from combines(statement.body)
+
+
+class CudaWriter(KernelWriter):
+    """Kernels whose parameters are one-dimensional arrays, then integers."""
+
+    def __init__(self, kernel: Kernel, out: Writer) -> None:
+        super().__init__(kernel, out)
+        self.by_block = any(True for _ in team_loops(kernel.body))
+        self.inside = False  # a loop that the threads of a block share
+        self.extent = "1"
+
+    def parameters(self) -> str:
+        """The names of the parameters."""
+        return ", ".join([*self.kernel.slots.values(), *(name for name, _ in self.kernel.integers)])
+
+    def function(self) -> None:
+        """The whole function."""
+        with self.out.block(f"def {PLACEHOLDER}({self.parameters()}):"):
+            self.begin()
+            self.statements(self.kernel.body)
+
+    def begin(self) -> None:
+        """Shared memory, and the error code of this thread."""
+        held: dict[str, str] = {}
+        for combine in combines(self.kernel.body):
+            held.setdefault(self._shared(combine), self._held(combine))
+            if combine.position:
+                held["shared_places"] = "i64"
+        for name, short in held.items():
+            self.out.line(f"{name} = cuda.shared.array({BLOCK}, {numpy_name(short)})")
+        if self.kernel.body and isinstance(self.kernel.body[-1], Report):
+            self.out.line("failed = 0")
+
+    # ---- memory ----------------------------------------------------------------------
+
+    def element(self, slot: Slot, index: str) -> str:
+        """The element as it is computed with: half precision as f32."""
+        text = super().element(slot, index)
+        return f"vm.{slot.dtype.short}_to_f32({text})" if slot.dtype.short in HALVES else text
+
+    def put(self, slot: Slot, index: str, text: str) -> str:
+        """A store; what is narrower than a word is converted first."""
+        short = slot.dtype.short
+        if short in HALVES:
+            text = f"vm.f32_to_{short}({text})"
+        elif short != "i64" and slot.dtype.kind in ("int", "uint"):
+            text = f"{short}({text})"
+        return super().put(slot, index, text)
+
+    def store(self, statement: Store) -> None:
+        """A store; what all threads of a block agree on is stored by the first."""
+        if self.by_block and not self.inside:
+            with self.out.block(f"if {THREAD} == 0:"):
+                super().store(statement)
+            return
+        super().store(statement)
+
+    # ---- loops -----------------------------------------------------------------------
+
+    def share(self, statement: Share) -> None:
+        """Remember how much there is to share: the loop itself does the rest."""
+        self.extent = statement.extent
+
+    def loop(self, statement: Loop) -> None:
+        """A loop; shared ones go in strides of the grid or of the block."""
+        if statement.kind is LoopKind.PARALLEL:
+            first, step = ("cuda.blockIdx.x", "cuda.gridDim.x") if self.by_block else (
+                "cuda.grid(1)", "cuda.gridsize(1)"
+            )  # fmt: skip
+            bounds = f"{first}, {self.extent}, {step}"
+        elif statement.kind is LoopKind.TEAM:
+            bounds = f"{THREAD}, {statement.end}, cuda.blockDim.x"
+        else:
+            super().loop(statement)
+            return
+        with self.out.block(f"for {statement.variable} in range({bounds}):"):
+            before, self.inside = self.inside, self.inside or statement.kind is LoopKind.TEAM
+            self.statements(statement.body)
+            self.inside = before
+
+    def report(self, statement: Report) -> None:
+        """The error code, if there is one; of several the largest."""
+        with self.out.block("if failed != 0:"):
+            self.out.line(f"cuda.atomic.max({self.kernel.slots[statement.slot]}, 0, failed)")
+
+    # ---- folds across a block --------------------------------------------------------
+
+    def _held(self, combine: Combine) -> str:
+        fold = combine.fold
+        return held_as(fold.operand.dtype if combine.position else fold.dtype)
+
+    def _shared(self, combine: Combine) -> str:
+        return f"shared_{self._held(combine)}"
+
+    def combine(self, statement: Combine) -> None:
+        """Fold by halves; afterwards every thread has the total."""
+        out, shared, target = self.out, self._shared(statement), statement.target
+        out.line(f"{shared}[{THREAD}] = {target}")
+        if statement.position:
+            out.line(f"shared_places[{THREAD}] = {statement.position}")
+        out.line("cuda.syncthreads()")
+        out.line("half = cuda.blockDim.x // 2")
+        with out.block("while half > 0:"):
+            with out.block(f"if {THREAD} < half:"):
+                self._fold_pair(statement, shared)
+            out.line("cuda.syncthreads()")
+            out.line("half //= 2")
+        out.line(f"{target} = {shared}[0]")
+        if statement.position:
+            out.line(f"{statement.position} = shared_places[0]")
+        out.line("cuda.syncthreads()")
+
+    def _fold_pair(self, statement: Combine, shared: str) -> None:
+        reduction = statement.fold.op.reduction
+        assert reduction is not None
+        mine, other = f"{shared}[{THREAD}]", f"{shared}[{THREAD} + half]"
+        if not statement.position:
+            self.out.line(f"{mine} = {filled(reduction.combine, [mine, other], {})}")
+            return
+        self.out.line(f"x, y = {mine}, {other}")
+        self.out.line(f"here, there = shared_places[{THREAD}], shared_places[{THREAD} + half]")
+        self.out.line(f"better = {filled(reduction.combine, ['x', 'y'], {})}")
+        self.out.line(f"worse = {filled(reduction.combine, ['y', 'x'], {})}")
+        # Of equal elements the first counts.
+        with self.out.block("if better or (there < here and not worse):"):
+            self.out.line(f"{mine} = y")
+            self.out.line(f"shared_places[{THREAD}] = there")

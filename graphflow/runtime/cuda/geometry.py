@@ -1,0 +1,25 @@
+"""How many blocks of how many threads a kernel is started with."""
+
+from __future__ import annotations
+
+from graphflow.codegen.cuda.toolchain import is_simulated
+from graphflow.codegen.schedule import Launch
+
+MOST_BLOCKS = 2048
+"""Enough to fill any GPU several times over; loops go in strides of the grid."""
+SIMULATED_BLOCKS, SIMULATED_THREADS = 2, 4
+"""Every thread of the simulator is one of Python's."""
+
+
+def geometry(launch: Launch, items: int) -> tuple[int, int]:
+    """Blocks and threads a block for ``items`` portions of work.
+
+    A kernel without a shared loop has one portion and gets one thread: its work is not
+    to be done twice.
+    """
+    most = SIMULATED_BLOCKS if is_simulated() else MOST_BLOCKS
+    threads = min(launch.block, SIMULATED_THREADS) if is_simulated() else launch.block
+    if launch.by_block:
+        return max(1, min(items, most)), threads
+    threads = max(1, min(threads, items))
+    return max(1, min(-(-items // threads), most)), threads

@@ -1,0 +1,284 @@
+"""A schedule made ready to run on a device.
+
+Every call becomes a launch with its arrays and integers; control flow is walked on the
+host, which waits only where a condition, an operation without a kernel, or the error word
+has to be read.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import numpy as np
+
+from graphflow.codegen.cuda.compile import launchable
+from graphflow.codegen.schedule import (
+    Address,
+    Branch,
+    Buffer,
+    BufferKind,
+    Call,
+    HostCall,
+    Loop,
+    Schedule,
+    Step,
+    Value,
+)
+from graphflow.errors import CompileError, GraphFlowError, IndexRangeError
+from graphflow.ir.types import TensorType
+from graphflow.records import dataclass
+from graphflow.runtime.cuda.geometry import geometry
+from graphflow.runtime.cuda.memory import Block, DeviceArray, HostArray
+
+WORD = 8
+_INT64 = np.dtype(np.int64)
+_BYTE = np.dtype(np.uint8)
+_ELEMENTS: dict[str, np.dtype[Any]] = {
+    "bool": np.dtype(np.bool_), "f32": np.dtype(np.float32), "f64": np.dtype(np.float64),
+    **{f"{s}{n}": np.dtype(f"{t}{n}") for s, t in (("i", "int"), ("u", "uint"))
+       for n in (8, 16, 32, 64)},
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a buffer lies now, and how a window of it moves in every open loop."""
+
+    block: Block
+    offset: int = 0
+    strides: tuple[int, ...] = ()
+
+    def at(self, counters: Sequence[int]) -> int:
+        """The offset in the iteration that ``counters`` say."""
+        return self.offset + sum(s * n for s, n in zip(self.strides, counters))
+
+
+class CudaProgram:
+    """A schedule with its kernels, arena and constants on a device; call :meth:`run`.
+
+    ``scalars`` are positions of 0-d inputs that :meth:`run` takes by value.  ``beside`` is
+    a program of the same kernels for other sizes, whose constants it shares.
+    """
+
+    def __init__(
+        self,
+        schedule: Schedule,
+        *,
+        scalars: Collection[int] = (),
+        beside: CudaProgram | None = None,
+    ) -> None:
+        self.schedule = schedule
+        self.buffers: dict[int, Buffer] = {b.id: b for b in schedule.buffers}
+        self._scalars = tuple(sorted(scalars))
+        self._lock = threading.Lock()
+        self._state: list[DeviceArray | None] = [None] * len(schedule.state)
+        self._arena = Block(schedule.arena_bytes)
+        self._words = Block(WORD * (1 + len(self._scalars)))
+        self._words.write(0, np.zeros(1 + len(self._scalars), _INT64))
+        self._places: dict[int, Place] = {}
+        self._constants: dict[int, Block] = {} if beside is None else beside._constants
+        for buffer in schedule.buffers:
+            self._place_fixed(buffer)
+        for word, position in enumerate(self._scalars, 1):
+            if schedule.inputs[position] >= 0:
+                self._places[schedule.inputs[position]] = Place(self._words, WORD * word)
+        self._guarded = frozenset(
+            {*schedule.committed, *(b for b in schedule.inputs if b >= 0)}
+            | {b for b in schedule.state if b >= 0}
+        )
+
+    def _place_fixed(self, buffer: Buffer) -> None:
+        kind, number = buffer.kind, buffer.id
+        if kind is BufferKind.ARENA:
+            self._places[number] = Place(self._arena, self.schedule.offsets.get(number, 0))
+        elif kind is BufferKind.ERROR:
+            self._places[number] = Place(self._words)
+        elif kind is BufferKind.CONSTANT:
+            if number not in self._constants:
+                data = getattr(buffer.data, "array", buffer.data)
+                array = np.asarray(data, dtype=buffer.type.dtype.numpy, order="C")
+                self._constants[number] = Block(array.nbytes)
+                self._constants[number].write(0, array)
+            self._places[number] = Place(self._constants[number])
+
+    @property
+    def nbytes(self) -> int:
+        """Device bytes of the arena and the constants."""
+        return self._arena.nbytes + sum(block.nbytes for block in self._constants.values())
+
+    # --- state and inputs -------------------------------------------------------------
+
+    def bind(self, position: int, array: DeviceArray) -> None:
+        """Let state number ``position`` live in ``array``, which is row-major."""
+        self._state[position] = array
+        buffer = self.schedule.state[position]
+        if buffer >= 0:
+            self._places[buffer] = Place(array.block, array.offset)
+
+    def run(self, inputs: Sequence[DeviceArray | int | float]) -> list[DeviceArray | None]:
+        """Run one step and return its results in order.
+
+        ``inputs`` are row-major device arrays, or the values of run-time scalars.  A
+        result is fresh memory; it is None when it lies in an input or a state.
+
+        Raises :class:`GraphFlowError` when the step fails; state is then unchanged.
+        """
+        expected = len(self.schedule.inputs)
+        if len(inputs) != expected:
+            raise GraphFlowError(f"the program takes {expected} inputs, not {len(inputs)}")
+        with self._lock:
+            places = dict(self._places)
+            self._take(inputs, places)
+            outputs = self._fresh(places)
+            for buffer in self.schedule.buffers:
+                if buffer.kind is BufferKind.WINDOW:
+                    base = places[buffer.base]
+                    places[buffer.id] = Place(
+                        base.block, base.offset + buffer.offset, buffer.strides
+                    )
+            _Run(self, places).steps(self.schedule.steps, ())
+            return [self._result(result.buffer, n, outputs)
+                    for n, result in enumerate(self.schedule.results)]  # fmt: skip
+
+    def _take(self, inputs: Sequence[Any], places: dict[int, Place]) -> None:
+        values = np.zeros(len(self._scalars), _INT64)
+        for word, position in enumerate(self._scalars):
+            buffer = self.schedule.inputs[position]
+            if buffer >= 0:
+                dtype = self.buffers[buffer].type.dtype.numpy
+                values[word : word + 1].view(dtype)[0] = inputs[position]
+        if len(values):
+            self._words.write(WORD, values)
+        for position, buffer in enumerate(self.schedule.inputs):
+            if position not in self._scalars and buffer >= 0:
+                given = inputs[position]
+                places[buffer] = Place(given.block, given.offset)
+        for number, buffer in enumerate(self.schedule.state):
+            if buffer >= 0 and self._state[number] is None:
+                name = self.buffers[buffer].name or f"state {number}"
+                raise GraphFlowError(f"the program's state has no values yet ({name})")
+
+    def _fresh(self, places: dict[int, Place]) -> dict[int, DeviceArray]:
+        made = {}
+        for buffer in self.schedule.buffers:
+            if buffer.kind is BufferKind.OUTPUT:
+                array = DeviceArray.empty(buffer.type.static_shape, buffer.type.dtype.numpy)
+                made[buffer.id] = array
+                places[buffer.id] = Place(array.block)
+        return made
+
+    def _result(
+        self, number: int, position: int, outputs: dict[int, DeviceArray]
+    ) -> DeviceArray | None:
+        whole = outputs.get(number)
+        if whole is None:
+            if self.buffers[number].kind not in (BufferKind.INPUT, BufferKind.STATE):
+                raise CompileError(f"a result lies in memory of the program, b{number}")
+            return None
+        result = self.schedule.results[position]
+        dtype = result.type.dtype.numpy
+        size = dtype.itemsize
+        strides = tuple(step * size for step in result.strides)
+        return DeviceArray(
+            whole.block, result.type.static_shape, dtype, result.offset * size, strides
+        )
+
+
+class _Run:
+    """One walk through the steps of a schedule."""
+
+    def __init__(self, program: CudaProgram, places: dict[int, Place]) -> None:
+        self.program, self.places = program, places
+        self.schedule, self.buffers = program.schedule, program.buffers
+        self.fallible = False
+
+    def steps(self, steps: Sequence[Step], counters: tuple[int, ...]) -> None:
+        """Run ``steps`` inside loops that are at ``counters``."""
+        for step in steps:
+            if self.fallible and not self.program._guarded.isdisjoint(step.writes):
+                self.check()
+            if isinstance(step, Call):
+                self.launch(step, counters)
+                self.fallible = self.fallible or step.fallible
+            elif isinstance(step, HostCall):
+                self.host(step, counters)
+            elif isinstance(step, Branch):
+                self.steps(step.then if self.holds(step.test, counters) else step.otherwise,
+                           counters)  # fmt: skip
+            else:
+                self.loop(step, counters)
+        if not counters and self.fallible:
+            self.check()
+
+    def loop(self, loop: Loop, counters: tuple[int, ...]) -> None:
+        """Run a loop to its end."""
+        for trip in range(loop.trips):
+            inside = (*counters, trip)
+            self.steps(loop.head, inside)
+            if loop.test is not None and not self.holds(loop.test, inside):
+                break
+            self.steps(loop.body, inside)
+
+    def holds(self, test: Address, counters: tuple[int, ...]) -> bool:
+        """Read a condition, which waits for it."""
+        place = self.places[test.buffer]
+        return bool(place.block.read(place.at(counters) + test.offset, (1,), _BYTE)[0])
+
+    def launch(self, call: Call, counters: tuple[int, ...]) -> None:
+        """Start a kernel."""
+        launch = call.kernel.launch
+        if launch is None:
+            raise CompileError(f"kernel {call.kernel.name} is not one for a GPU")
+        arguments: list[Any] = []
+        elements = iter(launch.elements)
+        for argument in call.arguments:
+            if isinstance(argument, Address):
+                place = self.places[argument.buffer]
+                offset = place.at(counters) + argument.offset
+                arguments.append(place.block.view(offset, _ELEMENTS[next(elements)]))
+            elif isinstance(argument, Value):
+                arguments.append(int(argument.value))
+            else:
+                raise CompileError(f"kernel {call.kernel.name} calls another by address")
+        grid, block = geometry(launch, call.items)
+        if call.items:
+            launchable(call.kernel)[grid, block](*arguments)
+
+    def check(self) -> None:
+        """Read the error word, which waits for everything before; raise what it says."""
+        self.fallible = False
+        words = self.program._words
+        code = int(words.read(0, (1,), _INT64)[0])
+        if code:
+            words.write(0, np.zeros(1, _INT64))
+            failures = self.schedule.failures
+            known = 0 < code <= len(failures)
+            raise IndexRangeError(failures[code - 1] if known else f"failure {code}")
+
+    def host(self, call: HostCall, counters: tuple[int, ...]) -> None:
+        """Run an operation that has no kernel by its NumPy reference."""
+        operands = [self.read(buffer, type, counters) for buffer, type in call.inputs]
+        try:
+            with np.errstate(all="ignore"):
+                value = call.function(*operands, **call.attrs)
+        except GraphFlowError:
+            raise
+        except Exception as error:
+            where = "".join(f" ({place})" for place in call.provenance.locations[:1])
+            raise GraphFlowError(f"{call.name}{where} failed: {error}") from error
+        items = value if isinstance(value, tuple) else (value,)
+        for output, item in zip((call.output, *call.more), items, strict=True):
+            place = self.places[output]
+            type = self.buffers[output].type
+            array = np.asarray(item).astype(type.dtype.numpy, copy=False)
+            place.block.write(place.at(counters), array.reshape(type.static_shape))
+
+    def read(self, buffer: int, type: TensorType, counters: tuple[int, ...]) -> HostArray:
+        """A buffer as an array on the host."""
+        place = self.places[buffer]
+        return place.block.read(place.at(counters), type.static_shape, type.dtype.numpy)
+
+
+__all__ = ["CudaProgram", "Place"]

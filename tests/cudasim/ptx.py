@@ -1,0 +1,51 @@
+"""Every CUDA kernel of the operations' calls as PTX, without a GPU or a driver."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+
+from graphflow.codegen.cuda.compile import ptx
+from graphflow.codegen.cuda.toolchain import find
+from graphflow.codegen.schedule import Call, plain_steps
+from graphflow.errors import CompileError
+from tests.cudasim.calls import chosen, schedule_of
+
+CAPABILITIES = ((8, 0), (9, 0))
+
+
+def main() -> int:
+    """Compile; 1 if a kernel does not, 0 also where nothing is installed to compile with."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", help="operations (all, if none is named)")
+    parser.add_argument("--quick", action="store_true", help="one call of each operation")
+    parser.add_argument("--most", type=int, default=2, help="calls of an operation and dtype")
+    options = parser.parse_args()
+    found = find()
+    if found is None or found.package == "numba":
+        print("PTX: not compiled, since numba-cuda is not installed (graphflow[cuda])")
+        return 0
+    started, wrong = time.perf_counter(), []
+    kernels = {}
+    for case in chosen(options.names, 1 if options.quick else options.most):
+        for step in plain_steps(schedule_of(case).steps):
+            if isinstance(step, Call):
+                kernels.setdefault(step.kernel.name, (step.kernel, case.label))
+    for kernel, label in kernels.values():
+        for capability in CAPABILITIES:
+            try:
+                ptx(kernel, capability)
+            except CompileError as error:
+                wrong.append(f"{label}: {error}")
+                break
+    print("\n".join(wrong))
+    targets = ", ".join(f"sm_{major}{minor}" for major, minor in CAPABILITIES)
+    seconds = time.perf_counter() - started
+    print(f"PTX for {targets}: {len(kernels) - len(wrong)} of {len(kernels)} kernels, "
+          f"{seconds:.0f} s, {found.package} {found.version}")  # fmt: skip
+    return int(bool(wrong))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,47 @@
+"""The CUDA back end in the simulator, each part in a process of its own.
+
+The simulator is chosen when Python starts.  More of the same: ``make test-cudasim``, and
+``make test-ptx``, which compiles every kernel.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+def run(*arguments: str, simulated: bool = True) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "NUMBA_ENABLE_CUDASIM": "1" if simulated else "0"}
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=ROOT, env=environment, text=True,
+        capture_output=True, timeout=300,
+    )  # fmt: skip
+
+
+def test_operations_agree_with_the_interpreter() -> None:
+    done = run("-m", "tests.cudasim", "--quick")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    found = re.search(r"agree: (\d+) of (\d+) operations", done.stdout)
+    assert found is not None and int(found[2]) > 100, done.stdout
+
+
+def test_a_machine_without_a_gpu_says_what_is_missing() -> None:
+    program = (
+        "from graphflow.errors import GraphFlowError\n"
+        "from graphflow.runtime.cuda.memory import DeviceArray\n"
+        "import numpy as np\n"
+        "try:\n"
+        "    DeviceArray.of(np.zeros(3))\n"
+        "except GraphFlowError as error:\n"
+        "    print(error)\n"
+    )
+    done = run("-c", program, simulated=False)
+    assert done.returncode == 0, done.stderr
+    if done.stdout:
+        assert "CUDA cannot be used here" in done.stdout
+        assert "NUMBA_ENABLE_CUDASIM=1" in done.stdout
