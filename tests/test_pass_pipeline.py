@@ -34,21 +34,23 @@ graph main {
 
 
 def test_the_order() -> None:
-    assert describe() == "decompose,split_complex,(fold,simplify,cse)*,loop_products,dce,fuse"
+    assert (
+        describe() == "winograd,decompose,split_complex,(fold,simplify,cse)*,loop_products,dce,fuse"
+    )
     assert all(step.reason for step in PIPELINE)
 
 
 def test_records() -> None:
     stages = run_pipeline(Graph.parse(TEXT))
     assert [s.name for s in stages] == [
-        "traced", "decompose", "split_complex",
+        "traced", "winograd", "decompose", "split_complex",
         "fold", "simplify", "cse", "fold", "simplify", "cse", "loop_products", "dce", "fuse",
     ]  # fmt: skip
-    assert stages[0].note == "traced: 8 nodes" and stages[3].note == "fold: 8 → 7 nodes"
-    assert stages[4].note == "simplify: 7 → 3 nodes"
-    assert stages[5].note == "cse: 3 nodes, unchanged" and stages[5].graph is stages[4].graph
+    assert stages[0].note == "traced: 8 nodes" and stages[4].note == "fold: 8 → 7 nodes"
+    assert stages[5].note == "simplify: 7 → 3 nodes"
+    assert stages[6].note == "cse: 3 nodes, unchanged" and stages[6].graph is stages[5].graph
     assert all(a.nodes == b.before for a, b in itertools.pairwise(stages))
-    assert str(stages[4]).startswith("simplify: 7 → 3 nodes (")
+    assert str(stages[5]).startswith("simplify: 7 → 3 nodes (")
 
 
 @pytest.mark.parametrize("seed", range(60))
@@ -86,7 +88,7 @@ def test_dump_writes_a_file_a_stage(tmp_path: pathlib.Path) -> None:
     (folder,) = tmp_path.iterdir()
     assert folder.name == f"a_b_{graph.hash()[:8]}"
     names = sorted(p.name for p in folder.iterdir())
-    assert names[:3] == ["00_traced.ir", "03_fold.ir", "04_simplify.ir"]
+    assert names[:3] == ["00_traced.ir", "04_fold.ir", "05_simplify.ir"]
     assert Graph.parse((folder / "00_traced.ir").read_text()).same_as(graph)
 
 

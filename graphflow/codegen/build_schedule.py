@@ -12,7 +12,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from graphflow.codegen.buffers import BufferTable
-from graphflow.codegen.contraction import contraction_call, product_call
+from graphflow.codegen.contraction import (
+    contraction_call,
+    product_call,
+    takes_epilogue,
+    winograd_calls,
+)
 from graphflow.codegen.contraction.labels import (
     depth_of,
     is_matrix_product,
@@ -234,19 +239,24 @@ class Emitter:
             return whole(body, operands, results, self.context)
         product = next(n for n in body.nodes if n.op.kind is Kind.CONTRACTION)
         position = {node: index for index, node in enumerate(body.inputs)}
-        a, b = (operands[position[n]] for n in product.inputs)
+        a, *others = (operands[position[n]] for n in product.inputs)
         alone = body.outputs == (product,)
         tile = results[0] if alone else self._tile(body, product, operands, results)
-        labels = labels_of(product)
-        if is_matrix_product(labels):
-            epilogue: tuple[KernelSource, tuple[Argument, ...]] | None = None
-            if not alone:
-                epilogue = lower_epilogue(body, product, tile, operands, results, self.context)
-            call = contraction_call(a, b, tile, epilogue, self.context)
+        labels = labels_of(product) if product.op.tiles is None else None
+        epilogue: tuple[KernelSource, tuple[Argument, ...]] | None = None
+        takes = takes_epilogue(product) if labels is None else is_matrix_product(labels)
+        if takes and not alone:
+            epilogue = lower_epilogue(body, product, tile, operands, results, self.context)
+        if labels is None:
+            calls = winograd_calls(product, (a, *others), tile, epilogue, self.context)
+        elif takes:
+            calls = [contraction_call(a, others[0], tile, epilogue, self.context)]
+        else:
+            calls = [product_call(labels, (a, *others, tile), self.context)]
+        if takes:
             # The driver cannot tell what the epilogue only reads.
             only_read = {o.buffer for o in operands} - {r.buffer for r in (*results, tile)}
-            return [replace(call, writes=call.writes - only_read)]
-        calls = [product_call(labels, (a, b, tile), self.context)]
+            return [replace(call, writes=call.writes - only_read) for call in calls]
         if not alone:
             rest, kept = without_product(body, product)
             places = [tile if n is product else operands[position[n]] for n in kept]

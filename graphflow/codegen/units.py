@@ -203,7 +203,8 @@ def _visit_contraction(work: Work, graph: Graph, node: Node) -> None:
     body = Graph(tuple(inputs), (emit(node.op, *inputs, **node.attrs),), name="body")
     operands = [work.layouts[n] for n in node.inputs]
     unit = Unit("contraction", body, operands, [], False, node, _places(graph, node))
-    order = wanted_order(graph, node) if is_matrix_product(labels_of(node)) else ()
+    matrices = node.op.tiles is None and is_matrix_product(labels_of(node))
+    order = wanted_order(graph, node) if matrices else ()
     work.layouts[node] = work.add(unit, [node.tensor_type], [order])[0]
 
 

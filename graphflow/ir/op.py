@@ -53,6 +53,14 @@ class Line(enum.Enum):
     SEARCH = "search"  # where elements of operand 1 belong in the lines of operand 0
 
 
+class Tiles(enum.Enum):
+    """What a contraction without labels does to the tiles of images (see ``winograd``)."""
+
+    TAPS = "taps"  # transforms the taps of a convolution
+    IMAGE = "image"  # convolves an image with transformed taps
+    GRADIENT = "gradient"  # the gradient of the taps, from the image and the result's
+
+
 class Builder(Protocol):
     """Emits operations on values: graph nodes, or tensors (traced or eager).
 
@@ -179,6 +187,8 @@ class OpDef:
     contraction: Callable[[Sequence[TensorType], Mapping[str, Any]], Labels] | None = None
     """Contractions: a label for every axis of the two operands and of the result.  Axes of
     one label run together; those that the result lacks are summed over."""
+    tiles: Tiles | None = None
+    """Contractions over tiles of images, which have no labels: which of them."""
     decompose: Callable[[Builder, Application], Any] | None = None
     """What the operation is made of, ``lambda b, n: …`` over ``n.inputs`` and ``n.attrs``,
     for operations without a kernel of their own."""

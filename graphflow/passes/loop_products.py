@@ -19,7 +19,7 @@ from typing import ClassVar
 from graphflow.ir.build import NODES, emit, input_node
 from graphflow.ir.graph import Graph
 from graphflow.ir.node import Node, make_node, topological
-from graphflow.ir.op import Kind, Labels
+from graphflow.ir.op import Labels
 from graphflow.ir.ops.contract import CONTRACT
 from graphflow.passes.base import Pass
 from graphflow.passes.in_regions import in_regions
@@ -111,7 +111,7 @@ class _Scan:
 
     def _hoist(self) -> None:
         for node in self.body.nodes:
-            if node.op.kind is not Kind.CONTRACTION or node in self.rows:
+            if node.op.contraction is None or node in self.rows:
                 continue
             bases = [_unpermuted(operand)[0] for operand in node.inputs]
             known = all(base in self.rows or base in self.fixed for base in bases)
@@ -142,7 +142,7 @@ class _Scan:
                 continue
             term = after.inputs[1] if after.inputs[0] is carry else after.inputs[0]
             product, order = _unpermuted(term)
-            if product.op.kind is not Kind.CONTRACTION or term.shape != carry.shape:
+            if product.op.contraction is None or term.shape != carry.shape:
                 continue
             bases = [_unpermuted(factor)[0] for factor in product.inputs]
             if any(base in self.fixed for base in bases):

@@ -29,6 +29,7 @@ from graphflow.passes.loop_products import LoopProducts
 from graphflow.passes.rewrite import hits
 from graphflow.passes.simplify import Simplify
 from graphflow.passes.split_complex import SplitComplex
+from graphflow.passes.winograd import Winograd
 from graphflow.records import dataclass
 
 ROUNDS = 4
@@ -53,8 +54,12 @@ class Step:
 
 PIPELINE: tuple[Step, ...] = (
     Step(
+        (Winograd(),),
+        "before convolutions are decomposed",
+    ),
+    Step(
         (Decompose(),),
-        "first, so that all that follows sees only operations with a kernel",
+        "early, so that all that follows sees only operations with a kernel",
     ),
     Step(
         (SplitComplex(),),

@@ -135,16 +135,16 @@ def contraction_call(
     product, kernel, blocking = _choose(_product(a, b, c), c.type.dtype)
     scratch = blocking.reserve(c.type.dtype, context)
     words = _arguments((a, b, c), product, blocking, scratch, epilogue)
-    touched = _buffers(epilogue[1]) if epilogue is not None else frozenset()
     flops = 2 * product.batches * product.m * product.n * product.k
-    return Call(
+    call = Call(
         kernel=kernel,
         arguments=words,
-        reads=frozenset((a.buffer, b.buffer)) | touched,
-        writes=frozenset((c.buffer, *(s.buffer for s in scratch))) | touched,
+        reads=frozenset((a.buffer, b.buffer)),
+        writes=frozenset((c.buffer, *(s.buffer for s in scratch))),
         parallel=flops >= PARALLEL_FLOPS,
         flops=flops,
     )
+    return with_epilogue(call, epilogue)
 
 
 def _choose(product: Product, dtype: DType) -> tuple[Product, KernelSource, Blocking]:
@@ -253,20 +253,30 @@ def _arguments(
     """The words of a call, in the order in which every kernel names them."""
     p, cut = product, blocking
     a, b, c = (places[1], places[0], places[2]) if p.swapped else places
-    entry: tuple[Argument, ...] = (Value(0), Value(0))
-    if epilogue is not None:
-        entry = (FunctionAddress(epilogue[0]), BlockAddress(epilogue[1]))
     extents = (p.m, p.n, p.k, p.a_row, p.a_step, p.b_step, p.b_column, p.c_row, p.c_column)
     axes = [word for axis in p.axes for word in (axis.extent, axis.a, axis.b, axis.c)]
     return (
         *(address(place) for place in (a, b, c)),
         *map(Value, (*extents, len(p.axes), p.batches)),
-        *entry,
+        *epilogue_words(epilogue),
         *map(Value, (p.batch_rows, p.swapped, cut.depth, cut.columns, cut.rows)),
         *map(Value, (cut.pack_a, cut.pack_b)),
         address(scratch[0]) if scratch else Value(0),
         *map(Value, (cut.items, cut.strip_at, *axes)),
     )
+
+
+def epilogue_words(epilogue: Epilogue | None) -> tuple[Argument, Argument]:
+    """The address of an epilogue and of its arguments; zeros if there is none."""
+    if epilogue is None:
+        return Value(0), Value(0)
+    return FunctionAddress(epilogue[0]), BlockAddress(epilogue[1])
+
+
+def with_epilogue(call: Call, epilogue: Epilogue | None) -> Call:
+    """``call``, which runs ``epilogue``: what that refers to counts as read and as written."""
+    touched = _buffers(epilogue[1]) if epilogue is not None else frozenset()
+    return replace(call, reads=call.reads | touched, writes=call.writes | touched)
 
 
 def address(place: Layout) -> Address:

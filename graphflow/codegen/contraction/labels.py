@@ -34,6 +34,8 @@ def is_matrix_product(labels: Labels) -> bool:
 
 def depth_of(node: Node) -> int:
     """How many products are added up for an element of contraction ``node``."""
+    if node.op.contraction is None:
+        return 1  # its calls say how much they do
     left, _, out = labels_of(node)
     shape = node.inputs[0].tensor_type.static_shape
     return prod(d for label, d in zip(left, shape, strict=True) if label not in out)

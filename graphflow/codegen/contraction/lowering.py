@@ -14,6 +14,7 @@ from graphflow.codegen.contraction import micro_kernels
 from graphflow.codegen.contraction.bodies import combine_body, dot_body, tile_at_body, tile_body
 from graphflow.codegen.contraction.packing import pack_body, pack_strips_body, place_body
 from graphflow.codegen.contraction.tiling import heights
+from graphflow.codegen.contraction.transforms import transform_body
 from graphflow.codegen.pointers import ArgumentBlock, Pointer
 
 _I64 = ir.IntType(64)
@@ -95,6 +96,11 @@ def _lower_pack_strips(builder: Any, element: str, literals: list[int], values: 
     builder.call(pack_strips_body(builder.module, element, *literals), values)
 
 
+def _lower_transform(builder: Any, element: str, literals: list[int], values: list[Any]) -> None:
+    builder.call(transform_body(builder.module, element, *literals), values)
+
+
+_register(micro_kernels.transform, "LLLPIIPIII", _lower_transform)
 _register(micro_kernels.tile, "LLLIPIIPIIPIII", partial(_lower_tile, tile_body))
 _register(micro_kernels.tile_at, "LLLIPTTPIIPIII", partial(_lower_tile, tile_at_body))
 _register(micro_kernels.dot, "LPPIIPII", _lower_dot)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from graphflow.codegen.plain import Arguments, Pointer
+from graphflow.ir.formulas.winograd import FORMS, both_sides, matrix
 
 _NUMPY: dict[str, Any] = {"f32": np.float32, "f64": np.float64}
 
@@ -104,6 +105,24 @@ def pack_strips(
         rows = min(height, count - begin)
         block = target + begin // height * depth * strip
         pack(lanes, strip, strip, block, source + begin, 1, step, rows, depth)
+
+
+def transform(
+    lanes: int, form: int, size: int, source: Pointer, row: int, column: int,
+    target: Pointer, to_row: int, to_column: int, count: int,
+) -> None:  # fmt: skip
+    """``target[r, s, c] = sum over i, j of M[r, i] * M[s, j] * source[i, j, c]``, ``c < count``.
+
+    ``M`` is the matrix of form number ``form`` for tiles of ``size``
+    (:mod:`graphflow.ir.formulas.winograd`); channels ``c`` lie together.
+    """
+    taken, made = len(matrix(FORMS[form], size)[0]), len(matrix(FORMS[form], size))
+    lines = [[_view(source + (i * row + j * column), (1, count), (0, 1))[0]
+              for j in range(taken)] for i in range(taken)]  # fmt: skip
+    found = both_sides(FORMS[form], size, np.array(lines).reshape(taken, taken, count))
+    for r in range(made):
+        for s in range(made):
+            _view(target + (r * to_row + s * to_column), (1, count), (0, 1))[0] = found[r, s]
 
 
 def place(args: Arguments, at: int, axes: int, index: int, which: int) -> int:

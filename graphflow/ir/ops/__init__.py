@@ -32,5 +32,6 @@ register_later(
         "graphflow.ir.ops.special",
         "graphflow.ir.ops.strided",
         "graphflow.ir.ops.window",
+        "graphflow.ir.ops.winograd",
     ]
 )

@@ -8,7 +8,8 @@ Operands carry an axis of groups: ``x[N, G, C, *S]`` and ``w[G, O, C, *K]`` make
 where ``x̂`` is ``x`` with ``spread - 1`` zeros between neighbours and ``low`` and
 ``high`` of them around (negative: so many elements fewer).  The gradients are of
 the same form: for ``x`` over the cotangent spread by the stride, with the kernel
-flipped; for ``w`` with the cotangent as the kernel.
+flipped; for ``w`` with the cotangent as the kernel.  The attribute ``direct=True`` keeps
+faster algorithms, which round differently, from it and from its gradients.
 """
 
 from __future__ import annotations
@@ -271,7 +272,7 @@ def _conv_input(b: Builder, n: Application, ct: Any) -> Any:
     flipped = b.flip(b.permute(w, axes=(0, 2, 1, *axes)), axes=axes)
     return b.conv(
         ct, flipped, steps=n.attrs["spread"], low=tuple(low), high=tuple(high),
-        spread=n.attrs["steps"], dilations=n.attrs["dilations"],
+        spread=n.attrs["steps"], dilations=n.attrs["dilations"], **_method(n.attrs),
     )  # fmt: skip
 
 
@@ -286,9 +287,13 @@ def _conv_kernel(b: Builder, n: Application, ct: Any) -> Any:
     found = b.conv(
         b.permute(x, axes=(2, 1, 0, *axes)), b.permute(ct, axes=(1, 2, 0, *axes)),
         steps=n.attrs["dilations"], low=n.attrs["low"], high=tuple(high),
-        spread=n.attrs["spread"], dilations=n.attrs["steps"],
+        spread=n.attrs["spread"], dilations=n.attrs["steps"], **_method(n.attrs),
     )  # fmt: skip
     return b.permute(found, axes=(1, 2, 0, *axes))
+
+
+def _method(attrs: Attrs) -> dict[str, bool]:
+    return {"direct": True} if attrs.get("direct") else {}
 
 
 def _geometry(n: Application, ct: Any) -> zip[tuple[Any, ...]]:

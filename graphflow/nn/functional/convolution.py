@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from graphflow.backends import nnpack
 from graphflow.checks import need_int, need_tensor
 from graphflow.dispatch import apply
 from graphflow.errors import DTypeError, ShapeError
@@ -99,9 +100,14 @@ def _conv(
         "conv",
         reshape(x, (x.shape[0], groups, channels // groups, *spatial)),
         reshape(weight, (groups, features // groups, channels // groups, *taps)),
-        steps=steps, low=low, high=high, spread=(1,) * dims, dilations=spacing,
+        steps=steps, low=low, high=high, spread=(1,) * dims, dilations=spacing, **_method(),
     )  # fmt: skip
     return _finished(out, bias, features, batched == dims + 2)
+
+
+def _method() -> dict[str, bool]:
+    """The attribute that asks for the direct method, if fast ones are switched off."""
+    return {} if nnpack.is_enabled() else {"direct": True}
 
 
 def _conv_transpose(
@@ -139,7 +145,7 @@ def _conv_transpose(
         "conv",
         reshape(x, (x.shape[0], groups, channels // groups, *x.shape[2:])),
         flip(permute(split, (0, 2, 1, *axes)), axes),
-        steps=(1,) * dims, low=low, high=high, spread=steps, dilations=spacing,
+        steps=(1,) * dims, low=low, high=high, spread=steps, dilations=spacing, **_method(),
     )  # fmt: skip
     return _finished(out, bias, features, batched)
 

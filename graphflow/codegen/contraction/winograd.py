@@ -1,0 +1,193 @@
+"""Convolution by Winograd's transforms: the calls, and into how many tiles they are cut."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from graphflow.codegen.contraction.call import (
+    LINE_BYTES,
+    PARALLEL_FLOPS,
+    Epilogue,
+    Scratch,
+    address,
+    epilogue_words,
+    rounded_up,
+    with_epilogue,
+)
+from graphflow.codegen.contraction.tiling import cache_sizes, tiling
+from graphflow.codegen.contraction.winograd_kernels import DEPTH, PART, winograd_kernel
+from graphflow.codegen.layout import Layout
+from graphflow.codegen.schedule import Argument, Call, Value
+from graphflow.codegen.target import host_target
+from graphflow.ir.formulas.winograd import TAPS
+from graphflow.ir.node import Node
+from graphflow.ir.op import Tiles
+from graphflow.ir.ops.winograd import PANEL
+from graphflow.ir.types import TensorType
+from graphflow.records import replace
+
+MOST_TILES = 96
+"""Tiles of a block: more gain nothing."""
+FEWEST_TILES = {False: 12, True: 48}
+"""Tiles of a block, at least; more where the taps of one product are not in cache (True)."""
+MOST_PARTS = 64
+"""Blocks of tiles whose products are added to a gradient."""
+
+
+def winograd_calls(
+    node: Node,
+    operands: Sequence[Layout],
+    result: Layout,
+    epilogue: Epilogue | None,
+    context: Scratch,
+) -> list[Call]:
+    """The calls that compute ``node``, whose record says what it does to tiles."""
+    return _LOWER[node.op.tiles](node, operands, result, epilogue, context)
+
+
+def takes_epilogue(node: Node) -> bool:
+    """Whether the kernel of ``node`` runs what follows on each tile: in rows of pixels."""
+    return node.op.tiles is Tiles.IMAGE and bool(node.attrs["last"])
+
+
+def _call(
+    role: str, node: Node, places: Sequence[Layout], written: Sequence[Layout],
+    words: Sequence[Argument], flops: int,
+) -> Call:  # fmt: skip
+    """The call of a kernel on ``places``; those of them in ``written`` are written."""
+    dtype = places[0].type.dtype
+    kernel = winograd_kernel(
+        role, dtype.short, tiling(host_target(), dtype.itemsize), node.attrs["size"]
+    )
+    return Call(
+        kernel=kernel,
+        arguments=(*map(address, places), *words),
+        reads=frozenset(p.buffer for p in places if p not in written),
+        writes=frozenset(p.buffer for p in written),
+        parallel=flops >= PARALLEL_FLOPS,
+        flops=flops,
+    )
+
+
+def _values(*words: int) -> tuple[Value, ...]:
+    return tuple(map(Value, words))
+
+
+def _products(node: Node) -> int:
+    return int(node.attrs["size"] + TAPS - 1) ** 2
+
+
+def _image_axes(node: Node, *places: Layout) -> tuple[tuple[tuple[int, ...], ...], list[int]]:
+    """Extents (images, channels, rows, columns) of ``places``, and all their strides."""
+    order = (0, 3, 1, 2) if node.attrs["last"] else (0, 1, 2, 3)
+    shapes = tuple(tuple(p.shape[axis] for axis in order) for p in places)
+    return shapes, [p.strides[axis] for p in places for axis in order]
+
+
+def _taps(
+    node: Node, operands: Sequence[Layout], room: Layout, _: object, context: Scratch
+) -> list[Call]:
+    (w,) = operands
+    filters, channels = w.shape[:2]
+    scratch = context.temporary(TensorType(w.type.dtype, (context.threads, 9 * PART * PANEL)))
+    words = _values(filters, channels, room.shape[1], *w.strides)
+    work = 8 * _products(node) * filters * channels
+    return [_call("taps", node, (w, room, scratch), (room, scratch), words, work)]
+
+
+def _image(
+    node: Node, operands: Sequence[Layout], y: Layout, epilogue: Epilogue | None, context: Scratch
+) -> list[Call]:
+    x, taps = operands
+    dtype = x.type.dtype
+    (xs, ys), strides = _image_axes(node, x, y)
+    (images, channels, *extents), (filters, *places) = xs, ys[1:]
+    size, products = node.attrs["size"], _products(node)
+    tiles = images * -(-places[0] // size) * -(-places[1] // size)
+    item = dtype.itemsize
+    block = _block(
+        tiles, products * (channels + filters) * item, channels * filters * item, context.threads
+    )
+    line = LINE_BYTES // item
+    ins, outs = (rounded_up(block * d, line) + line for d in (channels, filters))
+    items = rounded_up(products * (ins + outs + max(channels, filters)), line) + line
+    scratch = context.temporary(TensorType(dtype, (context.threads, items)))
+    words = _values(
+        items, images, channels, filters, *extents, *places, *node.attrs["low"], *strides,
+        block, ins, outs, taps.shape[1],
+    )  # fmt: skip
+    flops = 2 * tiles * products * channels * filters
+    call = _call(
+        "image",
+        node,
+        (x, taps, y, scratch),
+        (y, scratch),
+        (*words, *epilogue_words(epilogue)),
+        flops,
+    )
+    return [with_epilogue(call, epilogue)]
+
+
+def _block(tiles: int, tile_bytes: int, product_bytes: int, threads: int) -> int:
+    """Tiles that a thread brings through all steps while they are in the second-level cache.
+
+    Few enough for that, but enough that taps, which every block reads, are read seldom;
+    and so that threads get equal numbers of blocks.
+    """
+    first, second = cache_sizes()
+    fewest = FEWEST_TILES[product_bytes > first]
+    block = min(MOST_TILES, max(fewest, second * 7 // 8 // tile_bytes))
+    count = rounded_up(-(-tiles // block), threads)
+    return max(1, -(-tiles // count))
+
+
+def _gradient(
+    node: Node, operands: Sequence[Layout], w: Layout, _: object, context: Scratch
+) -> list[Call]:
+    x, ct = operands
+    dtype = x.type.dtype
+    (xs, ys), strides = _image_axes(node, x, ct)
+    (images, channels, *extents), (filters, *places) = xs, ys[1:]
+    size, products = node.attrs["size"], _products(node)
+    tiles = images * -(-places[0] // size) * -(-places[1] // size)
+    part = max(DEPTH, -(-tiles // (MOST_PARTS * DEPTH)) * DEPTH)
+    part = -(-tiles // -(-tiles // part))
+    line = LINE_BYTES // dtype.itemsize
+    in_row = (-(-channels // line) | 1) * line  # odd numbers of lines: all sets of a cache
+    out_panel = part * PANEL
+    planes = (
+        part * in_row + line,
+        -(-filters // PANEL) * out_panel + line,
+        channels * filters + line,
+    )
+    patch = products * max(channels, filters)
+    ins, outs, sums = (context.temporary(TensorType(dtype, (products, d))) for d in planes)
+    scratch = context.temporary(TensorType(dtype, (context.threads, max(patch, 9 * PART))))
+    calls = []
+    for t0 in range(0, tiles, part):
+        count = min(part, tiles - t0)
+        words = _values(
+            scratch.shape[1], t0, t0 + count, channels, filters, *extents, *places,
+            *node.attrs["low"], *strides, in_row, planes[0], out_panel, planes[1],
+        )  # fmt: skip
+        work = 8 * products * count * (channels + filters)
+        calls.append(
+            _call("pairs", node, (x, ct, ins, outs, scratch), (ins, outs, scratch), words, work)
+        )
+        words = _values(
+            products, count, channels, filters, t0, in_row, planes[0], out_panel, *planes[1:]
+        )
+        work = 2 * products * count * channels * filters
+        call = _call("sums", node, (ins, outs, sums), (sums,), words, work)
+        calls.append(replace(call, reads=call.reads | {sums.buffer}))
+    words = _values(filters, channels, planes[2], *w.strides)
+    work = 8 * products * channels * filters
+    calls.append(_call("back", node, (sums, w, scratch), (w, scratch), words, work))
+    return calls
+
+
+_LOWER: dict[Tiles | None, Callable[..., list[Call]]] = {
+    Tiles.TAPS: _taps,
+    Tiles.IMAGE: _image,
+    Tiles.GRADIENT: _gradient,
+}

@@ -1,0 +1,310 @@
+"""The texts of the kernels that convolve by Winograd's transforms, a block of tiles at a time.
+
+Words of the argument blocks are in the order of
+:mod:`graphflow.codegen.contraction.winograd`; extents and strides are arguments, in elements.
+Channels lie together in scratch: ``ins[q, tile, c]`` are transformed windows, and for each of
+the ``SPAN**2`` products ``q`` a matrix product makes ``outs[q, tile, k]`` of them.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+from graphflow.codegen.contraction.tiling import Tiling, heights
+from graphflow.codegen.schedule import KernelSource
+from graphflow.ir.formulas.winograd import FORMS
+from graphflow.ir.ops.winograd import PANEL
+
+PART = 64
+"""Channels (or filters) whose taps are transformed at a time."""
+DEPTH = 256
+"""Steps that are multiplied at a time: a panel of so many stays in the first-level cache."""
+
+_TAPS = '''\
+"""room[q, panel, c, lane] = taps of filter panel * PANEL + lane and channel c, transformed"""
+from graphflow.codegen.contraction.micro_kernels import pack, transform
+from graphflow.codegen.prelude import kernel, pointer_at_{element}, share
+
+LANES, PANEL, SIZE, PART = {lanes}, {panel}, {size}, {part}
+
+
+@kernel
+def {name}(args, tid, nth):
+    w = pointer_at_{element}(args[0])
+    room = pointer_at_{element}(args[1])
+    taps = pointer_at_{element}(args[2]) + tid * (9 * PART * PANEL)
+    filters, channels, plane = args[3], args[4], args[5]
+    w_filter, w_channel, w_row, w_column = args[6], args[7], args[8], args[9]
+    turned = w_column == -1
+    together = (turned or w_column == 1) and w_row == 3 * w_column
+    panels, parts = (filters + PANEL - 1) // PANEL, (channels + PART - 1) // PART
+    unit, last = share(panels * parts, tid, nth)
+    while unit < last:
+        panel, c0 = unit // parts, unit % parts * PART
+        depth, count = min(PART, channels - c0), min(PANEL, filters - panel * PANEL)
+        source = w + (panel * PANEL * w_filter + c0 * w_channel)
+        if together:
+            for c in range(depth):
+                pack(LANES, PART * PANEL, PANEL, taps + c * PANEL,
+                     source + (c * w_channel + (8 * w_column if turned else 0)),
+                     w_filter, 1, count, 9)
+        else:
+            for tap in range(9):
+                pack(LANES, PANEL, PANEL, taps + tap * PART * PANEL,
+                     source + (tap // 3 * w_row + tap % 3 * w_column),
+                     w_filter, w_channel, count, depth)
+        begin, step = 0, PART * PANEL
+        if together and turned:  # they were copied from the last to the first
+            begin, step = 8 * step, -step
+        transform(LANES, {taps}, SIZE, taps + begin, 3 * step, step,
+                  room + (panel * channels + c0) * PANEL,
+                  (SIZE + 2) * plane, plane, depth * PANEL)
+        unit += 1
+'''
+
+_GATHER = """\
+            whole = i >= 0 and j >= 0 and i + {span} <= {high} and j + {span} <= {wide}
+            source, row, column = {at}, {row}, {column}
+            if not whole or {channel} != 1:
+                source, row, column = patch, {span} * {channels}, {channels}
+                if not whole:
+                    for spot in range({span} * {span} * {channels}):
+                        patch[spot] = 0
+                first, last = max(j, 0), min(j + {span}, {wide})
+                if first < last:
+                    for line in range(max(i, 0), min(i + {span}, {high})):
+                        pack(LANES, {channels}, {channels},
+                             patch + ((line - i) * {span} + first - j) * {channels},
+                             {at} + ((line - i) * {row} + (first - j) * {column}),
+                             {channel}, {column}, {channels}, last - first)
+"""
+
+
+def _gather(image: str, channels: str, span: str, high: str, wide: str) -> str:
+    """Text that finds the window at ``i``, ``j``: where it lies, or in ``patch``, padded."""
+    return _GATHER.format(
+        at=f"{image} + (image * {image}_image + i * {image}_row + j * {image}_column)",
+        row=f"{image}_row", column=f"{image}_column", channel=f"{image}_channel",
+        channels=channels, span=span, high=high, wide=wide,
+    )  # fmt: skip
+
+
+_IMAGE = '''\
+"""y[n, i, j, k] = sum over c and 3 x 3 taps of x[n, i + …, j + …, c] * taps[…, c, k]"""
+from graphflow.codegen.contraction.micro_kernels import pack, tile, transform
+from graphflow.codegen.prelude import call_epilogue, kernel, pointer_at_{element}, share
+
+LANES, VECTORS, HEIGHT, WIDTH = {lanes}, {vectors}, {height}, {width}
+PANEL, DEPTH = {panel}, {depth}
+SIZE, SPAN = {size}, {size} + 2
+
+
+@kernel
+def {name}(args, tid, nth):
+    x = pointer_at_{element}(args[0])
+    taps = pointer_at_{element}(args[1])
+    y = pointer_at_{element}(args[2])
+    ins = pointer_at_{element}(args[3]) + tid * args[4]
+    images, channels, filters, high, wide = args[5], args[6], args[7], args[8], args[9]
+    y_high, y_wide, above, before = args[10], args[11], args[12], args[13]
+    x_image, x_channel, x_row, x_column = args[14], args[15], args[16], args[17]
+    y_image, y_channel, y_row, y_column = args[18], args[19], args[20], args[21]
+    block, in_plane, out_plane, tap_plane = args[22], args[23], args[24], args[25]
+    epilogue, rest = args[26], args[27]
+    outs = ins + SPAN * SPAN * in_plane
+    patch = outs + SPAN * SPAN * out_plane
+    down, across = (y_high + SIZE - 1) // SIZE, (y_wide + SIZE - 1) // SIZE
+    tiles = images * down * across
+    unit, last_unit = share((tiles + block - 1) // block, tid, nth)
+    while unit < last_unit:
+        t0 = unit * block
+        t1 = min(tiles, t0 + block)
+        unit += 1
+        for t in range(t0, t1):
+            image, at = t // (down * across), t % (down * across)
+            i, j = at // across * SIZE - above, at % across * SIZE - before
+{gather}\
+            transform(LANES, {input}, SIZE, source, row, column,
+                      ins + (t - t0) * channels, SPAN * in_plane, in_plane, channels)
+        for q in range(SPAN * SPAN):
+            k0 = 0
+            while k0 < channels:
+                depth = min(DEPTH, channels - k0)
+                column = 0
+                while column < filters:
+                    panel, lane = column // PANEL, column % PANEL
+                    i = 0
+                    while i < t1 - t0:
+                        left = t1 - t0 - i
+                        rows = {choose_rows}
+                        tile(LANES, VECTORS, HEIGHT, rows,
+                             ins + (q * in_plane + i * channels + k0), channels, 1,
+                             taps + (q * tap_plane + (panel * channels + k0) * PANEL + lane),
+                             PANEL, depth, outs + (q * out_plane + i * filters + column),
+                             filters, min(WIDTH, filters - column), k0)
+                        i += rows
+                    column += WIDTH
+                k0 += depth
+        for t in range(t0, t1):
+            image, at = t // (down * across), t % (down * across)
+            i, j = at // across * SIZE, at % across * SIZE
+            lines, run = min(SIZE, y_high - i), min(SIZE, y_wide - j)
+            goal = y + (image * y_image + i * y_row + j * y_column)
+            target, row, column = goal, y_row, y_column
+            if y_channel != 1 or lines < SIZE or run < SIZE:
+                target, row, column = patch, SIZE * filters, filters
+            transform(LANES, {result}, SIZE, outs + (t - t0) * filters,
+                      SPAN * out_plane, out_plane, target, row, column, filters)
+            for line in range(lines):
+                if y_channel != 1:
+                    pack(LANES, y_channel, run, goal + line * y_row, patch + line * row,
+                         filters, 1, run, filters)
+                elif lines < SIZE or run < SIZE:
+                    pack(LANES, y_column, filters, goal + line * y_row, patch + line * row,
+                         1, filters, filters, run)
+                if epilogue:
+                    call_epilogue(epilogue, rest, image * y_high + i + line, j, j + run, 0, filters)
+'''
+
+_PAIRS = '''\
+"""Windows of x, and tiles of the cotangent of what they were convolved to, transformed"""
+from graphflow.codegen.contraction.micro_kernels import pack, transform
+from graphflow.codegen.prelude import kernel, pointer_at_{element}, share
+
+LANES, PANEL = {lanes}, {panel}
+SIZE, SPAN = {size}, {size} + 2
+
+
+@kernel
+def {name}(args, tid, nth):
+    x = pointer_at_{element}(args[0])
+    y = pointer_at_{element}(args[1])
+    ins = pointer_at_{element}(args[2])
+    outs = pointer_at_{element}(args[3])
+    patch = pointer_at_{element}(args[4]) + tid * args[5]
+    t0, t1, channels, filters, high, wide = args[6], args[7], args[8], args[9], args[10], args[11]
+    y_high, y_wide, above, before = args[12], args[13], args[14], args[15]
+    x_image, x_channel, x_row, x_column = args[16], args[17], args[18], args[19]
+    y_image, y_channel, y_row, y_column = args[20], args[21], args[22], args[23]
+    in_row, in_plane, out_panel, out_plane = args[24], args[25], args[26], args[27]
+    down, across = (y_high + SIZE - 1) // SIZE, (y_wide + SIZE - 1) // SIZE
+    t, last_tile = share(t1 - t0, tid, nth)
+    while t < last_tile:
+        image, at = (t0 + t) // (down * across), (t0 + t) % (down * across)
+        for part in range(2):
+            i, j = at // across * SIZE, at % across * SIZE
+            if part == 0:
+                i, j = i - above, j - before
+{gather_x}\
+                transform(LANES, {input}, SIZE, source, row, column,
+                          ins + t * in_row, SPAN * in_plane, in_plane, channels)
+            else:
+{gather_y}\
+                k = 0
+                while k < filters:
+                    transform(LANES, {cotangent}, SIZE, source + k, row, column,
+                              outs + (k // PANEL * out_panel + t * PANEL),
+                              SPAN * out_plane, out_plane, min(PANEL, filters - k))
+                    k += PANEL
+        t += 1
+'''
+
+_SUMS = '''\
+"""sums[q, c, k] (+)= sum over tiles of ins[q, tile, c] * outs[q, tile, k]"""
+from graphflow.codegen.contraction.micro_kernels import tile
+from graphflow.codegen.prelude import kernel, pointer_at_{element}, share
+
+LANES, VECTORS, HEIGHT, WIDTH = {lanes}, {vectors}, {height}, {width}
+PANEL, DEPTH, ROWS = {panel}, {depth}, {part}
+
+
+@kernel
+def {name}(args, tid, nth):
+    ins = pointer_at_{element}(args[0])
+    outs = pointer_at_{element}(args[1])
+    sums = pointer_at_{element}(args[2])
+    products, tiles, channels, filters, more = args[3], args[4], args[5], args[6], args[7]
+    in_row, in_plane, out_panel, out_plane, plane = args[8], args[9], args[10], args[11], args[12]
+    parts = (channels + ROWS - 1) // ROWS
+    unit, last = share(products * parts, tid, nth)
+    while unit < last:
+        q, c0 = unit // parts, unit % parts * ROWS
+        c1 = min(channels, c0 + ROWS)
+        unit += 1
+        t = 0
+        while t < tiles:
+            depth = min(DEPTH, tiles - t)
+            column = 0
+            while column < filters:
+                panel, lane = column // PANEL, column % PANEL
+                c = c0
+                while c < c1:
+                    left = c1 - c
+                    rows = {choose_rows}
+                    tile(LANES, VECTORS, HEIGHT, rows, ins + (q * in_plane + t * in_row + c),
+                         1, in_row, outs + (q * out_plane + panel * out_panel + t * PANEL + lane),
+                         PANEL, depth, sums + (q * plane + c * filters + column), filters,
+                         min(WIDTH, filters - column), t + more)
+                    c += rows
+                column += WIDTH
+            t += depth
+'''
+
+_BACK = '''\
+"""w[k, c, i, j] = taps back from sums[q, c, k]"""
+from graphflow.codegen.contraction.micro_kernels import pack, transform
+from graphflow.codegen.prelude import kernel, pointer_at_{element}, share
+
+LANES, SIZE, PART = {lanes}, {size}, {part}
+
+
+@kernel
+def {name}(args, tid, nth):
+    sums = pointer_at_{element}(args[0])
+    w = pointer_at_{element}(args[1])
+    taps = pointer_at_{element}(args[2]) + tid * (9 * PART)
+    filters, channels, plane = args[3], args[4], args[5]
+    w_filter, w_channel, w_row, w_column = args[6], args[7], args[8], args[9]
+    parts = (filters + PART - 1) // PART
+    unit, last = share(channels * parts, tid, nth)
+    while unit < last:
+        c, k = unit // parts, unit % parts * PART
+        count = min(PART, filters - k)
+        transform(LANES, {taps_back}, SIZE, sums + (c * filters + k),
+                  (SIZE + 2) * plane, plane, taps, 3 * PART, PART, count)
+        goal = w + (k * w_filter + c * w_channel)
+        if w_column == 1 and w_row == 3:
+            pack(LANES, w_filter, 9, goal, taps, PART, 1, 9, count)
+        else:
+            for tap in range(9):
+                pack(LANES, w_filter, 1, goal + (tap // 3 * w_row + tap % 3 * w_column),
+                     taps + tap * PART, 1, 1, 1, count)
+        unit += 1
+'''
+
+_INDENT = " " * 4
+
+
+@cache
+def winograd_kernel(role: str, element: str, tiling: Tiling, size: int) -> KernelSource:
+    """The kernel of a step: ``taps``, ``image``, ``pairs``, ``sums`` or ``back``."""
+    template = {"taps": _TAPS, "image": _IMAGE, "pairs": _PAIRS, "sums": _SUMS, "back": _BACK}[role]
+    *taller, lowest = heights(tiling.height)
+    vectors = min(tiling.vectors, PANEL // tiling.lanes)
+    name = f"winograd_{role}_{element}_{size}_{tiling.height}x{vectors}x{tiling.lanes}"
+    gather_x, gather_y = (
+        _gather("x", "channels", "SPAN", "high", "wide"),
+        _gather("y", "filters", "SIZE", "y_high", "y_wide"),
+    )
+    text = template.format(
+        name=name, element=element, size=size, lanes=tiling.lanes, vectors=vectors,
+        height=tiling.height, width=tiling.lanes * vectors, panel=PANEL, part=PART, depth=DEPTH,
+        choose_rows="".join(f"{h} if left >= {h} else " for h in taller) + str(lowest),
+        gather=gather_x, gather_x=_indented(gather_x), gather_y=_indented(gather_y),
+        **{form: number for number, form in enumerate(FORMS)},
+    )  # fmt: skip
+    return KernelSource(name, text)
+
+
+def _indented(text: str) -> str:
+    return "".join(_INDENT + line for line in text.splitlines(keepends=True))

@@ -1,0 +1,126 @@
+"""Convolutions under 3 x 3 taps by Winograd's transforms, where that is estimated to be faster."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any, ClassVar
+
+from graphflow.ir.build import emit
+from graphflow.ir.formulas.winograd import POINTS, TAPS
+from graphflow.ir.graph import Graph
+from graphflow.ir.node import Node
+from graphflow.ir.types import float32
+from graphflow.passes.base import Pass
+from graphflow.passes.rewrite import hits, rewrite
+
+DIRECT = 1.5
+"""Products of the direct method in the time of one of transformed tiles, inverted."""
+MOVED = 4
+"""Products in the time in which one element of a tile is transformed, in or out."""
+TAP = 12
+"""Products in the time in which one element of transformed taps is made or taken back."""
+FEWEST_CHANNELS = 8
+"""With fewer, vectors of channels are not full."""
+ROWS = 6
+"""Tiles are multiplied about so many at a time."""
+LEADING = 3
+
+
+@dataclass(frozen=True)
+class Winograd(Pass):
+    """Replace stride-1 convolutions under 3 x 3 taps, and the gradients of their taps.
+
+    Of tiles of 4 x 4 and of 2 x 2 results, and the direct method, each takes the one of least
+    estimated work.  Rounding differs: by the bounds in ``docs/convolution.md``; only float32
+    is replaced, and only where extents are known::
+
+        %2: f32[8,1,64,32,32] = conv(%x, %w, …)    →    %2 = winograd_taps(%w, size=4)
+                                                        %3 = winograd(%x, %2, size=4, …)
+
+    ``sizes`` are those of the tiles to choose from; none leaves all to the direct method.
+    """
+
+    sizes: tuple[int, ...] = tuple(POINTS)
+    name: ClassVar[str] = "winograd"
+
+    def run(self, graph: Graph) -> Graph:
+        """The graph with convolutions replaced, in its regions too."""
+        return rewrite(graph, self._replaced) if self.sizes else graph
+
+    def _replaced(self, node: Node) -> Node | None:
+        if node.op.name != "conv" or node.dtype is not float32 or not _is_plain(node):
+            return None
+        form = _convolved if node.inputs[1].shape[LEADING:] == (TAPS, TAPS) else _gradient
+        return form(node, self.sizes)
+
+
+def _is_plain(node: Node) -> bool:
+    """Two-dimensional, one group, no strides, nothing spread; padding, and known extents."""
+    x, w = node.inputs
+    attrs: Any = node.attrs
+    extents = (*x.shape, *w.shape, *node.shape)
+    return (
+        len(x.shape) == LEADING + 2
+        and all(isinstance(d, int) for d in extents)
+        and 0 not in extents
+        and w.shape[0] == 1
+        and all(set(attrs[key]) == {1} for key in ("steps", "spread", "dilations"))
+        and min(*attrs["low"], *attrs["high"]) >= 0
+        and not attrs.get("direct", False)
+    )
+
+
+def _best(
+    sizes: Sequence[int], images: Any, channels: Any, filters: Any, places: Sequence[Any]
+) -> int | None:
+    """The size of tiles with least estimated work; None for the direct method."""
+    if min(channels, filters) < FEWEST_CHANNELS:
+        return None
+    best, found = DIRECT * TAPS**2 * images * prod(places) * channels * filters, None
+    for size in sizes:
+        tiles = max(ROWS, images * prod(-(-d // size) for d in places))
+        pairs, elements = channels * filters, tiles * (channels + filters)
+        work = (size + TAPS - 1) ** 2 * (tiles * pairs + MOVED * elements + TAP * pairs)
+        if work < best:
+            best, found = work, size
+    return found
+
+
+def _convolved(node: Node, sizes: Sequence[int]) -> Node | None:
+    """A convolution of images, of the result's gradient with flipped taps too."""
+    x, w = node.inputs
+    images, _, channels, *extents = x.shape
+    filters, places = w.shape[1], node.shape[LEADING:]
+    size = _best(sizes, images, channels, filters, places)
+    if size is None:
+        return None
+    hits[f"winograd {size}x{size}"] += 1
+    taps = emit("winograd_taps", emit("reshape", w, shape=w.shape[1:]), size=size)
+    made = emit(
+        "winograd", emit("reshape", x, shape=(images, channels, *extents)), taps,
+        size=size, filters=filters, low=node.attrs["low"], high=node.attrs["high"], last=False,
+    )  # fmt: skip
+    return emit("reshape", made, shape=node.shape)
+
+
+def _gradient(node: Node, sizes: Sequence[int]) -> Node | None:
+    """The gradient of taps: images and channels are exchanged, the cotangent is the kernel."""
+    x, ct = node.inputs
+    if node.shape[LEADING:] != (TAPS, TAPS):
+        return None
+    channels, _, images, *extents = x.shape
+    filters, places = ct.shape[1], ct.shape[LEADING:]
+    size = _best(sizes, images, channels, filters, places)
+    if size is None:
+        return None
+    hits[f"winograd {size}x{size}"] += 1
+    swap = (1, 0, 2, 3)
+    made = emit(
+        "winograd_gradient",
+        emit("permute", emit("reshape", x, shape=(channels, images, *extents)), axes=swap),
+        emit("permute", emit("reshape", ct, shape=(filters, images, *places)), axes=swap),
+        size=size, low=node.attrs["low"], high=node.attrs["high"], last=False,
+    )  # fmt: skip
+    return emit("reshape", emit("permute", made, axes=swap), shape=node.shape)
