@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from typing import Any
 
@@ -102,5 +101,7 @@ def slice_bounds(part: slice, extent: int) -> tuple[int, int, int]:
 
 def suggestion(name: str, known: Iterable[str]) -> str:
     """``; did you mean …?`` for a misspelt name, or nothing."""
+    import difflib
+
     close = difflib.get_close_matches(str(name), [str(k) for k in known], 1)
     return f"; did you mean {close[0]!r}?" if close else ""

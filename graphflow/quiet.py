@@ -30,8 +30,9 @@ def quietly(function: Callable[..., Any], values: Sequence[Any], attrs: Mapping[
     """
     try:
         return _quiet.run(function, *values, **attrs)
-    except RuntimeError:
-        # The context is taken inside another quiet call (a region's, or what the garbage
-        # collector finalises meanwhile).  What failed by itself fails again.
+    except RuntimeError as error:
+        if "is already entered" not in str(error):
+            raise
+        # Inside another quiet call (a region's, or what the garbage collector finalises).
         with np.errstate(all="ignore"):
             return function(*values, **attrs)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -341,6 +340,8 @@ class Tracer:
         message = str(error)
         if "\n  at " in message:
             return
+        import traceback
+
         frames = [f for f, _ in traceback.walk_tb(error.__traceback__)]
         users = [f for f in frames if not f.f_code.co_filename.startswith(_PACKAGE)]
         if not error.module and self.modules:

@@ -12,8 +12,8 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import sys
-from collections.abc import Callable
-from importlib.abc import SourceLoader
+from collections.abc import Callable, Mapping
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
@@ -234,19 +234,20 @@ _MODULE_PREFIX = "graphflow_kernels."
 _failures: list[BaseException] = []
 
 
-class _TextLoader(SourceLoader):
+class _TextLoader(SourceFileLoader):
     """Imports a kernel file's text: no bytecode is left behind, and a full disk does not matter."""
 
-    def __init__(self, source: str, path: Path) -> None:
-        self._source, self._path = source, path
+    def __init__(self, name: str, source: str, path: Path) -> None:
+        super().__init__(name, str(path))
+        self._source = source
 
-    def get_filename(self, fullname: str) -> str:
-        """Path that tracebacks and debuggers show."""
-        return str(self._path)
+    def path_stats(self, path: str) -> Mapping[str, Any]:
+        """Nothing to hold bytecode against: there is none, and none is written."""
+        raise OSError(f"{path} is text in memory")
 
     def get_data(self, path: str) -> bytes:
-        """The text itself; there is no bytecode."""
-        if path != str(self._path):
+        """The text itself."""
+        if path != self.path:
             raise OSError(f"{path} does not exist")
         return self._source.encode()
 
@@ -257,7 +258,8 @@ def load_function(name: str, source: str, path: Path) -> Callable[..., None]:
     Raises :class:`CompileError` when the text fails to import or defines no such kernel.
     """
     module_name = _MODULE_PREFIX + path.stem
-    spec = importlib.util.spec_from_loader(module_name, _TextLoader(source, path), origin=str(path))
+    loader = _TextLoader(module_name, source, path)
+    spec = importlib.util.spec_from_loader(module_name, loader, origin=str(path))
     if spec is None or spec.loader is None:
         raise CompileError(f"kernel {name}: {path} cannot be imported")
     module = importlib.util.module_from_spec(spec)

@@ -1,5 +1,8 @@
 """The CPU that kernels are compiled for, asked from LLVM alone (no Numba import).
 
+Importing llvmlite takes 25 ms, so what it said about this CPU is remembered where
+``memory`` says, which the runtime sets.
+
 ``GRAPHFLOW_CPU_FEATURES`` chooses other features than the host's: a list of
 names, ``avx2,fma``, means a generic CPU with exactly those; a list of signed
 names, ``-avx512f``, edits what was detected.  The choice is part of every cache
@@ -10,12 +13,14 @@ from __future__ import annotations
 
 import re
 from functools import cache, cached_property
-
-import llvmlite.binding as llvm
+from typing import TYPE_CHECKING, Protocol
 
 from graphflow import flags
 from graphflow.errors import CompileError
 from graphflow.records import dataclass
+
+if TYPE_CHECKING:
+    import llvmlite.binding as llvm
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 _ARM64 = ("aarch64", "arm64")
@@ -96,16 +101,54 @@ class Target:
         return f"{self.triple} {self.cpu} {self.features}"
 
 
+class Memory(Protocol):
+    """What keeps the facts of the host between processes."""
+
+    def recall(self) -> list[str] | None:
+        """Triple, name and features, if they are known for this very processor."""
+
+    def keep(self, facts: list[str]) -> None:
+        """Remember them."""
+
+
+memory: list[Memory] = []
+"""At most one."""
+
+
+@cache
+def _host() -> tuple[str, str, str]:
+    """Triple, name and features of this processor."""
+    facts = next((known for known in (m.recall() for m in memory) if known), None)
+    if facts is None:
+        facts = _asked()
+        for m in memory:
+            m.keep(facts)
+    triple, name, features = facts
+    return triple, name, features
+
+
+def _asked() -> list[str]:
+    import llvmlite.binding as llvm
+
+    _initialise()
+    try:
+        features: str = llvm.get_host_cpu_features().flatten()
+    except RuntimeError:  # LLVM knows no features of this host
+        features = ""
+    return [llvm.get_process_triple(), llvm.get_host_cpu_name(), features]
+
+
 @cache
 def _initialise() -> None:
+    import llvmlite.binding as llvm
+
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
 
 
 @cache
 def _target(chosen: str) -> Target:
-    _initialise()
-    triple: str = llvm.get_process_triple()
+    triple, cpu, features = _host()
     names = [name.strip() for name in chosen.split(",") if name.strip()]
     for name in names:
         if not _NAME.fullmatch(name.lstrip("+-")):
@@ -122,11 +165,7 @@ def _target(chosen: str) -> Target:
     if names and not signed:
         generic = "x86-64" if triple.startswith("x86_64") else "generic"
         return Target(triple, generic, ",".join("+" + name for name in names))
-    try:
-        features: str = llvm.get_host_cpu_features().flatten()
-    except RuntimeError:  # LLVM knows no features of this host
-        features = ""
-    return Target(triple, llvm.get_host_cpu_name(), ",".join(filter(None, [features, *signed])))
+    return Target(triple, cpu, ",".join(filter(None, [features, *signed])))
 
 
 def host_target() -> Target:
@@ -140,6 +179,8 @@ def target_machine(target: Target) -> llvm.TargetMachine:
     Code is position independent in the small model: constants are reached
     relative to the instruction pointer, without a register each.
     """
+    import llvmlite.binding as llvm
+
     _initialise()
     llvm_target = llvm.Target.from_triple(target.triple)
     machine: llvm.TargetMachine = llvm_target.create_target_machine(

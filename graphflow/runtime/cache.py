@@ -42,6 +42,7 @@ from graphflow.runtime.folder import (
     warn_unwritable,
     write_file,
 )
+from graphflow.runtime.host import remember_with
 from graphflow.runtime.linker import link
 
 _ROOTS = ("graphflow.codegen.compile", "graphflow.codegen.prelude")
@@ -162,6 +163,9 @@ def _compiler_version(package: str) -> bytes:
     from importlib.metadata import version
 
     return version(package).encode()
+
+
+remember_with(lambda: _compiler_version("llvmlite"))
 
 
 @cache

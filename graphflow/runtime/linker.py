@@ -1,4 +1,7 @@
-"""From object code to addresses, through llvmlite alone (Numba is not imported)."""
+"""From object code to addresses: by :mod:`graphflow.runtime.elf`, else by llvmlite.
+
+Numba is not imported for it, and llvmlite only where objects need it.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,9 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-import llvmlite.binding as llvm
-
 from graphflow.codegen.target import host_target, target_machine
 from graphflow.errors import CompileError
+from graphflow.runtime import elf
 
 _MAGIC = (b"\x7fELF", b"\xcf\xfa\xed\xfe", b"\x64\x86")  # Linux, macOS, Windows
 _engines: list[Any] = []  # engines own the code's memory and live as long as the process
@@ -37,6 +39,9 @@ def link(objects: Mapping[str, bytes]) -> dict[str, int]:
     if not objects:
         return {}
     with _lock:
+        placed = elf.place(objects)
+        if placed is not None:
+            return placed
         engine = _new_engine()
         for name, data in objects.items():
             _add(engine, name, data)
@@ -50,6 +55,8 @@ def link(objects: Mapping[str, bytes]) -> dict[str, int]:
 
 
 def _new_engine() -> Any:
+    import llvmlite.binding as llvm
+
     machine = target_machine(host_target())
     # One contiguous reservation per engine keeps code and constants within
     # the two gigabytes that position-independent code reaches.
@@ -59,6 +66,8 @@ def _new_engine() -> Any:
 def _add(engine: Any, name: str, data: bytes) -> None:
     if not data.startswith(_MAGIC):  # LLVM would abort the process
         raise CompileError(f"object code of kernel {name} is no object file")
+    import llvmlite.binding as llvm
+
     try:
         engine.add_object_file(llvm.ObjectFileRef.from_data(data))
     except (RuntimeError, OSError) as error:
