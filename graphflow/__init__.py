@@ -101,6 +101,7 @@ if TYPE_CHECKING:
     from graphflow.debugging.effects import breakpoint, callback, print
     from graphflow.debugging.nonfinite import nan_guard
     from graphflow.debugging.verification import verify
+    from graphflow.frozen import load_program
     from graphflow.number_formats import can_cast, finfo, iinfo
     from graphflow.profiling.record import profile
     from graphflow.serialization import load, save
@@ -113,6 +114,7 @@ else:
             "fft": "graphflow.fft",
             "hub": "graphflow.hub",
             "linalg": "graphflow.linalg",
+            "load_program": "graphflow.frozen:load_program",
             "load": "graphflow.serialization:load",
             "save": "graphflow.serialization:save",
             "serialization": "graphflow.serialization",
@@ -205,6 +207,7 @@ __all__ = [
     "layout",
     "linalg",
     "load",
+    "load_program",
     "long",
     "manual_seed",
     "memory_format",

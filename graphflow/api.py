@@ -77,7 +77,7 @@ def trace(fn: Any, *specs: Any, **kwspecs: Any) -> Any:
     if isinstance(fn, Tensor):
         return matrix_trace(fn)
     function = fn.original if isinstance(fn, Compiled) else fn
-    captured = capture(function, specs, kwspecs)
+    captured = capture(function, specs, kwspecs, explicit=True)
     remember(captured)
     return captured.graph
 

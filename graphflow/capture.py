@@ -173,12 +173,14 @@ def capture(
     keep_grads: bool = False,
     mutable: frozenset[int] = frozenset(),
     dynamic: Dynamic | None = None,
+    explicit: bool = False,
 ) -> Capture:
     """Trace ``function(*args, **kwargs)``; arguments are example values or specs.
 
     ``mutable`` are the argument leaves known to be written to, ``dynamic`` the dimensions
-    of others that are symbolic.  Raises TraceError with the user's line for what a static
-    graph cannot hold.
+    of others that are symbolic.  With ``explicit`` every tensor that is returned is an output
+    of the graph, also views and what was there before.  Raises TraceError with the user's line
+    for what a static graph cannot hold.
     """
     if mode.tracer is not None:
         raise TraceError("a trace inside a trace; call the function directly instead")
@@ -205,14 +207,15 @@ def capture(
         if written & dims.keys():
             raise TraceError("an argument that is written to has fixed dimensions")
         if not written:
-            return _finish(tracer, placed, returned, reach, keep_grads)
+            return _finish(tracer, placed, returned, reach, keep_grads, explicit)
     except GraphFlowError as error:
         tracer.locate(error)
         raise
     finally:
         mode.tracer, mode.grad = None, held
     # Memory that is written is state, and so are arguments: once more, knowing which.
-    return capture(function, args, kwargs, name, keep_grads, mutable | written, dynamic)
+    mutable |= written
+    return capture(function, args, kwargs, name, keep_grads, mutable, dynamic, explicit)
 
 
 def _finish(
@@ -221,12 +224,18 @@ def _finish(
     returned: Any,
     reach: Reach,
     keep_grads: bool,
+    explicit: bool,
 ) -> Capture:
     arguments = {id(p): i for i, (p, _) in enumerate(placed) if isinstance(p, Tensor)}
     outputs: list[Node] = []
     slots: dict[int, int] = {}
     leaves, structure = pytree.flatten(returned)
-    results = tuple(_result(tracer, leaf, arguments, outputs, slots) for leaf in leaves)
+    results = tuple(
+        _explicit(tracer, leaf, outputs)
+        if explicit and isinstance(leaf, Tensor)
+        else _result(tracer, leaf, arguments, outputs, slots)
+        for leaf in leaves
+    )
     live = [r.differentiable for r in results if r.differentiable is not None]
     backward = partition(tracer, live, outputs) if live else None
     argument_grads = _argument_grads(tracer, outputs)
@@ -388,6 +397,12 @@ def _result(
         slots[key] = len(outputs)
         outputs.append(cell.value)
     return Result("new", slots[key], leaf._chain)
+
+
+def _explicit(tracer: Tracer, leaf: Tensor, outputs: list[Node]) -> Result:
+    """An output of its own for a tensor, whatever it shows."""
+    outputs.append(tracer.node(leaf))
+    return Result("number" if leaf._weak else "new", len(outputs) - 1)
 
 
 def _final_grads(tracer: Tracer, keep: bool) -> tuple[tuple[Tensor, Any], ...]:

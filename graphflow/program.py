@@ -41,6 +41,7 @@ from graphflow.trace import ScalarSource
 from graphflow.traced_sizes import Assumption
 
 if TYPE_CHECKING:
+    import os
     from pathlib import Path
 
     from graphflow.comparison import Comparison
@@ -61,8 +62,13 @@ class Program:
     the graph are run-time ``scalars``, read again when the structure version moves.
     ``sizes`` are those of symbolic dimensions: ``template`` is then the schedule for all
     sizes, ``schedule`` the one for these, and :meth:`at` gives the program for others;
-    kernels are tuned for the sizes in ``example``.
+    kernels are tuned for the sizes in ``example``.  ``face`` is the graph, of which at least
+    name, inputs, state and what is updated are there.
     """
+
+    graph: Graph
+    face: Graph
+    sizes: Mapping[str, int]
 
     def __init__(
         self,
@@ -77,20 +83,12 @@ class Program:
         example: Mapping[str, int] | None = None,
     ) -> None:
         started = time.perf_counter()
-        self.graph = graph
-        self.cells = tuple(cells)
-        self.scalars = tuple(scalars)
-        self._numbers = frozenset(numbers)
-        self._passes = tuple(passes or ())
-        self._threads = get_num_threads()
-        self.passes_seconds = self.schedule_seconds = self.trace_seconds = 0.0
-        self._stages: tuple[Stage, ...] = ()
-        self.sizes: Mapping[str, int] = known_sizes(graph, sizes or {})
+        self.graph = self.face = graph
+        self._hold(cells, scalars, numbers)
+        self._passes: tuple[Pass, ...] = tuple(passes or ())
+        self.sizes = known_sizes(graph, sizes or {})
         self._example = example_for(graph, self.sizes, example or {})
-        self._by_size: OrderedDict[tuple[int, ...], Program] = OrderedDict()
         self.template = self._schedule()
-        self._assumptions: tuple[Assumption, ...] = ()
-        self._unloaded = False
         self._open()
         self.build_seconds = time.perf_counter() - started
         if _wants_report():
@@ -98,9 +96,25 @@ class Program:
 
             report(self)
 
+    def _hold(
+        self, cells: Sequence[Cell], scalars: Sequence[ScalarSource], numbers: Sequence[int]
+    ) -> None:
+        """What a program has before it has a schedule."""
+        self.cells = tuple(cells)
+        self.scalars = tuple(scalars)
+        self._numbers = frozenset(numbers)
+        self._threads = get_num_threads()
+        self.passes_seconds = self.schedule_seconds = self.trace_seconds = 0.0
+        self._stages: tuple[Stage, ...] = ()
+        self._by_size: OrderedDict[tuple[int, ...], Program] = OrderedDict()
+        self._assumptions: tuple[Assumption, ...] = ()
+        self._unloaded = False
+        self._plain = True
+        """Whether the outputs of the graph are what the traced function returns."""
+
     def _open(self, beside: LoadedProgram | None = None) -> None:
         """Make the schedule for ``sizes`` ready to run over the program's memory."""
-        graph, scalars = self.graph, len(self.scalars)
+        graph, scalars = self.face, len(self.scalars)
         self.schedule = at_sizes(self.template, self.sizes) if self.sizes else self.template
         by_value = {*self._numbers, *range(len(graph.inputs) - scalars, len(graph.inputs))}
         self.loaded = LoadedProgram(
@@ -184,6 +198,9 @@ class Program:
             sizes=capture.sizes, **options,
         )  # fmt: skip
         made._assumptions = capture.assumptions
+        tensors = [r for r in capture.results if r.kind != "value"]
+        made._plain = [r.index for r in tensors] == [*range(len(made.schedule.results))]
+        made._plain &= all(not r.chain and r.kind in ("new", "number") for r in tensors)
         return made
 
     @classmethod
@@ -228,13 +245,13 @@ class Program:
 
     def __call__(self, *inputs: Any) -> Any:
         """Run one step on tensors (or arrays, or floats); returns one tensor or a tuple."""
-        expected = len(self.graph.inputs) - len(self.scalars)
+        expected = len(self.face.inputs) - len(self.scalars)
         if len(inputs) != expected:
             raise GraphFlowError(f"the program takes {expected} inputs, got {len(inputs)}")
         if self._unloaded:
-            names = ", ".join(n.attrs["name"] for n in self.graph.state)
+            names = ", ".join(n.attrs["name"] for n in self.face.state)
             raise GraphFlowError(
-                f"the state of program {self.graph.name!r} has no values yet ({names}); "
+                f"the state of program {self.face.name!r} has no values yet ({names}); "
                 "give them with program.load_state_dict(...)"
             )
         here = self._for(inputs) if self.sizes else self
@@ -247,12 +264,12 @@ class Program:
     def _for(self, inputs: Sequence[Any]) -> Program:
         """The program for the sizes of these inputs."""
         shapes = [tuple(getattr(value, "shape", ())) for value in inputs]
-        leaves = self.graph.inputs[: len(shapes)]
+        leaves = self.face.inputs[: len(shapes)]
         sizes = solve_sizes(list(zip(leaves, shapes)), {})
         for assumption in self._assumptions:
             if not assumption.holds(sizes):
                 raise ShapeError(
-                    f"program {self.graph.name!r} was traced for sizes with {assumption}; "
+                    f"program {self.face.name!r} was traced for sizes with {assumption}; "
                     f"the inputs have {', '.join(f'{n} = {sizes[n]}' for n in sizes)}"
                 )
         with self._lock:
@@ -267,7 +284,7 @@ class Program:
             tensor = as_tensor(value, dtype=want.dtype)
         have = tensor._type_now()
         if have != want:
-            name = self.graph.inputs[position].attrs["name"]
+            name = self.face.inputs[position].attrs["name"]
             raise GraphFlowError(f"input '{name}' of the program has type {want}, got {have}")
         return tensor
 
@@ -312,14 +329,14 @@ class Program:
         cell = tensor._cell if not tensor._chain else Cell(tensor._eager())
         if not cell.value.flags.c_contiguous:
             cell = Cell(np.array(cell.value, order="C"))
-        self._memory[self.graph.state[position]] = cell
+        self._memory[self.face.state[position]] = cell
         self.loaded.bind(position, cell)
         return cell
 
     def alias(self, position: int, inputs: Sequence[Any]) -> np.ndarray[Any, Any]:
         """A result that lies in an input or a state, copied out of it."""
         result, kind, index = self._aliases[position]
-        base = inputs[index] if kind == "input" else self._memory[self.graph.state[index]].value
+        base = inputs[index] if kind == "input" else self._memory[self.face.state[index]].value
         flat = base.reshape(-1)
         dtype = result.type.dtype.numpy  # not the base's where a view shows parts of numbers
         size = dtype.itemsize
@@ -349,6 +366,16 @@ class Program:
         for name, array in arrays.items():
             np.copyto(named[name].value, array)
         self._unloaded = False
+
+    def save(self, path: str | os.PathLike[str], *, native: bool = False) -> None:
+        """Write the program with its state to one file, for :func:`graphflow.load_program`.
+
+        The file has the graph, the schedule, and the weights; with ``native`` also the object
+        code of the kernels, which loads with ``trusted=True`` on machines like this one.
+        """
+        from graphflow.frozen import save_program
+
+        save_program(self, path, native)
 
     # ---- looking -------------------------------------------------------------------
 
@@ -397,7 +424,7 @@ class Program:
         return kernels_of(self)
 
     def __repr__(self) -> str:
-        return f"<program {self.graph.name}: {len(list(plain_steps(self.schedule.steps)))} calls>"
+        return f"<program {self.face.name}: {len(list(plain_steps(self.schedule.steps)))} calls>"
 
 
 def _at(type: TensorType, sizes: Mapping[str, int]) -> TensorType:

@@ -139,6 +139,20 @@ def test_a_traced_graph_compiles_over_the_live_tensors():
     assert step(ramp(5, 4)).item() == pytest.approx(loss.item(), rel=1e-6)
 
 
+def test_a_traced_graph_returns_what_the_function_returns():
+    """Views, arguments and outer tensors are outputs of their own."""
+    outer = gf.tensor([5.0, 6.0])
+
+    def run(x):
+        y = x * 2
+        return y[0], y.t(), x, outer, y
+
+    x = gf.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
+    program = gf.compile(gf.trace(run, gf.TensorSpec((3, 2))))
+    for one, other in zip(program(x), run(x), strict=True):
+        np.testing.assert_array_equal(one.numpy(), other.numpy())
+
+
 def test_a_parsed_graph_has_state_by_name_and_no_values():
     model, _, graph = traced_step()
     text = str(graph)

@@ -16,6 +16,7 @@ ROOT = pathlib.Path(__file__).parent.parent / "graphflow"
 BOTTOM, IR, PASSES, CODEGEN, RUNTIME, FRONT, LIBRARIES, TOOLS = range(8)
 PACKAGES = {"ir": IR, "passes": PASSES, "codegen": CODEGEN, "runtime": RUNTIME}
 BOTTOM_MODULES = {"errors", "flags", "records", "tables", "version"}
+FILES = {"graphflow.serialization.safetensors", "graphflow.serialization.atomic"}  # bytes only
 LIBRARY_PACKAGES = {"hub", "inspect", "nn", "optim", "serialization", "utils", "vision"}
 TOOL_PACKAGES = {"cli", "__main__"}
 
@@ -24,6 +25,8 @@ def layer(module: str) -> int:
     """The layer of ``graphflow.<first>...``, given its dotted name."""
     parts = module.split(".")
     first = parts[1] if len(parts) > 1 else ""
+    if module in FILES:
+        return IR
     if first in BOTTOM_MODULES:
         return BOTTOM
     if first in PACKAGES:

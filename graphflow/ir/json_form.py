@@ -56,7 +56,7 @@ def _graph(graph: Graph, data: dict[str, ArrayValue]) -> dict[str, Any]:
             "op": node.op.name,
             "type": str(node.type),
             "inputs": [position[n] for n in node.inputs],
-            "attrs": {name: _value(node.attrs[name], data) for name in sorted(node.attrs)},
+            "attrs": {name: write_value(node.attrs[name], data) for name in sorted(node.attrs)},
         }
         if node in graph.names:
             row["name"] = graph.names[node]
@@ -74,12 +74,13 @@ def _graph(graph: Graph, data: dict[str, ArrayValue]) -> dict[str, Any]:
     }
 
 
-def _value(value: Any, data: dict[str, ArrayValue]) -> Any:
+def write_value(value: Any, data: dict[str, ArrayValue]) -> Any:
+    """One attribute value; arrays go to ``data``.  TypeError for what has no form in JSON."""
     kind = value.__class__
     if kind in (bool, int, str) or value is None:
         return value
     if kind is tuple:
-        return [_value(item, data) for item in value]
+        return [write_value(item, data) for item in value]
     if kind is float:
         return {"float": spell_float(value)}
     if kind is ArrayValue:
@@ -144,6 +145,11 @@ def _get(row: Any, key: str, kind: type, place: str) -> Any:
     if row[key].__class__ is not kind:
         raise GraphError(f"{place}: {key!r} must be {kind.__name__}, not {row[key]!r:.60}")
     return row[key]
+
+
+def read_value(value: Any, place: str) -> Any:
+    """The attribute value that :func:`write_value` wrote without arrays."""
+    return _Reader({}).value(value, place, 0)
 
 
 class _Reader:

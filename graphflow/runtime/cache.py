@@ -188,6 +188,11 @@ def kernel_key(kernel: KernelSource) -> bytes:
     return digest.digest()
 
 
+def environment() -> str:
+    """What all object code of this process depends on, as a digest: compilers, machine, helpers."""
+    return _environment(host_target().identity).hex()
+
+
 def _object_path(folder: Path, kernel: KernelSource, key: bytes) -> Path:
     return folder / f"{kernel.name}-{key.hex()[:16]}.o"
 
@@ -321,6 +326,25 @@ def _load_plain(kernels: list[KernelSource], start: float) -> Loaded:
             _plain[kernel] = PlainKernel(function)
     addresses = {kernel.name: _plain[kernel].address for kernel in kernels}
     return Loaded(addresses, len(kernels), 0, time.perf_counter() - start, {}, paths)
+
+
+def object_code(kernels: Iterable[KernelSource]) -> Mapping[str, bytes]:
+    """The object code of ``kernels`` by name: from the folder, or compiled."""
+    unique = list(dict.fromkeys(kernels))
+    keys = {kernel.name: kernel_key(kernel) for kernel in unique}
+    with _lock:
+        found = _find(unique, keys, usable_folder())
+        missing = [kernel for kernel in unique if kernel.name not in found]
+        return {**found, **_compile(missing)[0]} if missing else found
+
+
+def adopt(objects: Mapping[KernelSource, bytes]) -> None:
+    """Link object code that was made for this :func:`environment`: the kernels are known then."""
+    with _lock:
+        keys = {kernel.name: kernel_key(kernel) for kernel in objects}
+        unknown = {k.name: code for k, code in objects.items() if keys[k.name] not in _linked}
+        for name, address in link(unknown).items():
+            _linked[keys[name]] = address
 
 
 def statistics() -> Statistics:

@@ -309,6 +309,11 @@ def source(name: str) -> KernelSource:
     return KernelSource(name, f"{title}\n{_HEADER}\n{constants}\n\n{text}")
 
 
+def executor_kernels() -> list[KernelSource]:
+    """All of them."""
+    return [source(name) for name in _TEXTS]
+
+
 @cache
 def _addresses(names: tuple[str, ...], plain: bool) -> Mapping[str, int]:
     return load([source(name) for name in names]).addresses

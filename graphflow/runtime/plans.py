@@ -3,24 +3,22 @@
 A plan is found by the traced graph's hash, the number of threads and a digest
 of the compiler's own files.  It lies in the kernel cache, under the same rules:
 only from the user's own folder, checked for damage, never needed.  What was
-where in the user's code is not part of it (equal graphs share a plan), nor are
-schedules with host operations, whose functions belong to the operation records.
+where in the user's code is not part of it (equal graphs share a plan).
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import pickle
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
 from graphflow import flags
-from graphflow.codegen.schedule import Branch, Call, Loop, Provenance, Schedule, Step, plain_steps
+from graphflow.codegen.schedule import Schedule
+from graphflow.codegen.schedule_form import from_bytes, to_bytes
 from graphflow.codegen.target import host_target
 from graphflow.ir.graph import Graph
-from graphflow.records import replace
 from graphflow.runtime.folder import pack, read_file, usable_folder, warn_unwritable, write_file
 
 _PACKAGE = Path(__file__).parent.parent
@@ -55,6 +53,13 @@ def plan_key(graph: Graph, threads: int, example: Mapping[str, int]) -> bytes:
     return digest.digest()
 
 
+def text_key(text: str, threads: int) -> bytes:
+    """The key of a program by the text of a file; only who has read the text stores under it."""
+    digest = hashlib.sha256(_compiler_digest())
+    digest.update(f"{threads} {host_target().identity} {len(text)} {text}".encode())
+    return digest.digest()
+
+
 def load_plan(key: bytes) -> Schedule | None:
     """The schedule stored under ``key``; None when there is none that can be trusted."""
     folder = usable_folder()
@@ -63,36 +68,22 @@ def load_plan(key: bytes) -> Schedule | None:
     payload = read_file(_path(folder, key), key)
     if payload is None:
         return None
-    schedule = pickle.loads(payload)
-    return schedule if isinstance(schedule, Schedule) else None
+    return from_bytes(payload)
 
 
 def store_plan(key: bytes, schedule: Schedule) -> None:
     """Keep ``schedule`` for the next process."""
     folder = usable_folder()
-    if folder is None or not all(isinstance(s, Call) for s in plain_steps(schedule.steps)):
+    if folder is None:
         return
-    payload = pickle.dumps(replace(schedule, steps=_bare(schedule.steps)))
+    try:
+        payload = to_bytes(schedule)
+    except TypeError:
+        return  # a host operation that only this process knows
     try:
         write_file(_path(folder, key), pack(key, payload))
     except OSError as error:
         warn_unwritable(folder, error)
-
-
-def _bare(steps: Sequence[Step]) -> tuple[Step, ...]:
-    """``steps`` without what they are for, those inside others too."""
-    return tuple(map(_bare_step, steps))
-
-
-def _bare_step(step: Step) -> Step:
-    nothing = Provenance("")
-    if isinstance(step, Loop):
-        head, body = map(_bare, step.parts)
-        return replace(step, provenance=nothing, head=head, body=body)
-    if isinstance(step, Branch):
-        then, otherwise = map(_bare, step.parts)
-        return replace(step, provenance=nothing, then=then, otherwise=otherwise)
-    return replace(step, provenance=nothing)
 
 
 def _path(folder: Path, key: bytes) -> Path:

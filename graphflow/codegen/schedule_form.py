@@ -1,0 +1,306 @@
+"""Schedules as plain data and back: what the cache and frozen programs keep.
+
+:func:`to_data` gives dictionaries, lists, numbers and strings, with the arrays of constants
+beside them; :func:`to_bytes` both in one.  Tables come first (types, kernels with their
+sources), rows refer to them by number.  What a step is for (IR text, the user's lines) is
+left out.  A size of symbolic dimensions is ``{"size": [value, "2*batch"]}``.
+
+Kernels trust the numbers of their calls, so only data from a trusted place may be read back.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from graphflow.codegen.schedule import (
+    Address,
+    Argument,
+    BlockAddress,
+    Branch,
+    Buffer,
+    BufferKind,
+    Call,
+    FunctionAddress,
+    HostCall,
+    KernelSource,
+    Loop,
+    Result,
+    Schedule,
+    Step,
+    Value,
+)
+from graphflow.codegen.sizes import Size
+from graphflow.errors import CompileError
+from graphflow.ir.dims import SymDim, parse_dim
+from graphflow.ir.json_form import read_value, write_value
+from graphflow.ir.node import ArrayValue
+from graphflow.ir.op import lookup
+from graphflow.ir.types import TensorType, dtype_named
+
+Array: TypeAlias = "np.ndarray[Any, Any]"
+Row: TypeAlias = "list[Any]"
+
+_KINDS = {kind.value: kind for kind in BufferKind}
+
+
+def to_data(schedule: Schedule) -> tuple[dict[str, Any], list[Array]]:
+    """The schedule as plain data, and the arrays of its constants.
+
+    Raises TypeError for a host operation whose attributes have no form as data.
+    """
+    writer = _Writer()
+    body = {
+        "buffers": [writer.buffer(b) for b in schedule.buffers],
+        "steps": [writer.step(s) for s in schedule.steps],
+        "inputs": list(schedule.inputs),
+        "state": list(schedule.state),
+        "results": [
+            [r.buffer, writer.type(r.type), _number(r.offset), [_number(s) for s in r.strides]]
+            for r in schedule.results
+        ],
+        "committed": list(schedule.committed),
+        "failures": list(schedule.failures),
+        "offsets": [[k, _number(v)] for k, v in schedule.offsets.items()],
+        "bytes": [_number(schedule.arena_bytes), _number(schedule.naive_bytes)],
+    }
+    tables = {
+        "types": [
+            [dtype, [_number(d) for d in shape]] for dtype, shape in map(_taken, writer.types)
+        ],
+        "kernels": [[k.name, k.source, k.epilogue] for k in writer.kernels],
+    }
+    return tables | body, writer.arrays
+
+
+def from_data(data: Any, arrays: Sequence[Array]) -> Schedule:
+    """The schedule that :func:`to_data` took apart; :class:`CompileError` if it is none."""
+    try:
+        return _Reader(data, arrays).schedule(data)
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise CompileError(f"the data are no schedule: {error!r}") from None
+
+
+def to_bytes(schedule: Schedule) -> bytes:
+    """:func:`to_data` in one piece: the length of the text, the text, the arrays."""
+    data, arrays = to_data(schedule)
+    text = json.dumps(data, separators=(",", ":")).encode()
+    return b"".join((struct.pack("<Q", len(text)), text, *(a.tobytes() for a in arrays)))
+
+
+def from_bytes(payload: bytes) -> Schedule:
+    """The schedule that :func:`to_bytes` wrote on a machine of the same byte order."""
+    (length,) = struct.unpack_from("<Q", payload)
+    data = json.loads(payload[8 : 8 + length])
+    reader = _Reader(data, ())
+    arrays, place = [], 8 + length
+    for row in data["buffers"]:
+        if row[3] >= 0:
+            type = reader.types[row[1]]
+            count = int(np.prod(type.static_shape, dtype=np.int64))
+            flat = np.frombuffer(payload, type.dtype.numpy, count, place)
+            arrays.append(flat.reshape(type.static_shape))
+            place += flat.nbytes
+    return from_data(data, arrays)
+
+
+class _Writer:
+    """Fills the tables while rows are written."""
+
+    def __init__(self) -> None:
+        self.types: dict[TensorType, int] = {}
+        self.kernels: dict[KernelSource, int] = {}
+        self.arrays: list[Array] = []
+
+    def type(self, type: TensorType) -> int:
+        return self.types.setdefault(type, len(self.types))
+
+    def kernel(self, kernel: KernelSource) -> int:
+        return self.kernels.setdefault(kernel, len(self.kernels))
+
+    def buffer(self, buffer: Buffer) -> Row:
+        data = -1
+        if buffer.kind is BufferKind.CONSTANT:
+            data = len(self.arrays)
+            value = getattr(buffer.data, "array", buffer.data)
+            self.arrays.append(np.asarray(value, buffer.type.dtype.numpy, order="C"))
+        return [
+            buffer.kind.value, self.type(buffer.type), buffer.name, data, buffer.base,
+            _number(buffer.offset), [_number(s) for s in buffer.strides], buffer.dense,
+        ]  # fmt: skip
+
+    def steps(self, steps: Sequence[Step]) -> list[Row]:
+        return [self.step(step) for step in steps]
+
+    def step(self, step: Step) -> Row:
+        touched = [sorted(step.reads), sorted(step.writes)]
+        if isinstance(step, Call):
+            arguments = [self.argument(a) for a in step.arguments]
+            facts = [step.parallel, step.fallible, _number(step.bytes), _number(step.flops)]
+            return ["call", *touched, self.kernel(step.kernel), arguments, *facts]
+        if isinstance(step, HostCall):
+            arrays: dict[str, ArrayValue] = {}
+            attrs = {name: write_value(value, arrays) for name, value in step.attrs.items()}
+            if arrays:
+                raise TypeError(f"an array among the attributes of {step.name}")
+            inputs = [[buffer, self.type(type)] for buffer, type in step.inputs]
+            return ["host", *touched, step.name, attrs, inputs, step.output, list(step.more)]
+        if isinstance(step, Loop):
+            test = None if step.test is None else self.argument(step.test)
+            parts = [self.steps(step.head), self.steps(step.body)]
+            return ["loop", *touched, step.name, _number(step.trips), test, *parts, step.fallible]
+        parts = [self.steps(step.then), self.steps(step.otherwise)]
+        return ["branch", *touched, step.name, self.argument(step.test), *parts, step.fallible]
+
+    def argument(self, argument: Argument) -> Any:
+        if isinstance(argument, Address):
+            return [argument.buffer, _number(argument.offset)]
+        if isinstance(argument, Value):
+            return _number(argument.value)
+        if isinstance(argument, FunctionAddress):
+            return {"kernel": self.kernel(argument.kernel)}
+        return {"block": [self.argument(a) for a in argument.arguments]}
+
+
+def _taken(type: TensorType) -> tuple[str, Sequence[Any]]:
+    return type.dtype.short, type.shape
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, Size):
+        return {"size": [int(value), str(value.dim)]}
+    return int(value)
+
+
+def _read_number(value: Any) -> int:
+    if value.__class__ is int:
+        return int(value)
+    number, text = value["size"]
+    dim = parse_dim(text)
+    if not isinstance(dim, SymDim):
+        raise ValueError(f"{text} is no symbolic dimension")
+    return Size(number, dim)
+
+
+class _Reader:
+    """Builds records from rows, over the tables of ``data``."""
+
+    def __init__(self, data: Any, arrays: Sequence[Array]) -> None:
+        self.arrays = arrays
+        self.types = [
+            TensorType(dtype_named(dtype), tuple(map(_read_number, shape)))
+            for dtype, shape in data["types"]
+        ]
+        self.kernels = [KernelSource(*row) for row in data["kernels"]]
+        self._addresses: dict[tuple[int, int], Address] = {}
+        self._values: dict[int, Value] = {}
+        self._sets: dict[tuple[int, ...], frozenset[int]] = {}
+
+    def schedule(self, data: Any) -> Schedule:
+        arena, naive = map(_read_number, data["bytes"])
+        return Schedule(
+            buffers=tuple(self.buffer(i, row) for i, row in enumerate(data["buffers"])),
+            steps=self.steps(data["steps"]),
+            inputs=tuple(data["inputs"]),
+            state=tuple(data["state"]),
+            results=tuple(
+                Result(
+                    buffer, self.types[type], _read_number(offset),
+                    tuple(map(_read_number, strides)),
+                )
+                for buffer, type, offset, strides in data["results"]
+            ),
+            committed=tuple(data["committed"]),
+            failures=tuple(data["failures"]),
+            offsets={buffer: _read_number(offset) for buffer, offset in data["offsets"]},
+            arena_bytes=arena,
+            naive_bytes=naive,
+        )  # fmt: skip
+
+    def buffer(self, number: int, row: Row) -> Buffer:
+        kind, type, name, data, base, offset, strides, dense = row
+        return Buffer(
+            number, _KINDS[kind], self.types[type], name,
+            None if data < 0 else self.arrays[data], base, _read_number(offset),
+            tuple(map(_read_number, strides)), dense,
+        )  # fmt: skip
+
+    def steps(self, rows: Sequence[Row]) -> tuple[Step, ...]:
+        return tuple(map(self.step, rows))
+
+    def step(self, row: Row) -> Step:
+        kind, reads, writes, *rest = row
+        make: dict[str, Callable[..., Step]] = {
+            "call": self.call, "host": self.host, "loop": self.loop, "branch": self.branch,
+        }  # fmt: skip
+        return make[kind](self.buffers(reads), self.buffers(writes), *rest)
+
+    def buffers(self, numbers: Sequence[int]) -> frozenset[int]:
+        key = tuple(numbers)
+        found = self._sets.get(key)
+        if found is None:
+            found = self._sets[key] = frozenset(key)
+        return found
+
+    def call(
+        self, reads: frozenset[int], writes: frozenset[int], kernel: int, arguments: Row,
+        parallel: bool, fallible: bool, moved: Any, work: Any,
+    ) -> Call:  # fmt: skip
+        return Call(
+            self.kernels[kernel], tuple(map(self.argument, arguments)), reads, writes,
+            parallel, fallible, _read_number(moved), _read_number(work),
+        )  # fmt: skip
+
+    def host(
+        self, reads: frozenset[int], writes: frozenset[int], name: str, attrs: Any, inputs: Row,
+        output: int, more: Row,
+    ) -> HostCall:  # fmt: skip
+        return HostCall(
+            name, lookup(name).reference, {k: read_value(v, name) for k, v in attrs.items()},
+            tuple((buffer, self.types[type]) for buffer, type in inputs), output, reads, writes,
+            more=tuple(more),
+        )  # fmt: skip
+
+    def loop(
+        self, reads: frozenset[int], writes: frozenset[int], name: str, trips: Any, test: Any,
+        head: Row, body: Row, fallible: bool,
+    ) -> Loop:  # fmt: skip
+        return Loop(
+            name, _read_number(trips), self.steps(body), reads, writes, self.steps(head),
+            None if test is None else self.address(*test), fallible=fallible,
+        )  # fmt: skip
+
+    def branch(
+        self, reads: frozenset[int], writes: frozenset[int], name: str, test: Any, then: Row,
+        otherwise: Row, fallible: bool,
+    ) -> Branch:  # fmt: skip
+        return Branch(
+            name, self.address(*test), self.steps(then), self.steps(otherwise), reads, writes,
+            fallible=fallible,
+        )  # fmt: skip
+
+    def argument(self, value: Any) -> Argument:
+        if value.__class__ is list:
+            return self.address(*value)
+        if value.__class__ is int:
+            found = self._values.get(value)
+            if found is None:
+                found = self._values[value] = Value(value)
+            return found
+        if "kernel" in value:
+            return FunctionAddress(self.kernels[value["kernel"]])
+        if "block" in value:
+            return BlockAddress(tuple(map(self.argument, value["block"])))
+        return Value(_read_number(value))
+
+    def address(self, buffer: int, offset: Any) -> Address:
+        if offset.__class__ is not int:
+            return Address(buffer, _read_number(offset))
+        found = self._addresses.get((buffer, offset))
+        if found is None:
+            found = self._addresses[buffer, offset] = Address(buffer, offset)
+        return found
