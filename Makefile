@@ -20,7 +20,7 @@ help:
 	@echo "make test-cudasim  every operation's CUDA kernels in the simulator"
 	@echo "make test-ptx   every CUDA kernel compiled for sm_80 and sm_90 (no GPU needed)"
 	@echo "make conformance  PyTorch's own samples through GraphFlow (installs PyTorch)"
-	@echo "make bench   GraphFlow beside PyTorch and JAX (installs both)"
+	@echo "make bench   GraphFlow beside PyTorch, JAX, PyTensor and ONNX Runtime (installs them)"
 	@echo "make clean   remove .venv and what the targets wrote"
 
 demo: $(VENV)/run.stamp
@@ -52,7 +52,9 @@ conformance: $(VENV)/conformance.stamp
 	$(BIN)/python -m tests.conformance --table
 
 bench: $(VENV)/peers.stamp
-	$(BIN)/python -m benchmarks --json out/benchmarks.json
+	$(BIN)/python -m benchmarks --startup --json out/benchmarks.json \
+		--systems static,eager,torch,torch_compile,jax,pytensor,ort \
+		--pytensor-python $(VENV)-pytensor/bin/python
 
 $(VENV)/bin/python:
 	@test -n "$(PYTHON)" || { echo "GraphFlow needs Python 3.11 or newer with the venv module" \
@@ -80,6 +82,8 @@ $(VENV)-cuda/stamp: pyproject.toml
 
 $(VENV)/peers.stamp: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --editable ".[peers]"
+	$(PYTHON) -m venv $(VENV)-pytensor  # PyTensor wants another Numba than ours
+	$(VENV)-pytensor/bin/python -m pip install --quiet pytensor
 	@touch $@ $(VENV)/run.stamp
 
 clean:

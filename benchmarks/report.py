@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.systems import SYSTEMS
-from graphflow.tables import duration, significant, table
-
-_PEERS = ("torch", "jax")
+from benchmarks.systems import OURS, SYSTEMS
+from graphflow.tables import duration, quantity, significant, table
 
 
 def report(figures: dict[str, Any]) -> str:
@@ -21,7 +19,7 @@ def report(figures: dict[str, Any]) -> str:
         head += f"; {figures['pause_ms']:g} ms of busy Python before each call"
     systems = list(next(iter(figures["workloads"].values()))["systems"])
     headers = ["median of a call", *(SYSTEMS[s][1] for s in systems), "floor"]
-    headers += ["÷ PyTorch", "÷ JAX", "÷ faster", "eager ÷ PyTorch", "spread", "differ"]
+    headers += ["÷ PyTorch", "÷ JAX", "÷ fastest", "eager ÷ PyTorch", "spread", "differ"]
     headers += ["after changes"]
     rows = [_row(name, result, systems) for name, result in figures["workloads"].items()]
     parts = [head, "", table(headers, rows)]
@@ -32,9 +30,9 @@ def report(figures: dict[str, Any]) -> str:
 
 def _row(name: str, result: dict[str, Any], systems: list[str]) -> list[str]:
     medians = {s: result["systems"][s].get("median") for s in systems}
-    peers = [medians[p] for p in _PEERS if medians.get(p)]
+    peers = [median for p, median in medians.items() if median and p not in OURS]
     static = medians.get("static")
-    times = [duration(medians[s]) if medians[s] else "failed" for s in systems]
+    times = [_time(result["systems"][s]) for s in systems]
     spread = max((result["systems"][s].get("spread", 0.0) for s in systems), default=0.0)
     return [
         name,
@@ -50,14 +48,31 @@ def _row(name: str, result: dict[str, Any], systems: list[str]) -> list[str]:
     ]
 
 
+def _time(measured: dict[str, Any]) -> str:
+    if "NotImplementedError" in measured.get("error", ""):
+        return "–"
+    return duration(measured["median"]) if "median" in measured else "failed"
+
+
 def _ratio(value: float | None, reference: float | None) -> str:
     return significant(value / reference) if value and reference else ""
 
 
 def _startup(figures: dict[str, Any]) -> str:
-    rows = [
-        [SYSTEMS[system][1], duration(times["cold_s"]), duration(times["warm_s"])]
-        for system, times in figures.items()
-    ]
-    headers = ["fresh process to first mlp step", "caches empty", "caches filled"]
-    return table(headers, rows)
+    rows = []
+    for name, systems in figures.items():
+        jax = systems.get("jax", {}).get("cold_call_s")
+        for system, times in systems.items():
+            rows.append(
+                [
+                    name,
+                    SYSTEMS[system][1],
+                    duration(times["cold_call_s"]),
+                    _ratio(times["cold_call_s"], jax),
+                    duration(times["cold_total_s"]),
+                    duration(times["warm_total_s"]),
+                    quantity(times["warm_peak_bytes"]),
+                ]
+            )
+    headers = ["fresh process", "", "first call", "÷ JAX", "from its start", "caches filled"]
+    return table([*headers, "peak memory"], rows)

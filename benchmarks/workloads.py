@@ -2,7 +2,8 @@
 
 A training workload is a multilayer perceptron with ReLU between the layers,
 one step being forward, backward and an SGD update.  An expression workload is
-one function of float32 arrays.  Sequence models are in ``networks.py``.
+one function of float32 arrays.  Sequence models are in ``networks.py``, convolution
+networks in ``images.py``.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from benchmarks.images import Digits, Images, Residual
 from benchmarks.networks import Language, Network, Recurrent
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -89,7 +91,7 @@ class Expression:
         return 0 if self.kind == "matmul" else 8 * math.prod(self.shape)
 
 
-Workload: TypeAlias = Training | Expression | Network
+Workload: TypeAlias = Training | Expression | Network | Images
 
 WORKLOADS: dict[str, Workload] = {
     w.name: w
@@ -99,10 +101,15 @@ WORKLOADS: dict[str, Workload] = {
         Training("mlp", (784, 128, 10), 128, "cross_entropy", 0.01, 0.9),
         Training("mlp_batch96", (784, 128, 10), 96, "cross_entropy", 0.01, 0.9),
         Training("mlp_hidden200", (784, 200, 10), 128, "cross_entropy", 0.01, 0.9),
+        Digits("cnn"),
+        Digits("cnn_image30", image=30),
         Recurrent("lstm"),
         Recurrent("lstm_batch1", batch=1),
         Language("gpt"),
         Language("gpt_batch5_length48", batch=5, length=48),
+        Language("gpt_width160", width=160),
+        Residual("resnet18_train"),
+        Residual("resnet18_infer", batch=1, training=False),
         Expression("mish16m", "mish", (1 << 24,)),
         Expression("softmax", "softmax", (4096, 1024)),
         Expression("softmax_3000x700", "softmax", (3000, 700)),

@@ -14,8 +14,16 @@ SYSTEMS = {
     "static": ("graphflow_static", "GraphFlow"),
     "eager": ("graphflow_eager", "GraphFlow eager"),
     "torch": ("torch_eager", "PyTorch eager"),
+    "torch_compile": ("torch_compile", "torch.compile"),
     "jax": ("jax_jit", "JAX jit"),
+    "pytensor": ("pytensor_numba", "PyTensor"),
+    "ort": ("onnxruntime_session", "ONNX Runtime"),
 }
+
+OURS = ("static", "eager")
+USUAL = (*OURS, "torch", "jax")
+"""What is measured if nothing is said: PyTensor wants an environment of its own, and
+``torch.compile`` takes minutes."""
 
 
 @dataclass(frozen=True)

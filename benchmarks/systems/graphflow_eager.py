@@ -8,7 +8,7 @@ from typing import Any
 import graphflow as gf
 import graphflow.nn.functional as F
 from benchmarks.changes import changes_of
-from benchmarks.systems import Prepared, networks
+from benchmarks.systems import Prepared, shared
 from benchmarks.workloads import Array, Expression, Training, Workload
 from graphflow import nn, optim
 
@@ -73,7 +73,7 @@ def prepare(
         arguments = [gf.tensor(a) for a in workload.data()]
         changes = changes_of(gf, model, optimizer)
     else:
-        function = networks.training_step(gf, workload)
+        function = shared.timed(gf, *shared.program(gf, workload))
         arguments = [gf.tensor(a) for a in workload.data()]
     run = mode(function)
     return Prepared(lambda: run(*arguments), lambda result: result.detach().numpy(), changes)

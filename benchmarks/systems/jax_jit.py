@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.systems import Prepared, jax_networks
+from benchmarks.images import Digits, Residual
+from benchmarks.systems import Prepared, jax_images, jax_networks
 from benchmarks.workloads import Expression, Training, Workload
 
 
@@ -33,7 +34,11 @@ def prepare(workload: Workload, threads: int) -> Prepared:
         function = jax.jit(EXPRESSIONS[workload.kind])
         inputs = [jnp.asarray(a) for a in workload.inputs()]
         return Prepared(lambda: function(*inputs).block_until_ready(), np.asarray)
-    return _training(workload) if isinstance(workload, Training) else jax_networks.prepare(workload)
+    if isinstance(workload, Training):
+        return _training(workload)
+    if isinstance(workload, (Digits, Residual)):
+        return jax_images.prepare(workload)
+    return jax_networks.prepare(workload)
 
 
 def _training(workload: Training) -> Prepared:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
 from benchmarks.networks import Language, Network
 
 
-def training_step(framework: ModuleType, workload: Network) -> Callable[..., Any]:
-    """One step as a function of a batch; ``framework`` is ``torch`` or ``graphflow``."""
+def program(framework: ModuleType, workload: Network) -> tuple[Any, Any]:
+    """The model and its optimiser; ``framework`` is ``torch`` or ``graphflow``."""
     optim, parameters = framework.optim, workload.parameters()
     if isinstance(workload, Language):
         model = language(framework, workload)
@@ -20,15 +19,7 @@ def training_step(framework: ModuleType, workload: Network) -> Callable[..., Any
         model = recurrent(framework, workload)
         optimizer = optim.Adam(model.parameters(), lr=workload.lr)
     model.load_state_dict({n: framework.from_numpy(value) for n, value in parameters.items()})
-
-    def step(inputs: Any, targets: Any) -> Any:
-        optimizer.zero_grad()
-        loss = framework.nn.functional.cross_entropy(model(inputs), targets)
-        loss.backward()
-        optimizer.step()
-        return loss
-
-    return step
+    return model, optimizer
 
 
 def language(framework: ModuleType, workload: Language) -> Any:

@@ -1,8 +1,11 @@
-"""The workloads as PyTorch code, run eagerly."""
+"""The workloads as PyTorch code, run eagerly; images in the faster of its two formats."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+import functools
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -10,7 +13,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from benchmarks.changes import changes_of
-from benchmarks.systems import Prepared, networks
+from benchmarks.images import Digits, Residual
+from benchmarks.systems import Prepared, shared
 from benchmarks.workloads import Expression, Training, Workload
 
 EXPRESSIONS: dict[str, Callable[..., Any]] = {
@@ -41,31 +45,59 @@ class MLP(nn.Module):
         return x if self.training else x * 0.5
 
 
-def prepare(workload: Workload, threads: int) -> Prepared:
-    """The workload, run eagerly."""
+def prepare(
+    workload: Workload, threads: int, mode: Callable[..., Any] = lambda function: function
+) -> Prepared:
+    """The workload, as ``mode`` makes its model and its update: by default eager."""
     torch.set_num_threads(threads)
     if isinstance(workload, Expression):
         inputs = [torch.from_numpy(a) for a in workload.inputs()]
-        function = EXPRESSIONS[workload.kind]
+        function = mode(EXPRESSIONS[workload.kind])
         return Prepared(lambda: function(*inputs), lambda result: result.numpy())
     if isinstance(workload, Training):
-        return _training(workload)
-    step = networks.training_step(torch, workload)
-    inputs = [torch.from_numpy(a) for a in workload.data()]
-    return Prepared(lambda: step(*inputs), lambda loss: loss.detach().numpy())
+        return _training(workload, mode)
+    if isinstance(workload, (Digits, Residual)):
+        return min(_images(workload, mode), key=lambda made: made[0])[1]
+    model, optimizer = shared.program(torch, workload)
+    update = mode(optimizer.step) if optimizer is not None else None
+    step = shared.timed(torch, mode(model), optimizer, update)
+    data = [torch.from_numpy(a) for a in workload.data()]
+    return Prepared(lambda: step(*data), lambda result: result.detach().numpy())
 
 
-def _training(workload: Training) -> Prepared:
+def _images(workload: Any, mode: Callable[..., Any]) -> Iterator[tuple[float, Prepared]]:
+    """A convolution network in either memory format, with what a call takes."""
+    for memory_format in (torch.contiguous_format, torch.channels_last):
+        model, optimizer = shared.program(torch, workload)
+        first = copy.deepcopy(model.state_dict())
+        update = mode(optimizer.step) if optimizer is not None else None
+        step = shared.timed(torch, mode(model.to(memory_format=memory_format)), optimizer, update)
+        images, classes = (torch.from_numpy(a) for a in workload.data())
+        images = images.contiguous(memory_format=memory_format)
+        call = functools.partial(step, images, classes)
+        seconds = [_seconds(call) for _ in range(5)]
+        model.load_state_dict(first)  # as if nothing had happened: losses are compared
+        yield min(seconds), Prepared(call, lambda result: result.detach().numpy())
+
+
+def _seconds(call: Callable[[], Any]) -> float:
+    begin = time.perf_counter()
+    call()
+    return time.perf_counter() - begin
+
+
+def _training(workload: Training, mode: Callable[..., Any]) -> Prepared:
     model = MLP(workload)
     optimizer = torch.optim.SGD(model.parameters(), lr=workload.lr, momentum=workload.momentum)
     loss_of = F.cross_entropy if workload.loss == "cross_entropy" else F.mse_loss
     inputs, targets = (torch.from_numpy(a) for a in workload.data())
+    forward, update = mode(model), mode(optimizer.step)
 
     def step() -> Any:
         optimizer.zero_grad()
-        loss = loss_of(model(inputs), targets)
+        loss = loss_of(forward(inputs), targets)
         loss.backward()
-        optimizer.step()
+        update()
         return loss
 
     changes = changes_of(torch, model, optimizer)
