@@ -1,7 +1,7 @@
 """Generation, token by token: a cache of keys and values that lives in state, and sampling.
 
-A program is compiled for one token and one for a piece of the prompt.  Both find
-where they are in a tensor and write in place, so that a token costs one call, and
+Programs are compiled for a few tokens, for one token, and for a piece of the prompt.  They
+find where they are in a tensor and write in place, so that tokens cost one call, and
 neither the length of the prompt nor the position compiles anything again.
 """
 
@@ -14,8 +14,10 @@ from typing import Any
 import graphflow as gf
 from graphflow import nn
 
-PIECE = 32
-"""Positions of the prompt that are read at once."""
+PIECES = 8, 32
+"""Positions of the prompt that are read at once: of a short one, of others."""
+AT_ONCE = 4
+"""Tokens that are written by one call, while so many are wanted."""
 
 
 class Cache(nn.Module):
@@ -115,10 +117,13 @@ class Generation:
             self.model.eval()
         with gf.no_grad():
             self._read(prompt)
-            write = self._program(top_k, top_p, greedy)
             heat = gf.tensor(temperature, dtype=gf.float32)
-            for _ in range(max_new_tokens):
-                write(heat)
+            several, single = divmod(max_new_tokens, AT_ONCE)
+            for calls, tokens in ((several, AT_ONCE), (single, 1)):
+                if calls:
+                    write = self._program(tokens, top_k, top_p, greedy)
+                    for _ in range(calls):
+                        write(heat)
         if training:
             self.model.train()
         return self.tokens[:, : count + max_new_tokens].clone()
@@ -155,25 +160,27 @@ class Generation:
         last = prompt.shape[1] - 1
         self.tokens.zero_()
         self.tokens[:, : last + 1] = prompt
-        read = self._compiled("read", self._read_piece)
-        for begin in range(0, last, PIECE):
-            begin = min(begin, self.cache.length - PIECE)  # the last may overlap the one before
+        piece = min(PIECES[last > PIECES[0]], self.cache.length)
+        read = self._compiled(piece, self._read_piece)
+        for begin in range(0, last, piece):
+            begin = min(begin, self.cache.length - piece)  # the last may overlap the one before
             self.cache.position.fill_(begin)
-            read(self.tokens[:, begin : begin + PIECE].clone())
+            read(self.tokens[:, begin : begin + piece].clone())
         self.cache.position.fill_(last)
 
     def _read_piece(self, tokens: gf.Tensor) -> None:
         self.model(tokens, self.cache)
 
-    def _program(self, top_k: int | None, top_p: float | None, greedy: bool) -> Any:
+    def _program(self, count: int, top_k: int | None, top_p: float | None, greedy: bool) -> Any:
         def write(temperature: gf.Tensor) -> None:
-            place = self.cache.position.reshape(1)
-            logits = self.model(self.tokens.index_select(1, place), self.cache)[:, -1]
-            chosen = sample(logits, temperature, top_k, top_p, greedy)
-            self.tokens.index_copy_(1, place + 1, chosen)
-            self.cache.position += 1
+            token = self.tokens.index_select(1, self.cache.places(1))
+            for _ in range(count):
+                logits = self.model(token, self.cache)[:, -1]
+                token = sample(logits, temperature, top_k, top_p, greedy)
+                self.cache.position += 1
+                self.tokens.index_copy_(1, self.cache.places(1), token)
 
-        return self._compiled((top_k, top_p, greedy), write)
+        return self._compiled((count, top_k, top_p, greedy), write)
 
     def _compiled(self, key: Any, function: Callable[..., Any]) -> Callable[..., Any]:
         if not self.compiled:

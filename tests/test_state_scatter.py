@@ -152,3 +152,56 @@ def test_a_carry_of_a_scan_is_written_at_places():
         np.testing.assert_allclose(one.numpy(), other.numpy(), rtol=1e-6)
     with pytest.raises(GraphFlowError, match="out of range"):
         gf.compile(fill)(args[0], gf.tensor([4, 0, 5, 4]), args[2])
+
+
+def test_scatters_one_after_the_other_write_where_the_state_lies():
+    cache, other = buffers()
+
+    @gf.compile
+    def step(place, rows):
+        sums = []
+        for _ in range(3):
+            cache.index_copy_(1, place, rows)
+            other.index_add_(1, place, rows)
+            sums.append((cache * other).sum())  # between the writes
+            place, rows = place + 1, rows * 2.0
+        return gf.stack(sums)
+
+    expected = [x.numpy().astype(np.float64) for x in (cache, other)]
+    rows = np.random.default_rng(3).standard_normal((3, 1, 4)).astype(np.float32)
+    for first in (4, 1):
+        sums = step(gf.tensor([first]), gf.tensor(rows))
+        for i in range(3):
+            expected[0][:, [first + i]] = rows * 2**i
+            expected[1][:, [first + i]] += rows * 2**i
+            np.testing.assert_allclose(sums[i], (expected[0] * expected[1]).sum(), rtol=1e-5)
+        np.testing.assert_allclose(cache.numpy(), expected[0], rtol=1e-6)
+        np.testing.assert_allclose(other.numpy(), expected[1], rtol=1e-6)
+    names = calls(step, gf.tensor([0]), gf.zeros(3, 1, 4))
+    assert not any(n.startswith("copy") for n in names), names
+    before = cache.numpy().copy(), other.numpy().copy()
+    with pytest.raises(GraphFlowError, match="out of range"):
+        step(gf.tensor([6]), gf.ones(3, 1, 4))  # the third place
+    np.testing.assert_array_equal(cache.numpy(), before[0])
+    np.testing.assert_array_equal(other.numpy(), before[1])
+
+
+def test_what_else_becomes_of_a_state_between_two_writes_stays():
+    first, second, kept = gf.zeros(4), gf.zeros(4), gf.zeros(4)
+
+    @gf.compile
+    def step(place, x):
+        first.index_copy_(0, place, x)
+        kept.copy_(first)
+        between = first.clone()
+        first.index_copy_(0, place + 1, x)
+        second.copy_(first)
+        first.index_copy_(0, place + 2, x)
+        return between
+
+    for x in (1.0, 2.0):
+        between = step(gf.tensor([0]), gf.tensor([x]))
+        was = [x, x / 2, x / 2, 0] if x > 1 else [x, 0, 0, 0]
+        assert between.tolist() == kept.tolist() == was
+        assert second.tolist() == [x, x, x / 2 if x > 1 else 0, 0]
+        assert first.tolist() == [x, x, x, 0]

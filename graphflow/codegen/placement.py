@@ -3,14 +3,15 @@
 State rule: a new value is written over the old one by the unit that computes
 it, if that unit can run after every reader of the old value and after
 everything that can fail.  A scatter's places are checked ahead of it, so it
-cannot fail itself.  Otherwise the value goes to a buffer of its own and is
-copied when all else is done.  So a step that fails has changed nothing, and
-nobody reads a new value for an old one.
+cannot fail itself; of scatters into each other's results each can write there.
+Otherwise the value goes to a buffer of its own and is copied when all else is
+done.  So a step that fails has changed nothing, and nobody reads a new value
+for an old one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from graphflow.codegen.layout import Layout, contiguous
 from graphflow.codegen.order import reaches, run_order
@@ -57,17 +58,17 @@ def place(graph: Graph, work: Work, region: bool = False) -> Placement:
     for number, unit in enumerate(work.units):
         if unit.fallible:
             successors[number].add(fence)
+    ends = {source.buffer for source in sources.values()}
     for state, source in sources.items():
         target = old[state]
         placement.committed.append(target)
-        writer = _writer_in_place(work, placement, source, target)
-        before = (readers.get(target, set()) | {fence}) - {writer}
-        if writer < 0 or reaches(successors, writer, before):
+        links = _links(work, placement, source, target, ends)
+        last = [replace(link, over=target) for link in links[:1]]
+        before = {link.over: readers.get(link.over, set()) | {fence} for link in [*links, *last]}
+        chosen = next((c for c in (links, last) if c and _follow(successors, c, before)), [])
+        placement.home.update({link.value: target for link in chosen})
+        if not chosen:
             placement.commits.append((source, target))
-            continue
-        for number in before:
-            successors[number].add(writer)
-        placement.home[source.buffer] = target
     placement.order = [n for n in run_order(successors) if n != fence]
     _reuse_operands(work, placement)
     return placement
@@ -128,14 +129,10 @@ def _check_ahead(work: Work, sources: Iterable[Layout]) -> None:
     Scatters that agree on the places and how many there may be share one.
     """
     done: set[object] = set()
-    for source in sources:
-        number = work.values[source.buffer].unit
-        unit = work.units[number] if number >= 0 else None
-        if unit is None or not unit.fallible or unit.kind != "loop" or unit.node is None:
+    for unit in [unit for source in sources for unit in _scatters(work, source)]:
+        if not unit.fallible:
             continue
         scatter = unit.body.outputs[0]
-        if scatter.op.kind is not Kind.SCATTER or len(unit.body.outputs) > 1:
-            continue
         body = Graph((), (scatter.inputs[1],), name="body")
         leaves = [n for n in unit.body.inputs if n in body.nodes]
         places = [x for n, x in zip(unit.body.inputs, unit.operands, strict=True) if n in leaves]
@@ -146,6 +143,28 @@ def _check_ahead(work: Work, sources: Iterable[Layout]) -> None:
             done.add(key)
             body = replace(body, inputs=tuple(leaves))
             work.units.append(Unit("check", body, places, [], True, unit.node, unit.locations))
+
+
+def _scatters(work: Work, source: Layout) -> Iterator[Unit]:
+    """The scatters that ``source`` is made by, one into the result of another, the last first."""
+    number = work.values[source.buffer].unit
+    while number >= 0:
+        unit = work.units[number]
+        base = _base(unit)
+        if base is None:
+            return
+        yield unit
+        number = work.values[base.buffer].unit
+
+
+def _base(unit: Unit) -> Layout | None:
+    """What a unit that is nothing but a scatter scatters into."""
+    if unit.kind != "loop" or len(unit.body.outputs) > 1:
+        return None
+    (made,) = unit.body.outputs
+    if made.op.kind is not Kind.SCATTER or made.inputs[0] not in unit.body.inputs:
+        return None
+    return unit.operands[unit.body.inputs.index(made.inputs[0])]
 
 
 def _dependences(work: Work) -> list[set[int]]:
@@ -165,6 +184,50 @@ def _readers(work: Work) -> dict[int, set[int]]:
         for operand in unit.operands:
             found.setdefault(operand.buffer, set()).add(number)
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Link:
+    """Unit ``writer`` writes ``value`` where value ``over`` is, once all others have read that."""
+
+    writer: int
+    value: int
+    over: int
+
+
+def _links(
+    work: Work, placement: Placement, source: Layout, target: int, ends: set[int]
+) -> list[_Link]:
+    """How ``source`` comes to be where state ``target`` is; none if it cannot.
+
+    By one unit, or by several that scatter each into the result of the one before, unless
+    that is one of ``ends``: what else becomes of it must stay.
+    """
+    links: list[_Link] = []
+    while True:
+        writer = _writer_in_place(work, placement, source, target)
+        if writer < 0:
+            break
+        links.append(_Link(writer, source.buffer, target))
+        base = _base(work.units[writer])
+        if base is None or base.buffer == target or base.buffer in ends:
+            break
+        if not may_overwrite(work.units[writer], base.buffer, work.values[source.buffer]):
+            break
+        source = base
+    over = [link.value for link in links[1:]] + [target] * bool(links)
+    return [replace(link, over=value) for link, value in zip(links, over, strict=True)]
+
+
+def _follow(successors: list[set[int]], links: list[_Link], before: dict[int, set[int]]) -> bool:
+    """Let each link's writer run after the units ``before`` it; False where it cannot."""
+    for link in links:
+        others = before[link.over] - {link.writer}
+        if reaches(successors, link.writer, others):
+            return False
+        for number in others:
+            successors[number].add(link.writer)
+    return True
 
 
 def _writer_in_place(work: Work, placement: Placement, source: Layout, target: int) -> int:
