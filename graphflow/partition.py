@@ -16,7 +16,7 @@ from graphflow.autograd.history import Edge, GradNode
 from graphflow.cell import Cell
 from graphflow.ir import build
 from graphflow.ir.graph import Graph
-from graphflow.ir.node import Node, make_node, topological
+from graphflow.ir.node import Node, topological, with_inputs
 from graphflow.passes.dataflow import is_alias
 from graphflow.records import dataclass
 from graphflow.tensor import Tensor
@@ -144,6 +144,5 @@ def _inputs_for(
 def _rebuilt(roots: Sequence[Node], new: dict[Node, Node]) -> list[Node]:
     for node in topological(roots):
         if node not in new:
-            inputs = [new[n] for n in node.inputs]
-            new[node] = make_node(node.op, inputs, node.attrs, node.type)
+            new[node] = with_inputs(node, [new[n] for n in node.inputs])
     return [new[n] for n in roots]

@@ -22,7 +22,7 @@ from graphflow.cell import Cell
 from graphflow.codegen.instance import at_sizes
 from graphflow.codegen.schedule import Schedule, plain_steps
 from graphflow.codegen.sizes import example_for, known_sizes
-from graphflow.collection import without_collection
+from graphflow.collection import set_aside, without_collection
 from graphflow.errors import GraphFlowError, IndexRangeError, ShapeError
 from graphflow.functions.creation import as_tensor, from_numpy
 from graphflow.ir.binding import solve_sizes
@@ -117,9 +117,10 @@ class Program:
         graph, scalars = self.face, len(self.scalars)
         self.schedule = at_sizes(self.template, self.sizes) if self.sizes else self.template
         by_value = {*self._numbers, *range(len(graph.inputs) - scalars, len(graph.inputs))}
-        self.loaded = LoadedProgram(
-            self.schedule, scalars=by_value, threads=self._threads, beside=beside
-        )
+        with set_aside():
+            self.loaded = LoadedProgram(
+                self.schedule, scalars=by_value, threads=self._threads, beside=beside
+            )
         self._memory = dict(zip(graph.state, self.cells, strict=True))
         changing = {node for node, _ in graph.updates}
         self._changing = frozenset(i for i, n in enumerate(graph.state) if n in changing)

@@ -17,7 +17,7 @@ from graphflow.errors import TraceError
 from graphflow.ir import build
 from graphflow.ir.cotangent import carries_gradient
 from graphflow.ir.graph import Graph, Location
-from graphflow.ir.node import Node, make_node, topological
+from graphflow.ir.node import Node, topological, with_inputs
 from graphflow.ir.types import TensorType, TupleType, int64
 from graphflow.mode import mode
 from graphflow.records import dataclass
@@ -157,8 +157,7 @@ class Body:
                 continue
             stack.pop()
             if node not in final:
-                inputs = [final[n] for n in node.inputs]
-                final[node] = make_node(node.op, inputs, node.attrs, node.type)
+                final[node] = with_inputs(node, [final[n] for n in node.inputs])
         places = {
             final[n]: tracer.locations[n] for n in final if n.inputs and n in tracer.locations
         }

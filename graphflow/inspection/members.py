@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from graphflow.ir.graph import Graph
-from graphflow.ir.node import Node, make_node
+from graphflow.ir.node import Node, with_inputs
 from graphflow.ir.op import Kind
 
 
@@ -75,7 +75,7 @@ class _Inlined:
         if inputs and isinstance(inputs[0], tuple):  # an item of several results
             self.values[node] = inputs[0][node.attrs["index"]]
             return [self.values[node]]
-        self.values[node] = made = make_node(node.op, inputs, node.attrs, node.type)
+        self.values[node] = made = with_inputs(node, inputs)
         return [made]
 
     def group(self, node: Node, body: Graph, inputs: Sequence[Node]) -> list[Node]:
@@ -86,7 +86,7 @@ class _Inlined:
             if inner in values:
                 continue
             operands = [values[n] for n in inner.inputs]
-            values[inner] = make_node(inner.op, operands, inner.attrs, inner.type)
+            values[inner] = with_inputs(inner, operands)
             if inner.op.kind is not Kind.LEAF:
                 made.append(values[inner])
         results = tuple(values[n] for n in body.outputs)

@@ -17,7 +17,7 @@ from collections.abc import Callable, Hashable, Iterable
 from typing import Any
 
 from graphflow.ir.graph import Graph
-from graphflow.ir.node import Node, attrs_key, value_key
+from graphflow.ir.node import Node, value_key
 from graphflow.ir.op import Kind
 from graphflow.ir.printer import label_nodes, node_line, regions
 from graphflow.records import dataclass
@@ -159,13 +159,13 @@ class _Matching:
         waiting: dict[Hashable, list[Node]] = {}
         for node in reversed(self.new.nodes):
             if node not in self.back and not _is_leaf(node):
-                key = (node.op.name, attrs_key(node.attrs), node.type, node.inputs)
+                key = (node.op.name, node.attrs_key, node.type, node.inputs)
                 waiting.setdefault(key, []).append(node)
         for node in self.old.nodes:
             if node in self.forth or any(n not in self.forth for n in node.inputs):
                 continue
             operands = tuple(self.forth[n] for n in node.inputs)
-            found = waiting.get((node.op.name, attrs_key(node.attrs), node.type, operands))
+            found = waiting.get((node.op.name, node.attrs_key, node.type, operands))
             if found:
                 self.match(node, found.pop())
 
@@ -194,7 +194,7 @@ def _leaf_key(node: Node, graph: Graph) -> Hashable | None:
 
 def _place_and_attrs(node: Node, graph: Graph) -> Hashable | None:
     place = graph.locations.get(node)
-    return None if place is None else (place, node.op.name, attrs_key(node.attrs), node.type)
+    return None if place is None else (place, node.op.name, node.attrs_key, node.type)
 
 
 def _place_and_op(node: Node, graph: Graph) -> Hashable | None:
@@ -205,7 +205,7 @@ def _place_and_op(node: Node, graph: Graph) -> Hashable | None:
 def _op_and_attrs(node: Node, graph: Graph) -> Hashable | None:
     if _is_leaf(node):
         return None
-    return (node.op.name, attrs_key(node.attrs), node.type)
+    return (node.op.name, node.attrs_key, node.type)
 
 
 def _differences(old: Node, new: Node, forth: dict[Node, Node]) -> list[str]:

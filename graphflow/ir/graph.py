@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from graphflow.ir.node import Node, attrs_key, topological
+from graphflow.ir.node import Node, topological
 from graphflow.records import dataclass, field, replace
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class Graph:
         digest = hashlib.sha256()
         for node in self.nodes:
             operands = [position[n] for n in node.inputs]
-            row = (node.op.name, operands, attrs_key(node.attrs), str(node.type))
+            row = (node.op.name, operands, node.attrs_key, str(node.type))
             digest.update(repr(row).encode())
         ends = [[position[n] for n in part] for part in (self.inputs, self.state, self.outputs)]
         digest.update(repr((ends, [(position[s], position[v]) for s, v in self.updates])).encode())

@@ -65,11 +65,13 @@ class Node:
     decompositions read as formulas (see :mod:`graphflow.ir.build`).
     """
 
-    __slots__ = ("__weakref__", "attrs", "inputs", "op", "serial", "type")
+    __slots__ = ("__weakref__", "attrs", "attrs_key", "inputs", "op", "serial", "type")
 
     op: OpDef
     inputs: tuple[Node, ...]
     attrs: Attrs
+    attrs_key: tuple[Any, ...]
+    """:func:`attrs_key` of the attributes."""
     type: Type
     serial: int
     """Creation order; inputs always have smaller serials than their users."""
@@ -98,7 +100,15 @@ class Node:
         raise TypeError("nodes are not pickled alone; pickle their Graph")
 
 
-_interned: weakref.WeakValueDictionary[Any, Node] = weakref.WeakValueDictionary()
+class _Entry(weakref.ref["Node"]):
+    """A node in the table of all nodes: leaves it when the node dies."""
+
+    __slots__ = ("key",)
+
+    key: tuple[Any, ...]
+
+
+_interned: dict[tuple[Any, ...], _Entry] = {}
 _serials = itertools.count()
 _unique_ids = itertools.count()
 _lock = threading.Lock()
@@ -111,16 +121,36 @@ def unique_id() -> int:
 
 def make_node(op: OpDef, inputs: Iterable[Node], attrs: Attrs, type: Type) -> Node:
     """The interned node; does no type inference (see :func:`graphflow.ir.build.emit`)."""
+    return _intern(op, tuple(inputs), attrs, attrs_key(attrs), type)
+
+
+def with_inputs(node: Node, inputs: Iterable[Node]) -> Node:
+    """``node`` on other operands, which have the types of its own (itself on its own)."""
     inputs = tuple(inputs)
-    key = (op.name, tuple(n.serial for n in inputs), attrs_key(attrs), type)
+    if inputs == node.inputs:
+        return node
+    return _intern(node.op, inputs, node.attrs, node.attrs_key, node.type)
+
+
+def _intern(op: OpDef, inputs: tuple[Node, ...], attrs: Attrs, own: Any, type: Type) -> Node:
+    """The node of these facts (``own`` is the key of ``attrs``), made if there is none."""
+    key = (op.name, inputs, own, type)
     with _lock:
-        node = _interned.get(key)
+        entry = _interned.get(key)
+        node = entry() if entry is not None else None
         if node is None:
             node = Node()
             node.op, node.inputs, node.attrs, node.type = op, inputs, dict(attrs), type
-            node.serial = next(_serials)
-            _interned[key] = node
+            node.attrs_key, node.serial = own, next(_serials)
+            entry = _interned[key] = _Entry(node, _forget)
+            entry.key = key
     return node
+
+
+def _forget(entry: _Entry) -> None:
+    """Drop the entry of a dead node, unless another node has taken its place meanwhile."""
+    if _interned.get(entry.key) is entry:
+        del _interned[entry.key]
 
 
 def attrs_key(attrs: Attrs) -> tuple[Any, ...]:

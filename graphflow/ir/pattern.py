@@ -178,6 +178,20 @@ def _is_literal(pattern: Literal, node: Node) -> bool:
     return bits is not None and bits == scalar.attrs["value"].array.tobytes()
 
 
+def needed(pattern: Apply) -> tuple[frozenset[str], ...]:
+    """Sets of operations, of each of which there is an operand wherever ``pattern`` matches."""
+    found = []
+    for operand in pattern.operands or ():
+        if isinstance(operand, Apply):
+            found.append(frozenset([operand.op]))
+        elif isinstance(operand, Literal):
+            found.append(_FILLED)
+    return tuple(found)
+
+
+_FILLED = frozenset(["constant", "expand"])
+
+
 def build(pattern: Pattern, bound: Bindings, like: DType) -> Node:
     """The value that ``pattern`` spells; numbers become constants of dtype ``like``."""
     if isinstance(pattern, Variable):

@@ -12,7 +12,6 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator, Sequence
 
-from graphflow.ir.node import attrs_key
 from graphflow.passes.dataflow import Dataflow, Role
 
 REACH = 8
@@ -71,7 +70,7 @@ def _checksum(flow: Dataflow, number: int, first: int) -> int:
         number - edge.source if edge.source >= max(first, number - REACH) else 0
         for edge in flow.edges[number]
     ]
-    text = f"{node.op.name} {node.dtype.short} {attrs_key(node.attrs)} {reads}"
+    text = f"{node.op.name} {node.dtype.short} {node.attrs_key} {reads}"
     return zlib.crc32(text.encode())
 
 

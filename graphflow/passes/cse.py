@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from graphflow.ir.graph import Graph
-from graphflow.ir.node import Node, attrs_key
+from graphflow.ir.node import Node
 from graphflow.passes.base import Pass
 from graphflow.passes.rewrite import hits, rewrite
 
@@ -33,7 +33,7 @@ class Cse(Pass):
         def merge(node: Node) -> Node | None:
             if not node.op.commutative or len(node.inputs) != 2:
                 return None
-            key = (node.op.name, frozenset(node.inputs), attrs_key(node.attrs))
+            key = (node.op.name, frozenset(node.inputs), node.attrs_key)
             found = first.setdefault(key, node)
             if found is node:
                 return None

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from graphflow.ir.build import emit
 from graphflow.ir.graph import Graph
-from graphflow.ir.node import Node, make_node, topological
+from graphflow.ir.node import Node, topological, with_inputs
 from graphflow.records import replace
 
 
@@ -36,10 +36,8 @@ def trim(graph: Graph) -> Graph:
         elif source in kept:
             index = kept[source].results.index(node.attrs["index"])
             made = emit(node.op, final[source], index=index)
-        elif all(final[n] is n for n in node.inputs):
-            made = node
         else:
-            made = make_node(node.op, [final[n] for n in node.inputs], node.attrs, node.type)
+            made = with_inputs(node, [final[n] for n in node.inputs])
         final[node] = made
         if made is not node and node in locations:
             locations.setdefault(made, locations[node])

@@ -14,7 +14,7 @@ from typing import ClassVar
 
 from graphflow.ir.build import emit, input_node
 from graphflow.ir.graph import Graph, Location
-from graphflow.ir.node import Node, make_node
+from graphflow.ir.node import Node, with_inputs
 from graphflow.ir.op import Kind
 from graphflow.passes.base import Pass
 from graphflow.passes.dataflow import is_alias
@@ -94,12 +94,7 @@ class _Rewriter:
         return self.new[node]
 
     def _copy(self, node: Node) -> None:
-        operands = [self.new[n] for n in node.inputs]
-        if all(a is b for a, b in zip(operands, node.inputs, strict=True)):
-            new = node
-        else:
-            new = make_node(node.op, operands, node.attrs, node.type)
-        self._set(node, new)
+        self._set(node, with_inputs(node, [self.new[n] for n in node.inputs]))
 
     def _set(self, node: Node, new: Node) -> None:
         self.new[node] = new
@@ -160,7 +155,7 @@ def make_body(
             new[node] = input_node(f"x{len(operands)}", node.tensor_type)
             operands.append(node)
             continue
-        new[node] = make_node(node.op, [new[n] for n in node.inputs], node.attrs, node.type)
+        new[node] = with_inputs(node, [new[n] for n in node.inputs])
         location = locations.get(node)
         if location is not None:
             places[new[node]] = location

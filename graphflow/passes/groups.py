@@ -17,7 +17,7 @@ domain (:mod:`graphflow.passes.spaces`).
 from __future__ import annotations
 
 import heapq
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from itertools import pairwise
 
 from graphflow.ir.dims import Shape
@@ -25,16 +25,16 @@ from graphflow.ir.graph import Graph
 from graphflow.ir.node import Node
 from graphflow.passes.chain_cuts import segments
 from graphflow.passes.clusters import Clusters
-from graphflow.passes.dataflow import Dataflow, Role, folded_axes, is_literal
+from graphflow.passes.dataflow import Dataflow, Edge, Role, folded_axes, is_literal
 from graphflow.passes.spaces import (
     assign_spaces,
     dropped_shape,
+    fits_together,
     kept_shape,
     reads_at_own_index,
+    several_stages,
 )
 from graphflow.records import dataclass, field
-
-_IN_EPILOGUE = (Role.ELEMENTWISE, Role.CONTRACTION)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +70,8 @@ class _Cluster:
     members: list[int]
     domain: Shape
     reduced: tuple[int, ...]
-    reads: set[Node] = field(default_factory=set)
-    contraction: bool = False
+    reads: dict[Node, int] = field(default_factory=dict)  # and the work node it shows, or -1
+    product: int = -1  # the contraction
     fusible: bool = True
     piece: int = -1  # of a long chain; groups of two pieces stay apart
 
@@ -104,10 +104,12 @@ class _Finder:
         role = flow.role[node]
         if role is Role.SINGLE:
             return _Cluster([number], (), (), fusible=False)
-        reads = {e.operand for e in flow.edges[number] if not is_literal(flow.base(e.operand))}
+        edges = flow.edges[number]
+        reads = {e.operand: e.source for e in edges if not is_literal(flow.base(e.operand))}
         if role is Role.REDUCTION:
             return _Cluster([number], node.inputs[0].shape, folded_axes(node), reads)
-        return _Cluster([number], node.shape, (), reads, contraction=role is Role.CONTRACTION)
+        product = number if role is Role.CONTRACTION else -1
+        return _Cluster([number], node.shape, (), reads, product)
 
     def of(self, number: int) -> _Cluster:
         """The cluster that holds work node ``number``."""
@@ -169,7 +171,7 @@ class _Finder:
             self.clusters[number].piece = piece
         for number in range(len(self.flow.work)):
             for edge in self.flow.edges[number]:
-                if edge.source >= 0 and not self.of(edge.source).contraction:
+                if edge.source >= 0 and self.of(edge.source).product < 0:
                     self._try(number, edge.source)
 
     def siblings(self) -> None:
@@ -187,7 +189,7 @@ class _Finder:
         ]
         for numbers in (*readers.values(), scalars):
             for first, second in pairwise(numbers):
-                if not self.of(first).contraction and not self.of(second).contraction:
+                if self.of(first).product < 0 and self.of(second).product < 0:
                     self._try(second, first)
 
     def _with_role(self, role: Role) -> list[int]:
@@ -243,29 +245,19 @@ class _Finder:
         members = sorted(one.members + two.members)
         if len(members) > self.limits.operations:
             return False
-        reads = {
-            n
-            for n in one.reads | two.reads
-            if self._outside(n, (one.members, two.members), (at, bt))
-        }
-        if len(reads) > self.limits.operands or not self._few_results(members, (at, bt)):
+        find, homes = self.graph.find, (at, bt)
+        read = one.reads | two.reads
+        reads = {n: source for n, source in read.items() if source < 0 or find(source) not in homes}
+        if len(reads) > self.limits.operands or not self._few_results(members, homes):
             return False
-        contraction = one.contraction or two.contraction
-        if space[1] or contraction:
-            if not self._fits(members, *space, contraction):
-                return False
-        elif not self._same_index(one, two, (at, bt)):
+        if not self._fits(one, two, homes, *space):
             return False
         merged = self.graph.merge(at, bt)
         if merged is None:
             return False
-        piece = max(one.piece, two.piece)
-        self.clusters[merged] = _Cluster(members, *space, reads, contraction, piece=piece)
+        product, piece = max(one.product, two.product), max(one.piece, two.piece)
+        self.clusters[merged] = _Cluster(members, *space, reads, product, piece=piece)
         return True
-
-    def _outside(self, node: Node, members: object, homes: tuple[int, int]) -> bool:
-        number = self.flow.number.get(self.flow.base(node))
-        return number is None or self.graph.find(number) not in homes
 
     def _few_results(self, members: list[int], homes: tuple[int, int]) -> bool:
         if len(members) <= self.limits.results:
@@ -278,35 +270,53 @@ class _Finder:
             )
         return count <= self.limits.results
 
-    def _same_index(self, one: _Cluster, two: _Cluster, homes: tuple[int, int]) -> bool:
-        """Whether two clusters without reductions read each other at their own index only."""
+    def _fits(
+        self,
+        one: _Cluster,
+        two: _Cluster,
+        homes: tuple[int, int],
+        domain: Shape,
+        reduced: tuple[int, ...],
+    ) -> bool:
+        """Whether every member of both would read the others where it may.
+
+        What held in a group over the same domain holds still: only new neighbours
+        are looked at, whose number does not grow with the groups.
+        """
+        flow = self.flow
+        if one.product >= 0 or two.product >= 0:
+            epilogue, home = (two, homes[1]) if one.product >= 0 else (one, homes[0])
+            if any(flow.role[flow.work[n]] is not Role.ELEMENTWISE for n in epilogue.members):
+                return False
+            product = max(one.product, two.product)
+            if any(self._is_in(edge.source, home) for edge in flow.edges[product]):
+                return False  # the product's operands are complete before its epilogue runs
+        across = self._across(one, two, homes)
+        if not reduced:
+            return all(reads_at_own_index(flow, reader, edge) for reader, edge in across)
+        if not several_stages(domain, reduced):
+            members = sorted(one.members + two.members)
+            return assign_spaces(flow, members, domain, reduced) is not None
+        moved = [c.members for c in (one, two) if (c.domain, c.reduced) != (domain, reduced)]
+        return fits_together(flow, moved, across, domain, reduced)
+
+    def _is_in(self, number: int, home: int) -> bool:
+        return number >= 0 and self.graph.find(number) == home
+
+    def _across(
+        self, one: _Cluster, two: _Cluster, homes: tuple[int, int]
+    ) -> Iterator[tuple[int, Edge]]:
+        """What members of either cluster read from the other."""
         flow, find = self.flow, self.graph.find
         small = min(one, two, key=lambda c: len(c.members))
         own = set(small.members)
-        readers = own.union(*(flow.users[n] for n in own))
-        for reader in readers:
+        for reader in own.union(*(flow.users[n] for n in own)):
             if find(reader) not in homes:
                 continue
             for edge in flow.edges[reader]:
                 source = edge.source
-                if source < 0 or find(source) not in homes or (source in own) == (reader in own):
-                    continue
-                if not reads_at_own_index(flow, reader, edge):
-                    return False
-        return True
-
-    def _fits(
-        self, members: list[int], domain: Shape, reduced: tuple[int, ...], contraction: bool
-    ) -> bool:
-        flow = self.flow
-        if contraction:
-            roles = {n: flow.role[flow.work[n]] for n in members}
-            if any(role not in _IN_EPILOGUE for role in roles.values()):
-                return False
-            product = next(n for n, role in roles.items() if role is Role.CONTRACTION)
-            if any(edge.source in roles for edge in flow.edges[product]):
-                return False  # the product's operands are complete before its epilogue runs
-        return assign_spaces(flow, members, domain, reduced) is not None
+                if source >= 0 and find(source) in homes and (source in own) != (reader in own):
+                    yield reader, edge
 
     def result(self) -> list[Group]:
         """The clusters in topological order."""
@@ -314,7 +324,7 @@ class _Finder:
         for home in self.graph.groups():
             cluster = self.clusters[home]
             nodes = tuple(self.flow.work[n] for n in cluster.members)
-            kind = "contraction" if cluster.contraction else "loop"
+            kind = "contraction" if cluster.product >= 0 else "loop"
             if not cluster.fusible:
                 kind = "single"
             copies = self._copies(cluster)
@@ -344,7 +354,7 @@ class _Finder:
 
 def _common_space(one: _Cluster, two: _Cluster) -> tuple[Shape, tuple[int, ...]] | None:
     """The domain and reduced axes of the merged cluster, if there is one."""
-    if not (one.fusible and two.fusible) or (one.contraction and two.contraction):
+    if not (one.fusible and two.fusible) or (one.product >= 0 <= two.product):
         return None
     if one.reduced and two.reduced:
         same = one.domain == two.domain and one.reduced == two.reduced

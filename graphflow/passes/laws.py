@@ -17,7 +17,7 @@ from functools import lru_cache
 from typing import TypeAlias
 
 from graphflow.ir.node import Node
-from graphflow.ir.pattern import Apply, Bindings, Pattern, build, fit, match, parse_pattern
+from graphflow.ir.pattern import Apply, Bindings, Pattern, build, fit, match, needed, parse_pattern
 from graphflow.ir.types import TensorType
 from graphflow.passes import view_laws as views
 from graphflow.passes.rewrite import hits
@@ -116,15 +116,19 @@ LAWS: tuple[Law, ...] = (
 )
 
 
+_Row: TypeAlias = tuple[tuple[frozenset[str], ...], Pattern, Law, Pattern | None]
+"""What operands must be there (:func:`needed`), the pattern, its law and what it gives."""
+
+
 @lru_cache(maxsize=1)
-def _index() -> Mapping[str, tuple[tuple[Pattern, Law, Pattern | None], ...]]:
+def _index() -> Mapping[str, tuple[_Row, ...]]:
     """The laws by the operation their patterns start with."""
-    found: dict[str, list[tuple[Pattern, Law, Pattern | None]]] = {}
+    found: dict[str, list[_Row]] = {}
     for law in LAWS:
         pattern = parse_pattern(law.pattern)
         assert isinstance(pattern, Apply)
         result = parse_pattern(law.replacement) if isinstance(law.replacement, str) else None
-        found.setdefault(pattern.op, []).append((pattern, law, result))
+        found.setdefault(pattern.op, []).append((needed(pattern), pattern, law, result))
     return {name: tuple(rows) for name, rows in found.items()}
 
 
@@ -132,7 +136,10 @@ def apply_laws(node: Node) -> Node | None:
     """``node`` rewritten by the first law that holds for it; ``None`` if none does."""
     rows = _index().get(node.op.name)
     if rows is not None:
-        for pattern, law, result in rows:
+        operands = {operand.op.name for operand in node.inputs}
+        for sources, pattern, law, result in rows:
+            if any(map(operands.isdisjoint, sources)):
+                continue
             bound = match(pattern, node)
             if bound is not None:
                 replacement = _replacement(node, law, result, bound)

@@ -18,7 +18,7 @@ from typing import ClassVar
 
 from graphflow.ir.build import NODES, emit, input_node
 from graphflow.ir.graph import Graph
-from graphflow.ir.node import Node, make_node, topological
+from graphflow.ir.node import Node, topological, with_inputs
 from graphflow.ir.op import Labels
 from graphflow.ir.ops.contract import CONTRACT
 from graphflow.passes.base import Pass
@@ -56,10 +56,8 @@ def _outside(graph: Graph) -> Graph:
                 parts[node] = results
         if node.inputs and node.inputs[0] in parts:
             final[node] = parts[node.inputs[0]][node.attrs["index"]]
-        elif all(a is b for a, b in zip(operands, node.inputs)):
-            final[node] = node
         else:
-            final[node] = make_node(node.op, operands, node.attrs, node.type)
+            final[node] = with_inputs(node, operands)
         if node in locations:
             locations.setdefault(final[node], locations[node])
     if not parts:
@@ -176,8 +174,7 @@ class _Scan:
         final.update(self.new)
         for node in topological(kept):
             if node not in final:
-                operands = [final[n] for n in node.inputs]
-                final[node] = make_node(node.op, operands, node.attrs, node.type)
+                final[node] = with_inputs(node, [final[n] for n in node.inputs])
         places = {final[n]: p for n, p in self.body.locations.items() if n in final}
         body = replace(
             self.body,

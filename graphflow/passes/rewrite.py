@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 from graphflow.errors import GraphError
 from graphflow.ir.graph import Graph, Location
-from graphflow.ir.node import Node, make_node
+from graphflow.ir.node import Node, make_node, with_inputs
 from graphflow.ir.op import Kind
 from graphflow.records import dataclass, replace
 
@@ -98,7 +98,7 @@ class Rewriter:
     def _rebuild(self, node: Node) -> Node:
         """``node`` on the final forms of its operands, which have the same types."""
         final = self.final
-        rebuilt = make_node(node.op, [final[n] for n in node.inputs], node.attrs, node.type)
+        rebuilt = with_inputs(node, [final[n] for n in node.inputs])
         self._carry(node, rebuilt)
         return rebuilt
 

@@ -19,7 +19,6 @@ from collections.abc import Iterable
 from functools import lru_cache
 
 from graphflow.ir.dims import Dim, Shape, dim_product
-from graphflow.ir.node import Node
 from graphflow.passes.dataflow import Dataflow, Edge, Role, folded_axes
 
 SERIAL_ROWS = 16
@@ -72,23 +71,17 @@ def assign_spaces(
     spaces: dict[int, Space] = {}
     stages: dict[int, int] = {}
     single_stage = bool(reduced) and not several_stages(domain, reduced)
-    shapes = _shapes(domain, reduced)
-    kept_axes = tuple(a for a in range(len(domain)) if a not in reduced)
     for number in members:
-        node, role = flow.work[number], flow.role[flow.work[number]]
-        fold = role is Role.REDUCTION
-        target = _target(node, fold, domain, reduced, shapes)
+        target = _target(flow, number, domain, reduced)
         if target is None:
             return None
+        fold = flow.role[flow.work[number]] is Role.REDUCTION
         stage = 0
         for edge in flow.edges[number]:
             space = spaces.get(edge.source)
             if space is None:
                 continue
-            if edge.gathered and target is Space.KEPT:
-                if not _gathers(edge, space, len(domain), reduced):
-                    return None
-            elif role is Role.READ or not _flows(edge, space, target, len(domain), kept_axes):
+            if not _fits(flow, number, edge, space, target, domain, reduced):
                 return None
             stage = max(stage, stages[edge.source])
         if single_stage and stage and target is Space.FULL:
@@ -96,6 +89,53 @@ def assign_spaces(
         stages[number] = stage + fold
         spaces[number] = Space.DROPPED if fold else target
     return spaces
+
+
+def fits_together(
+    flow: Dataflow,
+    apart: Iterable[Iterable[int]],
+    edges: Iterable[tuple[int, Edge]],
+    domain: Shape,
+    reduced: tuple[int, ...],
+) -> bool:
+    """Whether groups over a domain that is good for several stages are one group together.
+
+    ``apart`` are the members of those that had another domain, ``edges`` what readers of
+    one group read from another.
+    """
+    if any(assign_spaces(flow, members, domain, reduced) is None for members in apart):
+        return False
+    for reader, edge in edges:
+        source = space_of(flow, edge.source, domain, reduced)
+        target = _target(flow, reader, domain, reduced)
+        if source is None or target is None:
+            return False
+        if not _fits(flow, reader, edge, source, target, domain, reduced):
+            return False
+    return True
+
+
+def _fits(
+    flow: Dataflow,
+    reader: int,
+    edge: Edge,
+    source: Space,
+    target: Space,
+    domain: Shape,
+    reduced: tuple[int, ...],
+) -> bool:
+    """Whether a member that reads in space ``target`` may read another, which is in ``source``."""
+    rank = len(domain)
+    if edge.gathered and target is Space.KEPT:
+        return _gathers(edge, source, rank, reduced)
+    if flow.role[flow.work[reader]] is Role.READ:
+        return False
+    return _flows(edge, source, target, rank, _kept_axes(rank, reduced))
+
+
+@lru_cache(maxsize=256)
+def _kept_axes(rank: int, reduced: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(axis for axis in range(rank) if axis not in reduced)
 
 
 def _gathers(edge: Edge, source: Space, rank: int, reduced: tuple[int, ...]) -> bool:
@@ -106,6 +146,7 @@ def _gathers(edge: Edge, source: Space, rank: int, reduced: tuple[int, ...]) -> 
     return edge.axes == expected
 
 
+@lru_cache(maxsize=256)
 def _shapes(domain: Shape, reduced: tuple[int, ...]) -> dict[Shape, Space]:
     """The space of an elementwise member by its shape."""
     if not reduced:
@@ -117,18 +158,20 @@ def _shapes(domain: Shape, reduced: tuple[int, ...]) -> dict[Shape, Space]:
     }
 
 
-def _target(
-    node: Node,
-    fold: bool,
-    domain: Shape,
-    reduced: tuple[int, ...],
-    shapes: dict[Shape, Space],
-) -> Space | None:
-    """The space in which a member reads its operands."""
-    if not fold:
-        return shapes.get(node.shape)
+def _target(flow: Dataflow, number: int, domain: Shape, reduced: tuple[int, ...]) -> Space | None:
+    """The space in which a member reads its operands, ``None`` if it fits none."""
+    node = flow.work[number]
+    if flow.role[node] is not Role.REDUCTION:
+        return _shapes(domain, reduced).get(node.shape)
     fits = folded_axes(node) == reduced and node.inputs[0].shape == domain
     return Space.FULL if fits else None
+
+
+def space_of(flow: Dataflow, number: int, domain: Shape, reduced: tuple[int, ...]) -> Space | None:
+    """The space that a member's own values are in."""
+    target = _target(flow, number, domain, reduced)
+    fold = flow.role[flow.work[number]] is Role.REDUCTION
+    return Space.DROPPED if fold and target is not None else target
 
 
 def reads_at_own_index(flow: Dataflow, reader: int, edge: Edge) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from graphflow.ir.build import emit
 from graphflow.ir.graph import Graph, Location
-from graphflow.ir.node import Node, make_node
+from graphflow.ir.node import Node, with_inputs
 from graphflow.ir.op import Kind
 from graphflow.passes.dataflow import choice_of_axes, is_alias, view_pieces
 
@@ -29,10 +29,8 @@ def turn_products(graph: Graph) -> Graph:
         if product is not None:
             a, b = (new[n] for n in product.inputs)
             made = emit(product.op, _transposed(b), _transposed(a), **product.attrs)
-        elif any(new[n] is not n for n in node.inputs):
-            made = make_node(node.op, [new[n] for n in node.inputs], node.attrs, node.type)
         else:
-            made = node
+            made = with_inputs(node, [new[n] for n in node.inputs])
         new[node] = made
         place = graph.locations.get(node) or (product and graph.locations.get(product))
         if place:

@@ -7,7 +7,7 @@ from math import prod
 from graphflow.errors import CompileError
 from graphflow.ir.build import input_node
 from graphflow.ir.graph import Graph
-from graphflow.ir.node import Node, make_node
+from graphflow.ir.node import Node, with_inputs
 from graphflow.ir.op import Labels
 
 
@@ -56,6 +56,6 @@ def without_product(body: Graph, product: Node) -> tuple[Graph, list[Node]]:
             new[node] = input_node(f"x{len(kept)}", node.tensor_type)
             kept.append(node)
         else:
-            new[node] = make_node(node.op, [new[n] for n in node.inputs], node.attrs, node.type)
+            new[node] = with_inputs(node, [new[n] for n in node.inputs])
     inputs = tuple(new[n] for n in kept)
     return Graph(inputs, tuple(new[n] for n in body.outputs), name="body"), kept
