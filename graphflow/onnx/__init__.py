@@ -1,0 +1,8 @@
+"""ONNX files: read as programs (:func:`load`), written from them (:func:`export`).
+
+Needs the package ``onnx`` (``pip install 'graphflow[onnx]'``).
+"""
+
+from graphflow.onnx.load import load, load_graph, load_module
+
+__all__ = ["load", "load_graph", "load_module"]
