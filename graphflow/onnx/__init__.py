@@ -3,6 +3,7 @@
 Needs the package ``onnx`` (``pip install 'graphflow[onnx]'``).
 """
 
+from graphflow.onnx.export import export
 from graphflow.onnx.load import load, load_graph, load_module
 
-__all__ = ["load", "load_graph", "load_module"]
+__all__ = ["export", "load", "load_graph", "load_module"]

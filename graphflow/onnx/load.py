@@ -18,8 +18,8 @@ from graphflow.ir.graph import Graph
 from graphflow.mode import mode
 from graphflow.nn.module import Module
 from graphflow.nn.parameter import Parameter
-from graphflow.onnx import operators
 from graphflow.onnx.model_file import array_of, check_supported, read_model
+from graphflow.onnx.operators.everything import OPERATORS
 from graphflow.onnx.operators.table import as_tensor, dtype_of
 from graphflow.onnx.translate import Translation
 from graphflow.primitives import fresh
@@ -109,7 +109,7 @@ class Model(Module):
 
 def _translated(model: Any, trainable: bool) -> Translation:
     """The model as a function, its weights (floating-point initializers) as tensors."""
-    assert operators  # the table is filled
+    assert OPERATORS  # filled
     check_supported(model)
     weights: dict[str, Tensor] = {}
     for item in model.graph.initializer:

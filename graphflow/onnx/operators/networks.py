@@ -221,7 +221,7 @@ def global_lp_pool(X: Tensor, *, p: int = 2) -> Any:
 
 @operator("MaxUnpool", known=("output_shape",))
 def max_unpool(
-    X: Tensor, I: Tensor, output_shape: Any = None, *, kernel_shape: Any, pads: Any = None,  # noqa: E741
+    X: Tensor, places: Tensor, output_shape: Any = None, *, kernel_shape: Any, pads: Any = None,
     strides: Any = None,
 ) -> Any:  # fmt: skip
     """Elements put back where pooling found them, 0 elsewhere."""
@@ -234,7 +234,7 @@ def max_unpool(
     ]
     shape = (*X.shape[:2], *sizes) if output_shape is None else ints(output_shape)
     flat = gf.zeros((prod(shape),), dtype=X.dtype)
-    return gf.scatter(flat, 0, I.reshape(-1), X.reshape(-1)).reshape(shape)
+    return gf.scatter(flat, 0, places.reshape(-1), X.reshape(-1)).reshape(shape)
 
 
 @operator("Col2Im", known=("image_shape", "block_shape"))

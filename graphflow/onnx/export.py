@@ -1,0 +1,302 @@
+"""``gf.onnx.export``: a function, module or program as an ONNX file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from graphflow import pytree
+from graphflow.autograd.modes import no_grad
+from graphflow.capture import capture, captured_memory
+from graphflow.errors import GraphError
+from graphflow.ir.graph import Graph
+from graphflow.ir.node import Node
+from graphflow.onnx.exporting.composites import COMPOSITES, Arguments
+from graphflow.onnx.exporting.control import write_control
+from graphflow.onnx.exporting.primitives import PRIMITIVES
+from graphflow.onnx.exporting.recording import Call, Recorder
+from graphflow.onnx.exporting.writer import Writer
+from graphflow.onnx.model_file import onnx_package
+from graphflow.primitives import fresh
+from graphflow.program import Program
+from graphflow.tensor import Tensor
+from graphflow.version import __version__
+
+OPSET = 20
+"""The version of the operators that is written unless another is asked for."""
+OLDEST, NEWEST = 14, 24
+IR_VERSIONS = {14: 7, 15: 8, 19: 9, 21: 10, 23: 11}
+"""The version of the file format from a version of the operators on."""
+CONTROL = ("scan", "while_loop", "cond")
+LARGEST = 1 << 30
+"""Weights of more bytes go into a file of their own."""
+
+
+def export(
+    target: Any,
+    args: Sequence[Any] | Any = (),
+    path: str | Path | None = None,
+    *,
+    opset: int = OPSET,
+    external: bool | None = None,
+    input_names: Sequence[str] | None = None,
+    output_names: Sequence[str] | None = None,
+) -> Any:
+    """Write a function, module, graph or program as ONNX; returns the ``ModelProto``.
+
+    A function or module is traced for ``args``, tensors or :class:`TensorSpec`, whose named
+    extents become dynamic axes; layers are written as the operators that ONNX has for them.
+    A graph or program (no ``args``) is written primitive by primitive.  ``opset`` 14 to 24;
+    the file format's version follows from it.  ``external`` puts the weights into a file
+    beside (None: if they are large).  Raises GraphError naming every operation that ONNX
+    does not have, and for a program that changes state or draws random numbers.
+    """
+    if not OLDEST <= opset <= NEWEST:
+        raise GraphError(f"opset must be from {OLDEST} to {NEWEST}, not {opset}")
+    traced = _traced(target, args)
+    _check(traced)
+    model = _model(traced, opset, input_names, output_names)
+    if path is not None:
+        _save(model, Path(path), external)
+    else:
+        onnx_package().checker.check_model(model)
+    return model
+
+
+class Traced(NamedTuple):
+    """A graph, the values of its state, the calls that made it, and better names for state."""
+
+    graph: Graph
+    weights: dict[str, np.ndarray[Any, Any]]
+    calls: Sequence[Call] = ()
+    called: Mapping[str, str] = {}
+
+
+def _traced(target: Any, args: Any) -> Traced:
+    if isinstance(target, Program):
+        held = {n.attrs["name"]: c.value for n, c in zip(target.graph.state, target.cells)}
+        return Traced(target.graph, held)
+    if isinstance(target, Graph):
+        captured = captured_memory(target)
+        if captured is None and target.state:
+            raise GraphError("the graph has state without values; export its program instead")
+        cells = captured.cells if captured is not None else ()
+        return Traced(target, {n.attrs["name"]: c.value for n, c in zip(target.state, cells)})
+    function = getattr(target, "original", target)
+    given = tuple(args) if isinstance(args, (tuple, list)) else (args,)
+    recorder = Recorder({name: c.function for name, c in COMPOSITES.items()})
+    found = capture(_recorded(function, recorder), given, {}, _title(function))
+    names = _state_names(function)
+    pairs = list(zip(found.graph.state, found.cells, strict=True))
+    held = {n.attrs["name"]: cell.value for n, cell in pairs}
+    called: dict[str, str] = {n.attrs["name"]: names[id(c)] for n, c in pairs if id(c) in names}
+    return Traced(found.graph, held, recorder.calls, called)
+
+
+def _recorded(function: Callable[..., Any], recorder: Recorder) -> Callable[..., Any]:
+    def traced(*arguments: Any) -> Any:
+        with no_grad(), recorder:
+            leaves = pytree.flatten(function(*arguments))[0]
+        return tuple(fresh(leaf) for leaf in leaves if isinstance(leaf, Tensor))
+
+    return traced
+
+
+def _title(function: Any) -> str:
+    return str(getattr(function, "__name__", type(function).__name__))
+
+
+def _check(traced: Traced) -> None:
+    if traced.graph.updates:
+        own = [cell.attrs["name"] for cell, _ in traced.graph.updates]
+        names = ", ".join(repr(traced.called.get(name, name)) for name in own)
+        raise GraphError(
+            f"a program that changes state cannot be exported (it changes {names}); call "
+            "model.eval() first, so that nothing is updated and nothing random is drawn"
+        )
+
+
+class Export:
+    """One export: which calls and nodes are written, in order."""
+
+    def __init__(self, calls: Sequence[Call], opset: int) -> None:
+        self.opset = opset
+        self.made_by = {node: call for call in calls for node in call.results}
+        self._usable: dict[Call, bool] = {}
+
+    def call_of(self, node: Node) -> Call | None:
+        """The call that is written for ``node``, if there is one."""
+        call = self.made_by.get(node)
+        if call is None:
+            return None
+        if call not in self._usable:
+            entry = COMPOSITES[call.name]
+            fits = self.opset >= entry.since and entry.when(Arguments(call.arguments))
+            self._usable[call] = fits and node not in _nodes_in(call.arguments)
+        return call if self._usable[call] else None
+
+    def operands(self, node: Node) -> Sequence[Node]:
+        """What must be written before ``node``."""
+        call = self.call_of(node)
+        return node.inputs if call is None else _nodes_in(call.arguments)
+
+    def order(self, roots: Sequence[Node]) -> list[Node]:
+        """Every node that is written for ``roots``, operands first."""
+        order: list[Node] = []
+        done: set[Node] = set()
+        for root in roots:
+            stack: list[tuple[Node, Iterator[Node]]] = []
+            if root not in done:
+                done.add(root)
+                stack.append((root, iter(self.operands(root))))
+            while stack:
+                node, pending = stack[-1]
+                for child in pending:
+                    if child not in done:
+                        done.add(child)
+                        stack.append((child, iter(self.operands(child))))
+                        break
+                else:
+                    order.append(node)
+                    stack.pop()
+        return order
+
+    def check(self, graph: Graph) -> None:
+        """Raise one GraphError for all operations that ONNX does not have."""
+        missing: dict[str, list[str]] = {}
+        for region, node in self._all(graph):
+            known = node.op.name in PRIMITIVES or node.op.name in (*CONTROL, "get")
+            if not known and node.op.name not in ("input", "state"):
+                missing.setdefault(node.op.name, []).append(str(region.location(node) or ""))
+        if missing:
+            lines = [f"  {name}: {', '.join(dict.fromkeys(at))}" for name, at in missing.items()]
+            more = "\n  random numbers: call model.eval()" if "random_bits" in missing else ""
+            raise GraphError(
+                "ONNX has no operator for these operations (after each: where they are)\n"
+                + "\n".join(lines) + more
+            )  # fmt: skip
+
+    def _all(self, graph: Graph) -> Iterator[tuple[Graph, Node]]:
+        for node in self.order(graph.outputs):
+            if self.call_of(node) is None:
+                yield graph, node
+                for value in node.attrs.values():
+                    if isinstance(value, Graph):
+                        yield from self._all(value)
+
+    def write(self, w: Writer, graph: Graph) -> None:
+        """Write what the outputs of ``graph`` need."""
+        several: dict[Node, tuple[str, ...]] = {}
+        for node in self.order(graph.outputs):
+            if node in w.names:
+                continue
+            place = graph.location(node)
+            w.module = f"{place.module}/" if place is not None and place.module else ""
+            call = self.call_of(node)
+            if call is not None:
+                made = COMPOSITES[call.name].write(w, Arguments(call.arguments))
+                names = made if isinstance(made, tuple) else (made,)
+                w.names.update(zip(call.results, names, strict=True))
+            elif node.op.name in CONTROL:
+                several[node] = write_control(w, node, self.write)
+            elif node.op.name == "get":
+                w.names[node] = several[node.inputs[0]][node.attrs["index"]]
+            else:
+                w.names[node] = PRIMITIVES[node.op.name](w, node)
+
+
+def _nodes_in(arguments: Mapping[str, Any]) -> list[Node]:
+    leaves = pytree.flatten(dict(arguments))[0]
+    return [leaf for leaf in leaves if isinstance(leaf, Node)]
+
+
+def _state_names(function: Any) -> dict[int, str]:
+    """The names that a module's ``state_dict`` has, by the memory of the tensors."""
+    if not hasattr(function, "named_parameters"):
+        return {}
+    pairs = [*function.named_parameters(), *function.named_buffers()]
+    return {id(tensor._cell): name for name, tensor in pairs}
+
+
+def _model(
+    traced: Traced, opset: int, input_names: Sequence[str] | None,
+    output_names: Sequence[str] | None,
+) -> Any:  # fmt: skip
+    onnx = onnx_package()
+    graph, weights, calls, called = traced
+    work = Export(calls, opset)
+    work.check(graph)
+    w = Writer(opset)
+    w.values.update(weights)
+    names = _names(w, "input", input_names, [n.attrs["name"] for n in graph.inputs])
+    w.names.update(zip(graph.inputs, names))
+    for node in work.order(graph.outputs):
+        if node.op.name == "state":
+            own = node.attrs["name"]
+            w.names[node] = w.unique(called.get(own, own))
+            w.initial[w.names[node]] = weights[node.attrs["name"]]
+    w.find_sizes(graph.inputs)
+    work.write(w, graph)
+    w.module = ""
+    wanted = _names(w, "output", output_names, [f"output_{k}" for k in range(len(graph.outputs))])
+    for name, node in zip(wanted, graph.outputs):
+        w.nodes.append(onnx.helper.make_node("Identity", [w.name(node)], [name], name=name))
+    inputs = [w.value_info(n, x.tensor_type) for n, x in zip(names, graph.inputs)]
+    outputs = [w.value_info(n, x.tensor_type) for n, x in zip(wanted, graph.outputs)]
+    _keep_used(w, wanted)
+    made = w.finish(graph, inputs, outputs)
+    return onnx.helper.make_model(
+        made, opset_imports=[onnx.helper.make_opsetid("", opset)], producer_name="graphflow",
+        producer_version=__version__,
+        ir_version=IR_VERSIONS[max(v for v in IR_VERSIONS if v <= opset)],
+    )  # fmt: skip
+
+
+def _keep_used(w: Writer, wanted: Sequence[str]) -> None:
+    """Drop the nodes and constants that nothing reads."""
+    used, kept = set(wanted), []
+    for node in reversed(w.nodes):
+        if used.intersection(node.output):
+            used.update(_reads(node))
+            kept.append(node)
+    w.nodes = kept[::-1]
+    w.initial = {name: array for name, array in w.initial.items() if name in used}
+
+
+def _reads(node: Any) -> Iterator[str]:
+    """The values that a node and the graphs in it read."""
+    yield from node.input
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            for inner in attribute.g.node:
+                yield from _reads(inner)
+            yield from (out.name for out in attribute.g.output)
+
+
+def _names(
+    w: Writer, what: str, asked: Sequence[str] | None, otherwise: Sequence[str]
+) -> list[str]:
+    if asked is not None and len(asked) != len(otherwise):
+        raise GraphError(
+            f"{what}_names has {len(asked)} names; the program has {len(otherwise)} {what}s"
+        )
+    return [w.unique(name) for name in asked or otherwise]
+
+
+def _save(model: Any, path: Path, external: bool | None) -> None:
+    onnx = onnx_package()
+    size = sum(len(t.raw_data) for t in model.graph.initializer)
+    if external or (external is None and size > LARGEST):
+        beside = path.with_name(f"{path.name}.data")
+        beside.unlink(missing_ok=True)
+        copied = onnx.ModelProto()
+        copied.CopyFrom(model)
+        onnx.save_model(
+            copied, str(path), save_as_external_data=True, location=beside.name, size_threshold=0
+        )
+    else:
+        onnx.save_model(model, str(path))
+    onnx.checker.check_model(str(path))

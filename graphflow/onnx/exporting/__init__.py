@@ -1,0 +1,1 @@
+"""How graphs become ONNX: primitives, and functions that have an operator of their own."""
