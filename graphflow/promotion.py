@@ -141,14 +141,21 @@ def operands(values: Sequence[Any], floating: bool = False) -> list[Tensor]:
 
 
 def _quick_pair(a: Any, b: Any, floating: bool) -> list[Tensor] | None:
-    """The common cases without the rules: equal dtypes, or a float tensor and a number."""
-    if not isinstance(a, Tensor) or a._weak:
+    """The common cases without the rules: equal dtypes, or a float tensor and a number
+    (or a run-time scalar)."""
+    if not isinstance(a, Tensor):
+        return None
+    if a._weak:
+        if isinstance(b, Tensor) and not b._weak and b.dtype.is_floating_point:
+            return [cast(a, b.dtype), b]
         return None
     dtype = a.dtype
     if floating and not dtype.is_floating_point:
         return None
     if isinstance(b, Tensor):
-        return [a, b] if b.dtype is dtype and not b._weak else None
+        if b._weak:
+            return [a, cast(b, dtype)] if dtype.is_floating_point else None
+        return [a, b] if b.dtype is dtype else None
     if dtype.is_floating_point and (b.__class__ is float or b.__class__ is int):
         return [a, scalar(b, dtype)]
     return None

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -91,7 +92,7 @@ class Tracer:
         """Whether a gradient rule is under way, which compares sizes as types do."""
         self.assumptions: dict[Assumption, None] = {}
         """What the function was told about sizes because the example has it so."""
-        self._taken: set[str] = set()
+        self._taken: dict[str, int] = {}  # names, and the last number that was put after each
         self.region: Region | None = None
         """The body of a loop or branch that is being traced, if one is."""
 
@@ -401,22 +402,26 @@ class Tracer:
         return f"'{name}'" if name else f"a tensor of shape {list(tensor.shape)}"
 
     def _unique(self, name: str) -> str:
-        unique, count = name, 1
+        unique, count = name, self._taken.get(name, 0)
         while unique in self._taken:
-            unique = f"{name}_{count}"
             count += 1
-        self._taken.add(unique)
+            unique = f"{name}_{count}"
+        self._taken[name] = count
+        self._taken.setdefault(unique, 0)
         return unique
 
     def _location(self) -> Location:
-        place = user_place(1)
-        module = self.modules[-1] if self.modules else ""
-        return Location(place.file, place.line, module)
+        return user_place(1, self.modules[-1] if self.modules else "")
 
 
-def user_place(skip: int = 0) -> Location:
-    """The innermost line outside of the package."""
+def user_place(skip: int = 0, module: str = "") -> Location:
+    """The innermost line outside of the package (in the call of ``module``)."""
     frame = sys._getframe(1 + skip)
     while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
         frame = frame.f_back  # type: ignore[assignment]
-    return Location() if frame is None else Location(frame.f_code.co_filename, frame.f_lineno)
+    if frame is None:
+        return _place("", 0, module)
+    return _place(frame.f_code.co_filename, frame.f_lineno, module)
+
+
+_place = lru_cache(maxsize=4096)(Location)

@@ -18,6 +18,7 @@ from graphflow.codegen.schedule import Call, Schedule
 from graphflow.ir.graph import Graph
 from graphflow.passes import clusters, groups
 from graphflow.passes.pipeline import run_pipeline
+from graphflow.trace import Tracer
 
 
 class Layer(nn.Module):
@@ -141,3 +142,16 @@ def test_collection_is_off_while_a_program_is_traced_and_on_again_afterwards() -
         finally:
             gc.enable()
     assert seen == [False, False]
+
+
+def test_objects_that_the_user_has_frozen_stay_frozen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gc, "get_freeze_count", lambda: 1)
+    monkeypatch.setattr(gc, "unfreeze", lambda: pytest.fail("unfrozen"))
+    assert gf.compile(lambda x: x + 1.0)(gf.ones(2)).tolist() == [2.0, 2.0]
+
+
+def test_names_are_given_once() -> None:
+    tracer = Tracer("step")
+    asked = ("x", "x_1", "x", "x", "x_1", "x_2", "y")
+    given = [tracer._unique(name) for name in asked]
+    assert given == ["x", "x_1", "x_2", "x_3", "x_1_1", "x_2_1", "y"]

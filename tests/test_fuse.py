@@ -16,8 +16,10 @@ from graphflow.ir.graph import Graph, Location
 from graphflow.ir.interp import interpret
 from graphflow.ir.node import Node
 from graphflow.ir.types import TensorType, float32, float64, int64
+from graphflow.passes.dataflow import Dataflow, Role
 from graphflow.passes.fuse import Fuse
 from graphflow.passes.groups import Group, find_groups
+from graphflow.passes.spaces import assign_spaces
 from graphflow.passes.turn import turn_products
 
 
@@ -260,6 +262,24 @@ def test_groups_of_random_graphs_are_convex_and_in_order(seed):
                 stack.extend(node.inputs)
     for one, other in nx.transitive_closure(contracted).edges:
         assert one < other, f"seed {seed}: group {other} needs group {one}"
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_groups_of_random_graphs_fit_their_spaces(seed):
+    """Merging looks at new neighbours only; here every member of every group is looked at."""
+    graph = random_graph(seed) if seed % 2 else any_graph(seed).graph
+    flow = Dataflow(graph)
+    for group in find_groups(graph):
+        if group.kind == "single":
+            continue
+        members = [flow.number[node] for node in group.nodes]
+        assert members == sorted(members)
+        spaces = assign_spaces(flow, members, group.domain, group.reduced)
+        assert spaces is not None, f"seed {seed}: {ops(group)}"
+        if group.kind == "contraction":
+            roles = [flow.role[node] for node in group.nodes]
+            assert roles.count(Role.CONTRACTION) == 1
+            assert {*roles} <= {Role.CONTRACTION, Role.ELEMENTWISE}
 
 
 @pytest.mark.parametrize("seed", range(60))
