@@ -42,7 +42,8 @@ test-browser: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -q tests/browser
 
 test-cudasim: $(VENV)/dev.stamp
-	$(BIN)/python -m tests.cudasim --seconds 240
+	$(BIN)/python -m tests.cudasim --seconds 180
+	$(BIN)/python -m tests.cudasim.models
 
 # An environment of its own: numba-cuda takes the place of Numba's own CUDA target.
 test-ptx: $(VENV)-cuda/stamp

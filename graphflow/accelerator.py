@@ -1,23 +1,24 @@
-"""``torch.accelerator``: the device to prefer over the CPU, of which there is none yet."""
+"""``torch.accelerator``: the device to prefer over the CPU, if there is one."""
 
 from __future__ import annotations
 
-from graphflow.device import Device
+from graphflow import cuda
+from graphflow.device import CUDA, Device
 
 
 def is_available() -> bool:
-    """False: this version runs on the CPU."""
-    return False
+    """Whether there is an accelerator."""
+    return cuda.is_available()
 
 
 def device_count() -> int:
-    """The number of accelerators: 0."""
-    return 0
+    """The number of accelerators."""
+    return cuda.device_count()
 
 
 def current_accelerator(check_available: bool = False) -> Device | None:
     """The accelerator's device, or None without one."""
-    return None
+    return CUDA if is_available() else None
 
 
 __all__ = ["current_accelerator", "device_count", "is_available"]

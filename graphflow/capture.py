@@ -18,6 +18,7 @@ import numpy as np
 from graphflow import pytree
 from graphflow.cell import Cell, Chain, ViewStep
 from graphflow.checks import need_device, need_dtype, need_int
+from graphflow.device import CPU, Device
 from graphflow.errors import GraphFlowError, TraceError
 from graphflow.found_gradients import FoundGradient, found_gradients
 from graphflow.functions.creation import from_numpy
@@ -136,6 +137,8 @@ class Capture:
     """What of symbolic dimensions the trace took for granted."""
     sizes: Mapping[str, int] = field(default_factory=dict)
     """The example's sizes of symbolic dimensions."""
+    device: Device = CPU
+    """Where the program runs."""
 
     def at(self, sizes: Mapping[str, int]) -> Capture:
         """The same for other sizes: results that show shapes or views have theirs."""
@@ -190,6 +193,7 @@ def capture(
     tracer = Tracer(title, named_cells(reach.roots))
     _name_modules(tracer, reach.roots)
     tracer.shared = shared_cells(leaves)
+    tracer.given = tuple(leaf._cell for leaf in leaves if isinstance(leaf, Tensor))
     dims = dynamic.dims if dynamic is not None else {}
     tracer.sizes = dynamic.sizes_of(leaves) if dynamic is not None else {}
     placed = [
@@ -263,6 +267,7 @@ def _finish(
         named=tracer.named,
         assumptions=tuple(tracer.assumptions),
         sizes=tracer.sizes,
+        device=tracer.device,
     )
 
 

@@ -19,6 +19,7 @@ from graphflow.ir.node import Node
 from graphflow.ir.op import OpDef
 
 if TYPE_CHECKING:
+    from graphflow.runtime.cuda.memory import DeviceArray
     from graphflow.trace import Tracer
 
 
@@ -64,7 +65,7 @@ class Cell:
 
     def __init__(
         self,
-        value: np.ndarray[Any, Any] | Node,
+        value: np.ndarray[Any, Any] | DeviceArray | Node,
         tracer: Tracer | None = None,
         address: int = 0,
     ) -> None:
@@ -82,6 +83,24 @@ class Cell:
         if not self._address:
             self._address = self.value.__array_interface__["data"][0]
         return self._address
+
+
+def view_of(op: OpDef, array: Any, attrs: Mapping[str, Any]) -> Any:
+    """View ``op`` of an array, over the same memory, wherever it lies."""
+    if array.__class__ is np.ndarray:
+        return op.reference(array, **attrs)
+    from graphflow.on_device import viewed
+
+    return viewed(op, array, dict(attrs))
+
+
+def copy_of(array: Any) -> Any:
+    """A copy of an array, where it lies."""
+    if array.__class__ is np.ndarray:
+        return np.array(array)
+    from graphflow.on_device import copied
+
+    return copied(array)
 
 
 def derive(value: Node, chain: Chain) -> Node:

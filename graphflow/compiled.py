@@ -204,7 +204,8 @@ class Compiled:
         """The program of gradients for an entry; those of one family share it."""
         family, sizes = entry.family, entry.capture.sizes
         if family is None or family.backward is None:
-            made = Program(backward.graph, backward.cells, (), (), sizes=sizes, **self._options)
+            kind = Program.kind_for(entry.capture.device)
+            made = kind(backward.graph, backward.cells, (), (), sizes=sizes, **self._options)
             if family is None:
                 return made
             family.backward = made

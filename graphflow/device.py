@@ -1,4 +1,4 @@
-"""Devices.  A tensor lives on one; so far there is the CPU."""
+"""Devices.  A tensor lives on one: the CPU, or a CUDA device where there is one."""
 
 from __future__ import annotations
 
@@ -56,17 +56,53 @@ class Device:
         return available(self)
 
     def __exit__(self, *exc: object) -> None:
-        """Nothing to undo: tensors are made on the CPU anyway."""
+        """Nothing to undo: tensors are made on the CPU unless a device is given."""
 
 
 _TYPES = ("cpu", "cuda", "mps", "xpu", "meta")
 CPU = Device("cpu")
+CUDA = Device("cuda", 0)
 device = Device
 
 
 def available(spec: str | int | Device) -> Device:
-    """The device ``spec`` (a number is a CUDA device); an error if this version cannot use it."""
+    """The device ``spec`` (a number is a CUDA device); an error if it cannot be used here."""
     found = Device("cuda", spec) if isinstance(spec, int) else Device(spec)
-    if found.type != "cpu" or found.index not in (None, 0):
-        raise GraphFlowError(f"device {str(found)!r} is not available; this version runs on 'cpu'")
-    return CPU
+    if found.type == "cpu" and found.index in (None, 0):
+        return CPU
+    why = ""
+    if found.type == "cuda":
+        from graphflow.codegen.cuda.toolchain import state
+
+        there = state()
+        if (found.index or 0) < len(there.devices):
+            return CUDA
+        why = f": {there}"
+    raise GraphFlowError(f"device {str(found)!r} is not available{why}; use 'cpu'")
+
+
+class Devices:
+    """``used``: whether anything has been put on a device in this process."""
+
+    used = False
+
+
+devices = Devices()
+
+
+def is_placed(array: Any) -> bool:
+    """Whether an array lies on a device."""
+    return hasattr(array, "block")
+
+
+def put(array: Any) -> Any:
+    """A copy of an array of the CPU on the CUDA device."""
+    from graphflow.runtime.cuda.memory import DeviceArray
+
+    devices.used = True
+    return DeviceArray.of(array)
+
+
+def device_of(array: Any) -> Device:
+    """Where an array lies."""
+    return CUDA if is_placed(array) else CPU

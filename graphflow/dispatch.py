@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from graphflow.autograd.history import record
-from graphflow.cell import Cell, ViewStep, invert_view, write_through
+from graphflow.cell import Cell, ViewStep, copy_of, invert_view, view_of, write_through
+from graphflow.device import CPU, Device, devices, is_placed, put
 from graphflow.errors import DTypeError, GraphFlowError, ShapeError, TraceError
 from graphflow.ir import build
 from graphflow.ir.dims import SymDim
@@ -49,7 +50,9 @@ def _emit(
     tracer = mode.tracer
     if tracer is None:
         value = _values(op, reference, inputs, attrs)
-        out = Tensor._of(Cell(value if value.__class__ is np.ndarray else np.asarray(value)))
+        if value.__class__ is not np.ndarray and not (devices.used and is_placed(value)):
+            value = np.asarray(value)
+        out = Tensor._of(Cell(value))
     else:
         attrs = {name: as_plain(value) for name, value in attrs.items()}
         out = Tensor._of(Cell(tracer.emit(op, inputs, attrs), tracer))
@@ -73,8 +76,7 @@ def apply_several(op: OpDef | str, *inputs: Tensor, **attrs: Any) -> tuple[Tenso
     outs: list[Tensor]
     if tracer is None:
         outs = [
-            Tensor._of(Cell(np.array(v)))
-            for v in _values(record_, record_.reference, inputs, attrs)
+            Tensor._of(Cell(copy_of(v))) for v in _values(record_, record_.reference, inputs, attrs)
         ]
     else:
         attrs = {name: as_plain(value) for name, value in attrs.items()}
@@ -95,6 +97,8 @@ def _values(
     """The reference's answer.  Infinities and NaN are values, not warnings."""
     try:
         arrays = [t._array if t._array.__class__ is np.ndarray else t._eager() for t in inputs]
+        if devices.used and any(map(is_placed, arrays)):
+            return _on_device(op, arrays, attrs)
         if arrays and arrays[-1].dtype.kind == "c":  # NumPy orders complex numbers, we do not
             op.infer([t._type_now() for t in inputs], attrs)
         return quietly(reference, arrays, attrs)
@@ -102,6 +106,12 @@ def _values(
         raise
     except (ValueError, TypeError, IndexError) as error:
         raise _explain(op, inputs, attrs, error) from None
+
+
+def _on_device(op: OpDef, arrays: list[Any], attrs: dict[str, Any]) -> Any:
+    from graphflow.on_device import evaluate
+
+    return evaluate(op, arrays, attrs)
 
 
 def apply_view(op: OpDef | str, source: Tensor, **attrs: Any) -> Tensor:
@@ -117,7 +127,7 @@ def apply_view(op: OpDef | str, source: Tensor, **attrs: Any) -> Tensor:
         attrs = {name: as_plain(value) for name, value in attrs.items()}
     out = Tensor._of(source._cell, (*source._chain, ViewStep(record_, attrs)))
     if tracer is None:
-        out._array = record_.reference(source._eager(), **attrs)
+        out._array = view_of(record_, source._eager(), attrs)
     else:
         out._array = tracer.emit(record_, (source,), attrs)
         out._seen = tracer.shadow(source._cell).version
@@ -130,11 +140,14 @@ def apply_view(op: OpDef | str, source: Tensor, **attrs: Any) -> Tensor:
     return out
 
 
-def full(shape: tuple[int, ...], value: bool | int | float, dtype: DType) -> Tensor:
+def full(
+    shape: tuple[int, ...], value: bool | int | float, dtype: DType, device: Device = CPU
+) -> Tensor:
     """A new tensor filled with ``value``; in a trace an expanded constant."""
     tracer = mode.tracer
     if tracer is None:
-        return Tensor._of(Cell(np.full(shape, value, dtype.numpy)))
+        array = np.full(shape, value, dtype.numpy)
+        return Tensor._of(Cell(array if device is CPU else put(array)))
     return Tensor._of(Cell(build.splat(value, TensorType(dtype, as_plain(tuple(shape)))), tracer))
 
 
@@ -223,7 +236,7 @@ def _before(tensor: Tensor) -> Tensor:
     """The value and history of a tensor now, in memory that nobody writes to."""
     tracer = mode.tracer
     if tracer is None:
-        old = Tensor._of(Cell(np.array(tensor._eager())))
+        old = Tensor._of(Cell(copy_of(tensor._eager())))
     else:
         old = Tensor._of(Cell(tracer.node(tensor), tracer))
     if tensor.grad_fn is not None:
@@ -247,7 +260,13 @@ def _store(target: Tensor, new: Tensor) -> None:
     if tracer is None:
         array = target._eager()
         _check_writeable(array)
-        np.copyto(array, new._eager())
+        source = new._eager()
+        if array.__class__ is source.__class__ is np.ndarray:
+            np.copyto(array, source)
+        else:
+            from graphflow.on_device import copy_into
+
+            copy_into(array, source)
         target._cell.version += 1
         return
     value = tracer.node(new)

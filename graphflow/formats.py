@@ -34,7 +34,7 @@ channels_last_3d = MemoryFormat("channels_last_3d")
 
 
 def check_placement(name: str, options: dict[str, Any]) -> None:
-    """Check the keywords that say where a new tensor lies: all have one answer here.
+    """Check the keywords that say where and how a new tensor lies.
 
     ``device`` must exist, ``layout`` be strided; ``pin_memory`` and ``memory_format``
     change nothing.  Any other keyword is an error naming the function.

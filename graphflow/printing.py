@@ -50,7 +50,7 @@ def tensor_repr(tensor: Tensor) -> str:
     if tensor._cell.tracer is not None:
         node = tensor._array
         return f"tensor(<traced {node.type if node is not None else 'view'}>)"
-    array = tensor._eager()
+    array = tensor._host()
     prefix = "tensor("
     suffixes = []
     if array.size == 0 and array.shape != (0,):

@@ -23,6 +23,7 @@ from graphflow.codegen.instance import at_sizes
 from graphflow.codegen.schedule import Schedule, plain_steps
 from graphflow.codegen.sizes import example_for, known_sizes
 from graphflow.collection import set_aside, without_collection
+from graphflow.device import Device
 from graphflow.errors import GraphFlowError, IndexRangeError, ShapeError
 from graphflow.functions.creation import as_tensor, from_numpy
 from graphflow.ir.binding import solve_sizes
@@ -118,9 +119,7 @@ class Program:
         self.schedule = at_sizes(self.template, self.sizes) if self.sizes else self.template
         by_value = {*self._numbers, *range(len(graph.inputs) - scalars, len(graph.inputs))}
         with set_aside():
-            self.loaded = LoadedProgram(
-                self.schedule, scalars=by_value, threads=self._threads, beside=beside
-            )
+            self.loaded = self._load(frozenset(by_value), beside)
         self._memory = dict(zip(graph.state, self.cells, strict=True))
         changing = {node for node, _ in graph.updates}
         self._changing = frozenset(i for i, n in enumerate(graph.state) if n in changing)
@@ -132,6 +131,10 @@ class Program:
         renew_after_fork(self)
         self._bind()
         opened(self)
+
+    def _load(self, scalars: frozenset[int], beside: LoadedProgram | None) -> Any:
+        """The schedule with its kernels, ready to run."""
+        return LoadedProgram(self.schedule, scalars=scalars, threads=self._threads, beside=beside)
 
     def at(self, sizes: Mapping[str, int]) -> Program:
         """This program for other sizes of its symbolic dimensions.
@@ -171,7 +174,6 @@ class Program:
         The state nodes are padded with those that the passes found unused, so that
         ``schedule.state`` is in the order of ``graph.state``.
         """
-        from graphflow.codegen.build_schedule import build_schedule
         from graphflow.passes.pipeline import run_pipeline
 
         started = time.perf_counter()
@@ -179,11 +181,17 @@ class Program:
         scheduling = time.perf_counter()
         self.passes_seconds = scheduling - started
         lowered = self._stages[-1].graph
-        schedule = build_schedule(lowered, self._threads, self._example)
+        schedule = self._lower(lowered)
         buffers = dict(zip(lowered.state, schedule.state, strict=True))
         schedule = replace(schedule, state=tuple(buffers.get(n, -1) for n in self.graph.state))
         self.schedule_seconds = time.perf_counter() - scheduling
         return schedule
+
+    def _lower(self, graph: Graph) -> Schedule:
+        """The schedule of a graph that the passes are done with."""
+        from graphflow.codegen.build_schedule import build_schedule
+
+        return build_schedule(graph, self._threads, self._example)
 
     def compiled_again(self) -> tuple[tuple[Stage, ...], Schedule]:
         """Stages and schedule with places in the user's code (a stored plan has none)."""
@@ -191,10 +199,19 @@ class Program:
             self._placed = self._build()
         return self._stages, at_sizes(self._placed, self.sizes) if self.sizes else self._placed
 
+    @staticmethod
+    def kind_for(device: Device) -> type[Program]:
+        """The class of programs that run on ``device``."""
+        if device.type == "cpu":
+            return Program
+        from graphflow.device_program import DeviceProgram
+
+        return DeviceProgram
+
     @classmethod
     def from_capture(cls, capture: Capture, **options: Any) -> Program:
-        """The program of a traced function."""
-        made = cls(
+        """The program of a traced function, for the device that its tensors are on."""
+        made = cls.kind_for(capture.device)(
             capture.graph, capture.cells, capture.scalars, capture.numbers,
             sizes=capture.sizes, **options,
         )  # fmt: skip

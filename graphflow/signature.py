@@ -9,6 +9,7 @@ import numpy as np
 
 from graphflow import pytree
 from graphflow.capture import Static, shared_cells
+from graphflow.device import device_of
 from graphflow.functions.creation import from_numpy
 from graphflow.guards import Described
 from graphflow.ir.node import attrs_key, value_key
@@ -36,7 +37,10 @@ def signature_of(leaves: Sequence[Any]) -> tuple[Any, ...]:
             chain: tuple[Any, ...] = ()
             if leaf._cell in shared:
                 chain = tuple((step.op.name, attrs_key(step.attrs)) for step in leaf._chain)
-            parts.append((array.dtype, array.shape, leaf._requires_grad, alias, chain))
+            dtype: Any = array.dtype
+            if array.__class__ is not np.ndarray:
+                dtype = (dtype, str(device_of(array)))
+            parts.append((dtype, array.shape, leaf._requires_grad, alias, chain))
         elif type(leaf) is float:
             parts.append(float)
         elif isinstance(leaf, Static):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self, SupportsIndex, overload
 
 import numpy as np
 
-from graphflow.cell import Cell, Chain, ViewStep, derive
+from graphflow.cell import Cell, Chain, ViewStep, copy_of, derive, view_of
 from graphflow.errors import GraphFlowError, TraceError
 from graphflow.ir.node import Node
 from graphflow.ir.types import DType, TensorType, from_numpy_dtype
@@ -125,9 +125,14 @@ class Tensor(TensorMethods):
             )
         value = self._cell.value
         for step in self._chain:
-            value = step.op.reference(value, **step.attrs)
+            value = view_of(step.op, value, step.attrs)
         self._array = value
         return value  # type: ignore[no-any-return]
+
+    def _host(self) -> np.ndarray[Any, Any]:
+        """The values as a NumPy array: the memory itself, or a copy of what is on a device."""
+        array: Any = self._eager()
+        return array if array.__class__ is np.ndarray else array.numpy()
 
     def _traced_value(self, cell: Cell) -> Node:
         """The node of this tensor, given the traced cell that shadows its own."""
@@ -182,17 +187,19 @@ class Tensor(TensorMethods):
 
     @property
     def device(self) -> Device:
-        """Where the data lives."""
-        from graphflow.device import CPU
+        """Where the data lives; in a trace, where the program runs."""
+        from graphflow.device import device_of
 
-        return CPU
+        tracer = self._cell.tracer
+        return device_of(self._cell.value) if tracer is None else tracer.device
 
     def _concrete(self, what: str) -> np.ndarray[Any, Any]:
-        """The array, or an error naming the user's line when there is none yet."""
+        """The array (a copy on the CPU of one on a device), or an error naming the user's
+        line when there is none yet."""
         tracer = mode.tracer
         if tracer is not None:
             tracer.refuse_value(self, what)
-        return self._eager()
+        return self._host()
 
     # ---- autograd ------------------------------------------------------------------
 
@@ -422,6 +429,8 @@ class Tensor(TensorMethods):
         """The data as a NumPy array that shares memory."""
         if self._requires_grad and not force:
             raise GraphFlowError("numpy() on a tensor that requires grad; use detach().numpy()")
+        if not force and self.device.type != "cpu":
+            raise TypeError(f"numpy() on a tensor on {self.device}; copy it with .cpu() first")
         return self._concrete("numpy()")
 
     def item(self) -> Any:
@@ -453,7 +462,8 @@ class Tensor(TensorMethods):
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
         if not self.is_leaf:
             raise GraphFlowError("deepcopy works on leaf tensors only; detach() or clone() first")
-        copy: Tensor = _rebuild(type(self), np.array(self._concrete("deepcopy")), False)
+        self._concrete("deepcopy")
+        copy: Tensor = _rebuild(type(self), copy_of(self._eager()), False)
         copy._requires_grad = self._requires_grad
         if isinstance(self._grad, Tensor):
             copy._grad = self._grad.__deepcopy__(memo)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from graphflow.cell import Cell
+from graphflow.device import CPU, CUDA, Device, is_placed, put
 from graphflow.errors import GraphFlowError, TraceError
 from graphflow.ir import build
 from graphflow.ir.cotangent import carries_gradient
@@ -75,6 +76,8 @@ class Tracer:
         self.leaves: dict[int, Tensor] = {}
         self.draws: dict[Cell, int] = {}
         self.arrays: dict[int, tuple[np.ndarray[Any, Any], Cell]] = {}
+        self.given: tuple[Cell, ...] = ()
+        """The memory of the example's arguments."""
         self._paths: dict[int, str] = {}
         self._input_of: dict[Cell, Node] = {}
         self.input_leaf: dict[Cell, int] = {}
@@ -97,6 +100,19 @@ class Tracer:
         """The body of a loop or branch that is being traced, if one is."""
 
     # ---- values --------------------------------------------------------------------
+
+    @property
+    def device(self) -> Device:
+        """Where the program will run: where what it has seen so far lies."""
+        seen = (*self.given, *self.captured)
+        return next((CUDA for cell in seen if is_placed(cell.value)), CPU)
+
+    def zeros(self, type: TensorType) -> Cell:
+        """Memory outside the trace, where the program runs."""
+        array: Any = np.zeros(type.static_shape, type.dtype.numpy)
+        if self.device is not CPU:
+            array = put(array)
+        return Cell(array)
 
     def node(self, tensor: Tensor) -> Node:
         """The current value of a tensor, captured first if it is eager."""
@@ -181,7 +197,7 @@ class Tracer:
 
         type = value._type
         with outside_trace():
-            cell = Cell(np.zeros(type.static_shape, type.dtype.numpy))
+            cell = self.zeros(type)
             kept: Tensor = Tensor._of(cell)
         self._names[cell] = name
         shadow = self.shadow(cell)

@@ -30,6 +30,18 @@ def test_operations_agree_with_the_interpreter() -> None:
     assert found is not None and int(found[2]) > 100, done.stdout
 
 
+def test_tensors_on_a_device() -> None:
+    done = run("-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/cudasim/simulated_tensors.py")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert " passed" in done.stdout and "skipped" not in done.stdout
+
+
+def test_training_steps_agree_with_the_cpu() -> None:
+    done = run("-m", "tests.cudasim.models", "mlp", "cnn")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert done.stdout.count("3 steps") == 2, done.stdout
+
+
 def test_a_machine_without_a_gpu_says_what_is_missing() -> None:
     program = (
         "from graphflow.errors import GraphFlowError\n"

@@ -7,6 +7,7 @@ from typing import Any
 
 from graphflow.autograd.several import Collector
 from graphflow.cell import Cell
+from graphflow.device import CPU
 from graphflow.errors import GraphFlowError
 from graphflow.tensor import Tensor
 
@@ -49,8 +50,9 @@ class CompiledNode(Collector):
                 )
         from graphflow.dispatch import full
 
+        device = next((ct.device for ct in self.arrived.values()), CPU)
         cts = [
-            self.arrived.pop(i) if i in self.arrived else full(t.static_shape, 0, t.dtype)
+            self.arrived.pop(i) if i in self.arrived else full(t.static_shape, 0, t.dtype, device)
             for i, t in enumerate(self.types)
         ]
         return list(self.run(cts))

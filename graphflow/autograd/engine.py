@@ -163,7 +163,7 @@ def grad(
 
 
 def _zeros(tensor: Tensor) -> Tensor:
-    return dispatch.full(tuple(tensor.shape), 0, tensor.dtype)
+    return dispatch.full(tuple(tensor.shape), 0, tensor.dtype, tensor.device)
 
 
 def _start(
@@ -186,7 +186,7 @@ def _start(
                     f"{list(tensor.shape)}: pass gradient=, or reduce it first"
                 )
             with GradMode(False):
-                ct = dispatch.full(tuple(tensor.shape), 1, tensor.dtype)
+                ct = dispatch.full(tuple(tensor.shape), 1, tensor.dtype, tensor.device)
         elif ct.shape != tensor.shape:
             raise ShapeError(
                 f"the gradient has shape {list(ct.shape)}, the tensor {list(tensor.shape)}"

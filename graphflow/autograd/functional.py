@@ -60,7 +60,7 @@ def _gradients(
 def _zeros(tensor: Tensor) -> Tensor:
     from graphflow.dispatch import full
 
-    return full(tuple(tensor.shape), 0, tensor.dtype)
+    return full(tuple(tensor.shape), 0, tensor.dtype, tensor.device)
 
 
 def _nested(several: bool, values: Sequence[Any]) -> Any:

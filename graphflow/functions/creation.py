@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -49,7 +49,18 @@ def tensor(
         made = _stacked(data, dtype)
     else:
         made = literal(_to_array(data, dtype))
+    made = placed(made, placement)
     return made.requires_grad_() if requires_grad else made
+
+
+def placed(made: Tensor, placement: Mapping[str, Any]) -> Tensor:
+    """A new tensor on the device that ``placement`` names, if it names one."""
+    device = placement.get("device")
+    if device is None or mode.tracer is not None:
+        return made
+    from graphflow.moves import moved
+
+    return moved(made, device)
 
 
 def _to_array(data: Any, dtype: DType | None) -> np.ndarray[Any, Any]:
@@ -123,10 +134,10 @@ def _stacked(data: Any, dtype: DType | None) -> Tensor:
 def as_tensor(data: Any, dtype: DType | None = None, device: Any = None) -> Tensor:
     """``data`` as a tensor, sharing memory where it can."""
     if isinstance(data, Tensor):
-        return cast(data, dtype) if dtype else data
+        return placed(cast(data, dtype) if dtype else data, {"device": device})
     if isinstance(data, np.ndarray):
         made = from_numpy(data)
-        return cast(made, dtype) if dtype else made
+        return placed(cast(made, dtype) if dtype else made, {"device": device})
     return tensor(data, dtype=dtype, device=device)
 
 
@@ -156,6 +167,7 @@ def _filled(
     """``value`` in a given shape; ``placement`` holds the keywords that change nothing."""
     check_placement(name, placement)
     made = _full(_shape(size), value, need_dtype(dtype) or get_default_dtype())
+    made = placed(made, placement)
     return made.requires_grad_() if grad else made
 
 
@@ -252,6 +264,7 @@ def _filled_like(
     if not isinstance(input, Tensor):
         raise TypeError(f"{name}: input must be a tensor, not {type(input).__name__}")
     made, shape = dtype or input.dtype, tuple(input.shape)
+    placement = {**placement, "device": placement.get("device") or input.device}
     if isinstance(value, Tensor):
         return _spread(name, shape, value, made, grad, placement)
     return _filled(name, (shape,), value, made, grad, placement)
@@ -283,7 +296,8 @@ def new_tensor(input: Tensor, data: Any, **options: Any) -> Tensor:
 
 
 def _like(input: Tensor, options: dict[str, Any]) -> dict[str, Any]:
-    return {**options, "dtype": options.get("dtype") or input.dtype}
+    device = options.get("device") or input.device
+    return {**options, "dtype": options.get("dtype") or input.dtype, "device": device}
 
 
 def arange(
@@ -315,7 +329,7 @@ def arange(
     else:
         length = math.ceil((end - start) / step)
     counter = iota((length,), 0, T.int64 if whole else T.float64)
-    out = cast(counter * step + start, made)
+    out = placed(cast(counter * step + start, made), placement)
     return out.requires_grad_() if requires_grad else out
 
 

@@ -95,7 +95,7 @@ def _check_weights(weights: Tensor, number: int, replacement: bool) -> None:
             f"multinomial cannot draw {number} of {weights.shape[-1]} without replacement"
         )
     if mode.tracer is None:
-        array = weights._eager().astype("float64")
+        array = weights._host().astype("float64")
         low, total = array.min(initial=0.0), array.sum(-1)
         if not (low >= 0 and (total > 0).all() and (total < math.inf).all()):
             raise GraphFlowError("multinomial needs weights that are finite, >= 0 and not all 0")

@@ -159,7 +159,7 @@ def refuse_zero(op: str, given: Any, divisor: Tensor) -> None:
     if divisor.dtype.kind not in ("int", "uint", "bool"):
         return
     known = mode.tracer is None
-    if (given == 0) if not isinstance(given, Tensor) else known and not divisor._eager().all():
+    if (given == 0) if not isinstance(given, Tensor) else known and not divisor._host().all():
         raise GraphFlowError(f"{op}: integer division by zero (ZeroDivisionError)")
 
 

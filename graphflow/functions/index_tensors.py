@@ -124,7 +124,7 @@ def _position(input: Tensor, first: int, picks: Picks) -> Tensor:
 def _in_range(pick: Tensor, extent: int, axis: int) -> Tensor:
     """Positions from the front; checked here where they are known."""
     if mode.tracer is None and pick.numel():
-        values = pick._eager()
+        values = pick._host()
         for bad in (values.min(), values.max()):
             if not -extent <= bad < extent:
                 raise IndexRangeError(

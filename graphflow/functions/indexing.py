@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graphflow.checks import as_whole, slice_bounds
+from graphflow.device import devices, is_placed
 from graphflow.dispatch import apply_view, assign, assign_at
 from graphflow.errors import ShapeError
 from graphflow.functions.index_tensors import Picks, fitted, is_mask, read, written
@@ -57,6 +58,8 @@ def set_item(input: Tensor, index: Any, value: Any) -> None:
 def _written_at_once(target: Tensor, picks: Picks, new: Tensor) -> bool:
     """Write the elements themselves, where nothing is traced or recorded."""
     if mode.tracer is not None or new.dtype is not target.dtype:
+        return False
+    if devices.used and any(is_placed(x._eager()) for x in (target, new)):
         return False
     if mode.grad and any(x._requires_grad for x in (target, target._base, new) if x is not None):
         return False

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from graphflow.checks import need_dtype, need_index, need_tensor
-from graphflow.device import available as as_device
+from graphflow.device import is_placed
 from graphflow.dispatch import apply, assign
 from graphflow.errors import IndexRangeError, ShapeError
 from graphflow.formats import channels_last, channels_last_3d, check_placement
@@ -20,6 +20,7 @@ from graphflow.functions.shaping import expand, permute, reshape, transpose, unb
 from graphflow.ir import types as T
 from graphflow.ir.types import DType
 from graphflow.mode import mode
+from graphflow.moves import moved
 from graphflow.promotion import as_operand, cast
 from graphflow.tensor import Tensor
 
@@ -49,7 +50,8 @@ def contiguous(input: Tensor, memory_format: Any = None) -> Tensor:
     if mode.tracer is not None or input._eager().flags.c_contiguous:
         return input
     out = clone(input)  # in the order of the input's own strides, as in PyTorch
-    out._array = out._cell.value = np.ascontiguousarray(out._array)
+    if not is_placed(out._array):
+        out._array = out._cell.value = np.ascontiguousarray(out._array)
     return out
 
 
@@ -100,15 +102,16 @@ def to(
 ) -> Tensor:
     """In another dtype and/or on another device (itself if nothing changes, unless ``copy``)."""
     check_placement("to", placement)
+    device = placement.get("device")
     switches = [arg for arg in args if isinstance(arg, bool)]  # non_blocking, copy
     for arg in args:
         if isinstance(arg, DType):
             dtype = arg
         elif isinstance(arg, Tensor):
-            dtype = arg.dtype
+            dtype, device = arg.dtype, arg.device
         elif not isinstance(arg, bool) and arg is not None:
-            as_device(arg)
-    made = cast(input, need_dtype(dtype) or input.dtype)
+            device = arg
+    made = moved(cast(input, need_dtype(dtype) or input.dtype), device)
     return clone(made) if made is input and (copy or switches[1:] == [True]) else made
 
 
@@ -119,7 +122,7 @@ def type_as(input: Tensor, other: Tensor) -> Tensor:
 
 def cpu(input: Tensor, memory_format: Any = None) -> Tensor:
     """On the CPU."""
-    return input
+    return moved(input, "cpu")
 
 
 def dim(input: Tensor) -> Any:

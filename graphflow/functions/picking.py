@@ -79,7 +79,7 @@ def vector_of(name: str, index: Any) -> Tensor:
 def from_the_front(picks: Tensor, extent: int) -> Tensor:
     """Positions with negative ones counted from the end, as int64."""
     number = cast(picks, T.int64)
-    if mode.tracer is None and (not number.numel() or number._eager().min() >= 0):
+    if mode.tracer is None and (not number.numel() or number._host().min() >= 0):
         return number
     negative = apply("lt", number, as_operand(0, T.int64))
     return apply("where", negative, apply("add", number, as_operand(extent, T.int64)), number)
@@ -144,7 +144,7 @@ def known(name: str, tensor: Tensor) -> np.ndarray[Any, Any]:
             "depends on them, and a compiled function has fixed sizes; gf.where keeps the size, "
             "x[mask] = value assigns where a mask holds"
         )
-    return tensor._eager()
+    return tensor._host()
 
 
 def positions(values: np.ndarray[Any, Any]) -> Tensor:

@@ -293,9 +293,9 @@ def masked_scatter(input: Tensor, mask: Tensor, source: Tensor) -> Tensor:
     shape: Any = broadcast_shapes(tuple(input.shape), tuple(mask.shape))
     base, places = expand(input, shape), reshape(expand(mask, shape), -1)
     flat = reshape(source, -1)
-    if mode.tracer is None and int(places._eager().sum()) > flat.shape[0]:
+    if mode.tracer is None and int(places._host().sum()) > flat.shape[0]:
         raise ShapeError(
-            f"masked_scatter: the mask holds at {int(places._eager().sum())} places, the source "
+            f"masked_scatter: the mask holds at {int(places._host().sum())} places, the source "
             f"has {flat.shape[0]} elements"
         )
     if 0 in (flat.shape[0], places.shape[0]):

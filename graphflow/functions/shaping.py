@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from graphflow.checks import as_whole, need_int, need_tensors
+from graphflow.device import is_placed
 from graphflow.dispatch import apply, apply_view, become
 from graphflow.errors import ShapeError
 from graphflow.functions.reductions import normal_dim
@@ -102,9 +103,13 @@ def view(input: Tensor, *size: Any, **named: Any) -> Tensor:
 
 
 def _viewable(input: Tensor, extents: tuple[int, ...]) -> bool:
-    array = input._eager()
+    array: Any = input._eager()
     if array.flags.c_contiguous:
         return True
+    if is_placed(array):
+        from graphflow.on_device import has_view
+
+        return has_view(array, extents)
     try:
         array.reshape(extents, copy=False)
     except ValueError:

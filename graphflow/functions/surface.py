@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from graphflow.checks import need_tensor
-from graphflow.device import available as as_device
 from graphflow.dispatch import apply, full
 from graphflow.errors import DTypeError, GraphFlowError
 from graphflow.formats import Layout, strided
@@ -16,6 +15,7 @@ from graphflow.functions import elementwise
 from graphflow.functions.shaping import broadcast_to
 from graphflow.ir import types as T
 from graphflow.ir.types import DType
+from graphflow.moves import moved
 from graphflow.promotion import as_operand, cast
 from graphflow.tensor import Tensor
 
@@ -25,7 +25,8 @@ apply_ cuda data_ptr get_device is_nonzero is_pinned is_same_size is_set_to is_s
 ndimension pin_memory storage_offset to_numpy type where
 """.split()
 PROPERTIES = """
-is_cpu is_cuda is_meta is_quantized is_sparse itemsize layout nbytes retains_grad
+__cuda_array_interface__ is_cpu is_cuda is_meta is_quantized is_sparse itemsize layout nbytes
+retains_grad
 """.split()
 
 _CLASSES: dict[DType, str] = {
@@ -140,14 +141,29 @@ def to_numpy(input: Tensor) -> np.ndarray[Any, Any]:
 
 
 def property_is_cpu(input: Tensor) -> bool:
-    """True: so far every tensor is on the CPU."""
-    return True
+    """Whether the tensor is on the CPU."""
+    return input.device.type == "cpu"
+
+
+def property___cuda_array_interface__(input: Tensor) -> dict[str, Any]:
+    """The memory on a CUDA device, shared; tensors on the CPU have none."""
+    array: Any = input._concrete("__cuda_array_interface__") if input.is_cpu else input._eager()
+    if isinstance(array, np.ndarray):
+        raise AttributeError("a tensor on the CPU has no __cuda_array_interface__")
+    if input._requires_grad:
+        raise GraphFlowError("a tensor that requires grad does not lend memory; detach() it")
+    found: dict[str, Any] = array.__cuda_array_interface__
+    return found
+
+
+def property_is_cuda(input: Tensor) -> bool:
+    """Whether the tensor is on a CUDA device."""
+    return input.device.type == "cuda"
 
 
 def cuda(input: Tensor, device: Any = None, **_: Any) -> Tensor:
     """On a CUDA device; an error says what there is where there is none."""
-    as_device("cuda" if device is None else device)
-    return input
+    return moved(input, "cuda" if device is None else device)
 
 
 def pin_memory(input: Tensor, device: Any = None) -> Tensor:
@@ -162,7 +178,8 @@ def is_pinned(input: Tensor) -> bool:
 
 def get_device(input: Tensor) -> int:
     """The number of the device; -1 for the CPU."""
-    return -1
+    index = input.device.index
+    return -1 if index is None else index
 
 
 def _no(input: Tensor) -> bool:
@@ -170,7 +187,7 @@ def _no(input: Tensor) -> bool:
     return False
 
 
-property_is_cuda = property_is_meta = property_is_quantized = property_is_sparse = _no
+property_is_meta = property_is_quantized = property_is_sparse = _no
 
 # ---- Python functions over elements --------------------------------------------------------
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Self
 
-from graphflow.device import available as as_device
 from graphflow.errors import GraphFlowError
 from graphflow.ir import types as T
 from graphflow.ir.types import DType
 from graphflow.mode import mode, structure
+from graphflow.moves import moved
 from graphflow.nn.hooks import BackwardCall, BackwardHook, ForwardHook
 from graphflow.nn.state import IncompatibleKeys, ModuleState
 from graphflow.promotion import cast
@@ -154,16 +154,16 @@ class Module(ModuleState):
                 parameter.grad = parameter.grad.new_zeros(tuple(parameter.shape))
 
     def to(self, *args: Any, dtype: DType | None = None, device: Any = None, **_: Any) -> Self:
-        """Floating-point parameters and buffers in another dtype (the device is the CPU)."""
+        """Parameters and buffers on another device, floating-point ones in another dtype."""
         for arg in args:
             if isinstance(arg, DType):
                 dtype = arg
             elif isinstance(arg, Tensor):
-                dtype = arg.dtype
+                dtype, device = arg.dtype, arg.device
             elif not isinstance(arg, bool):
                 device = arg
         if device is not None:
-            as_device(device)
+            self._apply(lambda t: moved(t, device))
         if dtype is None:
             return self
         if not (dtype.is_floating_point or dtype.is_complex):
@@ -207,7 +207,11 @@ class Module(ModuleState):
 
     def cpu(self) -> Self:
         """On the CPU."""
-        return self
+        return self.to("cpu")
+
+    def cuda(self, device: Any = None) -> Self:
+        """On a CUDA device."""
+        return self.to("cuda" if device is None else device)
 
     # ---- printing ------------------------------------------------------------------
 

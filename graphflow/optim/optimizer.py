@@ -188,7 +188,8 @@ class Optimizer:
 
             with outside_trace():
                 dtype = float32 if shape is None else parameter.dtype
-                found = slots[name] = full(() if shape is None else shape, first, dtype=dtype)
+                extents, device = () if shape is None else shape, parameter.device
+                found = slots[name] = full(extents, first, dtype=dtype, device=device)
                 found.name = name
         if mode.tracer is not None:
             mode.tracer.name_after(found, name, parameter)

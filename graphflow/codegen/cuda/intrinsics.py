@@ -267,3 +267,4 @@ NAMES: dict[str, Any] = {
 vm = ModuleType("vm", "The functions of :mod:`graphflow.codegen.vector_math`, for CUDA kernels.")
 for _function in FUNCTIONS.values():
     setattr(vm, _function.name, _vector(_function))
+NAMES["vm"] = vm

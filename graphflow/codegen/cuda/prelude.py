@@ -22,14 +22,11 @@ from graphflow.codegen.cuda.toolchain import is_simulated, toolchain
 
 _names: dict[str, Any]
 if is_simulated():
-    from graphflow.codegen import vector_math
     from graphflow.codegen.cuda.plain import NAMES as _names
-
-    vm: Any = vector_math
 else:
     from graphflow.codegen.cuda.intrinsics import NAMES as _names
 
-cuda = toolchain().cuda
+cuda, vm = toolchain().cuda, _names["vm"]
 f16, bf16, f32, f64 = (_names[name] for name in ("f16", "bf16", "f32", "f64"))
 i8, i16, i32, i64 = (_names[name] for name in ("i8", "i16", "i32", "i64"))
 u8, u16, u32, u64 = (_names[name] for name in ("u8", "u16", "u32", "u64"))

@@ -8,9 +8,11 @@ which kernels run as Python (``NUMBA_ENABLE_CUDASIM=1``).  Nothing here needs a 
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import importlib.metadata
 import os
+import sys
 from functools import cache
 from types import ModuleType
 from typing import Any
@@ -114,24 +116,36 @@ class State:
             return f"{self.package}, simulator (kernels run as Python)"
         if self.devices:
             return f"{self.package}; {', '.join(self.devices)}"
-        return f"{self.package or 'no CUDA target'}; {self.problem}"
+        return self.problem
 
 
 @cache
 def state() -> State:
     """What was found: the package, the devices, and what is missing if there are none."""
-    found = find()
-    if found is None:
-        return State("", False, (), f"not installed: {INSTALL}")
-    package = f"{found.package} {found.version}"
-    if found.simulated:
+    there = installed()
+    if not there:
+        return State("", False, (), f"no CUDA target is installed: {INSTALL}")
+    package = " ".join(there[0][:2])
+    if is_simulated():
         return State(package, True, ("simulator",), "")
+    if not _has_driver():
+        return State(package, False, (), "there is no CUDA driver here")
+    found = toolchain()
     try:
         names = tuple(_name(device) for device in found.cuda.gpus)
     except Exception as error:  # drivers fail in many ways, all of which mean: no device
         reason = " ".join(str(error).split()) or type(error).__name__
-        return State(package, False, (), f"no CUDA driver or GPU ({reason})")
+        return State(package, False, (), f"the CUDA driver found no GPU: {reason}")
     return State(package, False, names, "" if names else "the driver reports no GPU")
+
+
+def _has_driver() -> bool:
+    """Whether the driver's library can be loaded; asked first, since importing a target is slow."""
+    try:
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return False
+    return True
 
 
 def _name(device: Any) -> str:

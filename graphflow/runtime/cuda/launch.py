@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 
 from graphflow.codegen.cuda.compile import launchable
+from graphflow.codegen.cuda.simulator import running
+from graphflow.codegen.cuda.toolchain import is_simulated
 from graphflow.codegen.schedule import (
     Address,
     Branch,
@@ -117,6 +120,17 @@ class CudaProgram:
         if buffer >= 0:
             self._places[buffer] = Place(array.block, array.offset)
 
+    def state_array(self, position: int) -> DeviceArray:
+        """Where state number ``position`` lives."""
+        array = self._state[position]
+        assert array is not None
+        return array
+
+    @property
+    def is_large(self) -> bool:
+        """Whether its outputs are kept for reuse: they are not."""
+        return False
+
     def run(self, inputs: Sequence[DeviceArray | int | float]) -> list[DeviceArray | None]:
         """Run one step and return its results in order.
 
@@ -138,7 +152,8 @@ class CudaProgram:
                     places[buffer.id] = Place(
                         base.block, base.offset + buffer.offset, buffer.strides
                     )
-            _Run(self, places).steps(self.schedule.steps, ())
+            with running() if is_simulated() else nullcontext():
+                _Run(self, places).steps(self.schedule.steps, ())
             return [self._result(result.buffer, n, outputs)
                     for n, result in enumerate(self.schedule.results)]  # fmt: skip
 

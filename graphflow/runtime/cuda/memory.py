@@ -6,13 +6,15 @@ serves as well as a GPU.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from math import prod
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
-from graphflow.codegen.cuda.toolchain import State, state, toolchain
+from graphflow.codegen.cuda.toolchain import State, is_simulated, state, toolchain
 from graphflow.codegen.layout import contiguous_in, row_major
 from graphflow.errors import GraphFlowError
 
@@ -32,6 +34,21 @@ def require_device() -> State:
     return found
 
 
+class Usage:
+    """Bytes held on the device: ``now``, and the ``most`` at one time."""
+
+    def __init__(self) -> None:
+        self.now = self.most = 0
+
+    def add(self, nbytes: int) -> None:
+        """Count ``nbytes`` more, or fewer."""
+        self.now += nbytes
+        self.most = max(self.most, self.now)
+
+
+usage = Usage()
+
+
 class Block:
     """Bytes on the device, freed when nobody refers to them any more."""
 
@@ -46,6 +63,8 @@ class Block:
         except MemoryError as error:
             raise GraphFlowError(f"no device memory for {nbytes} bytes: {error}") from None
         self._views: dict[tuple[int, str], Any] = {}
+        usage.add(room)
+        weakref.finalize(self, usage.add, -room)
 
     def view(self, offset: int, dtype: np.dtype[Any]) -> Any:
         """Everything from byte ``offset`` on as a kernel's argument of elements of ``dtype``."""
@@ -59,9 +78,10 @@ class Block:
 
     @property
     def address(self) -> int:
-        """Where the block starts on the device."""
-        interface = self.handle.__cuda_array_interface__
-        return int(interface["data"][0])
+        """Where the block starts on the device (in the simulator: in ordinary memory)."""
+        if is_simulated():
+            return int(self.handle.ctypes.data)
+        return int(self.handle.__cuda_array_interface__["data"][0])
 
     def write(self, offset: int, values: HostArray) -> None:
         """Copy row-major ``values`` from the host to byte ``offset``."""
@@ -122,6 +142,15 @@ class DeviceArray:
         made.block.write(0, values)
         return made
 
+    base = None
+    """Memory of its own, as far as NumPy's notion of views goes."""
+
+    @property
+    def flags(self) -> SimpleNamespace:
+        """``c_contiguous`` and ``writeable``, as of a NumPy array."""
+        repeated = any(step == 0 and n > 1 for n, step in zip(self.shape, self.strides))
+        return SimpleNamespace(c_contiguous=self.is_contiguous, writeable=not repeated)
+
     @property
     def ndim(self) -> int:
         """Number of axes."""
@@ -154,6 +183,9 @@ class DeviceArray:
         size = high - low + self.dtype.itemsize
         data = self.block.read(self.offset + low, (size,), np.dtype(np.uint8))
         return np.array(np.ndarray(self.shape, self.dtype, data, -low, self.strides))
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> HostArray:
+        raise TypeError("an array on a device is no NumPy array; copy it to the CPU first")
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:

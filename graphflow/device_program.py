@@ -1,0 +1,119 @@
+"""A program whose tensors lie on a device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from graphflow.cell import Cell
+from graphflow.codegen.cuda.lower import CUDA
+from graphflow.codegen.schedule import Schedule
+from graphflow.errors import IndexRangeError
+from graphflow.ir.graph import Graph
+from graphflow.on_device import contiguous, copied, copy_into, part, together
+from graphflow.program import Program
+from graphflow.runtime.cuda.launch import CudaProgram
+from graphflow.runtime.cuda.memory import DeviceArray
+from graphflow.tensor import Tensor
+
+
+class DeviceProgram(Program):
+    """A program for CUDA: state and results are device arrays.
+
+    State of a single number or a random generator's may lie on the CPU: it is carried
+    over before every run, and back where the step changes it.
+    """
+
+    loaded: Any  # a CudaProgram
+
+    @property
+    def simple(self) -> bool:
+        """False: calls go the long way."""
+        return False
+
+    def _schedule(self) -> Schedule:
+        self._placed = self._build()
+        return self._placed
+
+    def _lower(self, graph: Graph) -> Schedule:
+        from graphflow.codegen.build_schedule import build_schedule
+
+        return build_schedule(graph, 1, self._example, CUDA)
+
+    def _load(self, scalars: frozenset[int], beside: Any) -> Any:
+        return CudaProgram(self.schedule, scalars=scalars, beside=beside)
+
+    def _bind(self) -> None:
+        """Point every state at its memory, and read the run-time scalars."""
+        self._carried: list[tuple[int, Cell, DeviceArray]] = []
+        for position, cell in enumerate(self.cells):
+            value = cell.value
+            if isinstance(value, DeviceArray) and value.is_contiguous:
+                self.loaded.bind(position, value)
+                continue
+            if not isinstance(value, DeviceArray) and not _may_stay(value):
+                together(f"program {self.graph.name!r}", [c.value for c in self.cells])
+            here = DeviceArray.empty(value.shape, value.dtype)
+            self._carried.append((position, cell, here))
+            self.loaded.bind(position, here)
+        self.refresh()
+
+    def run(self, inputs: Sequence[Any], bound: Sequence[tuple[int, Tensor]] = ()) -> list[Cell]:
+        """One step on checked tensors and floats; the outputs as fresh memory."""
+        self._find_state()
+        for number, tensor in bound:
+            self._rebind(number, tensor)
+        name = f"program {self.graph.name!r}"
+        arrays = iter(together(name, [x._eager() for x in inputs if isinstance(x, Tensor)]))
+        held = [contiguous(next(arrays)) if isinstance(x, Tensor) else x for x in inputs]
+        for _, cell, here in self._carried:
+            copy_into(here, cell.value)
+        try:
+            outputs = self.loaded.run((*held, *self.scalar_values))
+        except IndexRangeError as error:
+            raise IndexRangeError(f"{error}{self._places(str(error))}") from None
+        self._give_back(bound)
+        return [
+            Cell(array if array is not None else self.alias(position, held))
+            for position, array in enumerate(outputs)
+        ]
+
+    def _find_state(self) -> None:
+        """Bind state again: its memory may have been replaced since the last run."""
+        for position, cell in enumerate(self.cells):
+            value = cell.value
+            if isinstance(value, DeviceArray) and value.is_contiguous:
+                self.loaded.bind(position, value)
+
+    def _give_back(self, bound: Sequence[tuple[int, Tensor]]) -> None:
+        """Copy what the step changed to where it belongs."""
+        for position, cell, here in self._carried:
+            if position in self._changing:
+                copy_into(cell.value, here)
+        for number, tensor in bound:
+            if number in self._changing:
+                value = self._memory[self.graph.state[number]].value
+                if value is not tensor._eager():
+                    copy_into(tensor._eager(), value)
+                tensor._cell.version += 1
+
+    def _rebind(self, position: int, tensor: Tensor) -> Cell:
+        """Let a state live in an argument's memory (a row-major copy of it, if it is strided)."""
+        value = contiguous(together(f"program {self.graph.name!r}", [tensor._eager()])[0])
+        cell = Cell(value)
+        self._memory[self.graph.state[position]] = cell
+        self.loaded.bind(position, value)
+        return cell
+
+    def alias(self, position: int, inputs: Sequence[Any]) -> Any:
+        """A result that lies in an input or a state, copied out of it."""
+        result, kind, index = self._aliases[position]
+        base = inputs[index] if kind == "input" else self.loaded.state_array(index)
+        return copied(part(base, result.type, result.offset, result.strides))
+
+
+def _may_stay(value: np.ndarray[Any, Any]) -> bool:
+    """Whether state on the CPU may be used by a program on a device."""
+    return value.ndim == 0 or (value.shape == (2,) and value.dtype == np.int64)

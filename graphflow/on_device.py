@@ -1,0 +1,177 @@
+"""Tensors on a device: operations run eagerly, views, copies, and moves between memories.
+
+An eager operation is a program of one operation, kept by operation, attributes and types.
+Operands lie on one device, but for 0-d tensors on the CPU, which go where they are needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from graphflow.codegen.buffers import BufferTable
+from graphflow.codegen.cuda.lower import CUDA
+from graphflow.codegen.layout import Layout, contiguous_in, real_layout, reshaped
+from graphflow.codegen.layout import viewed as viewed_layout
+from graphflow.codegen.lower import lower_group
+from graphflow.codegen.schedule import Buffer, BufferKind, Schedule
+from graphflow.codegen.units import copy_body
+from graphflow.errors import GraphFlowError
+from graphflow.ir import build
+from graphflow.ir.graph import Graph
+from graphflow.ir.node import attrs_key
+from graphflow.ir.op import OpDef
+from graphflow.ir.types import TensorType, TupleType, from_numpy_dtype
+from graphflow.passes.pipeline import run_pipeline
+from graphflow.runtime.cuda.launch import CudaProgram
+from graphflow.runtime.cuda.memory import DeviceArray
+
+_programs: dict[Any, CudaProgram | None] = {}
+_copies: dict[Any, CudaProgram] = {}
+
+
+def type_of(array: Any) -> TensorType:
+    """The type of an array, wherever it lies."""
+    return TensorType(from_numpy_dtype(array.dtype), array.shape)
+
+
+def together(what: str, arrays: Sequence[Any]) -> list[DeviceArray]:
+    """The operands of ``what`` on the device; an error if one is a tensor of the CPU."""
+    found = []
+    for array in arrays:
+        if isinstance(array, DeviceArray):
+            found.append(array)
+        elif array.ndim == 0:
+            found.append(DeviceArray.of(array))
+        else:
+            types = ", ".join(
+                f"{type_of(a)} on {'cuda' if isinstance(a, DeviceArray) else 'cpu'}" for a in arrays
+            )
+            raise GraphFlowError(
+                f"{what} takes tensors that are all on one device, not {types}; move them with "
+                ".to(device)"
+            )
+    return found
+
+
+def evaluate(op: OpDef, arrays: Sequence[Any], attrs: dict[str, Any]) -> Any:
+    """The result of ``op`` on the device: fresh row-major memory (a tuple for several)."""
+    operands = [contiguous(array) for array in together(op.name, arrays)]
+    types = [type_of(array) for array in operands]
+    key = (op.name, attrs_key(attrs), tuple(types))
+    if key not in _programs:
+        _programs[key] = _program(op, types, attrs)
+    program = _programs[key]
+    if program is None:
+        with np.errstate(all="ignore"):
+            value = op.reference(*(array.numpy() for array in operands), **attrs)
+        return tuple(DeviceArray.of(np.asarray(item)) for item in value)
+    made = program.run(operands)[0]
+    return shown(program.schedule, 0, operands) if made is None else made
+
+
+def _program(op: OpDef, types: Sequence[TensorType], attrs: dict[str, Any]) -> CudaProgram | None:
+    """The program of one operation; None for one with several results."""
+    from graphflow.codegen.build_schedule import build_schedule
+
+    leaves = tuple(build.input_node(f"x{i}", type) for i, type in enumerate(types))
+    if isinstance(build.infer_type(op, leaves, attrs), TupleType):
+        return None
+    graph = Graph(inputs=leaves, outputs=(build.emit(op, *leaves, **attrs),))
+    return CudaProgram(build_schedule(run_pipeline(graph)[-1].graph, backend=CUDA))
+
+
+def shown(schedule: Schedule, position: int, inputs: Sequence[DeviceArray]) -> DeviceArray:
+    """A copy of a result that lies in an input."""
+    result = schedule.results[position]
+    base = inputs[schedule.inputs.index(result.buffer)]
+    return copied(part(base, result.type, result.offset, result.strides))
+
+
+def part(base: DeviceArray, type: TensorType, offset: int, strides: Sequence[int]) -> DeviceArray:
+    """A view of ``base``; offset and strides count elements of ``type``."""
+    size = type.dtype.itemsize
+    return DeviceArray(
+        base.block, type.static_shape, type.dtype.numpy, base.offset + offset * size,
+        tuple(step * size for step in strides),
+    )  # fmt: skip
+
+
+def viewed(op: OpDef, array: DeviceArray, attrs: dict[str, Any]) -> DeviceArray:
+    """View ``op`` of ``array``, over the same memory."""
+    type = type_of(array)
+    result = build.infer_type(op, (build.input_node("x", type),), attrs)
+    assert isinstance(result, TensorType)
+    found = viewed_layout(op, attrs, _layout(0, array, 0), result)
+    if found is None:
+        raise GraphFlowError(f"{op.name} of {type} is no view of the memory it lies in")
+    return part(array, result, found.offset, found.strides)
+
+
+def has_view(array: DeviceArray, shape: tuple[int, ...]) -> bool:
+    """Whether strides can show the elements in another shape."""
+    type = type_of(array)
+    return reshaped(_layout(0, array, 0), TensorType(type.dtype, shape)) is not None
+
+
+def _layout(buffer: int, array: DeviceArray, offset: int) -> Layout:
+    size = array.dtype.itemsize
+    return Layout(buffer, type_of(array), offset, tuple(s // size for s in array.strides))
+
+
+def contiguous(array: DeviceArray) -> DeviceArray:
+    """The array itself, or a row-major copy of it."""
+    return array if array.is_contiguous else copied(array)
+
+
+def copied(array: DeviceArray) -> DeviceArray:
+    """A row-major copy in memory of its own."""
+    made = DeviceArray.empty(array.shape, array.dtype)
+    copy_into(made, array)
+    return made
+
+
+def copy_into(target: Any, source: Any) -> None:
+    """``target[...] = source``, between any memories; shapes and dtypes are the same."""
+    if not isinstance(target, DeviceArray):
+        np.copyto(target, source.numpy())
+        return
+    if not isinstance(source, DeviceArray):
+        if target.is_contiguous:
+            target.block.write(target.offset, source)
+            return
+        source = DeviceArray.of(source)
+    if not target.size:
+        return
+    lows = [sum(min(0, (n - 1) * s) for n, s in zip(a.shape, a.strides)) for a in (source, target)]
+    size = target.dtype.itemsize
+    source_layout, target_layout = (
+        _layout(number, array, -low // size)
+        for number, (array, low) in enumerate(zip((source, target), lows))
+    )
+    key = (source_layout, target_layout)
+    if key not in _copies:
+        _copies[key] = _copy_program(source_layout, target_layout)
+    places = [
+        DeviceArray(array.block, (), array.dtype, array.offset + low)
+        for array, low in zip((source, target), lows)
+    ]
+    _copies[key].run(places)
+
+
+def _copy_program(source: Layout, target: Layout) -> CudaProgram:
+    table = BufferTable(1, CUDA)
+    for layout in (source, target):
+        table.buffer(BufferKind.INPUT, layout.type)
+    body = copy_body(source.type)
+    steps = lower_group(body, [real_layout(source)], [real_layout(target)], table)
+    buffers: tuple[Buffer, ...] = tuple(table.buffers)
+    return CudaProgram(Schedule(buffers, tuple(steps), (0, 1), (), ()))
+
+
+def is_dense(array: Any) -> bool:
+    """Whether an array, wherever it lies, is row-major."""
+    size = array.dtype.itemsize
+    return contiguous_in(array.shape, tuple(step // size for step in array.strides))
