@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 
 from graphflow.cell import Cell
-from graphflow.codegen.cuda.lower import CUDA
 from graphflow.codegen.schedule import Schedule
 from graphflow.errors import IndexRangeError
 from graphflow.ir.graph import Graph
-from graphflow.on_device import contiguous, copied, copy_into, part, together
+from graphflow.on_device import backend, contiguous, copied, copy_into, part, together
 from graphflow.program import Program
 from graphflow.runtime.cuda.launch import CudaProgram
 from graphflow.runtime.cuda.memory import DeviceArray
@@ -26,6 +25,7 @@ class DeviceProgram(Program):
     over before every run, and back where the step changes it.
     """
 
+    portable = True
     loaded: Any  # a CudaProgram
 
     @property
@@ -40,7 +40,7 @@ class DeviceProgram(Program):
     def _lower(self, graph: Graph) -> Schedule:
         from graphflow.codegen.build_schedule import build_schedule
 
-        return build_schedule(graph, 1, self._example, CUDA)
+        return build_schedule(graph, 1, self._example, backend())
 
     def _load(self, scalars: frozenset[int], beside: Any) -> Any:
         return CudaProgram(self.schedule, scalars=scalars, beside=beside)

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 
 from graphflow.codegen.buffers import BufferTable
-from graphflow.codegen.cuda.lower import CUDA
+from graphflow.codegen.cuda.lower import CUDA, DETERMINISTIC
 from graphflow.codegen.layout import Layout, contiguous_in, real_layout, reshaped
 from graphflow.codegen.layout import viewed as viewed_layout
 from graphflow.codegen.lower import lower_group
 from graphflow.codegen.schedule import Buffer, BufferKind, Schedule
+from graphflow.codegen.task import Backend
 from graphflow.codegen.units import copy_body
 from graphflow.errors import GraphFlowError
 from graphflow.ir import build
@@ -24,7 +25,7 @@ from graphflow.ir.graph import Graph
 from graphflow.ir.node import attrs_key
 from graphflow.ir.op import OpDef
 from graphflow.ir.types import TensorType, TupleType, from_numpy_dtype
-from graphflow.passes.pipeline import run_pipeline
+from graphflow.passes.pipeline import PORTABLE, run_pipeline
 from graphflow.runtime.cuda.launch import CudaProgram
 from graphflow.runtime.cuda.memory import DeviceArray
 
@@ -60,7 +61,7 @@ def evaluate(op: OpDef, arrays: Sequence[Any], attrs: dict[str, Any]) -> Any:
     """The result of ``op`` on the device: fresh row-major memory (a tuple for several)."""
     operands = [contiguous(array) for array in together(op.name, arrays)]
     types = [type_of(array) for array in operands]
-    key = (op.name, attrs_key(attrs), tuple(types))
+    key = (op.name, attrs_key(attrs), tuple(types), backend().atomic)
     if key not in _programs:
         _programs[key] = _program(op, types, attrs)
     program = _programs[key]
@@ -80,7 +81,14 @@ def _program(op: OpDef, types: Sequence[TensorType], attrs: dict[str, Any]) -> C
     if isinstance(build.infer_type(op, leaves, attrs), TupleType):
         return None
     graph = Graph(inputs=leaves, outputs=(build.emit(op, *leaves, **attrs),))
-    return CudaProgram(build_schedule(run_pipeline(graph)[-1].graph, backend=CUDA))
+    return CudaProgram(build_schedule(run_pipeline(graph, PORTABLE)[-1].graph, backend=backend()))
+
+
+def backend() -> Backend:
+    """How kernels are written now: ``gf.backends.cuda.deterministic`` says."""
+    from graphflow.backends import cuda
+
+    return DETERMINISTIC if cuda.deterministic else CUDA
 
 
 def shown(schedule: Schedule, position: int, inputs: Sequence[DeviceArray]) -> DeviceArray:

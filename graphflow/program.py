@@ -12,7 +12,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from copy import copy
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -70,6 +70,9 @@ class Program:
     graph: Graph
     face: Graph
     sizes: Mapping[str, int]
+
+    portable: ClassVar[bool] = False
+    """Whether passes that suit a processor only are left out."""
 
     def __init__(
         self,
@@ -177,7 +180,7 @@ class Program:
         from graphflow.passes.pipeline import run_pipeline
 
         started = time.perf_counter()
-        self._stages = run_pipeline(self.graph, pipeline_steps(self._passes))
+        self._stages = run_pipeline(self.graph, pipeline_steps(self._passes, self.portable))
         scheduling = time.perf_counter()
         self.passes_seconds = scheduling - started
         lowered = self._stages[-1].graph
@@ -455,14 +458,15 @@ def _wants_report() -> bool:
     return flags.DEBUG.value > 0 or flags.DUMP.value is not None
 
 
-def pipeline_steps(passes: Sequence[Pass]) -> tuple[Step, ...]:
+def pipeline_steps(passes: Sequence[Pass], portable: bool = False) -> tuple[Step, ...]:
     """The pipeline with the user's own passes in front, each one checked."""
-    from graphflow.passes.pipeline import PIPELINE, Step
+    from graphflow.passes.pipeline import PIPELINE, PORTABLE, Step
     from graphflow.passes.plugged import Plugged
 
+    steps = PORTABLE if portable else PIPELINE
     if not passes:
-        return PIPELINE
-    return (Step(tuple(map(Plugged, passes)), "passes the caller plugged in"), *PIPELINE)
+        return steps
+    return (Step(tuple(map(Plugged, passes)), "passes the caller plugged in"), *steps)
 
 
 def _contiguous(tensor: Tensor) -> np.ndarray[Any, Any]:

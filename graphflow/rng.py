@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from graphflow.checks import need_dtype, need_int, need_tensor
 from graphflow.dispatch import apply, assign
 from graphflow.errors import DTypeError, GraphFlowError, TraceError
 from graphflow.formats import check_placement
-from graphflow.functions.creation import _shape
+from graphflow.functions.creation import _shape, placed
 from graphflow.functions.elementwise import add, cos, div, log, lt, mul, neg, sqrt, sub
 from graphflow.ir import types as T
 from graphflow.ir.types import DType, broadcast_shapes
@@ -163,7 +164,8 @@ def _floating(name: str, dtype: DType | None) -> DType:
     return made
 
 
-def _finish(made: Tensor, requires_grad: bool) -> Tensor:
+def _finish(made: Tensor, requires_grad: bool, placement: Mapping[str, Any]) -> Tensor:
+    made = placed(made, placement)
     return made.requires_grad_() if requires_grad else made
 
 
@@ -175,8 +177,10 @@ def rand(
     shape = _size("rand", size, placement)
     if dtype is not None and dtype.is_complex:
         parts = draw(generator).uniform((*shape, 2), dtype.real)
-        return _finish(apply("view_as_complex", parts), requires_grad)
-    return _finish(draw(generator).uniform(shape, _floating("rand", dtype)), requires_grad)
+        return _finish(apply("view_as_complex", parts), requires_grad, placement)
+    return _finish(
+        draw(generator).uniform(shape, _floating("rand", dtype)), requires_grad, placement
+    )
 
 
 def randn(
@@ -187,8 +191,10 @@ def randn(
     shape = _size("randn", size, placement)
     if dtype is not None and dtype.is_complex:  # of variance 1 over both parts
         parts = mul(draw(generator).normal((*shape, 2), dtype.real), math.sqrt(0.5))
-        return _finish(apply("view_as_complex", parts), requires_grad)
-    return _finish(draw(generator).normal(shape, _floating("randn", dtype)), requires_grad)
+        return _finish(apply("view_as_complex", parts), requires_grad, placement)
+    return _finish(
+        draw(generator).normal(shape, _floating("randn", dtype)), requires_grad, placement
+    )
 
 
 def _size(name: str, size: Any, placement: dict[str, Any]) -> tuple[int, ...]:
@@ -203,7 +209,8 @@ def rand_like(
     requires_grad: bool = False, **placement: Any,
 ) -> Tensor:  # fmt: skip
     """Uniform values in the shape and dtype of ``input``."""
-    options = {"dtype": dtype or need_tensor("rand_like", input).dtype, **placement}
+    like = need_tensor("rand_like", input)
+    options = {"dtype": dtype or like.dtype, "device": like.device, **placement}
     return rand(tuple(input.shape), generator=generator, requires_grad=requires_grad, **options)
 
 
@@ -212,7 +219,8 @@ def randn_like(
     requires_grad: bool = False, **placement: Any,
 ) -> Tensor:  # fmt: skip
     """Standard normal values in the shape and dtype of ``input``."""
-    options = {"dtype": dtype or need_tensor("randn_like", input).dtype, **placement}
+    like = need_tensor("randn_like", input)
+    options = {"dtype": dtype or like.dtype, "device": like.device, **placement}
     return randn(tuple(input.shape), generator=generator, requires_grad=requires_grad, **options)
 
 
@@ -225,7 +233,7 @@ def randint(
     if not isinstance(high, int):
         low, high, size = 0, low, high if size is None else size
     made = whole_numbers("randint", _shape((size,)), low, high, generator)
-    return _finish(cast(made, need_dtype(dtype) or T.int64), requires_grad)
+    return _finish(cast(made, need_dtype(dtype) or T.int64), requires_grad, placement)
 
 
 def whole_numbers(
@@ -274,7 +282,7 @@ def normal(
     made = dtype or (tensors[0].dtype if tensors else get_default_dtype())
     base = draw(generator).normal(shape, _floating("normal", made))
     mean, std = (v.detach() if isinstance(v, Tensor) else v for v in (mean, std))
-    return _finish(cast(add(mul(base, std), mean), made), requires_grad)
+    return _finish(cast(add(mul(base, std), mean), made), requires_grad, placement)
 
 
 def _check_deviation(name: str, std: Any) -> None:

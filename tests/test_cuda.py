@@ -42,6 +42,17 @@ def test_training_steps_agree_with_the_cpu() -> None:
     assert done.stdout.count("3 steps") == 2, done.stdout
 
 
+def test_the_vocabulary_of_compiled_kernels_is_there() -> None:
+    program = (
+        "from graphflow.codegen.cuda import prelude\n"
+        "from graphflow.codegen.vector_math import FUNCTIONS\n"
+        "assert all(hasattr(prelude, name) for name in prelude.__all__)\n"
+        "assert all(hasattr(prelude.vm, name) for name in FUNCTIONS)\n"
+    )
+    done = run("-W", "ignore", "-c", program, simulated=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_machine_without_a_gpu_says_what_is_missing() -> None:
     program = (
         "from graphflow.errors import GraphFlowError\n"

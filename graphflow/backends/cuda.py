@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+deterministic = False
+"""Whether programs made from now on give equal bits in every run: no atomic additions."""
 matmul = SimpleNamespace(allow_tf32=False)
 
 

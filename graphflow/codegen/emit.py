@@ -91,6 +91,8 @@ class Emitter:
         self.written: set[Slot] = set()
         self.read: set[Slot] = set()
         self.shared = False
+        self.atomic = False
+        """Whether stores that fold are indivisible (GPU)."""
         self.items = 1
         """How many iterations are shared."""
         self._integers: dict[tuple[str, object], tuple[str, int]] = {}
@@ -407,7 +409,7 @@ class Emitter:
         self.need(*[v for t in both for v in (*t.depends, t.value)])
         for target in both:
             text = self.index(target.index)
-            self.add(Store(target.slot, text, target.value, target.fold))
+            self.add(Store(target.slot, text, target.value, target.fold, self.atomic))
         self._stores += [(self.slots[target.slot], target.value) for target in targets]
 
     def result(self, slot: Slot, value: Value) -> None:

@@ -183,12 +183,14 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """``slot[index] = value``; with ``fold``, folded into what is there."""
+    """``slot[index] = value``; with ``fold``, folded into what is there (``atomic``: in one
+    indivisible step, in any order)."""
 
     slot: Slot
     index: str
     value: Value
     fold: OpDef | None = None
+    atomic: bool = False
 
 
 @dataclass(frozen=True, slots=True)

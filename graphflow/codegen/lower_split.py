@@ -91,7 +91,7 @@ def _partial_call(
     if is_fixed(size):  # else some of the last chunks may be empty
         count = -(-cut.extent // size)
     chunk = Axis(CHUNK, (CHUNK,), (count,), 0)
-    partial = {f: _partial_load(task, plan, f, count) for f in folds}
+    partial = {f: partial_load(task, plan, f, count) for f in folds}
     results = [Target(load.slot, load.index, fold) for fold, load in partial.items()]
     found = survey([*results, *full], task.bound)
     prefix = "col" if plan.column else "row" if plan.kept else "red"
@@ -119,16 +119,16 @@ def _partial_call(
     return partial, count, finish_call(task, emitter, [*results, *full], found)
 
 
-def _partial_load(task: Task, plan: Plan, fold: Fold, count: int) -> Load:
+def partial_load(task: Task, plan: Plan, fold: Fold, count: int) -> Load:
     """A buffer with every kept point for each chunk, and the load of this one's."""
     if plan.column and plan.rows >= SIDE_BY_SIDE:  # as they are read and added up
-        shape, index = (count, plan.rows), _kept_index(plan, {CHUNK: plan.rows})
+        shape, index = (count, plan.rows), kept_index(plan, {CHUNK: plan.rows})
     else:  # chunks side by side, so that finishing folds them in several lanes
-        shape, index = (plan.rows, count), _kept_index(plan, {CHUNK: 1}, count)
+        shape, index = (plan.rows, count), kept_index(plan, {CHUNK: 1}, count)
     return Load(fold.dtype, fold.varies, task.scratch(fold.dtype, shape), index)
 
 
-def _kept_index(plan: Plan, terms: Mapping[str, int], step: int = 1) -> Affine:
+def kept_index(plan: Plan, terms: Mapping[str, int], step: int = 1) -> Affine:
     """The row-major index of a kept point, ``step`` elements each, plus ``terms``."""
     found = dict(terms)
     for axis in reversed(plan.kept):
@@ -160,7 +160,7 @@ def _finish(
     targets = list(kept)
     for fold in later:
         slot = task.scratch(fold.dtype, (plan.rows,))
-        index = _kept_index(plan, {})
+        index = kept_index(plan, {})
         targets.append(Target(slot, index, fold))
         task.bound[fold] = Load(fold.dtype, fold.varies, slot, index)
     found = survey(targets, finish.bound)

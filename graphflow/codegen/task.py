@@ -29,7 +29,8 @@ class Backend:
     works on whole lines.  ``open_check`` opens the loops that look for indices out of
     range.  ``contraction`` makes the calls of a product and of what follows it; without
     one, products are packed kernels with epilogues that they call by address.  With
-    ``whole``, kernels get pointers to whole buffers only.
+    ``whole``, kernels get pointers to whole buffers only.  ``atomic`` lets threads add to
+    one place in any order, where that gives more of them work.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Backend:
     write: Callable[[Kernel], KernelSource]
     contraction: Callable[..., list[Call]] | None = None
     whole: bool = False
+    atomic: bool = False
 
 
 class LowerContext(Protocol):

@@ -363,6 +363,7 @@ def linspace(
 ) -> Tensor:
     """``steps`` evenly spaced values from ``start`` to ``end`` inclusive."""
     out = cast(_evenly("linspace", start, end, steps, placement), dtype or get_default_dtype())
+    out = placed(out, placement)
     return out.requires_grad_() if requires_grad else out
 
 
@@ -419,7 +420,7 @@ def eye(
     check_placement("eye", placement)
     shape = _shape((n, n if m is None else m))
     same = iota(shape, 0, T.int64) == iota(shape, 1, T.int64)
-    out = cast(same, need_dtype(dtype) or get_default_dtype())
+    out = placed(cast(same, need_dtype(dtype) or get_default_dtype()), placement)
     return out.requires_grad_() if requires_grad else out
 
 

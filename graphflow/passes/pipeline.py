@@ -87,6 +87,11 @@ PIPELINE: tuple[Step, ...] = (
     ),
 )
 
+PORTABLE = tuple(
+    step for step in PIPELINE if not any(isinstance(item, Winograd) for item in step.passes)
+)
+"""The pipeline for other devices than the processor: without forms that only it has kernels for."""
+
 
 @dataclass(frozen=True)
 class Stage:

@@ -14,7 +14,7 @@ from op_cases import Case, all_cases
 from graphflow.codegen.build_schedule import build_schedule
 from graphflow.codegen.cuda.lower import CUDA
 from graphflow.codegen.schedule import HostCall, Schedule, plain_steps
-from graphflow.passes.pipeline import run_pipeline
+from graphflow.passes.pipeline import PORTABLE, run_pipeline
 
 QUICK = ("f32", "i64", "bool")
 
@@ -25,6 +25,8 @@ def chosen(names: Sequence[str], most: int) -> Iterator[Case]:
     for case in all_cases():
         if names and case.op.name not in names:
             continue
+        if case.op.tiles is not None:
+            continue  # forms that the passes choose on a processor only
         key = (case.op.name, case.dtype.short if most != 1 else "")
         if most == 1 and all(0 in a.shape or a.ndim == 0 for a in case.arrays) and case.arrays:
             continue
@@ -36,8 +38,9 @@ def chosen(names: Sequence[str], most: int) -> Iterator[Case]:
 
 def schedule_of(case: Case, cuda: bool = True) -> Schedule:
     """The schedule of a call for CUDA, or for the CPU."""
-    graph = run_pipeline(case.graph())[-1].graph
-    return build_schedule(graph, backend=CUDA) if cuda else build_schedule(graph)
+    if not cuda:
+        return build_schedule(run_pipeline(case.graph())[-1].graph)
+    return build_schedule(run_pipeline(case.graph(), PORTABLE)[-1].graph, backend=CUDA)
 
 
 def has_kernels(schedule: Schedule) -> bool:

@@ -13,7 +13,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-os.environ.setdefault("NUMBA_ENABLE_CUDASIM", "1")
+if __name__ == "__main__":
+    os.environ.setdefault("NUMBA_ENABLE_CUDASIM", "1")
 
 import numpy as np
 

@@ -5,14 +5,35 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Sequence
 
+import graphflow as gf
+from graphflow.codegen.build_schedule import build_schedule
 from graphflow.codegen.cuda.compile import ptx
+from graphflow.codegen.cuda.lower import CUDA
 from graphflow.codegen.cuda.toolchain import find
-from graphflow.codegen.schedule import Call, plain_steps
+from graphflow.codegen.schedule import Call, KernelSource, plain_steps
 from graphflow.errors import CompileError
+from graphflow.passes.pipeline import PORTABLE, run_pipeline
 from tests.cudasim.calls import chosen, schedule_of
+from tests.cudasim.models import MODELS, step_of
 
 CAPABILITIES = ((8, 0), (9, 0))
+
+
+def found_kernels(names: Sequence[str], most: int) -> dict[str, tuple[KernelSource, str]]:
+    """The kernels of the operations' calls, and of the models' steps if no names are given."""
+    found = [(case.label, schedule_of(case)) for case in chosen(names, most)]
+    for name in () if names else MODELS:
+        step, _, batch = step_of(name, "cpu")
+        graph = run_pipeline(gf.trace(step, *batch), PORTABLE)[-1].graph
+        found.append((name, build_schedule(graph, backend=CUDA)))
+    return {
+        step.kernel.name: (step.kernel, label)
+        for label, schedule in found
+        for step in plain_steps(schedule.steps)
+        if isinstance(step, Call)
+    }
 
 
 def main() -> int:
@@ -27,11 +48,7 @@ def main() -> int:
         print("PTX: not compiled, since numba-cuda is not installed (graphflow[cuda])")
         return 0
     started, wrong = time.perf_counter(), []
-    kernels = {}
-    for case in chosen(options.names, 1 if options.quick else options.most):
-        for step in plain_steps(schedule_of(case).steps):
-            if isinstance(step, Call):
-                kernels.setdefault(step.kernel.name, (step.kernel, case.label))
+    kernels = found_kernels(options.names, 1 if options.quick else options.most)
     for kernel, label in kernels.values():
         for capability in CAPABILITIES:
             try:

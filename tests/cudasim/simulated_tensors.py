@@ -140,3 +140,51 @@ def test_loops_and_branches_of_a_program() -> None:
 
     found = [gf.compile(grow)(gf.tensor([1.0, 2.0]).to(d)).cpu().numpy() for d in ("cpu", "cuda")]
     np.testing.assert_array_equal(found[0], found[1])
+
+
+def on_both(function, *arrays: np.ndarray) -> tuple[list[np.ndarray], gf.Program]:
+    """What a function gives on the CPU and on the device, and the program there."""
+    given = [gf.tensor(a) for a in arrays]
+    program = gf.compile(function)
+    there = program(*(t.cuda() for t in given))
+    return [gf.compile(function)(*given).numpy(), there.cpu().numpy()], program.latest.program
+
+
+@pytest.mark.parametrize("axis", [None, 0, 1])
+def test_long_rows_are_folded_in_parts(axis: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    from graphflow.codegen.cuda import cut
+
+    monkeypatch.setattr(cut, "LONG_ROW", 64)
+    monkeypatch.setattr(cut, "PART", 50)
+    x = np.random.default_rng(0).standard_normal((130, 3) if axis == 0 else (3, 130))
+    axes = (0, 1) if axis is None else axis
+    (here, there), program = on_both(lambda x: (x * x).sum(axes) / 7, x.astype(np.float32))
+    names = [call.kernel.name for call in program.schedule.steps]
+    assert len(names) == 2 and names[0].startswith("part_")
+    np.testing.assert_allclose(here, there, 1e-5)
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_scatters_add_atomically_or_in_order(exact: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gf.backends.cuda, "deterministic", exact)
+    rng = np.random.default_rng(0)
+    where, values = rng.integers(0, 5, 40), rng.standard_normal((40, 3)).astype(np.float32)
+    (here, there), program = on_both(lambda i, v: gf.zeros(5, 3).index_add(0, i, v), where, values)
+    sources = [call.kernel.source for call in program.schedule.steps]
+    assert any("cuda.atomic.add" in text for text in sources) != exact
+    np.testing.assert_allclose(here, there, 0 if exact else 1e-5, 0 if exact else 1e-6)
+
+
+def test_layers_and_random_numbers_where_they_are_asked_for() -> None:
+    assert nn.Linear(2, 3, device="cuda").weight.is_cuda
+    assert gf.rand(3, device="cuda").is_cuda and gf.linspace(0, 1, 3, device="cuda").is_cuda
+
+
+def test_memory_is_counted_and_given_back() -> None:
+    before = gf.cuda.memory_allocated()
+    gf.cuda.reset_peak_memory_stats()
+    x = gf.zeros(1000, device="cuda")
+    assert gf.cuda.memory_allocated() - before >= 4000
+    del x
+    assert gf.cuda.memory_allocated() == before
+    assert gf.cuda.max_memory_allocated() - before >= 4000

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from graphflow.codegen.cuda.cut import cut, is_cut
 from graphflow.codegen.cuda.lines import lower_lines
 from graphflow.codegen.cuda.product import lower_product
 from graphflow.codegen.cuda.writer import write_kernel
@@ -19,11 +20,14 @@ from graphflow.codegen.lower_row import fold_names
 from graphflow.codegen.passes_plan import plan_stages
 from graphflow.codegen.schedule import Call
 from graphflow.codegen.sizes import example_of
-from graphflow.codegen.spaces import Axis, Plan, Survey, Target, plan_loops
+from graphflow.codegen.spaces import Axis, Plan, Survey, Target, plan_loops, survey
 from graphflow.codegen.task import Backend, Task, finish_call
+from graphflow.records import replace
 
 MANY_ROWS = 1024
 """So many rows fill a GPU with a thread each."""
+ADDING = "add_fast({0}, {1})"
+ATOMIC = ("f32", "f64", "i32", "i64", "u32", "u64")
 SHORT_ROW = 32
 """Rows of up to so many elements are not worth a block."""
 
@@ -48,6 +52,9 @@ def lower_reduction(task: Task, targets: Sequence[Target], found: Survey) -> lis
     """One call: a thread or a block for each row."""
     plan = plan_loops(task.space, targets, found)
     stages = plan_stages(targets, found, task.bound)
+    if is_cut(plan, stages, found):
+        finish, partial = cut(task, plan, stages, _pass)
+        return [partial, *lower_reduction(finish, targets, survey(targets, finish.bound))]
     team = not _by_thread(plan)
     prefix = ("row" if plan.kept else "red") if team else "col"
     emitter = Emitter(prefix, targets, found.uses, task.error, task.bound)
@@ -72,6 +79,7 @@ def _pass(
     folds: Sequence[Fold],
     stores: Sequence[Target],
     team: bool,
+    part: tuple[str, str] | None = None,
 ) -> None:
     """One run through the reduced loops: folds into locals, and stores."""
     if not folds and not stores:
@@ -80,7 +88,7 @@ def _pass(
     for fold, (name, position) in totals.items():
         emitter.add(Start(name, fold, position))
     before = emitter.depth
-    _open_reduced(emitter, reduced, team)
+    _open_reduced(emitter, reduced, team, part)
     for fold in folds:
         if fold.position is not None:
             emitter.need_named(fold.operand)
@@ -96,11 +104,17 @@ def _pass(
         emitter.bind(fold, position or name)
 
 
-def _open_reduced(emitter: Emitter, reduced: Sequence[Axis], team: bool) -> None:
-    """Open the reduced loops: one that the threads of a block share, or one after the other."""
+def _open_reduced(
+    emitter: Emitter, reduced: Sequence[Axis], team: bool, part: tuple[str, str] | None
+) -> None:
+    """Open the reduced loops: one that the threads of a block share (or ``part`` of it), or
+    one after the other."""
     if not team:
         for axis in reduced:
             emitter.open_axis(axis, LoopKind.REDUCE)
+    elif part is not None:
+        emitter.open(tuple(reduced), "at", *part, LoopKind.TEAM)
+        emitter.split("at", reduced)
     elif len(reduced) == 1:
         emitter.open_axis(reduced[0], LoopKind.TEAM)
     else:
@@ -111,10 +125,15 @@ def _open_reduced(emitter: Emitter, reduced: Sequence[Axis], team: bool) -> None
 def lower_scatter(
     task: Task, name: str, target: Target, leading: Target, apart: frozenset[str], found: Survey
 ) -> Call:
-    """What may land on one place is folded by one thread, in order; the rest is shared."""
+    """What may land on one place is folded by one thread, in order; the rest is shared.
+
+    Where that leaves few threads work, all have some and add atomically.
+    """
     axes = plan_loops(task.space, [leading], found).kept
     emitter = Emitter(name, [target], found.uses, task.error)
     shared = [axis for axis in axes if target.fold is None or apart.issuperset(axis.variables)]
+    if task.context.backend.atomic and _adds(target) and _few(shared):
+        shared, emitter.atomic = list(axes), True
     open_all(emitter, shared)
     for axis in axes:
         if axis not in shared:
@@ -125,8 +144,24 @@ def lower_scatter(
     return finish_call(task, emitter, [target], found)
 
 
+def _adds(target: Target) -> bool:
+    """Whether a scatter adds up numbers that the hardware can add atomically."""
+    if target.fold is None or target.fold.reduction is None:
+        return False
+    return target.fold.reduction.combine == ADDING and target.slot.dtype.short in ATOMIC
+
+
+def _few(axes: Sequence[Axis]) -> bool:
+    count = 1
+    for axis in axes:
+        count *= example_of(axis.extent)
+    return count < MANY_ROWS
+
+
 CUDA = Backend(
     "cuda", lower_map, lower_reduction, lower_scatter, lower_lines, open_all, write_kernel,
-    lower_product, whole=True,
+    lower_product, whole=True, atomic=True,
 )  # fmt: skip
 """Kernels for NVIDIA's GPUs, written for Numba's CUDA target."""
+DETERMINISTIC = replace(CUDA, atomic=False)
+"""The same without additions in any order: equal bits in every run, if more slowly."""

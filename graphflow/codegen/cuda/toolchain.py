@@ -43,9 +43,11 @@ class Toolchain:
         return is_simulated()
 
     def module(self, name: str) -> Any:
-        """Module ``name`` of the target, or Numba's own where the target has none."""
-        package = self.cuda.__name__
-        for candidate in (f"{package}.{name}", f"numba.core.{name}"):
+        """Module ``name`` of the target; Numba's own target shares them with the CPU's."""
+        names = [f"{self.cuda.__name__}.{name}"]
+        if self.package == "numba":
+            names = [f"numba.core.{name}", f"numba.{name}", *names]
+        for candidate in names:
             try:
                 return importlib.import_module(candidate)
             except ImportError:

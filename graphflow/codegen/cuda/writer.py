@@ -172,6 +172,10 @@ class CudaWriter(KernelWriter):
 
     def store(self, statement: Store) -> None:
         """A store; what all threads of a block agree on is stored by the first."""
+        if statement.atomic:
+            name, text = self.kernel.slots[statement.slot], self.text(statement.value)
+            self.out.line(f"cuda.atomic.add({name}, {statement.index}, {text})")
+            return
         if self.by_block and not self.inside:
             with self.out.block(f"if {THREAD} == 0:"):
                 super().store(statement)
@@ -192,7 +196,8 @@ class CudaWriter(KernelWriter):
             )  # fmt: skip
             bounds = f"{first}, {self.extent}, {step}"
         elif statement.kind is LoopKind.TEAM:
-            bounds = f"{THREAD}, {statement.end}, cuda.blockDim.x"
+            first = THREAD if statement.begin == "0" else f"{statement.begin} + {THREAD}"
+            bounds = f"{first}, {statement.end}, cuda.blockDim.x"
         else:
             super().loop(statement)
             return

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from graphflow.checks import need_device
 from graphflow.functions.creation import empty
 from graphflow.ir.types import DType
 from graphflow.nn import init
@@ -44,7 +43,6 @@ class MultiheadAttention(Module):
         if embed_dim % num_heads:
             raise ValueError(f"embed_dim {embed_dim} is not divisible by num_heads {num_heads}")
         super().__init__()
-        need_device(device)
         self.embed_dim, self.num_heads, self.head_dim = embed_dim, num_heads, embed_dim // num_heads
         self.kdim = embed_dim if kdim is None else kdim
         self.vdim = embed_dim if vdim is None else vdim
@@ -59,6 +57,7 @@ class MultiheadAttention(Module):
         self._weight("bias_k", (1, 1, embed_dim) if add_bias_kv else None, dtype)
         self._weight("bias_v", (1, 1, embed_dim) if add_bias_kv else None, dtype)
         self._reset_parameters()
+        self.to(device)
 
     def _weight(self, name: str, shape: tuple[int, ...] | None, dtype: DType | None) -> None:
         self.register_parameter(

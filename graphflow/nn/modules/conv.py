@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, ClassVar
 
-from graphflow.checks import need_device, need_int
+from graphflow.checks import need_int
 from graphflow.functions.creation import empty
 from graphflow.ir.types import DType
 from graphflow.nn import functional as F
@@ -33,7 +33,6 @@ class _Conv(Module):
         device: Any, dtype: DType | None,
     ) -> None:  # fmt: skip
         super().__init__()
-        need_device(device)
         name, dims = type(self).__name__, self.dims
         self.in_channels = need_int("in_channels", in_channels, 0)
         self.out_channels = need_int("out_channels", out_channels, 0)
@@ -59,6 +58,7 @@ class _Conv(Module):
         else:
             self.register_parameter("bias", None)
         self.reset_parameters()
+        self.to(device)
 
     def _checked_padding(self, padding: Any) -> Any:
         if not isinstance(padding, str):

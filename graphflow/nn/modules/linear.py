@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from graphflow.checks import need_device, need_int
+from graphflow.checks import need_int
 from graphflow.functions.creation import empty
 from graphflow.ir.types import DType
 from graphflow.nn import functional as F
@@ -40,7 +40,6 @@ class Linear(Module):
         dtype: DType | None = None,
     ) -> None:
         super().__init__()
-        need_device(device)
         self.in_features = need_int("in_features", in_features, 0)
         self.out_features = need_int("out_features", out_features, 0)
         self.weight = Parameter(empty(out_features, in_features, dtype=dtype))
@@ -50,6 +49,7 @@ class Linear(Module):
         else:
             self.register_parameter("bias", None)
         self.reset_parameters()
+        self.to(device)
 
     def reset_parameters(self) -> None:
         """Draw weight and bias anew."""
@@ -78,7 +78,6 @@ class Bilinear(Module):
         device: Any = None, dtype: DType | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
-        need_device(device)
         self.in1_features = need_int("in1_features", in1_features, 1)
         self.in2_features = need_int("in2_features", in2_features, 0)
         self.out_features = need_int("out_features", out_features, 0)
@@ -86,6 +85,7 @@ class Bilinear(Module):
         made = Parameter(empty(out_features, dtype=dtype)) if bias else None
         self.register_parameter("bias", made)
         self.reset_parameters()
+        self.to(device)
 
     def reset_parameters(self) -> None:
         """Uniform in ±1/sqrt(in1)."""

@@ -6,7 +6,6 @@ import math
 import warnings
 from typing import Any
 
-from graphflow.checks import need_device
 from graphflow.errors import ShapeError
 from graphflow.functions.creation import empty, zeros
 from graphflow.functions.picking import index_select
@@ -44,7 +43,6 @@ class RNNBase(Module):
         dtype: DType | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
-        need_device(device)
         self.mode = mode
         self.input_size = _typed("input_size", input_size, int)
         self.hidden_size = _typed("hidden_size", hidden_size, int)
@@ -58,6 +56,7 @@ class RNNBase(Module):
             for suffix in self._suffixes(depth):
                 self._make_parameters(depth, suffix, dtype)
         self.reset_parameters()
+        self.to(device)
 
     def _checked(self, dropout: Any) -> Any:
         number = isinstance(dropout, (int, float)) and not isinstance(dropout, bool)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, ClassVar
 
-from graphflow.checks import need_device, need_int
+from graphflow.checks import need_int
 from graphflow.errors import ShapeError
 from graphflow.functions.creation import empty
 from graphflow.ir.types import DType
@@ -27,7 +27,6 @@ class RNNCellBase(Module):
         self, input_size: int, hidden_size: int, bias: bool, device: Any, dtype: DType | None
     ) -> None:
         super().__init__()
-        need_device(device)
         self.input_size = need_int("input_size", input_size, 0)
         self.hidden_size = need_int("hidden_size", hidden_size, 0)
         self.bias = bias
@@ -38,6 +37,7 @@ class RNNCellBase(Module):
             made = Parameter(empty(rows, dtype=dtype)) if bias else None
             self.register_parameter(name, made)
         self.reset_parameters()
+        self.to(device)
 
     def reset_parameters(self) -> None:
         """Draw all parameters anew: uniform in ±1/sqrt(hidden_size)."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, Self
 
 from graphflow.autograd.modes import no_grad
-from graphflow.checks import need_device
 from graphflow.functions.creation import empty
 from graphflow.ir.types import DType
 from graphflow.nn import functional as F
@@ -26,7 +25,6 @@ class _Table(Module):
         weight: Tensor | None, frozen: bool, device: Any, dtype: DType | None,
     ) -> None:  # fmt: skip
         super().__init__()
-        need_device(device)
         self.num_embeddings, self.embedding_dim = num_embeddings, embedding_dim
         if padding_idx is not None:
             if not -num_embeddings <= padding_idx < num_embeddings:
@@ -44,6 +42,7 @@ class _Table(Module):
             )
         else:
             self.weight = Parameter(weight, not frozen)
+        self.to(device)
 
     def reset_parameters(self) -> None:
         """Draw the table anew; the padding row is 0."""

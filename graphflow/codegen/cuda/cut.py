@@ -1,0 +1,71 @@
+"""Folds of few long rows: every row is cut into parts, a block each, whose results meet later.
+
+The cut depends on shapes only, so the bits do not depend on the device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from graphflow.codegen.emit import Emitter
+from graphflow.codegen.loops import Fold, Load
+from graphflow.codegen.lower_row import is_regrouped
+from graphflow.codegen.lower_split import CHUNK, kept_index
+from graphflow.codegen.passes_plan import Stages
+from graphflow.codegen.schedule import Call
+from graphflow.codegen.sizes import example_of
+from graphflow.codegen.spaces import Axis, Plan, Space, Survey, Target, survey
+from graphflow.codegen.task import Task, finish_call
+from graphflow.records import replace
+
+FEW_ROWS = 128
+"""With so many rows every multiprocessor has one."""
+LONG_ROW = 1 << 15
+PART = 1 << 13
+"""Elements of a part, unless there would be too many parts."""
+MOST_PARTS = 256
+
+
+def is_cut(plan: Plan, stages: Stages, found: Survey) -> bool:
+    """Whether the rows are few and long, and one pass folds them."""
+    if not plan.reduced or len(stages.folds) != 1 or stages.full[0]:
+        return False
+    if not all(is_regrouped(fold) for fold in found.folds):
+        return False
+    return example_of(plan.rows) < FEW_ROWS and example_of(plan.depth) >= LONG_ROW
+
+
+def cut(
+    task: Task, plan: Plan, stages: Stages, fold_part: Callable[..., None]
+) -> tuple[Task, Call]:
+    """The call that folds the parts, and the task that is left: folding their results."""
+    folds = stages.folds[0]
+    count = min(MOST_PARTS, -(-example_of(plan.depth) // PART))
+    size = -(-plan.depth // count)
+    partial = {fold: _place(task, plan, fold, count) for fold in folds}
+    results = [Target(load.slot, load.index, fold) for fold, load in partial.items()]
+    found = survey(results, task.bound)
+    emitter = Emitter("part", [], found.uses, task.error, task.bound)
+    for load in partial.values():
+        emitter.add_result(load.slot, "partial")
+    emitter.open_shared((*plan.kept, Axis(CHUNK, (CHUNK,), (count,), 0)))
+    length = emitter.constant("size", size)
+    emitter.name_index("first", f"{CHUNK} * {length}")
+    emitter.name_index("last", f"min(first + {length}, {emitter.count(plan.reduced)})")
+    fold_part(emitter, plan.reduced, folds, (), True, ("first", "last"))
+    emitter.store(results)
+    call = finish_call(task, emitter, results, found)
+    old = task.space
+    extents = {**{name: old.extents[name] for name in old.kept}, CHUNK: count}
+    bits = {**old.bits, CHUNK: 1 << max(mask.bit_length() for mask in old.bits.values())}
+    left = Task(Space(old.kept, (CHUNK,), extents, bits), task.context, task.error, {**task.bound})
+    for fold, load in partial.items():
+        element = replace(load, varies=fold.varies | bits[CHUNK])
+        left.bound[fold] = Fold(fold.dtype, fold.varies, fold.op, element)
+    return left, call
+
+
+def _place(task: Task, plan: Plan, fold: Fold, count: int) -> Load:
+    """Where the result of a part of a row goes."""
+    slot = task.scratch(fold.dtype, (plan.rows, count))
+    return Load(fold.dtype, fold.varies, slot, kept_index(plan, {CHUNK: 1}, count))
