@@ -15,12 +15,13 @@ from graphflow.ir.types import float32
 from graphflow.passes.base import Pass
 from graphflow.passes.rewrite import hits, rewrite
 
-DIRECT = 1.5
-"""Products of the direct method in the time of one of transformed tiles, inverted."""
+DIRECT = 1.4
+"""Products of transformed tiles in the time of one of the direct method."""
 MOVED = 4
 """Products in the time in which one element of a tile is transformed, in or out."""
-TAP = 12
-"""Products in the time in which one element of transformed taps is made or taken back."""
+TAP = 60
+"""Products in the time in which one element of transformed taps is made and read again, or
+summed up and taken back: they are more than the taps, and seldom found in a cache."""
 FEWEST_CHANNELS = 8
 """With fewer, vectors of channels are not full."""
 ROWS = 6
@@ -40,9 +41,11 @@ class Winograd(Pass):
                                                         %3 = winograd(%x, %2, size=4, …)
 
     ``sizes`` are those of the tiles to choose from; none leaves all to the direct method.
+    ``always`` takes them whatever the estimate of the direct method.
     """
 
     sizes: tuple[int, ...] = tuple(POINTS)
+    always: bool = False
     name: ClassVar[str] = "winograd"
 
     def run(self, graph: Graph) -> Graph:
@@ -53,7 +56,7 @@ class Winograd(Pass):
         if node.op.name != "conv" or node.dtype is not float32 or not _is_plain(node):
             return None
         form = _convolved if node.inputs[1].shape[LEADING:] == (TAPS, TAPS) else _gradient
-        return form(node, self.sizes)
+        return form(node, self)
 
 
 def _is_plain(node: Node) -> bool:
@@ -73,13 +76,14 @@ def _is_plain(node: Node) -> bool:
 
 
 def _best(
-    sizes: Sequence[int], images: Any, channels: Any, filters: Any, places: Sequence[Any]
+    chosen: Winograd, images: Any, channels: Any, filters: Any, places: Sequence[Any]
 ) -> int | None:
     """The size of tiles with least estimated work; None for the direct method."""
     if min(channels, filters) < FEWEST_CHANNELS:
         return None
     best, found = DIRECT * TAPS**2 * images * prod(places) * channels * filters, None
-    for size in sizes:
+    best = float("inf") if chosen.always else best
+    for size in chosen.sizes:
         tiles = max(ROWS, images * prod(-(-d // size) for d in places))
         pairs, elements = channels * filters, tiles * (channels + filters)
         work = (size + TAPS - 1) ** 2 * (tiles * pairs + MOVED * elements + TAP * pairs)
@@ -88,12 +92,12 @@ def _best(
     return found
 
 
-def _convolved(node: Node, sizes: Sequence[int]) -> Node | None:
+def _convolved(node: Node, chosen: Winograd) -> Node | None:
     """A convolution of images, of the result's gradient with flipped taps too."""
     x, w = node.inputs
     images, _, channels, *extents = x.shape
     filters, places = w.shape[1], node.shape[LEADING:]
-    size = _best(sizes, images, channels, filters, places)
+    size = _best(chosen, images, channels, filters, places)
     if size is None:
         return None
     hits[f"winograd {size}x{size}"] += 1
@@ -105,14 +109,14 @@ def _convolved(node: Node, sizes: Sequence[int]) -> Node | None:
     return emit("reshape", made, shape=node.shape)
 
 
-def _gradient(node: Node, sizes: Sequence[int]) -> Node | None:
+def _gradient(node: Node, chosen: Winograd) -> Node | None:
     """The gradient of taps: images and channels are exchanged, the cotangent is the kernel."""
     x, ct = node.inputs
     if node.shape[LEADING:] != (TAPS, TAPS):
         return None
     channels, _, images, *extents = x.shape
     filters, places = ct.shape[1], ct.shape[LEADING:]
-    size = _best(sizes, images, channels, filters, places)
+    size = _best(chosen, images, channels, filters, places)
     if size is None:
         return None
     hits[f"winograd {size}x{size}"] += 1

@@ -100,7 +100,7 @@ def _lower_transform(builder: Any, element: str, literals: list[int], values: li
     builder.call(transform_body(builder.module, element, *literals), values)
 
 
-_register(micro_kernels.transform, "LLLPIIPIII", _lower_transform)
+_register(micro_kernels.transform, "LLLIIPIIIPIII", _lower_transform)
 _register(micro_kernels.tile, "LLLIPIIPIIPIII", partial(_lower_tile, tile_body))
 _register(micro_kernels.tile_at, "LLLIPTTPIIPIII", partial(_lower_tile, tile_at_body))
 _register(micro_kernels.dot, "LPPIIPII", _lower_dot)

@@ -16,29 +16,32 @@ _I64 = ir.IntType(64)
 
 
 def transform_body(module: Any, element: str, lanes: int, form: int, size: int) -> Any:
-    """``target[r, s, c] = sum of M[r, i] * M[s, j] * source[i, j, c]``, ``c`` contiguous."""
+    """``target[n, r, s, c] = sum of M[r, i] * M[s, j] * source[n, i, j, c]``, ``c`` contiguous."""
     name = f"transform.{FORMS[form]}.{size}.{element}.{lanes}"
     found = module.globals.get(name)
     if found is not None:
         return found
-    body = Body(module, name, element, lanes, "piipiii")
-    source, row, column, target, to_row, to_column, count = body.function.args
-    m = matrix(FORMS[form], size)
+    body = Body(module, name, element, lanes, "iipiiipiii")
+    tiles, count, source, row, column, away, target, to_row, to_column, to_away = body.function.args
+    b, m = body.builder, matrix(FORMS[form], size)
     taken, made = range(len(m[0])), range(len(m))
-    spots = [[_place(body, source, (row, i), (column, j)) for j in taken] for i in taken]
-    goals = [[_place(body, target, (to_row, r), (to_column, s)) for s in made] for r in made]
+    with body.loop(tiles) as n:
+        at, to = body.at(source, b.mul(n, away)), body.at(target, b.mul(n, to_away))
+        spots = [[_place(body, at, (row, i), (column, j)) for j in taken] for i in taken]
+        goals = [[_place(body, to, (to_row, r), (to_column, s)) for s in made] for r in made]
 
-    def step(position: Any, mask: Any) -> None:
-        columns = [
-            _applied(body, m, [body.read(line[j], position, mask) for line in spots]) for j in taken
-        ]
-        for r, line in enumerate(goals):
-            values = _applied(body, m, [column[r] for column in columns])
-            for value, goal in zip(values, line, strict=True):
-                body.write(value, goal, position, mask)
+        def step(position: Any, mask: Any) -> None:
+            columns = [
+                _applied(body, m, [body.read(line[j], position, mask) for line in spots])
+                for j in taken
+            ]
+            for r, line in enumerate(goals):
+                values = _applied(body, m, [column[r] for column in columns])
+                for value, goal in zip(values, line, strict=True):
+                    body.write(value, goal, position, mask)
 
-    body.for_vectors(count, step)
-    body.builder.ret_void()
+        body.for_vectors(count, step)
+    b.ret_void()
     return body.function
 
 

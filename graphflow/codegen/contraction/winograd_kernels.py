@@ -43,22 +43,22 @@ def {name}(args, tid, nth):
         panel, c0 = unit // parts, unit % parts * PART
         depth, count = min(PART, channels - c0), min(PANEL, filters - panel * PANEL)
         source = w + (panel * PANEL * w_filter + c0 * w_channel)
-        if together:
+        begin, tap, step = 0, PANEL, 9 * PANEL  # where taps are, the next one, the next channel
+        if together and turned:  # they are copied from the last to the first
+            source, begin, tap = source + 8 * w_column, 8 * PANEL, -PANEL
+        if together and w_channel == 9:
+            pack(LANES, PANEL, PANEL, taps, source, w_filter, 1, count, 9 * depth)
+        elif together:
             for c in range(depth):
-                pack(LANES, PART * PANEL, PANEL, taps + c * PANEL,
-                     source + (c * w_channel + (8 * w_column if turned else 0)),
+                pack(LANES, PANEL, PANEL, taps + c * step, source + c * w_channel,
                      w_filter, 1, count, 9)
         else:
-            for tap in range(9):
-                pack(LANES, PANEL, PANEL, taps + tap * PART * PANEL,
-                     source + (tap // 3 * w_row + tap % 3 * w_column),
+            for k in range(9):
+                pack(LANES, step, PANEL, taps + k * PANEL,
+                     source + (k // 3 * w_row + k % 3 * w_column),
                      w_filter, w_channel, count, depth)
-        begin, step = 0, PART * PANEL
-        if together and turned:  # they were copied from the last to the first
-            begin, step = 8 * step, -step
-        transform(LANES, {taps}, SIZE, taps + begin, 3 * step, step,
-                  room + (panel * channels + c0) * PANEL,
-                  (SIZE + 2) * plane, plane, depth * PANEL)
+        transform(LANES, {taps}, SIZE, depth, PANEL, taps + begin, 3 * tap, tap, step,
+                  room + (panel * channels + c0) * PANEL, (SIZE + 2) * plane, plane, PANEL)
         unit += 1
 '''
 
@@ -124,8 +124,8 @@ def {name}(args, tid, nth):
             image, at = t // (down * across), t % (down * across)
             i, j = at // across * SIZE - above, at % across * SIZE - before
 {gather}\
-            transform(LANES, {input}, SIZE, source, row, column,
-                      ins + (t - t0) * channels, SPAN * in_plane, in_plane, channels)
+            transform(LANES, {input}, SIZE, 1, channels, source, row, column, 0,
+                      ins + (t - t0) * channels, SPAN * in_plane, in_plane, 0)
         for q in range(SPAN * SPAN):
             k0 = 0
             while k0 < channels:
@@ -153,8 +153,8 @@ def {name}(args, tid, nth):
             target, row, column = goal, y_row, y_column
             if y_channel != 1 or lines < SIZE or run < SIZE:
                 target, row, column = patch, SIZE * filters, filters
-            transform(LANES, {result}, SIZE, outs + (t - t0) * filters,
-                      SPAN * out_plane, out_plane, target, row, column, filters)
+            transform(LANES, {result}, SIZE, 1, filters, outs + (t - t0) * filters,
+                      SPAN * out_plane, out_plane, 0, target, row, column, 0)
             for line in range(lines):
                 if y_channel != 1:
                     pack(LANES, y_channel, run, goal + line * y_row, patch + line * row,
@@ -196,16 +196,18 @@ def {name}(args, tid, nth):
             if part == 0:
                 i, j = i - above, j - before
 {gather_x}\
-                transform(LANES, {input}, SIZE, source, row, column,
-                          ins + t * in_row, SPAN * in_plane, in_plane, channels)
+                transform(LANES, {input}, SIZE, 1, channels, source, row, column, 0,
+                          ins + t * in_row, SPAN * in_plane, in_plane, 0)
             else:
 {gather_y}\
-                k = 0
-                while k < filters:
-                    transform(LANES, {cotangent}, SIZE, source + k, row, column,
-                              outs + (k // PANEL * out_panel + t * PANEL),
-                              SPAN * out_plane, out_plane, min(PANEL, filters - k))
-                    k += PANEL
+                panels = filters // PANEL
+                transform(LANES, {cotangent}, SIZE, panels, PANEL, source, row, column, PANEL,
+                          outs + t * PANEL, SPAN * out_plane, out_plane, out_panel)
+                k = panels * PANEL
+                if k < filters:
+                    transform(LANES, {cotangent}, SIZE, 1, filters - k, source + k, row, column, 0,
+                              outs + (panels * out_panel + t * PANEL),
+                              SPAN * out_plane, out_plane, 0)
         t += 1
 '''
 
@@ -270,8 +272,8 @@ def {name}(args, tid, nth):
     while unit < last:
         c, k = unit // parts, unit % parts * PART
         count = min(PART, filters - k)
-        transform(LANES, {taps_back}, SIZE, sums + (c * filters + k),
-                  (SIZE + 2) * plane, plane, taps, 3 * PART, PART, count)
+        transform(LANES, {taps_back}, SIZE, 1, count, sums + (c * filters + k),
+                  (SIZE + 2) * plane, plane, 0, taps, 3 * PART, PART, 0)
         goal = w + (k * w_filter + c * w_channel)
         if w_column == 1 and w_row == 3:
             pack(LANES, w_filter, 9, goal, taps, PART, 1, 9, count)
