@@ -133,6 +133,17 @@ def test_columns_in_another_order_than_the_result() -> None:
     check(((0, 1, 2, 3, 4), (0, 2, 3), (1, 4)), windows, ct)
 
 
+@pytest.mark.parametrize("apart", [1, 2])
+def test_neighbouring_rows_whose_steps_are_far_apart(apart: int) -> None:
+    """Packed, too: rows end within strips, and steps run over several axes."""
+    rng = np.random.default_rng(15)
+    x = rng.standard_normal((2, 11, 9, 131)).astype(np.float32)
+    windows = np.lib.stride_tricks.sliding_window_view(x, (3, 3), (1, 2))[:, ::apart, ::apart]
+    ct = rng.standard_normal((*windows.shape[:3], 37)).astype(np.float32)
+    check(((0, 1, 2, 3, 4, 5), (0, 1, 2, 6), (3, 6, 4, 5)), windows, ct, threads=2)
+    check(((0, 1, 2, 3, 4, 5), (0, 1, 2, 6), (6, 3, 4, 5)), windows, ct, threads=3)
+
+
 def test_infinities_stay_where_they_belong() -> None:
     """What packing leaves beside a rectangle must not leak into results."""
     rng = np.random.default_rng(13)

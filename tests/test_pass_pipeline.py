@@ -34,8 +34,9 @@ graph main {
 
 
 def test_the_order() -> None:
-    assert (
-        describe() == "winograd,decompose,split_complex,(fold,simplify,cse)*,loop_products,dce,fuse"
+    assert describe() == (
+        "winograd,decompose,split_complex,(fold,simplify,cse)*,loop_products,"
+        "channels_last,simplify,dce,fuse"
     )
     assert all(step.reason for step in PIPELINE)
 
@@ -44,7 +45,8 @@ def test_records() -> None:
     stages = run_pipeline(Graph.parse(TEXT))
     assert [s.name for s in stages] == [
         "traced", "winograd", "decompose", "split_complex",
-        "fold", "simplify", "cse", "fold", "simplify", "cse", "loop_products", "dce", "fuse",
+        "fold", "simplify", "cse", "fold", "simplify", "cse", "loop_products",
+        "channels_last", "simplify", "dce", "fuse",
     ]  # fmt: skip
     assert stages[0].note == "traced: 8 nodes" and stages[4].note == "fold: 8 → 7 nodes"
     assert stages[5].note == "simplify: 7 → 3 nodes"

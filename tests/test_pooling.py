@@ -160,6 +160,30 @@ def test_nan_is_the_largest() -> None:
     assert np.isnan(F.max_pool1d(x, 2).detach().numpy()).tolist() == [[[True, False]]]
 
 
+@pytest.mark.parametrize("extents", [(6, 4), (7, 5)])
+def test_the_first_of_equal_elements_gets_the_gradient_in_compiled_steps(
+    extents: tuple[int, int],
+) -> None:
+    """Windows side by side are chosen from without indices; against the places found eagerly."""
+    rng = np.random.default_rng(9)
+    x = rng.integers(-1, 2, (2, 3, *extents)).astype(np.float32)
+    x[0, 0, 0, 0] = np.nan
+    _, places = F.max_pool2d(gf.tensor(x), 2, return_indices=True)
+    weights = rng.standard_normal(tuple(places.shape)).astype(np.float32)
+    expected = np.zeros((2, 3, extents[0] * extents[1]), np.float32)
+    rows = np.where(np.isnan(F.max_pool2d(gf.tensor(x), 2).numpy()), 0, weights)
+    flat = places.numpy().reshape(2, 3, -1)
+    np.put_along_axis(expected, flat, rows.reshape(2, 3, -1), 2)
+
+    @gf.compile
+    def gradient(x: Any, weights: Any) -> Any:
+        x = x.detach().requires_grad_()
+        return gf.autograd.grad(F.max_pool2d(x, 2), x, weights)[0]
+
+    found = gradient(gf.tensor(x), gf.tensor(weights)).numpy()
+    np.testing.assert_array_equal(found.reshape(expected.shape), expected)
+
+
 def test_unpooling_puts_values_back() -> None:
     rng = np.random.default_rng(3)
     x = gf.tensor(rng.standard_normal((2, 3, 6, 8)), requires_grad=True)

@@ -23,6 +23,10 @@ Array: TypeAlias = Any  # np.ndarray of any dtype; NumPy's own stubs reject half
 
 Labels: TypeAlias = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 
+Attrs: TypeAlias = Mapping[str, Any]
+Order: TypeAlias = tuple[int, ...]
+"""Axes in another order: the axis that each axis was."""
+Reordered: TypeAlias = tuple[Attrs, Order]
 GATHERED = "@"
 """Variable of an index map: the integer that the index operand holds (see ``OpDef.index``)."""
 POSITION = -1
@@ -85,6 +89,7 @@ class Application:
 
 OperandRule: TypeAlias = Callable[[Builder, Application, Any], Any]
 VariadicRule: TypeAlias = Callable[[Builder, Application, Any, int], Any]
+OrderRule: TypeAlias = "Callable[[Sequence[TensorType], Attrs, Sequence[Order]], Reordered | None]"
 PartsRule: TypeAlias = "Callable[[Builder, OpDef, Application], Any]"
 """An operation on complex operands in terms of real ones: ``n.inputs`` are pairs (real,
 imaginary), or values that are real already; the result is a pair or a real value."""
@@ -199,6 +204,10 @@ class OpDef:
     parts: PartsRule | None = None
     """How operands of complex dtypes are computed on their real and imaginary parts;
     without it such an application is a host call."""
+    reordered: OrderRule | None = None
+    """What the application is on operands whose axes are in the given orders: attributes and
+    the order of the result's axes (:mod:`graphflow.ir.ops.orders`).  Operations of kind
+    ELEMENTWISE need no rule."""
     pure: bool = True
     commutative: bool = False
     fallible: bool = False

@@ -20,6 +20,7 @@ from typing import TypeAlias
 from graphflow import flags
 from graphflow.ir.graph import Graph
 from graphflow.passes.base import Pass
+from graphflow.passes.channels_last import ChannelsLast
 from graphflow.passes.cse import Cse
 from graphflow.passes.dce import Dce
 from graphflow.passes.decompose import Decompose
@@ -74,6 +75,10 @@ PIPELINE: tuple[Step, ...] = (
     Step(
         (LoopProducts(),),
         "on simple products, before what they leave unused goes",
+    ),
+    Step(
+        (ChannelsLast(), Simplify()),
+        "on simple products over windows; the views it makes compose",
     ),
     Step(
         (Dce(),),

@@ -37,6 +37,9 @@ WRITING, TURNING = 2, 20
 """Steps multiplied in the time that an element of the result is written, in rows or across."""
 RECTANGLE = 1000
 """Rows multiplied in the time that it takes to begin with a rectangle to be packed."""
+FAR = 128
+"""Elements between steps from which on rows of the first operand are packed: nearer ones do
+not compete for the same places of a cache."""
 LANES = 8
 """Columns are multiplied so many at a time, at least."""
 
@@ -79,6 +82,8 @@ def walk_of(labels: Labels, places: Sequence[Layout]) -> tuple[Walk, bool]:
     kinds = turned if swapped else kinds
     batch, rows, columns, depth = kinds
     columns, depth = _reading_order(columns, depth)
+    if single_stride(merged(rows), C) is None:  # written from scratch anyway
+        rows = sorted(rows, key=lambda axis: -abs(axis.strides[A]))
     one = [Axis(1, (0, 0, 0))]
     walk = Walk(merged(batch), *(merged(kind or one) for kind in (rows, columns, depth)))
     return _with_batches_of_columns(walk), swapped
@@ -130,9 +135,13 @@ def _reading_order(columns: list[Axis], depth: list[Axis]) -> tuple[list[Axis], 
     """The order of axes in which operands are read.
 
     The first operand is read again for every panel of columns, so the depth that moves
-    least there comes last; the second is packed once, in runs of columns that should be long.
+    least there comes last, unless all of it lies together in the second; that is packed
+    once, in runs of columns or of depth that should be long.
     """
+    there = sorted(depth, key=lambda axis: (-abs(axis.strides[B]), -abs(axis.strides[A])))
     depth = sorted(depth, key=lambda axis: (-abs(axis.strides[A]), -abs(axis.strides[B])))
+    if single_stride(tuple(depth), A) != 1 and single_stride(tuple(there), B) == 1:
+        depth = there
     if any(axis.strides[B] == 1 for axis in columns[-1:]):
         return columns, depth
     return _with_last(columns, lambda axis: axis.extent), depth
@@ -227,27 +236,32 @@ def _plan(
 ) -> tuple[KernelSource, tuple[int, ...], tuple[Layout, ...]]:
     """The kernel, its words from the block sizes on (without the scratch), and the scratch."""
     if dtype.short not in TILED:
-        return plain_axes_kernel(dtype.short, accumulator(dtype.short)), (0,) * 17, ()
+        return plain_axes_kernel(dtype.short, accumulator(dtype.short)), (0,) * 19, ()
     tile, itemsize = tiling(host_target(), dtype.itemsize), dtype.itemsize
+    row, column, step = walk.rows[-1], walk.columns[-1], walk.depth[-1]
+    packed = row.strides[A] == 1 and row.extent >= tile.height and step.strides[A] >= FAR
     depth, columns, rows = axes_blocks(tile, itemsize, walk.count("depth"))
+    rows = rows // 2 // tile.height * tile.height if packed else rows
     columns = least(columns, rounded_up(greatest(1, walk.count("columns")), tile.width))
     rows = least(rows, rounded_up(greatest(1, walk.count("rows")), tile.height))
     line = LINE_BYTES // itemsize
     sums = rounded_up(depth * columns, line)
     tables = sums + rounded_up(rows * columns, line)
-    items = tables + rounded_up((depth + 2 * rows + columns) * (8 // itemsize), line)
+    strips = tables + rounded_up((depth + 2 * rows + columns) * (8 // itemsize), line)
+    items = strips + (-(-rows // tile.height) * tile.strip * depth if packed else 0)
+    items = rounded_up(items, line)
     scratch = context.temporary(TensorType(dtype, (context.threads, items)))
     c_row = single_stride(walk.rows, C)
     falling = [axis.strides[C] for axis in walk.columns]
     if falling != sorted(falling, reverse=True):
         c_row = None  # columns are not in the result's order: the kernel must not compare ends
-    row, column = walk.rows[-1], walk.columns[-1]
     runs = [(walk.rows, C), (walk.columns, C), (walk.columns, B), (walk.depth, B)]
     cut = (
         depth, columns, rows, items, sums, tables, -1 if c_row is None else c_row,
         row.extent, row.strides[A], row.strides[C],
         column.extent, column.strides[B], column.strides[C],
         *(_alone(axes, which)[-1].extent for axes, which in runs),
+        int(packed), strips,
     )  # fmt: skip
     return tiled_axes_kernel(dtype.short, itemsize, tile), cut, (scratch,)
 

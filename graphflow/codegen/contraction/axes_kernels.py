@@ -15,7 +15,7 @@ from functools import cache
 from graphflow.codegen.contraction.tiling import Tiling, heights
 from graphflow.codegen.schedule import KernelSource
 
-AXES_AT = 29
+AXES_AT = 31
 """Word of the first axis; an axis is an extent and its strides in a, b and c."""
 
 PACKING = 24
@@ -46,11 +46,12 @@ _TAKE = """\
 
 _TILED = '''\
 """c[i, j] = sum over k of a[i, k] * b[k, j], where i, j and k run over several axes"""
-from graphflow.codegen.contraction.micro_kernels import pack, place, tile_at
+from graphflow.codegen.contraction.micro_kernels import pack, place, tile, tile_at
 from graphflow.codegen.prelude import kernel, pointer_at_{element}, pointer_at_i64, share
 
 LANES, VECTORS, HEIGHT = {lanes}, {vectors}, {height}
 WIDTH = {width}  # columns of a tile and of a packed panel of b
+STRIP = {strip}  # row length of a packed strip of a
 PACKING = {packing}  # rows that are multiplied in the time a row of b is packed
 AXES_AT = {axes_at}
 
@@ -70,6 +71,8 @@ def {name}(args, tid, nth):
     column_run, column_b, column_c = args[22], args[23], args[24]
     # Rows and columns that run on in c; columns and steps that do in b.
     row_out, column_out, column_in, depth_in = args[25], args[26], args[27], args[28]
+    # Neighbouring rows of a whose steps are far apart are packed, too.
+    pack_a, strips = args[29], panels + args[30]
     depth_word = depth_at + 4 * (depth_axes - 1)
     depth_run, depth_a, depth_b = args[depth_word], args[depth_word + 1], args[depth_word + 2]
     column_units, row_units = (n + WIDTH - 1) // WIDTH, (m + HEIGHT - 1) // HEIGHT
@@ -136,6 +139,21 @@ def {name}(args, tid, nth):
                             j += across
                         step += run
                     packed = k0
+                    i = i0 if pack_a else i1
+                    while i < i1:
+                        strip = strips + (i - i0) // HEIGHT * depth * STRIP
+                        row, height = 0, min(HEIGHT, i1 - i)
+                        while row < height:
+                            run = min(height - row, row_run - (i + row) % row_run)
+                            step = 0
+                            while step < depth:
+                                across = min(depth - step, depth_run - (k0 + step) % depth_run)
+                                pack(LANES, STRIP, STRIP - row, strip + (step * STRIP + row),
+                                     a_batch + (spots[i - i0 + row] + steps[step]),
+                                     row_a, depth_a, run, across)
+                                step += across
+                            row += run
+                        i += HEIGHT
                     j = j0
                     while j < j1:
                         width = min(WIDTH, j1 - j)
@@ -147,9 +165,15 @@ def {name}(args, tid, nth):
                             if direct:
                                 c_tile = c_batch + (row_targets[i - i0] + column_targets[j - j0])
                                 out_row = c_row
-                            tile_at(LANES, VECTORS, HEIGHT, rows, a_batch, spots + (i - i0), steps,
-                                    panels + (j - j0) * depth, WIDTH, depth, c_tile, out_row,
-                                    width, k0)
+                            if pack_a:
+                                at = (i - i0) // HEIGHT * depth * STRIP + (i - i0) % HEIGHT
+                                tile(LANES, VECTORS, HEIGHT, rows, strips + at, 1, STRIP,
+                                     panels + (j - j0) * depth, WIDTH, depth, c_tile, out_row,
+                                     width, k0)
+                            else:
+                                tile_at(LANES, VECTORS, HEIGHT, rows, a_batch, spots + (i - i0),
+                                        steps, panels + (j - j0) * depth, WIDTH, depth, c_tile,
+                                        out_row, width, k0)
                             i += rows
                         j += WIDTH
                     k0 += depth
@@ -224,7 +248,8 @@ def tiled_axes_kernel(element: str, itemsize: int, tiling: Tiling) -> KernelSour
     name = f"mm_axes_{element}_{tiling.height}x{tiling.vectors}x{tiling.lanes}"
     return _source(
         _TILED, name, element, lanes=tiling.lanes, vectors=tiling.vectors, height=tiling.height,
-        width=tiling.width, packing=PACKING, choose_rows=choose_rows, itemsize=itemsize,
+        width=tiling.width, strip=tiling.strip, packing=PACKING, choose_rows=choose_rows,
+        itemsize=itemsize,
     )  # fmt: skip
 
 

@@ -84,17 +84,31 @@ def _pack_strip(body: Body, sizes: tuple[int, int], k: Any, s: Any, masked: bool
 
 
 def _pack_rows(body: Body, first: Any) -> None:
-    """Copy ``lanes`` neighbours, from ``first`` on, of every step."""
+    """Copy ``lanes`` neighbours, from ``first`` on, of every step.
+
+    Where there is room, vectors that are not full are written as if they were: masked
+    stores are slow.
+    """
     b = body.builder
-    width, _, target, source, _, step, count, depth = body.function.args
-    left = b.sub(count, first)
-    with b.if_else(b.icmp_signed(">=", left, _I64(body.lanes))) as (whole, edge):
-        for block, masked in ((whole, False), (edge, True)):
-            with block:
-                mask = body.mask(left) if masked else None
-                with body.loop(depth) as k:
-                    value = body.read(body.at(source, first), b.mul(k, step), mask)
-                    body.write(value, body.at(target, first), b.mul(k, width), mask)
+    width, room, target, source, _, step, count, depth = body.function.args
+    left, wide = b.sub(count, first), _I64(body.lanes)
+
+    def copy(read: Any, write: Any) -> None:
+        with body.loop(depth) as k:
+            value = body.read(body.at(source, first), b.mul(k, step), read)
+            body.write(value, body.at(target, first), b.mul(k, width), write)
+
+    with b.if_else(b.icmp_signed(">=", left, wide)) as (whole, edge):
+        with whole:
+            copy(None, None)
+        with edge:
+            mask = body.mask(left)
+            roomy = b.icmp_signed(">=", b.sub(room, first), wide)
+            with b.if_else(roomy) as (free, tight):
+                with free:
+                    copy(mask, None)
+                with tight:
+                    copy(mask, mask)
 
 
 def _pack_transposed(body: Body, first: Any) -> None:

@@ -19,7 +19,7 @@ from graphflow.ir.op import (
     OpTests,
     register,
 )
-from graphflow.ir.ops import complex_parts
+from graphflow.ir.ops import complex_parts, orders
 from graphflow.ir.ops.gradients import transposed
 from graphflow.ir.ops.rules import (
     NUMBER,
@@ -187,6 +187,7 @@ CONTRACT = register(
         vjp=(_contract_left, _contract_right),
         parts=complex_parts.product,
         contraction=_labels,
+        reordered=orders.labelled,
         cost=8.0,
         tests=OpTests(
             tolerance={"f32": 5e-6, "f64": 1e-13},

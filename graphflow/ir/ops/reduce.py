@@ -28,7 +28,7 @@ from graphflow.ir.op import (
     Sample,
     register,
 )
-from graphflow.ir.ops import complex_parts
+from graphflow.ir.ops import complex_parts, orders
 from graphflow.ir.ops.gradients import mask, repeat_axes, restore_axes, scalar, shifted
 from graphflow.ir.ops.rules import (
     NUMBER,
@@ -130,6 +130,7 @@ def reduction(
             vjp=(vjp,),
             parts=parts,
             reduction=fold,
+            reordered=orders.folded,
             tests=OpTests(
                 tolerance={"f32": 2e-6, "f64": 1e-13},
                 dtypes=dtypes,

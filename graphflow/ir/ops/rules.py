@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 from graphflow.errors import DTypeError, GraphError, ShapeError
 from graphflow.ir.dims import Dim, Shape, SymDim
+from graphflow.ir.op import Attrs as Attrs
 from graphflow.ir.op import Sample
 from graphflow.ir.types import (
     DTYPES,
@@ -21,7 +22,6 @@ from graphflow.ir.types import (
     broadcast_shapes,
 )
 
-Attrs: TypeAlias = Mapping[str, Any]
 TypeRule: TypeAlias = Callable[[Sequence[TensorType], Attrs], TensorType]
 
 FLOAT: frozenset[str] = frozenset(["float"])

@@ -23,6 +23,7 @@ from graphflow.ir.op import (
     OpTests,
     register,
 )
+from graphflow.ir.ops import orders
 from graphflow.ir.ops.rules import (
     Attrs,
     calls,
@@ -78,6 +79,7 @@ RESHAPE = register(
         view_inverse=lambda emit, parent, new, attrs: emit(
             "reshape", new, shape=tuple(parent.shape)
         ),
+        reordered=orders.reshaped,
         cost=0.0,
         tests=OpTests(
             dtypes=EVERY,
@@ -129,6 +131,7 @@ PERMUTE = register(
         view_inverse=lambda emit, parent, new, attrs: emit(
             "permute", new, axes=inverse_order(attrs["axes"])
         ),
+        reordered=orders.permuted,
         cost=0.0,
         tests=OpTests(
             dtypes=EVERY,
@@ -186,6 +189,7 @@ EXPAND = register(
         reference=_expand,
         vjp=(_expand_vjp,),
         index=_index_expand,
+        reordered=orders.expanded,
         cost=0.0,
         tests=OpTests(
             dtypes=EVERY,
@@ -233,6 +237,7 @@ FLIP = register(
         vjp=(lambda b, n, ct: b.flip(ct, axes=n.attrs["axes"]),),
         index=_index_flip,
         view_inverse=lambda emit, parent, new, attrs: emit("flip", new, axes=attrs["axes"]),
+        reordered=orders.with_axes,
         cost=0.0,
         tests=OpTests(
             dtypes=EVERY,

@@ -23,7 +23,7 @@ from graphflow.ir.op import (
     OpTests,
     register,
 )
-from graphflow.ir.ops import complex_parts
+from graphflow.ir.ops import complex_parts, orders
 from graphflow.ir.ops.gradients import zeros, zeros_like
 from graphflow.ir.ops.rules import (
     Attrs,
@@ -100,6 +100,7 @@ SLICE = register(
         view_inverse=lambda emit, parent, new, attrs: emit(
             "slice_update", parent, new, starts=attrs["starts"], steps=attrs["steps"]
         ),
+        reordered=orders.with_values("starts", "limits", "steps"),
         cost=0.0,
         tests=OpTests(
             dtypes=EVERY,
@@ -170,6 +171,7 @@ PAD = register(
         index=_index_pad,
         fill=_pad_fill,
         parts=complex_parts.padded,
+        reordered=orders.with_values("low", "high"),
         cost=2.0,
         tests=OpTests(
             dtypes=EVERY,
@@ -246,6 +248,7 @@ CONCATENATE = register(
         reference=_concatenate,
         vjp=_concatenate_vjp,
         index=_index_concatenate,
+        reordered=orders.with_axes,
         cost=2.0,
         tests=OpTests(
             dtypes=EVERY,
@@ -322,6 +325,7 @@ SLICE_UPDATE = register(
         reference=_slice_update,
         vjp=(_slice_update_base, _slice_update_value),
         index=_index_slice_update,
+        reordered=orders.with_values("starts", "steps"),
         tests=OpTests(
             dtypes=EVERY,
             samples=calls(

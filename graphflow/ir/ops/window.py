@@ -28,6 +28,7 @@ from graphflow.ir.op import (
     Sample,
     register,
 )
+from graphflow.ir.ops import orders
 from graphflow.ir.ops.gradients import zeros
 from graphflow.ir.ops.rules import (
     NUMERIC,
@@ -160,6 +161,7 @@ WINDOW = register(
         vjp=(_window_vjp,),
         index=_index_window,
         view_inverse=_window_inverse,
+        reordered=orders.windowed,
         cost=0.0,
         tests=OpTests(dtypes=("f32", "f64", "i64", "bool"), samples=calls(*_SAMPLES)),
     )

@@ -17,6 +17,7 @@ from graphflow.errors import ShapeError
 from graphflow.ir.dims import Dim
 from graphflow.ir.formulas.winograd import TAPS, both_sides
 from graphflow.ir.op import NON_DIFFERENTIABLE, Array, Kind, OpDef, OpTests, Tiles, register
+from graphflow.ir.ops import orders
 from graphflow.ir.ops.rules import FLOAT, Attrs, calls, check_arity, require, spelled
 from graphflow.ir.types import TensorType
 
@@ -149,6 +150,7 @@ WINOGRAD = register(
         reference=_image,
         vjp=NON_DIFFERENTIABLE,
         tiles=Tiles.IMAGE,
+        reordered=orders.of_tiles,
         cost=16.0,
         tests=OpTests(
             gradient=False,
@@ -202,6 +204,7 @@ WINOGRAD_GRADIENT = register(
         reference=_gradient,
         vjp=NON_DIFFERENTIABLE,
         tiles=Tiles.GRADIENT,
+        reordered=orders.of_tiles,
         cost=16.0,
         tests=OpTests(
             gradient=False,

@@ -114,6 +114,46 @@ def largest(x: Tensor, w: Windows, indices: bool) -> tuple[Tensor, Tensor | None
     return by_tables(x, tables, indices)
 
 
+def are_apart(w: Windows) -> bool:
+    """Whether windows are few elements each, lie side by side and have no gaps inside."""
+    alike = all(s == k and (d == 1 or k == 1) for s, k, d in zip(w.steps, w.sizes, w.spacing))
+    return alike and int(np.prod(w.sizes)) <= MOST_TAPS
+
+
+def chosen(x: Tensor, w: Windows) -> Tensor:
+    """The largest element of each of the windows, which :func:`are_apart`.
+
+    It is chosen from axes of places inside windows by comparisons that are not recorded: the
+    gradient goes to the first largest element by the same choices, without any index.
+    """
+    full = padded(x, w, lowest(x.dtype))
+    front, ends = x.shape[:LEADING], [n * k for n, k in zip(w.counts, w.sizes)]
+    if tuple(full.shape[LEADING:]) != tuple(ends):
+        zeros, ones = (0,) * x.ndim, (1,) * x.ndim
+        full = apply("slice", full, starts=zeros, limits=(*front, *ends), steps=ones)
+    pairs = [extent for n, k in zip(w.counts, w.sizes) for extent in (n, k)]
+    inside = reshape(full, (*front, *pairs))
+    taps = [_place_inside(inside, w, tap) for tap in product(*map(range, w.sizes))]
+    seen = [tap.detach() for tap in taps]
+    best, found = seen[0], taps[0]
+    for value, tap in zip(seen[1:], taps[1:]):
+        found = where(gt(value, best), tap, found)
+        best = maximum(best, value)
+    return where(best != best, best, found)
+
+
+def _place_inside(x: Tensor, w: Windows, tap: Ints) -> Tensor:
+    """``x[N, C, windows, size, …]`` at place ``tap`` of every window."""
+    front = tuple(x.shape[:LEADING])
+    starts = [at for k in tap for at in (0, k)]
+    limits = [end for n, k in zip(w.counts, tap) for end in (n, k + 1)]
+    shown = apply(
+        "slice", x, starts=(0,) * LEADING + tuple(starts), limits=(*front, *limits),
+        steps=(1,) * x.ndim,
+    )  # fmt: skip
+    return reshape(shown, (*front, *w.counts))
+
+
 def _shown(x: Tensor, w: Windows, tap: Ints) -> Tensor:
     """Element ``tap`` of every window."""
     front = x.ndim - len(tap)

@@ -18,8 +18,10 @@ from graphflow.mode import mode
 from graphflow.nn.functional.pool_windows import (
     LEADING,
     Windows,
+    are_apart,
     batched,
     by_tables,
+    chosen,
     largest,
     padded,
     read_at,
@@ -47,7 +49,10 @@ def _max_pool(
 ) -> Any:  # fmt: skip
     w = windows_of(name, input, kernel_size, stride, padding, dilation, ceil_mode, dims)
     x = batched(input, dims)
-    indices = return_indices or (mode.grad and x.requires_grad)
+    recorded = mode.grad and x.requires_grad
+    if recorded and not return_indices and mode.tracer is not None and are_apart(w):
+        return unbatched(chosen(x, w), input, dims)  # one kernel of a program, several eagerly
+    indices = return_indices or recorded
     found, index = largest(x.detach(), w, indices)
     return _with_indices(x, found, index, input, dims, return_indices)
 

@@ -1,0 +1,236 @@
+"""Images lie with their channels last between a convolution and the next.
+
+A product over windows ``[N, C, H, W, …]`` makes ``[N, O, Y, X]``.  Here it makes
+``[N, Y, X, O]``, and what follows is done in that order as far as the records of operations
+say how (:mod:`graphflow.ir.ops.orders`): vectors then run along channels, whatever the
+windows, steps and padding.  Where an operation has no such form, or a result leaves the
+graph, the value is shown in its own order, which is a view.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from graphflow.ir.build import emit
+from graphflow.ir.graph import Graph
+from graphflow.ir.node import Node, make_node
+from graphflow.ir.op import Kind, Order, Tiles
+from graphflow.ir.ops import orders
+from graphflow.ir.types import TensorType
+from graphflow.passes.base import Pass
+from graphflow.passes.dataflow import is_alias, view_pieces
+from graphflow.passes.in_regions import in_regions
+from graphflow.records import replace
+
+LEAST_CHANNELS = 8
+"""Fewer do not fill a vector."""
+
+
+@dataclass(frozen=True)
+class ChannelsLast(Pass):
+    """Put the channels of images last, from products over windows on; see the module's text.
+
+    Sums may be taken in another order.
+    """
+
+    name: ClassVar[str] = "channels_last"
+
+    def run(self, graph: Graph) -> Graph:
+        """The graph with its images in that order, where that moves less than it saves."""
+        return in_regions(graph, _reordered)
+
+
+def _reordered(graph: Graph) -> Graph:
+    if not any(_order_of_image(node, node.inputs[0]) for node in graph.nodes if node.inputs):
+        return graph
+    walk = _Walk(graph)
+    for node in graph.nodes:
+        walk.visit(node)
+    return graph if walk.lost > walk.gained else walk.finish()
+
+
+def _order_of_image(node: Node, windows: Node) -> Order | None:
+    """The order of axes with channels last, if ``node`` is a product over ``windows`` whose
+    places are the result's (as in a convolution, unlike in the gradient of its kernel)."""
+    rule = node.op.contraction
+    if node.op.tiles is Tiles.IMAGE:
+        return None if node.attrs["last"] else orders.CHANNELS_LAST
+    if rule is None or not is_alias(windows):
+        return None
+    left, right, out = rule([n.tensor_type for n in node.inputs], node.attrs)
+    pairs = [
+        [int(name[1:]) for name, _ in index.terms]
+        for piece in view_pieces(windows)
+        for index in piece.index
+        if len(index.terms) == 2
+    ]
+    for pair in pairs:
+        extents = [windows.shape[axis] for axis in pair]
+        kept = [e for e, axis in zip(extents, pair) if left[axis] in out]
+        summed = [e for e, axis in zip(extents, pair) if left[axis] not in out]
+        if len(kept) != 1 or _less(kept[0], summed[0]):
+            return None
+    columns = [label for label in out if label not in left]
+    if not pairs or not columns or _few(node, out.index(columns[-1])):
+        return None
+    rows = [label for label in out if label not in right]
+    shared = [label for label in out if label in left and label in right]
+    order = tuple(out.index(label) for label in (*rows, *shared, *columns))
+    return None if order == _own(node) else order
+
+
+def _less(extent: object, other: object) -> bool:
+    return isinstance(extent, int) and isinstance(other, int) and extent < other
+
+
+def _few(node: Node, axis: int) -> bool:
+    return _less(node.shape[axis], LEAST_CHANNELS)
+
+
+class _Walk:
+    """One walk over a graph: every value as it was, or in another order of axes, or both."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.plain: dict[Node, Node] = {}
+        self.turned: dict[Node, tuple[Node, Order]] = {}
+        self.gained = 0
+        self.lost = 0
+        self._results = set(graph.outputs)
+        self._locations = dict(graph.locations)
+        self._names = dict(graph.names)
+
+    def visit(self, node: Node) -> None:
+        """Find the form of ``node``, whose operands have theirs."""
+        found = self._reordered(node)
+        if found is not None and node in self._results and found[1] != _own(node):
+            found = None  # whoever gets a result expects it in its own order
+        if found is None:
+            operands = [self.as_it_was(n) for n in node.inputs]
+            if node.op.kind is not Kind.CONTRACTION and not is_alias(node):
+                self.lost += sum(_size(n) for n in node.inputs if n in self.turned)
+            made = node
+            if any(a is not b for a, b in zip(operands, node.inputs, strict=True)):
+                made = make_node(node.op, operands, node.attrs, node.type)
+            self.plain[node] = made
+        else:
+            made, order = found
+            if order == _own(node):
+                self.plain[node] = made
+            else:
+                self.turned[node] = made, order
+            if made.op.kind is not Kind.CONTRACTION and not is_alias(made):
+                self.gained += _size(node)
+        self._carry(node, made)
+
+    def _carry(self, node: Node, made: Node) -> None:
+        if made is node or not made.inputs:
+            return
+        if node in self._locations:
+            self._locations.setdefault(made, self._locations[node])
+        if node in self._names:
+            self._names.setdefault(made, self._names[node])
+
+    def as_it_was(self, node: Node) -> Node:
+        """``node`` in its own order."""
+        found = self.plain.get(node)
+        if found is None:
+            made, order = self.turned[node]
+            found = self.plain[node] = emit("permute", made, axes=orders.inverse(order))
+            self._carry(node, found)
+        return found
+
+    def in_order(self, node: Node, order: Order) -> Node:
+        """``node`` with its axes in ``order``, which may have more axes in front."""
+        found = self.turned.get(node)
+        if found is not None and found[1] == order:
+            return found[0]
+        made = self.as_it_was(node)
+        if not made.shape:
+            return made
+        if len(made.shape) < len(order):
+            more = (1,) * (len(order) - len(made.shape))
+            made = emit("reshape", made, shape=(*more, *made.shape))
+        return emit("permute", made, axes=order)
+
+    def _reordered(self, node: Node) -> tuple[Node, Order] | None:
+        """``node`` on reordered operands; None if it is better left as it is."""
+        if not isinstance(node.type, TensorType) or not node.inputs:
+            return None
+        if node.op.kind is Kind.CONTRACTION:
+            return self._product(node)
+        order = self._common_order(node)
+        if order is None:
+            return None
+        rule = orders.pointwise if node.op.kind is Kind.ELEMENTWISE else node.op.reordered
+        if rule is None:
+            return None
+        types = [n.tensor_type for n in node.inputs]
+        found = rule(types, node.attrs, [order] * len(types))
+        if found is None:
+            return None
+        attrs, result = found
+        return emit(node.op, *(self.in_order(n, order) for n in node.inputs), **attrs), result
+
+    def _common_order(self, node: Node) -> Order | None:
+        """The order of the first operand that has one and the result's rank and size."""
+        alone = len(node.inputs) == 1
+        if not alone and node.op.kind is not Kind.ELEMENTWISE:
+            if len({len(n.shape) for n in node.inputs}) != 1:
+                return None
+        for operand in node.inputs:
+            if operand in self.turned:
+                if alone or node.op.kind is not Kind.ELEMENTWISE or operand.shape == node.shape:
+                    return self.turned[operand][1]
+        return None
+
+    def _product(self, node: Node) -> tuple[Node, Order] | None:
+        rule = node.op.reordered
+        if rule is None:
+            return None
+        types = [n.tensor_type for n in node.inputs]
+        if node.op.tiles is not None:
+            wanted = [orders.CHANNELS_LAST if _is_image(n) else _own(n) for n in node.inputs]
+            known = rule(types, node.attrs, wanted)
+            if known is None:
+                return None
+            operands = [self.in_order(n, order) for n, order in zip(node.inputs, wanted)]
+            return emit(node.op, *operands, **known[0]), known[1]
+        taken = [self.turned.get(n) or (self.plain[n], _own(n)) for n in node.inputs]
+        found = rule(types, node.attrs, [order for _, order in taken])
+        if found is None:
+            return None
+        attrs, result = found
+        last = _order_of_image(node, node.inputs[0])
+        if last is not None:
+            attrs = {**attrs, "out": orders.put(attrs["out"], last)}
+            result = last
+        return emit(node.op, *(operand for operand, _ in taken), **attrs), result
+
+    def finish(self) -> Graph:
+        """The graph over what was found."""
+        updates = [(state, self.as_it_was(value)) for state, value in self.graph.updates]
+        made = self.graph.with_roots([self.as_it_was(n) for n in self.graph.outputs], updates)
+        kept = set(made.nodes)
+        return replace(
+            made,
+            locations={n: p for n, p in self._locations.items() if n in kept},
+            names={n: s for n, s in self._names.items() if n in kept},
+        )
+
+
+def _is_image(node: Node) -> bool:
+    return len(node.shape) == len(orders.CHANNELS_LAST)
+
+
+def _own(node: Node) -> Order:
+    return tuple(range(len(node.shape)))
+
+
+def _size(node: Node) -> int:
+    """Elements of ``node``, as far as they are known."""
+    size = 1
+    for extent in node.shape:
+        size *= extent if isinstance(extent, int) else 1
+    return size
