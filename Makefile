@@ -47,7 +47,7 @@ test-cudasim: $(VENV)/dev.stamp
 
 # An environment of its own: numba-cuda takes the place of Numba's own CUDA target.
 test-ptx: $(VENV)-cuda/stamp
-	$(VENV)-cuda/bin/python -m tests.cudasim.ptx
+	$(VENV)-cuda/bin/python -m tests.cudasim.ptx --seconds 240
 
 conformance: $(VENV)/conformance.stamp
 	$(BIN)/python -m tests.conformance --table

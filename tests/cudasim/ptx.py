@@ -23,11 +23,12 @@ CAPABILITIES = ((8, 0), (9, 0))
 
 def found_kernels(names: Sequence[str], most: int) -> dict[str, tuple[KernelSource, str]]:
     """The kernels of the operations' calls, and of the models' steps if no names are given."""
-    found = [(case.label, schedule_of(case)) for case in chosen(names, most)]
+    found = []
     for name in () if names else MODELS:
         step, _, batch = step_of(name, "cpu")
         graph = run_pipeline(gf.trace(step, *batch), PORTABLE)[-1].graph
         found.append((name, build_schedule(graph, backend=CUDA)))
+    found += [(case.label, schedule_of(case)) for case in chosen(names, most)]
     return {
         step.kernel.name: (step.kernel, label)
         for label, schedule in found
@@ -36,12 +37,23 @@ def found_kernels(names: Sequence[str], most: int) -> dict[str, tuple[KernelSour
     }
 
 
+def problem_of(kernel: KernelSource) -> str:
+    """Why a kernel does not compile, if it does not."""
+    for capability in CAPABILITIES:
+        try:
+            ptx(kernel, capability)
+        except CompileError as error:
+            return str(error)
+    return ""
+
+
 def main() -> int:
     """Compile; 1 if a kernel does not, 0 also where nothing is installed to compile with."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help="operations (all, if none is named)")
     parser.add_argument("--quick", action="store_true", help="one call of each operation")
     parser.add_argument("--most", type=int, default=2, help="calls of an operation and dtype")
+    parser.add_argument("--seconds", type=float, default=0, help="begin no kernel after so long")
     options = parser.parse_args()
     found = find()
     if found is None or found.package == "numba":
@@ -49,18 +61,19 @@ def main() -> int:
         return 0
     started, wrong = time.perf_counter(), []
     kernels = found_kernels(options.names, 1 if options.quick else options.most)
+    done = 0
     for kernel, label in kernels.values():
-        for capability in CAPABILITIES:
-            try:
-                ptx(kernel, capability)
-            except CompileError as error:
-                wrong.append(f"{label}: {error}")
-                break
-    print("\n".join(wrong))
+        if options.seconds and time.perf_counter() - started > options.seconds:
+            break
+        problem = problem_of(kernel)
+        done += 1
+        if problem:
+            wrong.append(f"{label}: {problem}")
+            print(wrong[-1], flush=True)
     targets = ", ".join(f"sm_{major}{minor}" for major, minor in CAPABILITIES)
-    seconds = time.perf_counter() - started
-    print(f"PTX for {targets}: {len(kernels) - len(wrong)} of {len(kernels)} kernels, "
-          f"{seconds:.0f} s, {found.package} {found.version}")  # fmt: skip
+    left = f", {len(kernels) - done} left out for want of time" if done < len(kernels) else ""
+    print(f"PTX for {targets}: {done - len(wrong)} of {done} kernels{left}, "
+          f"{time.perf_counter() - started:.0f} s, {found.package} {found.version}")  # fmt: skip
     return int(bool(wrong))
 
 
