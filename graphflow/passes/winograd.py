@@ -19,13 +19,13 @@ DIRECT = 1.4
 """Products of transformed tiles in the time of one of the direct method."""
 MOVED = 4
 """Products in the time in which one element of a tile is transformed, in or out."""
-TAP = 60
+TAP = 30
 """Products in the time in which one element of transformed taps is made and read again, or
 summed up and taken back: they are more than the taps, and seldom found in a cache."""
 FEWEST_CHANNELS = 8
 """With fewer, vectors of channels are not full."""
-ROWS = 6
-"""Tiles are multiplied about so many at a time."""
+FEWEST_TILES = 24
+"""Fewer take as long: taps are read no faster."""
 LEADING = 3
 
 
@@ -84,7 +84,7 @@ def _best(
     best, found = DIRECT * TAPS**2 * images * prod(places) * channels * filters, None
     best = float("inf") if chosen.always else best
     for size in chosen.sizes:
-        tiles = max(ROWS, images * prod(-(-d // size) for d in places))
+        tiles = max(FEWEST_TILES, images * prod(-(-d // size) for d in places))
         pairs, elements = channels * filters, tiles * (channels + filters)
         work = (size + TAPS - 1) ** 2 * (tiles * pairs + MOVED * elements + TAP * pairs)
         if work < best:
