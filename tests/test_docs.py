@@ -74,8 +74,17 @@ def test_links_and_files_that_pages_name_exist(page: pathlib.Path) -> None:
         assert (ROOT / path).exists(), f"{page.name} names {path}"
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/looking_at_programs.md"])
-def test_the_code_of_the_page_runs(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+RUN = ["README.md", "docs/looking_at_programs.md", "docs/debugging.md", "docs/saving.md"]
+
+
+@pytest.mark.parametrize("name", RUN)
+def test_the_code_of_the_page_runs(
+    name: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: pathlib.Path,
+) -> None:
+    monkeypatch.chdir(tmp_path)
     namespace: dict[str, Any] = {"__name__": "page"}
     code = blocks(ROOT / name, "python")
     assert code

@@ -153,6 +153,22 @@ def test_a_traced_graph_returns_what_the_function_returns():
         np.testing.assert_array_equal(one.numpy(), other.numpy())
 
 
+def test_gradients_belong_to_the_module_whose_work_they_undo():
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
+
+    def run(x):
+        model(x).sum().backward()
+        return model[0].weight.grad
+
+    graph = gf.trace(run, gf.TensorSpec((2, 3)))
+    found = {}
+    for node, place in graph.locations.items():
+        found.setdefault(node.op.name, set()).add(place.module)
+    assert found["mul"] == {"model.1"}  # of tanh
+    assert found["reduce_sum"] == {"", "model.0", "model.2"}  # the user's own, and of biases
+    assert found["matmul"] == {"model.0", "model.2"}
+
+
 def test_a_parsed_graph_has_state_by_name_and_no_values():
     model, _, graph = traced_step()
     text = str(graph)

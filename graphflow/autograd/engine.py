@@ -65,12 +65,23 @@ class _Sweep:
                 _retain(node, ct)
             if node in wanted:
                 self.captured[node] = ct
-            results = node.cotangents(dispatch.TENSORS, ct, self.create_graph)
+            results = self._cotangents(node, ct)
             for edge, result in zip(node.edges, results, strict=True):
                 if edge is not None and result is not None:
                     self.send(edge, result, result is not ct and not result._chain)
             if not self.retain_graph:
                 node.release()
+
+    def _cotangents(self, node: GradNode, ct: Tensor) -> list[Tensor | None]:
+        """What ``node`` passes on; in a trace that is work of the module it was recorded in."""
+        tracer = mode.tracer
+        if tracer is None or not node.module:
+            return node.cotangents(dispatch.TENSORS, ct, self.create_graph)
+        tracer.modules.append(node.module)
+        try:
+            return node.cotangents(dispatch.TENSORS, ct, self.create_graph)
+        finally:
+            tracer.modules.pop()
 
 
 def backward(

@@ -37,7 +37,7 @@ class GradNode:
     """One recorded operation.  ``serial`` orders nodes: later ones first in backward."""
 
     __slots__ = (
-        "__weakref__", "attrs", "edges", "hooks", "inputs", "op", "out", "released",
+        "__weakref__", "attrs", "edges", "hooks", "inputs", "module", "op", "out", "released",
         "retain", "serial", "versions",
     )  # fmt: skip
 
@@ -48,10 +48,13 @@ class GradNode:
         self.attrs = attrs
         self.edges = tuple([edge_of(t) if t._requires_grad else None for t in inputs])
         self.inputs = inputs
+        self.module = ""
         if mode.tracer is None:
             self.versions = tuple([t._cell.version for t in inputs])
         else:
             self.versions = tuple([t._version for t in inputs])
+            if mode.tracer.modules:
+                self.module = mode.tracer.modules[-1]
         self.serial = next(_serials)
         self.hooks: list[Hook] | None = None
         self.retain: Any = None
