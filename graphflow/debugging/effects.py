@@ -44,7 +44,10 @@ def callback(fn: Callable[..., Any], *tensors: Any) -> None:
     held, mode.grad = mode.grad, False
     try:
         token = _token_tensor()
-        assign(token, apply("callback", token, *(t.detach() for t in values), function=number))
+        assign(
+            token,
+            apply("callback", token, *(t.detach() for t in values), function=number),
+        )
     finally:
         mode.grad = held
 
@@ -79,7 +82,12 @@ def breakpoint() -> None:
         return
     leaves, structure = pytree.flatten(dict(frame.f_locals))
     traced = [i for i, v in enumerate(leaves) if isinstance(v, Tensor) and v._cell.tracer is tracer]
-    place = (frame.f_globals, frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name)
+    place = (
+        frame.f_globals,
+        frame.f_code.co_filename,
+        frame.f_lineno,
+        frame.f_code.co_name,
+    )
 
     def stop(*tensors: Tensor) -> None:
         now = list(leaves)
@@ -102,7 +110,11 @@ def _stop_in(frame: FrameType) -> None:
 
 
 def _stop_at(
-    variables: dict[str, Any], scope: dict[str, Any], file: str, line: int, function: str
+    variables: dict[str, Any],
+    scope: dict[str, Any],
+    file: str,
+    line: int,
+    function: str,
 ) -> None:
     """The debugger in a frame made for it, which looks like the user's at ``line``."""
     code = compile("\n" * (line - 1) + "__stop__()", file, "exec").replace(co_name=function)

@@ -76,7 +76,12 @@ class Verification:
 
     def __str__(self) -> str:
         rows = [
-            [c.form, f"{c.difference:.1e}", f"{c.allowed:.1e}", "" if c.ok else c.result]
+            [
+                c.form,
+                f"{c.difference:.1e}",
+                f"{c.allowed:.1e}",
+                "" if c.ok else c.result,
+            ]
             for c in self.compared
         ]
         verdict = "everything agrees" if self.finding is None else str(self.finding)

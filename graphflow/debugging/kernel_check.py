@@ -21,6 +21,7 @@ from graphflow.ir.graph import Graph
 from graphflow.ir.node import Node
 from graphflow.ir.types import TensorType
 from graphflow.program import Program
+from graphflow.records import replace
 from graphflow.tensor import Tensor
 
 Array = np.ndarray[Any, Any]
@@ -33,16 +34,21 @@ class _Lowered(Program):
         return build_schedule(self.graph, self._threads, self._example)
 
 
-def run_graph(setting: Setting, graph: Graph) -> tuple[list[Array], list[Array]]:
+Run = tuple[list[Array], dict[str, Array]]
+"""Outputs, and the state by name afterwards."""
+
+
+def run_graph(setting: Setting, graph: Graph) -> Run:
     """One step of a lowered graph by kernels: outputs, and the state after it."""
     cells, sizes = setting.cells(), setting.values(double=False).sizes
-    program = _Lowered(graph, cells, setting.scalars, setting.numbers, sizes=sizes)
+    held = [cells[node.attrs["name"]] for node in graph.state]
+    program = _Lowered(graph, held, setting.scalars, setting.numbers, sizes=sizes)
     given = [
         float(value) if i in setting.numbers else Tensor(value)
         for i, value in enumerate(setting.inputs)
     ]
     outputs = [np.array(cell.value) for cell in program.run(given)]
-    return outputs, [np.array(cell.value) for cell in cells]
+    return outputs, {name: np.array(cell.value) for name, cell in cells.items()}
 
 
 class KernelCheck:
@@ -55,26 +61,31 @@ class KernelCheck:
         self.setting, self.lowered = setting, lowered
         self.finding: Finding | None = None
         rounded = setting.values(double=False)
-        outputs, after = run_graph(setting, lowered)
-        found = dict(zip((n.attrs["name"] for n in lowered.state), after, strict=True))
-        results = [*outputs, *(found[cell.attrs["name"]] for cell, _ in traced.updates)]
+        plain = run_graph(setting, lowered)
         ends = [*traced.outputs, *(value for _, value in traced.updates)]
         self.compared = [
             Compared(
                 "kernels", name, difference(exact.value(node), result),
                 allowed(node.tensor_type, exact.value(node), rounded.value(node)),
             )
-            for node, name, result in zip(ends, result_names(traced), results, strict=True)
+            for node, name, result in zip(
+                ends, result_names(traced), self._results(plain, traced), strict=True
+            )
         ]  # fmt: skip
-        wrong = [row for row in self.compared if not row.ok]
-        if wrong:
-            self.finding = self._kernel() or Finding(
-                "schedule", "every kernel alone is right: order, memory plan or threads",
-                "", "", None, wrong[0].difference,
-            )  # fmt: skip
+        if not all(row.ok for row in self.compared):
+            self._search(traced, plain)
 
-    def _kernel(self) -> Finding | None:
-        """Run once more with every value kept, and judge each node by its actual operands."""
+    def _results(self, run: Run, traced: Graph) -> list[Array]:
+        """Outputs and new state in the order of the traced graph's results."""
+        outputs = run[0][: len(traced.outputs)]
+        return [*outputs, *(run[1][cell.attrs["name"]] for cell, _ in traced.updates)]
+
+    def _search(self, traced: Graph, plain: Run) -> None:
+        """Run once more with every value kept, and judge each node by its actual operands.
+
+        If all of them are right and both runs agree, what differs is rounding that adds up
+        (Adam divides by the square root of what is nearly 0): then more is allowed.
+        """
         graph = self.lowered
         leaves = {*graph.inputs, *graph.state}
         nodes = [
@@ -82,17 +93,30 @@ class KernelCheck:
             and n.op.name != "constant"
         ]  # fmt: skip
         whole = graph.with_roots((*graph.outputs, *nodes), graph.updates)
-        made, _ = run_graph(self.setting, whole)
-        found = dict(zip(nodes, made[len(graph.outputs) :], strict=True))
-        for node in nodes:
+        kept = run_graph(self.setting, whole)
+        found = dict(zip(nodes, kept[0][len(graph.outputs) :], strict=True))
+        self.finding = self._wrong_node(whole, found)
+        pairs = zip(self._results(plain, traced), self._results(kept, traced), strict=True)
+        gaps = [difference(one, other) for one, other in pairs]
+        for number, (row, gap) in enumerate(zip(self.compared, gaps, strict=True)):
+            if row.ok or self.finding is not None:
+                continue
+            if gap <= max(row.allowed, row.difference / 4):
+                self.compared[number] = replace(row, allowed=row.difference)
+            else:
+                text = "every kernel alone is right: order, memory plan or threads"
+                self.finding = Finding("schedule", text, "", "", None, row.difference)
+
+    def _wrong_node(self, graph: Graph, found: dict[Node, Array]) -> Finding | None:
+        """The first node whose value is not what its operation makes of the values before it."""
+        for node, value in found.items():
             exact = self._alone(node, found, double=True)
             rounded = self._alone(node, found, double=False)
-            gap = difference(exact, found[node])
+            gap = difference(exact, value)
             if gap > allowed(node.tensor_type, exact, rounded):
                 place = place_of(graph, node)
-                return Finding(
-                    "kernels", self._kernel_of(whole, node), spelled(node), "", place, gap
-                )
+                kernels = self._kernel_of(graph, node)
+                return Finding("kernels", kernels, spelled(node), "", place, gap)
         return None
 
     def _alone(self, node: Node, found: dict[Node, Array], double: bool) -> Array:

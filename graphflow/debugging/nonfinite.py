@@ -68,7 +68,10 @@ class nan_guard:
     # ---- compiled ------------------------------------------------------------------
 
     def run(
-        self, program: Program, inputs: Sequence[Any], bound: Sequence[tuple[int, Tensor]]
+        self,
+        program: Program,
+        inputs: Sequence[Any],
+        bound: Sequence[tuple[int, Tensor]],
     ) -> list[Cell]:
         """:meth:`Program.run`, looked at."""
         held = [cell.value for cell in program.cells]

@@ -68,7 +68,10 @@ class PassCheck:
     def _gaps(self, traced: Graph, graph: Graph) -> list[float]:
         """The difference of every result; state that is no longer updated keeps its value."""
         updated = dict(graph.updates)
-        found = [*graph.outputs, *(updated.get(cell, cell) for cell, _ in traced.updates)]
+        found = [
+            *graph.outputs,
+            *(updated.get(cell, cell) for cell, _ in traced.updates),
+        ]
         return [
             difference(self.values.value(a), self.values.value(b))
             for a, b in zip(_ends(traced), found, strict=True)

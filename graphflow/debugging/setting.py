@@ -61,9 +61,10 @@ class Setting:
         """An array for every input of the graph, run-time scalars read now."""
         return [*self.inputs, *(np.array(float(s.read())) for s in self.scalars)]
 
-    def cells(self) -> list[Cell]:
-        """The state in fresh memory."""
-        return [Cell(np.array(value)) for value in self.state]
+    def cells(self) -> dict[str, Cell]:
+        """The state by name in fresh memory."""
+        named = zip(self.graph.state, self.state, strict=True)
+        return {node.attrs["name"]: Cell(np.array(value)) for node, value in named}
 
     def values(self, double: bool) -> Values:
         """The interpreter's values, in double or in each type's own precision."""

@@ -76,7 +76,7 @@ def _verified(
             compared += _worst(kernels.compared)
             finding = kernels.finding
     if finding is None and runs is not None:
-        row = runs.compare()
+        row = runs.compare(4 * max((c.difference for c in compared), default=0.0))
         compared.append(row)
         if not row.ok:
             finding = runs.first_difference(setting, row.difference)
@@ -87,7 +87,11 @@ class _Runs:
     """The function called eagerly and compiled, each from the same state."""
 
     def __init__(
-        self, eager: Callable[..., Any], compiled: Compiled, args: Sequence[Any], start: Snapshot
+        self,
+        eager: Callable[..., Any],
+        compiled: Compiled,
+        args: Sequence[Any],
+        start: Snapshot,
     ) -> None:
         self._operations: list[tuple[str, str, list[np.ndarray[Any, Any]]]] = []
         start.restore()
@@ -108,15 +112,19 @@ class _Runs:
         finally:
             dispatch._values = inner
 
-    def compare(self) -> Compared:
-        """The row of eager beside compiled results, and of the memory both leave behind."""
+    def compare(self, rounding: float) -> Compared:
+        """The row of eager beside compiled results, and of the memory both leave behind.
+
+        ``rounding`` is what kernels were seen to differ by, which eager may too.
+        """
+        most = max(_EAGER, rounding)
         if len(self._eager) != len(self._static):
-            return Compared("eager", "other results", float("inf"), _EAGER)
+            return Compared("eager", "other results", float("inf"), most)
         rows = []
         for number, (one, other) in enumerate(zip(self._static, self._eager, strict=True)):
-            limit = max(allowed(_type(one), one, one), _EAGER if one.dtype.kind in "fc" else 0.0)
+            limit = max(allowed(_type(one), one, one), most if one.dtype.kind in "fc" else 0.0)
             rows.append(Compared("eager", f"result {number}", difference(one, other), limit))
-        return (_worst(rows) or [Compared("eager", "", 0.0, _EAGER)])[0]
+        return (_worst(rows) or [Compared("eager", "", 0.0, most)])[0]
 
     def first_difference(self, setting: Setting, gap: float) -> Finding:
         """The first eager operation whose value no node of its line in the graph has."""
