@@ -137,7 +137,10 @@ class Program:
 
     def _load(self, scalars: frozenset[int], beside: LoadedProgram | None) -> Any:
         """The schedule with its kernels, ready to run."""
-        return LoadedProgram(self.schedule, scalars=scalars, threads=self._threads, beside=beside)
+        return LoadedProgram(
+            self.schedule, scalars=scalars, threads=self._threads, beside=beside,
+            alone=not self.sizes,
+        )  # fmt: skip
 
     def at(self, sizes: Mapping[str, int]) -> Program:
         """This program for other sizes of its symbolic dimensions.

@@ -1,72 +1,181 @@
-"""The call of a compiled function that has nothing to decide: one flat closure a program.
+"""The call of a compiled function that has nothing to decide: one flat function a program.
 
 After a few milliseconds of other work neither this code nor what it touches is in
 the processor's caches any more, and every object looked at costs a miss.  So the
 usual call (the program of the call before, the same kinds of arguments, fresh
-results) is one function over local variables: it compares counters and identities,
-and everything it needs was looked up when the program was made.
+results) is a function written for this program: a straight line of comparisons of
+counters and identities, then one native call.  Names that the compiled function
+closes over are its own free variables too, and are read as cheaply.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from types import CellType, FunctionType
 from typing import TYPE_CHECKING, Any
 
 from graphflow import pytree
-from graphflow.cell import layout_of
+from graphflow.cell import Cell, layout_of
 from graphflow.mode import mode, structure
 from graphflow.tensor import Tensor
 
 if TYPE_CHECKING:
     from graphflow.entry import Entry
+    from graphflow.runtime.storage import Storage
 
 MISS: Any = object()
 """What a quick call returns when it does not apply; nothing has happened then."""
 
+_FEW = 8
+"""Cells that are counted one by one; more of them in a loop."""
 
-def quick_call(entry: Entry) -> Callable[[tuple[Any, ...]], Any]:  # noqa: C901 - flat on purpose
+
+def quick_call(entry: Entry) -> Callable[[tuple[Any, ...]], Any]:
     """``call(args)``: the program's results, or ``MISS`` when the slow path must decide."""
-    program, count = entry.program, len(entry.specs)
-    grad, uses_grads = entry.grad, entry.uses_grads
-    reads = tuple((read.holder, read.key, read.value) for read in entry.reads)
-    specs = tuple((layout_of(*spec[:2]), spec[2], spec) for spec in entry.specs)
-    same, updated = entry.same, entry.capture.updated
-    word, launch, tensor_over = entry.word, program.loaded.launcher(), Tensor._over
-    nest, single = entry.capture.structure, entry.capture.structure == pytree.LEAF
-    order = tuple(result.index for result in entry.capture.results)
+    names: dict[str, Any] = {
+        "MISS": MISS, "Tensor": Tensor, "entry": entry, "mode": mode, "program": entry.program,
+        "structure": structure, "tensor_over": tensor_over, "word": entry.word,
+    }  # fmt: skip
+    closed = [read.holder for read in entry.reads if read.key is None]
+    lines = [
+        *_unchanged(entry),
+        *_same_names(entry, names),
+        *_arguments(entry, names),
+        *_run(entry, names),
+    ]
+    body = "\n".join(f"  {line}" for line in lines)
+    free = ", ".join(f"cell{i}" for i in range(len(closed)))
+    exec(f"def make({free}):\n def call(args):\n{body}\n return call", names)
+    made: FunctionType = names.pop("make")(*closed)
+    order = [int(name[len("cell") :]) for name in made.__code__.co_freevars]
+    cells: tuple[CellType, ...] = tuple(closed[i] for i in order)
+    return FunctionType(made.__code__, names, made.__name__, None, cells)
 
-    def call(args: tuple[Any, ...]) -> Any:  # noqa: C901 - flat on purpose
-        if entry.version != (structure.version if uses_grads else structure.solid):
-            return MISS
-        if (structure.unusual or not grad) and (
-            mode.tracer is not None or mode.grad is not grad or mode.guard is not None
-        ):
-            return MISS
-        if len(args) != count:
-            return MISS
-        for holder, key, value in reads:
-            if (holder.cell_contents if key is None else holder.get(key)) is not value:
-                return MISS
-        words: list[int | float] = []
-        for arg, (layout, requires_grad, spec) in zip(args, specs):
-            if arg.__class__ is Tensor and arg._cell.layout is layout:
-                if arg._requires_grad is not requires_grad or arg._chain:
-                    return MISS
-                words.append(arg._cell._address)
-            elif not word(arg, spec, words):
-                return MISS
-        for first, second in same:
-            if args[first]._cell is not args[second]._cell:
-                return MISS
-        if entry.values != structure.values:
-            program.refresh()
-            entry.values = structure.values
-        storages: Sequence[Any] = launch((*words, *program.scalar_values))
-        for cell in updated:
-            cell.version += 1
-        if single:
-            return tensor_over(storages[0])
-        made = [tensor_over(storage) for storage in storages]
-        return pytree.unflatten(nest, [made[index] for index in order])
 
-    return call
+def _unchanged(entry: Entry) -> Iterator[str]:
+    """Nothing that guards look at has changed, and the modes are the usual ones."""
+    counter = "version" if entry.uses_grads else "solid"
+    yield f"if entry.version != structure.{counter}: return MISS"
+    unusual = "structure.unusual and " if entry.grad else ""
+    yield f"if {unusual}(mode.tracer is not None or mode.grad is not {entry.grad}"
+    yield "  or mode.guard is not None): return MISS"
+
+
+def _same_names(entry: Entry, names: dict[str, Any]) -> Iterator[str]:
+    """What the function reads by name is what it was when it was traced."""
+    tests, closed = [], 0
+    for number, read in enumerate(entry.reads):
+        names[f"value{number}"] = read.value
+        if read.key is None:
+            tests.append(f"cell{closed} is value{number}")
+            closed += 1
+        else:
+            names[f"get{number}"], names[f"key{number}"] = read.holder.get, read.key
+            tests.append(f"get{number}(key{number}) is value{number}")
+    if tests:
+        yield "try:"
+        yield f"  if not ({' and '.join(tests)}): return MISS"
+        yield "except NameError: return MISS"  # a variable that was deleted
+
+
+def _arguments(entry: Entry, names: dict[str, Any]) -> Iterator[str]:
+    """Arguments of the known kinds; ``word0`` and so on are what the program takes."""
+    count = len(entry.specs)
+    yield f"if len(args) != {count}: return MISS"
+    if count:
+        yield f"{', '.join(f'arg{i}' for i in range(count))}, = args"
+    for i, spec in enumerate(entry.specs):
+        names[f"spec{i}"] = spec
+        if not _has_word(spec):
+            yield f"if not word(arg{i}, spec{i}, []): return MISS"
+        elif spec[0] is float:
+            yield f"if arg{i}.__class__ is not float: return MISS"
+            yield f"word{i} = arg{i}"
+        else:
+            names[f"layout{i}"] = layout_of(*spec[:2])
+            yield f"if arg{i}.__class__ is Tensor and arg{i}._cell.layout is layout{i}:"
+            yield f"  if arg{i}._requires_grad is not {bool(spec[2])} or arg{i}._chain: return MISS"
+            yield f"  word{i} = arg{i}._cell._address"
+            yield "else:"
+            yield "  found = []"
+            yield f"  if not word(arg{i}, spec{i}, found): return MISS"
+            yield f"  word{i}, = found"
+    for first, second in entry.same:
+        yield f"if arg{first}._cell is not arg{second}._cell: return MISS"
+    yield "if entry.values != structure.values:"
+    yield "  program.refresh()"
+    yield "  entry.values = structure.values"
+
+
+def _has_word(spec: Sequence[Any]) -> bool:
+    """False for arguments that are no tensors and no run-time numbers: they are assumed."""
+    return spec[0] is not None
+
+
+def _run(entry: Entry, names: dict[str, Any]) -> Iterator[str]:
+    """The native call, and tensors over its results."""
+    loaded, results = entry.program.loaded, entry.capture.results
+    given = [f"word{i}" for i, spec in enumerate(entry.specs) if _has_word(spec)]
+    given += [f"scalar{i}" for i in range(len(entry.program.scalar_values))]
+    scalars = given[len(given) - len(entry.program.scalar_values) :]
+    if scalars:
+        yield f"{', '.join(scalars)}, = program.scalar_values"
+    names["launch"] = loaded.launcher()
+    launch = f"launch(({''.join(f'{name}, ' for name in given)}))"
+    if loaded.is_brief and len(loaded.takes) == 1:
+        names["take"], names["pack"], names["start"] = loaded.takes[0], loaded.pack, loaded.native
+        names["errors"] = (struct.error, OverflowError)
+        words = [*map(str, loaded.head), *given, "storage.address"]
+        yield "storage = take()"
+        yield f"try: packed = pack({', '.join(words)})"
+        yield f"except errors: storage, = {launch}"
+        yield "else: start(packed)"
+        made = "[storage]"
+    else:
+        yield f"storages = {launch}"
+        made = "storages"
+    yield from _counted(entry, names)
+    if entry.capture.structure == pytree.LEAF:
+        yield (
+            f"return tensor_over({made}[0])"
+            if made == "storages"
+            else "return tensor_over(storage)"
+        )
+        return
+    names["unflatten"], names["nest"] = pytree.unflatten, entry.capture.structure
+    names["order"] = tuple(result.index for result in results)
+    yield f"made = [tensor_over(storage) for storage in {made}]"
+    yield "return unflatten(nest, [made[index] for index in order])"
+
+
+def _counted(entry: Entry, names: dict[str, Any]) -> Iterator[str]:
+    """One more version of everything that the step wrote to."""
+    updated = tuple(entry.capture.updated)
+    if len(updated) > _FEW:
+        names["updated"] = updated
+        yield "for cell in updated: cell.version += 1"
+        return
+    for number, cell in enumerate(updated):
+        names[f"updated{number}"] = cell
+        yield f"updated{number}.version += 1"
+
+
+_new = object.__new__
+
+
+def tensor_over(storage: Storage) -> Tensor:
+    """A tensor over fresh memory: ``Tensor._of(Cell(…))`` in one function.
+
+    After other work none of this is in the processor's caches, and what is called costs
+    more than what is done.
+    """
+    cell, self = _new(Cell), _new(Tensor)
+    self._cell, self._array = cell, storage.array
+    cell.value, cell._address = self._array, storage.address
+    cell.version = self._seen = self._origin = 0
+    cell.tracer = cell.layout = None
+    self._base = self._grad = self._grad_fn = self._hooks = self.name = None
+    self._requires_grad = self._weak = False
+    self._chain = ()
+    return self

@@ -39,9 +39,12 @@ class Read:
 
     def now(self) -> Any:
         """The value at this moment (a closure cell, or an entry of a namespace)."""
-        if self.key is None:
+        if self.key is not None:
+            return self.holder.get(self.key)
+        try:
             return self.holder.cell_contents
-        return self.holder.get(self.key)
+        except ValueError:  # deleted: whoever runs the function is told so by itself
+            return None
 
     def holds(self) -> bool:
         """True while the very same object is found."""

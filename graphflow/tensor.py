@@ -23,7 +23,6 @@ from graphflow.traced_sizes import traced_shape
 if TYPE_CHECKING:
     from graphflow.autograd.history import GradNode
     from graphflow.device import Device
-    from graphflow.runtime.storage import Storage
 
 
 class Size(tuple[int, ...]):
@@ -105,11 +104,6 @@ class Tensor(TensorMethods):
         self._origin = 0
         self._requires_grad = self._weak = False
         return self
-
-    @classmethod
-    def _over(cls, storage: Storage) -> Self:
-        """A tensor over fresh memory."""
-        return cls._of(Cell(storage.array, None, storage.address))
 
     # ---- value ---------------------------------------------------------------------
 

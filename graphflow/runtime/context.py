@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+
 import numpy as np
 
 from graphflow.codegen.schedule import MAX_LEVELS
@@ -20,38 +22,56 @@ from graphflow.runtime.threads import pool
 _LINE = 8  # words of a cache line
 
 
+def _lines(words: int) -> int:
+    """``words``, rounded up to whole cache lines."""
+    return -(-words // _LINE) * _LINE
+
+
 class TapeContext:
     """What the executor needs to walk ``tape`` on up to ``threads`` threads.
 
     ``words`` are the words of the context block (:class:`Context`), followed by
-    ``slots`` slots; ``entry(address)`` runs the tape on the caller's thread if
-    ``threads`` is 1, :meth:`launch` on as many as the budget allows.  One run at a
-    time: the program's lock sees to that.
+    ``slots`` slots; ``entry(words)`` runs the tape on the caller's thread if
+    ``threads`` is 1, :meth:`launch` on as many as the budget allows.  Both take the
+    context's address, a number of slots and what is to be in them, packed.  One run at
+    a time: the program's lock sees to that, or the interpreter's, if the entry is
+    ``brief`` and holds it.
     """
 
-    def __init__(self, tape: Tape, slots: int, threads: int) -> None:
+    def __init__(self, tape: Tape, slots: int, threads: int, brief: bool = False) -> None:
         self.tape, self.threads = tape, threads
-        size = -(-tape.area.size // _LINE) * _LINE
-        self._areas = aligned_empty((threads, size), np.int64)
+        head, code, moves, size = map(
+            _lines,
+            (Context.SLOTS_START + slots, tape.code.size, tape.relocations.size, tape.area.size),
+        )
+        # All in one piece: a small step that finds the caches cold touches few pages.
+        memory = aligned_empty((head + code + moves + threads * size,), np.int64)
+        memory[:] = 0
+        self._block, self._code, self._moves, areas = np.split(
+            memory, (head, head + code, head + code + moves)
+        )
+        self._code[: tape.code.size] = tape.code.ravel()
+        self._moves[: tape.relocations.size] = tape.relocations.ravel()
+        self._areas = areas.reshape(threads, size)
         self._areas[:, : tape.area.size] = tape.area
-        self._block = aligned_empty((Context.SLOTS_START + slots,), np.int64)
-        self._block[:] = 0
         self.address = address_of(self._block)
         self.words: memoryview[int] = memoryview(self._block)  # type: ignore[arg-type]
         entries = tape_addresses()
         for word, value in (
             (Context.THREADS, 1),
             (Context.GENERATION, 1),
-            (Context.CODE, address_of(tape.code)),
+            (Context.CODE, address_of(self._code)),
             (Context.SLOTS, self.address + 8 * Context.SLOTS_START),
             (Context.AREA, address_of(self._areas)),
             (Context.AREA_BYTES, 8 * size),
-            (Context.RELOCATIONS, address_of(tape.relocations)),
+            (Context.RELOCATIONS, address_of(self._moves)),
             (Context.WALK, entries["tape_walk"]),
             (Context.CLOCK, system_address("clock_gettime")),
         ):
             self.words[word] = value
-        self.entry = entry(entries["tape_run"])
+        self.entry = entry(entries["tape_run"], brief)
+        self.again = struct.pack("=qq", self.address, 0)
+        """What to launch with when no slot is new."""
         self._epoch = 0
         self._profile: Array | None = None
 
@@ -65,15 +85,16 @@ class TapeContext:
         counters: list[int] = self._areas[0, COUNTERS : COUNTERS + MAX_LEVELS].tolist()
         return counters
 
-    def launch(self) -> None:
+    def launch(self, words: bytes = b"") -> None:
         """Run the tape from its PC on until it ends, fails or wants a host call."""
+        words = words or self.again
         if self.threads == 1:
-            self.entry(self.address)
+            self.entry(words)
             return
         with pool.lock:
             if self._epoch != pool.epoch:
                 self._attach()
-            self.entry(self.address)
+            self.entry(words)
 
     def _attach(self) -> None:
         """Ask the pool for its control block and for threads; its lock is held."""

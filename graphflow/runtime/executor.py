@@ -28,13 +28,14 @@ from graphflow.codegen.schedule import MAX_LEVELS, KernelSource
 from graphflow.runtime.cache import load
 from graphflow.runtime.tape import COUNTERS, ROW, Jump, Op
 
-Entry: TypeAlias = Callable[[int], None]
-"""A native function as Python sees it: called with one address, releases the GIL."""
+Entry: TypeAlias = Callable[[bytes], None]
+"""``tape_run`` as Python sees it: called with packed words, the context's address first."""
 
-# A kernel has three parameters, but these entries look at the first alone, and
+# A kernel has three parameters, but this entry looks at the first alone, and
 # every argument converted costs as much as a kernel: pass just that one.  (All three
 # travel in registers on every platform Numba has, so the others are merely undefined.)
-_ENTRY = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+# Without a list of types bytes are passed as they are, which is the quickest.
+_RELEASING, _HOLDING = ctypes.CFUNCTYPE(None), ctypes.PYFUNCTYPE(None)
 
 
 class Context(enum.IntEnum):
@@ -182,8 +183,11 @@ def thread_worker(args, tid, nth):
 _RUN = '''
 @kernel
 def tape_run(args, tid, nth):
-    """Run the step of context `args` on all its threads, from its PC on."""
-    context = pointer_at_i64(address_of(args))
+    """Run the step of context `args[0]` from its PC on; its first `args[1]` slots follow."""
+    context = pointer_at_i64(args[0])
+    slots = pointer_at_i64(context[SLOTS])
+    for word in range(args[1]):
+        slots[word] = args[2 + word]
     context[START] = context[PC]
     if context[PC] == 0:
         context[ERROR] = 0
@@ -192,14 +196,14 @@ def tape_run(args, tid, nth):
     left = base + 8 * LEFT
     if threads > 1:
         control = pointer_at_i64(base)
-        atomic_store(base + 8 * JOB, address_of(args))
+        atomic_store(base + 8 * JOB, args[0])
         atomic_store(left, threads - 1)
         for worker in range(1, threads):
             mail = base + 8 * (MAIL + 8 * worker)
             atomic_add(mail, 1)
             if atomic_load(mail + 8) > 0 and control[SYSCALL] != 0:
                 call_system(control[SYSCALL], control[FUTEX], mail, FUTEX_WAKE, 1, 0)
-    call_kernel(context[WALK], address_of(args), 0, threads)
+    call_kernel(context[WALK], args[0], 0, threads)
     if threads > 1:
         working = atomic_load(left)
         while working > 0:
@@ -331,9 +335,9 @@ def thread_addresses() -> Mapping[str, int]:
 
 
 @cache
-def entry(address: int) -> Entry:
-    """The native function at ``address``, to be called with one address."""
-    return _ENTRY(address)
+def entry(address: int, holding: bool) -> Entry:
+    """The native function at ``address``; one that is ``holding`` keeps the GIL meanwhile."""
+    return (_HOLDING if holding else _RELEASING)(address)
 
 
 def system_address(*names: str) -> int:

@@ -20,6 +20,7 @@ from graphflow.codegen.plain import raise_failure
 from graphflow.codegen.schedule import (
     Buffer,
     BufferKind,
+    Call,
     HostCall,
     Result,
     Schedule,
@@ -33,7 +34,7 @@ from graphflow.runtime.context import TapeContext
 from graphflow.runtime.executor import Context
 from graphflow.runtime.fork import renew_after_fork
 from graphflow.runtime.slots import Slots
-from graphflow.runtime.storage import Array, OutputPool, Storage
+from graphflow.runtime.storage import COUNTS_ARE_EXACT, Array, OutputPool, Storage
 from graphflow.runtime.tape import Op, encode, estimate_ns, kernels_of, shared_ns
 from graphflow.runtime.threads import pool
 
@@ -41,7 +42,7 @@ SERIAL_NS = 20_000
 """A step whose threads would share less work than this stays on the caller's: waking
 others costs more."""
 
-_STATUS, _CALL_WORDS = int(Context.STATUS), 8 * Context.SLOTS_START  # enums are slow to look up
+_STATUS = int(Context.STATUS)  # enums are slow to look up
 
 
 class Holder(Protocol):
@@ -77,6 +78,10 @@ class LoadedProgram:
     number of threads, the one its kernels were lowered for; by default the budget of
     :func:`graphflow.runtime.threads.get_num_threads`.  ``beside`` is a program of
     the same kernels for other sizes: they share kernels and memory, and take turns.
+    ``alone`` says that no program will be beside this one.
+
+    A program that is ``brief`` (:attr:`is_brief`) holds the interpreter's lock while it
+    runs, so it needs no other.
 
     State must be bound (:meth:`bind`) before the first run.  Several Python
     threads may call one program: they take turns.
@@ -89,6 +94,7 @@ class LoadedProgram:
         scalars: Collection[int] = (),
         threads: int | None = None,
         beside: LoadedProgram | None = None,
+        alone: bool = False,
     ) -> None:
         self.schedule = schedule
         self.loaded: Loaded = load(kernels_of(schedule)) if beside is None else beside.loaded
@@ -113,7 +119,8 @@ class LoadedProgram:
         self._missing = sum(buffer >= 0 for buffer in schedule.state)
         self._plain = flags.DISABLE_JIT.value
         self._hosts = [step for step in plain_steps(schedule.steps) if isinstance(step, HostCall)]
-        self._context = TapeContext(self.tape, self._slots.count, self.threads)
+        self.is_brief = alone and self._is_brief()
+        self._context = TapeContext(self.tape, self._slots.count, self.threads, self.is_brief)
         for slot, address in self._slots.fixed(self._context.address, self.memory).items():
             self._context.set_slot(slot, address)
         self._prepare_calls()
@@ -121,10 +128,12 @@ class LoadedProgram:
     def _prepare_calls(self) -> None:
         """What :meth:`run` needs, as attributes."""
         self._words = self._context.words
-        self._bytes = self._words.cast("B")
-        self._pack = struct.Struct(self._slots.format).pack_into
-        self._native, self._address = self._context.entry, self._context.address
-        self._launch = self._context.launch
+        form = self._slots.format
+        self.pack = struct.Struct(f"@qq{form[1:]}").pack
+        self.head = (self._context.address, self._slots.changing)
+        """What is packed before inputs and outputs: see ``tape_run``."""
+        self.native, self._launch = self._context.entry, self._context.launch
+        self.takes = [output.take for output in self._outputs]
         renew_after_fork(self)
 
     def after_fork(self) -> None:
@@ -180,9 +189,8 @@ class LoadedProgram:
         What a step touches in Python is most of its time when the caches are cold:
         see :mod:`graphflow.quick`, which keeps the closure for the next calls.
         """
-        takes = [output.take for output in self._outputs]
-        pack, memory, words, address = self._pack, self._bytes, self._words, self._address
-        start, plain = (self._launch_all if self.threads > 1 else self._native), self._plain
+        takes, head, pack, words = self.takes, self.head, self.pack, self._words
+        start, plain = (self._launch if self.threads > 1 else self.native), self._plain
         simple, turns = self._results is None, self._turns
 
         def launch(inputs: Sequence[int | float]) -> Sequence[Storage | None]:
@@ -193,16 +201,16 @@ class LoadedProgram:
                 self._wait(lock)
             try:
                 outputs: list[Storage] = []
-                values = [*inputs]
+                values = [*head, *inputs]
                 for take in takes:
                     storage = take()
                     outputs.append(storage)
                     values.append(storage.address)
                 try:
-                    pack(memory, _CALL_WORDS, *values)
+                    packed = pack(*values)
                 except (struct.error, OverflowError) as error:
-                    self._pack_again(inputs, values, error)
-                start(address)
+                    packed = self._pack_again(inputs, values, error)
+                start(packed)
                 if words[_STATUS] or plain:
                     self._resolve(outputs)
                 return outputs if simple else self._arrange(outputs)
@@ -214,9 +222,12 @@ class LoadedProgram:
 
         return launch
 
-    def _launch_all(self, address: int) -> None:
-        """Start the step on all its threads."""
-        self._launch()
+    def _is_brief(self) -> bool:
+        """Whether a run is over before others would notice, and can neither fail nor stop."""
+        certain = not (self.schedule.failures or self._hosts or self._plain)
+        short = self.threads == 1 and self.estimate_ns < SERIAL_NS
+        straight = all(isinstance(step, Call) for step in self.schedule.steps)
+        return certain and short and straight and self._results is None and COUNTS_ARE_EXACT
 
     def _wait(self, lock: threading.Lock) -> None:
         """Wait for the thread that runs this program now."""
@@ -288,7 +299,7 @@ class LoadedProgram:
 
     def _pack_again(
         self, inputs: Sequence[int | float], words: list[int | float], error: Exception
-    ) -> None:
+    ) -> bytes:
         """Explain what could not be packed; floats beyond float32 become infinite."""
         expected = len(self.schedule.inputs)
         if len(inputs) != expected:
@@ -297,7 +308,7 @@ class LoadedProgram:
             raise GraphFlowError(f"an input is no address or number: {error}") from error
         with np.errstate(over="ignore"):
             rounded = [float(np.float32(x)) if isinstance(x, float) else x for x in words]
-        self._pack(self._bytes, _CALL_WORDS, *rounded)
+        return self.pack(*rounded)
 
     def _unbound(self) -> str:
         names = [

@@ -58,6 +58,8 @@ class Slots:
                 self.places[buffer.id] = Operand(
                     base.slot, base.offset + buffer.offset, buffer.strides
                 )
+        self.changing = first_state
+        """How many words change at every call."""
         self.dynamic = frozenset(n for n in range(first_state) if n not in scalars)
 
     def _word(self, word: int) -> Operand:

@@ -21,9 +21,10 @@ ALIGNMENT = 64
 
 _MEGABYTE = 1 << 20
 _KEPT_SMALL, _KEPT_LARGE = 8, 3
+_TINY, _KEPT_TINY = 256, 16  # bytes; so many that looking for idle ones is rare
 # Reference counts tell who is alive only while one lock guards them all.
 _count = sys.getrefcount
-_COUNTS_ARE_EXACT = getattr(sys, "_is_gil_enabled", lambda: True)()
+COUNTS_ARE_EXACT = getattr(sys, "_is_gil_enabled", lambda: True)()
 
 
 def address_of(array: Array) -> int:
@@ -132,7 +133,7 @@ class _Entry:
         del array
         # As take() counts, local variable included.
         self.idle = _count(storage) + _count(storage.array) + _count(self.owner)
-        if not _COUNTS_ARE_EXACT:
+        if not COUNTS_ARE_EXACT:
             self.idle = -1  # never idle: nothing is reused
 
 
@@ -148,7 +149,7 @@ class OutputPool:
     A pool belongs to one program and is used under that program's lock.
     """
 
-    __slots__ = ("_dtype", "_entries", "_next", "_shape", "kept", "made")
+    __slots__ = ("_dtype", "_entries", "_next", "_shape", "_stock", "kept", "made")
 
     def __init__(self, shape: Sequence[int], dtype: Any) -> None:
         self._shape, self._dtype = tuple(shape), np.dtype(dtype)
@@ -156,7 +157,10 @@ class OutputPool:
         for extent in self._shape:
             size *= extent
         self.kept = _KEPT_SMALL if size < _MEGABYTE else _KEPT_LARGE
+        if size <= _TINY:
+            self.kept = _KEPT_TINY
         self.made = 0
+        self._stock: list[Storage] = []
         self._entries: list[_Entry] = []
         self._next = 0
 
@@ -168,14 +172,33 @@ class OutputPool:
     def release(self) -> None:
         """Forget the buffers; who holds one keeps it."""
         self._entries.clear()
+        self._stock.clear()
         self._next = 0
 
     def take(self) -> Storage:
         """A storage that nobody else uses; its contents are undefined."""
+        try:
+            return self._stock.pop()
+        except IndexError:
+            return self._looked_for()
+
+    def _looked_for(self) -> Storage:
+        """A buffer that is idle now, else a new one.
+
+        Of tiny buffers all that are idle go into stock: the next calls need not look.
+        """
+        stock, tiny = self._stock, self.kept == _KEPT_TINY
         for entry in self._entries:
             storage = entry.storage
             if _count(storage) + _count(storage.array) + _count(entry.owner) == entry.idle:
-                return storage
+                if not tiny:
+                    return storage
+                stock.append(storage)
+        if stock and len(self._entries) == self.kept:
+            return stock.pop()
+        return self._new()
+
+    def _new(self) -> Storage:
         entry = _Entry(self._shape, self._dtype)
         self.made += 1
         if len(self._entries) < self.kept:

@@ -1,0 +1,116 @@
+"""The flat call of a program: what it must notice, and callers from several threads."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+
+import graphflow as gf
+from graphflow import nn, optim
+
+SCALE = gf.tensor(2.0)
+
+
+def called_quickly(step: Any, *args: Any) -> Any:
+    """The result of a call that has nothing to decide."""
+    before = len(step.programs)
+    assert step._quick is not None
+    result = step(*args)
+    assert len(step.programs) == before
+    return result
+
+
+def test_numbers_constants_and_names_of_all_kinds() -> None:
+    offset = gf.tensor(1.0)
+
+    def function(x: Any, rate: float, flag: bool) -> Any:
+        return (x * SCALE + offset) * rate if flag else x
+
+    step = gf.compile(function)
+    x = gf.ones(3)
+    assert step(x, 0.5, True).tolist() == [1.5] * 3
+    assert called_quickly(step, x, 2.0, True).tolist() == [6.0] * 3
+    assert step(x, 2.0, False).tolist() == [1.0] * 3
+    offset = gf.tensor(3.0)
+    assert step(x, 1.0, True).tolist() == [5.0] * 3
+    with pytest.raises(TypeError):
+        step(x)
+    with pytest.raises(OverflowError):
+        step(x, 10**400, True)
+
+
+def test_a_deleted_variable_is_missed_by_the_function_itself() -> None:
+    offset = gf.tensor(1.0)
+
+    @gf.compile
+    def step(x: Any) -> Any:
+        return x + offset  # noqa: F821
+
+    assert step(gf.ones(2)).tolist() == [2.0, 2.0] == step(gf.ones(2)).tolist()
+    del offset
+    with pytest.raises(NameError):
+        step(gf.ones(2))
+
+
+def test_a_rate_beyond_single_precision_is_infinite() -> None:
+    weight = nn.Parameter(gf.ones(2))
+    optimizer = optim.SGD([weight], lr=0.5)
+
+    @gf.compile
+    def step() -> Any:
+        optimizer.zero_grad()
+        loss = weight.sum()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    assert [step().item() for _ in range(3)] == [2.0, 1.0, 0.0]
+    optimizer.param_groups[0]["lr"] = 1e300
+    assert called_quickly(step).item() == -1.0
+    assert np.isneginf(weight.detach().numpy()).all()
+
+
+def test_versions_of_many_parameters() -> None:
+    weights = [nn.Parameter(gf.ones(1)) for _ in range(12)]
+    optimizer = optim.SGD(weights, lr=1.0)
+
+    @gf.compile
+    def step() -> Any:
+        optimizer.zero_grad()
+        sum(w.sum() for w in weights).backward()
+        optimizer.step()
+
+    step()
+    step()
+    versions = [w._version for w in weights]
+    step()
+    assert [w._version for w in weights] == [v + 1 for v in versions]
+    assert [w.item() for w in weights] == [-2.0] * 12
+
+
+def test_threads_share_a_brief_program() -> None:
+    step = gf.compile(lambda x: {"twice": x * 2, "more": x + 1})
+    double = gf.compile(lambda x: x * 2)
+    step(gf.zeros(5)), double(gf.zeros(5))
+    assert double.programs[0].loaded.is_brief
+    wrong: list[Any] = []
+
+    def work(number: int) -> None:
+        x = gf.full((5,), float(number))
+        held = []
+        for _ in range(2000):
+            held = [double(x), *held[:20]]
+            if any(h.tolist() != [2.0 * number] * 5 for h in (held[0], held[-1])):
+                wrong.append(number)
+            if step(x)["more"].tolist() != [number + 1.0] * 5:
+                wrong.append(number)
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
