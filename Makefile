@@ -51,6 +51,8 @@ test-ptx: $(VENV)-cuda/stamp
 
 conformance: $(VENV)/conformance.stamp
 	$(BIN)/python -m tests.conformance --table
+	$(BIN)/python -m tests.conformance.onnx_nodes
+	$(BIN)/python -m tests.conformance.onnx_models
 
 bench: $(VENV)/peers.stamp
 	$(BIN)/python -m benchmarks --startup --json out/benchmarks.json \

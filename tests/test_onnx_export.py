@@ -15,6 +15,7 @@ from onnx.reference import ReferenceEvaluator
 import graphflow as gf
 import graphflow.nn.functional as F
 from graphflow import nn, pytree
+from graphflow.capture import captured_memory
 from graphflow.errors import GraphError
 from graphflow.onnx import export, load, load_graph
 
@@ -89,6 +90,15 @@ def test_a_layer_is_one_operator(case: Any) -> None:
     assert written[name] == 1
     soup = {"ReduceSum", "Sqrt", "Erf", "Exp", "Scan", "Greater"}
     assert not soup & set(written)
+
+
+def test_what_an_operator_cannot_say_is_written_out() -> None:
+    def function(x: Any) -> Any:
+        whole = (x * 4).to(gf.int32)[None]
+        return F.softplus(x, threshold=1.0), F.max_pool1d(whole, 2), F.gelu(x, "tanh")
+
+    written = agrees(function, Spec((3, 4)))
+    assert written["Gelu"] == 1 and not {"Softplus", "MaxPool"} & set(written)
 
 
 def test_older_versions_are_written_with_what_they_have() -> None:
@@ -166,6 +176,19 @@ def test_what_is_written_can_be_loaded(tmp_path: Path, external: bool) -> None:
         (x,) = inputs_for((Spec(("n", 1, 4, 4)),), batch)
         np.testing.assert_allclose(program(x).numpy(), model(gf.tensor(x)).numpy(force=True),
                                    rtol=1e-5, atol=1e-6)  # fmt: skip
+
+
+def test_sizes_stay_symbolic_on_the_way_out_and_in() -> None:
+    gf.manual_seed(SEED)
+    layer = nn.LSTM(3, 4).eval()  # its first state is made for any number of sequences
+    graph = load_graph(export(layer, (Spec((5, "n", 3)),)))
+    memory = captured_memory(graph)
+    assert memory is not None
+    state = {n.attrs["name"]: c.value for n, c in zip(graph.state, memory.cells)}
+    for batch in (2, 4):
+        (x,) = inputs_for((Spec((5, "n", 3)),), batch)
+        expected = layer(gf.tensor(x))[0].numpy(force=True)
+        np.testing.assert_allclose(graph.run(x, state=state)[0], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_programs_and_graphs_are_written_too() -> None:

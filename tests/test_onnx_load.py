@@ -15,6 +15,7 @@ import graphflow as gf
 from graphflow.capture import captured_memory
 from graphflow.errors import GraphError
 from graphflow.onnx import load, load_graph, load_module
+from graphflow.onnx.operators.everything import OPERATORS
 from graphflow.onnx.translate import NeedsValue
 
 F32, I64 = TensorProto.FLOAT, TensorProto.INT64
@@ -259,3 +260,14 @@ def test_future_versions_are_refused() -> None:
 def test_names_of_inputs_are_checked() -> None:
     with pytest.raises(GraphError, match="no input z; it has x"):
         load_graph(perceptron(weights()), values={"z": 1})
+
+
+def test_the_page_lists_every_operator() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "onnx.md").read_text()
+    rows = [line.split("|")[1:3] for line in page.splitlines() if line.startswith("| `")]
+    listed = {name.strip(): file.strip(" `") for file, names in rows for name in names.split(",")}
+    held = {
+        ".".join(filter(None, key)): f"{o.function.__module__.rpartition('.')[2]}.py"
+        for key, o in OPERATORS.items()
+    }
+    assert listed == held

@@ -135,7 +135,9 @@ class Export:
         if call not in self._usable:
             entry = COMPOSITES[call.name]
             fits = self.opset >= entry.since and entry.when(Arguments(call.arguments))
-            self._usable[call] = fits and node not in _nodes_in(call.arguments)
+            new = node not in _nodes_in(call.arguments)
+            floating = all(result.dtype.is_floating_point for result in call.results)
+            self._usable[call] = fits and new and floating
         return call if self._usable[call] else None
 
     def operands(self, node: Node) -> Sequence[Node]:

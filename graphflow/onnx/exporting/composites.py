@@ -256,7 +256,7 @@ def _hardswish(w: Writer, a: Arguments) -> Any:
     return w.add("HardSwish", a.input)
 
 
-@composite(F.softplus, when=lambda a: a.beta == 1)
+@composite(F.softplus, when=lambda a: a.beta == 1 and a.threshold >= 20)
 def _softplus(w: Writer, a: Arguments) -> Any:
     return w.add("Softplus", a.input)
 

@@ -87,12 +87,21 @@ _ON_SIZES: dict[str, Callable[..., Any]] = {
     "Equal": _equal, "Expand": _expand,
 }  # fmt: skip
 
+_BY_NUMBERS = {
+    "Expand", "Gather", "ReduceProd", "Reshape", "Slice", "Split", "Squeeze", "Unsqueeze",
+}  # fmt: skip
+"""Those whose operands beside the first must be numbers."""
+
+
+def _symbolic(value: Any) -> bool:
+    return isinstance(value, np.ndarray) and value.dtype == object
+
 
 def on_sizes(name: str, inputs: Sequence[Any], options: Mapping[str, Any]) -> Any:
     """The result of an operator on arrays that hold sizes; None where it is not for these."""
     function = _ON_SIZES.get(name)
     known = all(value is None or isinstance(value, np.ndarray) for value in inputs)
-    if function is None or not known:
+    if function is None or not known or (name in _BY_NUMBERS and any(map(_symbolic, inputs[1:]))):
         return None
     options = {k: v for k, v in options.items() if k not in ("opset", "scope")}
     if name != "Split":
