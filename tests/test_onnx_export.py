@@ -212,6 +212,26 @@ def test_a_round_trip_gives_the_same_operators() -> None:
     assert counts[0]["Conv"] == counts[1]["Conv"] == 1
 
 
+def test_a_loss_keeps_names_and_has_gradients_when_it_comes_back() -> None:
+    model = small()
+
+    def loss(x: Any) -> Any:
+        return (model(x) ** 2).mean()
+
+    graph = load_graph(export(loss, (Spec((2, 1, 4, 4)),)))
+    names = [n.attrs["name"] for n in graph.state]
+    assert set(names) == {f"model.{name}" for name in model.state_dict()}
+    memory = captured_memory(graph)
+    assert memory is not None
+    state = {n: c.value for n, c in zip(names, memory.cells, strict=True)}
+    (x,) = inputs_for((Spec((2, 1, 4, 4)),))
+    found = gf.grad(graph, names).run(x, state=state)[1:]
+    loss(gf.tensor(x)).backward()
+    for name, gradient in zip(names, found, strict=True):
+        expected = model.get_parameter(name.removeprefix("model.")).grad.numpy()
+        np.testing.assert_allclose(gradient, expected, rtol=1e-4, atol=1e-6)
+
+
 # ---- what cannot be exported ---------------------------------------------------------
 
 
@@ -226,6 +246,18 @@ def test_a_model_in_training_is_refused() -> None:
         export(nn.BatchNorm1d(3), (Spec((4, 3)),))
     with pytest.raises(GraphError, match=r"eval\(\)"):
         export(nn.Dropout(0.5), (Spec((4, 3)),))
+
+
+def test_axes_of_example_tensors_can_be_dynamic() -> None:
+    def function(first: Any, second: Any) -> Any:
+        return first + second
+
+    given = (gf.zeros(2, 3), gf.zeros(3))
+    model = export(function, given, dynamic={"first": {0: "rows"}})
+    assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "rows"
+    assert model.graph.output[0].type.tensor_type.shape.dim[0].dim_param == "rows"
+    with pytest.raises(GraphError, match="dynamic names third; the inputs are first, second"):
+        export(function, given, dynamic={"third": {0: "rows"}})
 
 
 def test_options_are_checked() -> None:

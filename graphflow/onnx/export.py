@@ -10,8 +10,9 @@ import numpy as np
 
 from graphflow import pytree
 from graphflow.autograd.modes import no_grad
-from graphflow.capture import capture, captured_memory
+from graphflow.capture import TensorSpec, capture, captured_memory, leaf_labels
 from graphflow.errors import GraphError
+from graphflow.guards import named_cells
 from graphflow.ir.graph import Graph
 from graphflow.ir.node import Node
 from graphflow.onnx.exporting.composites import COMPOSITES, Arguments
@@ -22,6 +23,7 @@ from graphflow.onnx.exporting.writer import Writer
 from graphflow.onnx.model_file import onnx_package
 from graphflow.primitives import fresh
 from graphflow.program import Program
+from graphflow.reads import Reach
 from graphflow.tensor import Tensor
 from graphflow.version import __version__
 
@@ -41,6 +43,7 @@ def export(
     path: str | Path | None = None,
     *,
     opset: int = OPSET,
+    dynamic: Mapping[str, Mapping[int, str]] | None = None,
     external: bool | None = None,
     input_names: Sequence[str] | None = None,
     output_names: Sequence[str] | None = None,
@@ -48,15 +51,17 @@ def export(
     """Write a function, module, graph or program as ONNX; returns the ``ModelProto``.
 
     A function or module is traced for ``args``, tensors or :class:`TensorSpec`, whose named
-    extents become dynamic axes; layers are written as the operators that ONNX has for them.
-    A graph or program (no ``args``) is written primitive by primitive.  ``opset`` 14 to 24;
-    the file format's version follows from it.  ``external`` puts the weights into a file
-    beside (None: if they are large).  Raises GraphError naming every operation that ONNX
-    does not have, and for a program that changes state or draws random numbers.
+    extents become dynamic axes (``dynamic={"images": {0: "batch"}}`` says the same of example
+    tensors, by the names of parameters or of ``input_names``); layers are written as the
+    operators that ONNX has for them.  A graph or program (no ``args``) is written primitive by
+    primitive.  ``opset`` 14 to 24; the file format's version follows from it.  ``external``
+    puts the weights into a file beside (None: if they are large).  Raises GraphError naming
+    every operation that ONNX does not have, and for a program that changes state or draws
+    random numbers.
     """
     if not OLDEST <= opset <= NEWEST:
         raise GraphError(f"opset must be from {OLDEST} to {NEWEST}, not {opset}")
-    traced = _traced(target, args)
+    traced = _traced(target, _with_symbols(target, args, dynamic or {}, input_names))
     _check(traced)
     model = _model(traced, opset, input_names, output_names)
     if path is not None:
@@ -64,6 +69,28 @@ def export(
     else:
         onnx_package().checker.check_model(model)
     return model
+
+
+def _with_symbols(
+    target: Any, args: Any, dynamic: Mapping[str, Mapping[int, str]],
+    input_names: Sequence[str] | None,
+) -> tuple[Any, ...]:  # fmt: skip
+    """The arguments, those with dynamic axes as specs."""
+    given = tuple(args) if isinstance(args, (tuple, list)) else (args,)
+    if not dynamic:
+        return given
+    names = input_names or leaf_labels(getattr(target, "original", target), given, {})
+    unknown = [name for name in dynamic if name not in names]
+    if unknown:
+        raise GraphError(f"dynamic names {', '.join(unknown)}; the inputs are {', '.join(names)}")
+    specs: list[Any] = []
+    for name, value in zip(names, given, strict=True):
+        axes = dynamic.get(name)
+        if axes:
+            extents = [axes.get(k, n) for k, n in enumerate(value.shape)]
+            value = TensorSpec(extents, value.dtype, name=name)
+        specs.append(value)
+    return tuple(specs)
 
 
 class Traced(NamedTuple):
@@ -75,7 +102,7 @@ class Traced(NamedTuple):
     called: Mapping[str, str] = {}
 
 
-def _traced(target: Any, args: Any) -> Traced:
+def _traced(target: Any, args: tuple[Any, ...]) -> Traced:
     if isinstance(target, Program):
         held = {n.attrs["name"]: c.value for n, c in zip(target.graph.state, target.cells)}
         return Traced(target.graph, held)
@@ -86,9 +113,8 @@ def _traced(target: Any, args: Any) -> Traced:
         cells = captured.cells if captured is not None else ()
         return Traced(target, {n.attrs["name"]: c.value for n, c in zip(target.state, cells)})
     function = getattr(target, "original", target)
-    given = tuple(args) if isinstance(args, (tuple, list)) else (args,)
     recorder = Recorder({name: c.function for name, c in COMPOSITES.items()})
-    found = capture(_recorded(function, recorder), given, {}, _title(function))
+    found = capture(_recorded(function, recorder), args, {}, _title(function))
     names = _state_names(function)
     pairs = list(zip(found.graph.state, found.cells, strict=True))
     held = {n.attrs["name"]: cell.value for n, cell in pairs}
@@ -216,9 +242,10 @@ def _nodes_in(arguments: Mapping[str, Any]) -> list[Node]:
 
 
 def _state_names(function: Any) -> dict[int, str]:
-    """The names that a module's ``state_dict`` has, by the memory of the tensors."""
+    """By the memory of tensors: the names of a module's ``state_dict``, or where they are."""
     if not hasattr(function, "named_parameters"):
-        return {}
+        reached = named_cells(Reach(function, ()).roots)
+        return {id(cell): name for cell, name in reached.items()}
     pairs = [*function.named_parameters(), *function.named_buffers()]
     return {id(tensor._cell): name for name, tensor in pairs}
 
