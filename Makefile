@@ -36,7 +36,7 @@ types: $(VENV)/dev.stamp
 	$(BIN)/mypy --strict graphflow
 
 unit: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist worksteal
 
 test-browser: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -q tests/browser
