@@ -349,7 +349,8 @@ def script(tmp_path: pathlib.Path, body: str) -> subprocess.Popen[str]:
     path.write_text(
         textwrap.dedent(
             """
-            import multiprocessing, os, sys, time
+            import multiprocessing, os, signal, sys, time
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # our parent may ignore it
             from graphflow.utils.data import DataLoader, Dataset
             class Slow(Dataset):
                 def __len__(self): return 10_000
