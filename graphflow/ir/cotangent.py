@@ -30,7 +30,7 @@ def operand_cotangent(
     target = application.inputs[operand]
     if isinstance(rules, NonDifferentiable) or not carries_gradient(target):
         return None
-    conjugated = _is_complex(ct) and _is_holomorphic(op)
+    conjugated = _is_holomorphic(op) and _is_complex(ct)
     if conjugated:
         ct = b.conj(ct)
     if callable(rules):
