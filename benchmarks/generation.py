@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -23,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.worker import SETTLE_SECONDS, WARM_SECONDS, environment
+from benchmarks.worker import SETTLE_SECONDS, WARM_SECONDS, answer_of, environment
 from graphflow.tables import duration, significant, table
 
 PROMPT, NEW, REPEATS = [4, 8, 15, 16, 23, 42], 120, 21
@@ -109,14 +108,8 @@ def serve(system: str, path: Path) -> None:
 def ask(system: str, path: Path, threads: int) -> dict[str, Any]:
     """What :func:`serve` prints in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.generation", "--system", system]
-    done = subprocess.run(
-        [*command, "--weights", str(path), "--threads", str(threads)],
-        env=environment(threads),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    command += ["--weights", str(path), "--threads", str(threads)]
+    answer: dict[str, Any] = answer_of(command, environment(threads))
     return answer
 
 

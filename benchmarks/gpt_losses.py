@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
 import time
@@ -21,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.worker import environment
+from benchmarks.worker import answer_of, environment
 from graphflow.tables import duration, table
 
 SYSTEMS = {"graphflow": "GraphFlow, compiled", "torch": "PyTorch, eager"}
@@ -72,15 +71,8 @@ def train(system: str, weights: Path, steps: int) -> dict[str, Any]:
 def ask(system: str, weights: Path, options: argparse.Namespace) -> dict[str, Any]:
     """What :func:`train` finds in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.gpt_losses", "--system", system]
-    done = subprocess.run(
-        [*command, "--weights", str(weights), "--steps", str(options.steps)],
-        env=environment(options.threads),
-        capture_output=True,
-        text=True,
-    )
-    if done.returncode:
-        raise RuntimeError(f"{system}: {done.stderr.strip().splitlines()[-1]}")
-    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    command += ["--weights", str(weights), "--steps", str(options.steps)]
+    answer: dict[str, Any] = answer_of(command, environment(options.threads))
     return answer
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import statistics
-import subprocess
 import tempfile
 
-from benchmarks.worker import environment
+from benchmarks.worker import answer_of, environment
 
 CALLS = 3  # after the first; what a steady step needs of memory shows by then
 
@@ -60,13 +58,5 @@ def _first_call(
         "TORCHINDUCTOR_CACHE_DIR": folder,
         "PYTENSOR_FLAGS": f"base_compiledir={folder}",
     }
-    done = subprocess.run(
-        [python, "-c", code],
-        env={**environment(threads), **caches},
-        capture_output=True,
-        text=True,
-    )
-    if done.returncode:
-        raise RuntimeError(f"{system}: {done.stderr.strip().splitlines()[-1]}")
-    run: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    run: dict[str, float] = answer_of([python, "-c", code], {**environment(threads), **caches})
     return run

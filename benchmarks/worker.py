@@ -32,6 +32,14 @@ def environment(threads: int) -> dict[str, str]:
     return chosen
 
 
+def answer_of(command: list[str], env: dict[str, str]) -> Any:
+    """What a command prints as JSON in its last line; a ``RuntimeError`` with its last words."""
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(done.stderr.strip().splitlines()[-1])
+    return json.loads(done.stdout.splitlines()[-1])
+
+
 class Worker:
     """A system's process; ``ask`` sends one command and waits for the answer."""
 

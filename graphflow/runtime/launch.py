@@ -33,6 +33,7 @@ from graphflow.runtime.cache import Loaded, load
 from graphflow.runtime.context import TapeContext
 from graphflow.runtime.executor import Context
 from graphflow.runtime.fork import renew_after_fork
+from graphflow.runtime.references import results_of
 from graphflow.runtime.slots import Slots
 from graphflow.runtime.storage import COUNTS_ARE_EXACT, Array, OutputPool, Storage
 from graphflow.runtime.tape import Op, encode, estimate_ns, kernels_of, shared_ns
@@ -260,17 +261,8 @@ class LoadedProgram:
     def _call_host(self, call: HostCall) -> None:
         """Run an operation that has no kernel by its NumPy reference."""
         operands = [self._array(buffer, type) for buffer, type in call.inputs]
-        try:
-            with np.errstate(all="ignore"):
-                value = call.function(*operands, **call.attrs)
-        except GraphFlowError:
-            raise
-        except Exception as error:
-            where = "".join(f" ({place})" for place in call.provenance.locations[:1])
-            raise GraphFlowError(f"{call.name}{where} failed: {error}") from error
-        items = value if isinstance(value, tuple) else (value,)
-        for output, item in zip((call.output, *call.more), items, strict=True):
-            self._store(call, output, np.asarray(item))
+        for output, value in results_of(call, operands):
+            self._store(call, output, value)
 
     def _store(self, call: HostCall, output: int, value: Array) -> None:
         """Put a result of a host call into its buffer."""

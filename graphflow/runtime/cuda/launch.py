@@ -34,6 +34,7 @@ from graphflow.ir.types import TensorType
 from graphflow.records import dataclass
 from graphflow.runtime.cuda.geometry import geometry
 from graphflow.runtime.cuda.memory import Block, DeviceArray, HostArray
+from graphflow.runtime.references import results_of
 
 WORD = 8
 _INT64 = np.dtype(np.int64)
@@ -275,19 +276,10 @@ class _Run:
     def host(self, call: HostCall, counters: tuple[int, ...]) -> None:
         """Run an operation that has no kernel by its NumPy reference."""
         operands = [self.read(buffer, type, counters) for buffer, type in call.inputs]
-        try:
-            with np.errstate(all="ignore"):
-                value = call.function(*operands, **call.attrs)
-        except GraphFlowError:
-            raise
-        except Exception as error:
-            where = "".join(f" ({place})" for place in call.provenance.locations[:1])
-            raise GraphFlowError(f"{call.name}{where} failed: {error}") from error
-        items = value if isinstance(value, tuple) else (value,)
-        for output, item in zip((call.output, *call.more), items, strict=True):
+        for output, value in results_of(call, operands):
             place = self.places[output]
             type = self.buffers[output].type
-            array = np.asarray(item).astype(type.dtype.numpy, copy=False)
+            array = value.astype(type.dtype.numpy, copy=False)
             place.block.write(place.at(counters), array.reshape(type.static_shape))
 
     def read(self, buffer: int, type: TensorType, counters: tuple[int, ...]) -> HostArray:

@@ -1,0 +1,29 @@
+"""Operations without a kernel: their NumPy references, called between kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from graphflow.codegen.schedule import HostCall
+from graphflow.errors import GraphFlowError
+
+
+def results_of(call: HostCall, operands: Sequence[Any]) -> Iterator[tuple[int, np.ndarray]]:
+    """The buffer and the value of each result.
+
+    What the reference raises is told as a :class:`GraphFlowError` of the user's line.
+    """
+    try:
+        with np.errstate(all="ignore"):
+            value = call.function(*operands, **call.attrs)
+    except GraphFlowError:
+        raise
+    except Exception as error:
+        where = "".join(f" ({place})" for place in call.provenance.locations[:1])
+        raise GraphFlowError(f"{call.name}{where} failed: {error}") from error
+    items = value if isinstance(value, tuple) else (value,)
+    for output, item in zip((call.output, *call.more), items, strict=True):
+        yield output, np.asarray(item)
