@@ -69,10 +69,11 @@ class Assumption:
 def assumption(dim: SymDim, relation: str) -> Assumption:
     """``dim >= 0``, ``dim != 0`` or ``dim == 0`` in canonical form."""
     constant, rest, factor = _parts(dim)
-    if relation != ">=" and _remainder_of(rest) is None and rest.terms[0][1] < 0:
-        factor = -factor
-    if relation != ">=" and _remainder_of(cast("SymDim", -rest)) is not None:
-        factor = -factor
+    if relation != ">=":
+        turned = cast("SymDim", -rest)
+        is_remainder = _remainder_of(rest) is not None
+        if not is_remainder and (rest.terms[0][1] < 0 or _remainder_of(turned) is not None):
+            factor = -factor
     return Assumption(cast("SymDim", quotient(rest, factor)), relation, -(constant // factor))
 
 

@@ -23,7 +23,7 @@ from graphflow.codegen.sizes import least
 from graphflow.codegen.task import PARALLEL_OPERATIONS, LowerContext
 from graphflow.errors import CompileError
 from graphflow.ir.node import Node
-from graphflow.ir.op import Line
+from graphflow.ir.op import Line, Reduction
 from graphflow.ir.types import (
     DType,
     TensorType,
@@ -52,14 +52,9 @@ def lower_line(
 
 
 def _scan(node: Node, operands: Sequence[Layout], result: Layout, context: LowerContext) -> Call:
-    fold = node.op.reduction
-    if fold is None:
-        raise CompileError(f"the record of {node.op.name} does not say how it folds")
     dtype = operands[0].type.dtype
-    wide = element_of(dtype) if fold.position else accumulator_of(dtype)
-    start = fold.identity(dtype)
-    identity = repr(float(start)) if dtype.is_floating_point else str(int(start))
-    element, held_type = element_of(dtype).short, held_as(wide)
+    fold, held_type, identity = fold_of(node, dtype)
+    element = element_of(dtype).short
     kernel = scan_kernel(node.op.name, element, held_type, fold.combine, identity, fold.position)
     threads = context.threads
     held = context.temporary(TensorType(dtype_named(held_type), (threads, BUNDLE)))
@@ -69,6 +64,17 @@ def _scan(node: Node, operands: Sequence[Layout], result: Layout, context: Lower
     words = [outer, count, inner, int(backward)]
     read = [*operands, None] if len(operands) == 1 else operands
     return _call(node, kernel, read, [result, held, places], words)
+
+
+def fold_of(node: Node, dtype: DType) -> tuple[Reduction, str, str]:
+    """How a scan folds, what its running values are held in, and the first of them as text."""
+    fold = node.op.reduction
+    if fold is None:
+        raise CompileError(f"the record of {node.op.name} does not say how it folds")
+    wide = element_of(dtype) if fold.position else accumulator_of(dtype)
+    start = fold.identity(dtype)
+    identity = repr(float(start)) if dtype.is_floating_point else str(int(start))
+    return fold, held_as(wide), identity
 
 
 def accumulator_of(dtype: DType) -> DType:
@@ -100,13 +106,16 @@ def _sort(node: Node, operands: Sequence[Layout], result: Layout, context: Lower
 
 
 def _search(node: Node, operands: Sequence[Layout], result: Layout, context: LowerContext) -> Call:
-    lines, values = operands
-    count = lines.shape[-1]
-    kernel = search_kernel(element_of(lines.type.dtype).short, node.attrs["right"])
+    dtype = operands[0].type.dtype
+    kernel = search_kernel(element_of(dtype).short, node.attrs["right"])
+    return _call(node, kernel, operands, [result], search_words(*operands))
+
+
+def search_words(lines: Layout, values: Layout) -> list[int]:
+    """Values, elements of a line, values that share a line, and from one line to the next."""
+    count, total = lines.shape[-1], prod(values.shape)
     one = len(lines.shape) == 1
-    total = prod(values.shape)
-    words = [total, count, total if one else values.shape[-1], 0 if one else count]
-    return _call(node, kernel, operands, [result], words)
+    return [total, count, total if one else values.shape[-1], 0 if one else count]
 
 
 _LOWER: dict[Line, Callable[[Node, Sequence[Layout], Layout, LowerContext], Call]] = {
@@ -130,7 +139,7 @@ def _call(
 ) -> Call:
     """The call with addresses first, then ``words``."""
     places = [*operands, *written]
-    addresses: list[Argument] = [Value(0) if p is None else _address(p) for p in places]
+    addresses: list[Argument] = [Value(0) if p is None else address_of(p) for p in places]
     operations = round(prod(node.tensor_type.static_shape) * node.op.cost)
     return Call(
         kernel=kernel,
@@ -142,5 +151,6 @@ def _call(
     )
 
 
-def _address(place: Layout) -> Address:
+def address_of(place: Layout) -> Address:
+    """Where the first element of ``place`` lies."""
     return Address(place.buffer, place.offset * place.type.dtype.itemsize)

@@ -37,7 +37,6 @@ from graphflow.codegen.schedule import (
 from graphflow.codegen.sizes import Size
 from graphflow.errors import CompileError
 from graphflow.ir.dims import SymDim, parse_dim
-from graphflow.ir.json_form import read_value, write_value
 from graphflow.ir.node import ArrayValue
 from graphflow.ir.op import lookup
 from graphflow.ir.types import TensorType, dtype_named
@@ -79,10 +78,7 @@ def to_data(schedule: Schedule) -> tuple[dict[str, Any], list[Array]]:
 
 def from_data(data: Any, arrays: Sequence[Array]) -> Schedule:
     """The schedule that :func:`to_data` took apart; :class:`CompileError` if it is none."""
-    try:
-        return _Reader(data, arrays).schedule(data)
-    except (KeyError, IndexError, TypeError, ValueError) as error:
-        raise CompileError(f"the data are no schedule: {error!r}") from None
+    return _read(data, lambda reader: arrays)
 
 
 def to_bytes(schedule: Schedule) -> bytes:
@@ -95,17 +91,32 @@ def to_bytes(schedule: Schedule) -> bytes:
 def from_bytes(payload: bytes) -> Schedule:
     """The schedule that :func:`to_bytes` wrote on a machine of the same byte order."""
     (length,) = struct.unpack_from("<Q", payload)
-    data = json.loads(payload[8 : 8 + length])
-    reader = _Reader(data, ())
-    arrays, place = [], 8 + length
-    for row in data["buffers"]:
+    data, start = json.loads(payload[8 : 8 + length]), 8 + length
+    return _read(data, lambda reader: _arrays(payload, start, data["buffers"], reader.types))
+
+
+def _read(data: Any, arrays: Callable[[_Reader], Sequence[Array]]) -> Schedule:
+    try:
+        reader = _Reader(data)
+        reader.arrays = arrays(reader)
+        return reader.schedule(data)
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise CompileError(f"the data are no schedule: {error!r}") from None
+
+
+def _arrays(
+    payload: bytes, start: int, buffers: Sequence[Row], types: Sequence[TensorType]
+) -> list[Array]:
+    """The arrays of constants, which lie one after another from ``start``."""
+    found = []
+    for row in buffers:
         if row[3] >= 0:
-            type = reader.types[row[1]]
+            type = types[row[1]]
             count = int(np.prod(type.static_shape, dtype=np.int64))
-            flat = np.frombuffer(payload, type.dtype.numpy, count, place)
-            arrays.append(flat.reshape(type.static_shape))
-            place += flat.nbytes
-    return from_data(data, arrays)
+            flat = np.frombuffer(payload, type.dtype.numpy, count, start)
+            found.append(flat.reshape(type.static_shape))
+            start += flat.nbytes
+    return found
 
 
 class _Writer:
@@ -143,6 +154,8 @@ class _Writer:
             facts = [step.parallel, step.fallible, _number(step.bytes), _number(step.flops)]
             return ["call", *touched, self.kernel(step.kernel), arguments, *facts]
         if isinstance(step, HostCall):
+            from graphflow.ir.json_form import write_value
+
             arrays: dict[str, ArrayValue] = {}
             attrs = {name: write_value(value, arrays) for name, value in step.attrs.items()}
             if arrays:
@@ -189,8 +202,8 @@ def _read_number(value: Any) -> int:
 class _Reader:
     """Builds records from rows, over the tables of ``data``."""
 
-    def __init__(self, data: Any, arrays: Sequence[Array]) -> None:
-        self.arrays = arrays
+    def __init__(self, data: Any) -> None:
+        self.arrays: Sequence[Array] = ()
         self.types = [
             TensorType(dtype_named(dtype), tuple(map(_read_number, shape)))
             for dtype, shape in data["types"]
@@ -259,6 +272,8 @@ class _Reader:
         self, reads: frozenset[int], writes: frozenset[int], name: str, attrs: Any, inputs: Row,
         output: int, more: Row,
     ) -> HostCall:  # fmt: skip
+        from graphflow.ir.json_form import read_value  # most programs have no such step
+
         return HostCall(
             name, lookup(name).reference, {k: read_value(v, name) for k, v in attrs.items()},
             tuple((buffer, self.types[type]) for buffer, type in inputs), output, reads, writes,

@@ -8,13 +8,11 @@ by a bitonic network, which equal keys leave in order since positions differ.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
 
 from graphflow.codegen.cuda.line_kernels import scan_kernel, search_kernel, sort_kernel
-from graphflow.codegen.kernel_writer import held_as
 from graphflow.codegen.layout import Layout
-from graphflow.codegen.lower_line import accumulator_of, element_of, extents_of
-from graphflow.codegen.schedule import Address, Argument, Call, KernelSource, Value
+from graphflow.codegen.lower_line import address_of, extents_of, fold_of, search_words
+from graphflow.codegen.schedule import Argument, Call, KernelSource, Value
 from graphflow.codegen.task import LowerContext
 from graphflow.errors import CompileError
 from graphflow.ir.node import Node
@@ -36,16 +34,9 @@ def lower_lines(
 
 
 def _scan(node: Node, operands: Sequence[Layout], result: Layout) -> Call:
-    fold = node.op.reduction
-    if fold is None:
-        raise CompileError(f"the record of {node.op.name} does not say how it folds")
     dtype = operands[0].type.dtype
-    wide = element_of(dtype) if fold.position else accumulator_of(dtype)
-    start = fold.identity(dtype)
-    identity = repr(float(start)) if dtype.is_floating_point else str(int(start))
-    kernel = scan_kernel(
-        node.op.name, dtype.short, held_as(wide), fold.combine, identity, fold.position
-    )
+    fold, held, identity = fold_of(node, dtype)
+    kernel = scan_kernel(node.op.name, dtype.short, held, fold.combine, identity, fold.position)
     outer, count, inner = extents_of(operands[0].shape, node.attrs["axis"])
     words = [outer * inner, count, inner, int(bool(node.attrs.get("reverse", False)))]
     return _call(kernel, operands, [result], words, outer * inner)
@@ -67,13 +58,9 @@ def _sort(node: Node, operands: Sequence[Layout], result: Layout, context: Lower
 
 
 def _search(node: Node, operands: Sequence[Layout], result: Layout) -> Call:
-    lines, values = operands
-    count = lines.shape[-1]
-    kernel = search_kernel(lines.type.dtype.short, node.attrs["right"])
-    one = len(lines.shape) == 1
-    total = prod(values.shape)
-    words = [total, count, total if one else values.shape[-1], 0 if one else count]
-    return _call(kernel, operands, [result], words, total)
+    kernel = search_kernel(operands[0].type.dtype.short, node.attrs["right"])
+    words = search_words(*operands)
+    return _call(kernel, operands, [result], words, words[0])
 
 
 def _call(
@@ -83,9 +70,7 @@ def _call(
     words: Sequence[int],
     items: int,
 ) -> Call:
-    addresses: list[Argument] = [
-        Address(p.buffer, p.offset * p.type.dtype.itemsize) for p in (*operands, *written)
-    ]
+    addresses: list[Argument] = [address_of(p) for p in (*operands, *written)]
     return Call(
         kernel=kernel,
         arguments=(*addresses, *map(Value, words)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import Any
 
 from graphflow.ir import types as T
@@ -66,10 +67,7 @@ def power(X: Tensor, Y: Tensor) -> Any:
 @operator("Sum")
 def total(*inputs: Tensor) -> Any:
     """The sum of all operands."""
-    made = inputs[0]
-    for x in inputs[1:]:
-        made = gf.add(made, x)
-    return made
+    return reduce(gf.add, inputs)
 
 
 @operator("Mean")
@@ -81,19 +79,13 @@ def mean(*inputs: Tensor) -> Any:
 @operator("Max")
 def largest(*inputs: Tensor) -> Any:
     """The largest of all operands."""
-    made = inputs[0]
-    for x in inputs[1:]:
-        made = gf.maximum(made, x)
-    return made
+    return reduce(gf.maximum, inputs)
 
 
 @operator("Min")
 def smallest(*inputs: Tensor) -> Any:
     """The smallest of all operands."""
-    made = inputs[0]
-    for x in inputs[1:]:
-        made = gf.minimum(made, x)
-    return made
+    return reduce(gf.minimum, inputs)
 
 
 @operator("Clip")
