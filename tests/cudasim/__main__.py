@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import time
@@ -17,7 +16,7 @@ from graphflow.ir.interp import interpret
 from graphflow.ir.op import all_ops
 from graphflow.runtime.cuda.launch import CudaProgram
 from graphflow.runtime.cuda.memory import DeviceArray
-from tests.cudasim.calls import chosen, has_kernels, schedule_of
+from tests.cudasim.calls import asked, chosen, has_kernels, schedule_of
 
 LEAST_SHARE = 0.95
 
@@ -51,18 +50,13 @@ def check(case) -> str:  # type: ignore[no-untyped-def]
 
 def main() -> int:
     """Run the calls that were asked for; 1 if one is wrong or too few have kernels."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", help="operations (all, if none is named)")
-    parser.add_argument("--quick", action="store_true", help="one call of each operation")
-    parser.add_argument("--most", type=int, default=4, help="calls of an operation and dtype")
-    parser.add_argument("--seconds", type=float, default=0, help="begin no call after so long")
-    options = parser.parse_args()
+    options = asked(__doc__, most=4, unit="call")
     warnings.simplefilter("ignore")
     started, calls, left = time.perf_counter(), 0, 0
     expected: set[str] = set()
     wrong: dict[str, str] = {}
     host: set[str] = set()
-    for case in chosen(options.names, 1 if options.quick else options.most):
+    for case in chosen(options.names, options.most):
         if options.seconds and time.perf_counter() - started > options.seconds:
             left += 1
             continue

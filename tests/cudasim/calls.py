@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import pathlib
 import sys
 from collections import Counter
@@ -46,3 +47,15 @@ def schedule_of(case: Case, cuda: bool = True) -> Schedule:
 def has_kernels(schedule: Schedule) -> bool:
     """Whether nothing is left to the host."""
     return not any(isinstance(step, HostCall) for step in plain_steps(schedule.steps))
+
+
+def asked(description: str | None, most: int, unit: str) -> argparse.Namespace:
+    """What the command line asks for: ``names``, how many calls (``most``), ``seconds``."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("names", nargs="*", help="operations (all, if none is named)")
+    parser.add_argument("--quick", action="store_true", help="one call of each operation")
+    parser.add_argument("--most", type=int, default=most, help="calls of an operation and dtype")
+    parser.add_argument("--seconds", type=float, default=0, help=f"begin no {unit} after so long")
+    options = parser.parse_args()
+    options.most = 1 if options.quick else options.most
+    return options

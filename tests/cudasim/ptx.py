@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ from graphflow.codegen.cuda.toolchain import find
 from graphflow.codegen.schedule import Call, KernelSource, plain_steps
 from graphflow.errors import CompileError
 from graphflow.passes.pipeline import PORTABLE, run_pipeline
-from tests.cudasim.calls import chosen, schedule_of
+from tests.cudasim.calls import asked, chosen, schedule_of
 from tests.cudasim.models import MODELS, step_of
 
 CAPABILITIES = ((8, 0), (9, 0))
@@ -49,18 +48,13 @@ def problem_of(kernel: KernelSource) -> str:
 
 def main() -> int:
     """Compile; 1 if a kernel does not, 0 also where nothing is installed to compile with."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", help="operations (all, if none is named)")
-    parser.add_argument("--quick", action="store_true", help="one call of each operation")
-    parser.add_argument("--most", type=int, default=2, help="calls of an operation and dtype")
-    parser.add_argument("--seconds", type=float, default=0, help="begin no kernel after so long")
-    options = parser.parse_args()
+    options = asked(__doc__, most=2, unit="kernel")
     found = find()
     if found is None or found.package == "numba":
         print("PTX: not compiled, since numba-cuda is not installed (graphflow[cuda])")
         return 0
     started, wrong = time.perf_counter(), []
-    kernels = found_kernels(options.names, 1 if options.quick else options.most)
+    kernels = found_kernels(options.names, options.most)
     done = 0
     for kernel, label in kernels.values():
         if options.seconds and time.perf_counter() - started > options.seconds:
