@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.images import Digits, Residual
+from benchmarks.images import Images
 from benchmarks.systems import Prepared, jax_images, jax_networks
 from benchmarks.workloads import Expression, Training, Workload
 
@@ -36,7 +36,7 @@ def prepare(workload: Workload, threads: int) -> Prepared:
         return Prepared(lambda: function(*inputs).block_until_ready(), np.asarray)
     if isinstance(workload, Training):
         return _training(workload)
-    if isinstance(workload, (Digits, Residual)):
+    if isinstance(workload, Images):
         return jax_images.prepare(workload)
     return jax_networks.prepare(workload)
 

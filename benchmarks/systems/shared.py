@@ -6,14 +6,14 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-from benchmarks.images import Digits, Residual
+from benchmarks.images import Images
 from benchmarks.systems import convolutional, networks
-from benchmarks.workloads import Images, Network
+from benchmarks.workloads import Network
 
 
 def program(framework: ModuleType, workload: Network | Images) -> tuple[Any, Any]:
     """The model with its first parameters, and its optimiser (None for scores)."""
-    if isinstance(workload, (Digits, Residual)):
+    if isinstance(workload, Images):
         return convolutional.program(framework, workload)
     return networks.program(framework, workload)
 

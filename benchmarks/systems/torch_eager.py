@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from benchmarks.changes import changes_of
-from benchmarks.images import Digits, Residual
+from benchmarks.images import Images
 from benchmarks.systems import Prepared, shared
 from benchmarks.workloads import Expression, Training, Workload
 
@@ -56,7 +56,7 @@ def prepare(
         return Prepared(lambda: function(*inputs), lambda result: result.numpy())
     if isinstance(workload, Training):
         return _training(workload, mode)
-    if isinstance(workload, (Digits, Residual)):
+    if isinstance(workload, Images):
         return min(_images(workload, mode), key=lambda made: made[0])[1]
     model, optimizer = shared.program(torch, workload)
     update = mode(optimizer.step) if optimizer is not None else None
