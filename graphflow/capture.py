@@ -294,10 +294,13 @@ def _array_reads(tracer: Tracer) -> list[Read]:
 
 def leaf_labels(function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[str]:
     """A name for every leaf: the parameter's, with a number where it is a nest."""
+    if hasattr(function, "named_parameters"):  # a module: its __call__ takes anything
+        function = function.forward
     try:
-        names = list(inspect.signature(function).parameters)
+        taken = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):
-        names = []
+        taken = ()  # type: ignore[assignment]
+    names = [p.name for p in taken if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     labels: list[str] = []
     for position, value in enumerate(args):
         stem = names[position] if position < len(names) else f"arg{position}"

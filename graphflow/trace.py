@@ -435,7 +435,7 @@ def user_place(skip: int = 0, module: str = "") -> Location:
     frame = sys._getframe(1 + skip)
     while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
         frame = frame.f_back  # type: ignore[assignment]
-    if frame is None:
+    if frame is None or frame.f_code.co_filename.startswith("<frozen "):  # `python -m graphflow`
         return _place("", 0, module)
     return _place(frame.f_code.co_filename, frame.f_lineno, module)
 

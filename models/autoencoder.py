@@ -65,6 +65,12 @@ def build() -> tuple[Any, tuple[Any, ...]]:
     return training_step(*make()), specs()
 
 
+def inference() -> tuple[Any, tuple[Any, ...]]:
+    """For ``graphflow export models/autoencoder.py:inference``: the model and its specs."""
+    gf.manual_seed(0)
+    return make()[0].eval(), (gf.TensorSpec(("batch", 784)),)
+
+
 def load(root: Path, train: bool) -> TensorDataset:
     """MNIST if it is there, else the digits: images ``[n, 784]``, 0 to 1."""
     mnist = datasets.MNIST.available(root, train=True) and datasets.MNIST.available(root, False)

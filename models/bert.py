@@ -246,6 +246,12 @@ def build() -> tuple[Any, tuple[Any, ...]]:
     return training_step(*make()), specs()
 
 
+def inference() -> tuple[Any, tuple[Any, ...]]:
+    """For ``graphflow export models/bert.py:inference``: the model and its specs."""
+    gf.manual_seed(0)
+    return make()[0].eval(), specs()
+
+
 def held_out(codes: Any) -> gf.Tensor:
     """Windows ``[count, length]`` of the files that are not trained on."""
     windows = text.windows(codes, CHARACTERS.length, limit=256)

@@ -76,6 +76,12 @@ def build() -> tuple[Any, tuple[Any, ...]]:
     return training_step(*make()), specs
 
 
+def inference() -> tuple[Any, tuple[Any, ...]]:
+    """For ``graphflow export models/cnn.py:inference``: the model and its specs."""
+    gf.manual_seed(0)
+    return make()[0].eval(), (gf.TensorSpec(("batch", 1, 28, 28)),)
+
+
 def load(root: Path, train: bool, transform: Any) -> Any:
     """CIFAR-10 or MNIST if they are there, else the digits."""
     for kind in (datasets.CIFAR10, datasets.MNIST):

@@ -103,6 +103,12 @@ def build() -> tuple[Any, tuple[Any, ...]]:
     return training_step(*make(), text_loss), specs()
 
 
+def inference() -> tuple[Any, tuple[Any, ...]]:
+    """For ``graphflow export models/lstm.py:inference``: the model and its specs."""
+    gf.manual_seed(0)
+    return make()[0].eval(), specs()[:1]
+
+
 def held_out_loss(model: Writer, tokens: Any) -> float:
     """Nats a character over windows of the files that are not trained on."""
     windows = text.windows(tokens, LENGTH, limit=1024)

@@ -105,6 +105,12 @@ def build() -> tuple[Any, tuple[Any, ...]]:
     return training_step(model, sgd(model)), SPECS
 
 
+def inference() -> tuple[Any, tuple[Any, ...]]:
+    """For ``graphflow export models/resnet.py:inference``: the model and its specs."""
+    gf.manual_seed(0)
+    return network(5).eval(), (gf.TensorSpec(("batch", 3, 28, 28)),)
+
+
 def start(seed: int, root: Path) -> Session:
     """The adapted network and its data, the same for every mode."""
     weights = pretrained(seed, root)

@@ -137,6 +137,12 @@ def build() -> tuple[Any, tuple[Any, ...]]:
     return training_step(*make()), specs()
 
 
+def inference() -> tuple[Any, tuple[Any, ...]]:
+    """For ``graphflow export models/seq2seq_attention.py:inference``: the model and its specs."""
+    gf.manual_seed(0)
+    return make()[0].eval(), specs()
+
+
 def translate(model: Translator, source: gf.Tensor) -> gf.Tensor:
     """The likeliest letter after letter: codes ``[batch, LONGEST]``."""
 

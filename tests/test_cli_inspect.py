@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+import graphflow as gf
 from graphflow.cli import terminal
 from graphflow.cli.main import main
+from graphflow.cli.subject import Subject
 from graphflow.ir.graph import Graph
 
 MODEL = """
@@ -156,3 +158,72 @@ def test_a_terminal_gets_colours_and_lines_of_its_width(monkeypatch) -> None:
     assert "\x1b" not in terminal.ir([line])
     monkeypatch.setattr("sys.stdout", io.StringIO())
     assert terminal.ir([line]) == line and terminal.width() is None
+
+
+MODULE = """
+import graphflow as gf
+from graphflow import nn
+
+def build():
+    gf.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 3), nn.ReLU()), (gf.TensorSpec((2, 4), name="x"),)
+"""
+
+
+@pytest.fixture(scope="module")
+def forms(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """One program in every form that the commands read."""
+    folder = tmp_path_factory.mktemp("forms")
+    (folder / "net.py").write_text(MODULE)
+    made = {form: str(folder / f"net.{form}") for form in ("py", "gf", "onnx", "json")}
+    for form in ("gf", "onnx"):
+        assert main(["export", made["py"], "--to", form, "-o", made[form]]) == 0
+    graph = Subject(made["gf"]).program.graph
+    Path(made["json"]).write_text(graph.to_json())
+    return made
+
+
+@pytest.mark.parametrize("form", ["py", "gf", "onnx", "json"])
+def test_every_form_is_inspected_and_compared(forms: dict[str, str], form: str, capsys) -> None:
+    text = out(capsys, "inspect", forms[form], "--stage", "traced")
+    assert "matmul" in text and "relu" in text
+    assert json.loads(out(capsys, "inspect", forms[form], "--json"))["format"]
+    stage = forms[form] if form == "json" else f"{forms[form]}@traced"
+    assert " 0 changed" in out(capsys, "diff", stage, forms["json"]) or form == "onnx"
+
+
+@pytest.mark.parametrize("form", ["gf", "onnx"])
+def test_a_program_of_another_form_computes_the_same(forms: dict[str, str], form: str) -> None:
+    x = gf.tensor([[1.0, -2.0, 3.0, 0.5], [0.0, 1.0, -1.0, 2.0]])
+    expected = Subject(forms["py"]).step(x)
+    assert gf.allclose(Subject(forms[form]).program(x), expected)
+
+
+def test_nodes_of_an_onnx_model_carry_its_names(forms: dict[str, str], capsys) -> None:
+    rows = json.loads(out(capsys, "inspect", forms["onnx"], "--op", "matmul", "--json"))
+    assert {row["module"] for row in rows} == {"0.gemm"}
+
+
+@pytest.mark.parametrize("form", ["gf", "onnx", "json"])
+def test_a_page_of_every_form(forms: dict[str, str], form: str, tmp_path: Path, capsys) -> None:
+    page = tmp_path / "page.html"
+    made = out(capsys, "inspect", forms[form], "--html", str(page), "--json")
+    assert json.loads(made)["files"] == [str(page)] and "matmul" in page.read_text()
+    assert ('"comparison":' in page.read_text()) == (form == "onnx")
+
+
+def test_bench_times_what_runs_eagerly(forms: dict[str, str], capsys) -> None:
+    timed = json.loads(out(capsys, "bench", forms["onnx"], "--repeat", "3", "--json"))
+    assert timed["max_abs_difference"] < 1e-6
+    assert "also runs eagerly" in failure(capsys, "bench", forms["gf"])
+
+
+def test_what_is_no_program_is_one_error(forms: dict[str, str], tmp_path: Path, capsys) -> None:
+    for name in ("none.gf", "none.onnx", "none.json", "none.py"):
+        assert "no such file" in failure(capsys, "inspect", str(tmp_path / name))
+    for name in ("bad.gf", "bad.onnx", "bad.json", "bad.txt"):
+        (tmp_path / name).write_bytes(Path(forms["gf"]).read_bytes()[: 40 + len(name)])
+        assert name in failure(capsys, "inspect", str(tmp_path / name))
+    (tmp_path / "model.bin").write_text("")
+    assert "frozen program (.gf)" in failure(capsys, "inspect", str(tmp_path / "model.bin"))
+    assert "only a model file" in failure(capsys, "inspect", forms["gf"], "--device", "cuda")

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 
-from graphflow.api import compile, trace
 from graphflow.cli import modelfile, terminal
 from graphflow.cli.choose import as_json
-from graphflow.errors import GraphError, GraphFlowError
+from graphflow.cli.subject import Subject, read_graph
+from graphflow.errors import GraphFlowError
 from graphflow.ir.graph import Graph
 
 HELP = (
-    "a graph as JSON (graphflow inspect … --stage NAME --json), as text, or FILE.py[:builder]@stage"
+    "a graph as JSON (graphflow inspect … --stage NAME --json), as text, or a stage of a program: "
+    "FILE.py[:builder]@stage, FILE.gf@stage, FILE.onnx@stage"
 )
 
 
@@ -40,20 +40,9 @@ def run(options: argparse.Namespace) -> None:
 
 def load(argument: str) -> Graph:
     """The graph that an argument names."""
-    model, at, stage = argument.rpartition("@")
-    if at and ".py" in model:
-        step, specs = modelfile.load_builder(model)
-        return Graph.from_json(as_json(compile(trace(step, *specs)), stage, None, None))
-    path = Path(argument)
-    if path.suffix == ".py":
+    file, at, stage = argument.rpartition("@")
+    if at and modelfile.split(file)[0].suffix.lower() in (".py", ".gf", ".onnx"):
+        return Graph.from_json(as_json(Subject(file).program, stage, None, None))
+    if modelfile.split(argument)[0].suffix.lower() in (".py", ".gf", ".onnx"):
         raise GraphFlowError(f"{argument}: which stage? write {argument}@traced, or another stage")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise GraphFlowError(f"{argument}: {error.strerror or error}") from None
-    except UnicodeDecodeError:
-        raise GraphFlowError(f"{argument}: neither JSON nor text") from None
-    try:
-        return Graph.from_json(text) if text.lstrip()[:1] in "{[" else Graph.parse(text)
-    except GraphError as error:
-        raise GraphFlowError(f"{argument}: {error}") from None
+    return read_graph(argument)

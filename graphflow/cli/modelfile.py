@@ -15,12 +15,18 @@ from graphflow.errors import GraphFlowError
 from graphflow.functions.creation import zeros
 from graphflow.rng import randn
 
-HELP = "a Python file that defines build() -> (step, specs); FILE:name picks another builder"
+OTHERS = "frozen program (.gf), ONNX model (.onnx) or graph (.json, .txt)"
+"""What the commands take beside Python files."""
 
 
 def load_builder(argument: str) -> tuple[Any, tuple[Any, ...]]:
     """Run the builder of ``FILE[:name]``; returns the step and its specs."""
-    path, name = _split(argument)
+    path, name = split(argument)
+    if not path.is_file():
+        raise GraphFlowError(f"{path}: no such file")
+    if path.suffix != ".py":
+        raise GraphFlowError(f"{path}: not a Python file, {OTHERS}")
+    path = path.resolve()
     with _importable(path.parent):
         module = _import(path)
         builder = getattr(module, name, None)
@@ -46,16 +52,12 @@ def example(spec: Any) -> Any:
     return zeros(shape, dtype=spec.dtype)
 
 
-def _split(argument: str) -> tuple[Path, str]:
+def split(argument: str) -> tuple[Path, str]:
+    """The path and the builder's name of ``FILE[:name]``."""
     file, colon, name = argument.rpartition(":")
     if not colon or not name.isidentifier():
-        file, name = argument, "build"
-    path = Path(file)
-    if not path.is_file():
-        raise GraphFlowError(f"{file}: no such file")
-    if path.suffix != ".py":
-        raise GraphFlowError(f"{file}: not a Python file")
-    return path.resolve(), name
+        return Path(argument), "build"
+    return Path(file), name
 
 
 def _import(path: Path) -> Any:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +17,7 @@ from graphflow.errors import GraphError
 from graphflow.guards import named_cells
 from graphflow.ir.graph import Graph
 from graphflow.ir.node import Node
+from graphflow.mode import mode
 from graphflow.onnx.exporting.composites import COMPOSITES, Arguments
 from graphflow.onnx.exporting.control import write_control
 from graphflow.onnx.exporting.primitives import PRIMITIVES
@@ -124,11 +127,22 @@ def _traced(target: Any, args: tuple[Any, ...]) -> Traced:
 
 def _recorded(function: Callable[..., Any], recorder: Recorder) -> Callable[..., Any]:
     def traced(*arguments: Any) -> Any:
+        _name_parts(function)
         with no_grad(), recorder:
             leaves = pytree.flatten(function(*arguments))[0]
         return tuple(fresh(leaf) for leaf in leaves if isinstance(leaf, Tensor))
 
+    taken = getattr(function, "forward", function)
+    with suppress(TypeError, ValueError):
+        traced.__signature__ = inspect.signature(taken)  # type: ignore[attr-defined]
     return traced
+
+
+def _name_parts(function: Any) -> None:
+    """Let the modules in a module be called by their paths below it in the file."""
+    if mode.tracer is not None and hasattr(function, "named_modules"):
+        for path, module in function.named_modules():
+            mode.tracer.name_module(module, path)
 
 
 def _title(function: Any) -> str:

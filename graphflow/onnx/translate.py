@@ -7,7 +7,8 @@ may hold symbolic sizes, then its dtype is object); a list (a sequence); or None
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ import numpy as np
 from graphflow.errors import GraphError, GraphFlowError
 from graphflow.ir.dims import SymDim
 from graphflow.ir.types import from_numpy_dtype, int64
+from graphflow.mode import mode
 from graphflow.onnx.model_file import (
     array_of,
     attributes_of,
@@ -37,6 +39,21 @@ class NeedsValue(GraphError):
     def __init__(self, message: str, inputs: Sequence[str]) -> None:
         super().__init__(message)
         self.inputs = tuple(inputs)
+
+
+@contextmanager
+def _as_module(node: Any) -> Iterator[None]:
+    """While a node is traced, its name is the module path of what it makes."""
+    tracer = mode.tracer
+    if tracer is None:
+        yield
+        return
+    own = (node.name or node.op_type).strip("/").replace("/", ".")
+    tracer.modules.append(".".join([*tracer.modules[-1:], own]))
+    try:
+        yield
+    finally:
+        tracer.modules.pop()
 
 
 class Translation:
@@ -76,7 +93,8 @@ class Translation:
         """Run nodes in order."""
         for node in nodes:
             try:
-                results = self.run_node(node, values, opset)
+                with _as_module(node):
+                    results = self.run_node(node, values, opset)
             except NeedsValue:
                 raise
             except (GraphFlowError, TypeError, ValueError, IndexError, KeyError) as error:
