@@ -17,7 +17,7 @@ def changes_of(framework: ModuleType, model: Any, optimizer: Any) -> tuple[Calla
     momentum back to where they are now, however many steps were timed in between.
     """
     initial = [parameter.detach().clone() for parameter in model.parameters()]
-    first, last = model.layers[0], model.layers[len(model.layers) - 1]
+    first, last = model.layers[0], model.layers[-1]
 
     def reset() -> None:
         with framework.no_grad():

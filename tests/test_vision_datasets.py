@@ -14,8 +14,11 @@ import pytest
 from PIL import Image
 
 import graphflow as gf
-from graphflow.utils.data import DataLoader
+from graphflow.utils.data import DataLoader, Subset, default_collate
+from graphflow.utils.data.fetching import gathered
 from graphflow.vision import datasets, pillow, transforms
+from graphflow.vision.datasets import labelled
+from graphflow.vision.datasets.labelled import LabelledImages
 
 PARTS = {"train": [f"data_batch_{n}" for n in range(1, 6)], "test": ["test_batch"]}
 
@@ -226,3 +229,75 @@ def test_without_pillow_there_is_one_error(monkeypatch: pytest.MonkeyPatch) -> N
     assert data.data.shape[0] == len(data)
     with pytest.raises(gf.GraphFlowError, match=r"pip install 'graphflow\[vision\]'"):
         data[0]
+
+
+# ---- a batch of images made at once ---------------------------------------------------
+
+NORMALIZED = [transforms.ToTensor(), transforms.Normalize((0.2, 0.4, 0.6), (0.5, 0.25, 1.5))]
+
+
+def images(channels: int, transform: Any, target: Any = None, kind: Any = None) -> Any:
+    """Thirty images of noise with classes."""
+    rng = np.random.default_rng(channels)
+    shape = (30, 7, 5) if channels == 1 else (30, 7, 5, channels)
+    pixels = rng.integers(0, 256, shape).astype(np.uint8)
+    return (kind or LabelledImages)(pixels, rng.integers(0, 10, 30), transform, target)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("target", [None, lambda label: label * 0.5])
+def test_a_batch_made_at_once_is_what_collating_gives(channels: int, target: Any) -> None:
+    normal = NORMALIZED[1] if channels == 3 else transforms.Normalize(0.1307, 0.3081)
+    transform = transforms.Compose([NORMALIZED[0], transforms.Compose([normal])])
+    data = Subset(images(channels, transform, target), list(range(29, -1, -1)))
+    indices = [4, 0, 17, -1, 4]
+    made = gathered(data, indices)
+    assert made is not None
+    expected = default_collate([data[i] for i in indices])
+    for one, other in zip(made, expected, strict=True):
+        assert one.dtype == other.dtype and one.shape == other.shape
+        assert one.tolist() == other.tolist()
+
+
+def test_a_loader_makes_batches_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = images(1, transforms.ToTensor())
+    alone = data[29][0].tolist()
+    monkeypatch.setattr(labelled, "pil", lambda: pytest.fail("an image was made on its own"))
+    pixels = [batch for batch, _ in DataLoader(data, 8)]
+    assert [len(batch) for batch in pixels] == [8, 8, 8, 6]
+    assert pixels[3][5].tolist() == alone
+
+
+class Darker(transforms.ToTensor):
+    """A transform of a user's own, which inherits what makes stacks."""
+
+    def __call__(self, image: Any) -> Any:
+        return super().__call__(image) * 0.5
+
+
+class Flipped(LabelledImages):
+    """A data set of a user's own, which makes its samples otherwise."""
+
+    def __getitem__(self, index: int) -> Any:
+        image, label = super().__getitem__(index)
+        return image.flip(-1), label
+
+
+def test_what_a_user_changes_is_asked_for_each_image() -> None:
+    random = transforms.Compose([transforms.RandomHorizontalFlip(), transforms.ToTensor()])
+    plain = lambda image: transforms.functional.to_tensor(image)  # noqa: E731
+    for data in (
+        images(1, Darker()),
+        images(1, transforms.Compose([Darker()])),
+        images(1, random),
+        images(1, plain),
+        images(1, transforms.ToTensor(), kind=Flipped),
+    ):
+        assert gathered(data, [0, 1]) is None
+    pixels, _ = next(iter(DataLoader(images(1, Darker()), 30)))
+    assert 0.4 < float(pixels.max()) <= 0.5
+
+
+def test_normalize_names_the_channels_that_do_not_fit_of_a_stack() -> None:
+    with pytest.raises(ValueError, match="Normalize has 3 channels, the image 1"):
+        next(iter(DataLoader(images(1, transforms.Compose(NORMALIZED)), 4)))

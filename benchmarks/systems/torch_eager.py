@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from benchmarks.changes import changes_of
 from benchmarks.images import Images
@@ -25,26 +24,6 @@ EXPRESSIONS: dict[str, Callable[..., Any]] = {
 }
 
 
-class MLP(nn.Module):
-    """Linear layers with a ReLU between them."""
-
-    def __init__(self, workload: Training) -> None:
-        super().__init__()
-        parameters = workload.parameters()
-        self.layers = nn.ModuleList([nn.Linear(*weight.shape) for weight, _ in parameters])
-        with torch.no_grad():
-            for layer, (weight, bias) in zip(self.layers, parameters, strict=True):
-                layer.weight.copy_(torch.from_numpy(weight.T.copy()))
-                layer.bias.copy_(torch.from_numpy(bias))
-
-    def forward(self, x: Any) -> Any:
-        """The output of the last layer, halved for evaluation so that the mode shows."""
-        for layer in self.layers[:-1]:
-            x = F.relu(layer(x))
-        x = self.layers[-1](x)
-        return x if self.training else x * 0.5
-
-
 def prepare(
     workload: Workload, threads: int, mode: Callable[..., Any] = lambda function: function
 ) -> Prepared:
@@ -54,15 +33,14 @@ def prepare(
         inputs = [torch.from_numpy(a) for a in workload.inputs()]
         function = mode(EXPRESSIONS[workload.kind])
         return Prepared(lambda: function(*inputs), lambda result: result.numpy())
-    if isinstance(workload, Training):
-        return _training(workload, mode)
     if isinstance(workload, Images):
         return min(_images(workload, mode), key=lambda made: made[0])[1]
     model, optimizer = shared.program(torch, workload)
     update = mode(optimizer.step) if optimizer is not None else None
-    step = shared.timed(torch, mode(model), optimizer, update)
+    step = shared.timed(torch, workload, mode(model), optimizer, update)
+    changes = changes_of(torch, model, optimizer) if isinstance(workload, Training) else ()
     data = [torch.from_numpy(a) for a in workload.data()]
-    return Prepared(lambda: step(*data), lambda result: result.detach().numpy())
+    return Prepared(lambda: step(*data), lambda result: result.detach().numpy(), changes)
 
 
 def _images(workload: Any, mode: Callable[..., Any]) -> Iterator[tuple[float, Prepared]]:
@@ -71,7 +49,8 @@ def _images(workload: Any, mode: Callable[..., Any]) -> Iterator[tuple[float, Pr
         model, optimizer = shared.program(torch, workload)
         first = copy.deepcopy(model.state_dict())
         update = mode(optimizer.step) if optimizer is not None else None
-        step = shared.timed(torch, mode(model.to(memory_format=memory_format)), optimizer, update)
+        formatted = mode(model.to(memory_format=memory_format))
+        step = shared.timed(torch, workload, formatted, optimizer, update)
         images, classes = (torch.from_numpy(a) for a in workload.data())
         images = images.contiguous(memory_format=memory_format)
         call = functools.partial(step, images, classes)
@@ -84,21 +63,3 @@ def _seconds(call: Callable[[], Any]) -> float:
     begin = time.perf_counter()
     call()
     return time.perf_counter() - begin
-
-
-def _training(workload: Training, mode: Callable[..., Any]) -> Prepared:
-    model = MLP(workload)
-    optimizer = torch.optim.SGD(model.parameters(), lr=workload.lr, momentum=workload.momentum)
-    loss_of = F.cross_entropy if workload.loss == "cross_entropy" else F.mse_loss
-    inputs, targets = (torch.from_numpy(a) for a in workload.data())
-    forward, update = mode(model), mode(optimizer.step)
-
-    def step() -> Any:
-        optimizer.zero_grad()
-        loss = loss_of(forward(inputs), targets)
-        loss.backward()
-        update()
-        return loss
-
-    changes = changes_of(torch, model, optimizer)
-    return Prepared(step, lambda loss: loss.detach().numpy(), changes)

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
+from graphflow.functions.creation import tensor
 from graphflow.tensor import Tensor
 from graphflow.utils.data.randomness import RandomSource, permutation
 
@@ -22,7 +23,8 @@ class Dataset(Generic[T_co]):
     Subclasses define ``__getitem__`` and, for everything that needs to know how
     many samples there are, ``__len__``.  A subclass may also define
     ``__getitems__(indices)`` returning the list of samples at once, where that
-    is faster than one at a time.
+    is faster than one at a time, and ``__getbatch__(indices)`` returning the batch that
+    ``default_collate`` would make of them (None: not for these).
     """
 
     def __getitem__(self, index: int) -> T_co:
@@ -50,22 +52,29 @@ class TensorDataset(Dataset[tuple[Tensor, ...]]):
     def __init__(self, *tensors: Tensor) -> None:
         if not tensors:
             raise ValueError("TensorDataset needs at least one tensor")
-        for position, tensor in enumerate(tensors):
-            if not isinstance(tensor, Tensor):
-                kind = type(tensor).__name__
+        for position, column in enumerate(tensors):
+            if not isinstance(column, Tensor):
+                kind = type(column).__name__
                 raise TypeError(
                     f"TensorDataset: argument {position} is a {kind}, not a tensor; "
                     "convert it with graphflow.tensor(...) or graphflow.from_numpy(...)"
                 )
-            if tensor.dim() == 0:
+            if column.dim() == 0:
                 raise ValueError(f"TensorDataset: argument {position} is 0-d and has no rows")
-        rows = [tensor.shape[0] for tensor in tensors]
+        rows = [column.shape[0] for column in tensors]
         if len(set(rows)) > 1:
             raise ValueError(f"TensorDataset: tensors differ in their number of rows: {rows}")
         self.tensors = tensors
 
     def __getitem__(self, index: Any) -> tuple[Tensor, ...]:
-        return tuple(tensor[index] for tensor in self.tensors)
+        return tuple(column[index] for column in self.tensors)
+
+    def __getbatch__(self, indices: Sequence[int]) -> list[Tensor] | None:
+        """The samples at ``indices`` in one indexing operation a tensor."""
+        if type(self).__getitem__ is not TensorDataset.__getitem__:
+            return None  # a subclass makes its samples otherwise
+        rows = tensor(list(indices))
+        return [column[rows] for column in self.tensors]
 
     def __len__(self) -> int:
         return int(self.tensors[0].shape[0])

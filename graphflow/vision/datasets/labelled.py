@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 
-from graphflow.functions.creation import from_numpy
+from graphflow.functions.creation import from_numpy, tensor
 from graphflow.tensor import Tensor
-from graphflow.utils.data import Dataset
+from graphflow.utils.data import Dataset, default_collate
 from graphflow.vision.pillow import pil
+from graphflow.vision.transforms.basic import of_stack
 
 Transform = Callable[[Any], Any]
 
@@ -50,6 +51,24 @@ class LabelledImages(Dataset[tuple[Any, Any]]):
             target = self.target_transform(target)
         return image, target
 
+    def __getbatch__(self, indices: Sequence[int]) -> list[Any] | None:
+        """The batch of these samples as ``default_collate`` makes it, all images at once.
+
+        None where that would not be the same: a transform that takes (or draws for) one image
+        at a time, or a subclass that makes its samples otherwise.
+        """
+        images, targets = _plain(self.data), _plain(self.targets)
+        own = type(self).__getitem__ is LabelledImages.__getitem__
+        if not own or self.transform is None or not _are_images(images):
+            return None
+        chosen = [int(index) for index in indices]
+        made = of_stack(self.transform, images[chosen])
+        if not isinstance(made, Tensor):
+            return None
+        if self.target_transform is not None:
+            return [made, default_collate([self.target_transform(int(targets[i])) for i in chosen])]
+        return [made, tensor(np.asarray(targets)[chosen].astype(np.int64))]
+
     def __len__(self) -> int:
         return len(self.targets)
 
@@ -60,6 +79,10 @@ class LabelledImages(Dataset[tuple[Any, Any]]):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(samples={len(self)}, transform={self.transform})"
+
+
+def _are_images(values: Any) -> bool:
+    return isinstance(values, np.ndarray) and values.dtype == np.uint8 and values.ndim in (3, 4)
 
 
 def _plain(values: Any) -> Any:

@@ -14,6 +14,23 @@ from graphflow.vision.transforms import convert, draws
 Step = Callable[[Any], Any]
 
 
+def of_stack(step: Step, images: Any) -> Any | None:
+    """What ``step`` makes of every image of a stack, in one call; None if it takes one by one.
+
+    ``images`` are bytes ``[n, height, width]`` or ``[n, height, width, channels]``, or what
+    the steps before made of them.  A step that can do it has a method ``of_stack``.  One that
+    a subclass gave another ``__call__`` no longer speaks for it.
+    """
+    kind = type(step)
+    if _owner(kind, "of_stack") is not _owner(kind, "__call__"):
+        return None
+    return step.of_stack(images)  # type: ignore[attr-defined]
+
+
+def _owner(kind: type, name: str) -> type | None:
+    return next((base for base in kind.__mro__ if name in vars(base)), None)
+
+
 class Compose:
     """Apply transforms one after another."""
 
@@ -25,6 +42,14 @@ class Compose:
         for transform in self.transforms:
             image = transform(image)
         return image
+
+    def of_stack(self, images: Any) -> Any | None:
+        """Transform a stack of images, if every step can."""
+        for transform in self.transforms:
+            images = of_stack(transform, images)
+            if images is None:
+                return None
+        return images
 
     def __repr__(self) -> str:
         lines = "".join(f"\n    {transform}" for transform in self.transforms)
@@ -42,6 +67,10 @@ class ToTensor:
     def __call__(self, image: Any) -> Tensor:
         """Convert one image."""
         return convert.to_tensor(image)
+
+    def of_stack(self, images: Any) -> Tensor | None:
+        """Convert a stack of images."""
+        return convert.to_tensors(images) if isinstance(images, np.ndarray) else None
 
     def __repr__(self) -> str:
         return "ToTensor()"
@@ -103,6 +132,10 @@ class Normalize:
     def __call__(self, images: Tensor) -> Tensor:
         """Normalise one image or a batch."""
         return convert.normalize(images, self.mean, self.std, self.inplace)
+
+    def of_stack(self, images: Any) -> Tensor | None:
+        """Normalise a stack of images."""
+        return self(images) if isinstance(images, Tensor) else None
 
     def __repr__(self) -> str:
         return f"Normalize(mean={self.mean.tolist()}, std={self.std.tolist()})"

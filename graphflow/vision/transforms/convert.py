@@ -34,6 +34,15 @@ def to_tensor(pic: Any) -> Tensor:
     return from_numpy(_signed(np.array(planes, order="C")))
 
 
+def to_tensors(images: Array) -> Tensor:
+    """What :func:`to_tensor` makes of each image, in one tensor ``[n, channels, height, width]``.
+
+    ``images`` are bytes, ``[n, height, width]`` or ``[n, height, width, channels]``.
+    """
+    planes = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
+    return from_numpy(np.ascontiguousarray(planes, dtype=np.float32) / np.float32(255))
+
+
 def _planes(name: str, array: Array) -> Array:
     if array.ndim not in (2, 3):
         raise ValueError(
@@ -161,4 +170,4 @@ def _per_channel(images: Tensor, values: Any) -> Tensor:
     channels = images.shape[-3]
     if flat.ndim != 1 or len(flat) not in (1, channels):
         raise ValueError(f"Normalize has {len(flat)} channels, the image {channels}")
-    return tensor(flat.reshape(-1, 1, 1).tolist(), dtype=images.dtype)
+    return tensor(flat.reshape(-1, 1, 1), dtype=images.dtype)
