@@ -140,6 +140,11 @@ class Capture:
     device: Device = CPU
     """Where the program runs."""
 
+    @property
+    def is_lasting(self) -> bool:
+        """Whether no gradient leaves the function: what it reads is not about to be trained."""
+        return not (self.backward or self.grads or self.argument_grads)
+
     def at(self, sizes: Mapping[str, int]) -> Capture:
         """The same for other sizes: results that show shapes or views have theirs."""
         return replace(self, results=tuple(r.at(sizes) for r in self.results), sizes=sizes)

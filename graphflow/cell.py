@@ -50,15 +50,19 @@ class Cell:
     ``version`` counts mutations; autograd compares it to refuse a backward pass
     over values that are gone.  ``tracer`` is None for eager memory.
 
+    ``shared`` says that memory may change without being counted: it is that of an array the
+    user has.  What a program makes of it is not kept from call to call.
+
     ``layout`` is what :func:`layout_of` gives for row-major memory whose address is
     known, None as long as nobody asked, and ``CAPTURED`` once a program may reach
     this memory by itself: arguments over it need a closer look.
     """
 
-    __slots__ = ("__weakref__", "_address", "layout", "tracer", "value", "version")
+    __slots__ = ("__weakref__", "_address", "layout", "shared", "tracer", "value", "version")
 
     value: Any
     version: int
+    shared: bool
     tracer: Tracer | None
     layout: Layout | None
     _address: int
@@ -71,6 +75,7 @@ class Cell:
     ) -> None:
         self.value = value
         self.version = 0
+        self.shared = False
         self.tracer = tracer
         self._address = address
         self.layout = None

@@ -71,6 +71,7 @@ class FrozenProgram(Program):
             facts["numbers"],
         )
         self._passes = ()
+        self.keep = bool(facts.get("keep", False))
         self.sizes, self._example = dict(facts["sizes"]), dict(facts["example"])
         self._assumptions = tuple(
             Assumption(_symbolic(dim), relation, bound)
@@ -167,6 +168,7 @@ def _facts_of(program: Program, graph: Graph) -> dict[str, Any]:
         "example": {name: int(size) for name, size in program._example.items()},
         "assumptions": [[str(a.dim), a.relation, a.bound] for a in program._assumptions],
         "threads": program._threads,
+        "keep": program.keep,
     }
 
 

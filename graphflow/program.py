@@ -63,8 +63,9 @@ class Program:
     the graph are run-time ``scalars``, read again when the structure version moves.
     ``sizes`` are those of symbolic dimensions: ``template`` is then the schedule for all
     sizes, ``schedule`` the one for these, and :meth:`at` gives the program for others;
-    kernels are tuned for the sizes in ``example``.  ``face`` is the graph, of which at least
-    name, inputs, state and what is updated are there.
+    kernels are tuned for the sizes in ``example``.  With ``keep``, what depends on state alone
+    is kept between calls for as long as that does not change.  ``face`` is the graph, of which
+    at least name, inputs, state and what is updated are there.
     """
 
     graph: Graph
@@ -85,10 +86,12 @@ class Program:
         device: str | None = None,
         sizes: Mapping[str, int] | None = None,
         example: Mapping[str, int] | None = None,
+        keep: bool = False,
     ) -> None:
         started = time.perf_counter()
         self.graph = self.face = graph
         self._hold(cells, scalars, numbers)
+        self.keep = keep
         self._passes: tuple[Pass, ...] = tuple(passes or ())
         self.sizes = known_sizes(graph, sizes or {})
         self._example = example_for(graph, self.sizes, example or {})
@@ -165,7 +168,7 @@ class Program:
     def _schedule(self) -> Schedule:
         """The schedule: found again when an equal graph was compiled before, or built."""
         fresh = self._passes or _wants_report()
-        key = b"" if fresh else plan_key(self.graph, self._threads, self._example)
+        key = b"" if fresh else plan_key(self.graph, self._threads, self._example, self.keep)
         found = load_plan(key) if key else None
         if found is None:
             found = self._placed = self._build()
@@ -183,7 +186,9 @@ class Program:
         from graphflow.passes.pipeline import run_pipeline
 
         started = time.perf_counter()
-        self._stages = run_pipeline(self.graph, pipeline_steps(self._passes, self.portable))
+        self._stages = run_pipeline(
+            self.graph, pipeline_steps(self._passes, self.portable, self.keep)
+        )
         scheduling = time.perf_counter()
         self.passes_seconds = scheduling - started
         lowered = self._stages[-1].graph
@@ -197,7 +202,7 @@ class Program:
         """The schedule of a graph that the passes are done with."""
         from graphflow.codegen.build_schedule import build_schedule
 
-        return build_schedule(graph, self._threads, self._example)
+        return build_schedule(graph, self._threads, self._example, keep=self.keep)
 
     def compiled_again(self) -> tuple[tuple[Stage, ...], Schedule]:
         """Stages and schedule with places in the user's code (a stored plan has none)."""
@@ -219,7 +224,7 @@ class Program:
         """The program of a traced function, for the device that its tensors are on."""
         made = cls.kind_for(capture.device)(
             capture.graph, capture.cells, capture.scalars, capture.numbers,
-            sizes=capture.sizes, **options,
+            sizes=capture.sizes, keep=capture.is_lasting, **options,
         )  # fmt: skip
         made._assumptions = capture.assumptions
         tensors = [r for r in capture.results if r.kind != "value"]
@@ -257,6 +262,7 @@ class Program:
             strided = not cell.value.flags.c_contiguous
             held.append(Cell(np.array(cell.value, order="C")) if strided else cell)
             if strided:
+                held[-1].shared = True
                 self._mirrors.append((cell, held[-1]))
         self.loaded.bind_all(held)
         self.refresh()
@@ -389,6 +395,7 @@ class Program:
             )
         for name, array in arrays.items():
             np.copyto(named[name].value, array)
+            named[name].version += 1
         self._unloaded = False
 
     def save(self, path: str | os.PathLike[str], *, native: bool = False) -> None:
@@ -461,12 +468,14 @@ def _wants_report() -> bool:
     return flags.DEBUG.value > 0 or flags.DUMP.value is not None
 
 
-def pipeline_steps(passes: Sequence[Pass], portable: bool = False) -> tuple[Step, ...]:
+def pipeline_steps(
+    passes: Sequence[Pass], portable: bool = False, keep: bool = False
+) -> tuple[Step, ...]:
     """The pipeline with the user's own passes in front, each one checked."""
-    from graphflow.passes.pipeline import PIPELINE, PORTABLE, Step
+    from graphflow.passes.pipeline import LASTING, PIPELINE, PORTABLE, Step
     from graphflow.passes.plugged import Plugged
 
-    steps = PORTABLE if portable else PIPELINE
+    steps = PORTABLE if portable else LASTING if keep else PIPELINE
     if not passes:
         return steps
     return (Step(tuple(map(Plugged, passes)), "passes the caller plugged in"), *steps)

@@ -71,6 +71,7 @@ class Generator:
         if array.shape != (2,) or array.dtype != np.int64:
             raise GraphFlowError("a generator state is an int64 tensor of two elements")
         self._cell.value[:] = array
+        self._cell.version += 1
         return self
 
     def draw(self) -> Draw:
@@ -81,6 +82,7 @@ class Generator:
             return Draw(tracer.generator_key(self._cell), number)
         key = Tensor._of(Cell(self._cell.value.copy()))
         self._cell.value[1] += 1
+        self._cell.version += 1
         return Draw(key, 0)
 
 

@@ -195,6 +195,11 @@ class Tensor(TensorMethods):
             tracer.refuse_value(self, what)
         return self._host()
 
+    def _lent(self, what: str) -> np.ndarray[Any, Any]:
+        """:meth:`_concrete` for who may write to it, now or later."""
+        self._cell.shared = True
+        return self._concrete(what)
+
     # ---- autograd ------------------------------------------------------------------
 
     @property
@@ -413,7 +418,7 @@ class Tensor(TensorMethods):
         """The memory as a DLPack capsule: shared, not copied."""
         if self._requires_grad:
             raise GraphFlowError("a tensor that requires grad does not lend memory; detach() it")
-        return self._concrete("__dlpack__()").__dlpack__(**options)
+        return self._lent("__dlpack__()").__dlpack__(**options)
 
     def __dlpack_device__(self) -> tuple[int, int]:
         """Device type (1: CPU) and number."""
@@ -425,7 +430,7 @@ class Tensor(TensorMethods):
             raise GraphFlowError("numpy() on a tensor that requires grad; use detach().numpy()")
         if not force and self.device.type != "cpu":
             raise TypeError(f"numpy() on a tensor on {self.device}; copy it with .cpu() first")
-        return self._concrete("numpy()")
+        return self._lent("numpy()")
 
     def item(self) -> Any:
         """The only element as a Python number."""

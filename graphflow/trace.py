@@ -245,6 +245,7 @@ class Tracer:
         held = self.arrays.get(id(array))
         if held is None:
             held = self.arrays[id(array)] = (array, Cell(array))
+            held[1].shared = True
         return held[1]
 
     def mutated(self, cell: Cell) -> None:

@@ -25,6 +25,7 @@ from graphflow.codegen.contraction.labels import (
     without_product,
 )
 from graphflow.codegen.control import control_steps
+from graphflow.codegen.kept import Kept, with_kept
 from graphflow.codegen.layout import Layout, contiguous, real_layout
 from graphflow.codegen.lower import CPU, lower_epilogue, lower_group
 from graphflow.codegen.lower_scatter import lower_check
@@ -59,6 +60,7 @@ def build_schedule(
     threads: int = 1,
     example: Mapping[str, int] | None = None,
     backend: Backend = CPU,
+    keep: bool = False,
 ) -> Schedule:
     """The schedule of ``graph``, which fusion has grouped.
 
@@ -67,6 +69,7 @@ def build_schedule(
 
     ``threads`` is an upper bound on the threads that will run it (scratch memory
     depends on it, results do not).  ``backend`` says for which kind of device.
+    With ``keep``, what depends on state alone is computed when that has changed only.
     """
     if example:
         graph = for_example(graph, example)
@@ -80,7 +83,7 @@ def build_schedule(
     placement = place(graph, work)
     emitter = Emitter(graph, work, placement, Templates(BufferTable(threads, backend)))
     emitter.run()
-    return emitter.schedule()
+    return emitter.schedule(keep)
 
 
 class Emitter:
@@ -322,16 +325,17 @@ class Emitter:
 
     # -- the whole ------------------------------------------------------------
 
-    def schedule(self) -> Schedule:
+    def schedule(self, keep: bool = False) -> Schedule:
         """The finished schedule."""
         placement, context = self.placement, self.context
         results = [self.located(layout) for layout in placement.outputs]
         found = tuple(Result(r.buffer, r.type, r.offset, r.strides) for r in results)
         committed = tuple(self.buffer(value) for value in placement.committed)
-        memory = plan(lifetimes(context.buffers, self.steps))
+        kept = with_kept(context, self.steps) if keep else Kept(tuple(self.steps))
+        memory = plan(lifetimes(context.buffers, kept.steps))
         return Schedule(
             buffers=tuple(context.buffers),
-            steps=tuple(self.steps),
+            steps=kept.steps,
             inputs=tuple(map(self._leaf_buffer, self.graph.inputs)),
             state=tuple(map(self._leaf_buffer, self.graph.state)),
             results=found,
@@ -340,6 +344,8 @@ class Emitter:
             offsets=memory.offsets,
             arena_bytes=memory.arena_bytes,
             naive_bytes=memory.naive_bytes,
+            stale=kept.stale,
+            watched=kept.watched,
         )
 
     def _leaf_buffer(self, node: Node) -> int:

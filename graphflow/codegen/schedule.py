@@ -24,6 +24,7 @@ class BufferKind(enum.Enum):
     CONSTANT = "constant"  # data of the program, written once
     OUTPUT = "output"  # fresh from the output pool at every call
     ARENA = "arena"  # planned inside the program's arena
+    KEPT = "kept"  # the program's own from call to call: what depends on state alone
     ERROR = "error"  # one int64 word: 0, or the number of the failure
     WINDOW = "window"  # part of another buffer, which moves from iteration to iteration
 
@@ -236,6 +237,8 @@ class Schedule:
     order (-1 when it is never read or written); ``committed`` lists the state
     buffers that the step writes.  ``failures`` are the messages of error codes
     1, 2, …  ``offsets`` is the memory plan: byte offset of every ARENA buffer.
+    ``stale`` is the buffer of a byte that asks for what is kept between calls to be made
+    anew (-1: nothing is), as is due when one of the state buffers ``watched`` has changed.
     """
 
     buffers: tuple[Buffer, ...]
@@ -248,6 +251,8 @@ class Schedule:
     offsets: Mapping[int, int] = field(default_factory=dict)
     arena_bytes: int = 0
     naive_bytes: int = 0
+    stale: int = -1
+    watched: tuple[int, ...] = ()
 
     def __str__(self) -> str:
         return "\n".join(_describe(self))

@@ -66,6 +66,7 @@ def to_data(schedule: Schedule) -> tuple[dict[str, Any], list[Array]]:
         "failures": list(schedule.failures),
         "offsets": [[k, _number(v)] for k, v in schedule.offsets.items()],
         "bytes": [_number(schedule.arena_bytes), _number(schedule.naive_bytes)],
+        "kept": [schedule.stale, list(schedule.watched)],
     }
     tables = {
         "types": [
@@ -215,6 +216,7 @@ class _Reader:
 
     def schedule(self, data: Any) -> Schedule:
         arena, naive = map(_read_number, data["bytes"])
+        stale, watched = data.get("kept", (-1, ()))
         return Schedule(
             buffers=tuple(self.buffer(i, row) for i, row in enumerate(data["buffers"])),
             steps=self.steps(data["steps"]),
@@ -232,6 +234,8 @@ class _Reader:
             offsets={buffer: _read_number(offset) for buffer, offset in data["offsets"]},
             arena_bytes=arena,
             naive_bytes=naive,
+            stale=stale,
+            watched=tuple(watched),
         )  # fmt: skip
 
     def buffer(self, number: int, row: Row) -> Buffer:

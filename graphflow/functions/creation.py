@@ -148,6 +148,7 @@ def from_numpy(array: np.ndarray[Any, Any]) -> Tensor:
     from_numpy_dtype(array.dtype)
     tracer = mode.tracer
     cell = Cell(array) if tracer is None else tracer.array_cell(array)
+    cell.shared = True
     made: Tensor = Tensor._of(cell)
     return made
 

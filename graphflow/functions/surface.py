@@ -102,7 +102,7 @@ def storage_offset(input: Tensor) -> int:
 
 def data_ptr(input: Tensor) -> int:
     """The address of the first element."""
-    return int(input._concrete("data_ptr()").__array_interface__["data"][0])
+    return int(input._lent("data_ptr()").__array_interface__["data"][0])
 
 
 def is_set_to(input: Tensor, tensor: Tensor) -> bool:

@@ -31,7 +31,7 @@ from graphflow.passes.rewrite import hits
 from graphflow.passes.simplify import Simplify
 from graphflow.passes.split_complex import SplitComplex
 from graphflow.passes.winograd import Winograd
-from graphflow.records import dataclass
+from graphflow.records import dataclass, replace
 
 ROUNDS = 4
 """How often a repeated step runs at most (two rounds are usual, the second a check)."""
@@ -91,6 +91,12 @@ PIPELINE: tuple[Step, ...] = (
         stage="fused",
     ),
 )
+
+LASTING = tuple(
+    replace(step, passes=(Winograd(lasting=True),)) if Winograd() in step.passes else step
+    for step in PIPELINE
+)
+"""The pipeline where what depends on state alone is kept between calls."""
 
 PORTABLE = tuple(
     step for step in PIPELINE if not any(isinstance(item, Winograd) for item in step.passes)

@@ -13,15 +13,17 @@ from graphflow.ir.graph import Graph
 from graphflow.ir.node import Node
 from graphflow.ir.types import float32
 from graphflow.passes.base import Pass
+from graphflow.passes.lasting import of_state_alone
 from graphflow.passes.rewrite import hits, rewrite
 
 DIRECT = 1.4
 """Products of transformed tiles in the time of one of the direct method."""
 MOVED = 4
 """Products in the time in which one element of a tile is transformed, in or out."""
-TAP = 30
+TAP, KEPT_TAP = 30, 10
 """Products in the time in which one element of transformed taps is made and read again, or
-summed up and taken back: they are more than the taps, and seldom found in a cache."""
+summed up and taken back: they are more than the taps, and seldom found in a cache.  Taps
+that are kept from call to call are only read."""
 FEWEST_CHANNELS = 8
 """With fewer, vectors of channels are not full."""
 FEWEST_TILES = 24
@@ -41,22 +43,28 @@ class Winograd(Pass):
                                                         %3 = winograd(%x, %2, size=4, …)
 
     ``sizes`` are those of the tiles to choose from; none leaves all to the direct method.
-    ``always`` takes them whatever the estimate of the direct method.
+    ``always`` takes them whatever the estimate of the direct method, ``lasting`` says that
+    what depends on state alone is computed once.
     """
 
     sizes: tuple[int, ...] = tuple(POINTS)
     always: bool = False
+    lasting: bool = False
     name: ClassVar[str] = "winograd"
 
     def run(self, graph: Graph) -> Graph:
         """The graph with convolutions replaced, in its regions too."""
-        return rewrite(graph, self._replaced) if self.sizes else graph
+        if not self.sizes:
+            return graph
+        kept = of_state_alone(graph) if self.lasting else frozenset()
+        return rewrite(graph, lambda node: self._replaced(node, kept))
 
-    def _replaced(self, node: Node) -> Node | None:
+    def _replaced(self, node: Node, kept: frozenset[Node]) -> Node | None:
         if node.op.name != "conv" or node.dtype is not float32 or not _is_plain(node):
             return None
-        form = _convolved if node.inputs[1].shape[LEADING:] == (TAPS, TAPS) else _gradient
-        return form(node, self)
+        if node.inputs[1].shape[LEADING:] == (TAPS, TAPS):
+            return _convolved(node, self, KEPT_TAP if node.inputs[1] in kept else TAP)
+        return _gradient(node, self)
 
 
 def _is_plain(node: Node) -> bool:
@@ -76,7 +84,7 @@ def _is_plain(node: Node) -> bool:
 
 
 def _best(
-    chosen: Winograd, images: Any, channels: Any, filters: Any, places: Sequence[Any]
+    chosen: Winograd, images: Any, channels: Any, filters: Any, places: Sequence[Any], tap: int
 ) -> int | None:
     """The size of tiles with least estimated work; None for the direct method."""
     if min(channels, filters) < FEWEST_CHANNELS:
@@ -86,18 +94,18 @@ def _best(
     for size in chosen.sizes:
         tiles = max(FEWEST_TILES, images * prod(-(-d // size) for d in places))
         pairs, elements = channels * filters, tiles * (channels + filters)
-        work = (size + TAPS - 1) ** 2 * (tiles * pairs + MOVED * elements + TAP * pairs)
+        work = (size + TAPS - 1) ** 2 * (tiles * pairs + MOVED * elements + tap * pairs)
         if work < best:
             best, found = work, size
     return found
 
 
-def _convolved(node: Node, chosen: Winograd) -> Node | None:
+def _convolved(node: Node, chosen: Winograd, tap: int) -> Node | None:
     """A convolution of images, of the result's gradient with flipped taps too."""
     x, w = node.inputs
     images, _, channels, *extents = x.shape
     filters, places = w.shape[1], node.shape[LEADING:]
-    size = _best(chosen, images, channels, filters, places)
+    size = _best(chosen, images, channels, filters, places, tap)
     if size is None:
         return None
     hits[f"winograd {size}x{size}"] += 1
@@ -116,7 +124,7 @@ def _gradient(node: Node, chosen: Winograd) -> Node | None:
         return None
     channels, _, images, *extents = x.shape
     filters, places = ct.shape[1], ct.shape[LEADING:]
-    size = _best(chosen, images, channels, filters, places)
+    size = _best(chosen, images, channels, filters, places, TAP)
     if size is None:
         return None
     hits[f"winograd {size}x{size}"] += 1

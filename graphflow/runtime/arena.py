@@ -1,4 +1,4 @@
-"""The memory a loaded program owns: its arena and its constants."""
+"""The memory a loaded program owns: its arena, its constants, and what it keeps."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 from graphflow.codegen.schedule import Buffer, BufferKind, Schedule
 from graphflow.errors import CompileError
 from graphflow.ir.types import TensorType
+from graphflow.runtime.kept import Kept
 from graphflow.runtime.storage import Array, Storage, empty
 
 
@@ -25,7 +26,9 @@ class ProgramMemory:
     def __init__(self, schedule: Schedule, beside: ProgramMemory | None = None) -> None:
         self.arena: Storage
         self.constants: dict[int, Storage]
+        self.kept: Kept
         if beside is None:
+            self.kept = Kept(schedule)
             self.arena = empty((schedule.arena_bytes,), np.uint8)
             self.constants = {
                 buffer.id: Storage(_constant(buffer))
@@ -33,14 +36,20 @@ class ProgramMemory:
                 if buffer.kind is BufferKind.CONSTANT
             }
             return
-        self.arena, self.constants = beside.arena, beside.constants
+        self.arena, self.constants, self.kept = beside.arena, beside.constants, beside.kept
         if self.arena.nbytes < schedule.arena_bytes:  # growing sizes must not each have their own
             self.arena = empty((max(schedule.arena_bytes, 2 * self.arena.nbytes),), np.uint8)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the arena and the constants together."""
-        return self.arena.nbytes + sum(c.nbytes for c in self.constants.values())
+        """Bytes of the arena, the constants and what is kept together."""
+        constants = sum(c.nbytes for c in self.constants.values())
+        return self.arena.nbytes + constants + self.kept.nbytes
+
+    def lasting(self, buffer: int) -> Storage:
+        """The memory of a constant, or of what is kept between calls."""
+        found = self.constants.get(buffer)
+        return self.kept.storages[buffer] if found is None else found
 
 
 def _constant(buffer: Buffer) -> Array:

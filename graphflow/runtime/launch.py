@@ -10,7 +10,6 @@ from __future__ import annotations
 import struct
 import threading
 from collections.abc import Callable, Collection, Sequence
-from typing import Protocol
 
 import numpy as np
 
@@ -33,6 +32,7 @@ from graphflow.runtime.cache import Loaded, load
 from graphflow.runtime.context import TapeContext
 from graphflow.runtime.executor import Context
 from graphflow.runtime.fork import renew_after_fork
+from graphflow.runtime.kept import Holder
 from graphflow.runtime.references import results_of
 from graphflow.runtime.slots import Slots
 from graphflow.runtime.storage import COUNTS_ARE_EXACT, Array, OutputPool, Storage
@@ -44,14 +44,6 @@ SERIAL_NS = 20_000
 others costs more."""
 
 _STATUS = int(Context.STATUS)  # enums are slow to look up
-
-
-class Holder(Protocol):
-    """What a state can be bound to: row-major memory at ``address``, alive as long as it is."""
-
-    @property
-    def address(self) -> int:
-        """Where the memory starts."""
 
 
 class Turns:
@@ -117,6 +109,7 @@ class LoadedProgram:
         self.is_large = any(output.is_large for output in self._outputs)
         self._results = _result_plan(schedule, self._slots.outputs)
         self._state: list[Holder | None] = [None] * len(schedule.state)
+        self._watched: list[Holder] = []
         self._missing = sum(buffer >= 0 for buffer in schedule.state)
         self._plain = flags.DISABLE_JIT.value
         self._hosts = [step for step in plain_steps(schedule.steps) if isinstance(step, HostCall)]
@@ -161,6 +154,10 @@ class LoadedProgram:
             if self._state[position] is None and buffer >= 0:
                 self._missing -= 1
             self._state[position] = holder
+            if buffer in self.schedule.watched:
+                state = dict(zip(self.schedule.state, self._state, strict=True))
+                watched = map(state.get, self.schedule.watched)
+                self._watched = [found for found in watched if found is not None]
             if buffer >= 0:
                 self._context.set_slot(self._slots.places[buffer].slot, holder.address)
 
@@ -193,6 +190,7 @@ class LoadedProgram:
         takes, head, pack, words = self.takes, self.head, self.pack, self._words
         start, plain = (self._launch if self.threads > 1 else self.native), self._plain
         simple, turns = self._results is None, self._turns
+        kept = self.memory.kept if self.schedule.watched else None
 
         def launch(inputs: Sequence[int | float]) -> Sequence[Storage | None]:
             if self._missing:
@@ -211,9 +209,13 @@ class LoadedProgram:
                     packed = pack(*values)
                 except (struct.error, OverflowError) as error:
                     packed = self._pack_again(inputs, values, error)
+                if kept is not None:
+                    kept.look(self._watched)
                 start(packed)
                 if words[_STATUS] or plain:
                     self._resolve(outputs)
+                if kept is not None:
+                    kept.done()
                 return outputs if simple else self._arrange(outputs)
             except BaseException:  # Ctrl-C may come after any line: never go on from there
                 words[Context.PC] = 0

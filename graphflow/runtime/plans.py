@@ -45,11 +45,11 @@ def _sources() -> Iterator[os.DirEntry[str]]:
                     yield entry
 
 
-def plan_key(graph: Graph, threads: int, example: Mapping[str, int]) -> bytes:
+def plan_key(graph: Graph, threads: int, example: Mapping[str, int], keep: bool = False) -> bytes:
     """What a schedule depends on; ``example`` are sizes of symbolic dimensions it is tuned for."""
     digest = hashlib.sha256(_compiler_digest())
     tuned = sorted(example.items())
-    digest.update(f"{graph.hash()} {threads} {host_target().identity} {tuned}".encode())
+    digest.update(f"{graph.hash()} {threads} {host_target().identity} {tuned} {keep}".encode())
     return digest.digest()
 
 

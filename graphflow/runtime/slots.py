@@ -27,13 +27,14 @@ class Slots:
     def __init__(self, schedule: Schedule, scalars: frozenset[int]) -> None:
         self.buffers: Mapping[int, Buffer] = {b.id: b for b in schedule.buffers}
         self.outputs = [b for b in schedule.buffers if b.kind is BufferKind.OUTPUT]
-        self._constants = [b for b in schedule.buffers if b.kind is BufferKind.CONSTANT]
+        lasting = (BufferKind.CONSTANT, BufferKind.KEPT)
+        self._lasting = [b for b in schedule.buffers if b.kind in lasting]
         first_output = len(schedule.inputs)
         first_state = first_output + len(self.outputs)
         self._arena = first_state + len(schedule.state)
         self._block = self._arena + 1
-        self._first_constant = self._block + 1
-        self.count = self._first_constant + len(self._constants)
+        self._first_lasting = self._block + 1
+        self.count = self._first_lasting + len(self._lasting)
         codes = ["q"] * first_state
         self.places: dict[int, Operand] = {}
         for number, identity in enumerate(schedule.inputs):
@@ -46,7 +47,7 @@ class Slots:
         self.format = "=" + "".join(codes)
         self._place(first_output, [b.id for b in self.outputs])
         self._place(first_state, schedule.state)
-        self._place(self._first_constant, [b.id for b in self._constants])
+        self._place(self._first_lasting, [b.id for b in self._lasting])
         for buffer in schedule.buffers:
             if buffer.kind is BufferKind.ARENA:
                 self.places[buffer.id] = Operand(self._arena, schedule.offsets.get(buffer.id, 0))
@@ -72,8 +73,8 @@ class Slots:
     def fixed(self, context: int, memory: ProgramMemory) -> dict[int, int]:
         """The address in every slot that never changes, given that of the context block."""
         found = {self._arena: memory.arena.address, self._block: context}
-        for slot, constant in enumerate(self._constants, self._first_constant):
-            found[slot] = memory.constants[constant.id].address
+        for slot, buffer in enumerate(self._lasting, self._first_lasting):
+            found[slot] = memory.lasting(buffer.id).address
         return found
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 
@@ -61,6 +61,8 @@ class Storage:
     address: int
     nbytes: int
     version: int
+    shared: ClassVar[bool] = False
+    """Whether others may write to the memory without counting it."""
 
     def __init__(self, array: Array) -> None:
         if not array.flags.c_contiguous:
