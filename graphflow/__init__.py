@@ -85,6 +85,7 @@ cfloat, cdouble = complex64, complex128
 if TYPE_CHECKING:
     from graphflow import (
         accelerator,
+        amp,
         backends,
         cuda,
         fft,
@@ -98,6 +99,15 @@ if TYPE_CHECKING:
         utils,
         vision,
     )
+    from graphflow.amp.autocast_mode import (
+        autocast,
+        clear_autocast_cache,
+        get_autocast_dtype,
+        is_autocast_cache_enabled,
+        is_autocast_enabled,
+        set_autocast_cache_enabled,
+        set_autocast_dtype,
+    )
     from graphflow.comparison import Comparison, benchmark
     from graphflow.debugging.effects import breakpoint, callback, print
     from graphflow.debugging.nonfinite import nan_guard
@@ -110,6 +120,14 @@ else:
     __getattr__ = importer(
         globals(),
         {
+            "amp": "graphflow.amp",
+            "autocast": "graphflow.amp.autocast_mode:autocast",
+            "clear_autocast_cache": "graphflow.amp.autocast_mode:clear_autocast_cache",
+            "get_autocast_dtype": "graphflow.amp.autocast_mode:get_autocast_dtype",
+            "is_autocast_cache_enabled": "graphflow.amp.autocast_mode:is_autocast_cache_enabled",
+            "is_autocast_enabled": "graphflow.amp.autocast_mode:is_autocast_enabled",
+            "set_autocast_cache_enabled": "graphflow.amp.autocast_mode:set_autocast_cache_enabled",
+            "set_autocast_dtype": "graphflow.amp.autocast_mode:set_autocast_dtype",
             "benchmark": "graphflow.comparison:benchmark",
             "Comparison": "graphflow.comparison:Comparison",
             "fft": "graphflow.fft",
@@ -161,6 +179,8 @@ __all__ = [
     "TraceError",
     "__version__",
     "accelerator",
+    "amp",
+    "autocast",
     "autograd",
     "backends",
     "benchmark",
@@ -172,6 +192,7 @@ __all__ = [
     "cfloat",
     "channels_last",
     "channels_last_3d",
+    "clear_autocast_cache",
     "compile",
     "complex64",
     "complex128",
@@ -189,6 +210,7 @@ __all__ = [
     "float16",
     "float32",
     "float64",
+    "get_autocast_dtype",
     "get_default_dtype",
     "get_num_threads",
     "get_rng_state",
@@ -204,6 +226,8 @@ __all__ = [
     "int16",
     "int32",
     "int64",
+    "is_autocast_cache_enabled",
+    "is_autocast_enabled",
     "is_grad_enabled",
     "is_inference_mode_enabled",
     "layout",
@@ -229,6 +253,8 @@ __all__ = [
     "save",
     "seed",
     "serialization",
+    "set_autocast_cache_enabled",
+    "set_autocast_dtype",
     "set_default_dtype",
     "set_grad_enabled",
     "set_num_threads",

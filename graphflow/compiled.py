@@ -218,14 +218,15 @@ class Compiled:
     ) -> Entry:
         check_arguments(leaves)
         signature = signature_of(leaves)
-        key = (shape, mode.grad, signature)
+        modes = (mode.grad, mode.autocast and mode.autocast.dtypes)
+        key = (shape, modes, signature)
         entries = self._entries.setdefault(key, [])
         for position in range(len(entries) - 1, -1, -1):
             entry = entries[position]
             if entry.broken() is None and entry.captured_arguments(leaves) == entry.aliased:
                 entries.append(entries.pop(position))
                 return entries[-1]
-        kind = (shape, mode.grad, without_sizes(signature))
+        kind = (shape, modes, without_sizes(signature))
         sized = self._sized_entry(kind, key, leaves)
         if sized is not None:
             return sized
@@ -339,7 +340,7 @@ class Compiled:
         if before and list(before) != [name for name, _ in described]:
             names = Described(", ".join(before)), Described(", ".join(n for n, _ in described))
             return "the structure of the arguments", *names
-        return "gradient mode or shared memory of the arguments", None, None
+        return "gradient mode, autocast or shared memory of the arguments", None, None
 
     @property
     def latest(self) -> Entry | None:

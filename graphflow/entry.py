@@ -59,6 +59,7 @@ class Entry:
             not (captured.mutable or captured.argument_grads or captured.backward or self.aliased)
             and not any(leaves[i]._chain for group in groups for i in group)
             and program.simple
+            and mode.autocast is None  # a quick call tells programs by their arguments
             and all(r.kind == "new" and not r.chain for r in captured.results)
         )
 

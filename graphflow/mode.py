@@ -13,24 +13,30 @@ import threading
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from graphflow.autocasting import Precision
     from graphflow.debugging.nonfinite import nan_guard
     from graphflow.trace import Tracer
 
 
 class Mode(threading.local):
     """Per-thread modes.  ``grad``: record for backward.  ``tracer``: the trace under way.
-    ``guard``: what looks at the results of operations and programs."""
+    ``guard``: what looks at the results of operations and programs.
+    ``autocast``: the precision that operations choose for themselves."""
 
     grad: bool = True
     tracer: Tracer | None = None
     guard: nan_guard | None = None
+    autocast: Precision | None = None
 
     def __setattr__(self, name: str, value: object) -> None:
-        before = not self.grad or self.tracer is not None or self.guard is not None
+        before = self._is_unusual()
         super().__setattr__(name, value)
-        now = not self.grad or self.tracer is not None or self.guard is not None
         with _counting:
-            structure.unusual += now - before
+            structure.unusual += self._is_unusual() - before
+
+    def _is_unusual(self) -> bool:
+        special = self.tracer is not None or self.guard is not None or self.autocast is not None
+        return special or not self.grad
 
 
 class StructureVersion:
@@ -40,7 +46,7 @@ class StructureVersion:
 
     def __init__(self) -> None:
         self.unusual = 0
-        """Threads that trace, guard or have gradients switched off: 0 saves a look at ``mode``."""
+        """Threads that trace, guard, cast or record no gradients: 0 saves a look at ``mode``."""
         self.version = 0
         self.solid = 0
         self.values = 0

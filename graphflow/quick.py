@@ -59,7 +59,7 @@ def _unchanged(entry: Entry) -> Iterator[str]:
     yield f"if entry.version != structure.{counter}: return MISS"
     unusual = "structure.unusual and " if entry.grad else ""
     yield f"if {unusual}(mode.tracer is not None or mode.grad is not {entry.grad}"
-    yield "  or mode.guard is not None): return MISS"
+    yield "  or mode.guard is not None or mode.autocast is not None): return MISS"
 
 
 def _same_names(entry: Entry, names: dict[str, Any]) -> Iterator[str]:

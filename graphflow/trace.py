@@ -353,6 +353,19 @@ class Tracer:
         self.shadow(cell)
         return number
 
+    def values_now(self) -> dict[Cell, Node]:
+        """The value of all outer memory that the program has looked at so far."""
+        return {cell: shadow.value for cell, shadow in self.shadows.items()}
+
+    def undo_where(self, condition: Node, before: Mapping[Cell, Node]) -> None:
+        """Where the bool ``condition`` holds, all outer memory gets back its value ``before``."""
+        for cell in [cell for cell in self.touched if cell.tracer is not self]:
+            shadow = self.shadows[cell]
+            old = before.get(cell) or self._origin(cell)
+            if shadow.value is not old:
+                shadow.value = build.emit("where", condition, old, shadow.value)
+                shadow.version += 1
+
     def locate(self, error: GraphFlowError) -> None:
         """Say in the message of ``error`` where in the user's code and model it arose."""
         message = str(error)

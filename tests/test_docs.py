@@ -74,7 +74,10 @@ def test_links_and_files_that_pages_name_exist(page: pathlib.Path) -> None:
         assert (ROOT / path).exists(), f"{page.name} names {path}"
 
 
-RUN = ["README.md", "docs/looking_at_programs.md", "docs/debugging.md", "docs/saving.md"]
+RUN = [
+    "README.md", "docs/looking_at_programs.md", "docs/debugging.md", "docs/saving.md",
+    "docs/training.md",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", RUN)

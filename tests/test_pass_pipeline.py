@@ -35,7 +35,7 @@ graph main {
 
 def test_the_order() -> None:
     assert describe() == (
-        "winograd,decompose,split_complex,(fold,simplify,cse)*,loop_products,"
+        "widen,winograd,decompose,split_complex,(fold,simplify,cse)*,loop_products,"
         "channels_last,simplify,dce,fuse"
     )
     assert all(step.reason for step in PIPELINE)
@@ -44,15 +44,15 @@ def test_the_order() -> None:
 def test_records() -> None:
     stages = run_pipeline(Graph.parse(TEXT))
     assert [s.name for s in stages] == [
-        "traced", "winograd", "decompose", "split_complex",
+        "traced", "widen", "winograd", "decompose", "split_complex",
         "fold", "simplify", "cse", "fold", "simplify", "cse", "loop_products",
         "channels_last", "simplify", "dce", "fuse",
     ]  # fmt: skip
-    assert stages[0].note == "traced: 8 nodes" and stages[4].note == "fold: 8 → 7 nodes"
-    assert stages[5].note == "simplify: 7 → 3 nodes"
-    assert stages[6].note == "cse: 3 nodes, unchanged" and stages[6].graph is stages[5].graph
+    assert stages[0].note == "traced: 8 nodes" and stages[5].note == "fold: 8 → 7 nodes"
+    assert stages[6].note == "simplify: 7 → 3 nodes"
+    assert stages[7].note == "cse: 3 nodes, unchanged" and stages[7].graph is stages[6].graph
     assert all(a.nodes == b.before for a, b in itertools.pairwise(stages))
-    assert str(stages[5]).startswith("simplify: 7 → 3 nodes (")
+    assert str(stages[6]).startswith("simplify: 7 → 3 nodes (")
 
 
 @pytest.mark.parametrize("seed", range(60))
@@ -90,7 +90,7 @@ def test_dump_writes_a_file_a_stage(tmp_path: pathlib.Path) -> None:
     (folder,) = tmp_path.iterdir()
     assert folder.name == f"a_b_{graph.hash()[:8]}"
     names = sorted(p.name for p in folder.iterdir())
-    assert names[:3] == ["00_traced.ir", "04_fold.ir", "05_simplify.ir"]
+    assert names[:3] == ["00_traced.ir", "05_fold.ir", "06_simplify.ir"]
     assert Graph.parse((folder / "00_traced.ir").read_text()).same_as(graph)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from graphflow.autocasting import in_float32
 from graphflow.checks import need_one_tensor, need_tensor
 from graphflow.dispatch import apply
 from graphflow.errors import DTypeError, GraphFlowError
@@ -77,12 +78,14 @@ def exp2(x: Tensor) -> Tensor:
     return apply("exp2", x)
 
 
+@in_float32
 @of_one
 def log2(x: Tensor) -> Tensor:
     """Logarithm to base 2."""
     return apply("log2", x)
 
 
+@in_float32
 @of_one
 def log10(x: Tensor) -> Tensor:
     """Logarithm to base 10."""

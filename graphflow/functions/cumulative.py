@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from graphflow.autocasting import in_float32
 from graphflow.checks import need_dtype, need_floating, need_int, need_tensor
 from graphflow.dispatch import apply
 from graphflow.errors import DTypeError, ShapeError
@@ -30,12 +31,14 @@ IN_PLACE = ["cumprod", "cumsum"]
 
 
 @numpy_names
+@in_float32
 def cumsum(input: Tensor, dim: int, *, dtype: DType | None = None) -> Tensor:
     """Sums of the elements up to each one; integers and bools add up in int64."""
     return _running("cumsum", input, dim, dtype)
 
 
 @numpy_names
+@in_float32
 def cumprod(input: Tensor, dim: int, *, dtype: DType | None = None) -> Tensor:
     """Products of the elements up to each one; integers and bools multiply in int64."""
     return _running("cumprod", input, dim, dtype)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from graphflow.autocasting import in_lower_precision
 from graphflow.checks import need_tensor
 from graphflow.dispatch import apply
 from graphflow.errors import ShapeError
@@ -28,6 +29,7 @@ class _Term:
         self.value, self.labels = value, list(labels)
 
 
+@in_lower_precision
 def einsum(*args: Any) -> Tensor:
     """``einsum("ij,jk->ik", a, b)``: sums over products of elements, by labelled dimensions.
 

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable
 from typing import Any, overload
 
+from graphflow.autocasting import in_float32
 from graphflow.checks import need_floating, need_one_tensor, need_tensor
 from graphflow.dispatch import apply
 from graphflow.errors import DTypeError, GraphFlowError
@@ -163,18 +164,18 @@ def refuse_zero(op: str, given: Any, divisor: Tensor) -> None:
         raise GraphFlowError(f"{op}: integer division by zero (ZeroDivisionError)")
 
 
-exp = _unary("exp", "e raised to the input.", floating=True)
-log = _unary("log", "Natural logarithm.", floating=True)
-log1p = _unary("log1p", "log(1 + input), exact near 0.", floating=True)
-expm1 = _unary("expm1", "exp(input) - 1, exact near 0.", floating=True)
+exp = in_float32(_unary("exp", "e raised to the input.", floating=True))
+log = in_float32(_unary("log", "Natural logarithm.", floating=True))
+log1p = in_float32(_unary("log1p", "log(1 + input), exact near 0.", floating=True))
+expm1 = in_float32(_unary("expm1", "exp(input) - 1, exact near 0.", floating=True))
 sqrt = _unary("sqrt", "Square root.", floating=True)
-rsqrt = _unary("rsqrt", "1 / sqrt(input).", floating=True)
+rsqrt = in_float32(_unary("rsqrt", "1 / sqrt(input).", floating=True))
 sin = _unary("sin", "Sine of radians.", floating=True)
 cos = _unary("cos", "Cosine of radians.", floating=True)
 tanh = _unary("tanh", "Hyperbolic tangent.", floating=True)
 sigmoid = _unary("sigmoid", "1 / (1 + exp(-input)).", floating=True)
 erf = _unary("erf", "Error function.", floating=True)
-reciprocal = _unary("reciprocal", "1 / input.", floating=True)
+reciprocal = in_float32(_unary("reciprocal", "1 / input.", floating=True))
 relu = _unary("relu", "max(input, 0); NaN stays NaN.")
 neg = _unary("neg", "-input.")
 abs = _unary("abs", "Absolute value.")
@@ -266,6 +267,7 @@ def div(input: Any, other: Any, *, rounding_mode: str | None = None) -> Tensor:
     return apply("floor_divide", apply("sub", a, apply("fmod", a, b)), b)
 
 
+@in_float32
 def pow(input: Any, exponent: Any) -> Tensor:
     """``input ** exponent``; small whole exponents become products."""
     if isinstance(input, Tensor) and isinstance(exponent, (int, float)):

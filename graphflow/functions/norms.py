@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from graphflow.autocasting import in_float32
 from graphflow.checks import need_dtype, need_floating, need_int, need_tensor
 from graphflow.dispatch import apply, literal
 from graphflow.errors import DTypeError, GraphFlowError, ShapeError
@@ -56,6 +57,7 @@ FEW_POINTS = 25
 
 
 @numpy_names
+@in_float32
 def norm(
     input: Tensor,
     p: float | str | None = "fro",
@@ -111,6 +113,7 @@ def _root_of_powers(size: Tensor, p: float, dim: Any, keepdim: bool) -> Tensor:
     return where(none, outcome, pow(where(none, 1.0, total), 1.0 / p))
 
 
+@in_float32
 def dist(input: Tensor, other: Tensor, p: float = 2) -> Tensor:
     """The p-norm of the difference."""
     need_tensor("dist", input)
@@ -121,6 +124,7 @@ def dist(input: Tensor, other: Tensor, p: float = 2) -> Tensor:
 
 
 @numpy_names
+@in_float32
 def renorm(input: Tensor, p: float, dim: int, maxnorm: float) -> Tensor:
     """Every slice along ``dim`` scaled down to a p-norm of at most ``maxnorm``."""
     need_tensor("renorm", input)
@@ -139,6 +143,7 @@ def renorm(input: Tensor, p: float, dim: int, maxnorm: float) -> Tensor:
 
 
 @numpy_names
+@in_float32
 def pairwise_distance(
     x1: Tensor, x2: Tensor, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False
 ) -> Tensor:
@@ -149,6 +154,7 @@ def pairwise_distance(
 
 
 @numpy_names
+@in_float32
 def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
     """The cosine of the angle between vectors along ``dim``; norms count as at least ``eps``."""
     need_tensor("cosine_similarity", x1, "x1")
@@ -172,6 +178,7 @@ def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -
 # ---- distances among rows ------------------------------------------------------------
 
 
+@in_float32
 def cdist(
     x1: Tensor,
     x2: Tensor,
@@ -222,6 +229,7 @@ def _euclidean(x1: Tensor, x2: Tensor) -> Tensor:
     return root(where(lt(squares, 0), 0.0, squares))
 
 
+@in_float32
 def pdist(input: Tensor, p: float = 2.0) -> Tensor:
     """The p-norm distances between the rows of a matrix, each pair once."""
     need_tensor("pdist", input)

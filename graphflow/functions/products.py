@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from graphflow.autocasting import in_lower_precision
 from graphflow.checks import need_tensor
 from graphflow.dispatch import apply
 from graphflow.errors import DTypeError, ShapeError
@@ -56,6 +57,7 @@ def _product(a: Tensor, b: Tensor) -> Tensor:
     return apply("matmul", a, b)
 
 
+@in_lower_precision
 def matmul(input: Tensor, other: Tensor) -> Tensor:
     """Matrix product: vectors, matrices and batches of them, which broadcast.
 
@@ -80,6 +82,7 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
 
 
 def _of_rank(name: str, summary: str, left: int, right: int) -> Any:
+    @in_lower_precision
     def function(input: Tensor, other: Tensor) -> Tensor:
         _need_rank(name, left, input)
         _need_rank(name, right, other)
@@ -124,6 +127,7 @@ def outer(input: Tensor, vec2: Tensor) -> Tensor:
     return mul(unsqueeze(input, 1), vec2)
 
 
+@in_lower_precision
 def inner(input: Tensor, other: Tensor) -> Tensor:
     """Sums of products over the last dimension of both."""
     if input.ndim == 0 or other.ndim == 0:
@@ -159,12 +163,14 @@ def _combined(input: Tensor, product: Tensor, beta: Any, alpha: Any, name: str) 
     return add(product, input)
 
 
+@in_lower_precision
 def addmm(input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
     """``beta * input + alpha * (mat1 @ mat2)`` of matrices."""
     _need_rank("addmm", 2, mat1, mat2)
     return _combined(input, mm(mat1, mat2), beta, alpha, "addmm")
 
 
+@in_lower_precision
 def addmv(input: Tensor, mat: Tensor, vec: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
     """``beta * input + alpha * (mat @ vec)``."""
     return _combined(input, mv(mat, vec), beta, alpha, "addmv")
@@ -179,6 +185,7 @@ def addr(input: Tensor, vec1: Tensor, vec2: Tensor, *, beta: Any = 1, alpha: Any
     return _combined(cast(input, dtype), cast(product, dtype), beta, alpha, "addr")
 
 
+@in_lower_precision
 def addbmm(
     input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Any = 1, alpha: Any = 1
 ) -> Tensor:
@@ -188,6 +195,7 @@ def addbmm(
     return _combined(input, product, beta, alpha, "addbmm")
 
 
+@in_lower_precision
 def baddbmm(
     input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Any = 1, alpha: Any = 1
 ) -> Tensor:
@@ -195,6 +203,7 @@ def baddbmm(
     return _combined(input, bmm(batch1, batch2), beta, alpha, "baddbmm")
 
 
+@in_lower_precision
 def tensordot(a: Tensor, b: Tensor, dims: Any = 2) -> Tensor:
     """Sums of products over several dimensions.
 
@@ -250,6 +259,7 @@ def _count(extents: Sequence[int]) -> int:
     return product
 
 
+@in_lower_precision
 def chain_matmul(*matrices: Any) -> Tensor:
     """Product of several matrices, in the cheapest order."""
     from graphflow.linalg import multi_dot

@@ -9,6 +9,7 @@ from __future__ import annotations
 import builtins
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from graphflow.autocasting import in_float32
 from graphflow.checks import need_dtype, need_floating, need_tensor
 from graphflow.dispatch import apply, apply_view, scalar
 from graphflow.errors import DTypeError, GraphFlowError, ShapeError
@@ -119,6 +120,7 @@ def _summed_as(input: Tensor, dtype: DType | None) -> Tensor:
 
 
 @numpy_names
+@in_float32
 def sum(
     input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: DType | None = None
 ) -> Tensor:
@@ -172,6 +174,7 @@ def _averaged(name: str, input: Tensor, dtype: DType | None) -> Tensor:
 
 
 @numpy_names
+@in_float32
 def prod(
     input: Tensor, dim: int | None = None, keepdim: bool = False, *, dtype: DType | None = None
 ) -> Tensor:
@@ -403,6 +406,7 @@ def root(x: Tensor) -> Tensor:
 
 
 @numpy_names
+@in_float32
 def logsumexp(input: Tensor, dim: Any, keepdim: bool = False) -> Tensor:
     """log(sum(exp(input))), computed around the largest value so that it cannot overflow."""
     need_tensor("logsumexp", input)
@@ -430,6 +434,7 @@ def _real(name: str, input: Tensor, dtype: DType | None) -> Tensor:
 
 
 @numpy_names
+@in_float32
 def softmax(input: Tensor, dim: int, dtype: DType | None = None) -> Tensor:
     """exp(input) over its sum along ``dim``."""
     source = _real("softmax", input, dtype)
@@ -446,6 +451,7 @@ def weights(input: Tensor, dim: int, or_zero: bool = False) -> Tensor:
 
 
 @numpy_names
+@in_float32
 def log_softmax(input: Tensor, dim: int, dtype: DType | None = None) -> Tensor:
     """log(softmax(input)), without the overflow."""
     source = _real("log_softmax", input, dtype)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from graphflow.autocasting import in_float32
 from graphflow.dispatch import apply
 from graphflow.functions.elementwise import (
     add,
@@ -39,18 +40,21 @@ hypot rad2deg sinc sinh tan
 """.split()
 
 
+@in_float32
 @of_one
 def tan(x: Tensor) -> Tensor:
     """Tangent of radians."""
     return div(sin(x), cos(x))
 
 
+@in_float32
 @of_one
 def asin(x: Tensor) -> Tensor:
     """Inverse sine; NaN outside [-1, 1]."""
     return atan2(x, _opposite(x))
 
 
+@in_float32
 @of_one
 def acos(x: Tensor) -> Tensor:
     """Inverse cosine; NaN outside [-1, 1]."""
@@ -68,6 +72,7 @@ def atan(x: Tensor) -> Tensor:
     return apply("atan2", x, as_operand(1.0, x.dtype))
 
 
+@in_float32
 @of_one
 def sinh(x: Tensor) -> Tensor:
     """Hyperbolic sine."""
@@ -76,6 +81,7 @@ def sinh(x: Tensor) -> Tensor:
     return mul(mul(sub(up, down), 0.5), add(add(up, down), 2.0))
 
 
+@in_float32
 @of_one
 def cosh(x: Tensor) -> Tensor:
     """Hyperbolic cosine."""

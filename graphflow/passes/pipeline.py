@@ -30,6 +30,7 @@ from graphflow.passes.loop_products import LoopProducts
 from graphflow.passes.rewrite import hits
 from graphflow.passes.simplify import Simplify
 from graphflow.passes.split_complex import SplitComplex
+from graphflow.passes.widen import Widen
 from graphflow.passes.winograd import Winograd
 from graphflow.records import dataclass, replace
 
@@ -54,6 +55,10 @@ class Step:
 
 
 PIPELINE: tuple[Step, ...] = (
+    Step(
+        (Widen(),),
+        "first, so that products of halves take every form that those of float32 have",
+    ),
     Step(
         (Winograd(),),
         "before convolutions are decomposed",
@@ -99,7 +104,7 @@ LASTING = tuple(
 """The pipeline where what depends on state alone is kept between calls."""
 
 PORTABLE = tuple(
-    step for step in PIPELINE if not any(isinstance(item, Winograd) for item in step.passes)
+    step for step in PIPELINE if not any(isinstance(p, (Winograd, Widen)) for p in step.passes)
 )
 """The pipeline for other devices than the processor: without forms that only it has kernels for."""
 

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+from graphflow.autocasting import in_float32
 from graphflow.checks import need_floating, need_tensor
 from graphflow.dispatch import apply, in_place
 from graphflow.errors import ShapeError
@@ -213,6 +214,7 @@ def mish(input: Tensor, inplace: bool = False) -> Tensor:
     return mul(input, tanh(softplus(input)))
 
 
+@in_float32
 def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
     """log(1 + exp(beta * x)) / beta; the identity above ``threshold``."""
     plain = isinstance(beta, (int, float)) and beta == 1
@@ -286,6 +288,7 @@ def _chosen_dim(name: str, input: Tensor, dim: int | None) -> int:
     return 0 if input.ndim in (0, 1, 3) else 1
 
 
+@in_float32
 def softmax(
     input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: DType | None = None
 ) -> Tensor:
@@ -293,6 +296,7 @@ def softmax(
     return reductions.softmax(input, _chosen_dim("softmax", input, dim), dtype)
 
 
+@in_float32
 def log_softmax(
     input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: DType | None = None
 ) -> Tensor:
@@ -300,6 +304,7 @@ def log_softmax(
     return reductions.log_softmax(input, _chosen_dim("log_softmax", input, dim), dtype)
 
 
+@in_float32
 def softmin(
     input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: DType | None = None
 ) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from graphflow.autocasting import in_lower_precision
 from graphflow.checks import need_tensor
 from graphflow.errors import DTypeError, GraphFlowError, ShapeError
 from graphflow.functions.products import matmul
@@ -20,6 +21,7 @@ from graphflow.tensor import Tensor
 __all__ = ["scaled_dot_product_attention"]
 
 
+@in_lower_precision
 def scaled_dot_product_attention(
     query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None,
     dropout_p: float = 0.0, is_causal: bool = False, *, scale: float | None = None,

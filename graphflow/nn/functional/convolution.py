@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from graphflow.autocasting import in_lower_precision
 from graphflow.backends import nnpack
 from graphflow.checks import need_int, need_tensor
 from graphflow.dispatch import apply
@@ -77,6 +78,7 @@ def conv_transpose3d(
     return _conv_transpose("conv_transpose3d", 3, input, weight, bias, *given)
 
 
+@in_lower_precision
 def _conv(
     name: str, dims: int, input: Tensor, weight: Tensor, bias: Tensor | None, stride: Any,
     padding: Any, dilation: Any, groups: int,
@@ -110,6 +112,7 @@ def _method() -> dict[str, bool]:
     return {} if nnpack.is_enabled() else {"direct": True}
 
 
+@in_lower_precision
 def _conv_transpose(
     name: str, dims: int, input: Tensor, weight: Tensor, bias: Tensor | None, stride: Any,
     padding: Any, output_padding: Any, groups: int, dilation: Any,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from graphflow.autocasting import in_float32
 from graphflow.checks import need_floating, need_tensor
 from graphflow.dispatch import apply
 from graphflow.errors import ShapeError
@@ -37,6 +38,7 @@ NEVER = -1e30
 """Stands for log 0: finite, so that no gradient becomes NaN."""
 
 
+@in_float32
 def ctc_loss(
     log_probs: Tensor, targets: Tensor, input_lengths: Any, target_lengths: Any, blank: int = 0,
     reduction: str = "mean", zero_infinity: bool = False,

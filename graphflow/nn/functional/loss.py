@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from graphflow.autocasting import in_float32
 from graphflow.checks import need_floating, need_tensor
 from graphflow.dispatch import apply
 from graphflow.errors import DTypeError, IndexRangeError, ShapeError
@@ -49,6 +50,7 @@ def _classes(name: str, input: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     return scores, classes
 
 
+@in_float32
 def nll_loss(
     input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: bool | None = None,
     ignore_index: int = -100, reduce: bool | None = None, reduction: str = "mean",
@@ -107,6 +109,7 @@ def _masked_mean(loss: Tensor, factor: Tensor | None, ignored: Tensor) -> Tensor
     return div(sum(where(ignored, 0.0, loss)), sum(share))
 
 
+@in_float32
 def cross_entropy(
     input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: bool | None = None,
     ignore_index: int = -100, reduce: bool | None = None, reduction: str = "mean",
@@ -195,6 +198,7 @@ def _log_of_at_least(p: Tensor, below_one: Tensor | None = None) -> Tensor:
     return where(zero, -100.0, clamp(value, min=-100.0))
 
 
+@in_float32
 def binary_cross_entropy_with_logits(
     input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: bool | None = None,
     reduce: bool | None = None, reduction: str = "mean", pos_weight: Tensor | None = None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from graphflow.autocasting import in_float32
 from graphflow.checks import need_tensor
 from graphflow.dispatch import apply
 from graphflow.errors import ShapeError
@@ -39,6 +40,7 @@ __all__ = [
 ]  # fmt: skip
 
 
+@in_float32
 def hinge_embedding_loss(
     input: Tensor, target: Tensor, margin: float = 1.0, size_average: bool | None = None,
     reduce: bool | None = None, reduction: str = "mean",
@@ -50,6 +52,7 @@ def hinge_embedding_loss(
     return reduced(add(far, near), reduction, size_average, reduce)
 
 
+@in_float32
 def margin_ranking_loss(
     input1: Tensor, input2: Tensor, target: Tensor, margin: float = 0,
     size_average: bool | None = None, reduce: bool | None = None, reduction: str = "mean",
@@ -62,6 +65,7 @@ def margin_ranking_loss(
     return reduced(loss, reduction, size_average, reduce)
 
 
+@in_float32
 def soft_margin_loss(
     input: Tensor, target: Tensor, size_average: bool | None = None, reduce: bool | None = None,
     reduction: str = "mean",
@@ -71,6 +75,7 @@ def soft_margin_loss(
     return reduced(neg(logsigmoid(mul(input, target))), reduction, size_average, reduce)
 
 
+@in_float32
 def cosine_embedding_loss(
     input1: Tensor, input2: Tensor, target: Tensor, margin: float = 0,
     size_average: bool | None = None, reduce: bool | None = None, reduction: str = "mean",
@@ -96,6 +101,7 @@ def any_rank(x: Tensor) -> int:
     return need_tensor("cosine_embedding_loss", x).ndim
 
 
+@in_float32
 def multi_margin_loss(
     input: Tensor, target: Tensor, p: int = 1, margin: float = 1.0, weight: Tensor | None = None,
     size_average: bool | None = None, reduce: bool | None = None, reduction: str = "mean",
@@ -129,6 +135,7 @@ def multi_margin_loss(
     return reduced(squeeze(loss, 0) if single and target.ndim == 0 else loss, how)
 
 
+@in_float32
 def multilabel_margin_loss(
     input: Tensor, target: Tensor, size_average: bool | None = None, reduce: bool | None = None,
     reduction: str = "mean",
@@ -158,6 +165,7 @@ def multilabel_margin_loss(
     return reduced(loss.reshape(tuple(input.shape[:-1])), how)
 
 
+@in_float32
 def multilabel_soft_margin_loss(
     input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: bool | None = None,
     reduce: bool | None = None, reduction: str = "mean",
@@ -172,6 +180,7 @@ def multilabel_soft_margin_loss(
     return reduced(div(sum(loss, -1), input.shape[-1]), how)
 
 
+@in_float32
 def triplet_margin_loss(
     anchor: Tensor, positive: Tensor, negative: Tensor, margin: float = 1.0, p: float = 2,
     eps: float = 1e-6, swap: bool = False, size_average: bool | None = None,
@@ -189,6 +198,7 @@ def triplet_margin_loss(
     )  # fmt: skip
 
 
+@in_float32
 def triplet_margin_with_distance_loss(
     anchor: Tensor, positive: Tensor, negative: Tensor, *,
     distance_function: Callable[[Tensor, Tensor], Tensor] | None = None, margin: float = 1.0,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 
+from graphflow.autocasting import in_float32
 from graphflow.checks import need_tensor
 from graphflow.errors import ShapeError
 from graphflow.functions.elementwise import abs, add, div, eq, exp, log, mul, sub, where
@@ -26,6 +27,7 @@ __all__ = [
 ]  # fmt: skip
 
 
+@in_float32
 def mse_loss(
     input: Tensor, target: Tensor, size_average: bool | None = None, reduce: bool | None = None,
     reduction: str = "mean", weight: Tensor | None = None,
@@ -37,6 +39,7 @@ def mse_loss(
     return weighted("mse_loss", mul(difference, difference), input, weight, how)
 
 
+@in_float32
 def l1_loss(
     input: Tensor, target: Tensor, size_average: bool | None = None, reduce: bool | None = None,
     reduction: str = "mean", weight: Tensor | None = None,
@@ -47,6 +50,7 @@ def l1_loss(
     return weighted("l1_loss", abs(sub(input, target)), input, weight, how)
 
 
+@in_float32
 def smooth_l1_loss(
     input: Tensor, target: Tensor, size_average: bool | None = None, reduce: bool | None = None,
     reduction: str = "mean", beta: float = 1.0,
@@ -63,6 +67,7 @@ def smooth_l1_loss(
     return reduced(where(difference < beta, small, sub(difference, 0.5 * beta)), how)
 
 
+@in_float32
 def huber_loss(
     input: Tensor, target: Tensor, reduction: str = "mean", delta: float = 1.0,
     weight: Tensor | None = None,
@@ -86,6 +91,7 @@ def _times_its_log(x: Tensor) -> Tensor:
     return mul(x, log(where(zero, 1.0, x)))
 
 
+@in_float32
 def kl_div(
     input: Tensor, target: Tensor, size_average: bool | None = None, reduce: bool | None = None,
     reduction: str = "mean", log_target: bool = False,
@@ -111,6 +117,7 @@ def kl_div(
     return div(out, input.shape[0]) if batch and input.ndim else out
 
 
+@in_float32
 def poisson_nll_loss(
     input: Tensor, target: Tensor, log_input: bool = True, full: bool = False,
     size_average: bool | None = None, eps: float = 1e-8, reduce: bool | None = None,
@@ -134,6 +141,7 @@ def poisson_nll_loss(
     return reduced(loss, how)
 
 
+@in_float32
 def gaussian_nll_loss(
     input: Tensor, target: Tensor, var: Tensor | float, full: bool = False, eps: float = 1e-6,
     reduction: str = "mean",

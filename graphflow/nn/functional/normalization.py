@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from graphflow.autocasting import in_float32
 from graphflow.autograd.modes import no_grad
 from graphflow.checks import need_floating, need_tensor
 from graphflow.dispatch import apply
@@ -56,6 +57,7 @@ def _over(name: str, input: Tensor, normalized_shape: Any) -> tuple[int, ...]:
     return tuple(range(-len(extents), 0))
 
 
+@in_float32
 def layer_norm(
     input: Tensor, normalized_shape: Any, weight: Tensor | None = None, bias: Tensor | None = None,
     eps: float = 1e-5,
@@ -74,6 +76,7 @@ def layer_norm(
     return cast(out if bias is None else add(out, bias), input.dtype)
 
 
+@in_float32
 def rms_norm(
     input: Tensor, normalized_shape: Any, weight: Tensor | None = None, eps: float | None = None
 ) -> Tensor:
@@ -174,6 +177,7 @@ def instance_norm(
     return cast(_affine(out, weight, bias, _channel_shape(input)), input.dtype)
 
 
+@in_float32
 def group_norm(
     input: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None,
     eps: float = 1e-5,
@@ -223,6 +227,7 @@ def _pad_attributes(around: Sequence[tuple[int, int]]) -> dict[str, Any]:
     return {"low": tuple(a for a, _ in around), "high": tuple(b for _, b in around), "value": 0.0}
 
 
+@in_float32
 def normalize(
     input: Tensor, p: float = 2.0, dim: Any = 1, eps: float = 1e-12, out: Tensor | None = None
 ) -> Tensor:

@@ -19,6 +19,7 @@ from graphflow.functions.picking import index_select
 from graphflow.functions.products import matmul
 from graphflow.functions.shaping import t
 from graphflow.nn.functional.linear import linear
+from graphflow.promotion import cast
 from graphflow.tensor import Tensor
 
 __all__: list[str] = []
@@ -53,10 +54,13 @@ def step(kind: str, given: Tensor, state: State, weights: Weights) -> State:
     h = state[0]
     own = matmul(h, t(weights.weight_hh))
     if kind == "LSTM":
-        return _lstm(given, own, state[1], weights.weight_hr)
-    if kind == "GRU":
-        return (_gru(given, own, h, weights.bias_hh),)
-    return ((relu if kind == "RNN_RELU" else tanh)(given + own),)
+        made = _lstm(given, own, state[1], weights.weight_hr)
+    elif kind == "GRU":
+        made = (_gru(given, own, h, weights.bias_hh),)
+    else:
+        made = ((relu if kind == "RNN_RELU" else tanh)(given + own),)
+    # In autocast products are halves; the state keeps its dtype from step to step.
+    return tuple(cast(new, old.dtype) for new, old in zip(made, state, strict=True))
 
 
 def _lstm(given: Tensor, own: Tensor, c: Tensor, weight_hr: Tensor | None) -> State:
