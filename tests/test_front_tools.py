@@ -169,6 +169,19 @@ def test_gradients_belong_to_the_module_whose_work_they_undo():
     assert found["matmul"] == {"model.0", "model.2"}
 
 
+def test_the_sum_of_gradients_belongs_to_the_module_whose_result_they_are_of():
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh())
+
+    def run(x):
+        hidden = model(x)
+        (hidden * hidden + hidden.exp()).sum().backward()
+        return model[0].weight.grad
+
+    graph = gf.trace(run, gf.TensorSpec((2, 3)))
+    places = [graph.locations[n].module for n in graph.nodes if n.op.name == "add"]
+    assert places == ["model.0", "model.1", "model.1"]  # the bias; three gradients of hidden
+
+
 def test_a_parsed_graph_has_state_by_name_and_no_values():
     model, _, graph = traced_step()
     text = str(graph)

@@ -41,7 +41,7 @@ class _Sweep:
                 heapq.heappush(self.heap, (-node.serial, node))
                 self.pending[node] = ct
             else:
-                self.pending[node] = dispatch.apply("add", held, ct)
+                self.pending[node] = _added(node.module, held, ct)
             return
         assert edge.leaf is not None
         key = id(edge.leaf)
@@ -82,6 +82,17 @@ class _Sweep:
             return node.cotangents(dispatch.TENSORS, ct, self.create_graph)
         finally:
             tracer.modules.pop()
+
+
+def _added(module: str, held: Tensor, ct: Tensor) -> Tensor:
+    """The sum of what has arrived; in a trace that is work of the module that reads it."""
+    if mode.tracer is None or not module:
+        return dispatch.apply("add", held, ct)
+    mode.tracer.modules.append(module)
+    try:
+        return dispatch.apply("add", held, ct)
+    finally:
+        mode.tracer.modules.pop()
 
 
 def backward(

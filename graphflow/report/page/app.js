@@ -138,14 +138,18 @@ const page = {
   /** Where one is stands in the address, so that it can be sent to somebody. */
   writeHash() {
     const parts = [this.tab];
-    if (this.tab === "graph") parts.push(program.stages[this.stage].name, this.key ?? "");
+    if (this.tab === "graph") {
+      parts.push(program.stages[this.stage].name, encodeURIComponent(this.key ?? ""));
+    }
     history.replaceState(null, "", `#${parts.join("/").replace(/\/+$/, "")}`);
   },
 
   readHash() {
     const [tab, stage, key] = location.hash.slice(1).split("/");
     const number = program.stages.findIndex((other) => other.name === stage);
-    if (tab === "graph" && number >= 0) this.goTo(number, key ? Number(key) : null);
+    if (tab === "graph" && number >= 0) {
+      this.goTo(number, key ? readKey(decodeURIComponent(key)) : null);
+    }
     else this.show(TABS.includes(tab) ? tab : "overview");
   },
 

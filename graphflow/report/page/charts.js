@@ -69,7 +69,7 @@ function weightText(share, whole) {
 
 function modulePath(step) {
   const path = step.locations[0]?.module;
-  return path ? path.split(".") : [place(step.locations[0] ?? {}) || "(other)"];
+  return path ? path.split(".") : [place(step.locations[0] ?? {}) || "(copies)"];
 }
 
 function flameBar(from, to, y, height, text, tip, color, strength) {

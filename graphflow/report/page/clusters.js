@@ -12,21 +12,60 @@ class Cluster {
   }
 }
 
-/** The tree of a stage: every drawn thing is an item {id, node, cluster, inputs}.  An item of
- * several results is not drawn; what reads it reads the node that has them. */
+/** The tree of a stage or region: every drawn thing is an item {id, node, cluster, inputs}.  An
+ * item of several results is not drawn; what reads it reads the node that has them. */
 function clusterTree(stage) {
   const drawn = stage.nodes.filter((node) => node.kind !== "leaf" && node.op !== "get");
-  const root = new Cluster("", stage.name, null);
+  const root = new Cluster(stage.path, stage.name, null);
   const items = new Map();
   for (const node of drawn) {
-    items.set(node.id, { id: `n${node.id}`, node, cluster: root, inputs: [] });
+    items.set(node.id, { id: `${stage.path}n${node.id}`, node, cluster: root, inputs: [] });
   }
-  divide(stage, root, [...items.values()], 0);
+  divide(stage, root, [...items.values()], levelsAround(stage.owner));
   const copies = leafCopies(stage, items, root);
   for (const item of [...items.values(), ...copies]) {
     for (let box = item.cluster; box; box = box.parent) box.all.push(item);
   }
-  return { root, items: [...copies, ...items.values()] };
+  const tree = { root, items: [...copies, ...items.values()] };
+  for (const item of items.values()) {
+    if (item.node.parts.length) Object.assign(item, regionsOf(item));
+  }
+  return tree;
+}
+
+/** The regions of an item as trees of their own, and the name of the box that they open. */
+function regionsOf(item) {
+  const parts = item.node.parts.map((part) => {
+    const tree = clusterTree(part);
+    tree.root.around = item;
+    return tree;
+  });
+  return { parts, regionId: `${item.id}{` };
+}
+
+/** Items of a tree and of the regions in it. */
+function* everyItem(tree) {
+  for (const item of tree.items) {
+    yield item;
+    for (const part of item.parts ?? []) yield* everyItem(part);
+  }
+}
+
+/** Module levels that a region need not repeat; a fused group shows no modules at all. */
+function levelsAround(owner) {
+  if (!owner) return 0;
+  return owner.op === "fused" ? 99 : owner.module.split(".").filter(Boolean).length || 99;
+}
+
+/** The boxes that must be open for an item to be seen. */
+function* boxesAround(item) {
+  for (let box = item.cluster; box; box = box.parent) {
+    yield box.id;
+    if (!box.parent && box.around) {
+      yield box.around.regionId;
+      yield* boxesAround(box.around);
+    }
+  }
 }
 
 /** Sort the members of a box into its modules of the next level. */
@@ -95,7 +134,7 @@ function leafCopies(stage, items, root) {
       }
       if (isScalarConstant(node)) continue;
       const home = node.op === "input" ? root : item.cluster;
-      const id = `n${node.id}@${home.id}`;
+      const id = `${stage.path}n${node.id}@${home.id}`;
       if (!copies.has(id)) {
         const copy = { id, node, cluster: home, inputs: [] };
         copies.set(id, copy);

@@ -14,7 +14,7 @@ class Comparison {
 
   /** `removed` or `added`; `rewired` when only what the node reads is another. */
   tint(node, side) {
-    if (node.kind === "leaf" || node.op === "get") return null;
+    if (node.kind === "leaf" || node.op === "get" || node.home.owner?.op === "fused") return null;
     if (!this.pair || this.pair[1 - side].byKey.has(node.key)) return null;
     return this.partners.has(node.key) ? "rewired" : side ? "added" : "removed";
   }

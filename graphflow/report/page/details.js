@@ -53,14 +53,15 @@ function nodeLink(node) {
 }
 
 function nodeDetails(stage, node) {
-  const steps = program.stepsFor(node.key);
-  const users = [...stage.users[node.id]].map((id) => stage.nodes[id]);
-  const update = stage.updates.get(node.id);
+  const home = node.home;
+  const steps = program.stepsAround(node);
+  const users = [...home.users[node.id]].map((id) => home.nodes[id]);
+  const update = home.updates.get(node.id);
   const facts = [
     ["value", node.label], ["type", node.type],
     ["kind", node.op === "fused" ? `group: ${node.attrs.kind}` : node.kind],
     node.module && ["module", node.module], update && ["becomes", update],
-    stage.outputs.has(node.id) && ["result", "of the program"],
+    home.outputs.has(node.id) && ["result", home.owner ? "of the region" : "of the program"],
     ...Object.entries(node.attrs)
       .filter(([name, text]) => !text.startsWith("@") && !(node.op === "fused" && name === "kind"))
       .map(([name, text]) => [name, shorten(text, 200)]),
@@ -69,6 +70,10 @@ function nodeDetails(stage, node) {
     html("h2", {}, html("span", { class: dotClass(node) }),
       node.title),
     factList(facts),
+    home.owner ? section(`Inside of, as its ${home.name}`,
+      html("div", { class: "links" }, nodeLink(home.owner))) : null,
+    outerOperand(node) ? section("Stands for",
+      html("div", { class: "links" }, nodeLink(outerOperand(node)))) : null,
     node.line ? section("Written at", html("p", { class: "place", title: node.file },
       place(node)), sourceLines(node.file, node.line)) : null,
     steps.length ? section(steps.length > 1 ? `Computed by ${steps.length} steps` : "Computed by",
@@ -79,7 +84,7 @@ function nodeDetails(stage, node) {
         region.graph.nodes.filter((inner) => inner.kind !== "leaf")
           .map((inner) => inner.text).join("\n")))),
     node.inputs.length ? section(`Reads ${node.inputs.length}`,
-      html("div", { class: "links" }, node.inputs.map((id) => nodeLink(stage.nodes[id])))) : null,
+      html("div", { class: "links" }, node.inputs.map((id) => nodeLink(home.nodes[id])))) : null,
     users.length ? section(`Read by ${users.length}`,
       html("div", { class: "links" }, users.slice(0, 40).map(nodeLink))) : null,
     section("In the stages", html("div", { class: "chips" },
@@ -87,6 +92,15 @@ function nodeDetails(stage, node) {
         class: other === stage ? "chip on" : "chip", click: () => page.goTo(other.number, node.key),
       }, other.name)))),
   ];
+}
+
+/** What an input of a region stands for, outside of it (when that is one value). */
+function outerOperand(node) {
+  const { owner, graph } = node.home;
+  const position = owner ? graph.inputs.indexOf(node.id) : -1;
+  if (position < 0) return null;
+  const outer = owner.inputs[position + owner.inputs.length - graph.inputs.length];
+  return outer === undefined ? null : owner.home.origin(owner.home.nodes[outer]);
 }
 
 function notComputed(node) {

@@ -58,14 +58,18 @@ class GraphView {
   }
 
   drawFrame(box) {
+    const node = box.item?.node;
+    const look = node ? `region ${node.kind} ${node.op}` : box.cluster ? "" : "region part";
     const shape = svg(
-      "g", { class: `frame depth${box.cluster.depth % 3}`, "data-box": box.id },
+      "g", { class: `frame ${look}`, "data-box": box.id },
       svg("rect", { x: box.x, y: box.y, width: box.w, height: box.h, rx: 12 }),
-      svg("text", { x: box.x + 34, y: box.y + 21, class: "head" }, box.cluster.name),
-      toggleGlyph(box.x + 18, box.y + 16, true),
-      svg("title", {}, `${box.cluster.name}: ${plural(box.cluster.all.length, "node")}`),
+      svg("text", { x: box.x + (box.around ? 14 : 34), y: box.y + 21, class: "head" }, box.label),
+      box.around ? null : toggleGlyph(box.x + 18, box.y + 16, true),
+      svg("title", {}, node ? node.text : box.cluster
+        ? `${box.label}: ${plural(box.cluster.all.length, "node")}` : box.label),
     );
     this.shapes.set(box.id, shape);
+    if (node) this.shapes.set(node.key, [shape]);
     return shape;
   }
 
@@ -90,18 +94,20 @@ class GraphView {
 
   drawNode(thing) {
     const { item: { node }, x, y, w, h } = thing;
-    const leaf = node.kind === "leaf";
-    const marks = [this.stage.outputs.has(node.id) && "output",
-      this.stage.updates.has(node.id) && "update"].filter(Boolean);
+    const leaf = node.kind === "leaf", opens = node.parts.length > 0;
+    const marks = [node.home.outputs.has(node.id) && "output",
+      node.home.updates.has(node.id) && "update"].filter(Boolean);
+    const middle = x + w / 2 + (opens ? 10 : 0);
     const kind = node.op === "fused" ? "fused" : node.kind;
     const tint = this.tint(node) ?? "";
     const shape = svg(
-      "g", { class: `node ${kind} ${node.op} ${marks.join(" ")} ${tint}`, "data-key": node.key },
+      "g", { class: `node ${kind} ${node.op} ${marks.join(" ")} ${tint}`, "data-key": node.key,
+        "data-region": opens ? thing.item.regionId : null },
       svg("rect", { x, y, width: w, height: h, rx: leaf ? h / 2 : 7 }),
-      svg("text", { x: x + w / 2, y: y + (leaf ? 17 : 19), class: "title" },
-        shownTitle(node)),
-      svg("text", { x: x + w / 2, y: y + (leaf ? 30 : 34), class: "type" },
+      svg("text", { x: middle, y: y + (leaf ? 17 : 19), class: "title" }, shownTitle(node)),
+      svg("text", { x: middle, y: y + (leaf ? 30 : 34), class: "type" },
         shorten(node.type, TYPE_LETTERS)),
+      opens ? toggleGlyph(x + 15, y + h / 2, false) : null,
       svg("title", {}, node.text),
     );
     if (!this.shapes.has(node.key)) this.shapes.set(node.key, []);
@@ -125,22 +131,23 @@ class GraphView {
   /** Show `key` as selected; opens the boxes around it and moves it into sight. */
   select(key, { reveal = true } = {}) {
     const node = this.stage.byKey.get(key);
-    this.selected = key = node ? this.stage.origin(node).key : key;
+    this.selected = key = node ? node.home.origin(node).key : key;
     const thing = this.find(key) ?? (reveal && this.reveal(key));
     this.mark();
     if (thing && reveal) this.bringIntoSight(thing);
   }
 
   find(key) {
-    return this.scene.things.find((thing) => thing.item?.node.key === key)
-      ?? this.scene.boxes.concat(this.scene.things).find((thing) => thing.id === key);
+    const drawn = this.scene.things.concat(this.scene.boxes);
+    return drawn.find((thing) => thing.item?.node.key === key)
+      ?? drawn.find((thing) => thing.id === key);
   }
 
   /** Open every box around a node; returns what is drawn for it. */
   reveal(key) {
-    const item = this.stage.tree.items.find((other) => other.node.key === key);
+    const item = [...everyItem(this.stage.tree)].find((other) => other.node.key === key);
     if (!item) return null;
-    for (let box = item.cluster; box; box = box.parent) this.open.add(box.id);
+    for (const box of boxesAround(item)) this.open.add(box);
     this.draw();
     return this.find(key);
   }
@@ -159,7 +166,7 @@ class GraphView {
     this.picture.classList.toggle("searching", Boolean(this.hits));
     for (const thing of this.scene.things) {
       const hit = thing.cluster ? thing.cluster.all.some((item) => this.hits?.has(item.node.key))
-        : this.hits?.has(thing.item.node.key);
+        : this.hits && hasHit(thing.item.node, this.hits);
       const shape = thing.shape ?? this.shapes.get(thing.id);
       shape.classList.toggle("hit", Boolean(hit));
     }
@@ -170,26 +177,37 @@ class GraphView {
     this.mark();
   }
 
+  /** Open or close a box: of a module, or of the regions of a node. */
   toggle(id) {
-    const before = this.find(id);
+    const node = id.endsWith("{") ? id.slice(0, -1) : id;
+    const before = this.find(id) ?? this.find(node);
     const corner = before && this.onScreen(before.x, before.y);
     if (this.open.has(id)) this.open.delete(id);
     else this.open.add(id);
     this.draw();
-    const after = this.find(id);
+    const after = this.find(id) ?? this.find(node);
     if (corner && after) { // the box stays where the eye is
       this.x = corner[0] - after.x * this.scale;
       this.y = corner[1] - after.y * this.scale;
+      if (this.open.has(id)) this.makeRoom(after);
       this.place();
     }
   }
 
+  /** Move an opened box to the left and up as far as it is cut off. */
+  makeRoom(box, margin = 24) {
+    const { clientWidth: w, clientHeight: h } = this.picture;
+    const [left, top] = this.onScreen(box.x, box.y);
+    const [right, bottom] = this.onScreen(box.x + box.w, box.y + box.h);
+    this.x -= Math.max(0, Math.min(right + margin - w, left - margin));
+    this.y -= Math.max(0, Math.min(bottom + margin - h, top - margin));
+  }
+
   openAll() {
-    const add = (box) => {
-      this.open.add(box.id);
-      box.clusters.forEach(add);
-    };
-    add(this.stage.tree.root);
+    for (const item of everyItem(this.stage.tree)) {
+      const { owner } = item.node.home;
+      if (owner?.op !== "fused") for (const box of boxesAround(item)) this.open.add(box);
+    }
     this.draw();
     this.fit();
   }
@@ -235,7 +253,7 @@ class GraphView {
     const { clientWidth: w, clientHeight: h } = this.picture;
     if (this.scale < 0.4) this.scale = 0.8;
     const [x, y] = this.onScreen(thing.x + thing.w / 2, thing.y + thing.h / 2);
-    if (x < 60 || y < 50 || x > w - 60 || y > h - 50) {
+    if (x < 60 || y < 50 || x > w - 60 || y > h - 90) {
       this.x += w / 2 - x;
       this.y += h / 2 - y;
     }
@@ -280,7 +298,8 @@ class GraphView {
     if (this.dragged) return;
     const node = event.target.closest("[data-key]");
     const box = event.target.closest("[data-box]");
-    if (node) this.on.select(Number(node.dataset.key));
+    if (node?.dataset.region && event.target.closest(".toggle")) this.toggle(node.dataset.region);
+    else if (node) this.on.select(readKey(node.dataset.key));
     else if (box && event.target.closest(".toggle, .closed, .head")) this.toggle(box.dataset.box);
     else if (box) this.chooseBox(box.dataset.box);
   }
@@ -290,6 +309,7 @@ class GraphView {
     this.mark();
     const thing = this.find(id);
     if (thing?.cluster) this.on.box(thing.cluster);
+    else if (thing?.item) this.on.select(thing.item.node.key);
   }
 
   key(event) {
@@ -315,15 +335,16 @@ class GraphView {
     this.place();
   }
 
-  /** Enter: open or close a box, or the box around a node. */
+  /** Enter: open or close a box or the regions of a node, or close the box around a node. */
   enter() {
     const thing = this.find(this.selected);
     if (!thing) return;
     if (thing.cluster) this.toggle(thing.id);
+    else if (thing.item?.parts) this.toggle(thing.item.regionId);
     else if (thing.parent?.parent) {
-      const { id } = thing.parent;
+      const id = thing.parent.around?.regionId ?? thing.parent.id;
       this.toggle(id);
-      this.chooseBox(id);
+      this.chooseBox(id.endsWith("{") ? id.slice(0, -1) : id);
     }
   }
 
@@ -351,6 +372,13 @@ class GraphView {
     this.bringIntoSight(best);
   }
 }
+
+/** Whether a node, or one in its regions, is among those found. */
+const hasHit = (node, hits) => hits.has(node.key)
+  || node.parts.some((part) => part.nodes.some((inner) => hasHit(inner, hits)));
+
+/** A node's key as it stands in an attribute or the address. */
+const readKey = (text) => (/^\d+$/.test(text) ? Number(text) : text);
 
 /** The small square with plus or minus that opens or closes a box. */
 function toggleGlyph(x, y, isOpen) {

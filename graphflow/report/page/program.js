@@ -15,12 +15,16 @@ class ProgramIndex {
     this.total = this.leafSteps.reduce((sum, step) => sum + (step.time ?? 0), 0);
     this.timed = this.total > 0;
     this.stepsOfKey = new Map();
-    for (const step of this.leafSteps) {
-      const last = this.stages.at(-1).nodes[step.node];
-      for (const key of new Set([...step.nodes, ...(last ? [last.key] : [])])) {
-        if (!this.stepsOfKey.has(key)) this.stepsOfKey.set(key, []);
-        this.stepsOfKey.get(key).push(step);
-      }
+    for (const step of this.steps) this.enter(step);
+  }
+
+  /** Make a step known to the nodes that it computes; of a loop or branch, what is inside. */
+  enter(step) {
+    const last = this.stages.at(-1).nodes[step.node];
+    const inside = [...everyStep([step])].filter((inner) => !inner.steps.length);
+    for (const key of new Set([...step.nodes, ...(last ? [last.key] : [])])) {
+      const known = this.stepsOfKey.get(key) ?? [];
+      this.stepsOfKey.set(key, [...new Set([...known, ...inside])]);
     }
   }
 
@@ -39,19 +43,30 @@ class ProgramIndex {
     return sum;
   }
 
+  /** The steps that compute a node; of one in a region, those of the node whose region it is. */
+  stepsAround(node) {
+    const steps = this.stepsFor(node.key);
+    return steps.length || !node.home.owner ? steps : this.stepsAround(node.home.owner);
+  }
+
   stagesWith(key) {
     return this.stages.filter((stage) => stage.byKey.has(key));
   }
 }
 
-/** One stage: its nodes with users and marks. */
+/** One stage, or a region of one of its nodes: its nodes with users and marks.  `owner` is the
+ * node whose region it is; nodes of regions are found by key in the stage too. */
 class StageIndex {
-  constructor(stage, number) {
+  constructor(stage, number, owner = null) {
     Object.assign(this, { name: stage.name, seconds: stage.seconds, note: stage.note, number });
     const graph = stage.graph;
+    this.owner = owner;
+    this.stage = owner ? owner.home.stage : this;
+    this.path = owner ? `${owner.home.path}${owner.id}.${stage.name}/` : "";
     this.graph = graph;
     this.nodes = graph.nodes;
-    this.byKey = new Map(graph.nodes.map((node) => [node.key, node]));
+    if (!owner) [this.byKey, this.inner] = [new Map(), []];
+    for (const node of graph.nodes) this.enter(node);
     this.users = graph.nodes.map(() => new Set());
     for (const node of graph.nodes) for (const input of node.inputs) this.users[input].add(node.id);
     this.outputs = new Set(graph.outputs);
@@ -63,6 +78,19 @@ class StageIndex {
       if (this.outputs.has(node.id)) this.outputs.add(source);
       if (this.updates.has(node.id)) this.updates.set(source, this.updates.get(node.id));
     }
+  }
+
+  /** Make a node known, with its regions; one that stands in several places has a key in each. */
+  enter(node) {
+    const { byKey, inner } = this.stage;
+    node.home = this;
+    if (byKey.has(node.key) || (this.owner && node.kind === "leaf")) {
+      node.key = `${this.path}${node.key}`;
+    }
+    byKey.set(node.key, node);
+    if (this.owner && this.owner.op !== "fused" && node.kind !== "leaf") inner.push(node);
+    node.parts = node.regions.map(({ label, graph }) =>
+      new StageIndex({ name: label, graph, seconds: 0, note: "" }, this.number, node));
   }
 
   /** The node that is drawn for a node: for one of several results, the one that has them all. */
@@ -106,5 +134,6 @@ function titleOf(node) {
   return summary(bodyOperations(node), 3);
 }
 
+/** Numbers are not drawn; those that a loop or a branch is given are. */
 const isScalarConstant = (node) => node.op === "constant" || (node.kind === "leaf"
-  && node.type.endsWith("[]"));
+  && node.type.endsWith("[]") && (node.home.owner?.op ?? "fused") === "fused");

@@ -10,7 +10,7 @@ function buildScene(tree, open) {
   const things = new Map();
   const top = { cluster: tree.root, children: [], edges: new Map(), parent: null };
   gather(tree.root, top, open, things);
-  const edges = joinThings(tree, things);
+  const edges = joinThings(shownItems(tree, things), things);
   const size = arrange(top);
   const boxes = [], placed = [];
   settle(top, 0, 0, boxes, placed);
@@ -21,7 +21,9 @@ function buildScene(tree, open) {
 function gather(cluster, box, open, things) {
   const children = [];
   for (const item of cluster.items) {
-    const thing = { id: item.id, item, parent: box, ...sizeOf(item.node), order: item.node.id };
+    const thing = { id: item.id, item, parent: box, order: item.node.id };
+    if (open.has(item.regionId)) gatherRegions(item, thing, open, things);
+    else Object.assign(thing, sizeOf(item.node));
     things.set(item, thing);
     children.push(thing);
   }
@@ -30,7 +32,7 @@ function gather(cluster, box, open, things) {
     const order = ids.reduce((sum, node) => sum + node.id, 0) / Math.max(1, ids.length);
     const thing = { id: inner.id, cluster: inner, parent: box, order, isOpen: open.has(inner.id) };
     if (thing.isOpen) {
-      Object.assign(thing, { children: [], edges: new Map() });
+      Object.assign(thing, { edges: new Map(), label: inner.name });
       gather(inner, thing, open, things);
     } else {
       Object.assign(thing, { w: Math.max(176, inner.name.length * LETTER + 54), h: 52 });
@@ -39,6 +41,32 @@ function gather(cluster, box, open, things) {
     children.push(thing);
   }
   box.children = children;
+}
+
+/** An item whose regions are open: a frame around them, each in one of its own if several. */
+function gatherRegions(item, thing, open, things) {
+  Object.assign(thing, {
+    id: item.regionId, isOpen: true, edges: new Map(), label: shownTitle(item.node),
+  });
+  if (item.parts.length === 1) {
+    gather(item.parts[0].root, thing, open, things);
+    return;
+  }
+  thing.children = item.parts.map((part, order) => {
+    const inner = { id: `${item.regionId}${order}`, parent: thing, order, edges: new Map(),
+      label: part.root.name, around: item };
+    gather(part.root, inner, open, things);
+    return inner;
+  });
+}
+
+/** The items of a tree and of the regions that are open. */
+function* shownItems(tree, things) {
+  for (const item of tree.items) {
+    yield item;
+    if (!things.get(item)?.isOpen || !item.parts || things.get(item).item !== item) continue;
+    for (const part of item.parts) yield* shownItems(part, things);
+  }
 }
 
 /** Children so that edges lead onwards; where boxes wait for each other, the earlier is first. */
@@ -78,13 +106,14 @@ function sizeOf(node) {
   const leaf = node.kind === "leaf";
   const type = Math.min(node.type.length, TYPE_LETTERS);
   const letters = Math.max(shownTitle(node).length * 1.08, type * 0.86);
-  return { w: Math.max(64, letters * LETTER + 24), h: leaf ? 40 : 44 };
+  const toggle = node.parts.length ? 22 : 0;
+  return { w: Math.max(64, letters * LETTER + 24) + toggle, h: leaf ? 40 : 44 };
 }
 
 /** Edges between visible things; each is also an edge of the innermost box around both. */
-function joinThings(tree, things) {
+function joinThings(items, things) {
   const edges = new Map();
-  for (const item of tree.items) {
+  for (const item of items) {
     for (const input of item.inputs) {
       const from = things.get(input), to = things.get(item);
       if (from === to) continue;
@@ -115,7 +144,7 @@ function arrange(box) {
   for (const child of box.children) {
     if (child.children) {
       const size = arrange(child);
-      child.w = Math.max(size.w, child.cluster.name.length * LETTER + 60) + 2 * PAD;
+      child.w = Math.max(size.w, child.label.length * LETTER + 60) + 2 * PAD;
       child.h = size.h + HEAD + 2 * PAD;
     }
   }

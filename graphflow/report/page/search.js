@@ -5,9 +5,9 @@ const search = { results: [], at: -1, update: () => {} };
 
 /** Words that a node is found by. */
 function searchText(node) {
-  const kernels = program.stepsFor(node.key).flatMap((step) => [step.name, ...step.kernels]);
+  const kernels = program.stepsAround(node).flatMap((step) => [step.name, ...step.kernels]);
   return [node.title, node.op, node.label, node.type, node.module, place(node), node.kind,
-    ...bodyOperations(node), ...kernels].join(" ").toLowerCase();
+    ...(node.op === "fused" ? bodyOperations(node) : []), ...kernels].join(" ").toLowerCase();
 }
 
 function startSearch() {
@@ -17,7 +17,7 @@ function startSearch() {
     const words = field.value.toLowerCase().split(/\s+/).filter(Boolean);
     const stage = program.stages[page.stage];
     search.at = -1;
-    search.results = words.length ? stage.nodes.filter((node) => {
+    search.results = words.length ? [...stage.nodes, ...stage.inner].filter((node) => {
       if (node.op === "get") return false;
       node.words ??= searchText(node);
       return words.every((word) => node.words.includes(word));
