@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -94,13 +95,51 @@ def test_a_block_has_static_and_eager_side_by_side(tmp_path: Path):
     assert len(starts) == 3 and starts == sorted(starts)
 
 
+def test_static_and_eager_work_of_a_module_stand_side_by_side():
+    model = nn.Sequential(linear(4, 3), nn.Tanh(), linear(3, 2))
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+    eager = training_step(model, optimizer, lambda f: f)
+    static = gf.compile(eager)
+    static(ramp(5, 4))
+    with gf.profile() as found:
+        static(ramp(5, 4))
+        eager(ramp(5, 4))
+    of = {(row.mode, row.module) for row in found.rows}
+    assert {("static", "model.0"), ("eager", "model.0"), ("eager", "model.1")} <= of
+    tanh = [row.module for row in found.rows if row.mode == "eager" and row.name == "tanh"]
+    assert tanh == ["model.1"]
+    products = {row.module for row in found.rows if row.mode == "eager" and row.name == "mul"}
+    assert "model.1" in products  # its gradient
+    first = next(s for s in found.modes("module").splitlines() if s.startswith("model.0"))
+    assert re.search(r"\d+\.\d$", first) and "front.py" in found.modes("line")
+    with pytest.raises(ValueError, match="module or line"):
+        found.modes("kernel")
+
+
+def test_a_trace_for_tensorboard_nests_kernels_in_modules(program, tmp_path: Path):
+    path = program.profile(ramp(5, 4), repeat=2).to_tensorboard(tmp_path / "log", "a run")
+    assert re.fullmatch(r"a_run\.\d{13}\.pt\.trace\.json", path.name)
+    whole = json.loads(path.read_text())
+    events = [e for e in whole["traceEvents"] if e["ph"] == "X"]
+    by = {c: [e for e in events if e["cat"] == c] for c in ("cpu_op", "python_function")}
+    assert whole["schemaVersion"] == 1 and len(by["cpu_op"]) == len(program.kernels)
+    (step,) = [e for e in events if e["name"] == "ProfilerStep#0"]
+    assert step["cat"] == "user_annotation" and step["dur"] == sum(e["dur"] for e in by["cpu_op"])
+    assert {"nn.Module: model", "nn.Module: model.0"} <= {e["name"] for e in by["python_function"]}
+    for one, other in itertools.combinations(events, 2):  # apart, or one inside the other
+        a, b = sorted(
+            ((e["ts"], e["ts"] + e["dur"]) for e in (one, other)), key=lambda s: (s[0], -s[1])
+        )
+        assert a[1] <= b[0] or b[1] <= a[1]
+
+
 def test_nothing_is_left_behind_after_a_block():
     from graphflow import dispatch
 
-    before = dispatch._values
+    before, call = dispatch._values, nn.Module.__call__
     with pytest.raises(ZeroDivisionError), gf.profile():
         raise ZeroDivisionError
-    assert dispatch._values is before and not watch.active
+    assert dispatch._values is before and nn.Module.__call__ is call and not watch.active
     f = gf.compile(lambda x: x + 1)
     with gf.profile():
         f(ramp(3))

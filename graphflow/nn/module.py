@@ -12,6 +12,7 @@ from graphflow.mode import mode, structure
 from graphflow.moves import moved
 from graphflow.nn.hooks import BackwardCall, BackwardHook, ForwardHook
 from graphflow.nn.state import IncompatibleKeys, ModuleState
+from graphflow.profiling import watch
 from graphflow.promotion import cast
 from graphflow.tensor import RemovableHandle, Tensor
 
@@ -251,6 +252,9 @@ def _prepared(
             "a forward pre-hook with keyword arguments must return None or (args, kwargs)"
         )
     return changed
+
+
+watch.module_types.append(Module)
 
 
 def _followed(

@@ -15,6 +15,7 @@ from graphflow import dispatch
 from graphflow.errors import GraphFlowError
 from graphflow.inspection.program_data import program_data
 from graphflow.profiling import watch
+from graphflow.profiling.eager_modules import EagerModules
 from graphflow.profiling.limits import limits
 from graphflow.profiling.rows import Event, Profile, Row, static_rows
 
@@ -89,8 +90,9 @@ class Recording:
     def __init__(self) -> None:
         self._result: Profile | None = None
         self._started = 0.0
-        self._ops: dict[tuple[str, str], list[float]] = {}
-        self._moved: dict[tuple[str, str], int] = {}
+        self._ops: dict[tuple[str, str, str], list[float]] = {}
+        self._moved: dict[tuple[str, str, str], int] = {}
+        self._modules = EagerModules()
         self._events: list[Event] = []
 
     def __enter__(self) -> Recording:
@@ -101,12 +103,15 @@ class Recording:
             program.loaded.profile()
         self._values = dispatch._values
         dispatch._values = self._timed_values
+        self._watching = self._modules.watched()
+        self._watching.__enter__()
         self._started = time.perf_counter()
         return self
 
     def __exit__(self, *exc: object) -> None:
         seconds = time.perf_counter() - self._started
         dispatch._values = self._values
+        self._watching.__exit__(None, None, None)
         watch.active.clear()
         rows: list[Row] = []
         try:
@@ -139,23 +144,24 @@ class Recording:
         value = self._values(op, reference, inputs, attrs)
         seconds = time.perf_counter() - started
         line = _user_line()
-        key = (op.name, line)
+        module = self._modules.path
+        key = (op.name, line, module)
         self._ops.setdefault(key, []).append(seconds)
         results = value if isinstance(value, tuple) else (value,)
         moved = sum(t._array.nbytes for t in inputs) + sum(np.asarray(r).nbytes for r in results)
         self._moved[key] = self._moved.get(key, 0) + moved
         if len(self._events) < _MOST_EVENTS:
-            self._events.append(Event(op.name, started - self._started, seconds, line))
+            self._events.append(Event(op.name, started - self._started, seconds, line, module))
         return value
 
     def _eager_rows(self) -> list[Row]:
         rows = []
-        for (name, line), times in self._ops.items():
+        for (name, line, module), times in self._ops.items():
             mean = sum(times) / len(times)
-            moved = self._moved[name, line] // len(times)
+            moved = self._moved[name, line, module] // len(times)
             least = limits().seconds(moved, 0)
             share = least / mean if mean > 0 else None
-            rows.append(Row("eager", "", name, len(times), mean, moved, 0, share, line, ""))
+            rows.append(Row("eager", "", name, len(times), mean, moved, 0, share, line, module))
         return rows
 
 
@@ -170,8 +176,10 @@ def _user_line() -> str:
 def profile() -> Recording:
     """Time everything in a block: ``with gf.profile() as found: …; print(found)``.
 
-    Programs are timed kernel by kernel by the executor, eager operations by their user line
-    (a share of the limit counts their bytes only).  ``found.table()``, ``found.modules()``,
-    ``found.modes()``, ``found.to_chrome(path)``: see :class:`graphflow.profiling.rows.Profile`.
+    Programs are timed kernel by kernel by the executor, eager operations by their user line and
+    module (a share of the limit counts their bytes only).  ``found.table()``,
+    ``found.modules()``, ``found.modes()``, ``found.modes("module")`` (static and eager side by
+    side), ``found.to_chrome(path)``, ``found.to_tensorboard(folder)``: see
+    :class:`graphflow.profiling.rows.Profile`.
     """
     return Recording()

@@ -47,6 +47,7 @@ class Event:
     start: float
     seconds: float
     line: str
+    module: str = ""
 
 
 @dataclass(frozen=True)
@@ -94,9 +95,22 @@ class Profile:
         """A row a line of the user's code, the slowest first."""
         return self._grouped("line", lambda row: row.line or "(unknown)")
 
-    def modes(self) -> str:
-        """Static and eager side by side."""
-        return self._grouped("mode", lambda row: row.mode)
+    def modes(self, by: str = "mode") -> str:
+        """Static and eager side by side: all of it, or ``by`` module or line of the user's code."""
+        if by == "mode":
+            return self._grouped("mode", lambda row: row.mode)
+        if by not in ("module", "line"):
+            raise ValueError(f"modes(by): mode, module or line, not {by!r}")
+        found: dict[str, dict[str, float]] = {}
+        for row in self.rows:
+            times = found.setdefault(getattr(row, by) or f"(no {by})", {})
+            times[row.mode] = times.get(row.mode, 0.0) + row.total
+        order = sorted(found.items(), key=lambda item: -sum(item[1].values()))
+        return table([by, "static", "eager", "eager / static"], [
+            [name, *(duration(t[m]) if m in t else "" for m in ("static", "eager")),
+             f"{t['eager'] / t['static']:.1f}" if len(t) == 2 and t["static"] else ""]
+            for name, t in order
+        ])  # fmt: skip
 
     def _grouped(self, title: str, key: Callable[[Row], str]) -> str:
         whole = sum(row.total for row in self.rows) or 1.0
@@ -150,6 +164,15 @@ class Profile:
 
         whole = {"traceEvents": trace_events(self), "displayTimeUnit": "ns"}
         Path(path).write_text(json.dumps(whole), encoding="utf-8")
+
+    def to_tensorboard(self, folder: str | Path, worker: str | None = None) -> Path:
+        """Write a trace into ``folder`` for TensorBoard's plug-in ``torch-tb-profiler``.
+
+        ``worker`` names the run (host and process if left out).  Returns the file's path.
+        """
+        from graphflow.profiling.tensorboard import write_trace
+
+        return write_trace(self, folder, worker)
 
     def plot(self, path: str | Path) -> None:
         """Draw the kernels under the machine's limits: a roofline (needs matplotlib)."""

@@ -1,4 +1,4 @@
-"""The programs that live, and whether a profile is under way."""
+"""The programs that live, whether a profile is under way, and what a module is."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from graphflow.program import Program
 
 programs: weakref.WeakSet[Program] = weakref.WeakSet()
+module_types: list[type] = []
+"""The class whose calls are work of a module; ``nn`` enters its own."""
 active: list[object] = []
 """The recording under way, if any."""
 
