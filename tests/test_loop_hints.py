@@ -1,10 +1,11 @@
-"""Heavy loops are masked, light ones are not, and nothing else in a module changes."""
+"""Heavy loops are masked, loops of vector functions go several vectors at a time, and
+nothing else in a module changes."""
 
 import pytest
 
-from graphflow.codegen import frontend, loop_hints
+from graphflow.codegen import frontend
 from graphflow.codegen.compile import compile_kernels
-from graphflow.codegen.loop_hints import can_mask, mask_heavy_loops
+from graphflow.codegen.loop_hints import CHAINED, CROWDED, HEAVY, can_mask, hint_loops
 from graphflow.codegen.schedule import KernelSource
 from graphflow.codegen.target import Target, host_target
 
@@ -21,18 +22,34 @@ def module(instructions: int, called: int = 0) -> str:
     )
 
 
-@pytest.mark.parametrize("sizes", [(loop_hints.HEAVY, 0), (10, loop_hints.HEAVY)])
+@pytest.mark.parametrize("sizes", [(HEAVY, 0), (10, HEAVY)])
 def test_a_heavy_loop_is_marked_once(sizes: tuple[int, int]) -> None:
     text = module(*sizes)
-    hinted = mask_heavy_loops(text).splitlines()
-    assert sum("!llvm.loop !900001" in line for line in hinted) == 1
+    hinted = hint_loops(text, masks=True).splitlines()
+    assert sum("!llvm.loop !900010" in line for line in hinted) == 1
     assert hinted[-1] == '!900000 = !{ !"llvm.loop.vectorize.predicate.enable", i1 true }'
     assert [line.split(", !llvm.loop")[0] for line in hinted[:-2]] == text.splitlines()
+    assert hint_loops(text, masks=False) == text
+
+
+@pytest.mark.parametrize(("called", "count"), [(CHAINED, 4), (CROWDED - 1, 4), (CROWDED, 2)])
+def test_a_loop_of_vector_functions_takes_vectors_side_by_side(called: int, count: int) -> None:
+    hinted = hint_loops(module(20, called), masks=True).splitlines()
+    assert hinted[-1].endswith(f'= !{{ !"llvm.loop.interleave.count", i32 {count} }}')
 
 
 def test_a_light_loop_is_left_alone() -> None:
-    text = module(loop_hints.HEAVY - 20, 10)
-    assert mask_heavy_loops(text) == text
+    text = module(HEAVY - 20, CHAINED - 1)
+    assert hint_loops(text, masks=True) == text
+
+
+def test_only_the_innermost_loop_takes_vectors_side_by_side() -> None:
+    inner = module(20, CHAINED).splitlines()
+    head, rest = inner.index("head:"), inner.index("exit:")
+    outer = [*inner[:head], "outer:", '  br label %"head"', *inner[head:rest]]
+    text = "\n".join([*outer, "exit:", '  br label %"outer"', *inner[rest + 1 :]])
+    marked = [line for line in hint_loops(text, masks=True).splitlines() if "!llvm.loop !" in line]
+    assert marked == ['  br label %"head", !llvm.loop !900010']
 
 
 def test_narrow_elements_need_more_than_avx2() -> None:

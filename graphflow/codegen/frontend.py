@@ -28,7 +28,7 @@ from graphflow.codegen import atomics_lowering, intrinsics, vector_calls
 from graphflow.codegen.bridge import types
 from graphflow.codegen.contexts import kernel_target
 from graphflow.codegen.contraction import lowering as contraction_lowering
-from graphflow.codegen.loop_hints import can_mask, mask_heavy_loops
+from graphflow.codegen.loop_hints import can_mask, hint_loops
 from graphflow.codegen.plain import EPILOGUE_ARITY, KERNEL_ARITY, load_function
 from graphflow.codegen.pointers import ARGUMENT_BLOCK, attach_scopes
 from graphflow.codegen.schedule import KernelSource
@@ -170,8 +170,7 @@ def lower(kernel: KernelSource, path: Path, target: Target) -> Lowered:
         [*_merge(lines, definitions.splitlines()), _entry(kernel.name, inner, extra), _USE_GOT]
     )
     text = _without_library_idioms(text)
-    if can_mask(target, text):
-        text = mask_heavy_loops(text)
+    text = hint_loops(text, can_mask(target, text))
     return Lowered(kernel, text, libraries)
 
 

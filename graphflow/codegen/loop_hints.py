@@ -6,6 +6,11 @@ functions takes seconds to compile so.  Such a loop gets the hint to mask its
 last vector instead: one copy, compiled in half the time.  The masks cost
 nothing next to that much arithmetic; short loops keep their copies, which run
 faster.
+
+A polynomial is a chain of steps that wait for each other, longer than what a
+processor looks ahead.  LLVM takes a loop with vector functions one vector at a
+time, for fear of too few registers; such a loop gets the hint to take several
+side by side, so that their chains overlap.
 """
 
 from __future__ import annotations
@@ -14,15 +19,26 @@ import re
 from collections import Counter
 
 from graphflow.codegen.target import Target
+from graphflow.records import dataclass
 
 HEAVY = 300
 """LLVM instructions in a loop, called functions included, from which it is masked."""
+CHAINED = 12
+"""Instructions of called functions in a loop from which vectors go side by side …"""
+CROWDED = 120
+"""… and from which there are too many registers in use for more than two."""
 
 _JUMP = re.compile(r'  br label %"([^"]+)"')
 _CALLED = re.compile(r'call [^@]*@"([^"]+)"')
 _DEFINED = re.compile(r'define [^@]*@"?([^"(]+)"?\(')
 _NARROW = re.compile(r"(?:load|store) i(?:8|16)[ ,]")  # AVX2 masks 4 and 8 bytes only
-_PROPERTY = "llvm.loop.vectorize.predicate.enable"
+_PROPERTIES = {
+    "masked": '!900000 = !{ !"llvm.loop.vectorize.predicate.enable", i1 true }',
+    "two": '!900001 = !{ !"llvm.loop.interleave.count", i32 2 }',
+    "four": '!900002 = !{ !"llvm.loop.interleave.count", i32 4 }',
+}
+_NODES = {"masked": "!900000", "two": "!900001", "four": "!900002"}
+_FIRST_LOOP = 900010
 
 
 def can_mask(target: Target, text: str) -> bool:
@@ -32,29 +48,56 @@ def can_mask(target: Target, text: str) -> bool:
     return "avx2" in target.enabled and _NARROW.search(text) is None
 
 
-def mask_heavy_loops(text: str) -> str:
-    """``text`` with the hint on every backward jump that closes a heavy loop.
+@dataclass(slots=True)
+class _Weights:
+    """Instructions met so far in a function: all of them, and those of called functions."""
 
-    Before: ``br label %"B24"``; after: ``br label %"B24", !llvm.loop !900000``.
+    all: int = 0
+    called: int = 0
+    closed: int = 0
+    """Backward jumps met so far."""
+
+
+def hint_loops(text: str, masks: bool) -> str:
+    """``text`` with hints on backward jumps: heavy loops are masked where the processor
+    ``masks``, and innermost loops that call vector functions take vectors side by side.
+
+    Before: ``br label %"B24"``; after: ``br label %"B24", !llvm.loop !900010``.
     """
     lines = text.splitlines()
     sizes = _sizes(lines)
-    places: dict[str, int] = {}  # blocks of the current function: the weight ahead of them
-    weight = loops = 0
+    places: dict[str, tuple[int, int, int]] = {}  # blocks of this function: what is ahead of them
+    met = _Weights()
+    hints: list[str] = []
     for number, line in enumerate(lines):
         if line.startswith("define"):
-            places, weight = {}, 0
+            places, met = {}, _Weights()
         elif line.endswith(":") and not line.startswith(" "):
-            places[line[:-1].strip('"')] = weight
-        weight += _weight(line, sizes)
+            places[line[:-1].strip('"')] = met.all, met.called, met.closed
+        elif line.startswith("  "):
+            called = _called(line, sizes)
+            met.all += 1 + called
+            met.called += called
         jump = _JUMP.fullmatch(line)
-        if jump is not None and weight - places.get(jump[1], weight) >= HEAVY:
-            lines[number] += f", !llvm.loop !{900001 + loops}"
-            loops += 1
-    if loops:
-        lines += [f"!{900001 + k} = distinct !{{ !{900001 + k}, !900000 }}" for k in range(loops)]
-        lines.append(f'!900000 = !{{ !"{_PROPERTY}", i1 true }}')
-    return "\n".join(lines)
+        if jump is None or jump[1] not in places:
+            continue
+        weight, called, closed = places[jump[1]]
+        hint = _hint(met.all - weight, met.called - called, met.closed == closed, masks)
+        met.closed += 1
+        if hint:
+            lines[number] += f", !llvm.loop !{_FIRST_LOOP + len(hints)}"
+            hints.append(hint)
+    for number, hint in enumerate(hints, _FIRST_LOOP):
+        lines.append(f"!{number} = distinct !{{ !{number}, {_NODES[hint]} }}")
+    return "\n".join([*lines, *(_PROPERTIES[hint] for hint in sorted(set(hints)))])
+
+
+def _hint(weight: int, called: int, innermost: bool, masks: bool) -> str:
+    if weight >= HEAVY:
+        return "masked" if masks else ""
+    if not innermost or called < CHAINED:
+        return ""
+    return "four" if called < CROWDED else "two"
 
 
 def _sizes(lines: list[str]) -> Counter[str]:
@@ -70,8 +113,7 @@ def _sizes(lines: list[str]) -> Counter[str]:
     return sizes
 
 
-def _weight(line: str, sizes: Counter[str]) -> int:
-    if not line.startswith("  "):
-        return 0
-    called = _CALLED.search(line) if "call" in line else None
-    return 1 + (sizes[called[1]] if called else 0)
+def _called(line: str, sizes: Counter[str]) -> int:
+    """Instructions of the function that ``line`` calls, if the module has it."""
+    found = _CALLED.search(line) if "call" in line else None
+    return sizes[found[1]] if found else 0

@@ -64,11 +64,18 @@ def _decompose(b: Builder, n: Application) -> Any:
     largest = restore_axes(b, b.reduce_max(x, axes=axes), axes, x.shape)
     if not n.attrs["or_zero"]:
         powers = b.exp(b.sub(x, largest))
-        return b.div(powers, restore_axes(b, b.reduce_sum(powers, axes=axes), axes, x.shape))
+        return _divided(b, powers, b.reduce_sum(powers, axes=axes), axes)
     nothing = b.eq(largest, scalar(b, -inf, x.dtype))
     powers = b.exp(b.sub(x, b.where(nothing, scalar(b, 0, x.dtype), largest)))
-    total = restore_axes(b, b.reduce_sum(powers, axes=axes), axes, x.shape)
-    return b.div(powers, b.where(nothing, scalar(b, 1, x.dtype), total))
+    total = b.reduce_sum(powers, axes=axes)
+    # Where nothing is added up, the sum is that of zeros.
+    total = b.where(b.eq(total, scalar(b, 0, x.dtype)), scalar(b, 1, x.dtype), total)
+    return _divided(b, powers, total, axes)
+
+
+def _divided(b: Builder, powers: Any, total: Any, axes: tuple[int, ...]) -> Any:
+    """``powers / total`` by one quotient a line: ``total`` is from 1 to the line's length."""
+    return b.mul(powers, restore_axes(b, b.reciprocal(total), axes, powers.shape))
 
 
 def _decompose_log(b: Builder, n: Application) -> Any:
