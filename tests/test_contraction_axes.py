@@ -153,3 +153,19 @@ def test_infinities_stay_where_they_belong() -> None:
     found = product(labels, a, b, 2, True)
     expected = np.einsum(spelled(labels), a, b)
     assert np.array_equal(np.isfinite(found), np.isfinite(expected))
+
+
+@pytest.mark.parametrize("order", ["last", "first"])
+@pytest.mark.parametrize("sizes", [(16, 64, 5, 5, 272), (1, 3, 9, 8, 64), (3, 1, 7, 7, 32)])
+def test_gradients_of_taps(order: str, sizes: tuple[int, ...]) -> None:
+    """Taps of many channels are written in groups of channels; cotangents of few windows are
+    multiplied where they lie."""
+    rng = np.random.default_rng(13)
+    n, c, h, w, o = sizes
+    x = rng.standard_normal((n, h, w, c) if order == "last" else (n, c, h, w)).astype(np.float32)
+    x = x.transpose(0, 3, 1, 2) if order == "last" else x
+    windows = np.lib.stride_tricks.sliding_window_view(x, (3, 3), (2, 3))
+    ct = rng.standard_normal((n, *windows.shape[2:4], o)).astype(np.float32)
+    labels: Labels = ((0, 1, 2, 3, 4, 5), (0, 2, 3, 6), (1, 6, 4, 5))
+    one, many = (check(labels, windows, ct, threads=threads) for threads in (1, 3))
+    assert one.tobytes() == many.tobytes(), "the number of threads changed the bits"

@@ -24,7 +24,7 @@ from graphflow.codegen.contraction.kernels import TILED, accumulator
 from graphflow.codegen.contraction.tiling import axes_blocks, tiling
 from graphflow.codegen.layout import Layout
 from graphflow.codegen.schedule import Call, KernelSource, Value
-from graphflow.codegen.sizes import example_of, greatest, least
+from graphflow.codegen.sizes import example_of, greatest, is_fixed, least
 from graphflow.codegen.target import host_target
 from graphflow.ir.op import Labels
 from graphflow.ir.types import DType, TensorType
@@ -40,6 +40,14 @@ RECTANGLE = 1000
 FAR = 128
 """Elements between steps from which on rows of the first operand are packed: nearer ones do
 not compete for the same places of a cache."""
+GROUP = 16
+"""Channels whose taps are written together: see :func:`_in_groups`."""
+FAR_APART = 1 << 17
+"""Elements of a result that is too large to be written line by line out of a cache."""
+IN_PLACE_ROWS, IN_PLACE_STEPS = 48, 128
+"""Up to so many rows the second operand is not packed, and is read so many steps at a time."""
+COLLIDING = 256
+"""Elements at multiples of which steps share few places of the first-level cache."""
 LANES = 8
 """Columns are multiplied so many at a time, at least."""
 
@@ -86,7 +94,47 @@ def walk_of(labels: Labels, places: Sequence[Layout]) -> tuple[Walk, bool]:
         rows = sorted(rows, key=lambda axis: -abs(axis.strides[A]))
     one = [Axis(1, (0, 0, 0))]
     walk = Walk(merged(batch), *(merged(kind or one) for kind in (rows, columns, depth)))
+    if walk.count("rows") * walk.count("columns") > FAR_APART:
+        walk = replace(walk, rows=_in_groups(walk.rows))
     return _with_batches_of_columns(walk), swapped
+
+
+def _in_groups(rows: Axes) -> Axes:
+    """Rows whose outer axes lie together in the result, with a part of the last axis outside.
+
+    So it is with the gradient of taps: channels are neighbours in the image, taps in the
+    result.  A group of ``GROUP`` channels with all their taps is then written in whole lines.
+    """
+    if len(rows) < 2 or single_stride(rows[:-1], C) != 1 or rows[-1].strides[C] == 1:
+        return rows
+    *outer, last = rows
+    if not all(is_fixed(axis.extent) for axis in rows):
+        return rows
+    if last.extent % GROUP or last.extent == GROUP or last.strides[A] != 1:
+        return rows
+    far = (GROUP * last.strides[A], 0, GROUP * last.strides[C])
+    return (Axis(last.extent // GROUP, far), *outer, Axis(GROUP, last.strides))
+
+
+def _groups(rows: Axes) -> tuple[int, int]:
+    """Of rows in groups: how many axes' inner rows there are, and how many lie together; else 0."""
+    if len(rows) < 3 or rows[-1].extent != GROUP or rows[-1].strides[C] == 1:
+        return 0, 0
+    if single_stride(rows[1:-1], C) != 1 or rows[0].strides[A] != GROUP * rows[-1].strides[A]:
+        return 0, 0
+    return GROUP, prod(axis.extent for axis in rows[1:-1])
+
+
+def _in_place(rows: int, columns: Sequence[Axis], depth: Sequence[Axis], width: int) -> bool:
+    """Whether columns of the second operand are multiplied where they lie: together, whole
+    tiles of them, at steps that run on, and for too few rows to make up for packing."""
+    return (
+        rows <= IN_PLACE_ROWS
+        and all(is_fixed(axis.extent) for axis in columns)
+        and prod(axis.extent for axis in columns) % width == 0
+        and single_stride(tuple(columns), B) == 1
+        and single_stride(tuple(depth), B) is not None
+    )
 
 
 def _axes_of(labels: Labels, places: Sequence[Layout]) -> list[tuple[tuple[bool, ...], Axis]]:
@@ -117,6 +165,8 @@ def _expense(rows: Sequence[Axis], columns: Sequence[Axis], depth: Sequence[Axis
     columns, depth = _reading_order(list(columns), list(depth))
     across, run = (_alone(tuple(axes), B)[-1].extent if axes else 1 for axes in (columns, depth))
     packing = PACKING + RECTANGLE // (min(across, LANES) * run)
+    if _in_place(m, columns, depth, 2 * LANES):
+        packing = 0
     multiplied = m * rounded_up(n, LANES) * k
     return multiplied + n * k * packing + m * n * (WRITING if touch else TURNING)
 
@@ -140,11 +190,17 @@ def _reading_order(columns: list[Axis], depth: list[Axis]) -> tuple[list[Axis], 
     """
     there = sorted(depth, key=lambda axis: (-abs(axis.strides[B]), -abs(axis.strides[A])))
     depth = sorted(depth, key=lambda axis: (-abs(axis.strides[A]), -abs(axis.strides[B])))
-    if single_stride(tuple(depth), A) != 1 and single_stride(tuple(there), B) == 1:
+    runs = single_stride(tuple(depth), A) == 1 or _collide(depth)
+    if not runs and single_stride(tuple(there), B) == 1:
         depth = there
     if any(axis.strides[B] == 1 for axis in columns[-1:]):
         return columns, depth
     return _with_last(columns, lambda axis: axis.extent), depth
+
+
+def _collide(depth: list[Axis]) -> bool:
+    """Whether steps lie at distances in the first operand that share few places of a cache."""
+    return any(axis.strides[A] % COLLIDING == 0 for axis in depth if abs(axis.strides[A]) > 1)
 
 
 def _with_last(axes: list[Axis], merit: Callable[[Axis], int]) -> list[Axis]:
@@ -236,14 +292,19 @@ def _plan(
 ) -> tuple[KernelSource, tuple[int, ...], tuple[Layout, ...]]:
     """The kernel, its words from the block sizes on (without the scratch), and the scratch."""
     if dtype.short not in TILED:
-        return plain_axes_kernel(dtype.short, accumulator(dtype.short)), (0,) * 19, ()
+        return plain_axes_kernel(dtype.short, accumulator(dtype.short)), (0,) * 23, ()
     tile, itemsize = tiling(host_target(), dtype.itemsize), dtype.itemsize
     row, column, step = walk.rows[-1], walk.columns[-1], walk.depth[-1]
     packed = row.strides[A] == 1 and row.extent >= tile.height and step.strides[A] >= FAR
     depth, columns, rows = axes_blocks(tile, itemsize, walk.count("depth"))
     rows = rows // 2 // tile.height * tile.height if packed else rows
+    in_place = _in_place(walk.count("rows"), walk.columns, walk.depth, tile.width)
+    depth = least(depth, IN_PLACE_STEPS) if in_place else depth
+    inner, together = _groups(walk.rows)
+    unit = inner * together or tile.height
     columns = least(columns, rounded_up(greatest(1, walk.count("columns")), tile.width))
     rows = least(rows, rounded_up(greatest(1, walk.count("rows")), tile.height))
+    rows = greatest(unit, rows // unit * unit)
     line = LINE_BYTES // itemsize
     sums = rounded_up(depth * columns, line)
     tables = sums + rounded_up(rows * columns, line)
@@ -261,7 +322,7 @@ def _plan(
         row.extent, row.strides[A], row.strides[C],
         column.extent, column.strides[B], column.strides[C],
         *(_alone(axes, which)[-1].extent for axes, which in runs),
-        int(packed), strips,
+        int(packed), strips, int(in_place), unit, inner, together,
     )  # fmt: skip
     return tiled_axes_kernel(dtype.short, itemsize, tile), cut, (scratch,)
 

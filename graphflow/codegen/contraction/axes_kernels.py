@@ -15,7 +15,7 @@ from functools import cache
 from graphflow.codegen.contraction.tiling import Tiling, heights
 from graphflow.codegen.schedule import KernelSource
 
-AXES_AT = 31
+AXES_AT = 35
 """Word of the first axis; an axis is an extent and its strides in a, b and c."""
 
 PACKING = 24
@@ -73,11 +73,15 @@ def {name}(args, tid, nth):
     row_out, column_out, column_in, depth_in = args[25], args[26], args[27], args[28]
     # Neighbouring rows of a whose steps are far apart are packed, too.
     pack_a, strips = args[29], panels + args[30]
+    # Columns of b that lie together may be multiplied where they are.
+    in_place = args[31] != 0
+    # Rows of which every inner-th, several in all, are neighbours in c: groups of them.
+    row_unit, inner_rows, together = args[32], args[33], args[34]
     depth_word = depth_at + 4 * (depth_axes - 1)
     depth_run, depth_a, depth_b = args[depth_word], args[depth_word + 1], args[depth_word + 2]
-    column_units, row_units = (n + WIDTH - 1) // WIDTH, (m + HEIGHT - 1) // HEIGHT
+    column_units, row_units = (n + WIDTH - 1) // WIDTH, (m + row_unit - 1) // row_unit
     column_cost = (batches * column_units + nth - 1) // nth * WIDTH * (m + PACKING)
-    row_cost = (batches * row_units + nth - 1) // nth * HEIGHT * n + n * PACKING
+    row_cost = (batches * row_units + nth - 1) // nth * row_unit * n + n * PACKING
     by_columns = column_cost * 17 <= row_cost * 16
     units = column_units if by_columns else row_units
 {take}\
@@ -85,7 +89,7 @@ def {name}(args, tid, nth):
         if by_columns:
             j_begin, j_end = first * WIDTH, min(n, last * WIDTH)
         else:
-            i_begin, i_end = first * HEIGHT, min(m, last * HEIGHT)
+            i_begin, i_end = first * row_unit, min(m, last * row_unit)
         j0 = j_begin
         while j0 < j_end:
             j1 = min(j_end, j0 + n_block)
@@ -124,7 +128,7 @@ def {name}(args, tid, nth):
                             steps[step + inner] = spot + inner * depth_a
                         step += run
                     # Pack the rectangles of b in these steps.
-                    step = depth if packed == k0 else 0
+                    step = depth if packed == k0 or in_place else 0
                     while step < depth:
                         run = min(depth - step, depth_in - (k0 + step) % depth_in)
                         b_step = b_batch + place(args, depth_at, depth_axes, k0 + step, 2)
@@ -157,6 +161,9 @@ def {name}(args, tid, nth):
                     j = j0
                     while j < j1:
                         width = min(WIDTH, j1 - j)
+                        panel, panel_step = panels + (j - j0) * depth, WIDTH
+                        if in_place:
+                            panel, panel_step = b_batch + (k0 * depth_b + j), depth_b
                         i = i0
                         while i < i1:
                             left = i1 - i
@@ -168,12 +175,11 @@ def {name}(args, tid, nth):
                             if pack_a:
                                 at = (i - i0) // HEIGHT * depth * STRIP + (i - i0) % HEIGHT
                                 tile(LANES, VECTORS, HEIGHT, rows, strips + at, 1, STRIP,
-                                     panels + (j - j0) * depth, WIDTH, depth, c_tile, out_row,
-                                     width, k0)
+                                     panel, panel_step, depth, c_tile, out_row, width, k0)
                             else:
                                 tile_at(LANES, VECTORS, HEIGHT, rows, a_batch, spots + (i - i0),
-                                        steps, panels + (j - j0) * depth, WIDTH, depth, c_tile,
-                                        out_row, width, k0)
+                                        steps, panel, panel_step, depth, c_tile, out_row,
+                                        width, k0)
                             i += rows
                         j += WIDTH
                     k0 += depth
@@ -181,12 +187,19 @@ def {name}(args, tid, nth):
                 i = i1 if direct else i0
                 while i < i1:
                     run = min(i1 - i, row_out - i % row_out)
+                    if inner_rows:
+                        run = inner_rows * together
                     j = j0
                     while j < j1:
                         across = min(j1 - j, column_out - j % column_out)
                         target = c_batch + (row_targets[i - i0] + column_targets[j - j0])
                         source = sums + ((i - i0) * n_block + (j - j0))
-                        if row_c == 1:
+                        if inner_rows:
+                            for row in range(inner_rows):
+                                pack(LANES, column_c, together, target + row * row_c,
+                                     source + row * n_block, inner_rows * n_block, 1,
+                                     together, across)
+                        elif row_c == 1:
                             pack(LANES, column_c, run, target, source, n_block, 1, run, across)
                         elif column_c == 1:
                             pack(LANES, row_c, across, target, source, 1, n_block, across, run)
