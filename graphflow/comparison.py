@@ -6,7 +6,6 @@ left; first the results of one step from the same state are compared.
 
 from __future__ import annotations
 
-import copy
 import json
 import statistics
 import time
@@ -127,6 +126,13 @@ def benchmark(fn: Callable[..., Any], *args: Any, repeat: int | None = None) -> 
     )
 
 
+def on_host(memory: Any) -> np.ndarray[Any, Any]:
+    """A copy of memory, an array's or a device's, as an array."""
+    if isinstance(memory, (np.ndarray, np.generic)):
+        return np.array(memory)
+    return np.array(Tensor._of(Cell(memory)).numpy(force=True))
+
+
 class Snapshot:
     """Memory and gradients before the first call, to be put back."""
 
@@ -139,16 +145,21 @@ class Snapshot:
         for read in reach.reads:
             slots = read.value.state if _is_optimizer(read.value) else {}
             cells += [slot._cell for names in slots.values() for slot in names.values()]
-        self._saved = {cell: copy.copy(cell.value) for cell in cells}
+        self._saved = {cell: on_host(cell.value) for cell in cells}
 
     def values(self) -> list[np.ndarray[Any, Any]]:
         """What the memory holds now."""
-        return [np.array(cell.value) for cell in self._saved]
+        return [on_host(cell.value) for cell in self._saved]
 
     def restore(self) -> None:
         """Put everything back."""
         for cell, value in self._saved.items():
-            np.copyto(cell.value, value)
+            if isinstance(cell.value, np.ndarray):
+                np.copyto(cell.value, value)
+            else:
+                from graphflow.on_device import copy_into
+
+                copy_into(cell.value, value)
             cell.version += 1
         for tensor, grad in self._grads:
             tensor._grad = grad
@@ -186,7 +197,7 @@ def _timing(seconds: list[float]) -> Timing:
 def _numbers(result: Any) -> list[np.ndarray[Any, Any]]:
     leaves = pytree.flatten(result)[0]
     return [
-        np.array(x.detach().numpy() if isinstance(x, Tensor) else x, np.float64)
+        np.array(x.numpy(force=True) if isinstance(x, Tensor) else x, np.float64)
         for x in leaves
         if isinstance(x, (Tensor, bool, int, float))
     ]

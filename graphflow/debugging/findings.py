@@ -5,6 +5,7 @@ from __future__ import annotations
 from graphflow.errors import GraphFlowError
 from graphflow.ir.graph import Graph, Location
 from graphflow.ir.node import Node
+from graphflow.ir.op import Kind
 from graphflow.ir.printer import label_nodes
 from graphflow.records import dataclass
 from graphflow.tables import table
@@ -90,12 +91,19 @@ class Verification:
 
 
 def spelled(node: Node) -> str:
-    """A node as IR text on one line: operation, operand types, attributes, result."""
+    """A node as IR text on one line: operation, operand types, attributes, result.
+
+    Of regions (a loop's body, a fused group) the operations are listed.
+    """
     operands = ", ".join(str(n.type) for n in node.inputs)
-    attrs = "".join(
-        f", {name}={value!r}" for name, value in node.attrs.items() if not isinstance(value, Graph)
-    )
+    attrs = "".join(f", {name}={_spelled_attr(value)}" for name, value in node.attrs.items())
     return f"{node.op.name}({operands}{attrs}) -> {node.type}"
+
+
+def _spelled_attr(value: object) -> str:
+    if not isinstance(value, Graph):
+        return repr(value)
+    return " ".join(["{", *(n.op.name for n in value.nodes if n.op.kind is not Kind.LEAF), "}"])
 
 
 def replacement_text(old: Node, new: Node) -> str:

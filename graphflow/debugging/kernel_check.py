@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from graphflow.codegen.build_schedule import build_schedule
 from graphflow.codegen.schedule import Call, Schedule, plain_steps
+from graphflow.comparison import on_host
 from graphflow.debugging.differences import allowed, difference
 from graphflow.debugging.findings import (
     Compared,
@@ -17,6 +17,7 @@ from graphflow.debugging.findings import (
     spelled,
 )
 from graphflow.debugging.setting import Setting, Values
+from graphflow.device import CPU, Device
 from graphflow.ir.graph import Graph
 from graphflow.ir.node import Node
 from graphflow.ir.types import TensorType
@@ -28,44 +29,55 @@ Array = np.ndarray[Any, Any]
 
 
 class _Lowered(Program):
-    """The program of a graph that the passes have been through."""
+    """The program of a graph that the passes have been through (mixed into a kind of program)."""
 
     def _schedule(self) -> Schedule:
-        return build_schedule(self.graph, self._threads, self._example)
+        return self._lower(self.graph)
 
 
-Run = tuple[list[Array], dict[str, Array]]
-"""Outputs, and the state by name afterwards."""
+class Run(NamedTuple):
+    """Outputs, the state by name afterwards, and the schedule that was run."""
+
+    outputs: list[Array]
+    state: dict[str, Array]
+    schedule: Schedule
 
 
-def run_graph(setting: Setting, graph: Graph) -> Run:
-    """One step of a lowered graph by kernels: outputs, and the state after it."""
+def run_graph(setting: Setting, graph: Graph, device: Device) -> Run:
+    """One step of a lowered graph by kernels."""
     cells, sizes = setting.cells(), setting.values(double=False).sizes
+    for cell in cells.values():
+        cell.value = Tensor(cell.value).to(device)._eager()
     held = [cells[node.attrs["name"]] for node in graph.state]
-    program = _Lowered(graph, held, setting.scalars, setting.numbers, sizes=sizes)
+    kind: Any = type("Lowered", (_Lowered, Program.kind_for(device)), {})
+    program = kind(graph, held, setting.scalars, setting.numbers, sizes=sizes)
     given = [
-        float(value) if i in setting.numbers else Tensor(value)
+        float(value) if i in setting.numbers else Tensor(value).to(device)
         for i, value in enumerate(setting.inputs)
     ]
-    outputs = [np.array(cell.value) for cell in program.run(given)]
-    return outputs, {name: np.array(cell.value) for name, cell in cells.items()}
+    outputs = [on_host(cell.value) for cell in program.run(given)]
+    state = {name: on_host(cell.value) for name, cell in cells.items()}
+    return Run(outputs, state, program.schedule)
 
 
 class KernelCheck:
     """Runs a lowered graph by kernels and compares with the interpreter.
 
-    ``exact`` holds the values of the traced graph in double.
+    ``exact`` holds the values of the traced graph in double; ``device`` is where kernels run.
     """
 
-    def __init__(self, setting: Setting, traced: Graph, lowered: Graph, exact: Values) -> None:
-        self.setting, self.lowered = setting, lowered
+    def __init__(
+        self, setting: Setting, traced: Graph, lowered: Graph, exact: Values, device: Device = CPU
+    ) -> None:
+        self.setting, self.lowered, self.device = setting, lowered, device
+        self.form = "kernels" if device == CPU else f"{device.type} kernels"
         self.finding: Finding | None = None
         rounded = setting.values(double=False)
-        plain = run_graph(setting, lowered)
+        plain = run_graph(setting, lowered, device)
         ends = [*traced.outputs, *(value for _, value in traced.updates)]
         self.compared = [
             Compared(
-                "kernels", name, difference(exact.value(node), result),
+                self.form, name, difference(exact.value(node), result),
                 allowed(node.tensor_type, exact.value(node), rounded.value(node)),
             )
             for node, name, result in zip(
@@ -77,8 +89,8 @@ class KernelCheck:
 
     def _results(self, run: Run, traced: Graph) -> list[Array]:
         """Outputs and new state in the order of the traced graph's results."""
-        outputs = run[0][: len(traced.outputs)]
-        return [*outputs, *(run[1][cell.attrs["name"]] for cell, _ in traced.updates)]
+        outputs = run.outputs[: len(traced.outputs)]
+        return [*outputs, *(run.state[cell.attrs["name"]] for cell, _ in traced.updates)]
 
     def _search(self, traced: Graph, plain: Run) -> None:
         """Run once more with every value kept, and judge each node by its actual operands.
@@ -93,9 +105,9 @@ class KernelCheck:
             and n.op.name != "constant"
         ]  # fmt: skip
         whole = graph.with_roots((*graph.outputs, *nodes), graph.updates)
-        kept = run_graph(self.setting, whole)
-        found = dict(zip(nodes, kept[0][len(graph.outputs) :], strict=True))
-        self.finding = self._wrong_node(whole, found)
+        kept = run_graph(self.setting, whole, self.device)
+        found = dict(zip(nodes, kept.outputs[len(graph.outputs) :], strict=True))
+        self.finding = self._wrong_node(whole, found, kept.schedule)
         pairs = zip(self._results(plain, traced), self._results(kept, traced), strict=True)
         gaps = [difference(one, other) for one, other in pairs]
         for number, (row, gap) in enumerate(zip(self.compared, gaps, strict=True)):
@@ -107,7 +119,9 @@ class KernelCheck:
                 text = "every kernel alone is right: order, memory plan or threads"
                 self.finding = Finding("schedule", text, "", "", None, row.difference)
 
-    def _wrong_node(self, graph: Graph, found: dict[Node, Array]) -> Finding | None:
+    def _wrong_node(
+        self, graph: Graph, found: dict[Node, Array], schedule: Schedule
+    ) -> Finding | None:
         """The first node whose value is not what its operation makes of the values before it."""
         for node, value in found.items():
             exact = self._alone(node, found, double=True)
@@ -115,8 +129,8 @@ class KernelCheck:
             gap = difference(exact, value)
             if gap > allowed(node.tensor_type, exact, rounded):
                 place = place_of(graph, node)
-                kernels = self._kernel_of(graph, node)
-                return Finding("kernels", kernels, spelled(node), "", place, gap)
+                kernels = _kernels_of(schedule, graph.nodes.index(node))
+                return Finding(self.form, kernels, spelled(node), "", place, gap)
         return None
 
     def _alone(self, node: Node, found: dict[Node, Array], double: bool) -> Array:
@@ -125,13 +139,12 @@ class KernelCheck:
         values.values |= {n: values.widened(a) for n, a in found.items() if n is not node}
         return np.asarray(values.value(node))
 
-    def _kernel_of(self, graph: Graph, node: Node) -> str:
-        """The names of the kernels that compute ``node``."""
-        position = graph.nodes.index(node)
-        sizes = self.setting.values(double=False).sizes
-        names = [
-            step.kernel.name
-            for step in plain_steps(build_schedule(graph, 1, sizes).steps)
-            if isinstance(step, Call) and step.provenance.node == position
-        ]
-        return ", ".join(dict.fromkeys(names))
+
+def _kernels_of(schedule: Schedule, position: int) -> str:
+    """The names of the kernels that compute the node at a position of the graph."""
+    names = [
+        step.kernel.name
+        for step in plain_steps(schedule.steps)
+        if isinstance(step, Call) and step.provenance.node == position
+    ]
+    return ", ".join(dict.fromkeys(names))

@@ -9,6 +9,7 @@ import numpy as np
 
 from graphflow.capture import Capture, captured_memory
 from graphflow.cell import Cell
+from graphflow.comparison import on_host
 from graphflow.errors import GraphError, GraphFlowError
 from graphflow.functions.creation import as_tensor
 from graphflow.ir.graph import Graph
@@ -29,8 +30,8 @@ class Setting:
         scalars: Sequence[ScalarSource] = (), numbers: Sequence[int] = (),
     ) -> None:  # fmt: skip
         self.graph, self.scalars, self.numbers = graph, tuple(scalars), tuple(numbers)
-        self.inputs = [np.array(value) for value in inputs]
-        self.state = [np.array(value) for value in cells]
+        self.inputs = [on_host(value) for value in inputs]
+        self.state = [on_host(value) for value in cells]
 
     @classmethod
     def of_capture(cls, capture: Capture, leaves: Sequence[Any]) -> Setting:
@@ -105,9 +106,7 @@ class Values(Evaluation):
         return np.zeros(shape, dtype)
 
 
-def _array(value: Any) -> Array:
-    if isinstance(value, Tensor):
-        return np.asarray(value._eager())
+def _array(value: Any) -> Any:
     if isinstance(value, float):
         return np.array(value)
-    return np.asarray(as_tensor(value)._eager())
+    return (value if isinstance(value, Tensor) else as_tensor(value))._eager()

@@ -13,20 +13,22 @@ import numpy as np
 
 from graphflow import dispatch, pytree
 from graphflow.capture import captured_memory
-from graphflow.comparison import Snapshot
+from graphflow.comparison import Snapshot, on_host
 from graphflow.compiled import Compiled
 from graphflow.debugging.differences import allowed, difference
 from graphflow.debugging.findings import Compared, Finding, Verification
 from graphflow.debugging.kernel_check import KernelCheck
 from graphflow.debugging.pass_check import PassCheck
 from graphflow.debugging.setting import Setting
+from graphflow.device import CPU, Device
+from graphflow.device import available as as_device
 from graphflow.ir.graph import Graph, Location
 from graphflow.ir.node import Node
 from graphflow.ir.ops.effects import silence
 from graphflow.ir.types import TensorType, from_numpy_dtype
 from graphflow.passes.base import Pass
-from graphflow.passes.pipeline import PIPELINE
 from graphflow.program import pipeline_steps
+from graphflow.records import replace
 from graphflow.tensor import Tensor
 from graphflow.trace import user_place
 
@@ -34,13 +36,17 @@ _EAGER = 1e-3
 """Eager and compiled floating-point results may differ by this, relative to the largest."""
 
 
-def verify(target: Any, *args: Any, passes: Sequence[Pass] | None = None) -> Verification:
+def verify(
+    target: Any, *args: Any, passes: Sequence[Pass] | None = None, device: str | None = None
+) -> Verification:
     """Compare every form of ``target(*args)`` and find the first difference.
 
     ``target`` is a callable (compiled or not), or a graph whose inputs are ``args``; ``passes``
     are passes to plug in, as for ``gf.compile``.  One step is run by the interpreter in double,
     eagerly, after every pass, and by kernels.  The first form that differs is searched for the
-    rule or kernel and the node that made the difference.  State that the function changes is
+    rule or kernel and the node that made the difference.  With ``device="cuda"`` the passes and
+    kernels for CUDA are looked at as well, on the device or in Numba's simulator (a process
+    that was started with ``NUMBA_ENABLE_CUDASIM=1``).  State that the function changes is
     put back.  Everything is kept in memory at once, so give a small batch.
 
     >>> print(gf.verify(step, images, labels))     # doctest: +SKIP
@@ -49,7 +55,7 @@ def verify(target: Any, *args: Any, passes: Sequence[Pass] | None = None) -> Ver
     if isinstance(target, Graph):
         captured = captured_memory(target)
         setting = Setting.of_graph(captured.graph if captured else target, args)
-        return _verified(target.name, setting, passes or (), None)
+        return _verified(target.name, setting, passes or (), None, device)
     eager = target.original if isinstance(target, Compiled) else target
     if not callable(eager):
         raise TypeError(f"gf.verify takes a callable or a Graph, not {type(target).__name__}")
@@ -60,27 +66,44 @@ def verify(target: Any, *args: Any, passes: Sequence[Pass] | None = None) -> Ver
     setting = Setting.of_capture(entry.capture, pytree.flatten((args, {}))[0])
     try:
         runs = _Runs(eager, compiled, args, snapshot)
-        return _verified(compiled.__name__, setting, chosen, runs)
+        here = device or str(entry.capture.device)
+        return _verified(compiled.__name__, setting, chosen, runs, here)
     finally:
         snapshot.restore()
 
 
 def _verified(
-    name: str, setting: Setting, passes: Sequence[Pass], runs: _Runs | None
+    name: str, setting: Setting, passes: Sequence[Pass], runs: _Runs | None, device: str | None
 ) -> Verification:
+    compared: list[Compared] = []
+    finding: Finding | None = None
     with silence():
-        checked = PassCheck(setting, pipeline_steps(passes) if passes else PIPELINE)
-        compared, finding = checked.compared, checked.finding
-        if finding is None:
-            kernels = KernelCheck(setting, setting.graph, checked.stages[-1].graph, checked.values)
-            compared += _worst(kernels.compared)
-            finding = kernels.finding
+        for place in dict.fromkeys((CPU, as_device(device or "cpu"))):
+            if finding is None:
+                rows, finding = _lowered(setting, passes, place)
+                compared += rows
     if finding is None and runs is not None:
         row = runs.compare(4 * max((c.difference for c in compared), default=0.0))
         compared.append(row)
         if not row.ok:
             finding = runs.first_difference(setting, row.difference)
     return Verification(name, tuple(compared), finding)
+
+
+def _lowered(
+    setting: Setting, passes: Sequence[Pass], device: Device
+) -> tuple[list[Compared], Finding | None]:
+    """The passes and kernels for a device, and the first difference."""
+    elsewhere = device != CPU
+    checked = PassCheck(setting, pipeline_steps(passes, elsewhere))
+    rows = checked.compared
+    if elsewhere:
+        rows = [replace(row, form=f"{device.type}: {row.form}") for row in rows]
+    if checked.finding is not None:
+        return rows, checked.finding
+    lowered = checked.stages[-1].graph
+    kernels = KernelCheck(setting, setting.graph, lowered, checked.values, device)
+    return [*rows, *_worst(kernels.compared)], kernels.finding
 
 
 class _Runs:
@@ -103,7 +126,7 @@ class _Runs:
             value = inner(op, reference, inputs, attrs)
             found = value if isinstance(value, tuple) else (value,)
             place = user_place(1)
-            self._operations.append((op.name, str(place), [np.array(v) for v in found]))
+            self._operations.append((op.name, str(place), list(map(on_host, found))))
             return value
 
         dispatch._values = watched
@@ -156,7 +179,7 @@ def _type(array: np.ndarray[Any, Any]) -> TensorType:
 def _numbers(result: Any) -> list[np.ndarray[Any, Any]]:
     leaves = pytree.flatten(result)[0]
     return [
-        np.array(x.detach()._eager() if isinstance(x, Tensor) else x)
+        np.array(x.numpy(force=True) if isinstance(x, Tensor) else x)
         for x in leaves
         if isinstance(x, (Tensor, bool, int, float))
     ]

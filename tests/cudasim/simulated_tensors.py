@@ -6,6 +6,7 @@ Run by ``tests/test_cuda.py`` in the simulator.
 from __future__ import annotations
 
 import copy
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -188,3 +189,37 @@ def test_memory_is_counted_and_given_back() -> None:
     del x
     assert gf.cuda.memory_allocated() == before
     assert gf.cuda.max_memory_allocated() - before >= 4000
+
+
+# ---- gf.verify -----------------------------------------------------------------------
+
+
+def test_verify_looks_at_kernels_for_cuda() -> None:
+    weights = gf.randn(3, 2)
+    rows = gf.verify(lambda x: gf.tanh(x @ weights).sum(), gf.ones(4, 3), device="cuda").check()
+    forms = [row.form for row in rows.compared]
+    assert "kernels" in forms and "cuda kernels" in forms and "cuda: after fuse" in forms
+
+
+def test_verify_of_what_lies_on_the_device() -> None:
+    weights = gf.randn(3, 2).to("cuda")
+
+    def step(x: gf.Tensor) -> gf.Tensor:
+        weights.mul_(0.5)
+        return (x @ weights).sin()
+
+    before = weights.cpu().numpy().copy()
+    assert "cuda kernels" in str(gf.verify(step, gf.ones(4, 3).to("cuda")).check())
+    np.testing.assert_array_equal(weights.cpu().numpy(), before)
+
+
+def test_verify_names_a_kernel_for_cuda_that_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    from graphflow.codegen.cuda import prelude
+
+    right = prelude.vm
+    wrong = SimpleNamespace(**{**vars(right), "tanh": lambda x: right.tanh(x) * np.float32(1.01)})
+    monkeypatch.setattr(prelude, "vm", wrong)  # kernel files import it when they are first run
+    found = gf.verify(lambda x: gf.tanh(x + 1.5) * 2.5, gf.ones(4, 3), device="cuda")
+    assert not found and found.finding is not None
+    assert found.finding.stage == "cuda kernels" and "tanh" in found.finding.node, str(found)
+    assert found.finding.location is not None and found.finding.location.file == __file__
