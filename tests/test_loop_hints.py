@@ -4,7 +4,7 @@ nothing else in a module changes."""
 import pytest
 
 from graphflow.codegen import frontend
-from graphflow.codegen.compile import compile_kernels
+from graphflow.codegen.compile import assembly, compile_kernels
 from graphflow.codegen.loop_hints import CHAINED, CROWDED, HEAVY, can_mask, hint_loops
 from graphflow.codegen.schedule import KernelSource
 from graphflow.codegen.target import Target, host_target
@@ -50,6 +50,19 @@ def test_only_the_innermost_loop_takes_vectors_side_by_side() -> None:
     text = "\n".join([*outer, "exit:", '  br label %"outer"', *inner[rest + 1 :]])
     marked = [line for line in hint_loops(text, masks=True).splitlines() if "!llvm.loop !" in line]
     assert marked == ['  br label %"head", !llvm.loop !900010']
+
+
+def test_a_quotient_in_the_loop_does_not_hide_it() -> None:
+    if "avx2" not in host_target().enabled:
+        pytest.skip("counts instructions of AVX2")
+    text = (
+        "from graphflow.codegen.prelude import kernel, pointer_f32, share, f32, vm\n\n\n@kernel\n"
+        "def quotient(args, tid, nth):\n    a = pointer_f32(args, 0)\n"
+        "    begin, end = share(args[1], tid, nth)\n    for i in range(begin, end):\n"
+        "        x = vm.exp(a[i])\n        a[i] = x / (x + f32(1.0))\n"
+    )
+    code = assembly(KernelSource("quotient", text)).splitlines()
+    assert sum("vdivps" in line and "ymm" in line for line in code) >= 4
 
 
 def test_narrow_elements_need_more_than_avx2() -> None:

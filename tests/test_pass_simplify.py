@@ -159,6 +159,15 @@ EXAMPLES = [
     ("div(%x, %y)", "%c: f32[] = constant(10.0)\n%1 = div(%v, %c)", None),
     ("div(%x, %y)", "%c: f32[] = constant(1.7014118e+38)\n%1 = div(%v, %c)", None),
     ("div(%x, %y)", "%c: f32[] = constant(1e-40)\n%1 = div(%v, %c)", None),
+    ("tanh(where(gt(%x, %k), %x, log1p(exp(where(gt(%x, %k), %k, %x)))))",
+     "%k: f32[] = constant(20.0)\n%c = gt(%v, %k)\n%w0 = where(%c, %k, %v)\n%e0 = exp(%w0)\n"
+     "%l0 = log1p(%e0)\n%w = where(%c, %v, %l0)\n%1 = tanh(%w)",
+     "%k: f32[] = constant(20.0)\n%c = gt(%v, %k)\n%w0 = where(%c, %k, %v)\n%e0 = exp(%w0)\n"
+     "%k2: f32[] = constant(2.0)\n%a0 = add(%e0, %k2)\n%n0 = mul(%e0, %a0)\n"
+     "%d0 = add(%n0, %k2)\n%1 = div(%n0, %d0)"),
+    ("tanh(where(gt(%x, %k), %x, log1p(exp(where(gt(%x, %k), %k, %x)))))",
+     "%k: f32[] = constant(15.0)\n%c = gt(%v, %k)\n%w0 = where(%c, %k, %v)\n%e0 = exp(%w0)\n"
+     "%l0 = log1p(%e0)\n%w = where(%c, %v, %l0)\n%1 = tanh(%w)", None),
     ("tanh(where(gt(%x, %k), %x, %y))",
      "%k: f32[] = constant(20.0)\n%c = gt(%v, %k)\n%w = where(%c, %v, %s)\n%1 = tanh(%w)",
      "%k: f32[] = constant(20.0)\n%c = gt(%v, %k)\n%o: f32[] = constant(1.0)\n%t = tanh(%s)\n"
@@ -321,6 +330,16 @@ def test_tanh_of_softplus_at_the_edges() -> None:
         (before,) = graph.run(values)
         (after,) = Simplify().run(graph).run(values)
     np.testing.assert_allclose(after, before, rtol=3e-7)
+
+
+def test_tanh_of_bounded_softplus_at_the_edges() -> None:
+    (text,) = (before for law, before, after in EXAMPLES if law.count("where") == 2 and after)
+    head = 'graph g {\n  %v: f32[9] = input(name="v")\n'
+    graph = Graph.parse(head + text + "\n  return %1\n}")
+    values = np.array([np.nan, np.inf, 0.0, -0.0, 19.99, 20.0, 20.01, 88.0, -100.0], np.float32)
+    result = Simplify().run(graph)
+    assert "log1p" not in str(result) and str(result).count("where(") == 1
+    np.testing.assert_allclose(result.run(values)[0], graph.run(values)[0], rtol=3e-7)
 
 
 def test_every_computed_law_has_an_example() -> None:

@@ -54,26 +54,27 @@ class _Weights:
 
     all: int = 0
     called: int = 0
-    closed: int = 0
-    """Backward jumps met so far."""
 
 
 def hint_loops(text: str, masks: bool) -> str:
     """``text`` with hints on backward jumps: heavy loops are masked where the processor
     ``masks``, and innermost loops that call vector functions take vectors side by side.
 
-    Before: ``br label %"B24"``; after: ``br label %"B24", !llvm.loop !900010``.
+    Before: ``br label %"B24"``; after: ``br label %"B24", !llvm.loop !900010``.  Blocks are
+    not in the order they run in, so a jump that enters a loop may look like one that closes
+    it; LLVM looks at the latter only.
     """
     lines = text.splitlines()
     sizes = _sizes(lines)
     places: dict[str, tuple[int, int, int]] = {}  # blocks of this function: what is ahead of them
+    targets: list[str] = []  # of its backward jumps
     met = _Weights()
     hints: list[str] = []
     for number, line in enumerate(lines):
         if line.startswith("define"):
-            places, met = {}, _Weights()
+            places, targets, met = {}, [], _Weights()
         elif line.endswith(":") and not line.startswith(" "):
-            places[line[:-1].strip('"')] = met.all, met.called, met.closed
+            places[line[:-1].strip('"')] = met.all, met.called, len(targets)
         elif line.startswith("  "):
             called = _called(line, sizes)
             met.all += 1 + called
@@ -81,9 +82,10 @@ def hint_loops(text: str, masks: bool) -> str:
         jump = _JUMP.fullmatch(line)
         if jump is None or jump[1] not in places:
             continue
-        weight, called, closed = places[jump[1]]
-        hint = _hint(met.all - weight, met.called - called, met.closed == closed, masks)
-        met.closed += 1
+        weight, called, before = places[jump[1]]
+        innermost = set(targets[before:]) <= {jump[1]}
+        hint = _hint(met.all - weight, met.called - called, innermost, masks)
+        targets.append(jump[1])
         if hint:
             lines[number] += f", !llvm.loop !{_FIRST_LOOP + len(hints)}"
             hints.append(hint)

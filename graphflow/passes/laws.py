@@ -84,6 +84,11 @@ LAWS: tuple[Law, ...] = (
     Law("pow(%x, -1.0)", "reciprocal(%x)", rounding=True),  # x ** -1 = 1 / x
     Law("div(%x, %y)", views.quotient_by_power_of_two),  # x / 2^k = x * 2^-k
     # tanh of softplus (mish): no logarithm, and no second exponential.
+    Law(
+        "tanh(where(gt(%x, %k), %x, log1p(exp(where(gt(%x, %k), %k, %x)))))",
+        views.tanh_of_bounded_softplus,  # (u²-1)/(u²+1) with u = 1 + e^min(x, k), for 20 ≤ k ≤ 40
+        rounding=True,
+    ),
     Law("tanh(where(gt(%x, %k), %x, %y))", views.tanh_of_large),  # tanh(x) = 1 for x > 20
     Law("tanh(log1p(exp(%x)))", views.tanh_of_softplus, rounding=True),  # (u²-1)/(u²+1), u=1+eˣ
     # Conversions.

@@ -81,6 +81,21 @@ def tanh_of_large(node: Node, bound: Bindings) -> Node | None:
     return fit(NODES.where(condition, one, NODES.tanh(bound["y"])), node.tensor_type)
 
 
+def tanh_of_bounded_softplus(node: Node, bound: Bindings) -> Node | None:
+    """:func:`tanh_of_softplus` of ``min(x, k)``, from where on tanh has rounded to 1.
+
+    Up to ``e^40`` nothing overflows in single precision, so the quotient needs no guard.
+    """
+    limit = splat_of(bound["k"])
+    if limit is None or node.dtype.short not in ("f32", "f64"):
+        return None
+    if not 20.0 <= float(limit.attrs["value"].array) <= 40.0:
+        return None
+    e = NODES.exp(NODES.where(NODES.gt(bound["x"], bound["k"]), bound["k"], bound["x"]))
+    n = e * (e + 2.0)
+    return fit(n / (n + 2.0), node.tensor_type)
+
+
 def tanh_of_softplus(node: Node, bound: Bindings) -> Node | None:
     """``tanh(log(1 + e)) = n / (n + 2)`` with ``n = e * (e + 2)`` and ``e = exp(x)``.
 

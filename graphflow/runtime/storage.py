@@ -19,6 +19,12 @@ Array: TypeAlias = "np.ndarray[Any, Any]"
 ALIGNMENT = 64
 """Bytes: a cache line, and the widest vector."""
 
+_PAGE, _LARGE = 4096, 1 << 16
+"""Blocks of so many bytes start at a page.
+
+A load waits for earlier stores whose addresses have the same last twelve bits.  Large arrays of
+NumPy begin 16 bytes into a page, so results 64 bytes into one made every loop over both wait;
+results that begin with the page are behind the loads for good."""
 _MEGABYTE = 1 << 20
 _KEPT_SMALL, _KEPT_LARGE = 8, 3
 _TINY, _KEPT_TINY = 256, 16  # bytes; so many that looking for idle ones is rare
@@ -33,7 +39,7 @@ def address_of(array: Array) -> int:
 
 
 def aligned_empty(shape: Sequence[int], dtype: Any) -> Array:
-    """An uninitialised row-major array that starts at a multiple of 64 bytes."""
+    """An uninitialised row-major array that starts at a multiple of 64 bytes (large: of a page)."""
     return _aligned(tuple(shape), np.dtype(dtype))[1]
 
 
@@ -42,8 +48,9 @@ def _aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[Array, Array
     size = dtype.itemsize
     for extent in shape:
         size *= extent
-    owner = np.empty(size + ALIGNMENT, np.uint8)
-    start = -address_of(owner) % ALIGNMENT
+    alignment = _PAGE if size >= _LARGE else ALIGNMENT
+    owner = np.empty(size + alignment, np.uint8)
+    start = -address_of(owner) % alignment
     return owner, np.ndarray(shape, dtype, owner, start)
 
 

@@ -219,7 +219,9 @@ def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tenso
     """log(1 + exp(beta * x)) / beta; the identity above ``threshold``."""
     plain = isinstance(beta, (int, float)) and beta == 1
     scaled = _real("softplus", input) if plain else mul(input, beta)
-    safe = where(scaled > threshold, 0.0, scaled)
+    # What is not chosen must stay finite, for gradients meet it; half precision ends at e^11.
+    bounded = isinstance(threshold, (int, float)) and input.dtype.itemsize > 2
+    safe = where(scaled > threshold, min(threshold, 20.0) if bounded else 0.0, scaled)
     soft = log1p(exp(safe))
     return where(scaled > threshold, input, soft if plain else div(soft, beta))
 
