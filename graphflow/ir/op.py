@@ -194,6 +194,9 @@ class OpDef:
     one label run together; those that the result lacks are summed over."""
     tiles: Tiles | None = None
     """Contractions over tiles of images, which have no labels: which of them."""
+    slides: bool = False
+    """Contractions: taps ``w[G, O, C, *K]`` over images ``x[N, G, C, *S]``, with attributes
+    ``steps``, ``low``, ``high``, ``spread`` and ``dilations`` an axis (see ``conv``)."""
     decompose: Callable[[Builder, Application], Any] | None = None
     """What the operation is made of, ``lambda b, n: …`` over ``n.inputs`` and ``n.attrs``,
     for operations without a kernel of their own."""

@@ -60,7 +60,7 @@ class Winograd(Pass):
         return rewrite(graph, lambda node: self._replaced(node, kept))
 
     def _replaced(self, node: Node, kept: frozenset[Node]) -> Node | None:
-        if node.op.name != "conv" or node.dtype is not float32 or not _is_plain(node):
+        if not node.op.slides or node.dtype is not float32 or not _is_plain(node):
             return None
         if node.inputs[1].shape[LEADING:] == (TAPS, TAPS):
             return _convolved(node, self, KEPT_TAP if node.inputs[1] in kept else TAP)

@@ -15,7 +15,7 @@ from graphflow.codegen.contraction.call import (
     with_epilogue,
 )
 from graphflow.codegen.contraction.tiling import cache_sizes, tiling
-from graphflow.codegen.contraction.winograd_kernels import DEPTH, PART, winograd_kernel
+from graphflow.codegen.contraction.winograd_kernels import DEPTH, PART, RUN, winograd_kernel
 from graphflow.codegen.layout import Layout
 from graphflow.codegen.schedule import Argument, Call, Value
 from graphflow.codegen.target import host_target
@@ -162,7 +162,7 @@ def _gradient(
     )
     patch = products * max(channels, filters)
     ins, outs, sums = (context.temporary(TensorType(dtype, (products, d))) for d in planes)
-    scratch = context.temporary(TensorType(dtype, (context.threads, max(patch, 9 * PART))))
+    scratch = context.temporary(TensorType(dtype, (context.threads, max(patch, 9 * PART * RUN))))
     calls = []
     for t0 in range(0, tiles, part):
         count = min(part, tiles - t0)

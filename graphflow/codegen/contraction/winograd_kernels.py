@@ -17,6 +17,8 @@ from graphflow.ir.ops.winograd import PANEL
 
 PART = 64
 """Channels (or filters) whose taps are transformed at a time."""
+RUN = 8
+"""Channels whose taps are written together: whole lines of them."""
 DEPTH = 256
 """Steps that are multiplied at a time: a panel of so many stays in the first-level cache."""
 
@@ -257,30 +259,30 @@ _BACK = '''\
 from graphflow.codegen.contraction.micro_kernels import pack, transform
 from graphflow.codegen.prelude import kernel, pointer_at_{element}, share
 
-LANES, SIZE, PART = {lanes}, {size}, {part}
+LANES, SIZE, PART, RUN = {lanes}, {size}, {part}, {run}
 
 
 @kernel
 def {name}(args, tid, nth):
     sums = pointer_at_{element}(args[0])
     w = pointer_at_{element}(args[1])
-    taps = pointer_at_{element}(args[2]) + tid * (9 * PART)
+    taps = pointer_at_{element}(args[2]) + tid * (9 * PART * RUN)
     filters, channels, plane = args[3], args[4], args[5]
     w_filter, w_channel, w_row, w_column = args[6], args[7], args[8], args[9]
-    parts = (filters + PART - 1) // PART
-    unit, last = share(channels * parts, tid, nth)
+    parts, runs = (filters + PART - 1) // PART, (channels + RUN - 1) // RUN
+    unit, last = share(runs * parts, tid, nth)
     while unit < last:
-        c, k = unit // parts, unit % parts * PART
-        count = min(PART, filters - k)
-        transform(LANES, {taps_back}, SIZE, 1, count, sums + (c * filters + k),
-                  (SIZE + 2) * plane, plane, 0, taps, 3 * PART, PART, 0)
+        c, k = unit // parts * RUN, unit % parts * PART
+        count, run = min(PART, filters - k), min(RUN, channels - c)
+        transform(LANES, {taps_back}, SIZE, run, count, sums + (c * filters + k),
+                  (SIZE + 2) * plane, plane, filters, taps, 3 * PART, PART, 9 * PART)
         goal = w + (k * w_filter + c * w_channel)
-        if w_column == 1 and w_row == 3:
-            pack(LANES, w_filter, 9, goal, taps, PART, 1, 9, count)
+        if w_column == 1 and w_row == 3 and w_channel == 9:
+            pack(LANES, w_filter, 9 * run, goal, taps, PART, 1, 9 * run, count)
         else:
-            for tap in range(9):
-                pack(LANES, w_filter, 1, goal + (tap // 3 * w_row + tap % 3 * w_column),
-                     taps + tap * PART, 1, 1, 1, count)
+            for tap in range(9 * run):
+                at = tap // 9 * w_channel + tap % 9 // 3 * w_row + tap % 3 * w_column
+                pack(LANES, w_filter, 1, goal + at, taps + tap * PART, 1, 1, 1, count)
         unit += 1
 '''
 
@@ -301,6 +303,7 @@ def winograd_kernel(role: str, element: str, tiling: Tiling, size: int) -> Kerne
     text = template.format(
         name=name, element=element, size=size, lanes=tiling.lanes, vectors=vectors,
         height=tiling.height, width=tiling.lanes * vectors, panel=PANEL, part=PART, depth=DEPTH,
+        run=RUN,
         choose_rows="".join(f"{h} if left >= {h} else " for h in taller) + str(lowest),
         gather=gather_x, gather_x=_indented(gather_x), gather_y=_indented(gather_y),
         **{form: number for number, form in enumerate(FORMS)},

@@ -166,6 +166,8 @@ def _decompose_conv(b: Builder, n: Application) -> Any:
     static = all(isinstance(d, int) for d in (*x.shape, *w.shape))
     if single and static and prod(taps) <= MOST_TERMS:
         return _sum_of_terms(b, x, w, n.attrs)
+    if static and _few_sums(x, w, n.attrs):
+        return _sums_over_windows(b, x, w, n.attrs)
     if static and any(s != 1 for s in n.attrs["spread"]) and _has_phases(n.attrs):
         return _by_phases(b, x, w, n.attrs)
     return _over_windows(b, x, w, n.attrs)
@@ -246,17 +248,66 @@ def _sum_of_terms(b: Builder, x: Any, w: Any, attrs: Attrs) -> Any:
     taps, steps, spacing = w.shape[LEADING:], attrs["steps"], attrs["dilations"]
     extents = x.shape[LEADING:]
     counts = [(n - d * (k - 1) - 1) // s + 1 for n, k, s, d in zip(extents, taps, steps, spacing)]
-    front, groups, ones = tuple(x.shape[:LEADING]), w.shape[0], (1,) * len(taps)
+    front, factors = tuple(x.shape[:LEADING]), _factors(b, w)
     total = None
-    for tap in product(*map(range, taps)):
+    for tap, factor in zip(product(*map(range, taps)), factors):
         begin = [k * d for k, d in zip(tap, spacing)]
         end = [b_ + (n - 1) * s + 1 for b_, n, s in zip(begin, counts, steps)]
         shown = b.slice(x, starts=(0, 0, 0, *begin), limits=(*front, *end), steps=(1, 1, 1, *steps))
-        whole = (*w.shape[:LEADING], *(k + 1 for k in tap))
-        factor = b.slice(w, starts=(0, 0, 0, *tap), limits=whole, steps=(1,) * len(w.shape))
-        term = shown * b.reshape(factor, shape=(1, groups, 1, *ones))
+        term = shown * factor
         total = term if total is None else total + term
     return total
+
+
+def _factors(b: Builder, w: Any) -> list[Any]:
+    """What each tap of ``w[G, 1, 1, *K]`` is multiplied by, ``[1, G, 1, 1, …]``.
+
+    Groups are neighbours in a copy of the taps (padded, or it would be a view), so that
+    vectors run along them.
+    """
+    taps, groups = w.shape[LEADING:], w.shape[0]
+    count, ones = prod(taps), (1,) * len(taps)
+    rows = b.permute(b.reshape(w, shape=(groups, count)), axes=(1, 0))
+    if groups > 1:
+        rows = b.pad(rows, low=(0, 0), high=(1, 0), value=0)
+    parts = [
+        b.slice(rows, starts=(k, 0), limits=(k + 1, groups), steps=(1, 1)) for k in range(count)
+    ]
+    return [b.reshape(part, shape=(1, groups, 1, *ones)) for part in parts]
+
+
+def _sums_over_windows(b: Builder, x: Any, w: Any, attrs: Attrs) -> Any:
+    """The sum of products at each of a few positions, for every group (:func:`_few_sums`)."""
+    x = _padded(b, x, attrs)
+    groups, count, taps = x.shape[1], len(attrs["steps"]), w.shape[LEADING:]
+    steps, spacing = attrs["steps"], attrs["dilations"]
+    spans = [d * (k - 1) + 1 for d, k in zip(spacing, taps)]
+    places = [(n - s) // step + 1 for n, s, step in zip(x.shape[LEADING:], spans, steps)]
+    factor, front = b.reshape(w, shape=(1, groups, *w.shape[2:])), tuple(x.shape[:LEADING])
+    found = []
+    for place in product(*map(range, places)):
+        begin = [p * step for p, step in zip(place, steps)]
+        end = [at + span for at, span in zip(begin, spans)]
+        shown = b.slice(
+            x, starts=(0, 0, 0, *begin), limits=(*front, *end), steps=(1, 1, 1, *spacing)
+        )
+        total = b.reduce_sum(shown * factor, axes=(0, *range(2, LEADING + count)))
+        found.append(b.reshape(total, shape=(1, groups, 1, 1)))
+    joined = found[0] if len(found) == 1 else b.concatenate(*found, axis=LEADING)
+    return b.reshape(joined, shape=(1, groups, 1, *places))
+
+
+def _few_sums(x: Any, w: Any, attrs: Attrs) -> bool:
+    """Whether few results a group are long sums: the gradient of taps of single channels.
+
+    As a product that has one row a group.
+    """
+    spans = [d * (k - 1) + 1 for d, k in zip(attrs["dilations"], w.shape[LEADING:])]
+    sizes = zip(x.shape[LEADING:], spans, attrs["low"], attrs["high"], attrs["steps"])
+    places = prod((n + low + high - span) // step + 1 for n, span, low, high, step in sizes)
+    one = x.shape[0] == 1 and w.shape[1] == 1 and x.shape[1] > 1
+    whole = all(spread == 1 for spread in attrs["spread"])
+    return one and whole and 0 < places <= MOST_TERMS < prod(w.shape[2:])
 
 
 def _conv_input(b: Builder, n: Application, ct: Any) -> Any:
@@ -319,6 +370,7 @@ CONV = register(
         reference=_conv,
         vjp=(_conv_input, _conv_kernel),
         parts=complex_parts.product,
+        slides=True,
         decompose=_decompose_conv,
         cost=8.0,
         tests=OpTests(

@@ -1,0 +1,69 @@
+"""Convolutions of single channels, compiled: sums of shifted products, and their gradients."""
+
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+
+import graphflow as gf
+import graphflow.nn.functional as F
+
+CASES = (
+    ((2, 12, 13, 11), (3, 3), 1, 1, 1),
+    ((3, 5, 12, 17), (3, 3), 2, 1, 1),
+    ((1, 9, 14, 15), (5, 1), (2, 1), (2, 0), 1),
+    ((2, 8, 15, 16), (2, 3), 1, 2, 2),
+    ((2, 1, 11, 12), (3, 3), 1, 1, 1),
+)
+
+
+def pair(value: Any) -> tuple[int, int]:
+    """One number for both axes, or two."""
+    return (value, value) if isinstance(value, int) else value
+
+
+def convolved(x: Any, w: Any, ct: Any, options: Any) -> tuple[Any, Any, Any]:
+    """Result and gradients, tap by tap in float64."""
+    steps, pads, spacing = map(pair, options)
+    wide = np.pad(x.astype(np.float64), ((0, 0), (0, 0), *((p, p) for p in pads)))
+    dx, dw, y = np.zeros_like(wide), np.zeros(w.shape), np.zeros(ct.shape)
+    for i, j in product(*map(range, w.shape[2:])):
+        places = tuple(
+            slice(k * d, k * d + (n - 1) * s + 1, s)
+            for k, d, n, s in zip((i, j), spacing, ct.shape[2:], steps)
+        )
+        shown, tap = wide[:, :, places[0], places[1]], w[:, 0, i, j].astype(np.float64)
+        y += shown * tap[:, None, None]
+        dx[:, :, places[0], places[1]] += ct * tap[:, None, None]
+        dw[:, 0, i, j] = (shown * ct).sum((0, 2, 3))
+    inner = tuple(slice(p, n - p) for p, n in zip(pads, wide.shape[2:]))
+    return y, dx[:, :, inner[0], inner[1]], dw
+
+
+@pytest.mark.parametrize("case, threads", [(CASES[0], 1), *((case, 2) for case in CASES)])
+def test_depthwise(case: Any, threads: int) -> None:
+    shape, taps, *options = case
+    rng = np.random.default_rng(31)
+    x = rng.standard_normal(shape, np.float32)
+    w = rng.standard_normal((shape[1], 1, *taps), np.float32)
+    steps, pads, spacing = map(pair, options)
+    sizes = [
+        (n + 2 * p - d * (k - 1) - 1) // s + 1
+        for n, p, d, k, s in zip(shape[2:], pads, spacing, taps, steps)
+    ]
+    ct = rng.standard_normal((*shape[:2], *sizes), np.float32)
+
+    def step(x: Any, w: Any, ct: Any) -> Any:
+        y = F.conv2d(x, w, None, *options, groups=shape[1])
+        return y.detach(), *gf.autograd.grad(y, [x, w], ct)
+
+    before = gf.get_num_threads()
+    gf.set_num_threads(threads)
+    try:
+        given = [gf.tensor(a, requires_grad=True) for a in (x, w)]
+        found = gf.compile(step)(*given, gf.tensor(ct))
+    finally:
+        gf.set_num_threads(before)
+    for got, want in zip(found, convolved(x, w, ct, options), strict=True):
+        assert np.abs(got.numpy() - want).max() <= 3e-6 * np.abs(want).max()
