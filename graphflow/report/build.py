@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from graphflow.program import Program
 
 SCRIPTS = (
-    "dom", "program", "clusters", "layered", "scene", "graph_view", "details", "overview",
-    "compare", "charts", "kernels", "search", "app",
+    "dom", "program", "clusters", "layered", "scene", "minimap", "graph_view", "details",
+    "overview", "ranking", "compare", "charts", "kernels", "search", "app",
 )  # fmt: skip
 """In order: each uses those before it, and ``app`` starts the page."""
 

@@ -49,6 +49,38 @@ def test_the_overview_tells_stages_times_and_the_comparison(page: Page) -> None:
     assert page.js("page.tab") == "graph" and page.js("page.stage") == 1
 
 
+def test_where_the_time_goes_adds_up_by_kernel_module_and_line(page: Page) -> None:
+    for by in ("kernels", "modules", "lines", "calls"):
+        page.js(
+            "[...document.querySelectorAll('#overview .chip')]"
+            f".find(chip => chip.textContent === {by!r}).click()"
+        )
+        shares = page.js(
+            "[...document.querySelectorAll('.ranking i')].map(bar => parseFloat(bar.style.width))"
+        )
+        assert shares == sorted(shares, reverse=True) and 90 < sum(shares) < 100.5
+    assert number(page, '#overview .chip[aria-pressed="true"]') == 1
+    page.click(".ranking button")
+    assert page.js("page.tab") == "kernels" and text(page, "#details h2").startswith("#")
+
+
+def test_the_map_shows_what_is_in_sight_and_goes_elsewhere(page: Page) -> None:
+    page.press("2", "e", "g", "+", "+", "+", "+")
+    assert page.js("!page.view.map.picture.hasAttribute('hidden')")
+    before = page.js("[page.view.x, page.view.y]")
+    page.click(".map")
+    middle = page.js(
+        "[(page.view.picture.clientWidth / 2 - page.view.x) / page.view.scale / page.view.scene.w,"
+        " (page.view.picture.clientHeight / 2 - page.view.y) / page.view.scale"
+        " / page.view.scene.h]"
+    )
+    assert all(abs(part - 0.5) < 0.05 for part in middle)
+    assert page.js("[page.view.x, page.view.y]") != before
+    page.js("page.view.zoom(0.01 / page.view.scale); page.view.x = page.view.y = 5")
+    page.js("page.view.place()")
+    assert page.js("page.view.map.picture.hasAttribute('hidden')")
+
+
 def test_modules_close_and_open(page: Page) -> None:
     page.press("2")
     assert number(page, '[data-box="/model/fc1"].frame') == 1

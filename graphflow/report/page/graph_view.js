@@ -16,7 +16,8 @@ class GraphView {
       this.layer,
     );
     this.arrow = `url(#arrow-${label.replace(/\W/g, "")})`;
-    host.replaceChildren(this.picture, this.buttons());
+    this.map = new MiniMap((x, y) => this.centre(x, y));
+    host.replaceChildren(this.picture, this.map.picture, this.buttons());
     this.listen();
   }
 
@@ -47,6 +48,7 @@ class GraphView {
 
   draw() {
     this.scene = buildScene(this.stage.tree, this.open);
+    this.map.draw(this.scene);
     this.shapes = new Map();
     this.layer.replaceChildren(
       svg("g", {}, this.scene.boxes.map((box) => this.drawFrame(box))),
@@ -164,12 +166,15 @@ class GraphView {
       edge.shape.classList.toggle("near", ends.includes(this.selected));
     }
     this.picture.classList.toggle("searching", Boolean(this.hits));
+    const found = [];
     for (const thing of this.scene.things) {
       const hit = thing.cluster ? thing.cluster.all.some((item) => this.hits?.has(item.node.key))
         : this.hits && hasHit(thing.item.node, this.hits);
       const shape = thing.shape ?? this.shapes.get(thing.id);
       shape.classList.toggle("hit", Boolean(hit));
+      if (hit) found.push(thing);
     }
+    this.map.mark(found);
   }
 
   search(hits) {
@@ -228,6 +233,15 @@ class GraphView {
     this.layer.setAttribute("transform",
       `translate(${this.x.toFixed(1)} ${this.y.toFixed(1)}) scale(${this.scale.toFixed(4)})`);
     this.picture.classList.toggle("tiny", this.scale < 0.28);
+    const { clientWidth: w, clientHeight: h } = this.picture;
+    this.map.show(-this.x / this.scale, -this.y / this.scale, w / this.scale, h / this.scale);
+  }
+
+  /** Bring a place of the drawing into the middle. */
+  centre(x, y) {
+    this.x = this.picture.clientWidth / 2 - x * this.scale;
+    this.y = this.picture.clientHeight / 2 - y * this.scale;
+    this.place();
   }
 
   zoom(factor, cx = this.picture.clientWidth / 2, cy = this.picture.clientHeight / 2) {

@@ -8,7 +8,7 @@ function overview() {
       program.data.comparison ? html("section", {}, html("h2", {}, "Static against eager"),
         comparisonTable(program.data.comparison)) : null,
       html("section", {}, html("h2", {}, program.timed ? "Where the time goes"
-        : "Largest steps, by bytes"), hottest()),
+        : "Largest steps, by bytes"), new Ranking().element),
       html("section", {}, html("h2", {}, "Operations by stage"), operationTable()),
     ));
 }
@@ -84,26 +84,6 @@ function comparisonTable(comparison) {
       + `${duration(comparison.trace_s)}, passes ${duration(comparison.passes_s)}, kernels `
       + `${duration(comparison.codegen_s)}. Largest difference of the results: `
       + `${gap ? gap.toExponential(1) : "none"}.`));
-}
-
-function hottest() {
-  const weight = (step) => (program.timed ? step.time ?? 0 : step.bytes);
-  const whole = program.leafSteps.reduce((sum, step) => sum + weight(step), 0) || 1;
-  const steps = [...program.leafSteps].sort((a, b) => weight(b) - weight(a)).slice(0, 10);
-  return html("ol", { class: "ranking" }, steps.map((step) => html("li", {}, html(
-    "button", { class: "link", click: () => page.showStep(step.id) },
-    html("span", { class: "name" }, html("b", {}, step.name),
-      html("span", { class: "dim" }, `${place(step.locations[0] ?? {})} ${work(step)}`)),
-    html("span", { class: "bar" },
-      html("i", { style: `width:${((weight(step) / whole) * 100).toFixed(2)}%` })),
-    html("span", { class: "time" }, program.timed ? duration(step.time) : bytes(step.bytes)),
-  ))));
-}
-
-/** What a step computes: its operations in order. */
-function work(step) {
-  const names = [...step.ir.matchAll(/ = (\w+)\(/g)].map((match) => match[1]);
-  return summary(names, 6);
 }
 
 function operationTable() {
