@@ -210,6 +210,14 @@ def polynomial(x: Value, coefficients: Sequence[float]) -> Value:
     return result
 
 
+def split_polynomial(x: Value, coefficients: Sequence[float]) -> Value:
+    """:func:`polynomial` as its even half plus ``x`` times its odd half: two chains of half the
+    length for one more product.  Worth it where a loop waits for the longest chain."""
+    square = x * x
+    even, odd = polynomial(square, coefficients[::2]), polynomial(square, coefficients[1::2])
+    return mad(odd, x, even)
+
+
 def two_sum(a: Value, b: Value) -> tuple[Value, Value]:
     """``s + e == a + b`` exactly, ``s`` the rounded sum (Knuth)."""
     s = a + b

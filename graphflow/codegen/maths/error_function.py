@@ -8,7 +8,7 @@ its error matters most.
 
 from __future__ import annotations
 
-from graphflow.codegen.llvm_expr import Value, mad, polynomial, select
+from graphflow.codegen.llvm_expr import Value, mad, polynomial, select, split_polynomial
 from graphflow.codegen.maths.exponential import exp
 
 # erf(x) / x - 1 in x^2 - 1.25, |x| <= 1.48: around the middle, so that rounding errors
@@ -56,8 +56,8 @@ def erf(x: Value) -> Value:
 def _single(x: Value) -> Value:
     size = x.call("abs")
     limited = select(size > _SINGLE_LIMIT, x.constant(_SINGLE_LIMIT), size)
-    near = mad(x, polynomial(mad(x, x, -_SINGLE_MIDDLE), _NEAR_SINGLE), x)
-    root = polynomial(limited, _FAR_SINGLE)
+    near = mad(x, split_polynomial(mad(x, x, -_SINGLE_MIDDLE), _NEAR_SINGLE), x)
+    root = split_polynomial(limited, _FAR_SINGLE)
     for _ in range(3):
         root = root * root
     return select(size > _SINGLE_SWITCH, (1.0 - root).call("copysign", x), near)
