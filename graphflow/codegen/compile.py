@@ -1,8 +1,8 @@
 """From kernel source to object code: Numba's front end, then LLVM once.
 
 :mod:`graphflow.codegen.frontend` lowers a kernel to LLVM text; here the text is
-optimised and emitted, in a second thread when there are several kernels, so
-that Numba's Python and LLVM's C++ overlap::
+optimised and emitted by threads of their own while the next kernels are lowered,
+so that all processors work on Numba's Python and LLVM's C++::
 
     objects = compile_kernels([KernelSource("ew_tanh_3fa2", text)]).objects
 
@@ -12,15 +12,20 @@ when a kernel is missing from the cache.
 
 from __future__ import annotations
 
+import os
 import struct
+import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from ctypes import string_at
 from pathlib import Path
 from typing import Any
 
 import llvmlite.binding as llvm
+from llvmlite.binding import ffi
 from numba.core.compiler_lock import global_compiler_lock
 
 from graphflow.codegen.frontend import Lowered, lower
@@ -30,6 +35,9 @@ from graphflow.errors import CompileError
 from graphflow.records import dataclass, field
 
 _SYMBOL_TABLE = 2  # ELF's SHT_SYMTAB
+_GUARDED_LOAD = "] if "
+_MOST_THREADS = 4  # beside the one that lowers, which can keep no more of them busy
+_SWITCH_SECONDS = 2e-4
 
 
 @dataclass(frozen=True)
@@ -40,13 +48,22 @@ class Compiled:
     seconds: Mapping[str, float] = field(default_factory=dict)
 
 
-class _Backend:
-    """LLVM for one batch: a target machine and a context that one thread uses at a time."""
+def _unlocked(name: str) -> Callable[..., Any]:
+    """A function of LLVM without the lock that its binding holds during every call.
+
+    LLVM lets several threads optimise and emit, each in a context of its own.
+    """
+    function: Any = getattr(ffi.lib, name)
+    unlocked: Callable[..., Any] = getattr(function, "_cfn", function)
+    return unlocked
+
+
+class _Backend(threading.local):
+    """LLVM for one target: a machine and a context for each thread."""
 
     def __init__(self, target: Target) -> None:
         self._machine = target_machine(target)
         self._context = llvm.create_context()
-        self._lock = threading.Lock()
 
     def optimise(self, lowered: Lowered) -> Any:
         """The optimised module; only the kernel's entry stays visible."""
@@ -59,37 +76,67 @@ class _Backend:
         for library in lowered.libraries:
             bitcode = library._get_module_for_linking().as_bitcode()
             module.link_in(llvm.parse_bitcode(bitcode, self._context))
-        for function in module.functions:
-            if function.is_declaration:
-                function.add_function_attribute("nonlazybind")  # through the offset table
-            elif function.name != name:
-                function.linkage = llvm.Linkage.internal
-        options = llvm.create_pipeline_tuning_options(speed_level=3)
-        options.loop_vectorization = True
-        options.loop_interleaving = True
-        options.loop_unrolling = True
-        options.slp_vectorization = True
-        builder = llvm.create_pass_builder(self._machine, options)
-        builder.getModulePassManager().run(module, builder)
+            _hide(module, name)
+        builder = llvm.create_pass_builder(self._machine, _options(lowered))
+        passes = builder.getModulePassManager()
+        _unlocked("LLVMPY_RunNewModulePassManager")(passes, module, builder)
         return module
 
     def emit(self, lowered: Lowered) -> tuple[bytes, float]:
         """Object code, and the seconds it took."""
-        with self._lock:
-            start = time.perf_counter()
-            data = bytes(self._machine.emit_object(self.optimise(lowered)))
-            missing = [name for name in undefined_symbols(data) if not _is_loaded(name)]
-            if missing:  # LLVM would end the process when linking
-                raise CompileError(
-                    f"kernel {lowered.kernel.name} calls {', '.join(missing)}, "
-                    "which no library of this process defines"
-                )
-            return data, time.perf_counter() - start
+        start = time.perf_counter()
+        data = self._object(self.optimise(lowered))
+        missing = [name for name in undefined_symbols(data) if not _is_loaded(name)]
+        if missing:  # LLVM would end the process when linking
+            raise CompileError(
+                f"kernel {lowered.kernel.name} calls {', '.join(missing)}, "
+                "which no library of this process defines"
+            )
+        return data, time.perf_counter() - start
+
+    def _object(self, module: Any) -> bytes:
+        with ffi.OutputString() as message:
+            emit = _unlocked("LLVMPY_TargetMachineEmitToMemory")
+            buffer = emit(self._machine, module, 1, message)
+            if not buffer:
+                raise CompileError(f"LLVM cannot emit {module.name}: {message}")
+        try:
+            start, size = (
+                ffi.lib.LLVMPY_GetBufferStart(buffer),
+                ffi.lib.LLVMPY_GetBufferSize(buffer),
+            )
+            return string_at(start, size)
+        finally:
+            ffi.lib.LLVMPY_DisposeMemoryBuffer(buffer)
 
     def assembly(self, lowered: Lowered) -> str:
         """Machine code as text."""
-        with self._lock:
-            return str(self._machine.emit_assembly(self.optimise(lowered)))
+        return str(self._machine.emit_assembly(self.optimise(lowered)))
+
+
+def _hide(module: Any, name: str) -> None:
+    """Make all functions but ``name`` internal, as those of the lowered text are already."""
+    for function in module.functions:
+        if function.is_declaration:
+            function.add_function_attribute("nonlazybind")
+        elif function.name != name:
+            function.linkage = llvm.Linkage.internal
+
+
+def _options(lowered: Lowered) -> Any:
+    """How LLVM optimises a kernel: as little as makes no kernel slower.
+
+    Register tiles are written in vectors, so there is little to find beyond the first level.
+    At the third LLVM writes a loop anew for each condition that stays the same in it, which
+    pays where loads are guarded.  What lies outside of loops is not worth vectorising.
+    """
+    level = 1 if lowered.tiled else 3 if _GUARDED_LOAD in lowered.kernel.source else 2
+    options = llvm.create_pipeline_tuning_options(speed_level=level)
+    options.loop_vectorization = True
+    options.loop_interleaving = True
+    options.loop_unrolling = True
+    options.slp_vectorization = False
+    return options
 
 
 def _is_loaded(symbol: str) -> bool:
@@ -128,22 +175,50 @@ def compile_kernels(
     target = host_target()
     backend = _Backend(target)
     seconds: dict[str, float] = {}
-    pending: dict[str, Future[tuple[bytes, float]]] = {}
-    worker = ThreadPoolExecutor(1, thread_name_prefix="graphflow-llvm")
+    pending: list[tuple[Lowered, Future[tuple[bytes, float]]]] = []
+    workers = ThreadPoolExecutor(_threads(), thread_name_prefix="graphflow-llvm")
+    objects = {}
     try:
-        with global_compiler_lock:
-            for kernel in kernels:
+        with global_compiler_lock, _yielding():
+            # What takes longest comes first, so that threads end together.
+            for kernel in sorted(kernels, key=lambda k: -len(k.source)):
                 start = time.perf_counter()
                 lowered = lower(kernel, _path(kernel, paths), target)
                 seconds[kernel.name] = time.perf_counter() - start
-                pending[kernel.name] = worker.submit(backend.emit, lowered)
-        objects = {}
-        for name, future in pending.items():
-            objects[name], spent = future.result()
-            seconds[name] += spent
+                pending.append((lowered, workers.submit(backend.emit, lowered)))
+            for lowered, future in pending:  # this thread has nothing else to do now
+                if future.cancel():
+                    name = lowered.kernel.name
+                    objects[name], spent = backend.emit(lowered)
+                    seconds[name] += spent
+        for lowered, future in pending:
+            name = lowered.kernel.name
+            if name not in objects:
+                objects[name], spent = future.result()
+                seconds[name] += spent
     finally:
-        worker.shutdown(cancel_futures=True)
-    return Compiled(objects, seconds)
+        workers.shutdown(cancel_futures=True)
+    return Compiled({kernel.name: objects[kernel.name] for kernel in kernels}, seconds)
+
+
+def _threads() -> int:
+    """How many threads run LLVM beside this one."""
+    try:
+        processors = len(os.sched_getaffinity(0))
+    except AttributeError:  # not Linux
+        processors = os.cpu_count() or 1
+    return max(1, min(processors - 1, _MOST_THREADS))
+
+
+@contextmanager
+def _yielding() -> Iterator[None]:
+    """Give up the interpreter's lock quickly: LLVM's threads want it for moments, and often."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(min(interval, _SWITCH_SECONDS))
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(interval)
 
 
 def _path(kernel: KernelSource, paths: Mapping[str, Path] | None) -> Path:

@@ -10,34 +10,11 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from numba.core import types, typing
+from numba.core import typing
 from numba.core.cpu import CPUContext
-from numba.core.imputils import Registry, builtin_registry
-from numba.core.typing.templates import AbstractTemplate, signature
+from numba.core.imputils import builtin_registry
 
-_implementations = Registry("graphflow")
-
-
-def _extreme(function: Any, condition: str) -> Any:
-    """Typing of ``min`` or ``max`` of two integers, which stock Numba compiles as a function."""
-
-    class Template(AbstractTemplate):  # type: ignore[misc]
-        key = function
-
-        def generic(self, args: Any, kws: Any) -> Any:
-            if len(args) != 2 or kws or not all(isinstance(a, types.Integer) for a in args):
-                return None
-            return signature(types.int64, types.int64, types.int64)
-
-    def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        chosen = builder.icmp_signed(condition, *args)
-        return builder.select(chosen, *args)
-
-    _implementations.lower(function, types.Integer, types.Integer)(lower)
-    return types.Function(Template)
-
-
-_GLOBALS = {min: _extreme(min, "<"), max: _extreme(max, ">")}
+from graphflow.codegen import integers
 
 
 class KernelTyping(typing.Context):  # type: ignore[misc]
@@ -66,7 +43,7 @@ class KernelTyping(typing.Context):  # type: ignore[misc]
             return
         self._complete = True
         super().refresh()
-        for function, form in _GLOBALS.items():
+        for function, form in integers.GLOBALS.items():
             self._remove_global(function)
             self.insert_global(function, form)
 
@@ -88,11 +65,42 @@ class KernelTarget(CPUContext):  # type: ignore[misc]
 
     _complete = False
 
+    def __init__(self, typing_context: KernelTyping, target: str) -> None:
+        self._known: dict[Any, Any] = {}
+        super().__init__(typing_context, target)
+
     def refresh(self) -> None:
         """Take in what is registered, once."""
         if not self._complete:
             self._complete = True
             super().refresh()
+
+    def get_function(self, fn: Any, sig: Any, _firstcall: bool = True) -> Any:
+        """What lowers ``fn`` at ``sig``."""
+        found = self._known.get((fn, sig))
+        if found is None:
+            found = self._known[fn, sig] = super().get_function(fn, sig, _firstcall)
+        return found
+
+    def get_operator(self, form: Any, sig: Any) -> Any:
+        """What lowers an operator; typing may have seen its in-place form only."""
+        if (form, sig) not in self._known:
+            form.get_call_type(self.typing_context, sig.args, {})
+        return self.get_function(form, sig)
+
+    @cache  # noqa: B019 - there is one target context
+    def layout(self) -> tuple[str, str]:
+        """The target's triple and data layout, as text."""
+        codegen = self.codegen()
+        return str(codegen._create_empty_module("").triple), str(codegen._data_layout)
+
+    def pair_first(self, builder: Any, val: Any, ty: Any) -> Any:
+        """What an iterator gave, without a detour over the stack."""
+        return builder.extract_value(val, 0)
+
+    def pair_second(self, builder: Any, val: Any, ty: Any) -> Any:
+        """Whether an iterator gave something."""
+        return builder.extract_value(val, 1)
 
     def load_additional_registries(self) -> None:
         """Implementations beside those of Numba's core."""
@@ -108,7 +116,7 @@ class KernelTarget(CPUContext):  # type: ignore[misc]
 
         self.install_registry(mathimpl.registry)
         self.install_registry(builtin_registry)
-        self.install_registry(_implementations)
+        self.install_registry(integers.implementations)
         self.typing_context.refresh()
 
 

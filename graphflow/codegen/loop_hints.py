@@ -21,7 +21,7 @@ from collections import Counter
 from graphflow.codegen.target import Target
 from graphflow.records import dataclass
 
-HEAVY = 300
+HEAVY = 250
 """LLVM instructions in a loop, called functions included, from which it is masked."""
 CHAINED = 12
 """Instructions of called functions in a loop from which vectors go side by side …"""

@@ -19,7 +19,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -200,8 +200,13 @@ def _object_path(folder: Path, kernel: KernelSource, key: bytes) -> Path:
 # --- the public functions ---------------------------------------------------
 
 
-def load(kernels: Iterable[KernelSource]) -> Loaded:
+def load(
+    kernels: Iterable[KernelSource], companions: Callable[[], list[KernelSource]] = list
+) -> Loaded:
     """Addresses of ``kernels``, compiling those that are in neither memory nor cache.
+
+    When any are compiled, so are those that ``companions`` gives, which will be asked for
+    next: what is compiled in one batch is ready sooner.  They are in no count of the result.
 
     Safe to call from several threads and processes.  Raises
     :class:`CompileError` when a kernel cannot be compiled.
@@ -215,10 +220,12 @@ def load(kernels: Iterable[KernelSource]) -> Loaded:
     with _lock:
         if flags.DISABLE_JIT.value:
             return _load_plain(unique, start)
-        return _load_compiled(unique, start)
+        return _load_compiled(unique, companions, start)
 
 
-def _load_compiled(kernels: list[KernelSource], start: float) -> Loaded:
+def _load_compiled(
+    kernels: list[KernelSource], companions: Callable[[], list[KernelSource]], start: float
+) -> Loaded:
     global _hits, _misses
     keys = {kernel.name: kernel_key(kernel) for kernel in kernels}
     wanted = [kernel for kernel in kernels if keys[kernel.name] not in _linked]
@@ -228,13 +235,14 @@ def _load_compiled(kernels: list[KernelSource], start: float) -> Loaded:
         folder = usable_folder()
         objects = _find(wanted, keys, folder)
         missing = [kernel for kernel in wanted if kernel.name not in objects]
+        batch = missing + _absent(companions(), keys, folder) if missing else []
         if folder is not None:
-            _write_sources(folder, wanted)
-        if missing:
-            fresh, seconds = _compile(missing)
+            _write_sources(folder, [*wanted, *batch])
+        if batch:
+            fresh, seconds = _compile(batch)
             objects.update(fresh)
             if folder is not None:
-                _store(folder, {k: keys[k.name] for k in missing}, fresh)
+                _store(folder, {k: keys[k.name] for k in batch}, fresh)
         for name, address in link(objects).items():
             _linked[keys[name]] = address
     hits = len(kernels) - len(missing)
@@ -244,9 +252,20 @@ def _load_compiled(kernels: list[KernelSource], start: float) -> Loaded:
         hits=hits,
         misses=len(missing),
         seconds=time.perf_counter() - start,
-        compile_seconds=seconds,
+        compile_seconds={kernel.name: seconds[kernel.name] for kernel in missing},
         paths=_paths(kernels),
     )
+
+
+def _absent(
+    companions: list[KernelSource], keys: dict[str, bytes], folder: Path | None
+) -> list[KernelSource]:
+    """Those of ``companions`` that are nowhere yet; their keys are added to ``keys``."""
+    others = {kernel: kernel_key(kernel) for kernel in companions if kernel.name not in keys}
+    wanted = [kernel for kernel, key in others.items() if key not in _linked]
+    keys.update({kernel.name: others[kernel] for kernel in wanted})
+    known = _find(wanted, keys, folder)
+    return [kernel for kernel in wanted if kernel.name not in known]
 
 
 def _find(

@@ -30,7 +30,7 @@ from graphflow.ir.types import TensorType
 from graphflow.runtime.arena import ProgramMemory, array_at
 from graphflow.runtime.cache import Loaded, load
 from graphflow.runtime.context import TapeContext
-from graphflow.runtime.executor import Context
+from graphflow.runtime.executor import Context, executor_kernels
 from graphflow.runtime.fork import renew_after_fork
 from graphflow.runtime.kept import Holder
 from graphflow.runtime.references import results_of
@@ -90,7 +90,9 @@ class LoadedProgram:
         alone: bool = False,
     ) -> None:
         self.schedule = schedule
-        self.loaded: Loaded = load(kernels_of(schedule)) if beside is None else beside.loaded
+        self.loaded: Loaded = (
+            load(kernels_of(schedule), executor_kernels) if beside is None else beside.loaded
+        )
         self._turns: Turns = Turns() if beside is None else beside._turns
         self.memory = self._turns.memory = ProgramMemory(schedule, self._turns.memory)
         self.estimate_ns = estimate_ns(schedule.steps)

@@ -192,20 +192,20 @@ def {name}(args, tid, nth):
                     j = j0
                     while j < j1:
                         across = min(j1 - j, column_out - j % column_out)
-                        target = c_batch + (row_targets[i - i0] + column_targets[j - j0])
+                        goal = c_batch + (row_targets[i - i0] + column_targets[j - j0])
                         source = sums + ((i - i0) * n_block + (j - j0))
                         if inner_rows:
                             for row in range(inner_rows):
-                                pack(LANES, column_c, together, target + row * row_c,
+                                pack(LANES, column_c, together, goal + row * row_c,
                                      source + row * n_block, inner_rows * n_block, 1,
                                      together, across)
                         elif row_c == 1:
-                            pack(LANES, column_c, run, target, source, n_block, 1, run, across)
+                            pack(LANES, column_c, run, goal, source, n_block, 1, run, across)
                         elif column_c == 1:
-                            pack(LANES, row_c, across, target, source, 1, n_block, across, run)
+                            pack(LANES, row_c, across, goal, source, 1, n_block, across, run)
                         else:
                             for column in range(across):
-                                pack(LANES, row_c, 1, target + column * column_c, source + column,
+                                pack(LANES, row_c, 1, goal + column * column_c, source + column,
                                      1, n_block, 1, run)
                         j += across
                     i += run
