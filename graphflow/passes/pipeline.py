@@ -28,6 +28,7 @@ from graphflow.passes.fold import Fold
 from graphflow.passes.fuse import Fuse
 from graphflow.passes.loop_products import LoopProducts
 from graphflow.passes.rewrite import hits
+from graphflow.passes.scaled_taps import ScaledTaps
 from graphflow.passes.simplify import Simplify
 from graphflow.passes.split_complex import SplitComplex
 from graphflow.passes.widen import Widen
@@ -97,9 +98,12 @@ PIPELINE: tuple[Step, ...] = (
     ),
 )
 
-LASTING = tuple(
-    replace(step, passes=(Winograd(lasting=True),)) if Winograd() in step.passes else step
-    for step in PIPELINE
+LASTING: tuple[Step, ...] = (
+    Step((ScaledTaps(),), "while normalisations are what they were traced as"),
+    *(
+        replace(step, passes=(Winograd(lasting=True),)) if Winograd() in step.passes else step
+        for step in PIPELINE
+    ),
 )
 """The pipeline where what depends on state alone is kept between calls."""
 
