@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -174,3 +178,34 @@ def test_state_that_passes_drop_is_no_offence() -> None:
     found = gf.verify(run, gf.randn(4))
     assert found, str(found)
     assert "after dce" in {row.form for row in found.compared}
+
+
+# ---- stepping through kernels --------------------------------------------------------
+
+STEPPED = """
+import sys
+import graphflow as gf
+
+program = gf.compile(gf.trace(lambda x: (x * 2).exp().sum(), gf.TensorSpec((3, 4))))
+print("kernel:", program.kernels[0].source_path)
+print(program(gf.ones(3, 4)))
+"""
+
+
+def test_a_debugger_steps_through_a_generated_kernel(tmp_path: Path) -> None:
+    script = tmp_path / "train.py"
+    script.write_text(STEPPED)
+
+    def debugged(commands: str) -> str:
+        environment = {**os.environ, "GRAPHFLOW_DISABLE_JIT": "1"}
+        done = subprocess.run(
+            [sys.executable, "-m", "pdb", str(script)], input=commands, text=True, timeout=120,
+            capture_output=True, env=environment,
+        )  # fmt: skip
+        return done.stdout
+
+    (file,) = re.findall(r"kernel: (\S+)", debugged("continue\nquit\n"))
+    lines = Path(file).read_text().splitlines()
+    inner = next(i for i, line in enumerate(lines, 1) if "vm.exp" in line)
+    seen = debugged(f"break {file}:{inner}\ncontinue\np i, float(a[i])\np a\nclear 1\nc\nquit\n")
+    assert "(0, 1.0)" in seen and "<pointer to f32 at 0x" in seen and "tensor(88.66" in seen

@@ -81,6 +81,9 @@ class Pointer:
         self._ctype = _CTYPES[element]
         self._size = ctypes.sizeof(self._ctype)
 
+    def __repr__(self) -> str:
+        return f"<pointer to {self.element} at {self.address:#x}; p[i] is an element>"
+
     def __add__(self, items: int) -> Pointer:
         return Pointer(self.element, self.address + int(items) * self._size)
 

@@ -3,6 +3,7 @@
 
 const GAP_X = 22;
 const GAP_Y = 40;
+const WIDE_LAYER = 1500;
 const LONGEST_ROUTE = 9; // layers; longer edges are one curve behind the nodes
 
 /**
@@ -61,6 +62,7 @@ function layoutComponent(boxes, edges, part) {
     edge.from < edge.to ? { edge, from: edge.from, to: edge.to }
       : { edge, from: edge.to, to: edge.from, reversed: true });
   const layer = assignLayers(part.members, links);
+  wrapWide(boxes, part.members, layer);
   const { points, layers } = withRoutes(boxes, part.members, links, layer);
   orderLayers(points, layers);
   placeAcross(points, layers);
@@ -84,6 +86,27 @@ function assignLayers(members, links) {
     if (below.length > incoming.get(i)) layer.set(i, Math.max(layer.get(i), Math.min(...below)));
   }
   return layer;
+}
+
+/** Split layers that would be much wider than the drawing is tall into several rows. */
+function wrapWide(boxes, members, layer) {
+  const rows = [];
+  for (const i of members) (rows[layer.get(i)] ??= []).push(i);
+  const area = members.reduce((sum, i) => sum + (boxes[i].w + GAP_X) * (boxes[i].h + GAP_Y), 0);
+  const widest = Math.max(...members.map((i) => boxes[i].w));
+  const limit = Math.max(WIDE_LAYER, widest, 1.6 * Math.sqrt(area));
+  let next = 0;
+  for (const row of rows) {
+    const width = row.reduce((sum, i) => sum + boxes[i].w + GAP_X, 0);
+    const share = width / Math.ceil(width / limit);
+    let used = 0;
+    for (const i of row) {
+      if (used > 0 && used + boxes[i].w / 2 > share) [next, used] = [next + 1, 0];
+      layer.set(i, next);
+      used += boxes[i].w + GAP_X;
+    }
+    next += 1;
+  }
 }
 
 /** Points of the drawing: boxes, and one point a layer for every edge that passes it. */
