@@ -129,8 +129,11 @@ def test_the_error_is_bounded(channels: int, size: int) -> None:
         assert np.sqrt(np.mean(error**2)) < 0.5 * BOUNDS[size] * np.sqrt(np.mean(wanted**2))
 
 
-def test_more_threads_give_the_same_bits() -> None:
-    x, w, ct = gf.randn(3, 16, 17, 14), gf.randn(24, 16, 3, 3), gf.randn(3, 24, 17, 14)
+@pytest.mark.parametrize("images, high, filters", [(3, 17, 24), (1, 6, 70)])
+def test_more_threads_give_the_same_bits(images: int, high: int, filters: int) -> None:
+    """Of many tiles, and of so few that filters are shared out."""
+    x, w = gf.randn(images, 16, high, 14), gf.randn(filters, 16, 3, 3)
+    ct = gf.randn(images, filters, high, 14)
     before = gf.get_num_threads()
     found = []
     for threads in (1, 2, 3):

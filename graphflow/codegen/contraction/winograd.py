@@ -105,16 +105,19 @@ def _image(
     size, products = node.attrs["size"], _products(node)
     tiles = images * -(-places[0] // size) * -(-places[1] // size)
     item = dtype.itemsize
+    product_bytes = channels * filters * item
+    parts = _parts(tiles, product_bytes, filters, context.threads)
+    part = rounded_up(-(-filters // parts), PANEL)
     block = _block(
-        tiles, products * (channels + filters) * item, channels * filters * item, context.threads
+        tiles, products * (channels + part) * item, product_bytes, context.threads // parts
     )
     line = LINE_BYTES // item
-    ins, outs = (rounded_up(block * d, line) + line for d in (channels, filters))
+    ins, outs = (rounded_up(block * d, line) + line for d in (channels, part))
     items = rounded_up(products * (ins + outs + max(channels, filters)), line) + line
     scratch = context.temporary(TensorType(dtype, (context.threads, items)))
     words = _values(
         items, images, channels, filters, *extents, *places, *node.attrs["low"], *strides,
-        block, ins, outs, taps.shape[1],
+        block, ins, outs, taps.shape[1], -(-filters // part), part,
     )  # fmt: skip
     flops = 2 * tiles * products * channels * filters
     call = _call(
@@ -126,6 +129,14 @@ def _image(
         flops,
     )
     return [with_epilogue(call, epilogue)]
+
+
+def _parts(tiles: int, product_bytes: int, filters: int, threads: int) -> int:
+    """Into how many parts filters are cut: one a thread where there are too few tiles for
+    all, and each would read the taps of all filters."""
+    first, _ = cache_sizes()
+    few = tiles < threads * FEWEST_TILES[product_bytes > first]
+    return threads if few and filters >= threads * PANEL else 1
 
 
 def _block(tiles: int, tile_bytes: int, product_bytes: int, threads: int) -> int:

@@ -112,15 +112,17 @@ def {name}(args, tid, nth):
     x_image, x_channel, x_row, x_column = args[14], args[15], args[16], args[17]
     y_image, y_channel, y_row, y_column = args[18], args[19], args[20], args[21]
     block, in_plane, out_plane, tap_plane = args[22], args[23], args[24], args[25]
-    epilogue, rest = args[26], args[27]
+    parts, part = args[26], args[27]  # filters are cut into parts where tiles are few
+    epilogue, rest = args[28], args[29]
     outs = ins + SPAN * SPAN * in_plane
     patch = outs + SPAN * SPAN * out_plane
     down, across = (y_high + SIZE - 1) // SIZE, (y_wide + SIZE - 1) // SIZE
     tiles = images * down * across
-    unit, last_unit = share((tiles + block - 1) // block, tid, nth)
+    unit, last_unit = share((tiles + block - 1) // block * parts, tid, nth)
     while unit < last_unit:
-        t0 = unit * block
-        t1 = min(tiles, t0 + block)
+        t0, f0 = unit // parts * block, unit % parts * part
+        t1, f1 = min(tiles, t0 + block), min(filters, f0 + part)
+        count = f1 - f0
         unit += 1
         for t in range(t0, t1):
             image, at = t // (down * across), t % (down * across)
@@ -132,8 +134,8 @@ def {name}(args, tid, nth):
             k0 = 0
             while k0 < channels:
                 depth = min(DEPTH, channels - k0)
-                column = 0
-                while column < filters:
+                column = f0
+                while column < f1:
                     panel, lane = column // PANEL, column % PANEL
                     i = 0
                     while i < t1 - t0:
@@ -142,8 +144,8 @@ def {name}(args, tid, nth):
                         tile(LANES, VECTORS, HEIGHT, rows,
                              ins + (q * in_plane + i * channels + k0), channels, 1,
                              taps + (q * tap_plane + (panel * channels + k0) * PANEL + lane),
-                             PANEL, depth, outs + (q * out_plane + i * filters + column),
-                             filters, min(WIDTH, filters - column), k0)
+                             PANEL, depth, outs + (q * out_plane + i * count + column - f0),
+                             count, min(WIDTH, f1 - column), k0)
                         i += rows
                     column += WIDTH
                 k0 += depth
@@ -151,21 +153,21 @@ def {name}(args, tid, nth):
             image, at = t // (down * across), t % (down * across)
             i, j = at // across * SIZE, at % across * SIZE
             lines, run = min(SIZE, y_high - i), min(SIZE, y_wide - j)
-            goal = y + (image * y_image + i * y_row + j * y_column)
+            goal = y + (image * y_image + i * y_row + j * y_column + f0 * y_channel)
             target, row, column = goal, y_row, y_column
             if y_channel != 1 or lines < SIZE or run < SIZE:
-                target, row, column = patch, SIZE * filters, filters
-            transform(LANES, {result}, SIZE, 1, filters, outs + (t - t0) * filters,
+                target, row, column = patch, SIZE * count, count
+            transform(LANES, {result}, SIZE, 1, count, outs + (t - t0) * count,
                       SPAN * out_plane, out_plane, 0, target, row, column, 0)
             for line in range(lines):
                 if y_channel != 1:
                     pack(LANES, y_channel, run, goal + line * y_row, patch + line * row,
-                         filters, 1, run, filters)
+                         count, 1, run, count)
                 elif lines < SIZE or run < SIZE:
-                    pack(LANES, y_column, filters, goal + line * y_row, patch + line * row,
-                         1, filters, filters, run)
+                    pack(LANES, y_column, count, goal + line * y_row, patch + line * row,
+                         1, count, count, run)
                 if epilogue:
-                    call_epilogue(epilogue, rest, image * y_high + i + line, j, j + run, 0, filters)
+                    call_epilogue(epilogue, rest, image * y_high + i + line, j, j + run, f0, f1)
 '''
 
 _PAIRS = '''\
