@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.special as sp
+import special_accuracy
 import vector_math_accuracy as accuracy
+from special_accuracy import Special
 
 from graphflow.codegen import vector_math as vm
 
@@ -32,6 +34,15 @@ def test_kernels_against_scipy(name: str) -> None:
     exact = oracle(narrow.astype(np.float64))
     error = accuracy.errors(accuracy.compiled(name, "f32", 1)(narrow), exact, "f32")
     assert error.max() <= 0.51, narrow[error.argmax()]
+
+
+@pytest.mark.parametrize("case", special_accuracy.SPECIALS, ids=lambda case: case.name)
+def test_the_table_in_the_documentation_holds(case: Special) -> None:
+    stated = accuracy.written()[case.name]
+    assert stated[0] <= 0.51 and stated[1] <= case.bound
+    for element, most in zip(("f32", "f64"), stated, strict=True):
+        error, where = special_accuracy.measure(case, element)
+        assert error <= 1.25 * most, f"{case.name}{where} {element}: {error}, {most} stated"
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -8,6 +8,7 @@ result in the format of the result: 0.5 is a correctly rounded result.
 from __future__ import annotations
 
 import ctypes
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -94,7 +95,7 @@ CASES = (
     Case("log1p", np.log1p, ((-1, 1), (-0.5, 10))),
     Case("sigmoid", sigmoid, ((-104, 20), (-2, 2), (-745, 40))),
     Case("tanh", np.tanh, ((-10, 10), (-1, 1))),
-    Case("erf", erf, ((-4, 4), (-1.5, 1.5), (-6, 6))),
+    Case("erf", erf, ((-4, 4), (-1.5, 1.5), (-6, 6), (1.48, 1.6))),
     Case("sin", np.sin, ((-10, 10), (-1e6, 1e6)), limit={"f32": SINE_F32, "f64": 2.0**20}),
     Case("cos", np.cos, ((-10, 10), (-1e6, 1e6)), limit={"f32": SINE_F32, "f64": 2.0**20}),
     Case("atan2", np.arctan2, ((-2, 2), (-1e3, 1e3)), arity=2),
@@ -211,7 +212,15 @@ def table(count: int = 200_000) -> str:
             slow = case.name == "erf" and element == "f64"
             cells.append(f"{measure(case, element, 2000 if slow else count)[0]:.2f}")
         lines.append(f"| `{case.name}` | {cells[0]} | {cells[1]} | {_domain(case)} |")
-    return "\n".join(lines)
+    from special_accuracy import rows  # it imports this module
+
+    return "\n".join([*lines, *rows()])
+
+
+def written() -> dict[str, tuple[float, float]]:
+    """The errors that the table in the documentation states, by function: f32, f64."""
+    found = re.findall(r"\| `(\w+)` \| ([\d.]+) \| ([\d.]+) \|", TABLE.read_text())
+    return {name: (float(f32), float(f64)) for name, f32, f64 in found}
 
 
 def _domain(case: Case) -> str:
@@ -239,4 +248,5 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
+    sys.modules["vector_math_accuracy"] = sys.modules["__main__"]
     main(sys.argv[1:])
