@@ -79,7 +79,8 @@ class Generator:
         tracer = mode.tracer
         if tracer is not None:
             number = tracer.draw(self._cell)
-            return Draw(tracer.generator_key(self._cell), number)
+            made = Draw(tracer.generator_key(self._cell), number)
+            return made if tracer.behind is None else made.again(tracer.behind)
         key = Tensor._of(Cell(self._cell.value.copy()))
         self._cell.value[1] += 1
         self._cell.version += 1

@@ -75,6 +75,8 @@ class Tracer:
         self.guards: list[tuple[Callable[[], Any], Any, str]] = []
         self.leaves: dict[int, Tensor] = {}
         self.draws: dict[Cell, int] = {}
+        self.behind: Tensor | None = None
+        """What is there before random numbers are drawn, where they are drawn once more."""
         self.arrays: dict[int, tuple[np.ndarray[Any, Any], Cell]] = {}
         self.given: tuple[Cell, ...] = ()
         """The memory of the example's arguments."""

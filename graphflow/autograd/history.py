@@ -18,7 +18,7 @@ from graphflow.mode import mode
 from graphflow.tensor import Tensor
 from graphflow.traced_sizes import as_types_do
 
-_serials = itertools.count()
+serials = itertools.count()
 
 Hook = Callable[[Any], Any]
 
@@ -55,7 +55,7 @@ class GradNode:
             self.versions = tuple([t._version for t in inputs])
             if mode.tracer.modules:
                 self.module = mode.tracer.modules[-1]
-        self.serial = next(_serials)
+        self.serial = next(serials)
         self.hooks: list[Hook] | None = None
         self.retain: Any = None
         self.released = False

@@ -58,13 +58,14 @@ def place(graph: Graph, work: Work, region: bool = False) -> Placement:
     for number, unit in enumerate(work.units):
         if unit.fallible:
             successors[number].add(fence)
+    failing = {fence} if any(unit.fallible for unit in work.units) else set()
     ends = {source.buffer for source in sources.values()}
     for state, source in sources.items():
         target = old[state]
         placement.committed.append(target)
         links = _links(work, placement, source, target, ends)
         last = [replace(link, over=target) for link in links[:1]]
-        before = {link.over: readers.get(link.over, set()) | {fence} for link in [*links, *last]}
+        before = {link.over: readers.get(link.over, set()) | failing for link in [*links, *last]}
         chosen = next((c for c in (links, last) if c and _follow(successors, c, before)), [])
         placement.home.update({link.value: target for link in chosen})
         if not chosen:
