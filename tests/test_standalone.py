@@ -23,6 +23,7 @@ from graphflow.ir.graph import Graph
 from graphflow.ir.op import lookup
 from graphflow.ir.types import TensorType, dtype_named
 from graphflow.passes.pipeline import PIPELINE, run_pipeline
+from graphflow.records import replace
 from graphflow.standalone import export_python
 from graphflow.standalone.spelling import wrapped
 from graphflow.standalone.writer import Exported
@@ -287,3 +288,13 @@ def test_the_command_writes_files(tmp_path: Path, monkeypatch, capsys) -> None:
     assert "tiny_exported.safetensors" in capsys.readouterr().out
     x = gf.randn(3)
     close(gf.load_program(tmp_path / "tiny.gf")(x).numpy(), (x * 2).exp().numpy())
+
+
+def test_names_cannot_end_a_comment_or_a_docstring(tmp_path: Path) -> None:
+    evil = '"""\nraise SystemExit(7)\n"""\r\\'
+    specs = gf.TensorSpec((2,), name=evil), gf.TensorSpec((2,), name="b")
+    graph = replace(gf.trace(lambda a, b: gf.tanh(a) * b, *specs), name=evil)
+    script, _ = export_python(graph, tmp_path / "it's odd.py")
+    functions = [n for n in ast.parse(script.read_text()).body if not isinstance(n, ast.Import)]
+    assert not any(isinstance(node, ast.Raise) for node in functions)
+    subprocess.run([sys.executable, str(script)], check=True, timeout=120, cwd=tmp_path)

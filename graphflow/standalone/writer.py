@@ -84,12 +84,12 @@ class Exported:
         return [_lines_wrapped(part) for part in parts]
 
     def _title(self) -> str:
-        names = ", ".join(n.attrs["name"] for n in self.graph.inputs[: self._given()])
+        names = ", ".join(plain(n.attrs["name"]) for n in self.graph.inputs[: self._given()])
         changed = "``state`` is updated, as by a training step." if self.graph.updates else ""
         return (
-            f"{self.graph.name}: exported by GraphFlow {__version__}, needs NumPy and Numba only."
-            "\n\n"
-            f"    state = read_weights('{self.stem}.safetensors')\n"
+            f"{plain(self.graph.name)}: exported by GraphFlow {__version__}, needs NumPy and "
+            "Numba only.\n\n"
+            f"    state = read_weights('{plain(self.stem)}.safetensors')\n"
             f"    result = {self.name}(state, {names})\n\n{changed}".rstrip()
             + "\n"
         )
@@ -131,11 +131,11 @@ class Exported:
 
     def _contract(self) -> str:
         graph = self.graph
-        rows = [f"{n.attrs['name']}: {_type(n)}" for n in graph.inputs[: self._given()]]
+        rows = [f"{plain(n.attrs['name'])}: {_type(n)}" for n in graph.inputs[: self._given()]]
         results = ", ".join(_type(n) for n in graph.outputs) or "nothing"
         return (
-            f"{graph.name}({', '.join(rows)}) -> {results}.\n\n    ``state`` has the arrays of the "
-            "weights file by name"
+            f"{plain(graph.name)}({', '.join(rows)}) -> {results}.\n\n    ``state`` has the "
+            "arrays of the weights file by name"
             + ("; new values replace them at the end." if graph.updates else ".")
             + "\n    "
         )
@@ -151,7 +151,7 @@ class Exported:
         lines = [
             "def main():",
             '    """Run on made-up inputs, twice: the first call compiles."""',
-            f"    path = sys.argv[1] if len(sys.argv) > 1 else '{self.stem}.safetensors'",
+            f"    path = sys.argv[1] if len(sys.argv) > 1 else {self.stem + '.safetensors'!r}",
             "    state, random = read_weights(path), np.random.default_rng(0)",
             f"    inputs = [{', '.join(makers)}]",
             "    for _ in range(2):",
@@ -320,12 +320,17 @@ def identifier(text: str, taken: set[str]) -> str:
     return name
 
 
+def plain(text: str) -> str:
+    """``text`` as it may stand in a comment or a docstring: it cannot end either."""
+    return "".join("?" if c in '"\\' or not c.isprintable() else c for c in text)
+
+
 def _place(graph: Graph, node: Node) -> str:
     place = graph.locations.get(node)
     if place is None:
         return ""
     line = f"{os.path.basename(place.file)}:{place.line}" if place.file else ""
-    return f"{place.module}, {line}".strip(", ").replace("\n", " ")
+    return plain(f"{place.module}, {line}".strip(", "))
 
 
 def _type(node: Node) -> str:
