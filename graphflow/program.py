@@ -186,9 +186,8 @@ class Program:
         from graphflow.passes.pipeline import run_pipeline
 
         started = time.perf_counter()
-        self._stages = run_pipeline(
-            self.graph, pipeline_steps(self._passes, self.portable, self.keep)
-        )
+        steps = pipeline_steps(self._passes, self.portable, self.keep)
+        self._stages = run_pipeline(self.graph, steps)
         scheduling = time.perf_counter()
         self.passes_seconds = scheduling - started
         lowered = self._stages[-1].graph
@@ -275,8 +274,7 @@ class Program:
 
     def __call__(self, *inputs: Any) -> Any:
         """Run one step on tensors (or arrays, or floats); returns one tensor or a tuple."""
-        expected = len(self.face.inputs) - len(self.scalars)
-        if len(inputs) != expected:
+        if len(inputs) != (expected := len(self.face.inputs) - len(self.scalars)):
             raise GraphFlowError(f"the program takes {expected} inputs, got {len(inputs)}")
         if self._unloaded:
             names = ", ".join(n.attrs["name"] for n in self.face.state)
@@ -289,6 +287,8 @@ class Program:
             here.refresh()
             given = [here._checked(i, value) for i, value in enumerate(inputs)]
             made = tuple(Tensor._of(cell) for cell in here.run(given))
+            for number in here._changing:
+                self.cells[number].version += 1
         return made[0] if len(made) == 1 else made
 
     def _for(self, inputs: Sequence[Any]) -> Program:

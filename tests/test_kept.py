@@ -115,12 +115,27 @@ def trained(net: Net) -> None:
     step(gf.tensor(IMAGES))
 
 
+def trained_by_a_program(net: Net) -> None:
+    """A run of a program over the same memory."""
+    optimizer = gf.optim.SGD(net.parameters(), lr=0.1)
+
+    def step(x: Any) -> Any:
+        optimizer.zero_grad()
+        loss = net(x).square().mean()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    gf.compile(gf.trace(step, gf.tensor(IMAGES)))(gf.tensor(IMAGES))
+
+
 def by_numpy(net: Net) -> None:
     net.conv.weight.detach().numpy()[...] *= 2
 
 
 @pytest.mark.parametrize(
-    "change", (in_place, a_row, replaced, other_data, loaded, trained, by_numpy)
+    "change",
+    (in_place, a_row, replaced, other_data, loaded, trained, trained_by_a_program, by_numpy),
 )
 def test_changed_weights_are_seen(change: Callable[[Net], None], threads: int) -> None:
     gf.manual_seed(3)
