@@ -6,8 +6,9 @@ from graphflow.later import importer
 from graphflow.utils import data
 
 if TYPE_CHECKING:
-    from graphflow.utils import checkpoint
+    from graphflow.utils import checkpoint, loggers, tensorboard
 else:
-    __getattr__ = importer(globals(), {"checkpoint": "graphflow.utils.checkpoint"})
+    _LATER = ("checkpoint", "loggers", "tensorboard")
+    __getattr__ = importer(globals(), {name: f"graphflow.utils.{name}" for name in _LATER})
 
-__all__ = ["checkpoint", "data"]
+__all__ = ["checkpoint", "data", "loggers", "tensorboard"]
