@@ -49,10 +49,14 @@ test-cudasim: $(VENV)/dev.stamp
 test-ptx: $(VENV)-cuda/stamp
 	$(VENV)-cuda/bin/python -m tests.cudasim.ptx --seconds 240
 
+# Tests whose graphs are written in every form and read again.
+FORMS := $(addprefix tests/test_,programs.py control_flow.py recurrent.py transformer.py)
+
 conformance: $(VENV)/conformance.stamp
 	$(BIN)/python -m tests.conformance --table
 	$(BIN)/python -m tests.conformance.onnx_nodes
 	$(BIN)/python -m tests.conformance.onnx_models
+	$(BIN)/python -m pytest -q -p tests.round_trips $(FORMS)
 
 bench: $(VENV)/peers.stamp
 	$(BIN)/python -m benchmarks --startup --json out/benchmarks.json \
