@@ -11,12 +11,13 @@ CANDIDATES := python3 python3.13 python3.12 python3.11 python3.14 python
 PYTHON ?= $(shell for p in $(CANDIDATES); do \
 	$$p -c "$(SUITABLE)" >/dev/null 2>&1 && echo $$p && break; done)
 
-.PHONY: demo test test-browser lint types unit test-cudasim test-ptx conformance bench clean help
+.PHONY: demo test test-browser test-distributed lint types unit test-cudasim test-ptx conformance bench clean help
 
 help:
 	@echo "make demo    train an MLP on handwritten digits, static and eager, and show the graph"
 	@echo "make test    ruff, mypy --strict and the whole test suite"
 	@echo "make test-browser  the HTML report in headless Chromium (Debian: apt install chromium)"
+	@echo "make test-distributed  jobs of 1, 2 and 4 processes on MPI (installs mpi4py and mpich)"
 	@echo "make test-cudasim  every operation's CUDA kernels in the simulator"
 	@echo "make test-ptx   every CUDA kernel compiled for sm_80 and sm_90 (no GPU needed)"
 	@echo "make conformance  PyTorch's own samples through GraphFlow (installs PyTorch)"
@@ -40,6 +41,9 @@ unit: $(VENV)/dev.stamp
 
 test-browser: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -q tests/browser
+
+test-distributed: $(VENV)/distributed.stamp
+	$(BIN)/python -m pytest -q tests/distributed
 
 test-cudasim: $(VENV)/dev.stamp
 	$(BIN)/python -m tests.cudasim --seconds 180
@@ -77,6 +81,10 @@ $(VENV)/dev.stamp: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
 	$(BIN)/python -m compileall -q graphflow
 	@touch $@ $(VENV)/run.stamp
+
+$(VENV)/distributed.stamp: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --editable ".[dev,distributed]"
+	@touch $@ $(VENV)/run.stamp $(VENV)/dev.stamp
 
 $(VENV)/conformance.stamp: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --editable ".[conformance]"

@@ -37,6 +37,7 @@ from graphflow.runtime.fork import renew_after_fork
 from graphflow.runtime.launch import LoadedProgram
 from graphflow.runtime.plans import load_plan, plan_key, store_plan
 from graphflow.runtime.threads import get_num_threads
+from graphflow.runtime.turns import turn
 from graphflow.tensor import Tensor
 from graphflow.trace import ScalarSource
 from graphflow.traced_sizes import Assumption
@@ -95,8 +96,9 @@ class Program:
         self._passes: tuple[Pass, ...] = tuple(passes or ())
         self.sizes = known_sizes(graph, sizes or {})
         self._example = example_for(graph, self.sizes, example or {})
-        self.template = self._schedule()
-        self._open()
+        with turn():
+            self.template = self._schedule()
+            self._open()
         self.build_seconds = time.perf_counter() - started
         if _wants_report():
             from graphflow.debug import report
@@ -234,8 +236,7 @@ class Program:
     @classmethod
     def from_graph(cls, graph: Graph, **options: Any) -> Program:
         """The program of a graph: over the tensors it captured, or over memory of its own."""
-        captured = captured_memory(graph)
-        if captured is not None:
+        if (captured := captured_memory(graph)) is not None:
             return cls.from_capture(captured, **options)
         cells = [Cell(np.zeros(n.tensor_type.static_shape, n.dtype.numpy)) for n in graph.state]
         made = cls(graph, cells, (), (), **options)
@@ -312,8 +313,7 @@ class Program:
         tensor = from_numpy(value) if isinstance(value, np.ndarray) else as_tensor(value)
         if isinstance(value, (bool, int, float)):
             tensor = as_tensor(value, dtype=want.dtype)
-        have = tensor._type_now()
-        if have != want:
+        if (have := tensor._type_now()) != want:
             name = self.face.inputs[position].attrs["name"]
             raise GraphFlowError(f"input '{name}' of the program has type {want}, got {have}")
         return tensor

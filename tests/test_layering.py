@@ -17,7 +17,17 @@ BOTTOM, IR, PASSES, CODEGEN, RUNTIME, FRONT, LIBRARIES, TOOLS = range(8)
 PACKAGES = {"ir": IR, "passes": PASSES, "codegen": CODEGEN, "runtime": RUNTIME}
 BOTTOM_MODULES = {"errors", "flags", "records", "tables", "version"}
 FILES = {"graphflow.serialization.safetensors", "graphflow.serialization.atomic"}  # bytes only
-LIBRARY_PACKAGES = {"hub", "inspect", "nn", "onnx", "optim", "serialization", "utils", "vision"}
+LIBRARY_PACKAGES = {
+    "distributed",
+    "hub",
+    "inspect",
+    "nn",
+    "onnx",
+    "optim",
+    "serialization",
+    "utils",
+    "vision",
+}
 TOOL_PACKAGES = {"cli", "__main__"}
 
 

@@ -9,7 +9,8 @@ of the program: hooks, ``retain_graph`` and ``create_graph`` need nothing else.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 from graphflow import dispatch
@@ -107,6 +108,7 @@ def backward(
     ``grad_tensors`` are the cotangents of the tensors (None: 1, for scalars only); with
     ``inputs`` only those collect a gradient, leaves or not.
     """
+    _afterwards.calls.clear()
     outs, given = _paired(tensors, grad_tensors)
     sweep = _start(outs, given, retain_graph, create_graph)
     chosen = None if inputs is None else [inputs] if isinstance(inputs, Tensor) else list(inputs)
@@ -122,6 +124,23 @@ def backward(
         for tensor, node in inner:
             if node in sweep.captured:
                 _accumulate(tensor, sweep.captured[node], False, create_graph)
+    while _afterwards.calls:
+        _afterwards.calls.pop(next(iter(_afterwards.calls)))()
+
+
+class _Afterwards(threading.local):
+    """What is to be called when the backward pass under way is over, each thread's own."""
+
+    def __init__(self) -> None:
+        self.calls: dict[Hashable, Callable[[], None]] = {}
+
+
+_afterwards = _Afterwards()
+
+
+def call_afterwards(key: Hashable, function: Callable[[], None]) -> None:
+    """From a hook: call ``function`` when this ``backward()`` is over, once for each ``key``."""
+    _afterwards.calls.setdefault(key, function)
 
 
 def _paired(

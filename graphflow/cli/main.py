@@ -32,14 +32,14 @@ class Parser(argparse.ArgumentParser):
 
 def parser() -> Parser:
     """The whole command line."""
-    from graphflow.cli import bench, cache, diff, export, info, inspect, run
+    from graphflow.cli import bench, cache, diff, export, info, inspect, launch, run
 
     top = Parser(prog="graphflow", description="GraphFlow: look at, time and manage programs.")
     top.add_argument("--version", action="version", version=f"graphflow {__version__}")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
     modules = {
         "info": info, "inspect": inspect, "diff": diff, "bench": bench, "export": export,
-        "run": run, "cache": cache,
+        "run": run, "launch": launch, "cache": cache,
     }  # fmt: skip
     for name, module in modules.items():
         help = (module.__doc__ or "").splitlines()[0]

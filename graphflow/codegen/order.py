@@ -3,29 +3,41 @@
 Any topological order of the dependences is correct (anti-dependences are
 edges like others).  Among those, this one keeps data hot and memory low: it
 goes on with what the last call made ready, and takes dead ends first: a call
-nothing else waits for (the update of a weight) frees its operands.
+nothing else waits for (the update of a weight) frees its operands.  Calls that set
+something off (a message) run at once, those that wait for it when nothing else is left.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Collection, Iterable, Sequence
 
 from graphflow.errors import CompileError
 
 
-def run_order(successors: Sequence[Iterable[int]]) -> list[int]:
-    """A topological order of ``0 … n-1``; :class:`CompileError` if there is a cycle."""
+def run_order(
+    successors: Sequence[Iterable[int]], early: Collection[int] = (), late: Collection[int] = ()
+) -> list[int]:
+    """A topological order of ``0 … n-1``; :class:`CompileError` if there is a cycle.
+
+    Those that are ``early`` come as soon as they are ready; those that are ``late``, in the
+    order they are ready, when no other is.
+    """
     count = len(successors)
     waiting = [0] * count
     for following in successors:
         for vertex in following:
             waiting[vertex] += 1
-    height = heights(successors, list(waiting))
+    height = heights(successors, list(waiting), early)
     ready = [v for v in range(count) if not waiting[v]]
     ready.reverse()  # the first in program order is popped first
     order: list[int] = []
-    while ready:
-        vertex = ready.pop()
+    deferred: deque[int] = deque()
+    while ready or deferred:
+        if ready and ready[-1] in late:
+            deferred.append(ready.pop())
+            continue
+        vertex = ready.pop() if ready else deferred.popleft()
         order.append(vertex)
         freed = []
         for follower in successors[vertex]:
@@ -33,15 +45,17 @@ def run_order(successors: Sequence[Iterable[int]]) -> list[int]:
             if not waiting[follower]:
                 freed.append(follower)
         # Popped from the end: lowest height first, program order among equals.
-        freed.sort(key=lambda v: (-height[v], -v))
+        freed.sort(key=lambda v: (v in early, -height[v], -v))
         ready.extend(freed)
     if len(order) != count:
         raise CompileError("the calls of a schedule depend on each other in a cycle")
     return order
 
 
-def heights(successors: Sequence[Iterable[int]], waiting: list[int]) -> list[int]:
-    """Length of the longest path from every vertex to an end.
+def heights(
+    successors: Sequence[Iterable[int]], waiting: list[int], ends: Collection[int] = ()
+) -> list[int]:
+    """Length of the longest path from every vertex to an end, or to one that counts as such.
 
     ``waiting`` counts each vertex's predecessors and is used up.
     """
@@ -53,7 +67,7 @@ def heights(successors: Sequence[Iterable[int]], waiting: list[int]) -> list[int
                 order.append(follower)
     height = [0] * len(successors)
     for vertex in reversed(order):
-        for follower in successors[vertex]:
+        for follower in () if vertex in ends else successors[vertex]:
             height[vertex] = max(height[vertex], height[follower] + 1)
     return height
 

@@ -70,7 +70,9 @@ def place(graph: Graph, work: Work, region: bool = False) -> Placement:
         placement.home.update({link.value: target for link in chosen})
         if not chosen:
             placement.commits.append((source, target))
-    placement.order = [n for n in run_order(successors) if n != fence]
+    hosts = [(n, u.node.op) for n, u in enumerate(work.units) if u.kind == "host" and u.node]
+    early, late = {n for n, op in hosts if op.early}, {n for n, op in hosts if op.late}
+    placement.order = [n for n in run_order(successors, early, late) if n != fence]
     _reuse_operands(work, placement)
     return placement
 

@@ -41,15 +41,19 @@ def callback(fn: Callable[..., Any], *tensors: Any) -> None:
             "gf.breakpoint); return the value from the body and look at it outside"
         )
     number = remember_function(lambda *arrays: fn(*map(Tensor, arrays)))
+    ordered_effect("callback", *values, function=number)
+
+
+def ordered_effect(op: str, *values: Tensor, **attrs: Any) -> Tensor:
+    """Apply ``op``, which takes a token first, after all effects so far; the token it returns."""
     held, mode.grad = mode.grad, False
     try:
         token = _token_tensor()
-        assign(
-            token,
-            apply("callback", token, *(t.detach() for t in values), function=number),
-        )
+        new = apply(op, token, *(t.detach() for t in values), **attrs)
+        assign(token, new)
     finally:
         mode.grad = held
+    return new
 
 
 def print(*values: Any, label: str | None = None) -> None:

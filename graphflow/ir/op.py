@@ -212,6 +212,10 @@ class OpDef:
     the order of the result's axes (:mod:`graphflow.ir.ops.orders`).  Operations of kind
     ELEMENTWISE need no rule."""
     pure: bool = True
+    early: bool = False
+    """Sets off something that goes on by itself: the schedule runs it as soon as it can."""
+    late: bool = False
+    """Waits for something that goes on by itself: the schedule runs all it can before it."""
     commutative: bool = False
     fallible: bool = False
     """May fail at run time (an index out of range): state is committed after it."""

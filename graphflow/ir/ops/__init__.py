@@ -17,6 +17,7 @@ from graphflow.ir.ops import (
 register_later(
     [
         "graphflow.ir.ops.bits",
+        "graphflow.ir.ops.collectives",
         "graphflow.ir.ops.complex_numbers",
         "graphflow.ir.ops.convolution",
         "graphflow.ir.ops.diagonal",

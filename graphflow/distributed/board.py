@@ -1,0 +1,124 @@
+"""What every rank of a job on one machine is doing, in a small file that all of them map.
+
+MPI cannot tell who is missing from a collective, nor that two ranks are in different ones.
+Each rank writes here which one it comes to before it starts it, so that those who wait can say
+for whom, and that no result of two different calls is used.  ``graphflow launch`` makes the file.
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from graphflow.records import dataclass
+
+_KEPT = 64
+_LENGTH = 80
+_ENTRY = np.dtype(
+    [
+        ("seen", "i8"), ("stage", "i8"), ("pid", "i8"),
+        ("number", "i8", (_KEPT,)), ("what", f"S{_LENGTH}", (_KEPT,)),
+    ]
+)  # fmt: skip
+
+
+class Stage(enum.IntEnum):
+    """Where a rank is in its life."""
+
+    ABSENT = 0
+    RUNNING = 1
+    COMPILING = 2
+    ENDED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One rank: ``seen`` collectives so far, the last of them ``what``."""
+
+    rank: int
+    stage: Stage
+    seen: int
+    what: str
+    pid: int
+
+
+class Board:
+    """The file, as this rank sees it."""
+
+    def __init__(self, file: Path, rank: int, size: int) -> None:
+        self.rank, self.size = rank, size
+        self._lines: Any = np.memmap(file, _ENTRY, "r+", shape=(size,))
+        self._own = self._lines[rank]
+        self._numbers, self._whats = self._lines["number"], self._lines["what"]
+        self._own["pid"] = os.getpid()
+        self.seen = 0
+        self.stage(Stage.RUNNING)
+
+    @staticmethod
+    def create(file: Path, size: int) -> None:
+        """An empty board for ``size`` ranks."""
+        file.write_bytes(bytes(size * _ENTRY.itemsize))
+
+    def stage(self, stage: Stage) -> None:
+        """This rank has come to ``stage``."""
+        self._own["stage"] = int(stage)
+
+    def busy(self, on: bool) -> None:
+        """This rank compiles (or waits until another has), or goes on."""
+        self.stage(Stage.COMPILING if on else Stage.RUNNING)
+
+    def come_to(self, what: str) -> int:
+        """This rank comes to another collective; its number."""
+        self.seen += 1
+        slot = self.seen % _KEPT
+        self._own["what"][slot] = what.encode()[:_LENGTH]
+        self._own["number"][slot] = self.seen
+        self._own["seen"] = self.seen
+        return self.seen
+
+    def others(self) -> list[Entry]:
+        """The other ranks."""
+        return [entry for entry in entries(self._lines) if entry.rank != self.rank]
+
+    def astray(self, number: int) -> tuple[int, str] | None:
+        """A rank whose collective ``number`` is another than this rank's, and which it is."""
+        slot = number % _KEPT
+        whats = self._whats[:, slot]
+        wrong = (self._numbers[:, slot] == number) & (whats != whats[self.rank])
+        if not wrong.any():
+            return None
+        rank = int(wrong.argmax())
+        return rank, whats[rank].decode()
+
+
+def entries(lines: Any) -> list[Entry]:
+    """The ranks on a board, as they are now."""
+    return [
+        Entry(
+            rank, Stage(int(line["stage"])), int(line["seen"]),
+            line["what"][int(line["seen"]) % _KEPT].decode(), int(line["pid"]),
+        )
+        for rank, line in enumerate(lines)
+    ]  # fmt: skip
+
+
+def read_board(file: Path) -> list[Entry]:
+    """The ranks on the board in ``file``."""
+    return entries(np.fromfile(file, _ENTRY))
+
+
+_posted: list[Board] = []
+
+
+def post(board: Board) -> None:
+    """Let this process keep its line of ``board``."""
+    _posted[:] = [board]
+
+
+def posted() -> Board | None:
+    """This process's board, if it has one."""
+    return _posted[0] if _posted else None

@@ -1,0 +1,299 @@
+"""MPI as the engine: mpi4py's non-blocking collectives, waited for with an eye on the others.
+
+Everything is started in the order it is called for, which must be the same on every rank.
+Nothing blocks inside MPI, so a wait can be interrupted, times out, and says whom it is for.
+Messages advance while somebody waits or starts another; ``MPICH_ASYNC_PROGRESS=1`` makes MPICH
+do it all the time, on a thread that wants a core of its own.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from graphflow.distributed.board import Board, Entry, Stage
+from graphflow.errors import GraphFlowError
+from graphflow.ir.op import Array
+from graphflow.ir.types import from_numpy_dtype
+
+_LOOK_SECONDS = 0.2
+_SPIN_SECONDS = 0.25
+
+
+def mpi() -> Any:
+    """The module ``mpi4py.MPI``; importing it joins the job.  An error if it is not installed."""
+    try:
+        from mpi4py import MPI
+    except ImportError as error:
+        raise GraphFlowError(
+            f"training on several processes needs MPI ({error}); "
+            "install it with: pip install 'graphflow[distributed]'"
+        ) from None
+    return MPI
+
+
+class Watch:
+    """Waits for requests, and finds out what is wrong when they take long."""
+
+    def __init__(self, rank: int, board: Board | None, timeout: float, crowded: bool) -> None:
+        self.rank, self.board, self.timeout = rank, board, timeout
+        self.crowded = crowded
+
+    def come_to(self, what: str, whole: bool) -> int:
+        """Say what this rank does next; its number, 0 for what only some ranks take part in."""
+        return self.board.come_to(what) if self.board is not None and whole else 0
+
+    def complete(self, request: Any, what: str, number: int) -> None:
+        """Return when ``request`` is done; raise if it cannot be, or not in time."""
+        try:
+            self._complete(request, what, number)
+            self._check_alike(what, number)
+        except GraphFlowError:
+            raise
+        except Exception as error:  # mpi4py's own, which another rank's mistake can cause
+            self._look(what, number)
+            raise GraphFlowError(f"rank {self.rank}: {what} failed: {error}") from error
+
+    def _complete(self, request: Any, what: str, number: int) -> None:
+        test = request.Test
+        for _ in range(1 if self.crowded else 100):
+            if test():
+                return
+        began = late = look = time.monotonic()
+        while not test():
+            now = time.monotonic()
+            if now - look > _LOOK_SECONDS:
+                look = now
+                if self._look(what, number):
+                    late = now  # somebody compiles: that is no delay
+                if now - late > self.timeout:
+                    raise GraphFlowError(self._overdue(what, number))
+            if self.crowded:
+                os.sched_yield()
+            if now - began > _SPIN_SECONDS:
+                time.sleep(2e-4)
+
+    def _look(self, what: str, number: int) -> bool:
+        """Raise if a rank will never come; whether one of those missing is compiling."""
+        busy = False
+        for other in self._missing(number):
+            if other.stage is Stage.ENDED:
+                raise GraphFlowError(
+                    f"rank {other.rank} has ended, but rank {self.rank} waits for it in {what} "
+                    f"(collective {number}; rank {other.rank} took part in {other.seen}): "
+                    "every rank must run the same number of steps"
+                )
+            busy = busy or other.stage is Stage.COMPILING
+        self._check_alike(what, number)
+        return busy
+
+    def _check_alike(self, what: str, number: int) -> None:
+        """Raise if another rank's collective of this number is not the same."""
+        found = self.board.astray(number) if self.board is not None and number else None
+        if found is not None:
+            raise GraphFlowError(
+                f"rank {found[0]} is in {found[1]} while rank {self.rank} is in {what} "
+                f"(collective {number}): every rank must call the same collectives on the "
+                "same shapes in the same order"
+            )
+
+    def _missing(self, number: int) -> list[Entry]:
+        if self.board is None or not number:
+            return []
+        return [other for other in self.board.others() if other.seen < number]
+
+    def _overdue(self, what: str, number: int) -> str:
+        late = self._missing(number)
+        limit = f"{self.timeout:g} s"
+        advice = "pass a longer timeout= to init_process_group if that is expected"
+        if not late:
+            return f"rank {self.rank} has waited {limit} in {what} for the other ranks; {advice}"
+        names = ", ".join(
+            f"rank {o.rank} (in {o.what}, collective {o.seen})" if o.seen else f"rank {o.rank}"
+            for o in late
+        )
+        verb = "has" if len(late) == 1 else "have"
+        return f"{names} {verb} not come to {what} (collective {number}) for {limit}; {advice}"
+
+
+class Channel:
+    """Collectives over one communicator, on arrays; every call returns when it is done."""
+
+    def __init__(self, comm: Any, watch: Watch, whole: bool) -> None:
+        self.comm, self._watch, self._whole = comm, watch, whole
+        self.rank, self.size = int(comm.Get_rank()), int(comm.Get_size())
+
+    def begin(self, what: str, start: Any, *args: Any, **kwargs: Any) -> Pending:
+        """Start a non-blocking call and return what waits for it."""
+        number = self._watch.come_to(what, self._whole)
+        return Pending(start(*args, **kwargs), self._watch, what, number)
+
+    def reduce_in_place(self, array: Array, reduce: str, root: int | None = None) -> Pending:
+        """Begin to reduce contiguous ``array`` where it lies, on all ranks or on ``root`` alone."""
+        MPI, what = mpi(), f"{'all_reduce' if root is None else 'reduce'} of {describe(array)}"
+        how = _operation(MPI, reduce, array)
+        if root is None:
+            return self.begin(what, self.comm.Iallreduce, MPI.IN_PLACE, array, op=how)
+        if self.rank == root:
+            return self.begin(what, self.comm.Ireduce, MPI.IN_PLACE, array, op=how, root=root)
+        return self.begin(what, self.comm.Ireduce, array, None, op=how, root=root)
+
+    def broadcast(self, array: Array, root: int) -> Pending:
+        """Begin to fill contiguous ``array`` with ``root``'s."""
+        return self.begin(
+            f"broadcast of {describe(array)}", self.comm.Ibcast, as_bytes(array), root=root
+        )
+
+    def all_gather(self, array: Array, into: Array) -> Pending:
+        """Begin to fill ``into``, one row a rank, with every rank's ``array``."""
+        return self.begin(
+            f"all_gather of {describe(array)}",
+            self.comm.Iallgather, as_bytes(array), as_bytes(into),
+        )  # fmt: skip
+
+    def gather(self, array: Array, into: Array | None, root: int) -> Pending:
+        """Begin to fill ``into`` on ``root`` with every rank's ``array``."""
+        target = None if into is None else as_bytes(into)
+        return self.begin(
+            f"gather of {describe(array)}", self.comm.Igather, as_bytes(array), target, root=root
+        )
+
+    def scatter(self, rows: Array | None, into: Array, root: int) -> Pending:
+        """Begin to give every rank its row of ``rows``."""
+        source = None if rows is None else as_bytes(rows)
+        return self.begin(
+            f"scatter of {describe(into)}", self.comm.Iscatter, source, as_bytes(into), root=root
+        )
+
+    def reduce_scatter(self, rows: Array, into: Array, reduce: str) -> Pending:
+        """Begin to reduce ``rows`` and give every rank its row."""
+        return self.begin(
+            f"reduce_scatter of {describe(into)}", self.comm.Ireduce_scatter_block,
+            rows, into, op=_operation(mpi(), reduce, rows),
+        )  # fmt: skip
+
+    def barrier(self) -> Pending:
+        """Begin to wait for all."""
+        return self.begin("barrier", self.comm.Ibarrier)
+
+    def send(self, array: Array, to: int, tag: int) -> Pending:
+        """Begin to send contiguous ``array``."""
+        return self._message(f"send to rank {to}", self.comm.Isend, as_bytes(array), to, tag)
+
+    def receive(self, array: Array, source: int, tag: int) -> Pending:
+        """Begin to fill contiguous ``array`` with what ``source`` sends."""
+        return self._message(
+            f"recv from rank {source}", self.comm.Irecv, as_bytes(array), source, tag
+        )
+
+    def _message(self, what: str, start: Any, *args: Any) -> Pending:
+        return Pending(start(*args), self._watch, what, 0)
+
+
+class Pending:
+    """Something that goes on by itself; :meth:`finish` waits for it."""
+
+    __slots__ = ("_number", "_request", "_watch", "_what")
+
+    def __init__(self, request: Any, watch: Watch, what: str, number: int) -> None:
+        self._request, self._watch, self._what, self._number = request, watch, what, number
+
+    def advance(self) -> bool:
+        """Let messages move; whether all have arrived."""
+        return bool(self._request.Test())
+
+    def finish(self) -> None:
+        """Return when it is done."""
+        self._watch.complete(self._request, self._what, self._number)
+
+
+def describe(array: Array) -> str:
+    """``f32[3,4]``."""
+    return f"{from_numpy_dtype(array.dtype).short}[{','.join(map(str, array.shape))}]"
+
+
+def as_bytes(array: Array) -> Array:
+    """The bytes of contiguous ``array``: what is moved needs no type."""
+    return array.reshape(-1).view(np.uint8)
+
+
+def accumulated(dtype: Any) -> Any:
+    """The dtype in which values of ``dtype`` are reduced: MPI has no numbers of 16 bits."""
+    return np.dtype(np.float32) if dtype.itemsize == 2 and dtype.kind not in "iu" else dtype
+
+
+def _operation(MPI: Any, reduce: str, array: Array) -> Any:
+    if array.dtype == np.bool_:
+        return MPI.LAND if reduce in ("min", "product") else MPI.LOR
+    return {"sum": MPI.SUM, "avg": MPI.SUM, "max": MPI.MAX, "min": MPI.MIN,
+            "product": MPI.PROD}[reduce]  # fmt: skip
+
+
+class MpiTransport:
+    """Carries the all-reduces of programs: operands go straight into one vector a reduction."""
+
+    def __init__(self, channels: dict[int, Channel], rank: int) -> None:
+        self._channels, self._rank = channels, rank
+        self._numbers = itertools.count(1)
+        self._begun: dict[int, tuple[Pending, Array, Any]] = {}
+        self._spare: dict[tuple[Any, int], list[Array]] = {}
+
+    def start(self, arrays: Sequence[Array], reduce: str, group: int, finite: bool) -> int:
+        """Begin; see :class:`graphflow.ir.ops.collectives.Transport`."""
+        channel = self._channels.get(group)
+        if channel is None:
+            raise GraphFlowError(f"all_reduce: this process has no process group {group}")
+        for pending, _, _ in self._begun.values():
+            pending.advance()
+        vector = self._gathered(arrays, 1.0 / channel.size if reduce == "avg" else None)
+        if finite:
+            self._check(vector, arrays)
+        ticket = next(self._numbers)
+        self._begun[ticket] = (channel.reduce_in_place(vector, reduce), vector, arrays[0].dtype)
+        return ticket
+
+    def add(self, number: int, channel: Channel) -> None:
+        """Let programs reduce over group ``number``, too."""
+        self._channels[number] = channel
+
+    def _gathered(self, arrays: Sequence[Array], scale: float | None) -> Array:
+        dtype, size = accumulated(arrays[0].dtype), sum(a.size for a in arrays)
+        spare = self._spare.get((dtype, size))
+        vector = spare.pop() if spare else np.empty(size, dtype)
+        begin = 0
+        for array in arrays:
+            part = vector[begin : begin + array.size].reshape(array.shape)
+            if scale is None:
+                part[...] = array
+            else:
+                np.multiply(array, dtype.type(scale), out=part)
+            begin += array.size
+        return vector
+
+    def _check(self, vector: Array, arrays: Sequence[Array]) -> None:
+        with np.errstate(all="ignore"):
+            if np.isfinite(np.add.reduce(vector)):
+                return
+        for number, array in enumerate(arrays):
+            if not np.isfinite(array).all():
+                kind = "NaN" if np.isnan(array).any() else "infinity"
+                raise GraphFlowError(
+                    f"rank {self._rank}: {kind} in gradient {number} of {len(arrays)} of a bucket, "
+                    f"{describe(array)}, before it is reduced over the ranks "
+                    "(DistributedDataParallel(check_finite=False) lets it pass)"
+                )
+
+    def wait(self, ticket: int) -> Array:
+        """Finish; see :class:`graphflow.ir.ops.collectives.Transport`."""
+        begun = self._begun.pop(ticket, None)
+        if begun is None:
+            raise GraphFlowError(f"all_reduce_wait: nothing has begun under ticket {ticket}")
+        pending, vector, dtype = begun
+        pending.finish()
+        self._spare.setdefault((vector.dtype, vector.size), []).append(vector)
+        return vector if vector.dtype == dtype else vector.astype(dtype)

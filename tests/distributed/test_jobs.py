@@ -1,0 +1,119 @@
+"""Jobs of several processes on MPI: numbers, collectives, and how they end."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+HERE = Path(__file__).parent
+LIMIT = 100
+
+
+def launch(ranks, script, *arguments, **environment):
+    """The finished job: exit status, output and errors."""
+    command = [sys.executable, "-m", "graphflow", "launch", "-n", str(ranks)]
+    return subprocess.run(
+        [*command, str(HERE / script), *map(str, arguments)],
+        capture_output=True, text=True, timeout=LIMIT, env={**os.environ, **environment},
+    )  # fmt: skip
+
+
+def parameters(path):
+    with np.load(path) as found:
+        return {name: found[name] for name in found}
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """Parameters after 50 steps of one process that sees the whole batch."""
+    out = tmp_path_factory.mktemp("alone") / "run"
+    script = HERE / "job.py"
+    subprocess.run([sys.executable, str(script), str(out)], check=True, timeout=LIMIT)
+    return parameters(f"{out}-0.npz")
+
+
+@pytest.mark.parametrize("options", [(), ("--eager",), ("--accumulate", 3)], ids=str)
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+def test_ranks_train_as_one_process_with_the_same_batch(alone, tmp_path, ranks, options):
+    done = launch(ranks, "job.py", tmp_path / "run", *options)
+    assert done.returncode == 0, done.stderr
+    assert sorted(done.stdout.splitlines()) == [
+        f"rank {rank} of {ranks} with {max(1, len(os.sched_getaffinity(0)) // ranks)} threads done"
+        for rank in range(ranks)
+    ]
+    first = parameters(tmp_path / "run-0.npz")
+    for name, expected in alone.items():
+        np.testing.assert_allclose(first[name], expected, rtol=1e-6, atol=1e-6, err_msg=name)
+    for rank in range(1, ranks):
+        other = parameters(tmp_path / f"run-{rank}.npz")
+        assert all(np.array_equal(first[name], other[name]) for name in first)
+    text = (tmp_path / "run.ir").read_text()
+    found = re.findall(r"= (all_reduce\w*)\(", text)
+    assert set(found) == ({"all_reduce_start", "all_reduce"} if ranks > 1 else set())
+    assert len(found) >= 6 or ranks == 1, "the gradients travel in three buckets"
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+def test_every_collective(ranks):
+    done = launch(ranks, "collectives_job.py")
+    assert done.returncode == 0, done.stderr
+    assert sorted(done.stdout.splitlines()) == [f"rank {rank} agrees" for rank in range(ranks)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "message"),
+    [
+        ("kill", 137, r"rank 1 \(process \d+\) was killed by signal 9, SIGKILL"),
+        ("raise", 1, "rank 1 raised ValueError: a worker is unhappy"),
+        ("before", 1, r"rank \d raised ValueError: before joining"),
+        ("exit", 7, "rank 1 ended with exit status 7"),
+        ("vanish", 9, "rank 1 ended with exit status 9"),
+        ("late", 1, r"rank 1 \(in all_reduce.*\) has not come to all_reduce .* for 4 s"),
+        ("leave", 1, "rank 1 has ended, but rank 0 waits for it in all_reduce"),
+        ("other", 1, "rank 1 is in barrier while rank 0 is in all_reduce"),
+        ("shape", 1, r"rank 1 is in all_reduce of f32\[3\] while rank 0 is in all_reduce"),
+        ("nan", 1, r"rank 1: NaN in gradient 1 of 2 of a bucket, f32\[2,3\]"),
+        ("model", 1, r"rank 1 has another model than rank 0: weight"),
+    ],
+)
+def test_one_clear_message_names_rank_and_cause(kind, status, message):
+    began = time.monotonic()
+    done = launch(2, "unhappy_job.py", kind)
+    assert time.monotonic() - began < 30
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("graphflow launch: ") and re.search(message, last), done.stderr
+    assert last.endswith("; the other ranks were stopped")
+    assert done.returncode == status
+    assert "done" not in done.stdout
+    assert "BAD TERMINATION" not in done.stdout + done.stderr
+    assert "MPI_Abort" not in done.stderr
+
+
+def test_one_rank_compiles_and_the_others_link(tmp_path):
+    script = tmp_path / "job.py"
+    script.write_text(
+        "import graphflow as gf, graphflow.distributed as dist\n"
+        "from graphflow.runtime import cache\n"
+        "dist.init_process_group()\n"
+        "gf.compile(lambda x: (x * 3.25).sin().sum())(gf.ones(70, 9))\n"
+        "print(cache.statistics().misses)\n"
+    )
+    done = launch(2, script, GRAPHFLOW_CACHE_DIR=str(tmp_path / "cache"))
+    misses = sorted(map(int, done.stdout.split()))
+    assert misses[0] == 0 < misses[1], done.stderr
+
+
+def test_wrong_use_is_one_line(tmp_path):
+    for arguments, message in [
+        (("-n", "0", HERE / "job.py"), "at least one rank"),
+        (("-n", "2", tmp_path / "none.py"), "no such file"),
+    ]:
+        command = [sys.executable, "-m", "graphflow", "launch", *map(str, arguments)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT)
+        assert done.returncode == 1 and message in done.stderr
+        assert len(done.stderr.splitlines()) == 1

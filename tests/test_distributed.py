@@ -1,0 +1,372 @@
+"""Collectives in programs and around them, without MPI: one rank, or others that are made up."""
+
+import itertools
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import graphflow as gf
+import graphflow.distributed as dist
+from graphflow.codegen.build_schedule import build_schedule
+from graphflow.codegen.order import run_order
+from graphflow.codegen.schedule import Call, HostCall
+from graphflow.distributed import process_group
+from graphflow.distributed.process_group import ProcessGroup
+from graphflow.errors import DTypeError, GraphError, GraphFlowError, TraceError
+from graphflow.ir.build import emit, input_node
+from graphflow.ir.graph import Graph
+from graphflow.ir.ops.collectives import use_transport
+from graphflow.ir.types import TensorType, float32, int64
+from graphflow.nn.parallel import DataParallel, DistributedDataParallel
+from graphflow.nn.parallel.distributed import buckets
+from graphflow.passes.pipeline import run_pipeline
+
+
+@pytest.fixture
+def alone():
+    dist.init_process_group("mpi")
+    yield
+    dist.destroy_process_group()
+
+
+class Twins:
+    """A transport whose other rank has the same values, and which notes what is done."""
+
+    def __init__(self):
+        self.numbers, self.begun, self.log = itertools.count(1), {}, []
+
+    def start(self, arrays, reduce, group, finite):
+        number = next(self.numbers)
+        flat = np.concatenate([np.ravel(a) for a in arrays])
+        self.begun[number] = 2 * flat if reduce == "sum" else flat
+        self.log.append(("start", flat.size, reduce))
+        return number
+
+    def wait(self, ticket):
+        found = self.begun.pop(ticket)
+        self.log.append(("wait", found.size))
+        return found
+
+
+@pytest.fixture
+def twins(monkeypatch):
+    """Two ranks, as far as programs can see."""
+    dist.init_process_group("mpi")
+    world = ProcessGroup(0, (0, 1))
+    process_group._joined[0].groups[0] = world
+    carrier = Twins()
+    use_transport(carrier)
+    yield carrier
+    dist.destroy_process_group()
+
+
+def training(wrap, **options):
+    """A model, its step, and the batch it takes."""
+    gf.manual_seed(3)
+    model = gf.nn.Sequential(gf.nn.Linear(6, 16), gf.nn.Tanh(), gf.nn.Linear(16, 3))
+    wrapped = wrap(model, **options)
+    optimizer = gf.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+
+    def step(x, y):
+        optimizer.zero_grad()
+        loss = gf.nn.functional.mse_loss(wrapped(x), y)
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    batch = gf.randn(8, 6), gf.randn(8, 3)
+    return model, step, batch
+
+
+# ---- one rank -----------------------------------------------------------------------------------
+
+
+def test_nothing_works_before_joining_and_joining_twice_is_an_error(alone):
+    with pytest.raises(GraphFlowError, match="initialised already"):
+        dist.init_process_group()
+    dist.destroy_process_group()
+    assert not dist.is_initialized()
+    with pytest.raises(GraphFlowError, match="init_process_group"):
+        dist.get_rank()
+    dist.init_process_group(world_size=1, rank=0, timeout=3)
+
+
+def test_a_process_by_itself_is_the_only_rank(alone):
+    assert (dist.get_rank(), dist.get_world_size(), dist.get_backend()) == (0, 1, "mpi")
+    x = gf.arange(6.0).reshape(2, 3)
+    before = x.tolist()
+    for op in dist.ReduceOp:
+        dist.all_reduce(x, op)
+    dist.reduce(x, 0)
+    dist.broadcast(x, 0)
+    dist.barrier()
+    assert x.tolist() == before
+    out = gf.zeros(2, 3)
+    dist.all_gather([out], x)
+    assert out.tolist() == before
+    for call in (
+        lambda: dist.gather(x, [out]),
+        lambda: dist.scatter(out, [x]),
+        lambda: dist.reduce_scatter(out, [x]),
+        lambda: dist.all_gather_into_tensor(out, x),
+        lambda: dist.reduce_scatter_tensor(out, x, dist.ReduceOp.AVG),
+    ):
+        out.zero_()
+        call()
+        assert out.tolist() == before
+    work = dist.all_reduce(x, async_op=True)
+    assert work.wait() and work.is_completed()
+
+
+def test_objects_and_groups_of_one_rank(alone):
+    found = [None]
+    dist.all_gather_object(found, {"a": (1, 2)})
+    assert found == [{"a": (1, 2)}]
+    dist.broadcast_object_list(found)
+    assert found == [{"a": (1, 2)}]
+    group = dist.new_group([0])
+    assert dist.get_process_group_ranks(group) == [0] and dist.get_rank(group) == 0
+    assert dist.get_global_rank(group, 0) == dist.get_group_rank(group, 0) == 0
+    with pytest.raises(GraphFlowError, match="no group"):
+        dist.new_group([1])
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: dist.all_reduce([1.0]), TypeError, "takes tensors"),
+        (lambda: dist.all_reduce(gf.ones(2), "sum"), GraphFlowError, "ReduceOp.SUM"),
+        (lambda: dist.all_reduce(gf.arange(2), dist.ReduceOp.AVG), GraphFlowError, "floating"),
+        (lambda: dist.broadcast(gf.ones(2), 3), GraphFlowError, "rank 3 is not in the group"),
+        (lambda: dist.all_gather([], gf.ones(2)), GraphFlowError, "0 tensors for 1 ranks"),
+        (lambda: dist.all_gather([gf.ones(3)], gf.ones(2)), gf.ShapeError, "one type"),
+        (lambda: dist.send(gf.ones(2), 0), GraphFlowError, "this process itself"),
+        (lambda: dist.new_group([0, 0]), GraphFlowError, "no group"),
+        (lambda: dist.all_reduce(gf.ones(2), group=3), TypeError, "ProcessGroup"),
+    ],
+)  # fmt: skip
+def test_misuse_is_one_clear_error(alone, call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"backend": "smoke"}, "no backend 'smoke'"),
+        ({"backend": "nccl"}, "binding of NCCL"),
+        ({"world_size": 4}, "graphflow launch -n 4"),
+        ({"timeout": 0}, "positive"),
+    ],
+)
+def test_joining_what_is_not_there(arguments, message):
+    with pytest.raises(GraphFlowError, match=message):
+        dist.init_process_group(**arguments)
+    assert not dist.is_initialized()
+
+
+def test_collectives_but_all_reduce_stay_out_of_graphs(alone):
+    with pytest.raises(TraceError, match=r"distributed\.broadcast in a compiled function"):
+        gf.compile(lambda x: dist.broadcast(x, 0))(gf.ones(2))
+
+
+def test_one_rank_trains_as_without_any(alone):
+    plain, step, batch = training(lambda model: model)
+    wrapped, parallel, _ = training(DistributedDataParallel)
+    step, parallel = gf.compile(step), gf.compile(parallel)
+    for _ in range(3):
+        assert step(*batch).item() == parallel(*batch).item()
+    assert "all_reduce" not in str(gf.trace(parallel, *batch))
+    for a, b in zip(plain.parameters(), wrapped.parameters(), strict=True):
+        assert a.tolist() == b.tolist()
+
+
+def test_data_parallel_forwards_calls():
+    model = DataParallel(gf.nn.Linear(3, 2), device_ids=[0])
+    assert list(model.state_dict()) == ["module.weight", "module.bias"]
+    assert gf.nn.DataParallel is DataParallel
+    assert model(gf.ones(4, 3)).shape == (4, 2)
+    with pytest.raises(GraphFlowError, match="DistributedDataParallel"):
+        DataParallel(model, device_ids=[0, 1])
+
+
+def test_importing_graphflow_does_not_import_this():
+    code = "import graphflow, sys; print([m for m in sys.modules if 'distributed' in m])"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
+# ---- in graphs ----------------------------------------------------------------------------------
+
+
+def test_an_all_reduce_in_a_compiled_function_is_ordered_and_keeps_its_place(twins):
+    @gf.compile
+    def function(x):
+        y = x * 2.0
+        dist.all_reduce(y)
+        z = y + 1.0
+        dist.all_reduce(z, dist.ReduceOp.MAX)
+        return z
+
+    for _ in range(2):
+        assert function(gf.ones(3)).tolist() == [5.0] * 3
+    assert twins.log == 2 * [("start", 3, "sum"), ("wait", 3), ("start", 3, "max"), ("wait", 3)]
+    text = str(gf.trace(function, gf.ones(3)))
+    assert text.count("all_reduce_start(") == text.count("all_reduce(") == 2
+    assert str(Graph.parse(text)) == text
+
+
+def test_an_unused_all_reduce_is_still_done(twins):
+    @gf.compile
+    def function(x):
+        y = x * 2.0
+        dist.all_reduce(y)
+        return x
+
+    function(gf.ones(3))
+    assert twins.log[0] == ("start", 3, "sum")
+
+
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
+def test_gradients_through_an_all_reduce(twins, compiled):
+    def function(x):
+        (gradient,) = gf.autograd.grad((dist.nn.all_reduce(x) ** 2).sum(), x, create_graph=True)
+        (again,) = gf.autograd.grad(gradient.sum(), x)
+        return gradient, again
+
+    x = gf.tensor([1.0, -2.0], requires_grad=True)
+    first, second = (gf.compile(function) if compiled else function)(x)
+    # Each rank's loss is |2 x|²; both have an x, so d/dx of both is 2 · 2 · 2x.
+    assert first.tolist() == [8.0, -16.0]
+    assert second.tolist() == [8.0, 8.0]
+
+
+def test_gradients_of_graphs_pass_through_an_all_reduce(twins):
+    found = gf.grad(lambda x: (dist.nn.all_reduce(x, dist.ReduceOp.AVG) * x).sum())(gf.ones(2))
+    assert found.tolist() == [2.0, 2.0]
+    with pytest.raises(GraphFlowError, match="max over ranks has no gradient"):
+        gf.grad(lambda x: dist.nn.all_reduce(x, dist.ReduceOp.MAX).sum())(gf.ones(2))
+
+
+def test_the_body_of_a_loop_has_no_all_reduce(twins):
+    def body(x):
+        y = x * 2.0
+        dist.all_reduce(y)
+        return y
+
+    with pytest.raises(TraceError, match=r"the body calls distributed\.all_reduce"):
+        gf.compile(lambda x: gf.while_loop(lambda v: v.sum() < 9, body, x))(gf.ones(2))
+
+
+@pytest.mark.parametrize(
+    ("types", "attrs", "error", "message"),
+    [
+        ([(int64, ())], {}, DTypeError, "at least one more operand"),
+        ([(int64, ()), (float32, (2,)), (int64, (2,))], {}, DTypeError, "different dtypes"),
+        ([(int64, ()), (int64, (2,))], {"reduce": "avg"}, DTypeError, "floating-point"),
+        ([(int64, ()), (float32, (2,))], {"reduce": "mode"}, GraphError, "no reduction 'mode'"),
+    ],
+)
+def test_the_type_rule_names_what_is_wrong(types, attrs, error, message):
+    operands = [input_node(f"x{i}", TensorType(*type)) for i, type in enumerate(types)]
+    options = {"reduce": "sum", "group": 0, "finite": False, **attrs}
+    with pytest.raises(error, match=message):
+        emit("all_reduce_start", *operands, **options)
+
+
+# ---- DistributedDataParallel --------------------------------------------------------------------
+
+
+def wrapped_for_twins(model, **options):
+    return DistributedDataParallel(model, init_sync=False, **options)
+
+
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
+def test_equal_ranks_train_as_one(twins, compiled):
+    plain, step, batch = training(lambda model: model)
+    parallel, shared, _ = training(wrapped_for_twins, broadcast_buffers=False)
+    if compiled:
+        step, shared = gf.compile(step), gf.compile(shared)
+    for _ in range(3):
+        assert step(*batch).item() == pytest.approx(shared(*batch).item(), rel=1e-6)
+    assert [entry[0] for entry in twins.log] == ["start", "wait"] * 3
+    for a, b in zip(plain.parameters(), parallel.parameters(), strict=True):
+        np.testing.assert_allclose(a.detach().numpy(), b.detach().numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_messages_begin_during_the_backward_pass_and_end_after_it(twins):
+    _, step, batch = training(wrapped_for_twins, bucket_cap_mb=1e-5, broadcast_buffers=False)
+    step(*batch)  # so that the optimiser's memory is there
+    graph = run_pipeline(gf.trace(step, *batch))[-1].graph
+    steps = build_schedule(graph).steps
+    names = [s.name if isinstance(s, HostCall) else "kernel" for s in steps]
+    starts = [i for i, name in enumerate(names) if name == "all_reduce_start"]
+    waits = [i for i, name in enumerate(names) if name == "all_reduce_wait"]
+    assert len(starts) == len(waits) == 4
+    assert starts[-1] < waits[0], "no wait before the last start"
+    assert "kernel" in names[starts[0] : starts[-1]], "the first message begins before the end"
+    first_write = min(
+        i for i, s in enumerate(steps)
+        if isinstance(s, Call) and s.writes & set(build_schedule(graph).committed)
+    )  # fmt: skip
+    assert waits[-1] < first_write, "no state is written before every message has arrived"
+
+
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
+def test_no_sync_keeps_gradients_here(twins, compiled):
+    gf.manual_seed(0)
+    model = gf.nn.Linear(3, 2)
+    parallel = wrapped_for_twins(model)
+
+    def accumulate(x):
+        parallel(x).sum().backward()
+
+    run = gf.compile(accumulate, keep_grads=True) if compiled else accumulate
+    with parallel.no_sync():
+        run(gf.ones(1, 3))
+    assert twins.log == []
+    assert model.bias.grad.tolist() == [1.0, 1.0]
+    run(gf.ones(1, 3))
+    assert [entry[0] for entry in twins.log] == ["start", "wait"]
+    assert model.bias.grad.tolist() == [2.0, 2.0]
+
+
+def test_unused_parameters_take_part_with_zeros_if_told(twins):
+    model = gf.nn.ModuleList([gf.nn.Linear(2, 2), gf.nn.Linear(2, 2)])
+    parallel = wrapped_for_twins(model, find_unused_parameters=True)
+    parallel.forward = lambda x: model[0](x)
+    parallel(gf.ones(1, 2)).sum().backward()
+    assert model[1].weight.grad.tolist() == [[0.0, 0.0], [0.0, 0.0]]
+    assert twins.log[0] == ("start", 12, "avg")
+
+
+def test_buckets_are_filled_from_the_end_up_to_their_size():
+    sizes = [10, 20, 200_000, 200_000, 5]
+    parameters = [gf.zeros(n) for n in sizes]
+    found = [[p.numel() for p in bucket] for bucket in buckets(parameters, 1 << 30)]
+    assert found == [[5, 200_000], [200_000, 20, 10]]  # the first holds a megabyte at most
+    tiny = [[p.numel() for p in bucket] for bucket in buckets(parameters, 1)]
+    assert tiny == [[5], [200_000], [200_000], [20], [10]]
+    mixed = [gf.zeros(2), gf.zeros(2, dtype=gf.float64), gf.zeros(2)]
+    assert [len(bucket) for bucket in buckets(mixed, 1 << 20)] == [2, 1]
+
+
+def test_what_cannot_be_wrapped_is_refused(alone):
+    with pytest.raises(TypeError, match="wraps a Module"):
+        DistributedDataParallel(gf.ones(2))
+    with pytest.raises(GraphFlowError, match="without parameters"):
+        DistributedDataParallel(gf.nn.ReLU())
+
+
+# ---- the schedule -------------------------------------------------------------------------------
+
+
+def test_early_vertices_run_at_once_and_late_ones_when_nothing_else_is_left():
+    chain = [[1, 2], [3], [4], [5], [5], []]
+    assert run_order(chain) == [0, 1, 3, 2, 4, 5]
+    assert run_order(chain, early={2}) == [0, 2, 4, 1, 3, 5]
+    assert run_order([[1, 2, 3], [4], [4], [4], []], early={3}) == [0, 3, 1, 2, 4]
+    assert run_order(chain, late={1}) == [0, 2, 4, 1, 3, 5]
+    assert run_order([[1], [], [3], []], late={0, 2}) == [0, 1, 2, 3]
