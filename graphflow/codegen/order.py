@@ -16,12 +16,17 @@ from graphflow.errors import CompileError
 
 
 def run_order(
-    successors: Sequence[Iterable[int]], early: Collection[int] = (), late: Collection[int] = ()
+    successors: Sequence[Iterable[int]],
+    early: Collection[int] = (),
+    late: Collection[int] = (),
+    small: Collection[int] = (),
 ) -> list[int]:
     """A topological order of ``0 … n-1``; :class:`CompileError` if there is a cycle.
 
     Those that are ``early`` come as soon as they are ready; those that are ``late``, in the
-    order they are ready, when no other is.
+    order they are ready, when no other is.  ``small`` ones make next to nothing, and run as
+    soon as they can: the updates of all weights wait for a few step counts and corrections,
+    which wait for nothing.
     """
     count = len(successors)
     waiting = [0] * count
@@ -29,9 +34,15 @@ def run_order(
         for vertex in following:
             waiting[vertex] += 1
     height = heights(successors, list(waiting), early)
-    ready = [v for v in range(count) if not waiting[v]]
-    ready.reverse()  # the first in program order is popped first
+    roots = [v for v in range(count) if not waiting[v]]
     order: list[int] = []
+    first = [v for v in reversed(roots) if v in small]
+    ready = [v for v in roots if v not in small]
+    while first:  # what small calls alone make ready begins nothing large
+        order.append(first.pop())
+        for follower in _freed(successors[order[-1]], waiting):
+            (first if follower in small else ready).append(follower)
+    ready.sort(reverse=True)  # the first in program order is popped first
     deferred: deque[int] = deque()
     while ready or deferred:
         if ready and ready[-1] in late:
@@ -39,17 +50,23 @@ def run_order(
             continue
         vertex = ready.pop() if ready else deferred.popleft()
         order.append(vertex)
-        freed = []
-        for follower in successors[vertex]:
-            waiting[follower] -= 1
-            if not waiting[follower]:
-                freed.append(follower)
+        freed = _freed(successors[vertex], waiting)
         # Popped from the end: lowest height first, program order among equals.
-        freed.sort(key=lambda v: (v in early, -height[v], -v))
+        freed.sort(key=lambda v: (v in early, v in small, -height[v], -v))
         ready.extend(freed)
     if len(order) != count:
         raise CompileError("the calls of a schedule depend on each other in a cycle")
     return order
+
+
+def _freed(following: Iterable[int], waiting: list[int]) -> list[int]:
+    """Those of ``following`` that now wait for nothing more."""
+    freed = []
+    for follower in following:
+        waiting[follower] -= 1
+        if not waiting[follower]:
+            freed.append(follower)
+    return freed
 
 
 def heights(

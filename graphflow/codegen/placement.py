@@ -11,8 +11,6 @@ for an old one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-
 from graphflow.codegen.layout import Layout, contiguous
 from graphflow.codegen.order import reaches, run_order
 from graphflow.codegen.units import Unit, Value, Work
@@ -20,6 +18,9 @@ from graphflow.ir.graph import Graph
 from graphflow.ir.node import Node
 from graphflow.ir.op import Kind
 from graphflow.records import dataclass, field, replace
+
+LITTLE = 512
+"""Elements of results up to which it does not matter how long they are kept."""
 
 
 @dataclass(slots=True)
@@ -50,7 +51,8 @@ def place(graph: Graph, work: Work, region: bool = False) -> Placement:
     else:
         _place_outputs(graph, work, placement, set(old.values()))
     sources = _sources(graph, work, old)
-    _check_ahead(work, sources.values())
+    if sources:
+        _check_ahead(work)
     successors = _dependences(work)
     readers = _readers(work)
     fence = len(successors)
@@ -72,9 +74,16 @@ def place(graph: Graph, work: Work, region: bool = False) -> Placement:
             placement.commits.append((source, target))
     hosts = [(n, u.node.op) for n, u in enumerate(work.units) if u.kind == "host" and u.node]
     early, late = {n for n, op in hosts if op.early}, {n for n, op in hosts if op.late}
-    placement.order = [n for n in run_order(successors, early, late) if n != fence]
+    small = {n for n, unit in enumerate(work.units) if _makes_little(work, unit)} | {fence}
+    small -= early | late
+    placement.order = [n for n in run_order(successors, early, late, small) if n != fence]
     _reuse_operands(work, placement)
     return placement
+
+
+def _makes_little(work: Work, unit: Unit) -> bool:
+    sizes = [work.values[v].type.numel for v in unit.results]
+    return all(isinstance(size, int) and size <= LITTLE for size in sizes)
 
 
 def _leaf(work: Work, node: Node) -> int:
@@ -126,15 +135,13 @@ def _sources(graph: Graph, work: Work, old: dict[Node, int]) -> dict[Node, Layou
     return found
 
 
-def _check_ahead(work: Work, sources: Iterable[Layout]) -> None:
-    """Let units of their own check the places of the scatters that make ``sources``.
+def _check_ahead(work: Work) -> None:
+    """Let units of their own check the places of scatters, before all that changes state.
 
     Scatters that agree on the places and how many there may be share one.
     """
     done: set[object] = set()
-    for unit in [unit for source in sources for unit in _scatters(work, source)]:
-        if not unit.fallible:
-            continue
+    for unit in [unit for unit in work.units if unit.fallible and _scatter(unit) is not None]:
         scatter = unit.body.outputs[0]
         body = Graph((), (scatter.inputs[1],), name="body")
         leaves = [n for n in unit.body.inputs if n in body.nodes]
@@ -148,24 +155,18 @@ def _check_ahead(work: Work, sources: Iterable[Layout]) -> None:
             work.units.append(Unit("check", body, places, [], True, unit.node, unit.locations))
 
 
-def _scatters(work: Work, source: Layout) -> Iterator[Unit]:
-    """The scatters that ``source`` is made by, one into the result of another, the last first."""
-    number = work.values[source.buffer].unit
-    while number >= 0:
-        unit = work.units[number]
-        base = _base(unit)
-        if base is None:
-            return
-        yield unit
-        number = work.values[base.buffer].unit
+def _scatter(unit: Unit) -> Node | None:
+    """The scatter that is all a unit does."""
+    if unit.kind != "loop" or len(unit.body.outputs) > 1:
+        return None
+    (made,) = unit.body.outputs
+    return made if made.op.kind is Kind.SCATTER else None
 
 
 def _base(unit: Unit) -> Layout | None:
     """What a unit that is nothing but a scatter scatters into."""
-    if unit.kind != "loop" or len(unit.body.outputs) > 1:
-        return None
-    (made,) = unit.body.outputs
-    if made.op.kind is not Kind.SCATTER or made.inputs[0] not in unit.body.inputs:
+    made = _scatter(unit)
+    if made is None or made.inputs[0] not in unit.body.inputs:
         return None
     return unit.operands[unit.body.inputs.index(made.inputs[0])]
 

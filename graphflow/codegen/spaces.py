@@ -227,11 +227,17 @@ def _merged(
 def _is_column(
     kept: list[tuple[str, ...]], reduced: list[tuple[str, ...]], through: list[Affine]
 ) -> bool:
-    """True when more accesses are contiguous along the last kept loop than the last reduced."""
+    """True when more accesses are contiguous along the last kept loop than the last reduced.
+
+    What is the same for all kept indices (a scale of each row) is little, and has no say.
+    """
     if not kept or not reduced:
         return False
-    across = sum(1 for a in through if dict(a.terms).get(kept[-1][-1]) == 1)
-    along = sum(1 for a in through if dict(a.terms).get(reduced[-1][-1]) == 1)
+    names = {name for run in kept for name in run}
+    steps = [dict(a.terms) for a in through]
+    steps = [s for s in steps if not names.isdisjoint(s)] or steps
+    across = sum(1 for s in steps if s.get(kept[-1][-1]) == 1)
+    along = sum(1 for s in steps if s.get(reduced[-1][-1]) == 1)
     return across > along
 
 

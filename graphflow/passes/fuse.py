@@ -17,9 +17,10 @@ from graphflow.ir.graph import Graph, Location
 from graphflow.ir.node import Node, with_inputs
 from graphflow.ir.op import Kind
 from graphflow.passes.base import Pass
-from graphflow.passes.dataflow import is_alias
+from graphflow.passes.dataflow import Dataflow, is_alias
 from graphflow.passes.groups import Group, Limits, find_groups
 from graphflow.passes.in_regions import in_regions
+from graphflow.passes.recompute import computed_anew
 from graphflow.passes.turn import turn_products
 
 
@@ -35,7 +36,8 @@ class Fuse(Pass):
     After: one node ``fused{kind=loop}(%0, %1)`` whose body holds both.  A group
     with several results yields a tuple; ``get`` takes each out.  Every node
     computes what it did (a product that is computed transposed may round
-    differently); the graph has no paths it did not have.
+    differently); the graph has no paths it did not have.  Cheap values may be computed
+    in several groups (:mod:`graphflow.passes.recompute`).
     """
 
     name: ClassVar[str] = "fuse"
@@ -51,7 +53,9 @@ class Fuse(Pass):
     def _fused(self, graph: Graph) -> Graph:
         limits = Limits(operations=self.operations, operands=self.operands)
         graph = turn_products(graph)
-        groups = [g for g in find_groups(graph, limits) if _worth_a_body(g)]
+        flow = Dataflow(graph)
+        found = computed_anew(flow, find_groups(graph, limits, flow), limits)
+        groups = [g for g in found if _worth_a_body(g)]
         return apply_groups(graph, groups) if groups else graph
 
 
@@ -61,7 +65,7 @@ def apply_groups(graph: Graph, groups: Sequence[Group]) -> Graph:
     ``groups`` must be in an order in which they can run, as :func:`find_groups`
     gives them; nodes of no group are copied.
     """
-    rewriter = _Rewriter(graph)
+    rewriter = _Rewriter(graph, groups)
     for group in groups:
         rewriter.emit(group)
     roots = [rewriter.rebuilt(n) for n in graph.outputs]
@@ -72,8 +76,10 @@ def apply_groups(graph: Graph, groups: Sequence[Group]) -> Graph:
 class _Rewriter:
     """The map from old nodes to new ones while groups are emitted in order."""
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, groups: Sequence[Group]) -> None:
         self.graph = graph
+        self.home = {n: g for g in groups if g.again for n in g.nodes if n not in g.again}
+        self.read_anew = {n for g in groups for n in _read_anew(g)}
         self.new: dict[Node, Node] = {n: n for n in (*graph.inputs, *graph.state)}
         self.locations: dict[Node, Location] = {}
         self.roots = set(graph.roots)
@@ -104,7 +110,10 @@ class _Rewriter:
 
     def emit(self, group: Group) -> None:
         """Add ``group`` as a ``fused`` node, with ``get`` nodes for several results."""
-        outputs = [n for n in group.nodes if self._needed(n, group)]
+        own = (n for n in group.nodes if n not in group.again)
+        outputs = [n for n in own if self._needed(n, group)]
+        if not outputs:
+            return  # all that read it compute it anew
         operands, body = make_body(group, outputs, self.graph.locations)
         # Nodes are interned: groups of equal layers have the same body, in other places.
         known = self.bodies.setdefault((body.inputs, body.outputs), body)
@@ -123,17 +132,31 @@ class _Rewriter:
 
     def _needed(self, node: Node, group: Group) -> bool:
         """Whether anything outside the group reads ``node``, through views or not."""
+        if node in self.read_anew:
+            return True
         stack = [node]
         while stack:
             top = stack.pop()
             if top in self.roots:
                 return True
             for user in self.graph.users[top]:
-                if user not in group.nodes:
+                home = self.home.get(user)
+                if user not in group.nodes and (home is None or top not in home.again):
                     if not is_alias(user):
                         return True
                     stack.append(user)
         return False
+
+
+def _read_anew(group: Group) -> Iterable[Node]:
+    """What lies in memory for the sake of what ``group`` computes anew."""
+    for node in group.again:
+        for operand in node.inputs:
+            base = operand
+            while is_alias(base):
+                base = base.inputs[0]
+            if base not in group.nodes:
+                yield base
 
 
 def _worth_a_body(group: Group) -> bool:

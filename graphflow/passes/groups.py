@@ -53,7 +53,8 @@ class Group:
     ``kind`` is ``"loop"`` or ``"contraction"``, or ``"single"`` for an operation
     that never joins others; ``reduced`` are the axes of the domain that its
     reductions fold.  ``nodes`` in topological order; ``copies`` are the views,
-    literals and cheap values it has for itself.
+    literals and cheap values it has for itself, ``again`` the nodes that it computes
+    anew though they belong to another group.
     """
 
     kind: str
@@ -61,6 +62,7 @@ class Group:
     copies: frozenset[Node]
     domain: Shape
     reduced: tuple[int, ...] = ()
+    again: frozenset[Node] = frozenset()
 
 
 @dataclass(slots=True)
@@ -76,13 +78,15 @@ class _Cluster:
     piece: int = -1  # of a long chain; groups of two pieces stay apart
 
 
-def find_groups(graph: Graph, limits: Limits | None = None) -> list[Group]:
+def find_groups(
+    graph: Graph, limits: Limits | None = None, flow: Dataflow | None = None
+) -> list[Group]:
     """The groups of ``graph`` in an order in which they can run, single nodes included.
 
     Views and values that are cheap to compute anew belong to no group: whoever
     reads them has its own copy.
     """
-    flow = Dataflow(graph)
+    flow = flow or Dataflow(graph)
     finder = _Finder(flow, limits or Limits())
     finder.contractions()
     finder.reductions()
@@ -327,29 +331,30 @@ class _Finder:
             kind = "contraction" if cluster.product >= 0 else "loop"
             if not cluster.fusible:
                 kind = "single"
-            copies = self._copies(cluster)
+            copies = copies_of(self.flow, cluster.members) if cluster.fusible else frozenset()
             found.append(Group(kind, nodes, copies, cluster.domain, cluster.reduced))
         return found
 
-    def _copies(self, cluster: _Cluster) -> frozenset[Node]:
-        """What the members read that is neither a member nor an operand."""
-        flow, members = self.flow, {self.flow.work[n] for n in cluster.members}
-        found: set[Node] = set()
-        stack = [operand for node in members for operand in node.inputs]
-        memory: set[Node] = set()  # what a contraction multiplies must lie in memory
-        for node in members:
-            if flow.role[node] is Role.CONTRACTION:
-                memory.update(node.inputs)
-        while stack if cluster.fusible else ():
-            node = stack.pop()
-            if node in found or node in members or node in memory:
-                continue
-            base = flow.base(node)
-            inside = base in members or is_literal(base) or flow.role[base] is Role.CHEAP
-            if inside and flow.is_mapped(node):
-                found.add(node)
-                stack.extend(node.inputs)
-        return frozenset(found)
+
+def copies_of(flow: Dataflow, numbers: Iterable[int]) -> frozenset[Node]:
+    """What these work nodes read that is neither one of them nor an operand."""
+    members = {flow.work[n] for n in numbers}
+    found: set[Node] = set()
+    stack = [operand for node in members for operand in node.inputs]
+    memory: set[Node] = set()  # what a contraction multiplies must lie in memory
+    for node in members:
+        if flow.role[node] is Role.CONTRACTION:
+            memory.update(node.inputs)
+    while stack:
+        node = stack.pop()
+        if node in found or node in members or node in memory:
+            continue
+        base = flow.base(node)
+        inside = base in members or is_literal(base) or flow.role[base] is Role.CHEAP
+        if inside and flow.is_mapped(node):
+            found.add(node)
+            stack.extend(node.inputs)
+    return frozenset(found)
 
 
 def _common_space(one: _Cluster, two: _Cluster) -> tuple[Shape, tuple[int, ...]] | None:
