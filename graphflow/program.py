@@ -239,7 +239,7 @@ class Program:
         if (captured := captured_memory(graph)) is not None:
             return cls.from_capture(captured, **options)
         cells = [Cell(np.zeros(n.tensor_type.static_shape, n.dtype.numpy)) for n in graph.state]
-        made = cls(graph, cells, (), (), **options)
+        made = cls(graph, cells, (), (), keep=not graph.updates, **options)
         made._unloaded = bool(cells)
         return made
 
