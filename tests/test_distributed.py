@@ -62,10 +62,10 @@ def twins(monkeypatch):
     dist.destroy_process_group()
 
 
-def training(wrap, **options):
+def training(wrap, width=16, batch_size=8, **options):
     """A model, its step, and the batch it takes."""
     gf.manual_seed(3)
-    model = gf.nn.Sequential(gf.nn.Linear(6, 16), gf.nn.Tanh(), gf.nn.Linear(16, 3))
+    model = gf.nn.Sequential(gf.nn.Linear(6, width), gf.nn.Tanh(), gf.nn.Linear(width, 3))
     wrapped = wrap(model, **options)
     optimizer = gf.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
 
@@ -76,7 +76,7 @@ def training(wrap, **options):
         optimizer.step()
         return loss
 
-    batch = gf.randn(8, 6), gf.randn(8, 3)
+    batch = gf.randn(batch_size, 6), gf.randn(batch_size, 3)
     return model, step, batch
 
 
@@ -297,7 +297,9 @@ def test_equal_ranks_train_as_one(twins, compiled):
 
 
 def test_messages_begin_during_the_backward_pass_and_end_after_it(twins):
-    _, step, batch = training(wrapped_for_twins, bucket_cap_mb=1e-5, broadcast_buffers=False)
+    # Large enough that none of the matrices counts as small, which run ahead of others.
+    options = {"bucket_cap_mb": 1e-5, "broadcast_buffers": False}
+    _, step, batch = training(wrapped_for_twins, 200, 200, **options)
     step(*batch)  # so that the optimiser's memory is there
     graph = run_pipeline(gf.trace(step, *batch))[-1].graph
     steps = build_schedule(graph).steps

@@ -80,7 +80,8 @@ class DistributedDataParallel(Module):
         all_gather_object(others, shapes, self._group)
         for rank, found in enumerate(others):
             if found != others[0]:
-                difference = next(iter({*found} ^ {*others[0]}), ("", "another order"))
+                known = {*others[0]}
+                difference = next((x for x in found if x not in known), ("", "another order"))
                 raise GraphFlowError(
                     f"rank {self._group.ranks[rank]} has another model than rank "
                     f"{self._group.ranks[0]}: {' '.join(difference)}"
