@@ -76,7 +76,7 @@ def test_links_and_files_that_pages_name_exist(page: pathlib.Path) -> None:
 
 RUN = [
     "README.md", "docs/looking_at_programs.md", "docs/debugging.md", "docs/saving.md",
-    "docs/training.md",
+    "docs/training.md", "docs/distributed.md",
 ]  # fmt: skip
 
 
