@@ -14,6 +14,7 @@ from graphflow.utils.data import (
     ConcatDataset,
     DataLoader,
     Dataset,
+    DistributedSampler,
     IterableDataset,
     RandomSampler,
     Sampler,
@@ -178,6 +179,50 @@ def test_gathering_a_batch_is_what_collating_gives(seed: int) -> None:
     slow = default_collate([view[i] for i in indices])
     for a, b in zip(fast, slow, strict=True):
         assert a.dtype == b.dtype and a.tolist() == b.tolist()
+
+
+# ---- shares of a data set ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.parametrize(("size", "ranks"), [(12, 4), (13, 4), (3, 4), (1, 5), (7, 1)])
+def test_the_shares_of_all_ranks_are_the_data_set(size: int, ranks: int, shuffle: bool) -> None:
+    samplers = [DistributedSampler(range(size), ranks, r, shuffle, seed=5) for r in range(ranks)]
+    for epoch in (0, 1):
+        for sampler in samplers:
+            sampler.set_epoch(epoch)
+        shares = [list(sampler) for sampler in samplers]
+        assert {len(share) for share in shares} == {len(samplers[0])} == {-(-size // ranks)}
+        # Dealt out in turns: the order, then its beginning once more to fill the last round.
+        dealt = [index for turn in zip(*shares, strict=True) for index in turn]
+        assert sorted(dealt[:size]) == list(range(size))
+        assert dealt[size:] == (dealt[:size] * ranks)[: len(dealt) - size]
+        if not shuffle:
+            assert dealt[:size] == list(range(size))
+
+
+def test_a_share_changes_with_the_epoch_and_the_seed_alone() -> None:
+    sampler = DistributedSampler(range(100), 4, 1)
+    first = list(sampler)
+    assert list(sampler) == first == list(DistributedSampler(range(100), 4, 1))
+    sampler.set_epoch(1)
+    assert list(sampler) != first != list(DistributedSampler(range(100), 4, 1, seed=9))
+
+
+def test_a_share_is_cut_where_the_last_is_dropped() -> None:
+    shares = [list(DistributedSampler(range(11), 4, r, False, drop_last=True)) for r in range(4)]
+    assert shares == [[0, 4], [1, 5], [2, 6], [3, 7]]
+    with pytest.raises(gf.GraphFlowError, match="init_process_group"):
+        DistributedSampler(range(4))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [((range(3), 0, 0), "positive"), ((range(3), 2, 2), "rank 2"), (([], 1, 0), "empty")],
+)
+def test_shares_that_cannot_be(arguments: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        DistributedSampler(*arguments)
 
 
 # ---- errors -----------------------------------------------------------------------------

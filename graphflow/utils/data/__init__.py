@@ -12,6 +12,7 @@ from graphflow.utils.data.dataset import (
     TensorDataset,
     random_split,
 )
+from graphflow.utils.data.distributed_sampler import DistributedSampler
 from graphflow.utils.data.sampler import (
     BatchSampler,
     RandomSampler,
@@ -28,6 +29,7 @@ __all__ = [
     "ConcatDataset",
     "DataLoader",
     "Dataset",
+    "DistributedSampler",
     "IterableDataset",
     "RandomSampler",
     "Sampler",
