@@ -263,6 +263,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: pathlib.Path) -> None:
 def test_links_modes_and_leftovers(tmp_path: pathlib.Path) -> None:
     real = tmp_path / "real"
     gf.save({"a": gf.ones(1)}, real)
+    assert not real.stat().st_mode & 0o111  # data, not a program
     real.chmod(0o640)
     (tmp_path / "link").symlink_to(real)
     with replacing(real):  # the name of a file that a killed process leaves behind
