@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.worker import answer_of, environment
+from benchmarks.worker import answer_of, environment, parser_of
 from graphflow.tables import duration, significant, table
 
 SYSTEMS = {
@@ -102,7 +102,6 @@ def train(system: str, name: str, folder: Path) -> dict[str, float]:
     data = importlib.import_module(f"{framework.__name__}.utils.data")
     workload: Any = WORKLOADS[name]
     framework.manual_seed(0)
-    framework.set_num_threads(2)
     images = graphflow_images(folder) if system == "static" else torch_images(folder)
     loader = data.DataLoader(images, batch_size=workload.batch, shuffle=True)
     model, optimizer = shared.program(framework, workload)
@@ -170,13 +169,11 @@ def report(name: str, medians: dict[str, dict[str, float]]) -> list[list[str]]:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.epochs", allow_abbrev=False)
+    parser = parser_of("epochs", SYSTEMS)
     parser.add_argument("--workloads", default=",".join(WORKLOADS))
     parser.add_argument("--images", type=int, default=60_000)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures")
-    parser.add_argument("--system", choices=SYSTEMS, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.system:

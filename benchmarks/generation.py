@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.worker import SETTLE_SECONDS, WARM_SECONDS, answer_of, environment
+from benchmarks.worker import SETTLE_SECONDS, WARM_SECONDS, answer_of, environment, parser_of
 from graphflow.tables import duration, significant, table
 
 PROMPT, NEW, REPEATS = [4, 8, 15, 16, 23, 42], 120, 21
@@ -134,10 +134,8 @@ def measure(threads: int, rounds: int) -> str:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.generation", allow_abbrev=False)
-    parser.add_argument("--threads", type=int, default=1)
+    parser = parser_of("generation", SYSTEMS, threads=1)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--system", choices=SYSTEMS, help=argparse.SUPPRESS)
     parser.add_argument("--weights", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.system:

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.worker import answer_of, environment
+from benchmarks.worker import answer_of, environment, parser_of
 from graphflow.tables import duration, table
 
 SYSTEMS = {
@@ -84,10 +84,8 @@ def ask(system: str, weights: Path, options: argparse.Namespace) -> dict[str, An
 
 def main() -> None:
     """Train both and print."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpt_losses", allow_abbrev=False)
-    parser.add_argument("--threads", type=int, default=2)
+    parser = parser_of("gpt_losses", SYSTEMS)
     parser.add_argument("--steps", type=int, default=600, help="updates; 4,096 characters each")
-    parser.add_argument("--system", choices=SYSTEMS, help=argparse.SUPPRESS)
     parser.add_argument("--weights", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.system:

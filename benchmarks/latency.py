@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.worker import answer_of, environment
+from benchmarks.worker import answer_of, environment, parser_of
 from graphflow.tables import duration, significant, table
 
 SYSTEMS = {"static": "GraphFlow", "torch": "PyTorch eager", "ort": "ONNX Runtime"}
@@ -104,13 +104,11 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, dict[str, float
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.latency", allow_abbrev=False)
+    parser = parser_of("latency", SYSTEMS)
     parser.add_argument("--workloads", default=",".join(WORKLOADS))
     parser.add_argument("--callers", type=int, default=4, help="Python threads that call")
-    parser.add_argument("--threads", type=int, default=2, help="threads of the systems' own")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures")
-    parser.add_argument("--system", choices=SYSTEMS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.system:
         call = callers(options.system, options.workloads, options.threads)

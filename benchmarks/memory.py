@@ -10,7 +10,6 @@ in the same way.  The second figure is the most memory a fresh process ever had,
 
 from __future__ import annotations
 
-import argparse
 import json
 import resource
 import sys
@@ -18,7 +17,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.worker import answer_of, environment
+from benchmarks.worker import answer_of, environment, parser_of
 from graphflow.tables import quantity, significant, table
 
 SYSTEMS = {"static": "GraphFlow", "torch": "PyTorch eager"}
@@ -93,11 +92,9 @@ def look(system: str, name: str, threads: int) -> dict[str, int]:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.memory", allow_abbrev=False)
+    parser = parser_of("memory", SYSTEMS)
     parser.add_argument("--workloads", default=",".join(WORKLOADS))
-    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures")
-    parser.add_argument("--system", choices=SYSTEMS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.system:
         print(json.dumps(look(options.system, options.workloads, options.threads)))

@@ -6,12 +6,13 @@ turn.  ``Worker`` is the driver's end; ``python -m benchmarks.worker`` the other
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,14 @@ def answer_of(command: list[str], env: dict[str, str]) -> Any:
     if done.returncode:
         raise RuntimeError(done.stderr.strip().splitlines()[-1])
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def parser_of(module: str, systems: Collection[str], threads: int = 2) -> argparse.ArgumentParser:
+    """What programs share that run themselves once for each system, as ``--system``."""
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{module}", allow_abbrev=False)
+    parser.add_argument("--threads", type=int, default=threads, help="of the systems' own")
+    parser.add_argument("--system", choices=systems, help=argparse.SUPPRESS)
+    return parser
 
 
 class Worker:

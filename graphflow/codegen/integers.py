@@ -151,8 +151,7 @@ def _lower_quotient(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     shift = _power_of_two(b)
     if shift is not None:
         return builder.ashr(a, _I64(shift))
-    empty = builder.icmp_unsigned("==", b, _I64(0))
-    divisor = builder.select(empty, _I64(1), b)
+    empty, divisor = _divisor(builder, b)
     quotient = builder.sdiv(a, divisor)
     wrong = _rounds_up(builder, builder.srem(a, divisor), divisor)
     floor = builder.sub(quotient, builder.zext(wrong, _I64))
@@ -166,11 +165,16 @@ def _lower_remainder(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     shift = _power_of_two(b)
     if shift is not None:
         return builder.and_(a, _I64((1 << shift) - 1))
-    empty = builder.icmp_unsigned("==", b, _I64(0))
-    divisor = builder.select(empty, _I64(1), b)
+    _, divisor = _divisor(builder, b)
     rest = builder.srem(a, divisor)
     wrong = _rounds_up(builder, rest, divisor)
     return builder.add(rest, builder.select(wrong, divisor, _I64(0)))
+
+
+def _divisor(builder: Any, b: Any) -> tuple[Any, Any]:
+    """Whether ``b`` is zero, and what to divide by: one instead of zero, which would trap."""
+    empty = builder.icmp_unsigned("==", b, _I64(0))
+    return empty, builder.select(empty, _I64(1), b)
 
 
 def _rounds_up(builder: Any, rest: Any, divisor: Any) -> Any:

@@ -2,21 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from graphflow.cuda.devices import (
-    current_device,
-    device_count,
-    empty_cache,
-    get_device_name,
-    is_available,
-    is_bf16_supported,
-    manual_seed,
-    manual_seed_all,
-    max_memory_allocated,
-    memory_allocated,
-    reset_peak_memory_stats,
-    set_device,
-    synchronize,
-)
+from graphflow.cuda import devices
+from graphflow.cuda.devices import *
 from graphflow.later import importer
 
 if TYPE_CHECKING:
@@ -24,19 +11,5 @@ if TYPE_CHECKING:
 else:
     __getattr__ = importer(globals(), {"amp": "graphflow.cuda.amp"})
 
-__all__ = [
-    "amp",
-    "current_device",
-    "device_count",
-    "empty_cache",
-    "get_device_name",
-    "is_available",
-    "is_bf16_supported",
-    "manual_seed",
-    "manual_seed_all",
-    "max_memory_allocated",
-    "memory_allocated",
-    "reset_peak_memory_stats",
-    "set_device",
-    "synchronize",
-]
+__all__ = ["amp"]
+__all__ += devices.__all__

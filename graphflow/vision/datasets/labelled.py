@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from graphflow.functions.creation import from_numpy, tensor
+from graphflow.functions.creation import from_numpy
 from graphflow.tensor import Tensor
 from graphflow.utils.data import Dataset, default_collate
 from graphflow.vision.pillow import pil
@@ -67,7 +67,7 @@ class LabelledImages(Dataset[tuple[Any, Any]]):
             return None
         if self.target_transform is not None:
             return [made, default_collate([self.target_transform(int(targets[i])) for i in chosen])]
-        return [made, tensor(np.asarray(targets)[chosen].astype(np.int64))]
+        return [made, from_numpy(np.asarray(targets)[chosen].astype(np.int64, copy=False))]
 
     def __len__(self) -> int:
         return len(self.targets)
