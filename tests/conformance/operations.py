@@ -67,7 +67,9 @@ class Call:
             return None
 
     def comparable(self, out: Any, finish: Callable[..., Any]) -> Any:
-        """``out`` up to what is not determined (signs of singular vectors)."""
+        """``out`` up to what is not determined (signs of singular vectors, memory not written)."""
+        if self.info.name in FREE_VALUES:
+            return out.zero_()
         empty = any(0 in t.shape for t in convert.tensors_of(self.arguments, torch.Tensor))
         return finish(out) if self.info.name in FREE_SIGNS and not empty else out
 
@@ -101,6 +103,9 @@ FREE_SIGNS = frozenset({
     "svd", "linalg.svd", "linalg.eig", "linalg.eigh",
 })  # fmt: skip
 """Entries whose samples say how to make their result unique; others are compared as they are."""
+
+FREE_VALUES = frozenset({"empty_like"})
+"""Entries whose result is memory as it was found: only shape and dtype are compared."""
 
 
 class _Later:
