@@ -137,6 +137,7 @@ ORACLES: dict[str, Callable[..., Number]] = {
     "erf": math.erf,
     "erfc": math.erfc,
     "erfcx": lambda x: float(scipy.special.erfcx(x)),
+    "erfp1": lambda x: math.erf(x) + 1,
     "erfinv": lambda x: float(scipy.special.erfinv(x)),
     "exp": _guard(math.exp),
     "exp2": lambda x: 2.0**x,

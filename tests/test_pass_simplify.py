@@ -1,13 +1,15 @@
 """Simplification: every law holds for every value, and does what it says."""
 
 import itertools
+import math
 import random
 
 import numpy as np
 import pytest
 from graphs import Case, assert_same_array, assert_same_results, random_graph
 
-import graphflow.ir.ops  # noqa: F401  (registers the operations)
+import graphflow as gf
+import graphflow.ir.ops
 from graphflow.errors import GraphError
 from graphflow.ir.build import NODES, constant, emit, input_node
 from graphflow.ir.graph import Graph, Location
@@ -320,6 +322,23 @@ def test_examples(law: str, before: str, after: str | None) -> None:
             for a in case.args
         ]
         assert_same_results(graph, result, Case(seed, graph, tuple(finite), {}), 1e-6)
+
+
+def test_one_plus_erf_is_one_function_of_gelu() -> None:
+    def gelu(x):
+        return gf.nn.functional.gelu(x)
+
+    x = np.concatenate([np.linspace(-7, 7, 4001), [np.inf, -np.inf, np.nan, -0.0, 0.0, 1e-42]])
+    x = x.astype(np.float32)
+    program = gf.compile(gf.trace(gelu, gf.TensorSpec(x.shape)))
+    assert "erfp1" in str(program.stages()[-2].graph)
+    found = program(gf.tensor(x)).numpy()
+    wide = x.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        expected = wide * 0.5 * (1 + np.array([math.erf(v * math.sqrt(0.5)) for v in wide]))
+        error = np.abs(found - expected) / np.abs(wide)
+    assert np.nanmax(np.where(np.abs(wide) > 1e-30, error, 0)) <= 2.5 * 2.0**-24
+    np.testing.assert_array_equal(np.isnan(found), np.isnan(expected))
 
 
 def test_tanh_of_softplus_at_the_edges() -> None:

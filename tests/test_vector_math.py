@@ -29,6 +29,7 @@ FORMATS = pytest.mark.parametrize("element", ["f32", pytest.param("f64", marks=n
 
 def inside(case: Case, element: str, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
     """Drop what lies beyond the stated range (but keep infinities)."""
+    arguments = tuple(a[~(arguments[0] < case.lowest)] for a in arguments)
     if case.limit is None:
         return arguments
     with np.errstate(all="ignore"):
@@ -40,7 +41,7 @@ def inside(case: Case, element: str, arguments: tuple[Any, ...]) -> tuple[Any, .
 @EACH
 @FORMATS
 def test_errors_stay_within_two_units_in_the_last_place(case: Case, element: str) -> None:
-    count = 1000 if case.name == "erf" and element == "f64" else 50_000
+    count = 1000 if case.name.startswith("erf") and element == "f64" else 50_000
     error, where = accuracy.measure(case, element, count)
     assert error <= BOUND, f"{case.name}{where}: {error} ulp (seed {accuracy.SEED})"
 

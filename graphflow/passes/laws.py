@@ -91,6 +91,7 @@ LAWS: tuple[Law, ...] = (
     ),
     Law("tanh(where(gt(%x, %k), %x, %y))", views.tanh_of_large),  # tanh(x) = 1 for x > 20
     Law("tanh(log1p(exp(%x)))", views.tanh_of_softplus, rounding=True),  # (u²-1)/(u²+1), u=1+eˣ
+    Law("add(erf(%x), 1.0)", "erfp1(%x)", rounding=True),  # erf(x) + 1, in one function
     # Conversions.
     Law("cast(%x)", views.cast_to_same),  # a cast to the type x has
     Law("cast(cast(%x))", views.cast_of_lossless_cast),  # the first cast lost nothing

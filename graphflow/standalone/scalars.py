@@ -5,6 +5,7 @@ A file contains those it uses.  Each means what the operation of its name means.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,11 @@ def reciprocal(x: Scalar) -> Scalar:
     return type(x)(1) / x
 
 
+def erfp1(x: Scalar) -> Scalar:
+    """``1 + erf(x)``."""
+    return type(x)(1) + type(x)(math.erf(x))
+
+
 BUILT_IN = {
     "abs": "abs", "exp": "np.exp", "exp2": "np.exp2", "expm1": "np.expm1", "log": "np.log",
     "log1p": "np.log1p", "log2": "np.log2", "log10": "np.log10", "sqrt": "np.sqrt",
@@ -57,5 +63,7 @@ BUILT_IN = {
 }  # fmt: skip
 """Scalar functions that Numba has already."""
 
-DEFINED = {f.__name__: f for f in (select, relu, maximum, minimum, sigmoid, rsqrt, reciprocal)}
+DEFINED = {
+    f.__name__: f for f in (select, relu, maximum, minimum, sigmoid, rsqrt, reciprocal, erfp1)
+}
 """Those above, by name."""

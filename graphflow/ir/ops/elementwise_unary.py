@@ -216,11 +216,23 @@ SIGMOID = unary(
     vjp=lambda b, n, ct: ct * (n.out * (1.0 - n.out)),
     domain=(-20.0, 20.0), tolerance=(4e-6, 1e-13),
 )  # fmt: skip
+
+
+def _erf_vjp(b: Builder, n: Application, ct: Any) -> Any:
+    return ct * (b.exp(-(n.inputs[0] * n.inputs[0])) * (2.0 / math.sqrt(math.pi)))
+
+
 ERF = unary(
     "erf", "Error function, 2/sqrt(pi) times the integral of exp(-t*t) from 0 to x.",
     reference=erf, cpu="vm.erf({0})", cost=24.0,
-    vjp=lambda b, n, ct: ct * (b.exp(-(n.inputs[0] * n.inputs[0])) * (2.0 / math.sqrt(math.pi))),
+    vjp=_erf_vjp,
     domain=(-6.0, 6.0), tolerance=(2e-6, 1e-13),
+)  # fmt: skip
+ERFP1 = unary(
+    "erfp1", "1 + erf(x), for which a kernel needs half of erf.",
+    reference=lambda x: erf(x) + 1, cpu="vm.erfp1({0})", cost=16.0,
+    vjp=_erf_vjp,
+    domain=(-1.0, 6.0), tolerance=(2e-6, 1e-13),
 )  # fmt: skip
 RECIPROCAL = unary(
     "reciprocal", "1 / x.",

@@ -114,6 +114,11 @@ def _expm1(w: Writer, n: Node) -> Any:
     return w.add("Sub", w.add("Exp", n.inputs[0]), w.like(1, n))
 
 
+@primitive("erfp1")
+def _erfp1(w: Writer, n: Node) -> Any:
+    return w.add("Add", w.add("Erf", n.inputs[0]), w.like(1, n))
+
+
 @primitive("log1p")
 def _log1p(w: Writer, n: Node) -> Any:
     return w.add("Log", w.add("Add", n.inputs[0], w.like(1, n)))
