@@ -97,6 +97,7 @@ if TYPE_CHECKING:
         random,
         serialization,
         special,
+        training,
         utils,
         vision,
     )
@@ -154,6 +155,7 @@ else:
             "finfo": "graphflow.number_formats:finfo",
             "iinfo": "graphflow.number_formats:iinfo",
             "special": "graphflow.special",
+            "training": "graphflow.training",
             "utils": "graphflow.utils",
             "verify": "graphflow.debugging.verification:verify",
             "vision": "graphflow.vision",
@@ -268,6 +270,7 @@ __all__ = [
     "static",
     "strided",
     "trace",
+    "training",
     "uint8",
     "utils",
     "value_and_grad",

@@ -25,6 +25,7 @@ LIBRARY_PACKAGES = {
     "onnx",
     "optim",
     "serialization",
+    "training",
     "utils",
     "vision",
 }

@@ -39,8 +39,14 @@ def flatten(value: Any) -> tuple[dict[str, Array], dict[str, str]]:
         if len({_place(a) for a in writer.arrays.values()}) == len(writer.arrays):
             return writer.arrays, {"format": "pt"}
         writer.arrays.clear()
-    described = writer.describe(value, "", 0)
-    return writer.arrays, {KEY: json.dumps(described, separators=(",", ":"), ensure_ascii=False)}
+    return writer.arrays, {KEY: writer.text(value)}
+
+
+def described(value: Any) -> tuple[dict[str, Array], str]:
+    """Arrays by name, and the structure in which they stand, as JSON for :func:`restored`."""
+    writer = _Writer()
+    text = writer.text(value)
+    return writer.arrays, text
 
 
 def _is_state_dict(value: Any) -> bool:
@@ -73,6 +79,10 @@ class _Writer:
         self.arrays: dict[str, Array] = {}
         self._names: dict[tuple[Any, ...], str] = {}
         self._kept: list[Any] = []  # so that no address is used twice
+
+    def text(self, value: Any) -> str:
+        made = self.describe(value, "", 0)
+        return json.dumps(made, separators=(",", ":"), ensure_ascii=False)
 
     def describe(self, value: Any, path: str, depth: int) -> Json:
         if depth > MOST_DEPTH:
@@ -177,6 +187,11 @@ def rebuild(arrays: dict[str, Array], metadata: Mapping[str, str], file: str) ->
     text = metadata.get(KEY)
     if text is None:
         return {name: Tensor._of(Cell(array)) for name, array in arrays.items()}
+    return restored(arrays, text, file)
+
+
+def restored(arrays: dict[str, Array], text: str, file: str) -> Any:
+    """The data that :func:`described` took apart."""
     try:
         return _Reader(arrays).value(json.loads(text))
     except (KeyError, TypeError, ValueError, RecursionError, AttributeError) as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any, Generic, TypeVar
 
 from graphflow.utils.data.collate import default_collate, default_convert
@@ -124,13 +125,23 @@ class DataLoader(Generic[T_co]):
         return SequentialSampler(self.dataset)  # type: ignore[arg-type]
 
     def __iter__(self) -> Iterator[Any]:
+        return self.iterate()
+
+    def iterate(self, skip: int = 0) -> Iterator[Any]:
+        """A new epoch without its first ``skip`` batches.
+
+        All that is random is drawn as if they had been there.  They are made, and thrown away,
+        only where the others depend on it: by workers, whose samples may be random, and by streams.
+        """
         # Drawn with and without workers, so that their number changes no other draw.
         seed = draw_seed(self._seeds)
         fetcher = self._fetcher()
         tasks: Iterable[Any] = self.sampler if self.batch_sampler is None else self.batch_sampler
-        if self.num_workers:
-            return self._with_workers(fetcher, iter(tasks), seed)
-        return _here(fetcher, iter(tasks))
+        left = iter(tasks)
+        if self.num_workers or self._streaming:
+            made = self._with_workers(fetcher, left, seed) if self.num_workers else None
+            return _without_first(skip, made or _here(fetcher, left))
+        return _here(fetcher, _without_first(skip, left))
 
     def _fetcher(self) -> Fetcher:
         if self._streaming:
@@ -179,6 +190,13 @@ class _Endless(Sampler[None]):
     def __iter__(self) -> Iterator[None]:
         while True:
             yield None
+
+
+def _without_first(count: int, items: Iterator[Any]) -> Iterator[Any]:
+    """``items`` after ``count`` of them were taken."""
+    for _ in islice(items, count):
+        pass
+    return items
 
 
 def _here(fetcher: Fetcher, tasks: Iterator[Any]) -> Iterator[Any]:

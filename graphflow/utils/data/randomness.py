@@ -70,6 +70,11 @@ def uniform(seed: int, count: int) -> np.ndarray[Any, np.dtype[np.float64]]:
 
 def permutation(count: int, generator: RandomSource = None) -> list[int]:
     """The numbers 0 … ``count - 1`` in random order."""
-    order = np.argsort(words(draw_seed(generator), count), kind="stable")
+    return shuffled(count, draw_seed(generator))
+
+
+def shuffled(count: int, seed: int) -> list[int]:
+    """The numbers 0 … ``count - 1`` in the order that ``seed``, drawn before, decides."""
+    order = np.argsort(words(seed, count), kind="stable")
     result: list[int] = order.tolist()
     return result

@@ -12,6 +12,7 @@ from graphflow.utils.data.randomness import (
     as_source,
     draw_seed,
     permutation,
+    shuffled,
     uniform,
     words,
 )
@@ -71,8 +72,10 @@ class RandomSampler(Sampler[int]):
             drawn = uniform(draw_seed(self.generator), wanted) * size
             yield from drawn.astype(np.int64).tolist()
             return
-        while wanted > 0 and size > 0:
-            yield from permutation(size, self.generator)[:wanted]
+        # All at once, so that the rest of an epoch does not depend on other draws meanwhile.
+        seeds = [draw_seed(self.generator) for _ in range(0, wanted if size else 0, size or 1)]
+        for seed in seeds:
+            yield from shuffled(size, seed)[:wanted]
             wanted -= size
 
     def __len__(self) -> int:
