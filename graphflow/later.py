@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 
@@ -25,7 +26,7 @@ def importer(
             value = getattr(found, member) if member else found
         else:
             try:
-                if otherwise is None or name.startswith("__"):
+                if otherwise is None or (name.startswith("__") and name != "__all__"):
                     raise AttributeError(name)
                 value = otherwise(name)
             except AttributeError:
@@ -35,3 +36,32 @@ def importer(
         return value
 
     return find
+
+
+class Gathering:
+    """The names that modules of ``package`` give in their ``__all__``.
+
+    The modules are imported in the order of ``subjects`` until one gives the name that is
+    asked for: those that most programs need stand first.
+    """
+
+    def __init__(self, package: str, subjects: tuple[str, ...]) -> None:
+        self._package = package
+        self._subjects = subjects
+
+    def find(self, name: str) -> Any:
+        """What is called ``name``; ``__all__`` are all names.  AttributeError if nothing is."""
+        if name == "__all__":
+            return self.names()
+        for module in self._modules():
+            if name in module.__all__:
+                return getattr(module, name)
+        raise AttributeError(name)
+
+    def names(self) -> list[str]:
+        """Every name, which imports every module."""
+        return [name for module in self._modules() for name in module.__all__]
+
+    def _modules(self) -> Iterator[ModuleType]:
+        for subject in self._subjects:
+            yield import_module(f"{self._package}.{subject}")

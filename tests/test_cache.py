@@ -20,8 +20,9 @@ from graphflow import flags
 from graphflow.codegen.plain import raise_failure
 from graphflow.codegen.schedule import KernelSource
 from graphflow.errors import CacheWarning, CompileError
-from graphflow.runtime import cache
+from graphflow.runtime import cache, compiler_files
 from graphflow.runtime import folder as folder_module
+from graphflow.runtime.compiler_files import ROOTS, contents_digest, module_files
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 posix = pytest.mark.skipif(os.name != "posix", reason="owners and modes are POSIX's")
@@ -288,7 +289,7 @@ def test_the_key_covers_what_the_code_depends_on(
     }
     with flags.override(cpu_features="sse4.2"):
         keys.add(cache.kernel_key(base))
-    for function in ("_compiler_version", "_helpers_digest"):
+    for function in ("version_of", "helpers_digest"):
         cache._environment.cache_clear()
         with monkeypatch.context() as patch:
             patch.setattr(cache, function, lambda *_: b"another")
@@ -298,32 +299,31 @@ def test_the_key_covers_what_the_code_depends_on(
     assert cache.kernel_key(base) in keys
 
 
-def test_the_helpers_digest_sees_every_vocabulary_module(monkeypatch: pytest.MonkeyPatch) -> None:
-    known = dict(cache._module_files())
-    before = cache._helpers_digest(cache._ROOTS)
+def test_the_helpers_digest_sees_every_vocabulary_module(tmp_path: Path) -> None:
+    known = dict(module_files())
+    before = contents_digest(ROOTS, known)
     for module in ("plain", "pointers", "intrinsics", "llvm_expr", "vector_math", "frontend",
                    "maths.exponential", "maths.philox", "target"):  # fmt: skip
-        changed = Path(known[f"graphflow.codegen.{module}"]).read_text() + "\n# changed\n"
-        assert digest_with(monkeypatch, known, f"graphflow.codegen.{module}", changed) != before
-    unrelated = "graphflow.codegen.build_schedule"
-    if unrelated in known:
-        assert digest_with(monkeypatch, known, unrelated, "# changed\n") == before
+        name = f"graphflow.codegen.{module}"
+        changed = tmp_path / "changed.py"
+        changed.write_text(Path(known[name]).read_text() + "\n# changed\n")
+        assert contents_digest(ROOTS, {**known, name: str(changed)}) != before, name
+    unrelated = {**known, "graphflow.codegen.build_schedule": str(changed)}
+    assert contents_digest(ROOTS, unrelated) == before
 
 
-def digest_with(
-    monkeypatch: pytest.MonkeyPatch, known: dict[str, str], module: str, text: str
-) -> bytes:
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as place:
-        path = Path(place) / "module.py"
-        path.write_text(text)
-        cache._helpers_digest.cache_clear()
-        with monkeypatch.context() as patch:
-            patch.setattr(cache, "_module_files", lambda: {**known, module: str(path)})
-            digest = cache._helpers_digest(cache._ROOTS)
-        cache._helpers_digest.cache_clear()
-        return digest
+def test_the_helpers_digest_is_remembered_until_a_file_changes(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = []
+    monkeypatch.setattr(
+        compiler_files, "contents_digest", lambda *_: read.append(1) or bytes([len(read)])
+    )
+    asked = compiler_files.helpers_digest.__wrapped__  # as a fresh process would
+    assert [asked(ROOTS), asked(ROOTS)] == [b"\1", b"\1"]
+    monkeypatch.setattr(compiler_files, "compiler_digest", lambda: b"a file is newer")
+    assert asked(ROOTS) == b"\2"
+    assert asked(("graphflow.codegen.plain",)) == b"\3"
 
 
 def test_the_least_recently_used_go_first(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,24 +3,38 @@
 from typing import TYPE_CHECKING, Any
 
 from graphflow.later import importer
-from graphflow.nn import attention, functional, init, modules, utils
-from graphflow.nn.module import Module
-from graphflow.nn.modules import *
-from graphflow.nn.parameter import Buffer, Parameter
+from graphflow.nn import functional as functional
+from graphflow.nn import init as init
+from graphflow.nn import modules
+from graphflow.nn.module import Module as Module
+from graphflow.nn.parameter import Buffer as Buffer
+from graphflow.nn.parameter import Parameter as Parameter
 
-if TYPE_CHECKING:  # the layers' names are gathered at run time, out of mypy's sight
+_OWN = ["Buffer", "Module", "Parameter", "attention", "functional", "init", "utils"]
 
-    def __getattr__(name: str) -> Any: ...
+if TYPE_CHECKING:
+    from graphflow.nn import attention as attention
+    from graphflow.nn import parallel as parallel
+    from graphflow.nn import utils as utils
+    from graphflow.nn.modules import *
+    from graphflow.nn.parallel import DataParallel as DataParallel
+else:
 
-else:  # for several processes only: imported when first asked for
+    def _layer(name: str) -> Any:
+        """What the modules of layers call ``name``."""
+        found = getattr(modules, name)
+        return [*_OWN, *found] if name == "__all__" else found
+
     __getattr__ = importer(
         globals(),
         {
-            "parallel": "graphflow.nn.parallel",
             "DataParallel": "graphflow.nn.parallel:DataParallel",
+            "attention": "graphflow.nn.attention",
+            "parallel": "graphflow.nn.parallel",
+            "utils": "graphflow.nn.utils",
         },
+        _layer,
     )
 
-
-__all__ = ["Buffer", "Module", "Parameter", "attention", "functional", "init", "utils"]
-__all__ += modules.__all__
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *_OWN, *modules.__all__, "DataParallel", "parallel"})

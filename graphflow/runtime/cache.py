@@ -14,12 +14,10 @@ and foreign files are recompiled.
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import os
-import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -29,6 +27,7 @@ from graphflow.codegen.schedule import KernelSource
 from graphflow.codegen.target import host_target
 from graphflow.errors import CompileError
 from graphflow.records import dataclass
+from graphflow.runtime.compiler_files import ROOTS, helpers_digest, version_of
 from graphflow.runtime.folder import (
     MAGIC,
     TOUCH_SECONDS,
@@ -44,14 +43,6 @@ from graphflow.runtime.folder import (
 )
 from graphflow.runtime.host import remember_with
 from graphflow.runtime.linker import link
-
-_ROOTS = ("graphflow.codegen.compile", "graphflow.codegen.prelude")
-_DATA_ONLY = "graphflow.codegen.schedule"  # records; they do not shape machine code
-_IMPORT = re.compile(
-    r"^[ \t]*(?:from (graphflow[\w.]*) import (?:\(([^)]*)\)|([^\n(]*))|import (graphflow[\w.]*))",
-    re.MULTILINE,
-)
-_PACKAGE = Path(__file__).resolve().parent.parent
 
 
 @dataclass(frozen=True)
@@ -101,78 +92,13 @@ if hasattr(os, "register_at_fork"):
 # --- identity ---------------------------------------------------------------
 
 
-@cache
-def _module_files() -> Mapping[str, str]:
-    """Files of the modules that may take part in code generation and execution, by name."""
-    files: dict[str, str] = {}
-    base = str(_PACKAGE)
-    for part in ("codegen", "runtime"):
-        for folder, _, names in os.walk(os.path.join(base, part)):
-            package = "graphflow" + folder[len(base) :].replace(os.sep, ".")
-            for name in names:
-                if name.endswith(".py"):
-                    module = package if name == "__init__.py" else f"{package}.{name[:-3]}"
-                    files[module] = os.path.join(folder, name)
-    return files
-
-
-def _imported(source: str) -> Iterator[str]:
-    """Names in GraphFlow that ``source`` imports; some are modules, some are not."""
-    for module, block, line, plain_module in _IMPORT.findall(source):
-        if plain_module:
-            yield plain_module
-            continue
-        yield module
-        for name in (block or line).split(","):
-            bare = name.split(" as ")[0].split("#")[0].strip()
-            if bare:
-                yield f"{module}.{bare}"
-
-
-@cache
-def _helpers_digest(roots: tuple[str, ...]) -> bytes:
-    """Digest of the code generation modules that ``roots`` import, directly or not.
-
-    Numba would silently serve stale machine code when one of them changes.
-    """
-    known = _module_files()
-    texts: dict[str, bytes] = {}
-    pending = list(roots)
-    while pending:
-        module = pending.pop()
-        inside = module in roots or module.startswith("graphflow.codegen.")
-        if inside and module in known and module not in texts and module != _DATA_ONLY:
-            with open(known[module], "rb") as file:
-                texts[module] = file.read()
-            pending.extend(_imported(texts[module].decode()))
-    digest = hashlib.sha256()
-    for module in sorted(texts):
-        digest.update(f"{module} {len(texts[module])}\n".encode())
-        digest.update(texts[module])
-    return digest.digest()
-
-
-@cache
-def _compiler_version(package: str) -> bytes:
-    """What changes when ``package`` is upgraded, without importing it."""
-    spec = importlib.util.find_spec(package)
-    if spec is not None and spec.origin is not None:
-        version_file = Path(spec.origin).with_name("_version.py")
-        if version_file.exists():
-            return version_file.read_bytes()
-    from importlib.metadata import version
-
-    return version(package).encode()
-
-
-remember_with(lambda: _compiler_version("llvmlite"))
+remember_with(lambda: version_of("llvmlite"))
 
 
 @cache
 def _environment(target: str) -> bytes:
     parts = (
-        MAGIC, _compiler_version("numba"), _compiler_version("llvmlite"),
-        target.encode(), _helpers_digest(_ROOTS),
+        MAGIC, version_of("numba"), version_of("llvmlite"), target.encode(), helpers_digest(ROOTS),
     )  # fmt: skip
     return hashlib.sha256(b"\0".join(parts)).digest()
 
@@ -183,7 +109,7 @@ def kernel_key(kernel: KernelSource) -> bytes:
     digest.update(f"{kernel.name}\0{kernel.epilogue}\0".encode())
     for line in kernel.source.splitlines():
         if line.startswith("from graphflow.") and "graphflow.codegen.prelude" not in line:
-            digest.update(_helpers_digest((line.split()[1],)))
+            digest.update(helpers_digest((line.split()[1],)))
     digest.update(kernel.source.encode())
     return digest.digest()
 

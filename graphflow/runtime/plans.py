@@ -9,9 +9,7 @@ where in the user's code is not part of it (equal graphs share a plan).
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Iterator, Mapping
-from functools import cache
+from collections.abc import Mapping
 from pathlib import Path
 
 from graphflow import flags
@@ -19,35 +17,13 @@ from graphflow.codegen.schedule import Schedule
 from graphflow.codegen.schedule_form import from_bytes, to_bytes
 from graphflow.codegen.target import host_target
 from graphflow.ir.graph import Graph
+from graphflow.runtime.compiler_files import compiler_digest
 from graphflow.runtime.folder import pack, read_file, usable_folder, warn_unwritable, write_file
-
-_PACKAGE = Path(__file__).parent.parent
-_COMPILER = ("ir", "passes", "codegen")
-
-
-@cache
-def _compiler_digest() -> bytes:
-    """Changes when a file of the compiler does: by size and time, as reading all takes too long."""
-    digest = hashlib.sha256()
-    for path, facts in sorted((entry.path, entry.stat()) for entry in _sources()):
-        digest.update(f"{path} {facts.st_size} {facts.st_mtime_ns}\n".encode())
-    return digest.digest()
-
-
-def _sources() -> Iterator[os.DirEntry[str]]:
-    pending = [str(_PACKAGE / part) for part in _COMPILER]
-    while pending:
-        with os.scandir(pending.pop()) as entries:
-            for entry in entries:
-                if entry.is_dir():
-                    pending.append(entry.path)
-                elif entry.name.endswith(".py"):
-                    yield entry
 
 
 def plan_key(graph: Graph, threads: int, example: Mapping[str, int], keep: bool = False) -> bytes:
     """What a schedule depends on; ``example`` are sizes of symbolic dimensions it is tuned for."""
-    digest = hashlib.sha256(_compiler_digest())
+    digest = hashlib.sha256(compiler_digest())
     tuned = sorted(example.items())
     digest.update(f"{graph.hash()} {threads} {host_target().identity} {tuned} {keep}".encode())
     return digest.digest()
@@ -55,7 +31,7 @@ def plan_key(graph: Graph, threads: int, example: Mapping[str, int], keep: bool 
 
 def text_key(text: str, threads: int) -> bytes:
     """The key of a program by the text of a file; only who has read the text stores under it."""
-    digest = hashlib.sha256(_compiler_digest())
+    digest = hashlib.sha256(compiler_digest())
     digest.update(f"{threads} {host_target().identity} {len(text)} {text}".encode())
     return digest.digest()
 

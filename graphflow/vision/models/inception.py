@@ -76,7 +76,7 @@ class Mixed(nn.Module):
         self.averaged = pooled is not None
         if pooled is not None:
             self.add_module(pooled.name, pooled.made(inputs))
-            self.pool = nn.AvgPool2d(3, stride=1, padding=1)
+            self.pool: nn.Module = nn.AvgPool2d(3, stride=1, padding=1)
         else:
             self.pool = nn.MaxPool2d(3, stride=2)
 
