@@ -6,7 +6,7 @@ PyTorch's names, plus ``gf.compile``, ``gf.trace`` and the graphs in between.
 from math import e, inf, nan, pi
 from typing import TYPE_CHECKING
 
-from graphflow import autograd, nn, optim
+from graphflow import at_start, autograd, nn, optim
 from graphflow import ops as _ops
 from graphflow.api import compile, grad, trace, value_and_grad
 from graphflow.autograd import (
@@ -56,7 +56,6 @@ from graphflow.ir.types import (
 from graphflow.ir.types import bool_ as bool
 from graphflow.later import importer
 from graphflow.ops import *
-from graphflow.printing import set_printoptions
 from graphflow.program import Program
 from graphflow.promotion import (
     get_default_dtype,
@@ -116,6 +115,7 @@ if TYPE_CHECKING:
     from graphflow.debugging.verification import verify
     from graphflow.frozen import load_program
     from graphflow.number_formats import can_cast, finfo, iinfo
+    from graphflow.printing import set_printoptions
     from graphflow.profiling.record import profile
     from graphflow.serialization import load, save
 else:
@@ -139,6 +139,7 @@ else:
             "load": "graphflow.serialization:load",
             "save": "graphflow.serialization:save",
             "serialization": "graphflow.serialization",
+            "set_printoptions": "graphflow.printing:set_printoptions",
             "accelerator": "graphflow.accelerator",
             "backends": "graphflow.backends",
             "breakpoint": "graphflow.debugging.effects:breakpoint",

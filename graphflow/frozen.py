@@ -31,7 +31,7 @@ from graphflow.ir.dims import SymDim, evaluate_dim, parse_dim
 from graphflow.ir.graph import Graph
 from graphflow.ir.parser import read_type
 from graphflow.ir.types import TensorType
-from graphflow.program import Program, pipeline_steps
+from graphflow.program import Program
 from graphflow.records import dataclass
 from graphflow.runtime import cache
 from graphflow.runtime.executor import executor_kernels
@@ -196,6 +196,7 @@ def _graph_of(program: Program) -> Graph:
         )
     if program._passes:
         from graphflow.passes.pipeline import run_pipeline
+        from graphflow.passes.plugged import pipeline_steps
 
         graph = run_pipeline(graph, pipeline_steps(program._passes)[:1])[-1].graph
     effects = [node for node in graph.nodes if not node.op.pure]

@@ -19,7 +19,6 @@ import numpy as np
 from graphflow import flags
 from graphflow.capture import Capture, captured_memory
 from graphflow.cell import Cell
-from graphflow.codegen.instance import at_sizes
 from graphflow.codegen.schedule import Schedule, plain_steps
 from graphflow.codegen.sizes import example_for, known_sizes
 from graphflow.collection import set_aside, without_collection
@@ -49,7 +48,7 @@ if TYPE_CHECKING:
     from graphflow.comparison import Comparison
     from graphflow.explain import Explanation, Kernel, StageRecord
     from graphflow.passes.base import Pass
-    from graphflow.passes.pipeline import Stage, Step
+    from graphflow.passes.pipeline import Stage
     from graphflow.profiling.rows import Profile
 
 
@@ -124,7 +123,7 @@ class Program:
     def _open(self, beside: LoadedProgram | None = None) -> None:
         """Make the schedule for ``sizes`` ready to run over the program's memory."""
         graph, scalars = self.face, len(self.scalars)
-        self.schedule = at_sizes(self.template, self.sizes) if self.sizes else self.template
+        self.schedule = self.template.at(self.sizes)
         by_value = {*self._numbers, *range(len(graph.inputs) - scalars, len(graph.inputs))}
         with set_aside():
             self.loaded = self._load(frozenset(by_value), beside)
@@ -186,6 +185,7 @@ class Program:
         ``schedule.state`` is in the order of ``graph.state``.
         """
         from graphflow.passes.pipeline import run_pipeline
+        from graphflow.passes.plugged import pipeline_steps
 
         started = time.perf_counter()
         steps = pipeline_steps(self._passes, self.portable, self.keep)
@@ -209,7 +209,7 @@ class Program:
         """Stages and schedule with places in the user's code (a stored plan has none)."""
         if not self._stages:
             self._placed = self._build()
-        return self._stages, at_sizes(self._placed, self.sizes) if self.sizes else self._placed
+        return self._stages, self._placed.at(self.sizes)
 
     @staticmethod
     def kind_for(device: Device) -> type[Program]:
@@ -466,19 +466,6 @@ def _at(type: TensorType, sizes: Mapping[str, int]) -> TensorType:
 
 def _wants_report() -> bool:
     return flags.DEBUG.value > 0 or flags.DUMP.value is not None
-
-
-def pipeline_steps(
-    passes: Sequence[Pass], portable: bool = False, keep: bool = False
-) -> tuple[Step, ...]:
-    """The pipeline with the user's own passes in front, each one checked."""
-    from graphflow.passes.pipeline import LASTING, PIPELINE, PORTABLE, Step
-    from graphflow.passes.plugged import Plugged
-
-    steps = PORTABLE if portable else LASTING if keep else PIPELINE
-    if not passes:
-        return steps
-    return (Step(tuple(map(Plugged, passes)), "passes the caller plugged in"), *steps)
 
 
 def _contiguous(tensor: Tensor) -> np.ndarray[Any, Any]:

@@ -5,7 +5,8 @@ take them for, and have the part of it that the project uses: ``frozen``,
 ``slots``, ``eq``, defaults and default factories.  The standard library writes
 every method of every class as text and compiles it, about 1 ms a class; with
 forty of them that was a third of ``import graphflow``.  Here only ``__init__`` is
-compiled, and the rest is shared by all classes or closes over an ``attrgetter``.
+compiled, when it is first asked for, and the rest is shared by all classes or closes
+over an ``attrgetter``.
 """
 
 from __future__ import annotations
@@ -50,15 +51,11 @@ else:
         inherited = getattr(cls, "__record_fields__", ())
         names = (*inherited, *(n for n in own if n not in inherited))
         methods = _methods(cls, names, defaults, frozen, eq)
-        if slots:
-            return _with_slots(cls, own, methods, frozen)
-        for name, method in methods.items():
-            setattr(cls, name, method)
-        for name in own:
-            default = defaults.get(name)
-            if isinstance(default, _Default):
-                delattr(cls, name)
-        return cls
+        made = (_with_slots if slots else _with_methods)(cls, own, methods, frozen)
+        initialiser = made.__dict__["__init__"]
+        if isinstance(initialiser, _Initialiser):
+            initialiser.owner = made
+        return made
 
     def _methods(cls: Any, names: Any, defaults: Any, frozen: bool, eq: bool) -> dict[str, Any]:
         """The attributes a class is given; what it defines itself stays."""
@@ -67,7 +64,7 @@ else:
             "__record_fields__": names,
             "__record_defaults__": defaults,
             "__match_args__": names,
-            "__init__": _initialiser(cls, names, defaults, frozen),
+            "__init__": _Initialiser(names, defaults, frozen),
             "__repr__": _representation(shown),
         }
         if eq:
@@ -79,6 +76,15 @@ else:
             made["__delattr__"] = _refuse_delete
         kept = {name for name in made if cls.__dict__.get(name) is not None}
         return {k: v for k, v in made.items() if k not in kept or k.startswith("__record")}
+
+    def _with_methods(cls: Any, own: list[str], methods: dict[str, Any], frozen: bool) -> Any:
+        """The class itself, with ``methods``."""
+        for name, method in methods.items():
+            setattr(cls, name, method)
+        for name in own:
+            if isinstance(cls.__dict__.get(name), _Default):
+                delattr(cls, name)
+        return cls
 
     def _with_slots(cls: Any, own: list[str], methods: dict[str, Any], frozen: bool) -> Any:
         """The class once more, with a slot for each of its fields."""
@@ -92,6 +98,19 @@ else:
         made = type(cls)(cls.__name__, cls.__bases__, namespace)
         made.__qualname__ = cls.__qualname__
         return made
+
+    class _Initialiser:
+        """Stands for ``__init__`` until it is first looked up, which compiles it."""
+
+        owner: Any
+
+        def __init__(self, names: Any, defaults: Any, frozen: bool) -> None:
+            self._facts = names, defaults, frozen
+
+        def __get__(self, record: Any, cls: Any = None) -> Any:
+            made = _initialiser(self.owner, *self._facts)
+            self.owner.__init__ = made
+            return made if record is None else made.__get__(record, cls)
 
     def _initialiser(cls: Any, names: Any, defaults: Any, frozen: bool) -> Any:
         """``__init__``, written as text, so that a call is as quick as one by hand."""

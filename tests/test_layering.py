@@ -15,7 +15,7 @@ ROOT = pathlib.Path(__file__).parent.parent / "graphflow"
 # Lower number = lower layer.  A module may import its own layer and those below.
 BOTTOM, IR, PASSES, CODEGEN, RUNTIME, FRONT, LIBRARIES, TOOLS = range(8)
 PACKAGES = {"ir": IR, "passes": PASSES, "codegen": CODEGEN, "runtime": RUNTIME}
-BOTTOM_MODULES = {"errors", "flags", "records", "tables", "version"}
+BOTTOM_MODULES = {"digests", "errors", "flags", "records", "tables", "version"}
 FILES = {"graphflow.serialization.safetensors", "graphflow.serialization.atomic"}  # bytes only
 LIBRARY_PACKAGES = {
     "distributed",

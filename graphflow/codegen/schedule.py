@@ -257,6 +257,14 @@ class Schedule:
     def __str__(self) -> str:
         return "\n".join(_describe(self))
 
+    def at(self, sizes: Mapping[str, int]) -> Schedule:
+        """The schedule for these sizes of its symbolic dimensions, if it has any."""
+        if not sizes:
+            return self
+        from graphflow.codegen.instance import at_sizes  # stands above the records
+
+        return at_sizes(self, sizes)
+
 
 def _describe(schedule: Schedule) -> list[str]:
     """The text of a schedule: memory, buffers, then the steps in order."""

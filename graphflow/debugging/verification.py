@@ -27,7 +27,7 @@ from graphflow.ir.node import Node
 from graphflow.ir.ops.effects import silence
 from graphflow.ir.types import TensorType, from_numpy_dtype
 from graphflow.passes.base import Pass
-from graphflow.program import pipeline_steps
+from graphflow.passes.plugged import pipeline_steps
 from graphflow.records import replace
 from graphflow.tensor import Tensor
 from graphflow.trace import user_place

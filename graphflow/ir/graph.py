@@ -7,13 +7,13 @@ the nodes a graph keeps what is *not* identity: names and source locations.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from graphflow.digests import new_digest
 from graphflow.ir.node import Node, topological
 from graphflow.records import dataclass, field, replace
 
@@ -99,7 +99,7 @@ class Graph:
     @cached_property
     def _hash(self) -> str:
         position = {node: i for i, node in enumerate(self.nodes)}
-        digest = hashlib.sha256()
+        digest = new_digest()
         for node in self.nodes:
             operands = [position[n] for n in node.inputs]
             row = (node.op.name, operands, node.attrs_key, str(node.type))

@@ -13,7 +13,6 @@ would merge ``0.0`` with ``-0.0`` and ``1`` with ``True``.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import struct
 import threading
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from graphflow.digests import new_digest
 from graphflow.ir.types import DType, TensorType, TupleType, Type, from_numpy_dtype
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class ArrayValue:
         array.setflags(write=False)
         self.array = array
         header = f"{from_numpy_dtype(array.dtype).short}{array.shape}".encode()
-        self.digest = hashlib.sha256(header + array.tobytes()).hexdigest()[:16]
+        self.digest = new_digest(header + array.tobytes()).hexdigest()[:16]
 
     @property
     def type(self) -> TensorType:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from graphflow.errors import GraphError
 from graphflow.ir.graph import Graph
 from graphflow.passes.base import Pass
+from graphflow.passes.pipeline import LASTING, PIPELINE, PORTABLE, Step
 
 
 class Plugged(Pass):
@@ -51,3 +53,13 @@ class Plugged(Pass):
 
     def __str__(self) -> str:
         return self.name
+
+
+def pipeline_steps(
+    passes: Sequence[Pass], portable: bool = False, keep: bool = False
+) -> tuple[Step, ...]:
+    """The pipeline with the user's own passes in front, each one checked."""
+    steps = PORTABLE if portable else LASTING if keep else PIPELINE
+    if not passes:
+        return steps
+    return (Step(tuple(map(Plugged, passes)), "passes the caller plugged in"), *steps)

@@ -13,18 +13,18 @@ and foreign files are recompiled.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from graphflow import flags
-from graphflow.codegen.plain import PlainKernel, load_function
 from graphflow.codegen.schedule import KernelSource
 from graphflow.codegen.target import host_target
+from graphflow.digests import new_digest
 from graphflow.errors import CompileError
 from graphflow.records import dataclass
 from graphflow.runtime.compiler_files import ROOTS, helpers_digest, version_of
@@ -43,6 +43,9 @@ from graphflow.runtime.folder import (
 )
 from graphflow.runtime.host import remember_with
 from graphflow.runtime.linker import link
+
+if TYPE_CHECKING:
+    from graphflow.codegen.plain import PlainKernel
 
 
 @dataclass(frozen=True)
@@ -100,12 +103,12 @@ def _environment(target: str) -> bytes:
     parts = (
         MAGIC, version_of("numba"), version_of("llvmlite"), target.encode(), helpers_digest(ROOTS),
     )  # fmt: skip
-    return hashlib.sha256(b"\0".join(parts)).digest()
+    return new_digest(b"\0".join(parts)).digest()
 
 
 def kernel_key(kernel: KernelSource) -> bytes:
     """Digest of everything the object code of ``kernel`` depends on."""
-    digest = hashlib.sha256(_environment(host_target().identity))
+    digest = new_digest(_environment(host_target().identity))
     digest.update(f"{kernel.name}\0{kernel.epilogue}\0".encode())
     for line in kernel.source.splitlines():
         if line.startswith("from graphflow.") and "graphflow.codegen.prelude" not in line:
@@ -215,7 +218,7 @@ def _paths(kernels: list[KernelSource]) -> dict[str, Path]:
 
 def source_path(kernel: KernelSource, folder: Path) -> Path:
     """Where the source of ``kernel`` lives in ``folder``: its name and a digest of its text."""
-    digest = hashlib.sha256(kernel.source.encode()).hexdigest()[:12]
+    digest = new_digest(kernel.source.encode()).hexdigest()[:12]
     return folder / f"{kernel.name}-{digest}.py"
 
 
@@ -261,6 +264,8 @@ def _store(folder: Path, keys: Mapping[KernelSource, bytes], objects: Mapping[st
 
 
 def _load_plain(kernels: list[KernelSource], start: float) -> Loaded:
+    from graphflow.codegen.plain import PlainKernel, load_function  # for debugging only
+
     folder = usable_folder()
     paths = _paths(kernels)
     if folder is not None:

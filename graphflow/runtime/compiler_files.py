@@ -7,13 +7,13 @@ cache folder under the files' sizes and times, so that a later process reads non
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib.machinery import PathFinder
 
+from graphflow.digests import new_digest
 from graphflow.runtime.folder import pack, read_file, usable_folder, warn_unwritable, write_file
 
 ROOTS = ("graphflow.codegen.compile", "graphflow.codegen.prelude")
@@ -31,7 +31,7 @@ _COMPILER = ("ir", "passes", "codegen", "runtime")
 @cache
 def compiler_digest() -> bytes:
     """Changes when a file of the compiler does: by size and time, as reading all takes too long."""
-    digest = hashlib.sha256()
+    digest = new_digest()
     for path, facts in sorted((entry.path, entry.stat()) for entry in _sources()):
         digest.update(f"{path} {facts.st_size} {facts.st_mtime_ns}\n".encode())
     return digest.digest()
@@ -57,7 +57,7 @@ def helpers_digest(roots: tuple[str, ...]) -> bytes:
     folder = usable_folder()
     if folder is None:
         return contents_digest(roots, module_files())
-    key = hashlib.sha256(compiler_digest() + repr(roots).encode()).digest()
+    key = new_digest(compiler_digest() + repr(roots).encode()).digest()
     path = folder / f"helpers-{key.hex()[:16]}.digest"
     found = read_file(path, key)
     if found is None:
@@ -89,7 +89,7 @@ def contents_digest(roots: tuple[str, ...], files: Mapping[str, str]) -> bytes:
             with open(files[module], "rb") as file:
                 texts[module] = file.read()
             pending.extend(_imported(texts[module].decode()))
-    digest = hashlib.sha256()
+    digest = new_digest()
     for module in sorted(texts):
         digest.update(f"{module} {len(texts[module])}\n".encode())
         digest.update(texts[module])

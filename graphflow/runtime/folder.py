@@ -7,7 +7,6 @@ program runs on.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import stat
@@ -17,9 +16,10 @@ import warnings
 from pathlib import Path
 
 from graphflow import flags
+from graphflow.digests import new_digest
 from graphflow.errors import CacheWarning
 
-MAGIC = b"GFKERN01"
+MAGIC = b"GFKERN02"
 _DIGEST = 32
 HEADER = len(MAGIC) + 8 + 2 * _DIGEST  # magic, payload length, key, digest of the payload
 TOUCH_SECONDS = 3600  # how stale a last-use time may be; saves a write a hit
@@ -91,7 +91,7 @@ def usable_folder() -> Path | None:
 def pack(key: bytes, payload: bytes) -> bytes:
     """The contents of a file: ``payload`` under ``key`` (32 bytes), with its digest."""
     length = len(payload).to_bytes(8, "little")
-    return b"".join((MAGIC, length, key, hashlib.sha256(payload).digest(), payload))
+    return b"".join((MAGIC, length, key, new_digest(payload).digest(), payload))
 
 
 def unpack(key: bytes, data: bytes) -> bytes | None:

@@ -6,12 +6,12 @@ machines share holds a file for each kind of them.  Elsewhere LLVM is asked ever
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable
 from functools import cache
 
 from graphflow.codegen import target
+from graphflow.digests import new_digest
 from graphflow.runtime.folder import pack, read_file, usable_folder, warn_unwritable, write_file
 
 _CPUINFO = "/proc/cpuinfo"
@@ -33,7 +33,7 @@ def _processor() -> bytes:
     if "flags" not in facts:  # x86's spelling; other machines' say less than LLVM finds out
         return b""
     told = repr([(name, facts.get(name)) for name in _TOLD])
-    return hashlib.sha256(f"{os.uname().machine} {told}".encode()).digest()
+    return new_digest(f"{os.uname().machine} {told}".encode()).digest()
 
 
 class HostFile:
@@ -43,7 +43,7 @@ class HostFile:
         self._version = version
 
     def _key(self) -> bytes:
-        return hashlib.sha256(self._version() + _processor()).digest()
+        return new_digest(self._version() + _processor()).digest()
 
     def recall(self) -> list[str] | None:
         """Triple, name and features, as a process before this one was told."""

@@ -15,7 +15,6 @@ import numpy as np
 
 from graphflow import flags
 from graphflow.codegen.layout import contiguous_in
-from graphflow.codegen.plain import raise_failure
 from graphflow.codegen.schedule import (
     Buffer,
     BufferKind,
@@ -242,18 +241,23 @@ class LoadedProgram:
             )
         lock.acquire()
 
+    def _raise_plain_failure(self) -> None:
+        """What went wrong in a kernel that ran as plain Python."""
+        if self._plain:
+            from graphflow.codegen.plain import raise_failure
+
+            raise_failure()
+
     def _resolve(self, outputs: list[Storage]) -> None:
         """Run host calls and go on after them; raise if the step failed."""
         words = self._words
         try:
-            if self._plain:
-                raise_failure()
+            self._raise_plain_failure()
             while words[Context.STATUS] == Op.HOST:
                 self._turns.owner = threading.get_ident()
                 self._call_host(self._hosts[words[Context.DETAIL]])
                 self._launch()
-                if self._plain:
-                    raise_failure()
+                self._raise_plain_failure()
         finally:
             self._turns.owner = 0
         if words[Context.STATUS] == Op.CHECK:

@@ -8,7 +8,6 @@ where in the user's code is not part of it (equal graphs share a plan).
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from graphflow import flags
 from graphflow.codegen.schedule import Schedule
 from graphflow.codegen.schedule_form import from_bytes, to_bytes
 from graphflow.codegen.target import host_target
+from graphflow.digests import new_digest
 from graphflow.ir.graph import Graph
 from graphflow.runtime.compiler_files import compiler_digest
 from graphflow.runtime.folder import pack, read_file, usable_folder, warn_unwritable, write_file
@@ -23,7 +23,7 @@ from graphflow.runtime.folder import pack, read_file, usable_folder, warn_unwrit
 
 def plan_key(graph: Graph, threads: int, example: Mapping[str, int], keep: bool = False) -> bytes:
     """What a schedule depends on; ``example`` are sizes of symbolic dimensions it is tuned for."""
-    digest = hashlib.sha256(compiler_digest())
+    digest = new_digest(compiler_digest())
     tuned = sorted(example.items())
     digest.update(f"{graph.hash()} {threads} {host_target().identity} {tuned} {keep}".encode())
     return digest.digest()
@@ -31,7 +31,7 @@ def plan_key(graph: Graph, threads: int, example: Mapping[str, int], keep: bool 
 
 def text_key(text: str, threads: int) -> bytes:
     """The key of a program by the text of a file; only who has read the text stores under it."""
-    digest = hashlib.sha256(compiler_digest())
+    digest = new_digest(compiler_digest())
     digest.update(f"{threads} {host_target().identity} {len(text)} {text}".encode())
     return digest.digest()
 

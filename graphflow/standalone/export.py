@@ -10,7 +10,8 @@ import numpy as np
 from graphflow.errors import GraphFlowError
 from graphflow.ir.graph import Graph
 from graphflow.passes.pipeline import PIPELINE, run_pipeline
-from graphflow.program import Program, pipeline_steps
+from graphflow.passes.plugged import pipeline_steps
+from graphflow.program import Program
 from graphflow.serialization.atomic import replacing
 from graphflow.serialization.safetensors import holds, write
 from graphflow.standalone.writer import Exported

@@ -7,7 +7,6 @@ uses is imported when one of its names is asked for.
 from typing import TYPE_CHECKING
 
 from graphflow.functions.manipulation import one_hot
-from graphflow.functions.padding import channel_shuffle, pixel_shuffle, pixel_unshuffle
 from graphflow.functions.reductions import logsumexp
 from graphflow.later import Gathering, importer
 from graphflow.nn.functional.activation import *
@@ -16,11 +15,12 @@ from graphflow.nn.functional.linear import *
 from graphflow.nn.functional.loss import *
 
 if TYPE_CHECKING:
+    from graphflow.functions.padding import channel_shuffle, pixel_shuffle, pixel_unshuffle
     from graphflow.nn.functional.attention import *
     from graphflow.nn.functional.convolution import *
     from graphflow.nn.functional.ctc import *
     from graphflow.nn.functional.distance import *
-    from graphflow.nn.functional.embedding import *
+    from graphflow.nn.functional.embeddings import *
     from graphflow.nn.functional.grid import *
     from graphflow.nn.functional.loss_margin import *
     from graphflow.nn.functional.loss_regression import *
@@ -33,12 +33,17 @@ else:
     _LATER = Gathering(
         __name__,
         (
-            "loss_regression", "normalization", "embedding", "convolution", "pooling",
+            "loss_regression", "normalization", "embeddings", "convolution", "pooling",
             "padding", "attention", "loss_margin", "distance", "resampling", "multi_head",
             "grid", "ctc",
         ),
     )  # fmt: skip
-    __getattr__ = importer(globals(), {}, _LATER.find)
+    _SHUFFLES = ("channel_shuffle", "pixel_shuffle", "pixel_unshuffle")
+    __getattr__ = importer(
+        globals(),
+        {name: f"graphflow.functions.padding:{name}" for name in _SHUFFLES},
+        _LATER.find,
+    )
 
     def __dir__() -> list[str]:
-        return sorted({*globals(), *_LATER.names()})
+        return sorted({*globals(), *_SHUFFLES, *_LATER.names()})
