@@ -17,7 +17,7 @@ import json
 import os
 import time
 from collections.abc import Mapping
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ import numpy as np
 from graphflow.cell import Cell
 from graphflow.codegen.schedule import KernelSource, Schedule
 from graphflow.codegen.schedule_form import from_data, to_data
+from graphflow.collection import without_collection
 from graphflow.errors import CompileError, GraphError, GraphFlowError, ShapeError
 from graphflow.ir.build import input_node, state_node
 from graphflow.ir.dims import SymDim, evaluate_dim, parse_dim
@@ -212,6 +213,7 @@ def _graph_of(program: Program) -> Graph:
 # ---- loading -------------------------------------------------------------------------
 
 
+@without_collection()
 def load_program(path: str | os.PathLike[str], *, trusted: bool = False) -> Program:
     """The program that ``program.save(path)`` wrote, with its state.
 
@@ -286,6 +288,7 @@ def _face(facts: Mapping[str, Any]) -> Graph:
     return Graph(inputs, (), tuple(state.values()), updates, str(facts["name"]))
 
 
+@lru_cache
 def _tensor_type(text: str) -> TensorType:
     type = read_type(text)
     if not isinstance(type, TensorType):
