@@ -278,4 +278,5 @@ __all__ = [
     "verify",
     "vision",
 ]  # fmt: skip
-__all__ += _ops.__all__
+if not TYPE_CHECKING:
+    __all__ += _ops.__all__

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from importlib import import_module
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from graphflow import methods, rng
 from graphflow.dispatch import in_place
@@ -58,7 +58,32 @@ LATER: tuple[str, ...] = (
 )
 """Modules of :mod:`graphflow.functions` that are imported when first needed."""
 
-__all__ = [name for module in CORE for name in getattr(module, "__all__", ())]
+if TYPE_CHECKING:  # what type checkers find in gf
+    from graphflow.functions.arithmetic import *
+    from graphflow.functions.complex_numbers import *
+    from graphflow.functions.control import *
+    from graphflow.functions.cumulative import *
+    from graphflow.functions.diagonals import *
+    from graphflow.functions.distributions import *
+    from graphflow.functions.einsum import *
+    from graphflow.functions.joining import *
+    from graphflow.functions.linear_algebra import *
+    from graphflow.functions.norms import *
+    from graphflow.functions.padding import *
+    from graphflow.functions.picking import *
+    from graphflow.functions.repeating import *
+    from graphflow.functions.scattering import *
+    from graphflow.functions.sorting import *
+    from graphflow.functions.special import *
+    from graphflow.functions.statistics import *
+    from graphflow.functions.striding import *
+    from graphflow.functions.surface import *
+    from graphflow.functions.trigonometry import *
+    from graphflow.functions.typed import *
+    from graphflow.functions.uniqueness import *
+else:
+    __all__ = [name for module in CORE for name in getattr(module, "__all__", ())]
+
 _loaded: list[ModuleType] = []
 
 

@@ -6,8 +6,8 @@ uses is imported when one of its names is asked for.
 
 from typing import TYPE_CHECKING
 
-from graphflow.functions.manipulation import one_hot
-from graphflow.functions.reductions import logsumexp
+from graphflow.functions.manipulation import one_hot as one_hot
+from graphflow.functions.reductions import logsumexp as logsumexp
 from graphflow.later import Gathering, importer
 from graphflow.nn.functional.activation import *
 from graphflow.nn.functional.dropout import *
@@ -15,7 +15,9 @@ from graphflow.nn.functional.linear import *
 from graphflow.nn.functional.loss import *
 
 if TYPE_CHECKING:
-    from graphflow.functions.padding import channel_shuffle, pixel_shuffle, pixel_unshuffle
+    from graphflow.functions.padding import channel_shuffle as channel_shuffle
+    from graphflow.functions.padding import pixel_shuffle as pixel_shuffle
+    from graphflow.functions.padding import pixel_unshuffle as pixel_unshuffle
     from graphflow.nn.functional.attention import *
     from graphflow.nn.functional.convolution import *
     from graphflow.nn.functional.ctc import *
