@@ -6,7 +6,7 @@ PyTorch's names, plus ``gf.compile``, ``gf.trace`` and the graphs in between.
 from math import e, inf, nan, pi
 from typing import TYPE_CHECKING
 
-from graphflow import at_start, autograd, nn, optim
+from graphflow import autograd, nn, optim
 from graphflow import ops as _ops
 from graphflow.api import compile, grad, trace, value_and_grad
 from graphflow.autograd import (
