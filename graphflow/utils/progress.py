@@ -16,8 +16,9 @@ _INTERVAL = 0.1  # seconds between two drawings
 class Progress(Iterable[T]):
     """Iterate over ``items`` and show how far it got, with a note that may change.
 
-    On a terminal a bar is redrawn in place; elsewhere nothing is drawn until the
-    end, which writes one line.  ``bar.note = "loss 0.12"`` sets the text after it.
+    On a terminal a bar is redrawn in place, with the items a second and the time left;
+    elsewhere nothing is drawn until the end, which writes one line.  ``bar.note = "loss 0.12"``
+    sets the text after it.  ``begun``: items of ``total`` that were done before.
     """
 
     def __init__(
@@ -26,11 +27,13 @@ class Progress(Iterable[T]):
         label: str = "",
         total: int | None = None,
         stream: IO[str] | None = None,
+        begun: int = 0,
     ) -> None:
         self.items = items
         self.label = label
         self.total = len(items) if total is None and isinstance(items, Sized) else total
         self.note = ""
+        self.begun = begun
         self._stream = sys.stderr if stream is None else stream
 
     def __iter__(self) -> Iterator[T]:
@@ -51,7 +54,17 @@ class Progress(Iterable[T]):
 
     def _line(self, done: int, seconds: float) -> str:
         rate = f"{done / seconds:.0f}/s" if seconds > 0 else ""
+        if self.total and 0 < done < self.total - self.begun:
+            rate += f", {clock(seconds / done * (self.total - self.begun - done))} left"
+        done += self.begun
         share = 1.0 if not self.total else min(1.0, done / self.total)
         bar = ("█" * round(_WIDTH * share)).ljust(_WIDTH, "·")
         count = f"{done}/{self.total}" if self.total is not None else str(done)
         return "  ".join(part for part in (self.label, bar, count, rate, self.note) if part)
+
+
+def clock(seconds: float) -> str:
+    """``0:07``, ``12:30`` or ``1:02:03``."""
+    hours, rest = divmod(round(seconds), 3600)
+    start = f"{hours}:{rest // 60:02d}" if hours else str(rest // 60)
+    return f"{start}:{rest % 60:02d}"

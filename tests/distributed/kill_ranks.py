@@ -27,7 +27,7 @@ HERE = Path(__file__).parent
 KINDS = ("rank", "job", "write", "launcher")
 END_SECONDS = 30.0
 """How long a job may take to end once one of its processes was killed."""
-START_SECONDS = 90.0
+START_SECONDS = 300.0
 STEPS_A_KILL = 6
 _BEGINS = re.compile(r"begins after (\d+), process (\d+) is rank (\d+)")
 
