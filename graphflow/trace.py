@@ -209,7 +209,7 @@ class Tracer:
 
     def emit(self, op: OpDef, inputs: Sequence[Tensor], attrs: Mapping[str, Any]) -> Node:
         """The node of an operation on tensors, with the user's place beside it."""
-        location = self._location()
+        location = self.here()
         try:
             node = build.emit(op, *self._operands(inputs), **attrs)
         except GraphFlowError as error:
@@ -387,7 +387,7 @@ class Tracer:
         """Raise: a traced value is not known while the graph is built."""
         raise TraceError(
             f"{what} needs the value of a tensor of type {tensor._type}, which a compiled "
-            f"function does not have while it is traced\n  at {self._location()}\n"
+            f"function does not have while it is traced\n  at {self.here()}\n"
             "  use gf.where(condition, a, b) for a choice that depends on data, gf.static(value) "
             "for a float argument that is\n  to stay a Python number, or move this line out of the "
             "compiled function"
@@ -442,14 +442,15 @@ class Tracer:
         self._taken.setdefault(unique, 0)
         return unique
 
-    def _location(self) -> Location:
+    def here(self) -> Location:
+        """The user's line, and the module whose call is under way."""
         return user_place(1, self.modules[-1] if self.modules else "")
 
 
 def user_place(skip: int = 0, module: str = "") -> Location:
     """The innermost line outside of the package (in the call of ``module``)."""
     frame = sys._getframe(1 + skip)
-    while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+    while frame is not None and _is_own(frame.f_code.co_filename):
         frame = frame.f_back  # type: ignore[assignment]
     if frame is None or frame.f_code.co_filename.startswith("<frozen "):  # `python -m graphflow`
         return _place("", 0, module)
@@ -457,3 +458,9 @@ def user_place(skip: int = 0, module: str = "") -> Location:
 
 
 _place = lru_cache(maxsize=4096)(Location)
+
+
+@lru_cache(maxsize=4096)
+def _is_own(file: str) -> bool:
+    """Whether ``file`` is part of the package."""
+    return file.startswith(_PACKAGE)

@@ -328,7 +328,7 @@ def _assume(dim: SymDim, relation: str) -> bool:
 def _need_size(dim: SymDim, what: str, always: bool = True) -> NoReturn:
     names = ", ".join(f"'{name}'" for name in sorted(dim.symbols))
     tracer = mode.tracer
-    where = str(tracer._location()) if tracer is not None else ""
+    where = str(tracer.here()) if tracer is not None else ""
     place = f"\n  at {where}" if where else ""
     raise NeedsSize(
         f"{what} needs the size of the symbolic dimension {names}, which is not known while "

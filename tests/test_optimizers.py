@@ -215,6 +215,38 @@ def test_options_take_effect_without_another_trace(name, changes):
     agree(program, rtol=1e-5, atol=3e-6)
 
 
+@pytest.mark.parametrize("name", ["SGD Nesterov", "AdamW", "RMSprop", "LAMB", "Rprop"])
+def test_equal_parameters_are_traced_as_if_one_by_one(name):
+    """What is repeated for equal parameters is the graph that each update makes by itself."""
+    kind, options, _ = RULES[name]
+
+    class Own(kind):
+        """Outside the package nothing is known of an optimiser, and nothing is repeated."""
+
+    def graphs(kind):
+        model = nn.Sequential(*(linear(4, 4) for _ in range(3)), linear(4, 3))
+        tied = model[1].weight
+        groups = [
+            {"params": [*model[:2].parameters(), *model[3].parameters()]},
+            {"params": model[2].parameters(), "lr": 0.01},
+        ]
+        opt = kind(groups, **options)
+
+        def step(x, times):
+            for _ in range(times):
+                opt.zero_grad()
+                loss = model(x).sum() + (tied * tied).sum()
+                loss.backward()
+                opt.step()
+            return loss
+
+        return [gf.trace(step, ramp(2, 4), times) for times in (1, 2)]
+
+    for repeated, single in zip(graphs(kind), graphs(Own), strict=True):
+        assert repeated.same_as(single)
+        assert len(repeated.locations) == len(single.locations)
+
+
 def test_groups_have_their_own_options():
     model = nn.Sequential(linear(4, 4), linear(4, 3))
     groups = [{"params": model[0].named_parameters(), "lr": 0.0, "lr_scale": 3}]

@@ -65,7 +65,9 @@ class Node:
     decompositions read as formulas (see :mod:`graphflow.ir.build`).
     """
 
-    __slots__ = ("__weakref__", "attrs", "attrs_key", "inputs", "op", "serial", "type")
+    __slots__ = (
+        "__weakref__", "attrs", "attrs_key", "dtype", "inputs", "op", "serial", "shape", "type",
+    )  # fmt: skip
 
     op: OpDef
     inputs: tuple[Node, ...]
@@ -75,23 +77,24 @@ class Node:
     type: Type
     serial: int
     """Creation order; inputs always have smaller serials than their users."""
-
-    @property
-    def shape(self) -> tuple[Any, ...]:
-        """Shape of a tensor-valued node."""
-        return self.tensor_type.shape
-
-    @property
-    def dtype(self) -> DType:
-        """Element type of a tensor-valued node."""
-        return self.tensor_type.dtype
+    shape: tuple[Any, ...]
+    """Shape of a tensor-valued node."""
+    dtype: DType
+    """Element type of a tensor-valued node."""
 
     @property
     def tensor_type(self) -> TensorType:
         """The type, known to be a tensor's."""
-        if not isinstance(self.type, TensorType):
+        type = self.type
+        if type.__class__ is TensorType:
+            return type
+        raise TypeError(f"{self.op.name} yields {type}, not a tensor")
+
+    def __getattr__(self, name: str) -> Any:
+        """Raise: what is missing are shape and dtype of a node that yields several tensors."""
+        if name in ("dtype", "shape"):
             raise TypeError(f"{self.op.name} yields {self.type}, not a tensor")
-        return self.type
+        raise AttributeError(f"a node has no attribute {name!r}")
 
     def __repr__(self) -> str:
         return f"<{self.op.name} {self.type} #{self.serial}>"
@@ -142,6 +145,8 @@ def _intern(op: OpDef, inputs: tuple[Node, ...], attrs: Attrs, own: Any, type: T
             node = Node()
             node.op, node.inputs, node.attrs, node.type = op, inputs, dict(attrs), type
             node.attrs_key, node.serial = own, next(_serials)
+            if type.__class__ is TensorType:
+                node.shape, node.dtype = type.shape, type.dtype
             entry = _interned[key] = _Entry(node, _forget)
             entry.key = key
     return node

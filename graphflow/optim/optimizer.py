@@ -19,6 +19,7 @@ from graphflow.functions.creation import full, zeros_like
 from graphflow.functions.elementwise import add, mul, neg
 from graphflow.ir.types import float32, float64
 from graphflow.mode import mode, structure
+from graphflow.optim.equal_updates import EqualUpdates, SlotRequest
 from graphflow.optim.param_group import ParamGroup
 from graphflow.promotion import cast
 from graphflow.tensor import RemovableHandle, Tensor
@@ -32,6 +33,8 @@ class Optimizer:
         self.param_groups: list[ParamGroup] = []
         self.state: dict[Tensor, dict[str, Any]] = {}
         self._hooks: dict[str, list[Callable[..., Any]]] = {}
+        self.requests: dict[str, SlotRequest] | None = None
+        """Slots that an update asks for, while one is recorded."""
         if isinstance(params, Tensor) or not isinstance(params, Iterable):
             raise TypeError(
                 "an optimizer takes an iterable of tensors or groups, such as model.parameters(), "
@@ -115,9 +118,17 @@ class Optimizer:
         return loss
 
     def _step_group(self, group: ParamGroup, index: int) -> None:
+        # Of the optimisers here it is known that they treat equal parameters equally.
+        updates = None
+        if mode.tracer is not None and type(self).__module__.startswith("graphflow.optim."):
+            updates = EqualUpdates(mode.tracer, self, group)
         for parameter in group["params"]:
             gradient = parameter.grad
-            if gradient is not None:
+            if gradient is None:
+                continue
+            if updates is not None:
+                updates.apply(parameter, gradient, self._slots(parameter))
+            else:
                 self.update(parameter, gradient, group, self._slots(parameter))
 
     def update(
@@ -160,13 +171,13 @@ class Optimizer:
 
     def slot(self, slots: dict[str, Any], name: str, parameter: Tensor, first: Any = 0.0) -> Tensor:
         """The state called ``name`` in the parameter's shape, ``first`` when first asked for."""
-        return self._slot(slots, name, parameter, tuple(parameter.shape), first)
+        return self.slot_for(slots, SlotRequest(name, tuple(parameter.shape), first), parameter)
 
     def number(
         self, slots: dict[str, Any], name: str, parameter: Tensor, first: Any = 0.0
     ) -> Tensor:
         """A float32 scalar of the state."""
-        return self._slot(slots, name, parameter, None, first)
+        return self.slot_for(slots, SlotRequest(name, None, first), parameter)
 
     def counter(self, slots: dict[str, Any], parameter: Tensor) -> Tensor:
         """The number of updates so far, a float32 scalar as in PyTorch."""
@@ -178,18 +189,20 @@ class Optimizer:
         count.add_(1)
         return cast(count, float64)
 
-    def _slot(
-        self, slots: dict[str, Any], name: str, parameter: Tensor, shape: Any, first: Any
-    ) -> Tensor:
+    def slot_for(self, slots: dict[str, Any], request: SlotRequest, parameter: Tensor) -> Tensor:
+        """The state that ``request`` describes, made when first asked for."""
+        name = request.name
+        if self.requests is not None:
+            self.requests[name] = request
         found: Tensor | None = slots.get(name)
         if found is None:
             # State is real memory even when a trace asks for it first: the program captures it.
             from graphflow.trace import outside_trace
 
             with outside_trace():
-                dtype = float32 if shape is None else parameter.dtype
-                extents, device = () if shape is None else shape, parameter.device
-                found = slots[name] = full(extents, first, dtype=dtype, device=device)
+                dtype = float32 if request.shape is None else parameter.dtype
+                extents, device = request.shape or (), parameter.device
+                found = slots[name] = full(extents, request.first, dtype=dtype, device=device)
                 found.name = name
         if mode.tracer is not None:
             mode.tracer.name_after(found, name, parameter)
@@ -263,7 +276,7 @@ class Optimizer:
         shape = tuple(parameter.shape) if same else None
         if not same and isinstance(value, Tensor) and value.ndim:
             shape = tuple(value.shape)
-        self._slot(slots, name, parameter, shape, 0.0).copy_(value)
+        self.slot_for(slots, SlotRequest(name, shape, 0.0), parameter).copy_(value)
 
     def loaded(self, slots: dict[str, Any], parameter: Tensor) -> None:
         """Called when a parameter's state was loaded: what other writers leave out is added."""
