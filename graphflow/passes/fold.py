@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -45,8 +45,13 @@ class Fold(Pass):
 
     def run(self, graph: Graph) -> Graph:
         """The graph without work on constants."""
-        rule: Callable[[Node], Node | None] = partial(fold_node, limit=self.limit)
-        return rewrite(graph, rule)
+        return rewrite(graph, _folding(self.limit), local=True)
+
+
+@lru_cache(maxsize=8)
+def _folding(limit: int) -> Callable[[Node], Node | None]:
+    """The one rule for this limit."""
+    return partial(fold_node, limit=limit)
 
 
 def fold_node(node: Node, limit: int) -> Node | None:

@@ -12,7 +12,7 @@ Replacements with attributes to compute are functions in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import TypeAlias
 
@@ -20,7 +20,7 @@ from graphflow.ir.node import Node
 from graphflow.ir.pattern import Apply, Bindings, Pattern, build, fit, match, needed, parse_pattern
 from graphflow.ir.types import TensorType
 from graphflow.passes import view_laws as views
-from graphflow.passes.rewrite import hits
+from graphflow.passes.rewrite import hits, settled
 from graphflow.records import dataclass
 
 Replacement: TypeAlias = Callable[[Node, Bindings], Node | None]
@@ -138,20 +138,32 @@ def _index() -> Mapping[str, tuple[_Row, ...]]:
     return {name: tuple(rows) for name, rows in found.items()}
 
 
+@lru_cache(maxsize=4096)
+def _rows(op: str, *operands: str) -> Sequence[tuple[Pattern, Law, Pattern | None]]:
+    """The laws that may hold for an operation on the results of ``operands``."""
+    return [
+        (pattern, law, result)
+        for sources, pattern, law, result in _index().get(op, ())
+        if not any(source.isdisjoint(operands) for source in sources)
+    ]
+
+
+def laws_changed() -> None:
+    """Forget what was known of :data:`LAWS`, and which nodes they had nothing to say about."""
+    _index.cache_clear()
+    _rows.cache_clear()
+    settled.pop(apply_laws, None)
+
+
 def apply_laws(node: Node) -> Node | None:
     """``node`` rewritten by the first law that holds for it; ``None`` if none does."""
-    rows = _index().get(node.op.name)
-    if rows is not None:
-        operands = {operand.op.name for operand in node.inputs}
-        for sources, pattern, law, result in rows:
-            if any(map(operands.isdisjoint, sources)):
-                continue
-            bound = match(pattern, node)
-            if bound is not None:
-                replacement = _replacement(node, law, result, bound)
-                if replacement is not None:
-                    hits[law.pattern] += 1
-                    return replacement
+    for pattern, law, result in _rows(node.op.name, *[n.op.name for n in node.inputs]):
+        bound = match(pattern, node)
+        if bound is not None:
+            replacement = _replacement(node, law, result, bound)
+            if replacement is not None:
+                hits[law.pattern] += 1
+                return replacement
     found = views.narrowed(node)
     if found is not None:
         hits[f"{node.op.kind.value} of broadcasts"] += 1

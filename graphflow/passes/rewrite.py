@@ -8,8 +8,9 @@ names of replaced nodes go over to what replaces them.
 
 from __future__ import annotations
 
+import weakref
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeAlias
 
 from graphflow.errors import GraphError
@@ -38,11 +39,28 @@ watchers: list[Callable[[Firing], None]] = []
 """Told of every replacement while it holds any (``gf.verify`` looks on)."""
 
 
-def rewrite(graph: Graph, rule: Rule, into_regions: bool = True) -> Graph:
-    """``graph`` with ``rule`` applied until it fires nowhere, in its regions neither."""
+settled: weakref.WeakValueDictionary[Rule, Graph] = weakref.WeakValueDictionary()
+"""The last graph that a local rule left behind: it fires nowhere there."""
+
+
+def rewrite(graph: Graph, rule: Rule, into_regions: bool = True, local: bool = False) -> Graph:
+    """``graph`` with ``rule`` applied until it fires nowhere, in its regions neither.
+
+    A rule is ``local`` if what it does depends on the node alone, and what is below it.  Then
+    the nodes that it left behind the last time need no second look.
+    """
+    local = local and into_regions and not watchers
+    before = settled.get(rule) if local else None
+    if before is graph:
+        return graph
     rewriter = Rewriter(graph, rule, into_regions)
+    if before is not None:
+        rewriter.leave(before.nodes)
     rewriter.normalise(graph.nodes)
-    return rewriter.finish()
+    result = rewriter.finish()
+    if local:
+        settled[rule] = result
+    return result
 
 
 class Rewriter:
@@ -61,6 +79,10 @@ class Rewriter:
         self.names = dict(graph.names)
         self._forward: dict[Node, Node] = {}
         self._budget = 32 * len(graph.nodes) + 1000
+
+    def leave(self, nodes: Sequence[Node]) -> None:
+        """Take ``nodes`` (all that they read among them) for final as they are."""
+        self.final.update(zip(nodes, nodes))
 
     def normalise(self, nodes: Iterable[Node]) -> None:
         """Find the final form of ``nodes`` (given with their operands before them)."""

@@ -27,4 +27,4 @@ class Simplify(Pass):
 
     def run(self, graph: Graph) -> Graph:
         """The graph in normal form."""
-        return rewrite(graph, apply_laws)
+        return rewrite(graph, apply_laws, local=True)
