@@ -151,12 +151,11 @@ class TensorType:
             raise DTypeError(f"{self} has no static shape")
         return tuple(d for d in self.shape if isinstance(d, int))
 
-    @cached_property
-    def _hash(self) -> int:
-        return hash((self.dtype.short, self.shape))
-
     def __hash__(self) -> int:
-        return self._hash
+        known: int | None = self.__dict__.get("_hash")
+        if known is None:
+            known = self.__dict__["_hash"] = hash((self.dtype.short, self.shape))
+        return known
 
     def __str__(self) -> str:
         return f"{self.dtype.short}[{','.join(map(str, self.shape))}]"

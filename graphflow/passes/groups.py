@@ -27,7 +27,6 @@ from graphflow.passes.chain_cuts import segments
 from graphflow.passes.clusters import Clusters
 from graphflow.passes.dataflow import Dataflow, Edge, Role, folded_axes, is_literal
 from graphflow.passes.spaces import (
-    assign_spaces,
     dropped_shape,
     fits_together,
     kept_shape,
@@ -76,6 +75,7 @@ class _Cluster:
     product: int = -1  # the contraction
     fusible: bool = True
     piece: int = -1  # of a long chain; groups of two pieces stay apart
+    late: frozenset[int] = frozenset()  # members that wait for a reduction of a single stage
 
 
 def find_groups(
@@ -111,7 +111,8 @@ class _Finder:
         edges = flow.edges[number]
         reads = {e.operand: e.source for e in edges if not is_literal(flow.base(e.operand))}
         if role is Role.REDUCTION:
-            return _Cluster([number], node.inputs[0].shape, folded_axes(node), reads)
+            space = node.inputs[0].shape, folded_axes(node)
+            return _Cluster([number], *space, reads, late=frozenset([number]))
         product = number if role is Role.CONTRACTION else -1
         return _Cluster([number], node.shape, (), reads, product)
 
@@ -254,13 +255,14 @@ class _Finder:
         reads = {n: source for n, source in read.items() if source < 0 or find(source) not in homes}
         if len(reads) > self.limits.operands or not self._few_results(members, homes):
             return False
-        if not self._fits(one, two, homes, *space):
+        late = self._fits(one, two, homes, *space)
+        if late is None:
             return False
         merged = self.graph.merge(at, bt)
         if merged is None:
             return False
         product, piece = max(one.product, two.product), max(one.piece, two.piece)
-        self.clusters[merged] = _Cluster(members, *space, reads, product, piece=piece)
+        self.clusters[merged] = _Cluster(members, *space, reads, product, piece=piece, late=late)
         return True
 
     def _few_results(self, members: list[int], homes: tuple[int, int]) -> bool:
@@ -281,8 +283,8 @@ class _Finder:
         homes: tuple[int, int],
         domain: Shape,
         reduced: tuple[int, ...],
-    ) -> bool:
-        """Whether every member of both would read the others where it may.
+    ) -> frozenset[int] | None:
+        """Which members wait for a reduction, if all would read the others where they may.
 
         What held in a group over the same domain holds still: only new neighbours
         are looked at, whose number does not grow with the groups.
@@ -291,18 +293,41 @@ class _Finder:
         if one.product >= 0 or two.product >= 0:
             epilogue, home = (two, homes[1]) if one.product >= 0 else (one, homes[0])
             if any(flow.role[flow.work[n]] is not Role.ELEMENTWISE for n in epilogue.members):
-                return False
+                return None
             product = max(one.product, two.product)
             if any(self._is_in(edge.source, home) for edge in flow.edges[product]):
-                return False  # the product's operands are complete before its epilogue runs
+                return None  # the product's operands are complete before its epilogue runs
         across = self._across(one, two, homes)
         if not reduced:
-            return all(reads_at_own_index(flow, reader, edge) for reader, edge in across)
-        if not several_stages(domain, reduced):
-            members = sorted(one.members + two.members)
-            return assign_spaces(flow, members, domain, reduced) is not None
+            fit = all(reads_at_own_index(flow, reader, edge) for reader, edge in across)
+            return frozenset() if fit else None
+        across = list(across)
         moved = [c.members for c in (one, two) if (c.domain, c.reduced) != (domain, reduced)]
-        return fits_together(flow, moved, across, domain, reduced)
+        if not fits_together(flow, moved, across, domain, reduced):
+            return None
+        if several_stages(domain, reduced):
+            return frozenset()
+        return self._wait(one.late | two.late, across, homes, domain)
+
+    def _wait(
+        self,
+        late: frozenset[int],
+        across: Iterable[tuple[int, Edge]],
+        homes: tuple[int, int],
+        domain: Shape,
+    ) -> frozenset[int] | None:
+        """The members of two groups that wait for a reduction, given who did in each; ``None``
+        if one of them runs over the whole domain: a single stage is over by then."""
+        flow, find, found = self.flow, self.graph.find, set(late)
+        stack = [reader for reader, edge in across if edge.source in late and reader not in late]
+        while stack:
+            number = stack.pop()
+            node = flow.work[number]
+            if flow.role[node] is Role.REDUCTION or node.shape == domain:
+                return None
+            found.add(number)
+            stack.extend(u for u in flow.users[number] if u not in found and find(u) in homes)
+        return frozenset(found)
 
     def _is_in(self, number: int, home: int) -> bool:
         return number >= 0 and self.graph.find(number) == home
