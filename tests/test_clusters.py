@@ -37,19 +37,19 @@ def test_merges_exactly_what_keeps_the_graph_acyclic(seed, monkeypatch):
             continue
         joined = {v: home[a] if h == home[b] else h for v, h in home.items()}
         legal = nx.is_directed_acyclic_graph(quotient(successors, joined))
-        merged = clusters.merge(clusters.find(a), clusters.find(b))
+        merged = clusters.merge(clusters.home[a], clusters.home[b])
         assert (merged is not None) == legal, f"seed {seed}: {a} with {b}"
         if legal:
             home = joined
         for v in range(count):
             for w in range(count):
-                assert (clusters.find(v) == clusters.find(w)) == (home[v] == home[w])
-        ranks = {clusters.find(v): clusters.rank[clusters.find(v)] for v in range(count)}
+                assert (clusters.home[v] == clusters.home[w]) == (home[v] == home[w])
+        ranks = {clusters.home[v]: clusters.rank[clusters.home[v]] for v in range(count)}
         assert len(set(ranks.values())) == len(ranks)
         for v, following in enumerate(successors):
             for w in following:
-                assert clusters.find(v) == clusters.find(w) or (
-                    ranks[clusters.find(v)] < ranks[clusters.find(w)]
+                assert clusters.home[v] == clusters.home[w] or (
+                    ranks[clusters.home[v]] < ranks[clusters.home[w]]
                 ), f"seed {seed}"
 
 
@@ -58,7 +58,7 @@ def test_groups_come_in_topological_order():
     successors = random_dag(rng, 60, 0.06)
     clusters = Clusters(successors)
     for _ in range(80):
-        a, b = (clusters.find(v) for v in rng.sample(range(60), 2))
+        a, b = (clusters.home[v] for v in rng.sample(range(60), 2))
         if a != b:
             clusters.merge(a, b)
     place = {v: i for i, members in enumerate(clusters.groups().values()) for v in members}
@@ -71,7 +71,7 @@ def test_a_merge_does_not_depend_on_how_much_lies_between():
     successors = [[1, count], *([i + 1] for i in range(1, count - 1)), [], []]
     clusters = Clusters(successors)
     assert clusters.merge(0, count) is not None
-    assert clusters.merge(clusters.find(0), count - 1) is None
+    assert clusters.merge(clusters.home[0], count - 1) is None
 
 
 @pytest.mark.parametrize("forward", [True, False])
@@ -86,5 +86,5 @@ def test_a_search_ends_where_the_shorter_way_ends(forward):
         pairs = [(i, 100 + count - 1) for i in range(100)]
     clusters = Clusters(successors)
     for a, b in pairs:
-        assert clusters.merge(clusters.find(a), clusters.find(b)) is not None
+        assert clusters.merge(clusters.home[a], clusters.home[b]) is not None
     assert clusters.searched <= 5 * len(pairs)

@@ -35,18 +35,12 @@ class Clusters:
         self.rank = [*range(GAP, GAP * (count + 1), GAP), 0]
         self.searched = 0
         """Steps that looking for paths has taken so far."""
-        self._parent = list(range(count))
+        self.home = list(range(count))
+        """The group of each vertex, named by one of its members."""
+        self._members = [[vertex] for vertex in self.home]
         # The order as a ring through the vertex ``count``, which stands before the first one.
         self._next = [*range(1, count + 1), 0]
         self._previous = [count, *range(count)]
-
-    def find(self, vertex: int) -> int:
-        """The group that ``vertex`` belongs to, named by one of its members."""
-        parent = self._parent
-        while parent[vertex] != vertex:
-            parent[vertex] = parent[parent[vertex]]
-            vertex = parent[vertex]
-        return vertex
 
     def merge(self, a: int, b: int) -> int | None:
         """Merge the groups ``a`` and ``b``; ``None`` if that would make a cycle.
@@ -66,6 +60,11 @@ class Clusters:
 
     def _place(self, a: int, b: int) -> bool:
         """Make ``a`` and ``b``, in this order, neighbours; False if a path leads between them."""
+        alone = self.successors[a] <= {b}
+        if alone or self.predecessors[b] <= {a}:  # one of the searches has nothing to start with
+            self.searched += 1
+            self._move([a] if alone else [b], b if alone else self._previous[a])
+            return True
         rank = self.rank.__getitem__
         after: set[int] = set()
         before: set[int] = set()
@@ -136,11 +135,14 @@ class Clusters:
                     one[keep].add(vertex)
             one[keep].discard(drop)
             one[drop] = set()
-        self._parent[drop] = keep
+        for vertex in self._members[drop]:
+            self.home[vertex] = keep
+        self._members[keep] += self._members[drop]
+        self._members[drop] = []
 
     def groups(self) -> dict[int, list[int]]:
         """Members of every group in ascending order, groups in topological order."""
         found: dict[int, list[int]] = {}
         for vertex in range(self.count):
-            found.setdefault(self.find(vertex), []).append(vertex)
+            found.setdefault(self.home[vertex], []).append(vertex)
         return {g: found[g] for g in sorted(found, key=self.rank.__getitem__)}

@@ -60,6 +60,7 @@ class Dataflow:
         self.graph = graph
         self.role: dict[Node, Role] = {}
         self.work: list[Node] = []
+        self.roles: list[Role] = []
         self.number: dict[Node, int] = {}
         self.edges: list[tuple[Edge, ...]] = []
         self.users: list[list[int]] = []
@@ -101,6 +102,7 @@ class Dataflow:
             return
         number = self.number[node] = len(self.work)
         self.work.append(node)
+        self.roles.append(role)
         self.users.append([])
         self.escapes.append(False)
         edges = []

@@ -14,7 +14,7 @@ from typing import ClassVar
 
 from graphflow.ir.build import emit, input_node
 from graphflow.ir.graph import Graph, Location
-from graphflow.ir.node import Node, with_inputs
+from graphflow.ir.node import Node, make_node, with_inputs
 from graphflow.ir.op import Kind
 from graphflow.passes.base import Pass
 from graphflow.passes.dataflow import Dataflow, is_alias
@@ -83,7 +83,8 @@ class _Rewriter:
         self.new: dict[Node, Node] = {n: n for n in (*graph.inputs, *graph.state)}
         self.locations: dict[Node, Location] = {}
         self.roots = set(graph.roots)
-        self.bodies: dict[tuple[tuple[Node, ...], ...], Graph] = {}
+        self.bodies: dict[tuple[tuple[Node, ...], ...], Node] = {}
+        """The first group with a body of these nodes."""
 
     def rebuilt(self, node: Node) -> Node:
         """The new node for ``node``; what it reads from groups must be there already."""
@@ -115,12 +116,16 @@ class _Rewriter:
         if not outputs:
             return  # all that read it compute it anew
         operands, body = make_body(group, outputs, self.graph.locations)
-        # Nodes are interned: groups of equal layers have the same body, in other places.
-        known = self.bodies.setdefault((body.inputs, body.outputs), body)
-        if known is not body:
-            body = known.with_places(body.locations)
         new_operands = [self.rebuilt(n) for n in operands]
-        fused = emit("fused", *new_operands, kind=group.kind, body=body)
+        # Nodes are interned: groups of equal layers have the same body, in other places.
+        known = self.bodies.get((body.inputs, body.outputs))
+        if known is None:
+            fused = emit("fused", *new_operands, kind=group.kind, body=body)
+            self.bodies[body.inputs, body.outputs] = fused
+        else:
+            body = known.attrs["body"].with_places(body.locations)
+            attrs = {"kind": group.kind, "body": body}
+            fused = make_node(known.op, new_operands, attrs, known.type)
         if len(outputs) == 1:
             self._set(outputs[0], fused)
             return

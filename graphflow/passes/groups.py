@@ -101,6 +101,7 @@ class _Finder:
     def __init__(self, flow: Dataflow, limits: Limits) -> None:
         self.flow, self.limits = flow, limits
         self.graph = Clusters(flow.users)
+        self.home = self.graph.home
         self.clusters = [self._single(number) for number in range(len(flow.work))]
 
     def _single(self, number: int) -> _Cluster:
@@ -118,7 +119,7 @@ class _Finder:
 
     def of(self, number: int) -> _Cluster:
         """The cluster that holds work node ``number``."""
-        return self.clusters[self.graph.find(number)]
+        return self.clusters[self.home[number]]
 
     # -- phases ---------------------------------------------------------------
 
@@ -134,11 +135,9 @@ class _Finder:
         found: set[int] = set()
         for number in reversed(range(len(flow.work))):
             users = flow.users[number]
-            if flow.role[flow.work[number]] is not Role.ELEMENTWISE or flow.escapes[number]:
+            if flow.roles[number] is not Role.ELEMENTWISE or flow.escapes[number]:
                 continue
-            if users and all(
-                u in found or flow.role[flow.work[u]] is Role.REDUCTION for u in users
-            ):
+            if users and all(u in found or flow.roles[u] is Role.REDUCTION for u in users):
                 found.add(number)
         return found
 
@@ -149,9 +148,9 @@ class _Finder:
         the reduction than stored beside it.
         """
         sources = {e.source for e in self.flow.edges[number] if e.source >= 0}
-        home = self.graph.find(seed)
+        home = self.home[seed]
         return any(
-            self.graph.find(source) == home
+            self.home[source] == home
             and (self.flow.escapes[source] or len(set(self.flow.users[source])) > 1)
             for source in sources
         )
@@ -198,7 +197,7 @@ class _Finder:
                     self._try(second, first)
 
     def _with_role(self, role: Role) -> list[int]:
-        return [n for n, node in enumerate(self.flow.work) if self.flow.role[node] is role]
+        return [n for n, found in enumerate(self.flow.roles) if found is role]
 
     def _grow(self, seed: int, all_producers: bool, folded: Collection[int] = frozenset()) -> None:
         """Merge neighbours of ``seed``'s cluster, nearest in topological order first.
@@ -215,24 +214,24 @@ class _Finder:
             seen.add(number)
             if number in folded and self._costs_a_result(number, seed):
                 continue
-            if self.graph.find(number) == self.graph.find(seed) or self._try(number, seed):
+            if self.home[number] == self.home[seed] or self._try(number, seed):
                 for other in self._neighbours(number, all_producers):
                     if other not in seen:
                         heapq.heappush(queue, other)
 
     def _neighbours(self, number: int, all_producers: bool) -> Iterable[int]:
-        flow, graph = self.flow, self.graph
+        flow = self.flow
         yield from flow.users[number]
-        if flow.role[flow.work[number]] is Role.CONTRACTION:
+        if flow.roles[number] is Role.CONTRACTION:
             return  # what a contraction reads is not part of its epilogue
-        home = graph.find(number)
+        home = self.home[number]
         for edge in flow.edges[number]:
             source = edge.source
             if source < 0:
                 continue
             if all_producers or (
                 not flow.escapes[source]
-                and all(u == number or graph.find(u) == home for u in flow.users[source])
+                and all(u == number or self.home[u] == home for u in flow.users[source])
             ):
                 yield source
 
@@ -240,20 +239,18 @@ class _Finder:
 
     def _try(self, a: int, b: int) -> bool:
         """Merge the clusters of work nodes ``a`` and ``b`` if that makes a legal group."""
-        at, bt = self.graph.find(a), self.graph.find(b)
+        at, bt = self.home[a], self.home[b]
         if at == bt:
             return True
         one, two = self.clusters[at], self.clusters[bt]
         space = _common_space(one, two)
         if space is None or (one.piece >= 0 <= two.piece and one.piece != two.piece):
             return False
-        members = sorted(one.members + two.members)
-        if len(members) > self.limits.operations:
+        if len(one.members) + len(two.members) > self.limits.operations:
             return False
-        find, homes = self.graph.find, (at, bt)
-        read = one.reads | two.reads
-        reads = {n: source for n, source in read.items() if source < 0 or find(source) not in homes}
-        if len(reads) > self.limits.operands or not self._few_results(members, homes):
+        homes = (at, bt)
+        reads = self._reads(one, bt) | self._reads(two, at)
+        if len(reads) > self.limits.operands or not self._few_results(one, two, homes):
             return False
         late = self._fits(one, two, homes, *space)
         if late is None:
@@ -262,18 +259,27 @@ class _Finder:
         if merged is None:
             return False
         product, piece = max(one.product, two.product), max(one.piece, two.piece)
+        members = sorted(one.members + two.members)
         self.clusters[merged] = _Cluster(members, *space, reads, product, piece=piece, late=late)
         return True
 
-    def _few_results(self, members: list[int], homes: tuple[int, int]) -> bool:
-        if len(members) <= self.limits.results:
+    def _reads(self, cluster: _Cluster, other: int) -> dict[Node, int]:
+        """What ``cluster`` reads that is not made in cluster ``other``."""
+        home = self.home
+        return {n: at for n, at in cluster.reads.items() if at < 0 or home[at] != other}
+
+    def _few_results(self, one: _Cluster, two: _Cluster, homes: tuple[int, int]) -> bool:
+        if len(one.members) + len(two.members) <= self.limits.results:
             return True
-        count = 0
-        for number in members:
-            escapes = self.flow.escapes[number]
-            count += escapes or any(
-                self.graph.find(u) not in homes for u in self.flow.users[number]
-            )
+        flow, home, count = self.flow, self.home, 0
+        for number in (*one.members, *two.members):
+            if flow.escapes[number]:
+                count += 1
+                continue
+            for user in flow.users[number]:
+                if home[user] not in homes:
+                    count += 1
+                    break
         return count <= self.limits.results
 
     def _fits(
@@ -292,16 +298,15 @@ class _Finder:
         flow = self.flow
         if one.product >= 0 or two.product >= 0:
             epilogue, home = (two, homes[1]) if one.product >= 0 else (one, homes[0])
-            if any(flow.role[flow.work[n]] is not Role.ELEMENTWISE for n in epilogue.members):
+            if any(flow.roles[n] is not Role.ELEMENTWISE for n in epilogue.members):
                 return None
             product = max(one.product, two.product)
             if any(self._is_in(edge.source, home) for edge in flow.edges[product]):
                 return None  # the product's operands are complete before its epilogue runs
-        across = self._across(one, two, homes)
+        across = list(self._across(one, two, homes))
         if not reduced:
             fit = all(reads_at_own_index(flow, reader, edge) for reader, edge in across)
             return frozenset() if fit else None
-        across = list(across)
         moved = [c.members for c in (one, two) if (c.domain, c.reduced) != (domain, reduced)]
         if not fits_together(flow, moved, across, domain, reduced):
             return None
@@ -318,34 +323,36 @@ class _Finder:
     ) -> frozenset[int] | None:
         """The members of two groups that wait for a reduction, given who did in each; ``None``
         if one of them runs over the whole domain: a single stage is over by then."""
-        flow, find, found = self.flow, self.graph.find, set(late)
+        flow, home, found = self.flow, self.home, set(late)
         stack = [reader for reader, edge in across if edge.source in late and reader not in late]
         while stack:
             number = stack.pop()
-            node = flow.work[number]
-            if flow.role[node] is Role.REDUCTION or node.shape == domain:
+            if flow.roles[number] is Role.REDUCTION or flow.work[number].shape == domain:
                 return None
             found.add(number)
-            stack.extend(u for u in flow.users[number] if u not in found and find(u) in homes)
+            stack.extend(u for u in flow.users[number] if u not in found and home[u] in homes)
         return frozenset(found)
 
     def _is_in(self, number: int, home: int) -> bool:
-        return number >= 0 and self.graph.find(number) == home
+        return number >= 0 and self.home[number] == home
 
     def _across(
         self, one: _Cluster, two: _Cluster, homes: tuple[int, int]
     ) -> Iterator[tuple[int, Edge]]:
         """What members of either cluster read from the other."""
-        flow, find = self.flow, self.graph.find
-        small = min(one, two, key=lambda c: len(c.members))
-        own = set(small.members)
-        for reader in own.union(*(flow.users[n] for n in own)):
-            if find(reader) not in homes:
-                continue
-            for edge in flow.edges[reader]:
-                source = edge.source
-                if source >= 0 and find(source) in homes and (source in own) != (reader in own):
-                    yield reader, edge
+        flow, home = self.flow, self.home
+        small, large = one, homes[1]
+        if len(two.members) < len(one.members):
+            small, large = two, homes[0]
+        for number in small.members:
+            for edge in flow.edges[number]:
+                if edge.source >= 0 and home[edge.source] == large:
+                    yield number, edge
+            for reader in flow.users[number]:
+                if home[reader] == large:
+                    for edge in flow.edges[reader]:
+                        if edge.source == number:
+                            yield reader, edge
 
     def result(self) -> list[Group]:
         """The clusters in topological order."""

@@ -75,7 +75,7 @@ def assign_spaces(
         target = _target(flow, number, domain, reduced)
         if target is None:
             return None
-        fold = flow.role[flow.work[number]] is Role.REDUCTION
+        fold = flow.roles[number] is Role.REDUCTION
         stage = 0
         for edge in flow.edges[number]:
             space = spaces.get(edge.source)
@@ -128,7 +128,7 @@ def _fits(
     rank = len(domain)
     if edge.gathered and target is Space.KEPT:
         return _gathers(edge, source, rank, reduced)
-    if flow.role[flow.work[reader]] is Role.READ:
+    if flow.roles[reader] is Role.READ:
         return False
     return _flows(edge, source, target, rank, _kept_axes(rank, reduced))
 
@@ -161,7 +161,7 @@ def _shapes(domain: Shape, reduced: tuple[int, ...]) -> dict[Shape, Space]:
 def _target(flow: Dataflow, number: int, domain: Shape, reduced: tuple[int, ...]) -> Space | None:
     """The space in which a member reads its operands, ``None`` if it fits none."""
     node = flow.work[number]
-    if flow.role[node] is not Role.REDUCTION:
+    if flow.roles[number] is not Role.REDUCTION:
         return _shapes(domain, reduced).get(node.shape)
     fits = folded_axes(node) == reduced and node.inputs[0].shape == domain
     return Space.FULL if fits else None
@@ -170,13 +170,13 @@ def _target(flow: Dataflow, number: int, domain: Shape, reduced: tuple[int, ...]
 def space_of(flow: Dataflow, number: int, domain: Shape, reduced: tuple[int, ...]) -> Space | None:
     """The space that a member's own values are in."""
     target = _target(flow, number, domain, reduced)
-    fold = flow.role[flow.work[number]] is Role.REDUCTION
+    fold = flow.roles[number] is Role.REDUCTION
     return Space.DROPPED if fold and target is not None else target
 
 
 def reads_at_own_index(flow: Dataflow, reader: int, edge: Edge) -> bool:
     """Whether a member of a group without reductions reads another at its own index."""
-    if flow.role[flow.work[reader]] is Role.READ:
+    if flow.roles[reader] is Role.READ:
         return False
     rank = len(flow.work[reader].shape)
     return _flows(edge, Space.FULL, Space.FULL, rank, tuple(range(rank)))
