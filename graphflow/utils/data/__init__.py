@@ -13,6 +13,7 @@ from graphflow.utils.data.dataset import (
     random_split,
 )
 from graphflow.utils.data.distributed_sampler import DistributedSampler
+from graphflow.utils.data.mapped import MappedDataset, TokenDataset
 from graphflow.utils.data.sampler import (
     BatchSampler,
     RandomSampler,
@@ -31,6 +32,7 @@ __all__ = [
     "Dataset",
     "DistributedSampler",
     "IterableDataset",
+    "MappedDataset",
     "RandomSampler",
     "Sampler",
     "SequentialSampler",
@@ -38,6 +40,7 @@ __all__ = [
     "Subset",
     "SubsetRandomSampler",
     "TensorDataset",
+    "TokenDataset",
     "WeightedRandomSampler",
     "WorkerInfo",
     "default_collate",
