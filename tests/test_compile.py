@@ -13,6 +13,7 @@ from kernel_calls import call
 from graphflow.codegen.compile import assembly, compile_kernels, undefined_symbols
 from graphflow.codegen.plain import PlainKernel, load_function, raise_failure
 from graphflow.codegen.schedule import KernelSource
+from graphflow.codegen.target import host_target
 from graphflow.errors import CompileError
 from graphflow.runtime.linker import link
 
@@ -98,3 +99,19 @@ def test_undefined_symbols_are_found_in_an_object() -> None:
         assert "fmod" in undefined_symbols(data)
         plain = compile_kernels([KernelSource("scale_add", SCALE)]).objects["scale_add"]
         assert undefined_symbols(plain) == []
+
+
+def test_loops_with_steps_are_in_vectors() -> None:
+    """LLVM would write vectors for a step that turns out to be 1, which kernels never mean."""
+    text = (
+        "from graphflow.codegen.prelude import kernel, pointer_bool, pointer_f32, f32, select\n\n\n"
+        "@kernel\ndef stepped(args, tid, nth):\n"
+        "    a = pointer_bool(args, 0)\n    b = pointer_f32(args, 1)\n"
+        "    out = pointer_f32(args, 2)\n"
+        "    for i in range(args[3]):\n"
+        "        out[i] = select(a[i], b[i * args[4]], f32(0.0))\n"
+    )
+    code = assembly(KernelSource("stepped", text))
+    if not host_target().is_x86:
+        pytest.skip("the vector instructions are only known for x86")
+    assert re.search(r"v?insertps|v?unpcklps|v?pinsrd|gather", code)

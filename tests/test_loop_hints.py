@@ -5,7 +5,7 @@ import pytest
 
 from graphflow.codegen import frontend
 from graphflow.codegen.compile import assembly, compile_kernels
-from graphflow.codegen.loop_hints import CHAINED, CROWDED, HEAVY, can_mask, hint_loops
+from graphflow.codegen.loop_hints import CHAINED, CROWDED, HEAVY, HUGE, hint_loops, masked_from
 from graphflow.codegen.schedule import KernelSource
 from graphflow.codegen.target import Target, host_target
 
@@ -25,22 +25,23 @@ def module(instructions: int, called: int = 0) -> str:
 @pytest.mark.parametrize("sizes", [(HEAVY, 0), (10, HEAVY)])
 def test_a_heavy_loop_is_marked_once(sizes: tuple[int, int]) -> None:
     text = module(*sizes)
-    hinted = hint_loops(text, masks=True).splitlines()
+    hinted = hint_loops(text, masked=HEAVY).splitlines()
     assert sum("!llvm.loop !900010" in line for line in hinted) == 1
     assert hinted[-1] == '!900000 = !{ !"llvm.loop.vectorize.predicate.enable", i1 true }'
     assert [line.split(", !llvm.loop")[0] for line in hinted[:-2]] == text.splitlines()
-    assert hint_loops(text, masks=False) == text
+    if not sizes[1]:
+        assert hint_loops(text, masked=None) == text
 
 
 @pytest.mark.parametrize(("called", "count"), [(CHAINED, 4), (CROWDED - 1, 4), (CROWDED, 2)])
 def test_a_loop_of_vector_functions_takes_vectors_side_by_side(called: int, count: int) -> None:
-    hinted = hint_loops(module(20, called), masks=True).splitlines()
+    hinted = hint_loops(module(20, called), masked=HEAVY).splitlines()
     assert hinted[-1].endswith(f'= !{{ !"llvm.loop.interleave.count", i32 {count} }}')
 
 
 def test_a_light_loop_is_left_alone() -> None:
     text = module(HEAVY - 20, CHAINED - 1)
-    assert hint_loops(text, masks=True) == text
+    assert hint_loops(text, masked=HEAVY) == text
 
 
 def test_only_the_innermost_loop_takes_vectors_side_by_side() -> None:
@@ -48,7 +49,9 @@ def test_only_the_innermost_loop_takes_vectors_side_by_side() -> None:
     head, rest = inner.index("head:"), inner.index("exit:")
     outer = [*inner[:head], "outer:", '  br label %"head"', *inner[head:rest]]
     text = "\n".join([*outer, "exit:", '  br label %"outer"', *inner[rest + 1 :]])
-    marked = [line for line in hint_loops(text, masks=True).splitlines() if "!llvm.loop !" in line]
+    marked = [
+        line for line in hint_loops(text, masked=HEAVY).splitlines() if "!llvm.loop !" in line
+    ]
     assert marked == ['  br label %"head", !llvm.loop !900010']
 
 
@@ -65,12 +68,12 @@ def test_a_quotient_in_the_loop_does_not_hide_it() -> None:
     assert sum("vdivps" in line and "ymm" in line for line in code) >= 4
 
 
-def test_narrow_elements_need_more_than_avx2() -> None:
+def test_loops_are_masked_where_masks_are_cheap_or_the_loop_is_huge() -> None:
     narrow, wide = "  %1 = load i8, ptr %p", "  %1 = load float, ptr %p"
     old, small = (Target("x86_64", "x86-64", f) for f in ("+sse4.2", "+sse4.2,+avx,+avx2"))
     large = Target("x86_64", "x86-64", "+avx2,+avx512f,+avx512bw,+avx512vl")
-    answers = [can_mask(target, text) for target in (old, small, large) for text in (narrow, wide)]
-    assert answers == [False, False, False, True, True, True]
+    answers = [masked_from(target, t) for target in (old, small, large) for t in (narrow, wide)]
+    assert answers == [None, None, None, HUGE, HEAVY, HEAVY]
 
 
 def test_masking_makes_less_code(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,8 +85,9 @@ def test_masking_makes_less_code(monkeypatch: pytest.MonkeyPatch) -> None:
         f"        x = a[i]\n{steps}\n        a[i] = x\n"
     )
     kernel = KernelSource("heavy", text)
-    if not can_mask(host_target(), ""):
+    if masked_from(host_target(), "") is None:
         pytest.skip("this processor has no masked vectors")
+    monkeypatch.setattr(frontend, "masked_from", lambda target, text: HEAVY)
     masked = len(compile_kernels([kernel]).objects["heavy"])
-    monkeypatch.setattr(frontend, "can_mask", lambda target, text: False)
+    monkeypatch.setattr(frontend, "masked_from", lambda target, text: None)
     assert masked < 0.7 * len(compile_kernels([kernel]).objects["heavy"])

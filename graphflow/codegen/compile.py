@@ -19,7 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ContextDecorator, contextmanager
 from ctypes import string_at
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,37 @@ def _unlocked(name: str) -> Callable[..., Any]:
     function: Any = getattr(ffi.lib, name)
     unlocked: Callable[..., Any] = getattr(function, "_cfn", function)
     return unlocked
+
+
+class _StridesStay(ContextDecorator):
+    """In what this decorates LLVM writes no second form of a loop for steps that turn out to be 1.
+
+    Kernels say which steps are 1.  Of the two forms LLVM makes only the one for 1 is in vectors:
+    the other takes an element at a time, with a jump a choice.  The setting is the process's, so
+    it is put back for what else uses LLVM.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._entered = threading.Lock(), 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._entered:
+                self._set("false")
+            self._entered += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._entered -= 1
+            if not self._entered:
+                self._set("true")
+
+    @staticmethod
+    def _set(value: str) -> None:
+        llvm.set_option("graphflow", f"-enable-mem-access-versioning={value}")
+
+
+_strides_stay = _StridesStay()
 
 
 class _Backend(threading.local):
@@ -163,6 +194,7 @@ def undefined_symbols(data: bytes) -> list[str]:
     return names
 
 
+@_strides_stay
 def compile_kernels(
     kernels: Sequence[KernelSource],
     paths: Mapping[str, Path] | None = None,
@@ -225,6 +257,7 @@ def _path(kernel: KernelSource, paths: Mapping[str, Path] | None) -> Path:
     return (paths or {}).get(kernel.name, Path(f"{kernel.name}.py"))
 
 
+@_strides_stay
 def assembly(kernel: KernelSource) -> str:
     """The machine code of ``kernel`` as assembly text (for ``inspect`` and tests)."""
     target = host_target()

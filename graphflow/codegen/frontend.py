@@ -23,7 +23,7 @@ from graphflow.codegen.bridge import types
 from graphflow.codegen.contexts import kernel_target
 from graphflow.codegen.contraction import lowering as contraction_lowering
 from graphflow.codegen.kernel_lowering import KeepTypes, LowerKernel, TypesChange
-from graphflow.codegen.loop_hints import can_mask, hint_loops
+from graphflow.codegen.loop_hints import hint_loops, masked_from
 from graphflow.codegen.plain import EPILOGUE_ARITY, KERNEL_ARITY, load_function
 from graphflow.codegen.pointers import ARGUMENT_BLOCK
 from graphflow.codegen.schedule import KernelSource
@@ -112,7 +112,7 @@ def lower(kernel: KernelSource, path: Path, target: Target) -> Lowered:
     lines = _merge(lines, definitions.splitlines())
     lines += _entry(kernel.name, inner, extra).splitlines()
     text = "\n".join([*_closed(lines, f'define i32 @"{inner}"'), _USE_GOT])
-    text = hint_loops(text, can_mask(target, text))
+    text = hint_loops(text, masked_from(target, text))
     return Lowered(kernel, text, libraries, _TILES.search(kernel.source) is not None)
 
 

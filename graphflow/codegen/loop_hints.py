@@ -2,10 +2,9 @@
 
 LLVM usually makes three copies of a loop: full vectors, half vectors for what
 is left, and single elements for what is left of that.  A loop of many vector
-functions takes seconds to compile so.  Such a loop gets the hint to mask its
-last vector instead: one copy, compiled in half the time.  The masks cost
-nothing next to that much arithmetic; short loops keep their copies, which run
-faster.
+functions takes long to compile so.  Such a loop gets the hint to mask its last
+vector instead: one copy, compiled in a third of the time.  Shorter loops keep
+their copies, which run faster.
 
 A polynomial is a chain of steps that wait for each other, longer than what a
 processor looks ahead.  LLVM takes a loop with vector functions one vector at a
@@ -22,7 +21,9 @@ from graphflow.codegen.target import Target
 from graphflow.records import dataclass
 
 HEAVY = 250
-"""LLVM instructions in a loop, called functions included, from which it is masked."""
+"""LLVM instructions in a loop, called functions included, from which it is masked …"""
+HUGE = 750
+"""… and where that costs something, but would take long to compile otherwise."""
 CHAINED = 12
 """Instructions of called functions in a loop from which vectors go side by side …"""
 CROWDED = 120
@@ -41,11 +42,15 @@ _NODES = {"masked": "!900000", "two": "!900001", "four": "!900002"}
 _FIRST_LOOP = 900010
 
 
-def can_mask(target: Target, text: str) -> bool:
-    """Whether the processor can load and store part of a vector of what ``text`` does."""
+def masked_from(target: Target, text: str) -> int | None:
+    """How many instructions a loop has that is masked; ``None`` if none is.
+
+    A store of part of a vector is cheap where there are masks for all instructions.  AVX2 has
+    it for 4 and 8 bytes only, and AMD's processors run a small program for it.
+    """
     if {"avx512bw", "avx512vl"} <= target.enabled or "sve" in target.enabled:
-        return True
-    return "avx2" in target.enabled and _NARROW.search(text) is None
+        return HEAVY
+    return HUGE if "avx2" in target.enabled and _NARROW.search(text) is None else None
 
 
 @dataclass(slots=True)
@@ -56,9 +61,9 @@ class _Weights:
     called: int = 0
 
 
-def hint_loops(text: str, masks: bool) -> str:
-    """``text`` with hints on backward jumps: heavy loops are masked where the processor
-    ``masks``, and innermost loops that call vector functions take vectors side by side.
+def hint_loops(text: str, masked: int | None) -> str:
+    """``text`` with hints on backward jumps: loops of at least ``masked`` instructions are
+    masked, and innermost loops that call vector functions take vectors side by side.
 
     Before: ``br label %"B24"``; after: ``br label %"B24", !llvm.loop !900010``.  Blocks are
     not in the order they run in, so a jump that enters a loop may look like one that closes
@@ -84,7 +89,7 @@ def hint_loops(text: str, masks: bool) -> str:
             continue
         weight, called, before = places[jump[1]]
         innermost = set(targets[before:]) <= {jump[1]}
-        hint = _hint(met.all - weight, met.called - called, innermost, masks)
+        hint = _hint(met.all - weight, met.called - called, innermost, masked)
         targets.append(jump[1])
         if hint:
             lines[number] += f", !llvm.loop !{_FIRST_LOOP + len(hints)}"
@@ -94,9 +99,9 @@ def hint_loops(text: str, masks: bool) -> str:
     return "\n".join([*lines, *(_PROPERTIES[hint] for hint in sorted(set(hints)))])
 
 
-def _hint(weight: int, called: int, innermost: bool, masks: bool) -> str:
-    if weight >= HEAVY:
-        return "masked" if masks else ""
+def _hint(weight: int, called: int, innermost: bool, masked: int | None) -> str:
+    if masked is not None and weight >= masked:
+        return "masked"
     if not innermost or called < CHAINED:
         return ""
     return "four" if called < CROWDED else "two"

@@ -2,8 +2,9 @@
 
 ``cond`` differentiates by another ``cond`` over the gradients of its branches.
 ``scan`` runs a second time in the other direction: the forward scan is made to
-also return the carry before each step, and the backward scan takes the body's
-gradient at that carry.  Both are ordinary operations again, so they can be
+also return the carry before each step and what is dear to compute again
+(:mod:`graphflow.passes.saved_values`), and the backward scan takes the body's
+gradient there.  Both are ordinary operations again, so they can be
 differentiated further.  The number of steps of ``while_loop`` is not known
 before it runs, so it has no reverse mode.
 """
@@ -16,10 +17,11 @@ from typing import TypeAlias
 from graphflow.errors import GraphError
 from graphflow.ir.build import NODES, emit, input_node, splat
 from graphflow.ir.graph import Graph
-from graphflow.ir.node import Node
+from graphflow.ir.node import Node, topological, with_inputs
 from graphflow.ir.types import TensorType
 from graphflow.passes.autodiff import Sweep
 from graphflow.passes.rewrite import rewrite
+from graphflow.passes.saved_values import dear_values
 from graphflow.records import dataclass, replace
 
 
@@ -69,9 +71,9 @@ def _scan(node: Node, parts: Parts, wanted: Sequence[bool]) -> ControlGradient:
     body: Graph = node.attrs["body"]
     carried, scanned = node.attrs["carried"], node.attrs["scanned"]
     split = carried + scanned
-    forward = _scan_with_carries(node)
+    forward, more = with_saved(node), _dear(node)
     results = len(body.outputs)
-    saved = [NODES.get(forward, index=results + i) for i in range(carried)]
+    saved = [NODES.get(forward, index=results + i) for i in range(carried + len(more))]
     flowing = [i for i in range(carried) if _is_float(node.inputs[i])]
     fixed = [i for i in range(split, len(node.inputs)) if wanted[i]]
     rows = [i for i in range(carried, split) if wanted[i]]
@@ -83,9 +85,13 @@ def _scan(node: Node, parts: Parts, wanted: Sequence[bool]) -> ControlGradient:
         *(*start, *sums),
         *(*node.inputs[carried:split], *saved, *(parts[i] for i in stacked)),
         *node.inputs[split:],
-        body=_backward_body(body, carried, scanned, flowing, fixed, rows, stacked),
+        body=_with_rows(
+            _backward_body(body, carried, scanned, flowing, fixed, rows, stacked),
+            more,
+            len(start) + len(sums) + scanned + carried,
+        ),
         carried=len(start) + len(sums),
-        scanned=scanned + carried + len(stacked),
+        scanned=scanned + len(saved) + len(stacked),
         length=node.attrs["length"],
         reverse=not node.attrs["reverse"],
     )
@@ -97,16 +103,50 @@ def _scan(node: Node, parts: Parts, wanted: Sequence[bool]) -> ControlGradient:
 
 
 def with_saved(node: Node) -> Node:
-    """The operation that computes what ``node`` does, and more if its gradient needs that."""
-    return _scan_with_carries(node) if node.op.name == "scan" else node
+    """The operation that computes what ``node`` does, and more if its gradient needs that.
 
-
-def _scan_with_carries(node: Node) -> Node:
-    """The scan of ``node`` that also returns the carry before each step, stacked."""
+    A scan also returns, stacked, the carry before each step and what is dear to compute again.
+    """
+    if node.op.name != "scan":
+        return node
     body: Graph = node.attrs["body"]
-    outputs = (*body.outputs, *body.inputs[: node.attrs["carried"]])
-    attrs = {**node.attrs, "body": replace(body, outputs=outputs)}
-    return emit(node.op, *node.inputs, **attrs)
+    outputs = (*body.outputs, *body.inputs[: node.attrs["carried"]], *_dear(node))
+    return emit(node.op, *node.inputs, **{**node.attrs, "body": replace(body, outputs=outputs)})
+
+
+def _dear(node: Node) -> tuple[Node, ...]:
+    """What the body of a scan computes and its gradient had better not compute again."""
+    body: Graph = node.attrs["body"]
+    carried, scanned = node.attrs["carried"], node.attrs["scanned"]
+    differentiable = [i for i, n in enumerate(body.inputs) if _is_float(n)]
+    backward = _backward_body(
+        body,
+        carried,
+        scanned,
+        [i for i in differentiable if i < carried],
+        [i for i in differentiable if i >= carried + scanned],
+        [i for i in differentiable if carried <= i < carried + scanned],
+        [i for i in range(carried, len(body.outputs)) if _is_float(body.outputs[i])],
+    )
+    return dear_values(body, backward, carried + scanned, node.attrs["length"])
+
+
+def _with_rows(body: Graph, values: Sequence[Node], place: int) -> Graph:
+    """``body`` with an input for each of ``values`` that it computes, from ``place`` on."""
+    if not values:
+        return body
+    final = dict(zip(values, _fresh(body, [n.tensor_type for n in values])))
+    rows = tuple(final.values())
+    for node in topological(body.outputs):
+        if node not in final:
+            final[node] = with_inputs(node, [final[n] for n in node.inputs])
+    return replace(
+        body,
+        inputs=(*body.inputs[:place], *rows, *body.inputs[place:]),
+        outputs=tuple(final[n] for n in body.outputs),
+        locations={final[n]: found for n, found in body.locations.items() if n in final},
+        names={},
+    )
 
 
 def _backward_body(
