@@ -61,13 +61,13 @@ class LabelledImages(Dataset[tuple[Any, Any]]):
         own = type(self).__getitem__ is LabelledImages.__getitem__
         if not own or self.transform is None or not _are_images(images):
             return None
-        chosen = [int(index) for index in indices]
-        made = of_stack(self.transform, images[chosen])
+        chosen = np.asarray(indices, np.int64)
+        made = of_stack(self.transform, images.take(chosen, 0))
         if not isinstance(made, Tensor):
             return None
         if self.target_transform is not None:
             return [made, default_collate([self.target_transform(int(targets[i])) for i in chosen])]
-        return [made, from_numpy(np.asarray(targets)[chosen].astype(np.int64, copy=False))]
+        return [made, from_numpy(np.asarray(targets, np.int64).take(chosen))]
 
     def __len__(self) -> int:
         return len(self.targets)

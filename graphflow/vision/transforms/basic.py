@@ -18,8 +18,9 @@ def of_stack(step: Step, images: Any) -> Any | None:
     """What ``step`` makes of every image of a stack, in one call; None if it takes one by one.
 
     ``images`` are bytes ``[n, height, width]`` or ``[n, height, width, channels]``, or what
-    the steps before made of them.  A step that can do it has a method ``of_stack``.  One that
-    a subclass gave another ``__call__`` no longer speaks for it.
+    the steps before made of them: memory that nobody else uses, so a step may work in it.  A step
+    that can do it has a method ``of_stack``.  One that a subclass gave another ``__call__`` no
+    longer speaks for it.
     """
     kind = type(step)
     if _owner(kind, "of_stack") is not _owner(kind, "__call__"):
@@ -135,7 +136,9 @@ class Normalize:
 
     def of_stack(self, images: Any) -> Tensor | None:
         """Normalise a stack of images."""
-        return self(images) if isinstance(images, Tensor) else None
+        if not isinstance(images, Tensor):
+            return None
+        return convert.normalize_stack(images, self.mean, self.std)
 
     def __repr__(self) -> str:
         return f"Normalize(mean={self.mean.tolist()}, std={self.std.tolist()})"

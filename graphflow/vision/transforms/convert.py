@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from graphflow.functions.creation import from_numpy, tensor
+from graphflow.functions.creation import from_numpy
 from graphflow.ir.types import DType, float32
 from graphflow.promotion import cast
 from graphflow.tensor import Tensor
@@ -40,7 +40,8 @@ def to_tensors(images: Array) -> Tensor:
     ``images`` are bytes, ``[n, height, width]`` or ``[n, height, width, channels]``.
     """
     planes = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
-    return from_numpy(np.ascontiguousarray(planes, dtype=np.float32) / np.float32(255))
+    made = np.array(planes, dtype=np.float32, order="C")
+    return from_numpy(np.divide(made, np.float32(255), out=made))
 
 
 def _planes(name: str, array: Array) -> Array:
@@ -165,9 +166,25 @@ def normalize(tensor: Tensor, mean: Any, std: Any, inplace: bool = False) -> Ten
     return made
 
 
+def normalize_stack(images: Tensor, mean: Any, std: Any) -> Tensor:
+    """:func:`normalize` in the memory of ``images``, which nobody but the caller uses."""
+    if images.dtype is not float32 or images.ndim < 3:
+        return normalize(images, mean, std)
+    array = images.numpy()
+    np.subtract(array, _channel_values(array, mean), out=array)
+    np.divide(array, _channel_values(array, std), out=array)
+    return images
+
+
 def _per_channel(images: Tensor, values: Any) -> Tensor:
+    return from_numpy(_channel_values(images, values))
+
+
+def _channel_values(images: Tensor | Array, values: Any) -> Array:
+    """One number a channel of ``[…, channels, h, w]``, in the dtype of the images."""
     flat = np.atleast_1d(np.asarray(values, dtype=np.float64))
     channels = images.shape[-3]
     if flat.ndim != 1 or len(flat) not in (1, channels):
         raise ValueError(f"Normalize has {len(flat)} channels, the image {channels}")
-    return tensor(flat.reshape(-1, 1, 1), dtype=images.dtype)
+    dtype = images.dtype.numpy if isinstance(images, Tensor) else images.dtype
+    return flat.reshape(-1, 1, 1).astype(dtype)
