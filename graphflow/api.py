@@ -14,6 +14,7 @@ from graphflow.errors import GraphFlowError
 from graphflow.functions.reductions import trace as matrix_trace
 from graphflow.ir.graph import Graph
 from graphflow.program import Program
+from graphflow.scheduling import limit_in_bytes
 from graphflow.tensor import Tensor
 
 
@@ -26,6 +27,7 @@ def compile(
     tune: Any = None,
     keep_grads: bool = False,
     name: str | None = None,
+    memory_limit: int | str | None = None,
 ) -> Any:
     """Compile a callable, a module or a graph; without a target, a decorator.
 
@@ -35,8 +37,14 @@ def compile(
     (``{"images": {0: "batch"}}``; True: all leading ones; None: those whose sizes turn out to
     change, False: none); one program serves all their sizes.  ``keep_grads`` keeps
     ``.grad`` of parameters readable after steps that update them.
+
+    ``memory_limit`` (bytes, or ``"512MB"``) bounds what the program needs in all: arguments,
+    state, results, constants and temporaries.  What would not fit is computed again in the
+    backward pass instead of being kept; :class:`OutOfMemoryError` says how much is needed at least.
     """
     options: dict[str, Any] = {"device": device, "passes": passes}
+    if memory_limit is not None:
+        options["memory_limit"] = limit_in_bytes(memory_limit)
     check_asked(dynamic)
     if target is None:
         return lambda function: compile(

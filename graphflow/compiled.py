@@ -63,10 +63,12 @@ class Compiled:
         passes: Any = None,
         keep_grads: bool = False,
         name: str | None = None,
+        memory_limit: int | None = None,
     ) -> None:
         self.original = function
         self.recompiles: list[Recompile] = []
         self._options: dict[str, Any] = {"device": device, "passes": passes}
+        self._options["memory_limit"] = memory_limit
         self._keep_grads = keep_grads
         self._name = name
         self._entries: dict[Any, list[Entry]] = {}

@@ -38,6 +38,10 @@ class NonFiniteError(GraphFlowError, ArithmeticError):
     """The user's line, if known."""
 
 
+class OutOfMemoryError(GraphFlowError, MemoryError):
+    """More memory is needed than there is, or than a program was given."""
+
+
 class TraceError(GraphFlowError):
     """The program did something a static graph cannot hold, such as ``if tensor:``."""
 

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from graphflow.program import Program
 
 
+MOST_REMADE = 20
+"""So many lines say what is made again."""
+
+
 @dataclass(frozen=True)
 class StageRecord:
     """One stage: ``graph`` or ``schedule``, the seconds it took, nodes (or calls), a note."""
@@ -80,9 +84,13 @@ class Explanation:
     seconds: dict[str, float] = field(default_factory=dict)
     dimensions: tuple[str, ...] = ()
     hints: tuple[str, ...] = ()
+    remade: tuple[str, ...] = ()
+    """What is made again for the backward pass instead of being kept."""
 
     def __str__(self) -> str:
         parts = [f"program {self.name}", self._stages(), self._kernels(), self._summary()]
+        if self.remade:
+            parts.append(self._remade())
         if self.dimensions:
             parts.append("dimensions:\n" + "\n".join(f"  {line}" for line in self.dimensions))
         if self.recompiles:
@@ -101,6 +109,11 @@ class Explanation:
             for k in self.kernels
         ]
         return table(["kernel", "bytes", "operations", "threads", "line"], rows)
+
+    def _remade(self) -> str:
+        shown = [f"  {line}" for line in self.remade[:MOST_REMADE]]
+        more = len(self.remade) - len(shown)
+        return "\n".join(["made again:", *shown, *([f"  and {more} more"] if more else [])])
 
     def _summary(self) -> str:
         memory, cache = self.memory, self.cache
@@ -181,6 +194,7 @@ def explain_program(program: Program) -> Explanation:
             "kernels": loaded.seconds,
         },
         hints=hints_of(program.graph),
+        remade=tuple(line for s in program.compiled_again()[0] for line in s.details),
     )
 
 

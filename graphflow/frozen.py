@@ -73,6 +73,7 @@ class FrozenProgram(Program):
         )
         self._passes = ()
         self.keep = bool(facts.get("keep", False))
+        self.memory_limit = facts.get("memory_limit")
         self.sizes, self._example = dict(facts["sizes"]), dict(facts["example"])
         self._assumptions = tuple(
             Assumption(_symbolic(dim), relation, bound)
@@ -170,6 +171,7 @@ def _facts_of(program: Program, graph: Graph) -> dict[str, Any]:
         "assumptions": [[str(a.dim), a.relation, a.bound] for a in program._assumptions],
         "threads": program._threads,
         "keep": program.keep,
+        "memory_limit": program.memory_limit,
     }
 
 

@@ -37,6 +37,7 @@ from graphflow.runtime.launch import LoadedProgram
 from graphflow.runtime.plans import load_plan, plan_key, store_plan
 from graphflow.runtime.threads import get_num_threads
 from graphflow.runtime.turns import turn
+from graphflow.scheduling import fitted
 from graphflow.tensor import Tensor
 from graphflow.trace import ScalarSource
 from graphflow.traced_sizes import Assumption
@@ -87,11 +88,13 @@ class Program:
         sizes: Mapping[str, int] | None = None,
         example: Mapping[str, int] | None = None,
         keep: bool = False,
+        memory_limit: int | None = None,
     ) -> None:
         started = time.perf_counter()
         self.graph = self.face = graph
         self._hold(cells, scalars, numbers)
         self.keep = keep
+        self.memory_limit = memory_limit
         self._passes: tuple[Pass, ...] = tuple(passes or ())
         self.sizes = known_sizes(graph, sizes or {})
         self._example = example_for(graph, self.sizes, example or {})
@@ -169,7 +172,8 @@ class Program:
     def _schedule(self) -> Schedule:
         """The schedule: found again when an equal graph was compiled before, or built."""
         fresh = self._passes or _wants_report()
-        key = b"" if fresh else plan_key(self.graph, self._threads, self._example, self.keep)
+        what = self._threads, self._example, self.keep, self.memory_limit
+        key = b"" if fresh else plan_key(self.graph, *what)
         found = load_plan(key) if key else None
         if found is None:
             found = self._placed = self._build()
@@ -193,7 +197,9 @@ class Program:
         scheduling = time.perf_counter()
         self.passes_seconds = scheduling - started
         lowered = self._stages[-1].graph
-        schedule = self._lower(lowered)
+        cheap = not (self._example or self.portable or self.keep)
+        schedule, more = fitted(lowered, self._lower, self.memory_limit, self._example, cheap)
+        self._stages += more
         buffers = dict(zip(lowered.state, schedule.state, strict=True))
         schedule = replace(schedule, state=tuple(buffers.get(n, -1) for n in self.graph.state))
         self.schedule_seconds = time.perf_counter() - scheduling

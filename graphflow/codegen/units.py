@@ -208,7 +208,8 @@ def _visit_contraction(work: Work, graph: Graph, node: Node) -> None:
     work.layouts[node] = work.add(unit, [node.tensor_type], [order])[0]
 
 
-def _visit_single(work: Work, graph: Graph, node: Node) -> None:
+def single_body(node: Node, graph: Graph) -> tuple[list[Node], Graph]:
+    """What the kernel of one operation reads, and its body."""
     copies: set[Node] = set()
     if node.op.kind in _HAVE_BODIES:
         stack = [n for n in node.inputs if _in_text(n)]
@@ -217,7 +218,11 @@ def _visit_single(work: Work, graph: Graph, node: Node) -> None:
             copies.add(top)
             stack.extend(top.inputs)
     group = Group("loop", (node,), frozenset(copies), node.shape)
-    reads, body = make_body(group, [node], graph.locations)
+    return make_body(group, [node], graph.locations)
+
+
+def _visit_single(work: Work, graph: Graph, node: Node) -> None:
+    reads, body = single_body(node, graph)
     operands = [work.layouts[n] for n in reads]
     unit = Unit("loop", body, operands, [], may_fail(node, {}), node, _places(graph, node))
     work.layouts[node] = work.add(unit, [node.tensor_type])[0]

@@ -126,6 +126,8 @@ class Stage:
     """Nodes after it."""
     note: str
     """Such as ``cse: 41 → 33 nodes``."""
+    details: tuple[str, ...] = ()
+    """What it did, a line each, where that is not to be seen in the graph."""
 
     def __str__(self) -> str:
         return f"{self.note} ({self.seconds * 1e3:.1f} ms)"

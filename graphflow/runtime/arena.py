@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from graphflow.codegen.schedule import Buffer, BufferKind, Schedule
+from graphflow.codegen.memory import buffer_bytes
+from graphflow.codegen.schedule import Buffer, BufferKind, Schedule, readable_bytes
 from graphflow.errors import CompileError
 from graphflow.ir.types import TensorType
+from graphflow.runtime.available import check_available
 from graphflow.runtime.kept import Kept
 from graphflow.runtime.storage import Array, Storage, empty
 
@@ -28,6 +30,7 @@ class ProgramMemory:
         self.constants: dict[int, Storage]
         self.kept: Kept
         if beside is None:
+            check_program(schedule)
             self.kept = Kept(schedule)
             self.arena = empty((schedule.arena_bytes,), np.uint8)
             self.constants = {
@@ -37,7 +40,8 @@ class ProgramMemory:
             }
             return
         self.arena, self.constants, self.kept = beside.arena, beside.constants, beside.kept
-        if self.arena.nbytes < schedule.arena_bytes:  # growing sizes must not each have their own
+        if self.arena.nbytes < schedule.arena_bytes:
+            check_program(schedule)  # growing sizes must not each have their own
             self.arena = empty((max(schedule.arena_bytes, 2 * self.arena.nbytes),), np.uint8)
 
     @property
@@ -50,6 +54,17 @@ class ProgramMemory:
         """The memory of a constant, or of what is kept between calls."""
         found = self.constants.get(buffer)
         return self.kept.storages[buffer] if found is None else found
+
+
+def check_program(schedule: Schedule) -> None:
+    """:class:`OutOfMemoryError` if what a step needs is more than the machine has left."""
+    results = sum(buffer_bytes(b) for b in schedule.buffers if b.kind is BufferKind.OUTPUT)
+    check_available(
+        schedule.arena_bytes + results,
+        f"a step of the program ({readable_bytes(schedule.arena_bytes)} of temporaries at the "
+        f"peak, {readable_bytes(results)} of results)",
+        "; use a smaller batch, gf.utils.checkpoint, or gf.compile(memory_limit=...)",
+    )
 
 
 def _constant(buffer: Buffer) -> Array:

@@ -21,11 +21,20 @@ from graphflow.runtime.compiler_files import compiler_digest
 from graphflow.runtime.folder import pack, read_file, usable_folder, warn_unwritable, write_file
 
 
-def plan_key(graph: Graph, threads: int, example: Mapping[str, int], keep: bool = False) -> bytes:
-    """What a schedule depends on; ``example`` are sizes of symbolic dimensions it is tuned for."""
+def plan_key(
+    graph: Graph,
+    threads: int,
+    example: Mapping[str, int],
+    keep: bool = False,
+    limit: int | None = None,
+) -> bytes:
+    """What a schedule depends on; ``example`` are sizes of symbolic dimensions it is tuned for,
+    and ``limit`` bytes of memory all that it may need."""
     digest = new_digest(compiler_digest())
     tuned = sorted(example.items())
-    digest.update(f"{graph.hash()} {threads} {host_target().identity} {tuned} {keep}".encode())
+    digest.update(
+        f"{graph.hash()} {threads} {host_target().identity} {tuned} {keep} {limit}".encode()
+    )
     return digest.digest()
 
 

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, TypeAlias
 import numpy as np
 
 from graphflow.records import dataclass
+from graphflow.runtime.available import check_available
 
 Array: TypeAlias = "np.ndarray[Any, Any]"
 
@@ -48,6 +49,7 @@ def _aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[Array, Array
     size = dtype.itemsize
     for extent in shape:
         size *= extent
+    check_available(size, f"a tensor of shape {list(shape)}")
     alignment = _PAGE if size >= _LARGE else ALIGNMENT
     owner = np.empty(size + alignment, np.uint8)
     start = -address_of(owner) % alignment
