@@ -10,8 +10,11 @@ import pytest
 
 import graphflow as gf
 import graphflow.nn.functional as F
+from graphflow.codegen import apart
 from graphflow.codegen.build_schedule import build_schedule
-from graphflow.nn.functional import attention_blocks
+from graphflow.codegen.schedule import Loop
+from graphflow.nn.functional import attention_blocks, attention_tiles
+from graphflow.passes import loop_products
 from graphflow.passes.pipeline import run_pipeline
 
 Array = np.ndarray[Any, Any]
@@ -20,10 +23,11 @@ WRAPS = pytest.mark.parametrize("wrap", [lambda f: f, gf.compile], ids=["eager",
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Blocks of 16 rows, however small the scores are."""
+    """Blocks of 16 rows, and tiles of about 16 by 16, however small the scores are."""
     for name, value in (("LEAST_BYTES", 0), ("BLOCK_BYTES", 0), ("LEAST_ROWS", 1)):
         monkeypatch.setattr(attention_blocks, name, value)
     monkeypatch.setattr(attention_blocks, "MOST_BLOCKS", 99)
+    monkeypatch.setattr(attention_tiles, "SIDE", 16)
 
 
 def drawn(seed: int, *shapes: tuple[int, ...]) -> list[Array]:
@@ -159,6 +163,8 @@ def test_memory_does_not_grow_with_the_square(causal: bool, monkeypatch: Any) ->
     monkeypatch.setattr(attention_blocks, "LEAST_BYTES", 1 << 18)
     monkeypatch.setattr(attention_blocks, "BLOCK_BYTES", 1 << 14)
     monkeypatch.setattr(attention_blocks, "LEAST_ROWS", 16)
+    monkeypatch.setattr(attention_tiles, "SIDE", 32)
+    monkeypatch.setattr(loop_products, "ENOUGH", 32)
     arena = []
     for length in (256, 512):
 
@@ -216,6 +222,52 @@ def test_the_threshold_goes_by_the_bytes_of_the_scores() -> None:
     assert cut((8, 12), 512, 512, 4) == Cut(4, (2, 12), 176)  # heads of a sample stay together
     assert cut((4, 25), 4096, 4096, 4) == Cut(20, (5,), 128)
     assert cut((7,), 4096, 4096, 4) == Cut(1, (7,), 128)
+
+
+def test_which_attention_is_cut_into_tiles() -> None:
+    def rows_and_keys(*lead: int, length: int = 4096, source: int = 4096) -> Any:
+        found: list[Any] = []
+
+        def run(x: Any) -> Any:
+            tiles = attention_tiles.tiles_of(lead, length, source, 1.0, False)
+            found.append(tiles and (tiles.heads, tiles.rows, tiles.keys))
+            return x
+
+        gf.trace(run, gf.ones(1))
+        return found[0]
+
+    assert attention_tiles.tiles_of((8,), 4096, 4096, 1.0, False) is None  # no program
+    assert rows_and_keys(2, 4) == (8, 256, 256)
+    assert rows_and_keys(1, 1) is None and rows_and_keys(8, length=100) is None
+    assert rows_and_keys(8, length=1000) == (8, 256, 256)
+    assert rows_and_keys(8, length=1100, source=300) == (8, 288, 304)
+    assert rows_and_keys(8, length=192, source=383) == (8, 192, 384)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_any_number_of_threads_gives_the_same_bits(
+    causal: bool, small: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(apart, "LEAST_NS", 0)
+    arrays = drawn(10, *[(5, 70, 8)] * 4)
+
+    def run(q: Any, k: Any, v: Any, ct: Any) -> Any:
+        out = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
+        return out, *gf.autograd.grad(out, (q, k, v), ct)
+
+    given = [gf.tensor(x, dtype=gf.float32, requires_grad=i < 3) for i, x in enumerate(arrays)]
+    before, runs = gf.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            gf.set_num_threads(threads)
+            program = gf.compile(run)
+            runs += [[x.detach().numpy().tobytes() for x in program(*given)] for _ in range(3)]
+            steps = program.latest.program.schedule.steps
+            shared = [step.parallel for step in steps if isinstance(step, Loop)]
+            assert shared == [threads > 1] * 2
+    finally:
+        gf.set_num_threads(before)
+    assert all(found == runs[0] for found in runs)
 
 
 @WRAPS

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from schedules import COUNT, DOUBLED, DRIVER, ROLL, SET, Builder
 
+from graphflow.codegen.estimate import estimate_ns, shared_ns
 from graphflow.codegen.schedule import Address, BlockAddress, FunctionAddress, Schedule, Value
 from graphflow.errors import CompileError
 from graphflow.runtime.cache import load
@@ -18,10 +19,9 @@ from graphflow.runtime.tape import (
     Operand,
     Tape,
     TapeBuilder,
+    Who,
     encode,
-    estimate_ns,
     kernels_of,
-    shared_ns,
 )
 from graphflow.runtime.threads import get_num_threads, set_num_threads
 
@@ -319,9 +319,9 @@ def test_a_hundred_thousand_barriers(threads: int, rounds: int) -> None:
     roll = load([ROLL]).addresses["rt_roll"]
     builder = TapeBuilder()
     builder.loop(rounds)
-    builder.call(roll, [Operand(0), Operand(1), n], parallel=True)
+    builder.call(roll, [Operand(0), Operand(1), n], Who.ALL)
     builder.barrier()
-    builder.call(roll, [Operand(1), Operand(0), n], parallel=True)
+    builder.call(roll, [Operand(1), Operand(0), n], Who.ALL)
     builder.barrier()
     builder.end_loop()
     assert run(builder.finish(), x.address, y.address, threads=threads) == Op.END
@@ -336,13 +336,36 @@ def test_threads_loop_over_areas_of_their_own() -> None:
     builder = TapeBuilder()
     builder.loop(rounds)
     roll = load([ROLL]).addresses["rt_roll"]
-    builder.call(roll, [Operand(1), Operand(0, 0, (4 * n,)), n], parallel=True)
+    builder.call(roll, [Operand(1), Operand(0, 0, (4 * n,)), n], Who.ALL)
     builder.end_loop()
     assert run(builder.finish(), x.address, source.address, threads=2) == Op.END
     np.testing.assert_array_equal(
         x.array[:rounds], np.tile(np.roll(source.array, -1) + 1, (rounds, 1))
     )
     assert not x.array[rounds].any()
+
+
+@pytest.mark.usefixtures("three_threads")
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("trips", [0, 1, 2, 37])
+def test_every_iteration_is_run_once_by_whoever_takes_it(threads: int, trips: int) -> None:
+    """Round after round, over memory of the thread's own: rows begin where the last round left."""
+    n, rounds = 24, 400
+    x = Storage(np.zeros((trips + 1, n), np.float32))
+    own = Storage(np.zeros((threads, n), np.float32))
+    roll = load([ROLL]).addresses["rt_roll"]
+    row, mine = Operand(0, 0, (0, 4 * n)), Operand(1, 0, (), 4 * n)
+    builder = TapeBuilder()
+    builder.loop(rounds)
+    builder.barrier()
+    builder.loop(trips, parallel=True)
+    builder.call(roll, [row, mine, n], Who.EACH)
+    builder.call(roll, [mine, row, n], Who.EACH)
+    builder.end_loop()
+    builder.end_loop()
+    tape = builder.finish()
+    assert run(tape, x.address, own.address, threads=threads) == Op.END
+    assert (x.array[:trips] == 2 * rounds).all() and not x.array[trips].any()
 
 
 @pytest.mark.parametrize("threads", [1, 2])

@@ -4,6 +4,10 @@ Threads run ahead of each other, and buffers of the arena share bytes, so what i
 compared is bytes.  Inside loops a third thing matters: a call may depend on one of
 an *earlier iteration*.  Windows that move with the loop are told apart by how far:
 row 5 of a result is no row that iteration 4 wrote.
+
+In a loop whose iterations each thread runs by itself nobody waits for anybody: they do
+not touch each other's bytes.  All threads meet before it, always: who comes second must
+not take iterations of the first time round.
 """
 
 from __future__ import annotations
@@ -52,6 +56,10 @@ def points(steps: Sequence[Step]) -> int:
     return total
 
 
+_SHARED, _OWN = -1, -2
+"""The regions of the arena that all threads see, and that each has for itself."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Range:
     """Bytes ``start … end`` of a region, in the first iteration of the open loops."""
@@ -89,7 +97,8 @@ class _Walk:
         """Walk over ``steps``, the first of them at ``point``; returns the point after them."""
         for step in steps:
             if isinstance(step, Loop):
-                point = self._loop(step, point, pending)
+                way = self._apart if step.parallel else self._loop
+                point = way(step, point, pending)
             elif isinstance(step, Branch):
                 point = self._branch(step, point, pending)
             elif isinstance(step, HostCall):
@@ -135,6 +144,17 @@ class _Walk:
         self.trips.pop()
         return end
 
+    def _apart(self, loop: Loop, point: int, pending: set[_Access]) -> int:
+        """A loop whose iterations each thread runs by itself: what it does to others' bytes."""
+        self.needed[point] = True
+        pending.clear()
+        level = len(self.trips)
+        self.trips.append(loop.trips)
+        inside = [self._widened(access, level) for access in self._inside(loop)]
+        self.trips.pop()
+        pending |= {replace(access, parallel=True) for access in inside}
+        return point + points([loop])
+
     def _branch(self, branch: Branch, point: int, pending: set[_Access]) -> int:
         self._meet(point, self._test(branch.test.buffer), pending)
         other = set(pending)
@@ -160,9 +180,12 @@ class _Walk:
         return found
 
     def _access(self, call: Call) -> _Access:
-        reads = tuple(self._ranges[b] for b in sorted(call.reads))
-        writes = tuple(self._ranges[b] for b in sorted(call.writes))
-        return _Access(reads, writes, call.parallel)
+        return _Access(self._seen(call.reads), self._seen(call.writes), call.parallel)
+
+    def _seen(self, buffers: frozenset[int]) -> tuple[_Range, ...]:
+        """The bytes of ``buffers`` that other threads look at too."""
+        found = (self._ranges[buffer] for buffer in sorted(buffers))
+        return tuple(range for range in found if range.region != _OWN)
 
     def _test(self, buffer: int) -> _Access:
         """Every thread reads a condition."""
@@ -227,12 +250,13 @@ def _trimmed(range: _Range, level: int) -> _Range:
 
 
 def _range_of(buffer: Buffer, schedule: Schedule) -> _Range:
-    """Arena buffers share one region; others have their own."""
+    """Arena buffers share a region; others have their own."""
     size = max(1, buffer_bytes(buffer))
     if buffer.kind is not BufferKind.WINDOW:
-        if buffer.kind is BufferKind.ARENA:
+        if buffer.kind in (BufferKind.ARENA, BufferKind.OWN):
             offset = schedule.offsets.get(buffer.id, 0)
-            return _Range(-1, offset, offset + size)
+            region = _SHARED if buffer.kind is BufferKind.ARENA else _OWN
+            return _Range(region, offset, offset + size)
         return _Range(buffer.id, 0, size)
     base = next(b for b in schedule.buffers if b.id == buffer.base)
     whole = _range_of(base, schedule)

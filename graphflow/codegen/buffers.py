@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
 from graphflow.codegen.layout import Layout, contiguous, contiguous_in
 from graphflow.codegen.schedule import Buffer, BufferKind
 from graphflow.codegen.task import Backend
@@ -18,14 +21,38 @@ class BufferTable:
     buffers: list[Buffer] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     error: int = -1
+    own: bool = False
+    """Whether steps of a loop are made whose iterations each thread runs by itself."""
     _windows: dict[tuple[object, ...], int] = field(default_factory=dict)
 
     def buffer(
         self, kind: BufferKind, type: TensorType, name: str = "", data: object = None
     ) -> int:
-        """A new buffer's id."""
+        """A new buffer's id.  Temporary memory is the thread's where each runs by itself."""
+        if self.own and kind is BufferKind.ARENA:
+            kind = BufferKind.OWN
         self.buffers.append(Buffer(len(self.buffers), kind, type, name, data))
         return len(self.buffers) - 1
+
+    def begun(self) -> Callable[[], None]:
+        """A function that forgets all buffers made from now on."""
+        buffers, windows, failures = len(self.buffers), dict(self._windows), len(self.failures)
+        error = self.error
+
+        def forget() -> None:
+            del self.buffers[buffers:], self.failures[failures:]
+            self._windows, self.error = windows, error
+
+        return forget
+
+    @contextmanager
+    def apart(self) -> Iterator[None]:
+        """Meanwhile, every thread runs by itself, over memory of its own."""
+        threads, self.threads, self.own = self.threads, 1, True
+        try:
+            yield
+        finally:
+            self.threads, self.own = threads, False
 
     def temporary(self, type: TensorType) -> Layout:
         """A fresh contiguous arena buffer."""

@@ -29,7 +29,7 @@ from graphflow.codegen.kept import Kept, with_kept
 from graphflow.codegen.layout import Layout, contiguous, real_layout
 from graphflow.codegen.lower import CPU, lower_epilogue, lower_group
 from graphflow.codegen.lower_scatter import lower_check
-from graphflow.codegen.memory import buffer_bytes, lifetimes, plan
+from graphflow.codegen.memory import buffer_bytes, plan_arena
 from graphflow.codegen.placement import Placement, place
 from graphflow.codegen.schedule import (
     Argument,
@@ -332,7 +332,7 @@ class Emitter:
         found = tuple(Result(r.buffer, r.type, r.offset, r.strides) for r in results)
         committed = tuple(self.buffer(value) for value in placement.committed)
         kept = with_kept(context, self.steps) if keep else Kept(tuple(self.steps))
-        memory = plan(lifetimes(context.buffers, kept.steps))
+        memory = plan_arena(context.buffers, kept.steps, context.threads)
         return Schedule(
             buffers=tuple(context.buffers),
             steps=kept.steps,
@@ -346,6 +346,8 @@ class Emitter:
             naive_bytes=memory.naive_bytes,
             stale=kept.stale,
             watched=kept.watched,
+            own_bytes=memory.own_bytes,
+            threads=context.threads,
         )
 
     def _leaf_buffer(self, node: Node) -> int:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
+from graphflow.codegen.apart import steps_apart
 from graphflow.codegen.buffers import BufferTable
 from graphflow.codegen.control_forms import ScanForm, control_form
 from graphflow.codegen.layout import Layout, contiguous
@@ -107,9 +108,15 @@ def _scan(
         targets.append((made, row.buffer))
     updates = [(body.inputs[k], body.outputs[k]) for k in form.carries]
     region = _with_state(body, [made for made, _ in targets], updates)
-    inner = emitter.region(region, leaves, [b for _, b in targets], node, level + 1)
+
+    def inside() -> tuple[Step, ...]:
+        return emitter.region(region, leaves, [b for _, b in targets], node, level + 1)
+
+    apart = steps_apart(context, unit, form.length, inside)
+    inner = inside() if apart is None else apart
     if inner:
-        steps.append(_loop(emitter, unit, form.length, inner))
+        loop = _loop(emitter, unit, form.length, inner)
+        steps.append(replace(loop, parallel=apart is not None))
     return steps
 
 

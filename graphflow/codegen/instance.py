@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from graphflow.codegen.layout import row_major
-from graphflow.codegen.memory import lifetimes, plan
+from graphflow.codegen.memory import plan_arena
 from graphflow.codegen.schedule import (
     Address,
     Argument,
@@ -36,7 +36,7 @@ def at_sizes(schedule: Schedule, sizes: Mapping[str, int]) -> Schedule:
     instance = _Instance(sizes)
     buffers = tuple(map(instance.buffer, schedule.buffers))
     steps = tuple(map(instance.step, schedule.steps))
-    memory = plan(lifetimes(buffers, steps))
+    memory = plan_arena(buffers, steps, schedule.threads)
     return replace(
         schedule,
         buffers=buffers,
@@ -45,6 +45,7 @@ def at_sizes(schedule: Schedule, sizes: Mapping[str, int]) -> Schedule:
         offsets=memory.offsets,
         arena_bytes=memory.arena_bytes,
         naive_bytes=memory.naive_bytes,
+        own_bytes=memory.own_bytes,
     )
 
 

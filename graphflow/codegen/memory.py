@@ -34,11 +34,15 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Byte offset of every buffer, the arena's size, and what no sharing would need."""
+    """Byte offset of every buffer, the arena's size, and what no sharing would need.
+
+    ``own_bytes``: how much of the arena each thread has for itself, at its end.
+    """
 
     offsets: Mapping[int, int]
     arena_bytes: int
     naive_bytes: int
+    own_bytes: int = 0
 
     def __str__(self) -> str:
         return f"{readable_bytes(self.naive_bytes)} → {readable_bytes(self.arena_bytes)}"
@@ -57,26 +61,47 @@ def buffer_bytes(buffer: Buffer) -> int:
     return elements * buffer.type.dtype.itemsize
 
 
-def lifetimes(buffers: Iterable[Buffer], steps: Sequence[Step]) -> list[Interval]:
-    """First and last use of every arena buffer; buffers nobody uses are left out.
+def plan_arena(buffers: Sequence[Buffer], steps: Sequence[Step], threads: int) -> Plan:
+    """What all threads share, then the parts that each of ``threads`` threads has for itself.
+
+    Nobody else looks at a thread's part, so its bytes are no dependence between threads.
+    """
+    shared = plan(lifetimes(buffers, steps))
+    own = plan(lifetimes(buffers, steps, BufferKind.OWN))
+    if not own.offsets:
+        return shared
+    begin = shared.arena_bytes
+    offsets = {buffer: begin + offset for buffer, offset in own.offsets.items()}
+    return Plan(
+        {**shared.offsets, **offsets},
+        begin + threads * own.arena_bytes,
+        shared.naive_bytes + threads * own.naive_bytes,
+        own.arena_bytes,
+    )
+
+
+def lifetimes(
+    buffers: Iterable[Buffer], steps: Sequence[Step], kind: BufferKind = BufferKind.ARENA
+) -> list[Interval]:
+    """First and last use of every buffer of ``kind``; buffers nobody uses are left out.
 
     Positions count calls in program order.  A buffer that is used inside a loop and
     outside it is in use for the whole loop, as is the condition of a loop; one that
     is used inside only is made anew in every iteration.
     """
-    uses = _Uses(buffers)
+    uses = _Uses(buffers, kind)
     uses.walk(steps)
     return uses.intervals()
 
 
 class _Uses:
-    """Where every arena buffer is used, and where loops begin and end."""
+    """Where every buffer of one kind is used, and where loops begin and end."""
 
-    def __init__(self, buffers: Iterable[Buffer]) -> None:
+    def __init__(self, buffers: Iterable[Buffer], kind: BufferKind) -> None:
         self.base: dict[int, int] = {}
         self.sizes: dict[int, int] = {}
         for buffer in buffers:
-            if buffer.kind is BufferKind.ARENA:
+            if buffer.kind is kind:
                 self.sizes[buffer.id] = buffer_bytes(buffer)
             elif buffer.kind is BufferKind.WINDOW:
                 self.base[buffer.id] = buffer.base

@@ -24,6 +24,7 @@ class BufferKind(enum.Enum):
     CONSTANT = "constant"  # data of the program, written once
     OUTPUT = "output"  # fresh from the output pool at every call
     ARENA = "arena"  # planned inside the program's arena
+    OWN = "own"  # planned inside the part of the arena that every thread has for itself
     KEPT = "kept"  # the program's own from call to call: what depends on state alone
     ERROR = "error"  # one int64 word: 0, or the number of the failure
     WINDOW = "window"  # part of another buffer, which moves from iteration to iteration
@@ -161,6 +162,8 @@ class HostCall:
 class Loop:
     """Steps that run ``trips`` times, or as long as a condition holds.
 
+    ``parallel``: iterations know nothing of each other, and every thread runs whole ones by
+    itself, whichever is next, over buffers of its own; else all threads share every step.
     A loop with a ``test`` runs ``head`` and then reads the condition (one byte) at
     ``test``: where it is 0 the loop ends, else ``body`` follows.  ``reads`` and
     ``writes`` are those of all steps inside, with buffers in place of their windows.
@@ -175,6 +178,7 @@ class Loop:
     test: Address | None = None
     provenance: Provenance = Provenance("")
     fallible: bool = False
+    parallel: bool = False
 
     @property
     def parts(self) -> tuple[tuple[Step, ...], ...]:
@@ -236,7 +240,8 @@ class Schedule:
     ``inputs``/``state`` give the buffer id of each graph input / state node in
     order (-1 when it is never read or written); ``committed`` lists the state
     buffers that the step writes.  ``failures`` are the messages of error codes
-    1, 2, …  ``offsets`` is the memory plan: byte offset of every ARENA buffer.
+    1, 2, …  ``offsets`` is the memory plan: byte offset of every ARENA buffer, and of every
+    OWN buffer of the first thread, ``own_bytes`` before that of the next of ``threads``.
     ``stale`` is the buffer of a byte that asks for what is kept between calls to be made
     anew (-1: nothing is), as is due when one of the state buffers ``watched`` has changed.
     """
@@ -253,6 +258,8 @@ class Schedule:
     naive_bytes: int = 0
     stale: int = -1
     watched: tuple[int, ...] = ()
+    own_bytes: int = 0
+    threads: int = 1
 
     def __str__(self) -> str:
         return "\n".join(_describe(self))
@@ -276,7 +283,7 @@ def _describe(schedule: Schedule) -> list[str]:
     naive, planned = readable_bytes(schedule.naive_bytes), readable_bytes(schedule.arena_bytes)
     lines = [
         head,
-        f"memory: {naive} → {planned} arena",
+        f"memory: {naive} → {planned} arena" + _own_part(schedule),
         "buffers:",
     ]
     for buffer in schedule.buffers:
@@ -295,6 +302,13 @@ def _describe(schedule: Schedule) -> list[str]:
     for number, message in enumerate(schedule.failures, 1):
         lines.append(f"failure {number}: {message}")
     return lines
+
+
+def _own_part(schedule: Schedule) -> str:
+    """How much of the arena threads have for themselves."""
+    if not schedule.own_bytes:
+        return ""
+    return f", of which {schedule.threads} threads have {readable_bytes(schedule.own_bytes)} each"
 
 
 def _describe_step(number: str, step: Step, indent: str) -> list[str]:
@@ -322,7 +336,7 @@ def _describe_nested(number: str, step: Loop | Branch, indent: str, effect: str)
     if isinstance(step, Branch):
         heads = [f"if {_spell(step.test)}:", "else:"]
     elif step.test is None:
-        heads = ["", f"{step.trips} times:"]
+        heads = ["", f"{step.trips} times" + (", each on one thread:" if step.parallel else ":")]
     else:
         heads = ["before every iteration:", f"as long as {_spell(step.test)}:"]
     lines, count = [f"{indent}{number}: {step.name}; {effect}"], 0

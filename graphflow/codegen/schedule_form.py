@@ -67,6 +67,7 @@ def to_data(schedule: Schedule) -> tuple[dict[str, Any], list[Array]]:
         "offsets": [[k, _number(v)] for k, v in schedule.offsets.items()],
         "bytes": [_number(schedule.arena_bytes), _number(schedule.naive_bytes)],
         "kept": [schedule.stale, list(schedule.watched)],
+        "own": [_number(schedule.own_bytes), schedule.threads],
     }
     tables = {
         "types": [
@@ -166,7 +167,8 @@ class _Writer:
         if isinstance(step, Loop):
             test = None if step.test is None else self.argument(step.test)
             parts = [self.steps(step.head), self.steps(step.body)]
-            return ["loop", *touched, step.name, _number(step.trips), test, *parts, step.fallible]
+            facts = [step.fallible, step.parallel]
+            return ["loop", *touched, step.name, _number(step.trips), test, *parts, *facts]
         parts = [self.steps(step.then), self.steps(step.otherwise)]
         return ["branch", *touched, step.name, self.argument(step.test), *parts, step.fallible]
 
@@ -217,6 +219,7 @@ class _Reader:
     def schedule(self, data: Any) -> Schedule:
         arena, naive = map(_read_number, data["bytes"])
         stale, watched = data.get("kept", (-1, ()))
+        own, threads = data.get("own", (0, 1))
         return Schedule(
             buffers=tuple(self.buffer(i, row) for i, row in enumerate(data["buffers"])),
             steps=self.steps(data["steps"]),
@@ -236,6 +239,8 @@ class _Reader:
             naive_bytes=naive,
             stale=stale,
             watched=tuple(watched),
+            own_bytes=_read_number(own),
+            threads=threads,
         )  # fmt: skip
 
     def buffer(self, number: int, row: Row) -> Buffer:
@@ -286,11 +291,11 @@ class _Reader:
 
     def loop(
         self, reads: frozenset[int], writes: frozenset[int], name: str, trips: Any, test: Any,
-        head: Row, body: Row, fallible: bool,
+        head: Row, body: Row, fallible: bool, parallel: bool = False,
     ) -> Loop:  # fmt: skip
         return Loop(
             name, _read_number(trips), self.steps(body), reads, writes, self.steps(head),
-            None if test is None else self.address(*test), fallible=fallible,
+            None if test is None else self.address(*test), fallible=fallible, parallel=parallel,
         )  # fmt: skip
 
     def branch(

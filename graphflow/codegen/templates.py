@@ -16,6 +16,8 @@ from graphflow.codegen.units import Unit
 from graphflow.ir.types import TensorType
 from graphflow.records import dataclass, replace
 
+_TEMPORARY = (BufferKind.ARENA, BufferKind.OWN)
+
 
 @dataclass(frozen=True, slots=True)
 class Template:
@@ -51,7 +53,7 @@ class Templates:
         start = len(table.buffers)
         calls = tuple(lower())
         fresh = table.buffers[start:]
-        temporaries = {b.id: b.type for b in fresh if b.kind is BufferKind.ARENA}
+        temporaries = {b.id: b.type for b in fresh if b.kind in _TEMPORARY}
         self._known[key] = Template(calls, places, temporaries)
         return calls
 
@@ -60,7 +62,8 @@ class Templates:
         number = {buffer: i for i, buffer in enumerate(places)}
         lie = tuple((number[x.buffer], x.type, x.offset, x.strides) for x in layouts)
         types = tuple(self.table.buffers[buffer].type for buffer in places)
-        return unit.kind, unit.fallible, unit.body.inputs, unit.body.outputs, lie, types
+        body = unit.body.inputs, unit.body.outputs
+        return unit.kind, unit.fallible, *body, lie, types, self.table.own
 
     def _filled(self, template: Template, places: Sequence[int]) -> list[Call]:
         """The calls of ``template`` over ``places`` and temporaries of their own."""

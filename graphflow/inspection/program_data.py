@@ -151,6 +151,7 @@ class _Steps:
         """A loop or a branch, with what is inside; only that is timed."""
         inner = [self.step(s) for part in step.parts for s in part]
         place = step.provenance
+        apart = isinstance(step, Loop) and step.parallel
         return {
             "id": number,
             "kind": "loop" if isinstance(step, Loop) else "branch",
@@ -160,7 +161,7 @@ class _Steps:
             "locations": [location_data(found) for found in place.locations],
             "bytes": sum(s["bytes"] for s in inner),
             "flops": sum(s["flops"] for s in inner),
-            "threads": max((s["threads"] for s in inner), default=1),
+            "threads": self.threads if apart else max((s["threads"] for s in inner), default=1),
             "reads": sorted(step.reads),
             "writes": sorted(step.writes),
             "node": place.node if place.node >= 0 else None,

@@ -7,6 +7,10 @@ Two forms, both of which a gradient of a recurrence has::
 
 ``x_t`` and ``a_t`` are rows that are scanned (or, sunk, anything the body computes), ``w``
 comes from outside; ``s`` is a carry that nothing else reads.  Rows may be permuted.
+
+One product over all steps reads what is fixed once, and writes what is summed once.  Where a
+step's product does that for many rows already, it stays in the loop: nothing would be gained,
+and what is made from its result, or what it is made from, would no longer be found in a cache.
 """
 
 from __future__ import annotations
@@ -29,6 +33,8 @@ LARGE = 1 << 25
 """Bytes of memory for the sake of a product that are always worth it …"""
 MANY = 8
 """… and beyond that so many times what the loop would need without."""
+ENOUGH = 192
+"""So many rows of a step, and fixed operands (sums) are read (written) seldom enough."""
 
 
 @dataclass(frozen=True)
@@ -115,11 +121,19 @@ class _Scan:
             known = all(base in self.rows or base in self.fixed for base in bases)
             if not known or not any(base in self.rows for base in bases):
                 continue
-            if self._too_large([node], self._bytes_of(bases)):
+            if self._too_large([node], self._bytes_of(bases)) or self._rows_a_step(node) >= ENOUGH:
                 continue
             sequence = self._product(node, drop=False, results={})
             self.new[node] = input_node(self._free_name(), node.tensor_type)
             self.rows[node] = sequence
+
+    def _rows_a_step(self, node: Node) -> int:
+        """How many rows of a step meet the fixed operand of a product, if that is known."""
+        left, right, out = _labels(node)
+        own, other = left, right
+        if _unpermuted(node.inputs[0])[0] in self.fixed:
+            own, other = right, left
+        return _extent(node, [label for label in own if label in out and label not in other])
 
     def _free_name(self) -> str:
         taken = {n.attrs["name"] for n in (*self.body.inputs, *self.new.values())}
@@ -143,7 +157,7 @@ class _Scan:
             if product.op.contraction is None or term.shape != carry.shape:
                 continue
             bases = [_unpermuted(factor)[0] for factor in product.inputs]
-            if any(base in self.fixed for base in bases):
+            if any(base in self.fixed for base in bases) or _depth(product) >= ENOUGH:
                 continue
             more = [base for base in bases if base not in self.rows]
             if not self._too_large(more, self._bytes_of([carry])):
@@ -217,8 +231,7 @@ class _Scan:
 
     def _product(self, node: Node, drop: bool, results: Mapping[Node, Node]) -> Node:
         """The product over all steps: of every step (stacked), or summed (``drop``)."""
-        assert node.op.contraction is not None  # as every product has
-        labels: Labels = node.op.contraction([n.tensor_type for n in node.inputs], node.attrs)
+        labels = _labels(node)
         step = 1 + max((x for part in labels for x in part), default=-1)
         operands, sides = [], []
         for operand, own in zip(node.inputs, labels):
@@ -241,3 +254,26 @@ def _unpermuted(node: Node) -> tuple[Node, tuple[int, ...] | None]:
         order = axes if order is None else tuple(axes[a] for a in order)
         node = node.inputs[0]
     return node, order
+
+
+def _labels(node: Node) -> Labels:
+    assert node.op.contraction is not None  # as every product has
+    return node.op.contraction([n.tensor_type for n in node.inputs], node.attrs)
+
+
+def _depth(node: Node) -> int:
+    """How many products an element of a product's result is the sum of, if that is known."""
+    left, _, out = _labels(node)
+    return _extent(node, [label for label in left if label not in out])
+
+
+def _extent(node: Node, labels: Sequence[int]) -> int:
+    """The product of the extents of ``labels`` in a product; 0 if one is not known."""
+    found = 1
+    for label in labels:
+        own, operand = next(
+            (own, operand) for own, operand in zip(_labels(node), node.inputs) if label in own
+        )
+        extent = operand.shape[own.index(label)]
+        found *= extent if isinstance(extent, int) else 0
+    return found

@@ -26,7 +26,7 @@ from typing import TypeAlias
 from graphflow import flags
 from graphflow.codegen.schedule import MAX_LEVELS, KernelSource
 from graphflow.runtime.cache import load
-from graphflow.runtime.tape import COUNTERS, ROW, Jump, Op
+from graphflow.runtime.tape import COUNTERS, ROW, Jump, Op, Who
 
 Entry: TypeAlias = Callable[[bytes], None]
 """``tape_run`` as Python sees it: called with packed words, the context's address first."""
@@ -93,7 +93,9 @@ class Waited(enum.IntEnum):
 
 
 _CONSTANTS = {
-    **{word.name: word.value for kind in (Context, Control, Waited, Op, Jump) for word in kind},
+    **{
+        word.name: word.value for kind in (Context, Control, Waited, Op, Jump, Who) for word in kind
+    },
     "PATIENCE": 32,
     "ROW": ROW,
     "COUNTERS": COUNTERS,
@@ -242,9 +244,9 @@ def tape_walk(args, tid, nth):
             timed = -1
         if op == CALL:
             timed = row[4]
-            if row[3] != 0:
+            if row[3] == ALL:
                 call_kernel(row[1], here + row[2], tid, nth)
-            elif tid == 0:
+            elif tid == 0 or row[3] == EACH:
                 call_kernel(row[1], here + row[2], 0, 1)
         elif op == BARRIER:
             if nth > 1:
@@ -256,6 +258,7 @@ def tape_walk(args, tid, nth):
                     address = entry[2] + (here if entry[1] < 0 else slots[entry[1]])
                     for level in range(LEVELS):
                         address += entry[3 + level] * area[COUNTERS + level]
+                    address += entry[3 + LEVELS] * tid
                     area[entry[0]] = address
                 if row[3] != 0:
                     area[0] = context[GENERATION]
@@ -263,12 +266,17 @@ def tape_walk(args, tid, nth):
             area[COUNTERS + row[1]] = -1
         elif op == NEXT:
             count = area[COUNTERS + row[1]] + 1
+            taken = context[AREA] + 8 * row[5]
+            if row[5] != 0:
+                count = atomic_add(taken, 1)
             area[COUNTERS + row[1]] = count
             trips = row[2]
             if row[3] >= 0:
                 trips = pointer_at_i64(area[row[3]])[0]
             if count >= trips:
                 pc = row[4]
+                if row[5] != 0 and count == trips + nth - 1:
+                    atomic_store(taken, 0)
         elif op == BRANCH:
             if row[1] == ALWAYS:
                 pc = row[3]

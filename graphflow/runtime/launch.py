@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Sequence
 import numpy as np
 
 from graphflow import flags
+from graphflow.codegen.estimate import estimate_ns, shared_ns
 from graphflow.codegen.layout import contiguous_in
 from graphflow.codegen.schedule import (
     Buffer,
@@ -35,7 +36,7 @@ from graphflow.runtime.kept import Holder
 from graphflow.runtime.references import results_of
 from graphflow.runtime.slots import Slots
 from graphflow.runtime.storage import COUNTS_ARE_EXACT, Array, OutputPool, Storage
-from graphflow.runtime.tape import Op, encode, estimate_ns, kernels_of, shared_ns
+from graphflow.runtime.tape import Op, encode, kernels_of
 from graphflow.runtime.threads import pool
 
 SERIAL_NS = 20_000

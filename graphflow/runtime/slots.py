@@ -51,13 +51,16 @@ class Slots:
         for buffer in schedule.buffers:
             if buffer.kind is BufferKind.ARENA:
                 self.places[buffer.id] = Operand(self._arena, schedule.offsets.get(buffer.id, 0))
+            elif buffer.kind is BufferKind.OWN:
+                offset = schedule.offsets.get(buffer.id, 0)
+                self.places[buffer.id] = Operand(self._arena, offset, (), schedule.own_bytes)
             elif buffer.kind is BufferKind.ERROR:
                 self.places[buffer.id] = self._word(Context.ERROR)
         for buffer in schedule.buffers:
             if buffer.kind is BufferKind.WINDOW:
                 base = self.places[buffer.base]
                 self.places[buffer.id] = Operand(
-                    base.slot, base.offset + buffer.offset, buffer.strides
+                    base.slot, base.offset + buffer.offset, buffer.strides, base.thread
                 )
         self.changing = first_state
         """How many words change at every call."""

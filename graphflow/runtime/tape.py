@@ -38,7 +38,6 @@ import numpy as np
 from graphflow.codegen.barriers import barriers, points
 from graphflow.codegen.schedule import (
     MAX_LEVELS,
-    UNKNOWN_TRIPS,
     Address,
     Argument,
     BlockAddress,
@@ -82,6 +81,14 @@ class Op(enum.IntEnum):
     NEXT = 8
 
 
+class Who(enum.IntEnum):
+    """Who runs a CALL."""
+
+    FIRST = 0  # thread 0
+    ALL = 1  # every thread its share
+    EACH = 2  # every thread the whole of it, by itself
+
+
 class Jump(enum.IntEnum):
     """When a BRANCH jumps."""
 
@@ -92,11 +99,13 @@ class Jump(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Operand:
-    """An address in the area: slot, byte offset, and bytes per iteration of each open loop."""
+    """An address in the area: slot, byte offset, bytes per iteration of each open loop, and
+    from one thread to the next."""
 
     slot: int
     offset: int = 0
     strides: tuple[int, ...] = ()
+    thread: int = 0
 
 
 Word: TypeAlias = "int | Operand"
@@ -156,9 +165,9 @@ class TapeBuilder:
                 self._area[position] = word
         return Operand(SELF, 8 * start)
 
-    def call(self, kernel: int, words: Sequence[Word], parallel: bool = False) -> int:
+    def call(self, kernel: int, words: Sequence[Word], who: Who = Who.FIRST) -> int:
         """Call the kernel at address ``kernel``; returns the number of the call."""
-        self._emit(Op.CALL, kernel, self.block(words).offset, int(parallel), self._calls)
+        self._emit(Op.CALL, kernel, self.block(words).offset, who, self._calls)
         self._calls += 1
         return self._calls - 1
 
@@ -174,15 +183,21 @@ class TapeBuilder:
         """Stop with a failure if the error word is set."""
         self._emit(Op.CHECK)
 
-    def loop(self, trips: Word) -> None:
-        """Open a loop of ``trips`` iterations (a number, or the address of an int64)."""
+    def loop(self, trips: Word, parallel: bool = False) -> None:
+        """Open a loop of ``trips`` iterations (a number, or the address of an int64).
+
+        If it is ``parallel``, a thread takes the next iteration that none has taken.  How
+        many are taken is counted in the first thread's area, and back at 0 once all threads
+        have found that none is left; they must meet before they come here again.
+        """
         if len(self._loops) == MAX_LEVELS:
             raise CompileError(f"loops nest deeper than {MAX_LEVELS}; unroll one of them")
         word, count = (-1, trips) if isinstance(trips, int) else (self._cell(trips), 0)
         level = len(self._loops)
         self._emit(Op.LOOP, level)
         self._loops.append(_OpenLoop(self.here, []))
-        self._emit(Op.NEXT, level, count, word)
+        taken = self.block([0]).offset // 8 if parallel else 0
+        self._emit(Op.NEXT, level, count, word, 0, taken)
         self._emit(Op.RESOLVE)
 
     def end_loop(self) -> None:
@@ -231,7 +246,8 @@ class TapeBuilder:
         strides = operand.strides
         if len(strides) > len(self._loops):
             raise CompileError("an address moves with a loop that is not open")
-        row = [word, operand.slot, operand.offset, *strides, *[0] * (ROW - 3 - len(strides))]
+        levels = [*strides, *[0] * (MAX_LEVELS - len(strides))]
+        row = [word, operand.slot, operand.offset, *levels, operand.thread]
         moving = max((level for level, step in enumerate(strides) if step), default=-1)
         if moving >= 0:
             self._loops[moving].relocations.append(row)
@@ -290,6 +306,7 @@ class _Encoder:
         self._meet = iter(meet)
         self._committed = frozenset(schedule.committed)
         self._hosts = 0
+        self._apart = False  # inside a loop whose iterations each thread runs by itself
 
     def steps(self, steps: Sequence[Step]) -> None:
         """Write ``steps`` in order."""
@@ -317,13 +334,15 @@ class _Encoder:
         if step.fallible:
             self.guard.fallible()
         words = [_word(self.builder, a, self.places, self.kernel_address) for a in step.arguments]
-        self.builder.call(self.kernel_address(step.kernel), words, step.parallel)
+        who = Who.EACH if self._apart else Who.ALL if step.parallel else Who.FIRST
+        self.builder.call(self.kernel_address(step.kernel), words, who)
         self.guard.called()
 
     def _loop(self, step: Loop) -> None:
         self._barrier()
         self.guard.joined(step)
-        self.builder.loop(step.trips)
+        self.builder.loop(step.trips, step.parallel)
+        around, self._apart = self._apart, self._apart or step.parallel
         self.steps(step.head)
         leave = -1
         if step.test is not None:
@@ -332,6 +351,7 @@ class _Encoder:
             self.guard.check()
             leave = self.builder.branch(Jump.IF_FALSE, self._address(step.test))
         self.steps(step.body)
+        self._apart = around
         self.builder.end_loop()
         if leave >= 0:
             self.builder.target(leave)
@@ -351,7 +371,7 @@ class _Encoder:
 
     def _address(self, address: Address) -> Operand:
         place = self.places[address.buffer]
-        return Operand(place.slot, place.offset + address.offset, place.strides)
+        return _further(place, address.offset)
 
 
 class _Guard:
@@ -403,6 +423,10 @@ def _has_checks(step: Step) -> bool:
     return isinstance(step, HostCall)
 
 
+def _further(place: Operand, offset: int) -> Operand:
+    return Operand(place.slot, place.offset + offset, place.strides, place.thread)
+
+
 def _word(
     builder: TapeBuilder,
     argument: Argument,
@@ -414,7 +438,7 @@ def _word(
         return argument.value
     if isinstance(argument, Address):
         place = places[argument.buffer]
-        return Operand(place.slot, place.offset + argument.offset, place.strides)
+        return _further(place, argument.offset)
     if isinstance(argument, FunctionAddress):
         return kernel_address(argument.kernel)
     inner = [_word(builder, a, places, kernel_address) for a in argument.arguments]
@@ -437,28 +461,3 @@ def kernels_of(schedule: Schedule) -> tuple[KernelSource, ...]:
             found[step.kernel] = None
             visit(step.arguments)
     return tuple(found)
-
-
-_BYTES_PER_NS, _FLOPS_PER_NS, _CALL_NS = 20.0, 40.0, 30.0
-_GUESSED_TRIPS = 10
-"""Of loops that end by a condition."""
-
-
-def estimate_ns(steps: Sequence[Step], shared: bool = False) -> float:
-    """A rough time for ``steps`` on one thread: the larger of traffic and arithmetic;
-    of the calls that several threads share alone if ``shared``."""
-    total = 0.0
-    for step in steps:
-        if isinstance(step, Loop):
-            trips = _GUESSED_TRIPS if step.trips == UNKNOWN_TRIPS else step.trips
-            total += trips * sum(estimate_ns(part, shared) for part in step.parts)
-        elif isinstance(step, Branch):
-            total += max(estimate_ns(part, shared) for part in step.parts)
-        elif isinstance(step, Call) and (step.parallel or not shared):
-            total += max(step.bytes / _BYTES_PER_NS, step.flops / _FLOPS_PER_NS, _CALL_NS)
-    return total
-
-
-def shared_ns(steps: Sequence[Step]) -> float:
-    """The part of :func:`estimate_ns` that several threads would share."""
-    return estimate_ns(steps, shared=True)

@@ -66,6 +66,12 @@ def _attended(
     how = cut(lead, length, source, query.dtype.itemsize, once=drops)
     if how is not None and not (mask is not None and mask.requires_grad):
         factor = 1.0 / math.sqrt(query.shape[-1]) if scale is None else scale
+        if mask is None and not drops:
+            from graphflow.nn.functional.attention_tiles import attended_in_tiles, tiles_of
+
+            tiles = tiles_of(lead, length, source, factor, causal)
+            if tiles is not None:
+                return like(attended_in_tiles(wide(query), wide(key), wide(value), tiles), query)
         blocks = Blocks(how, factor, causal, dropout_p if drops else None, [])
         out = attended_in_blocks(wide(query), wide(key), wide(value), mask, blocks)
         return like(out, query)
