@@ -35,6 +35,7 @@ from graphflow.records import replace
 from graphflow.runtime.fork import renew_after_fork
 from graphflow.runtime.launch import LoadedProgram
 from graphflow.runtime.plans import load_plan, plan_key, store_plan
+from graphflow.runtime.resident import Reserve
 from graphflow.runtime.threads import get_num_threads
 from graphflow.runtime.turns import turn
 from graphflow.scheduling import fitted
@@ -119,6 +120,7 @@ class Program:
         self._stages: tuple[Stage, ...] = ()
         self._by_size: OrderedDict[tuple[int, ...], Program] = OrderedDict()
         self._assumptions: tuple[Assumption, ...] = ()
+        self._reserve: Reserve | None = None
         self._unloaded = False
         self._plain = True
         """Whether the outputs of the graph are what the traced function returns."""
@@ -146,7 +148,7 @@ class Program:
         """The schedule with its kernels, ready to run."""
         return LoadedProgram(
             self.schedule, scalars=scalars, threads=self._threads, beside=beside,
-            alone=not self.sizes,
+            alone=not self.sizes, reserve=self._reserve,
         )  # fmt: skip
 
     def at(self, sizes: Mapping[str, int]) -> Program:
@@ -208,7 +210,10 @@ class Program:
     def _lower(self, graph: Graph) -> Schedule:
         """The schedule of a graph that the passes are done with."""
         from graphflow.codegen.build_schedule import build_schedule
+        from graphflow.codegen.memory import expected_bytes
 
+        if not hasattr(self, "loaded"):
+            self._reserve = Reserve(expected_bytes(graph))
         return build_schedule(graph, self._threads, self._example, keep=self.keep)
 
     def compiled_again(self) -> tuple[tuple[Stage, ...], Schedule]:

@@ -14,6 +14,11 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from graphflow.codegen.schedule import Branch, Buffer, BufferKind, Loop, Step, readable_bytes
+from graphflow.ir.graph import Graph
+from graphflow.ir.node import Node
+from graphflow.ir.op import Kind
+from graphflow.ir.types import TensorType
+from graphflow.passes.dataflow import is_alias
 from graphflow.records import dataclass
 
 Placed: TypeAlias = "np.ndarray[Any, np.dtype[np.int64]]"
@@ -148,6 +153,31 @@ class _Uses:
                 if first <= end and begin <= last:
                     self.first[buffer], self.last[buffer] = min(first, begin), max(last, end)
         return [Interval(b, self.sizes[b], f, self.last[b]) for b, f in self.first.items()]
+
+
+def expected_bytes(graph: Graph) -> int:
+    """About how large the arena of a fused graph will be: the most bytes that are alive at once
+    in the order of its nodes; 0 where extents are symbolic."""
+    base: dict[Node, Node] = {}
+    last: dict[Node, int] = {}
+    lasting = set(graph.roots)
+    for position, node in enumerate(graph.nodes):
+        for operand in node.inputs:
+            last[base[operand]] = position
+        base[node] = base[node.inputs[0]] if is_alias(node) else node
+    alive = most = 0
+    ends: dict[int, int] = {}
+    for position, node in enumerate(graph.nodes):
+        stored = base[node] is node and node not in lasting and node.op.kind is not Kind.LEAF
+        if stored and isinstance(node.type, TensorType) and node in last:
+            size = node.type.numel * node.dtype.itemsize
+            if not isinstance(size, int):
+                return 0
+            alive += size
+            ends[last[node]] = ends.get(last[node], 0) + size
+        most = max(most, alive)
+        alive -= ends.pop(position, 0)
+    return most
 
 
 def plan(intervals: Iterable[Interval]) -> Plan:

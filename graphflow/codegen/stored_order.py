@@ -31,7 +31,7 @@ def wanted_order(graph: Graph, node: Node) -> Order:
 
     The rows or the columns must lie together, as the kernels write vectors of them.
     """
-    if node in graph.roots or node.tensor_type.numel == 0:
+    if node in graph.root_set or node.tensor_type.numel == 0:
         return ()
     copies = _copied(graph, node, ())
     best: tuple[int, Order] = (len(copies), ())

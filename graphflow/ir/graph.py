@@ -61,6 +61,11 @@ class Graph:
         return (*self.outputs, *(value for _, value in self.updates))
 
     @cached_property
+    def root_set(self) -> frozenset[Node]:
+        """The roots, to look nodes up in."""
+        return frozenset(self.roots)
+
+    @cached_property
     def constants(self) -> tuple[Node, ...]:
         """The constant nodes."""
         return tuple(n for n in self.nodes if n.op.name == "constant")

@@ -13,6 +13,7 @@ from graphflow.errors import CompileError
 from graphflow.ir.types import TensorType
 from graphflow.runtime.available import check_available
 from graphflow.runtime.kept import Kept
+from graphflow.runtime.resident import Reserve
 from graphflow.runtime.storage import Array, Storage, empty
 
 
@@ -22,17 +23,22 @@ class ProgramMemory:
     The arena is touched page by page as kernels first write to it.  Constants are
     used where they are, without a copy, if they lie in row-major order.  Programs
     of one schedule for several sizes have one memory, ``beside`` being that of the
-    program before: they run one at a time.
+    program before: they run one at a time.  ``reserve`` is memory set aside for the arena.
     """
 
-    def __init__(self, schedule: Schedule, beside: ProgramMemory | None = None) -> None:
+    def __init__(
+        self,
+        schedule: Schedule,
+        beside: ProgramMemory | None = None,
+        reserve: Reserve | None = None,
+    ) -> None:
         self.arena: Storage
         self.constants: dict[int, Storage]
         self.kept: Kept
         if beside is None:
             check_program(schedule)
             self.kept = Kept(schedule)
-            self.arena = empty((schedule.arena_bytes,), np.uint8)
+            self.arena = (reserve or Reserve(0)).take(schedule.arena_bytes)
             self.constants = {
                 buffer.id: Storage(_constant(buffer))
                 for buffer in schedule.buffers

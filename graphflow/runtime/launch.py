@@ -34,6 +34,7 @@ from graphflow.runtime.executor import Context, executor_kernels
 from graphflow.runtime.fork import renew_after_fork
 from graphflow.runtime.kept import Holder
 from graphflow.runtime.references import results_of
+from graphflow.runtime.resident import Reserve
 from graphflow.runtime.slots import Slots
 from graphflow.runtime.storage import COUNTS_ARE_EXACT, Array, OutputPool, Storage
 from graphflow.runtime.tape import Op, encode, kernels_of
@@ -71,7 +72,7 @@ class LoadedProgram:
     number of threads, the one its kernels were lowered for; by default the budget of
     :func:`graphflow.runtime.threads.get_num_threads`.  ``beside`` is a program of
     the same kernels for other sizes: they share kernels and memory, and take turns.
-    ``alone`` says that no program will be beside this one.
+    ``alone`` says that no program will be beside this one, ``reserve`` is memory for its arena.
 
     A program that is ``brief`` (:attr:`is_brief`) holds the interpreter's lock while it
     runs, so it needs no other.
@@ -88,13 +89,14 @@ class LoadedProgram:
         threads: int | None = None,
         beside: LoadedProgram | None = None,
         alone: bool = False,
+        reserve: Reserve | None = None,
     ) -> None:
         self.schedule = schedule
         self.loaded: Loaded = (
             load(kernels_of(schedule), executor_kernels) if beside is None else beside.loaded
         )
         self._turns: Turns = Turns() if beside is None else beside._turns
-        self.memory = self._turns.memory = ProgramMemory(schedule, self._turns.memory)
+        self.memory = self._turns.memory = ProgramMemory(schedule, self._turns.memory, reserve)
         self.estimate_ns = estimate_ns(schedule.steps)
         serial = shared_ns(schedule.steps) < SERIAL_NS or flags.DISABLE_JIT.value
         self.threads = 1 if serial else max(1, threads or pool.budget)

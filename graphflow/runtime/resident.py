@@ -1,0 +1,59 @@
+"""Memory that a thread makes resident while the program that will use it is still being made.
+
+The first touch of every page stops the thread that touches it, and on a virtual machine the
+host has to find memory too: a quarter of a gigabyte takes a tenth of a second to a whole one.
+While a large program is scheduled one processor is busy, and another can do that.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+import threading
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+
+from graphflow.runtime.storage import Storage, empty
+
+LEAST = 16 << 20
+"""Bytes below which the first touch is left to the first run."""
+_PART = 4 << 20  # the kernel is asked for so much at a time, for others want memory meanwhile
+_PAGE = 4096
+_POPULATE_WRITE = 23  # MADV_POPULATE_WRITE, since Linux 5.14: nothing is written
+
+
+class Reserve:
+    """Memory for an arena whose size is known roughly.
+
+    There is room for a quarter more than the ``expected`` bytes, of which three quarters are
+    made resident: the rest is touched by whoever uses it, or never.
+    """
+
+    def __init__(self, expected: int) -> None:
+        self._block: Storage | None = None
+        self._wanted = expected * 3 // 4
+        if expected >= LEAST and sys.platform == "linux":
+            with suppress(MemoryError):
+                self._block = empty((expected + expected // 4,), np.uint8)
+        if self._block is not None:
+            threading.Thread(target=self._populate, args=(self._block,), daemon=True).start()
+
+    def _populate(self, block: Storage) -> None:
+        advise: Any = ctypes.CDLL(None).madvise
+        advise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+        done = 0
+        while done < self._wanted:
+            if advise(block.address + done, _PART, _POPULATE_WRITE):
+                return  # an older kernel, or too little memory
+            done += _PART
+
+    def take(self, nbytes: int) -> Storage:
+        """An arena of ``nbytes``: the memory set aside, if it is enough."""
+        block, self._block = self._block, None
+        if block is None or nbytes > block.nbytes:
+            self._wanted = 0
+            return empty((nbytes,), np.uint8)
+        self._wanted = min(self._wanted, nbytes)
+        return Storage(block.array[:nbytes])
