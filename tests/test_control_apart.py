@@ -16,6 +16,7 @@ from graphflow.codegen.schedule import BufferKind, Loop, Schedule
 from graphflow.codegen.schedule_form import from_data, to_data
 from graphflow.ir.build import NODES as b
 from graphflow.ir.graph import Graph
+from graphflow.runtime.tape import TAKEN, Op
 
 
 @pytest.fixture(autouse=True)
@@ -97,6 +98,24 @@ def test_failures_are_reported_in_order_and_so_shared() -> None:
     assert not any(loop.parallel for loop in loops(program.latest.program.schedule))
     with pytest.raises(IndexError):
         program(x, gf.tensor([0, 9, 8, 1]))
+
+
+def test_a_forked_child_begins_with_no_iteration_taken() -> None:
+    x = np.random.default_rng(3).standard_normal((4, 64, 64)).astype(np.float32)
+    before = gf.get_num_threads()
+    gf.set_num_threads(2)
+    try:
+        program = gf.compile(lambda x: gf.map(lambda m: gf.tanh(m @ m @ m).sum(0), x))
+        expected = program(gf.tensor(x)).numpy().tobytes()
+        loaded = program.latest.program.loaded
+        [cell] = [row[TAKEN] for row in loaded.tape.code if row[0] == Op.NEXT]
+        areas = loaded._context._areas
+        assert areas[0, cell] == 0
+        areas[0, cell] = 3  # the parent's other thread was in the middle of a step
+        loaded.after_fork()
+        assert program(gf.tensor(x)).numpy().tobytes() == expected
+    finally:
+        gf.set_num_threads(before)
 
 
 def test_the_plan_for_other_sizes_and_the_form_that_is_kept() -> None:

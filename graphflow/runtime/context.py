@@ -16,7 +16,7 @@ from graphflow.runtime.executor import (
     thread_addresses,
 )
 from graphflow.runtime.storage import Array, address_of, aligned_empty
-from graphflow.runtime.tape import COUNTERS, Tape
+from graphflow.runtime.tape import COUNTERS, TAKEN, Op, Tape
 from graphflow.runtime.threads import pool
 
 _LINE = 8  # words of a cache line
@@ -79,6 +79,11 @@ class TapeContext:
         """Change a slot that is not rewritten at every call."""
         self.words[Context.SLOTS_START + slot] = address
         self.words[Context.GENERATION] += 1
+
+    def forget_taken(self) -> None:
+        """Of no parallel loop any iteration is taken: a step that was under way goes on nowhere."""
+        loops = self.tape.code[self.tape.code[:, 0] == Op.NEXT]
+        self._areas[0, [cell for cell in loops[:, TAKEN] if cell]] = 0
 
     def counters(self) -> list[int]:
         """How often the open loops have run, outermost first."""

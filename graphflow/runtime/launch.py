@@ -138,6 +138,7 @@ class LoadedProgram:
         """No step is under way in a forked child (its lock is the business of the turns)."""
         if self._turns.owner != threading.get_ident():
             self._words[Context.PC] = 0
+            self._context.forget_taken()
 
     def release_outputs(self) -> None:
         """Let go of large outputs that nobody holds: another size is being run now."""

@@ -63,6 +63,8 @@ AREA_HEADER = 8
 """Words at the start of an area: the generation it is resolved for, then loop counters."""
 COUNTERS = 4
 """Word of the area where the loop counters start."""
+TAKEN = 5
+"""Word of a NEXT that says where in the first thread's area is counted what threads took."""
 SELF = -1
 """The slot that means the thread's own area."""
 
