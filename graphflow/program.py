@@ -212,7 +212,7 @@ class Program:
         from graphflow.codegen.build_schedule import build_schedule
         from graphflow.codegen.memory import expected_bytes
 
-        if not hasattr(self, "loaded"):
+        if self.memory_limit is None and not hasattr(self, "loaded"):
             self._reserve = Reserve(expected_bytes(graph))
         return build_schedule(graph, self._threads, self._example, keep=self.keep)
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from graphs import assert_same_results, random_graph
 
 import graphflow as gf
 import graphflow.nn.functional as F
@@ -17,6 +18,7 @@ from graphflow.errors import GraphFlowError, OutOfMemoryError
 from graphflow.ir.graph import Graph
 from graphflow.ir.interp import interpret
 from graphflow.ir.op import Kind
+from graphflow.passes import remat_search
 from graphflow.passes.pipeline import run_pipeline
 from graphflow.passes.rematerialise import Rematerialise
 from graphflow.runtime import available, storage
@@ -104,6 +106,17 @@ def test_the_interpreter_finds_the_same_numbers() -> None:
     one, other = interpret(graph, args, state), interpret(made, args, state)
     for before, after in zip(one.outputs, other.outputs, strict=True):
         np.testing.assert_array_equal(before, after)
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_random_graphs_mean_the_same(seed: int, monkeypatch: Any) -> None:
+    print("seed", seed)
+    monkeypatch.setattr(remat_search, "SMALL", 1 << 40)  # every value counts
+    case = random_graph(seed, 90)
+    graph = run_pipeline(case.graph)[-1].graph
+    made = Rematerialise(outline_of, 0).run(graph).verify("fused")
+    assert_same_results(graph, made, case)
+    build_schedule(made, 2)
 
 
 def losses(step: Any, batch: Any, count: int = 4) -> list[float]:

@@ -13,9 +13,9 @@ from graphflow.passes.dataflow import is_alias
 from graphflow.passes.outline import Task
 from graphflow.records import dataclass
 
-PRODUCTS = 8e10
+PRODUCTS = 1.6e11
 """Multiplications and additions a second of matrix products: only ratios of costs matter."""
-SCALARS = 1.5e11
+SCALARS = 1e11
 """Instructions a second of elementwise work."""
 BYTES = 4e10
 """Bytes a second to and from memory."""

@@ -36,7 +36,7 @@ class ProgramMemory:
         self.constants: dict[int, Storage]
         self.kept: Kept
         if beside is None:
-            check_program(schedule)
+            check_program(schedule, reserve.resident if reserve else 0)
             self.kept = Kept(schedule)
             self.arena = (reserve or Reserve(0)).take(schedule.arena_bytes)
             self.constants = {
@@ -62,11 +62,14 @@ class ProgramMemory:
         return self.kept.storages[buffer] if found is None else found
 
 
-def check_program(schedule: Schedule) -> None:
-    """:class:`OutOfMemoryError` if what a step needs is more than the machine has left."""
+def check_program(schedule: Schedule, held: int = 0) -> None:
+    """:class:`OutOfMemoryError` if what a step needs is more than the machine has left.
+
+    ``held`` bytes of it have been taken already.
+    """
     results = sum(buffer_bytes(b) for b in schedule.buffers if b.kind is BufferKind.OUTPUT)
     check_available(
-        schedule.arena_bytes + results,
+        schedule.arena_bytes + results - held,
         f"a step of the program ({readable_bytes(schedule.arena_bytes)} of temporaries at the "
         f"peak, {readable_bytes(results)} of results)",
         "; use a smaller batch, gf.utils.checkpoint, or gf.compile(memory_limit=...)",

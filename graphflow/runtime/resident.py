@@ -33,6 +33,8 @@ class Reserve:
 
     def __init__(self, expected: int) -> None:
         self._block: Storage | None = None
+        self.resident = 0
+        """Bytes that have been made resident: the machine has so much less left."""
         self._wanted = expected * 3 // 4
         if expected >= LEAST and sys.platform == "linux":
             with suppress(MemoryError):
@@ -48,6 +50,7 @@ class Reserve:
             if advise(block.address + done, _PART, _POPULATE_WRITE):
                 return  # an older kernel, or too little memory
             done += _PART
+            self.resident = done
 
     def take(self, nbytes: int) -> Storage:
         """An arena of ``nbytes``: the memory set aside, if it is enough."""
