@@ -24,6 +24,8 @@ WORTH = 1 << 23
 """Bytes of temporaries from which it is worth looking for what need not be kept."""
 CHEAP = 0.015
 """The part of a step's time that may be spent where nobody has asked for less memory."""
+CHECKED = 600
+"""Kernels up to which the plan of what has been made is looked at again, where nobody asked."""
 LEAST = 0.03
 """The part of the peak that has to go for the graph to change, where nobody has asked."""
 
@@ -70,7 +72,9 @@ class Rematerialise(Pass):
         if int(search.profile.max()) > (1 - LEAST) * peak:
             return Remade(graph)
         made = _remade(graph, search)
-        after = self.look(made.graph).peak
+        # A deep model's layers are alike, and a second look at all of them takes long.
+        few = len(outline.tasks) <= CHECKED
+        after = self.look(made.graph).peak if few else int(search.profile.max())
         if after > (1 - LEAST) * peak:
             return Remade(graph)
         return made._replace(before=peak, after=after)
