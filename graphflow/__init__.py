@@ -110,7 +110,9 @@ if TYPE_CHECKING:
         set_autocast_dtype,
     )
     from graphflow.comparison import Comparison, benchmark
-    from graphflow.debugging.effects import breakpoint, callback, print
+    from graphflow.debugging.effects import breakpoint as breakpoint
+    from graphflow.debugging.effects import callback
+    from graphflow.debugging.effects import print as print
     from graphflow.debugging.nonfinite import nan_guard
     from graphflow.debugging.verification import verify
     from graphflow.frozen import load_program
