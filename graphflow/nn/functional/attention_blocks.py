@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from math import prod
-from typing import Any
+from typing import Any, Protocol
 
 from graphflow.autograd.function import Function
 from graphflow.autograd.modes import GradMode
@@ -118,6 +118,15 @@ class Blocks:
             found = map_rows(lambda group: tuple(attend(*group)), (*tensors, mask))
         return found  # type: ignore[no-any-return]
 
+    def attended(self, tensors: Sequence[Tensor], mask: Tensor | None) -> Sequence[Tensor]:
+        """See :class:`Way`.  With several trips, tensors begin with an axis of so many groups,
+        but for a mask of rows and columns only."""
+        return self.by_groups(self.forward, tensors, mask)
+
+    def gradients(self, tensors: Sequence[Tensor], mask: Tensor | None) -> Sequence[Tensor]:
+        """See :class:`Way`."""
+        return self.by_groups(self.backward, tensors, mask)
+
     def forward(
         self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None
     ) -> tuple[Tensor, Tensor]:
@@ -210,32 +219,45 @@ def attended_in_blocks(
     if mask is not None and prod(mask.shape[:-2]) == 1:
         mask = reshape(mask, (1,) * (2 - mask.ndim) + tuple(mask.shape)[-2:])
     if blocks.cut.trips == 1:
-        return Blockwise.apply(query, key, value, mask, blocks)[0]  # type: ignore[no-any-return]
+        return Recomputed.apply(query, key, value, mask, blocks)[0]  # type: ignore[no-any-return]
     shared = mask is None or mask.ndim == 2
     given = [query, key, value] if mask is None or shared else [query, key, value, mask]
     lead = broadcast_shapes(*(x.shape[:-2] for x in given))
     into = (blocks.cut.trips, *blocks.cut.lead)
     rows = [reshape(expand(x, (*lead, *x.shape[-2:])), (*into, *x.shape[-2:])) for x in given]
-    out, _ = Blockwise.apply(*rows, *([mask] if shared else []), blocks)
+    out, _ = Recomputed.apply(*rows, *([mask] if shared else []), blocks)
     return reshape(out, (*lead, *out.shape[-2:]))
 
 
-class Blockwise(Function):
-    """``Blockwise.apply(query, key, value, mask, blocks)``: the result, the rows' logarithms.
+class Way(Protocol):
+    """How the work on large scores is cut up."""
 
-    With several trips, tensors begin with an axis of so many groups, but for a mask of rows
-    and columns only.
+    def attended(self, tensors: Sequence[Tensor], mask: Tensor | None) -> Sequence[Tensor]:
+        """The result for query, key and value, and the rows' logarithms."""
+
+    def gradients(self, tensors: Sequence[Tensor], mask: Tensor | None) -> Sequence[Tensor]:
+        """The gradients of query, key and value.
+
+        ``tensors``: these, the gradient of the result, the rows' logarithms, and the mean of
+        weights times their gradients, added up over a row.
+        """
+
+
+class Recomputed(Function):
+    """``Recomputed.apply(query, key, value, mask, way)``: the result, the rows' logarithms.
+
+    The gradient computes the weights anew from the logarithms, cut up in the same ``way``.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, blocks: Blocks
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, way: Way
     ) -> tuple[Tensor, ...]:
-        """Block by block."""
+        """Part by part."""
         # A trace keeps what it records, for gradients that are taken of the graph.
         with GradMode(mode.tracer is not None):
-            out, logs = blocks.by_groups(blocks.forward, (query, key, value), mask)
-        ctx.blocks, ctx.mask = blocks, mask
+            out, logs = way.attended((query, key, value), mask)
+        ctx.way, ctx.mask = way, mask
         ctx.save_for_backward(query, key, value, out, logs)
         return out, logs
 
@@ -247,10 +269,9 @@ class Blockwise(Function):
         the mean, which is what weights are multiplied with.
         """
         query, key, value, out, logs = ctx.saved_tensors
-        blocks = ctx.blocks
+        way: Way = ctx.way
         mean = sub(reduce("reduce_sum", mul(ct, out), -1, True), ct_logs)
-        tensors = (query, key, value, ct, logs, mean)
-        return *blocks.by_groups(blocks.backward, tensors, ctx.mask), None, None
+        return *way.gradients((query, key, value, ct, logs, mean), ctx.mask), None, None
 
 
 class Total:

@@ -20,8 +20,6 @@ from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any
 
-from graphflow.autograd.function import Function
-from graphflow.autograd.modes import GradMode
 from graphflow.functions.control import cond, scan
 from graphflow.functions.control import map as map_rows
 from graphflow.functions.creation import arange, full
@@ -44,7 +42,7 @@ from graphflow.functions.shaping import expand, narrow, reshape, select, transpo
 from graphflow.ir import types as T
 from graphflow.ir.types import broadcast_shapes
 from graphflow.mode import mode
-from graphflow.nn.functional.attention_blocks import Blocks, Cut
+from graphflow.nn.functional.attention_blocks import Blocks, Cut, Recomputed
 from graphflow.nn.functional.padding import pad
 from graphflow.records import dataclass
 from graphflow.tensor import Tensor
@@ -110,9 +108,9 @@ class Tiles:
 
     # ---- the result -----------------------------------------------------------------------
 
-    def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Row:
+    def attended(self, tensors: Sequence[Tensor], mask: Tensor | None) -> Sequence[Tensor]:
         """The result [heads, L, Ev], and the logarithms of sums of exponentials [heads, L, 1]."""
-        found: Row = map_rows(lambda head: self._head(*head), (query, key, value))
+        found: Row = map_rows(lambda head: self._head(*head), tuple(tensors))
         return found
 
     def _head(self, query: Tensor, key: Tensor, value: Tensor) -> Row:
@@ -146,21 +144,17 @@ class Tiles:
 
     # ---- gradients ------------------------------------------------------------------------
 
-    def backward(
-        self, query: Tensor, key: Tensor, value: Tensor, ct: Tensor, logs: Tensor, mean: Tensor
-    ) -> Row:
-        """The gradients of query, key and value.
-
-        ``mean`` [heads, L, 1]: weights times their gradients, added up over a row.
-        """
-        given = query, key, value, ct, logs, mean
-        found: Row = map_rows(lambda head: self._gradients(*head), given)
+    def gradients(self, tensors: Sequence[Tensor], mask: Tensor | None) -> Sequence[Tensor]:
+        """The gradients of query, key and value; tensors are of whole tiles."""
+        if mode.tracer is None:
+            return self._gradients_after(*tensors)
+        found: Row = map_rows(lambda head: self._gradients(*head), tuple(tensors))
         return found
 
-    def backward_after(
+    def _gradients_after(
         self, query: Tensor, key: Tensor, value: Tensor, ct: Tensor, logs: Tensor, mean: Tensor
     ) -> Row:
-        """The same outside of the program, where a call for every tile would be slow."""
+        """Those of all heads outside of the program, where a call for every tile would be slow."""
         cut = Cut(1, (self.heads,), self.rows)
         blocks = Blocks(cut, self.scale, self.causal, None, [])
         query, ct, logs, mean = (narrow(x, 1, 0, self.length) for x in (query, ct, logs, mean))
@@ -241,39 +235,7 @@ def attended_in_tiles(query: Tensor, key: Tensor, value: Tensor, tiles: Tiles) -
         filled(reshape(expand(x, (*lead, *x.shape[-2:])), (tiles.heads, *x.shape[-2:])), side)
         for x, side in ((query, tiles.rows), (key, tiles.keys), (value, tiles.keys))
     ]
-    out, _ = Tilewise.apply(*heads, tiles)
+    out, _ = Recomputed.apply(*heads, None, tiles)
     if out.shape[1] != tiles.length:
         out = narrow(out, 1, 0, tiles.length)
     return reshape(out, (*lead, *out.shape[-2:]))
-
-
-class Tilewise(Function):
-    """``Tilewise.apply(query, key, value, tiles)``: the result, the rows' logarithms.
-
-    All of whole tiles.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, query: Tensor, key: Tensor, value: Tensor, tiles: Tiles
-    ) -> tuple[Tensor, ...]:
-        """Tile by tile."""
-        # A trace keeps what it records, for gradients that are taken of the graph.
-        with GradMode(mode.tracer is not None):
-            out, logs = tiles.forward(query, key, value)
-        ctx.tiles = tiles
-        ctx.save_for_backward(query, key, value, out, logs)
-        return out, logs
-
-    @staticmethod
-    def backward(ctx: Any, ct: Tensor, ct_logs: Tensor) -> tuple[Tensor | None, ...]:
-        """What the weights, computed anew, pass on.
-
-        The derivative of a row's logarithm by its scores is its weights: its gradient joins
-        the mean, which is what weights are multiplied with.
-        """
-        query, key, value, out, logs = ctx.saved_tensors
-        tiles: Tiles = ctx.tiles
-        mean = sub(reduce("reduce_sum", mul(ct, out), -1, True), ct_logs)
-        way = tiles.backward_after if mode.tracer is None else tiles.backward
-        return *way(query, key, value, ct, logs, mean), None
