@@ -14,7 +14,6 @@ from graphflow.errors import GraphFlowError
 from graphflow.functions.reductions import trace as matrix_trace
 from graphflow.ir.graph import Graph
 from graphflow.program import Program
-from graphflow.scheduling import limit_in_bytes
 from graphflow.tensor import Tensor
 
 
@@ -44,6 +43,8 @@ def compile(
     """
     options: dict[str, Any] = {"device": device, "passes": passes}
     if memory_limit is not None:
+        from graphflow.scheduling import limit_in_bytes
+
         options["memory_limit"] = limit_in_bytes(memory_limit)
     check_asked(dynamic)
     if target is None:

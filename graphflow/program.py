@@ -35,10 +35,8 @@ from graphflow.records import replace
 from graphflow.runtime.fork import renew_after_fork
 from graphflow.runtime.launch import LoadedProgram
 from graphflow.runtime.plans import load_plan, plan_key, store_plan
-from graphflow.runtime.resident import Reserve
 from graphflow.runtime.threads import get_num_threads
 from graphflow.runtime.turns import turn
-from graphflow.scheduling import fitted
 from graphflow.tensor import Tensor
 from graphflow.trace import ScalarSource
 from graphflow.traced_sizes import Assumption
@@ -52,6 +50,7 @@ if TYPE_CHECKING:
     from graphflow.passes.base import Pass
     from graphflow.passes.pipeline import Stage
     from graphflow.profiling.rows import Profile
+    from graphflow.runtime.resident import Reserve
 
 
 MOST_SIZES = 32
@@ -192,6 +191,7 @@ class Program:
         """
         from graphflow.passes.pipeline import run_pipeline
         from graphflow.passes.plugged import pipeline_steps
+        from graphflow.scheduling import fitted
 
         started = time.perf_counter()
         steps = pipeline_steps(self._passes, self.portable, self.keep)
@@ -211,6 +211,7 @@ class Program:
         """The schedule of a graph that the passes are done with."""
         from graphflow.codegen.build_schedule import build_schedule
         from graphflow.codegen.memory import expected_bytes
+        from graphflow.runtime.resident import Reserve
 
         if self.memory_limit is None and not hasattr(self, "loaded"):
             self._reserve = Reserve(expected_bytes(graph))

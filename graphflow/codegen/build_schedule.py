@@ -10,6 +10,7 @@ here every unit is lowered to calls over buffers, and
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import prod
 
 from graphflow.codegen.buffers import BufferTable
 from graphflow.codegen.contraction import (
@@ -19,9 +20,7 @@ from graphflow.codegen.contraction import (
     winograd_calls,
 )
 from graphflow.codegen.contraction.labels import (
-    depth_of,
     is_matrix_product,
-    labels_of,
     without_product,
 )
 from graphflow.codegen.control import control_steps
@@ -51,6 +50,7 @@ from graphflow.errors import CompileError
 from graphflow.ir.graph import Graph
 from graphflow.ir.node import Node
 from graphflow.ir.op import Kind
+from graphflow.ir.products import depth_of, labels_of
 from graphflow.ir.types import TensorType
 from graphflow.records import replace
 
@@ -302,7 +302,7 @@ class Emitter:
     def _whole(self, layout: Layout) -> Layout:
         """``layout``, copied to memory of its own unless it fills its buffer in order."""
         size = buffer_bytes(self.context.buffers[layout.buffer])
-        if not layout.offset and layout.is_contiguous and size == _bytes(layout.type):
+        if not layout.offset and layout.is_contiguous and size == layout.type.static_bytes:
             return layout
         copy = self.context.temporary(layout.type)
         self.steps += self._copied(layout, copy)
@@ -371,13 +371,6 @@ def describe(body: Graph) -> str:
     return "\n".join(lines)
 
 
-def _bytes(type: TensorType) -> int:
-    size = type.dtype.itemsize
-    for extent in type.static_shape:
-        size *= extent
-    return size
-
-
 def _flops(body: Graph) -> int:
     """Scalar operations of a body: one an element and operation, two a product."""
     total = 0
@@ -393,4 +386,4 @@ def _flops(body: Graph) -> int:
 
 
 def _elements(node: Node) -> int:
-    return _bytes(node.tensor_type) // node.dtype.itemsize
+    return prod(node.tensor_type.static_shape)

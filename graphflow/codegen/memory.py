@@ -60,10 +60,7 @@ def aligned(size: int) -> int:
 
 def buffer_bytes(buffer: Buffer) -> int:
     """Bytes of data in ``buffer``."""
-    elements = 1
-    for extent in buffer.type.static_shape:
-        elements *= extent
-    return elements * buffer.type.dtype.itemsize
+    return buffer.type.static_bytes
 
 
 def plan_arena(buffers: Sequence[Buffer], steps: Sequence[Step], threads: int) -> Plan:
@@ -72,9 +69,9 @@ def plan_arena(buffers: Sequence[Buffer], steps: Sequence[Step], threads: int) -
     Nobody else looks at a thread's part, so its bytes are no dependence between threads.
     """
     shared = plan(lifetimes(buffers, steps))
-    own = plan(lifetimes(buffers, steps, BufferKind.OWN))
-    if not own.offsets:
+    if not any(buffer.kind is BufferKind.OWN for buffer in buffers):
         return shared
+    own = plan(lifetimes(buffers, steps, BufferKind.OWN))
     begin = shared.arena_bytes
     offsets = {buffer: begin + offset for buffer, offset in own.offsets.items()}
     return Plan(
@@ -170,7 +167,7 @@ def expected_bytes(graph: Graph) -> int:
     for position, node in enumerate(graph.nodes):
         stored = base[node] is node and node not in lasting and node.op.kind is not Kind.LEAF
         if stored and isinstance(node.type, TensorType) and node in last:
-            size = node.type.numel * node.dtype.itemsize
+            size = node.type.nbytes
             if not isinstance(size, int):
                 return 0
             alive += size

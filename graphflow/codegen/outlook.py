@@ -39,17 +39,10 @@ def _values(work: Work, placement: Placement, position: dict[int, int], found: O
     for value in work.values:
         home = work.values[placement.home.get(value.id, value.id)]
         own = value.unit < 0 or home.leaf is not None or home.id in placement.fresh
-        found.sizes.append(0 if own else aligned(_bytes(value.type)))
+        found.sizes.append(0 if own else aligned(value.type.static_bytes))
         found.makers.append(position.get(value.unit, -1))
         found.nodes.append(None)
         found.uses.append([])
-
-
-def _bytes(type: object) -> int:
-    size: int = type.dtype.itemsize  # type: ignore[attr-defined]
-    for extent in type.static_shape:  # type: ignore[attr-defined]
-        size *= extent
-    return size
 
 
 def _task(graph: Graph, unit: Unit) -> Task:

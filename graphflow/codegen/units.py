@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from graphflow.codegen.contraction.labels import is_matrix_product, labels_of
+from graphflow.codegen.contraction.labels import is_matrix_product
 from graphflow.codegen.control_forms import can_fail, control_form, loops_in
 from graphflow.codegen.in_range import may_fail
 from graphflow.codegen.layout import Layout, contiguous, view_of
@@ -23,6 +23,7 @@ from graphflow.ir.build import emit, input_node
 from graphflow.ir.graph import Graph, Location
 from graphflow.ir.node import Node
 from graphflow.ir.op import Kind
+from graphflow.ir.products import labels_of
 from graphflow.ir.types import TensorType
 from graphflow.passes.dataflow import has_kernel, is_alias, is_literal, view_pieces
 from graphflow.passes.fuse import make_body

@@ -134,7 +134,7 @@ def decode(lines: Iterable[str], type: TensorType) -> ArrayValue:
         raw = base64.b64decode("".join(lines), validate=True)
     except ValueError as error:
         raise GraphError(f"the data is no base64: {error}") from None
-    expected = math.prod(type.static_shape) * type.dtype.itemsize
+    expected = type.static_bytes
     if len(raw) != expected:
         raise GraphError(f"{type} takes {expected} bytes, but the data has {len(raw)}")
     little = type.dtype.numpy.newbyteorder("<")

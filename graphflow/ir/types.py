@@ -7,6 +7,7 @@ immutable, hash by value, and parse back from their spelling.
 from __future__ import annotations
 
 from functools import cached_property
+from math import prod
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -139,6 +140,11 @@ class TensorType:
         """Number of elements, symbolic if a dimension is."""
         return dim_product(self.shape)
 
+    @property
+    def nbytes(self) -> Dim:
+        """Bytes of the elements, symbolic if a dimension is."""
+        return self.numel * self.dtype.itemsize
+
     @cached_property
     def is_static(self) -> bool:
         """True when every dimension is an integer."""
@@ -150,6 +156,11 @@ class TensorType:
         if not self.is_static:
             raise DTypeError(f"{self} has no static shape")
         return tuple(d for d in self.shape if isinstance(d, int))
+
+    @property
+    def static_bytes(self) -> int:
+        """Bytes of the elements as an integer; :class:`DTypeError` if a dimension is symbolic."""
+        return prod(self.static_shape) * self.dtype.itemsize
 
     def __hash__(self) -> int:
         known: int | None = self.__dict__.get("_hash")

@@ -71,7 +71,8 @@ def _scan(node: Node, parts: Parts, wanted: Sequence[bool]) -> ControlGradient:
     body: Graph = node.attrs["body"]
     carried, scanned = node.attrs["carried"], node.attrs["scanned"]
     split = carried + scanned
-    forward, more = with_saved(node), _dear(node)
+    more = _dear(node)
+    forward = _also_returning(node, more)
     results = len(body.outputs)
     saved = [NODES.get(forward, index=results + i) for i in range(carried + len(more))]
     flowing = [i for i in range(carried) if _is_float(node.inputs[i])]
@@ -107,10 +108,13 @@ def with_saved(node: Node) -> Node:
 
     A scan also returns, stacked, the carry before each step and what is dear to compute again.
     """
-    if node.op.name != "scan":
-        return node
+    return _also_returning(node, _dear(node)) if node.op.name == "scan" else node
+
+
+def _also_returning(node: Node, dear: Sequence[Node]) -> Node:
+    """A scan that also returns its carries and ``dear`` values of its body, step by step."""
     body: Graph = node.attrs["body"]
-    outputs = (*body.outputs, *body.inputs[: node.attrs["carried"]], *_dear(node))
+    outputs = (*body.outputs, *body.inputs[: node.attrs["carried"]], *dear)
     return emit(node.op, *node.inputs, **{**node.attrs, "body": replace(body, outputs=outputs)})
 
 

@@ -23,8 +23,8 @@ from typing import ClassVar
 from graphflow.ir.build import NODES, emit, input_node
 from graphflow.ir.graph import Graph
 from graphflow.ir.node import Node, topological, with_inputs
-from graphflow.ir.op import Labels
 from graphflow.ir.ops.contract import CONTRACT
+from graphflow.ir.products import labels_of
 from graphflow.passes.base import Pass
 from graphflow.passes.in_regions import in_regions
 from graphflow.records import replace
@@ -129,7 +129,7 @@ class _Scan:
 
     def _rows_a_step(self, node: Node) -> int:
         """How many rows of a step meet the fixed operand of a product, if that is known."""
-        left, right, out = _labels(node)
+        left, right, out = labels_of(node)
         own, other = left, right
         if _unpermuted(node.inputs[0])[0] in self.fixed:
             own, other = right, left
@@ -174,8 +174,8 @@ class _Scan:
         return extra > LARGE and extra > MANY * base
 
     def _bytes_of(self, nodes: Sequence[Node]) -> int:
-        sizes = [(n.tensor_type.numel, n.dtype.itemsize) for n in nodes]
-        return sum(number * size for number, size in sizes if isinstance(number, int))
+        sizes = [n.tensor_type.nbytes for n in nodes]
+        return sum(size for size in sizes if isinstance(size, int))
 
     # ---- the new scan --------------------------------------------------------------------
 
@@ -231,7 +231,7 @@ class _Scan:
 
     def _product(self, node: Node, drop: bool, results: Mapping[Node, Node]) -> Node:
         """The product over all steps: of every step (stacked), or summed (``drop``)."""
-        labels = _labels(node)
+        labels = labels_of(node)
         step = 1 + max((x for part in labels for x in part), default=-1)
         operands, sides = [], []
         for operand, own in zip(node.inputs, labels):
@@ -256,14 +256,9 @@ def _unpermuted(node: Node) -> tuple[Node, tuple[int, ...] | None]:
     return node, order
 
 
-def _labels(node: Node) -> Labels:
-    assert node.op.contraction is not None  # as every product has
-    return node.op.contraction([n.tensor_type for n in node.inputs], node.attrs)
-
-
 def _depth(node: Node) -> int:
     """How many products an element of a product's result is the sum of, if that is known."""
-    left, _, out = _labels(node)
+    left, _, out = labels_of(node)
     return _extent(node, [label for label in left if label not in out])
 
 
@@ -272,7 +267,7 @@ def _extent(node: Node, labels: Sequence[int]) -> int:
     found = 1
     for label in labels:
         own, operand = next(
-            (own, operand) for own, operand in zip(_labels(node), node.inputs) if label in own
+            (own, operand) for own, operand in zip(labels_of(node), node.inputs) if label in own
         )
         extent = operand.shape[own.index(label)]
         found *= extent if isinstance(extent, int) else 0

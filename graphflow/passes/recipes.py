@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from math import prod
 from typing import NamedTuple, TypeAlias
 
 from graphflow.ir.build import input_node
 from graphflow.ir.graph import Graph
 from graphflow.ir.node import Node, with_inputs
 from graphflow.ir.op import Kind
+from graphflow.ir.products import depth_of
 from graphflow.passes.dataflow import is_alias
 from graphflow.passes.outline import Task
 from graphflow.records import dataclass
@@ -66,7 +68,8 @@ def _recipe(body: Graph, wanted: Sequence[int], given: Sequence[int]) -> Recipe:
     nodes, inputs, read = _above([body.outputs[w] for w in wanted], set(body.inputs), at_hand)
     position = {node: i for i, node in enumerate(body.inputs)}
     moved = [*inputs, *read, *(body.outputs[w] for w in wanted)]
-    seconds = START + sum(map(_seconds, nodes)) + sum(map(_bytes, moved)) / BYTES
+    size = sum(node.tensor_type.static_bytes for node in moved)
+    seconds = START + sum(map(_seconds, nodes)) + size / BYTES
     multiplies = any(n.op.kind is Kind.CONTRACTION for n in nodes)
     places = sorted(position[n] for n in inputs)
     return Recipe(wanted, places, sorted(at_hand[n] for n in read), nodes, seconds, multiplies)
@@ -95,15 +98,8 @@ def _above(
     return order, leaves, read
 
 
-def _bytes(node: Node) -> int:
-    return _count(node) * node.dtype.itemsize
-
-
 def _count(node: Node) -> int:
-    count = 1
-    for extent in node.tensor_type.static_shape:
-        count *= extent
-    return count
+    return prod(node.tensor_type.static_shape)
 
 
 def _seconds(node: Node) -> float:
@@ -118,14 +114,9 @@ def _seconds(node: Node) -> float:
 
 def _depth(node: Node) -> int:
     """How many products are added up for an element."""
-    labels = node.op.contraction
-    if labels is None or node.op.tiles is not None:
+    if node.op.contraction is None or node.op.tiles is not None:
         return DIRECT // 2
-    left, _, out = labels([n.tensor_type for n in node.inputs], node.attrs)
-    depth = 1
-    for label, extent in zip(left, node.inputs[0].tensor_type.static_shape, strict=True):
-        depth *= 1 if label in out else extent
-    return depth
+    return depth_of(node)
 
 
 class Body(NamedTuple):

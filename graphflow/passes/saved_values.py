@@ -64,8 +64,8 @@ def _too_large(kept: tuple[Node, ...], given: tuple[Node, ...], length: object) 
 def _bytes(nodes: tuple[Node, ...]) -> int | None:
     total = 0
     for node in nodes:
-        size = node.tensor_type.numel
+        size = node.tensor_type.nbytes
         if not isinstance(size, int):
             return None
-        total += size * node.dtype.itemsize
+        total += size
     return total

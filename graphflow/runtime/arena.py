@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,8 +13,10 @@ from graphflow.errors import CompileError
 from graphflow.ir.types import TensorType
 from graphflow.runtime.available import check_available
 from graphflow.runtime.kept import Kept
-from graphflow.runtime.resident import Reserve
 from graphflow.runtime.storage import Array, Storage, empty
+
+if TYPE_CHECKING:
+    from graphflow.runtime.resident import Reserve
 
 
 class ProgramMemory:
@@ -38,7 +40,8 @@ class ProgramMemory:
         if beside is None:
             check_program(schedule, reserve.resident if reserve else 0)
             self.kept = Kept(schedule)
-            self.arena = (reserve or Reserve(0)).take(schedule.arena_bytes)
+            size = schedule.arena_bytes
+            self.arena = reserve.take(size) if reserve else empty((size,), np.uint8)
             self.constants = {
                 buffer.id: Storage(_constant(buffer))
                 for buffer in schedule.buffers

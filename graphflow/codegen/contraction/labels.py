@@ -2,21 +2,10 @@
 
 from __future__ import annotations
 
-from math import prod
-
-from graphflow.errors import CompileError
 from graphflow.ir.build import input_node
 from graphflow.ir.graph import Graph
 from graphflow.ir.node import Node, with_inputs
 from graphflow.ir.op import Labels
-
-
-def labels_of(node: Node) -> Labels:
-    """The labels of contraction ``node``."""
-    rule = node.op.contraction
-    if rule is None:
-        raise CompileError(f"{node.op.name} should have been decomposed before code generation")
-    return rule([n.tensor_type for n in node.inputs], node.attrs)
 
 
 def is_matrix_product(labels: Labels) -> bool:
@@ -30,15 +19,6 @@ def is_matrix_product(labels: Labels) -> bool:
     batch = out[:-2]
     longest = all(batch[len(batch) - len(own) :] == own for own in (left[:-2], right[:-2]))
     return longest and len(batch) == max(len(left), len(right)) - 2
-
-
-def depth_of(node: Node) -> int:
-    """How many products are added up for an element of contraction ``node``."""
-    if node.op.contraction is None:
-        return 1  # its calls say how much they do
-    left, _, out = labels_of(node)
-    shape = node.inputs[0].tensor_type.static_shape
-    return prod(d for label, d in zip(left, shape, strict=True) if label not in out)
 
 
 def without_product(body: Graph, product: Node) -> tuple[Graph, list[Node]]:

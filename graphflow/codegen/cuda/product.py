@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from graphflow.codegen.contraction.kernels import accumulator
-from graphflow.codegen.contraction.labels import labels_of
 from graphflow.codegen.cuda.tiles import Tile, tile_for_device
 from graphflow.codegen.cuda.writer import CudaWriter, finished, numpy_name
 from graphflow.codegen.emit import Emitter
@@ -31,6 +30,7 @@ from graphflow.ir.affine import Affine
 from graphflow.ir.graph import Graph
 from graphflow.ir.node import Node
 from graphflow.ir.op import Kind
+from graphflow.ir.products import labels_of
 from graphflow.ir.types import DType, dtype_named
 from graphflow.records import dataclass
 

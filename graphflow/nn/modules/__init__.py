@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from graphflow.nn.modules.transformer import *
     from graphflow.nn.modules.upsampling import *
 else:
-    GATHERING = Gathering(
+    _LATER = Gathering(
         __name__,
         (
             "containers", "linear", "activation", "dropout", "shaping", "loss", "conv",
@@ -38,4 +38,4 @@ else:
             "parameter_containers",
         ),
     )  # fmt: skip
-    __getattr__ = importer(globals(), {}, GATHERING.find)
+    __getattr__ = importer(globals(), {}, _LATER.find)
