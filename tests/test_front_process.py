@@ -33,6 +33,11 @@ def run_python(source, *options, timeout=120):
 
 
 def test_an_epoch_with_a_smaller_last_batch_and_a_schedule():
+    """In a process of its own: what is measured is all that a process allocates."""
+    run_python("from tests.test_front_process import thousand_steps; thousand_steps()")
+
+
+def thousand_steps():
     """1,000 steps: the rate takes effect, one recompile, memory flat."""
     model = nn.Sequential(linear(4, 8), nn.ReLU(), linear(8, 3))
     opt = optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
