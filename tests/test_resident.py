@@ -1,5 +1,8 @@
 """Memory set aside for an arena, and how much of it a graph is expected to need."""
 
+import sys
+import time
+
 import graphflow as gf
 from graphflow.codegen.memory import expected_bytes
 from graphflow.ir.graph import Graph
@@ -40,3 +43,15 @@ def test_memory_set_aside_is_given_once_and_only_if_it_is_enough():
     assert arena.array.min() == arena.array.max() == 7
     assert Reserve(expected).take(2 * expected).nbytes == 2 * expected
     assert Reserve(0).take(64).nbytes == 64
+
+
+def test_memory_of_known_size_becomes_resident_to_its_last_byte():
+    nbytes = resident.LEAST + 12_345
+    reserve = Reserve(nbytes, exact=True)
+    arena = reserve.take(nbytes)
+    assert arena.nbytes == nbytes
+    if sys.platform == "linux":
+        deadline = time.monotonic() + 20
+        while reserve.resident < nbytes and time.monotonic() < deadline:
+            time.sleep(0.001)
+        assert reserve.resident in (0, nbytes)  # 0: no such advice in an older kernel

@@ -10,7 +10,6 @@ from __future__ import annotations
 import struct
 import threading
 from collections.abc import Callable, Collection, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -35,13 +34,11 @@ from graphflow.runtime.executor import Context, executor_kernels
 from graphflow.runtime.fork import renew_after_fork
 from graphflow.runtime.kept import Holder
 from graphflow.runtime.references import results_of
+from graphflow.runtime.resident import Reserve
 from graphflow.runtime.slots import Slots
 from graphflow.runtime.storage import COUNTS_ARE_EXACT, Array, OutputPool, Storage
 from graphflow.runtime.tape import Op, encode, kernels_of
 from graphflow.runtime.threads import pool
-
-if TYPE_CHECKING:
-    from graphflow.runtime.resident import Reserve
 
 SERIAL_NS = 20_000
 """A step whose threads would share less work than this stays on the caller's: waking
@@ -95,6 +92,8 @@ class LoadedProgram:
         reserve: Reserve | None = None,
     ) -> None:
         self.schedule = schedule
+        if beside is None and reserve is None:  # the size is known: touched while kernels load
+            reserve = Reserve(schedule.arena_bytes, exact=True)
         self.loaded: Loaded = (
             load(kernels_of(schedule), executor_kernels) if beside is None else beside.loaded
         )

@@ -25,20 +25,22 @@ _POPULATE_WRITE = 23  # MADV_POPULATE_WRITE, since Linux 5.14: nothing is writte
 
 
 class Reserve:
-    """Memory for an arena whose size is known roughly.
+    """Memory for an arena whose size is known roughly, or is ``exact``.
 
-    There is room for a quarter more than the ``expected`` bytes, of which three quarters are
-    made resident: the rest is touched by whoever uses it, or never.
+    Roughly: there is room for a quarter more than the ``expected`` bytes, of which three
+    quarters are made resident: the rest is touched by whoever uses it, or never.
     """
 
-    def __init__(self, expected: int) -> None:
+    def __init__(self, expected: int, exact: bool = False) -> None:
         self._block: Storage | None = None
         self.resident = 0
         """Bytes that have been made resident: the machine has so much less left."""
-        self._wanted = expected * 3 // 4
+        room, self._wanted = expected, expected
+        if not exact:
+            room, self._wanted = expected + expected // 4, expected * 3 // 4
         if expected >= LEAST and sys.platform == "linux":
             with suppress(MemoryError):
-                self._block = empty((expected + expected // 4,), np.uint8)
+                self._block = empty((room,), np.uint8)
         if self._block is not None:
             threading.Thread(target=self._populate, args=(self._block,), daemon=True).start()
 
@@ -47,9 +49,10 @@ class Reserve:
         advise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
         done = 0
         while done < self._wanted:
-            if advise(block.address + done, _PART, _POPULATE_WRITE):
+            part = min(_PART, block.nbytes - done)
+            if advise(block.address + done, part, _POPULATE_WRITE):
                 return  # an older kernel, or too little memory
-            done += _PART
+            done += part
             self.resident = done
 
     def take(self, nbytes: int) -> Storage:

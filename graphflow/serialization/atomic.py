@@ -10,8 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import secrets
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -25,7 +23,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     """
     target = Path(os.path.realpath(path))
     _forget_dead_writers(target)
-    part = target.with_name(f"{_prefix(target)}{os.getpid()}-{secrets.token_hex(4)}.part")
+    part = target.with_name(f"{_prefix(target)}{os.getpid()}-{os.urandom(4).hex()}.part")
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
     descriptor = os.open(part, flags, 0o666)  # less what the user masks
     try:
@@ -45,7 +43,9 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
 
 def _prefix(target: Path) -> str:
     """How the temporary files of this target and machine begin."""
-    host = re.sub(r"[^A-Za-z0-9]", "", socket.gethostname())
+    from socket import gethostname  # whoever reads files only does without
+
+    host = re.sub(r"[^A-Za-z0-9]", "", gethostname())
     return f".{target.name}.{host}-"
 
 
