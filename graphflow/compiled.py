@@ -14,6 +14,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -386,12 +387,24 @@ class Compiled:
 
 
 class CompiledModule(Compiled):
-    """A compiled ``nn.Module``: calls play programs, attributes are the module's."""
+    """A compiled ``nn.Module``: calls play programs, attributes are the module's.
+
+    A method that returns its module (``eval()``, ``to()``) returns the compiled one.
+    """
 
     def __getattr__(self, name: str) -> Any:
         if name == "original":
             raise AttributeError(name)
-        return getattr(self.original, name)
+        found = getattr(self.original, name)
+        if getattr(found, "__self__", None) is not self.original:
+            return found
+
+        @wraps(found)
+        def method(*args: Any, **kwargs: Any) -> Any:
+            result = found(*args, **kwargs)
+            return self if result is self.original else result
+
+        return method
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name.startswith("_") or name in ("original", "recompiles"):
