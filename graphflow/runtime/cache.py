@@ -186,6 +186,16 @@ def _load_compiled(
     )
 
 
+def find(kernel: KernelSource) -> int | None:
+    """The address of ``kernel`` if memory or the folder has it: nothing is compiled."""
+    with _lock:
+        key = kernel_key(kernel)
+        if key not in _linked:
+            for address in link(_find([kernel], {kernel.name: key}, usable_folder())).values():
+                _linked[key] = address
+        return _linked.get(key)
+
+
 def _absent(
     companions: list[KernelSource], keys: dict[str, bytes], folder: Path | None
 ) -> list[KernelSource]:

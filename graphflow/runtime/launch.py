@@ -21,6 +21,7 @@ from graphflow.codegen.schedule import (
     BufferKind,
     Call,
     HostCall,
+    KernelSource,
     Result,
     Schedule,
     plain_steps,
@@ -64,6 +65,13 @@ class Turns:
         self.lock = threading.Lock()
 
 
+def _companions() -> list[KernelSource]:
+    """What the program will ask for next, or eager code asked for in vain."""
+    from graphflow.runtime import random_floats
+
+    return [*executor_kernels(), *random_floats.companions()]
+
+
 class LoadedProgram:
     """A schedule with its kernels, memory and tape; call :meth:`run`.
 
@@ -95,7 +103,7 @@ class LoadedProgram:
         if beside is None and reserve is None:  # the size is known: touched while kernels load
             reserve = Reserve(schedule.arena_bytes, exact=True)
         self.loaded: Loaded = (
-            load(kernels_of(schedule), executor_kernels) if beside is None else beside.loaded
+            load(kernels_of(schedule), _companions) if beside is None else beside.loaded
         )
         self._turns: Turns = Turns() if beside is None else beside._turns
         self.memory = self._turns.memory = ProgramMemory(schedule, self._turns.memory, reserve)
