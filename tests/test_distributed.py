@@ -19,7 +19,7 @@ from graphflow.ir.build import emit, input_node
 from graphflow.ir.graph import Graph
 from graphflow.ir.ops.collectives import use_transport
 from graphflow.ir.types import TensorType, float32, int64
-from graphflow.nn.parallel import DataParallel, DistributedDataParallel
+from graphflow.nn.parallel import DataParallel, DistributedDataParallel, data_parallel
 from graphflow.nn.parallel.distributed import buckets
 from graphflow.passes.pipeline import run_pipeline
 
@@ -188,8 +188,11 @@ def test_data_parallel_forwards_calls():
     assert list(model.state_dict()) == ["module.weight", "module.bias"]
     assert gf.nn.DataParallel is DataParallel
     assert model(gf.ones(4, 3)).shape == (4, 2)
-    with pytest.raises(GraphFlowError, match="DistributedDataParallel"):
-        DataParallel(model, device_ids=[0, 1])
+    x = gf.ones(4, 3)
+    assert data_parallel(model, x, range(1)).tolist() == model(x).tolist()
+    for wrong in (DataParallel, lambda m, device_ids: data_parallel(m, x, device_ids)):
+        with pytest.raises(GraphFlowError, match="DistributedDataParallel"):
+            wrong(model, device_ids=[0, 1])
 
 
 def test_importing_graphflow_does_not_import_this():

@@ -25,8 +25,8 @@ apply_ cuda data_ptr get_device is_nonzero is_pinned is_same_size is_set_to is_s
 ndimension pin_memory storage_offset to_numpy type where
 """.split()
 PROPERTIES = """
-__cuda_array_interface__ is_cpu is_cuda is_meta is_quantized is_sparse itemsize layout nbytes
-retains_grad
+__cuda_array_interface__ is_cpu is_cuda is_meta is_mps is_quantized is_sparse is_xpu itemsize layout
+nbytes retains_grad
 """.split()
 
 _CLASSES: dict[DType, str] = {
@@ -187,7 +187,8 @@ def _no(input: Tensor) -> bool:
     return False
 
 
-property_is_meta = property_is_quantized = property_is_sparse = _no
+property_is_meta = property_is_mps = property_is_quantized = _no
+property_is_sparse = property_is_xpu = _no
 
 # ---- Python functions over elements --------------------------------------------------------
 
