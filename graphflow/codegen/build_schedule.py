@@ -15,8 +15,11 @@ from math import prod
 from graphflow.codegen.buffers import BufferTable
 from graphflow.codegen.contraction import (
     contraction_call,
+    is_small,
     product_call,
+    small_calls,
     takes_epilogue,
+    takes_small_epilogue,
     winograd_calls,
 )
 from graphflow.codegen.contraction.labels import (
@@ -247,11 +250,14 @@ class Emitter:
         tile = results[0] if alone else self._tile(body, product, operands, results)
         labels = labels_of(product) if product.op.tiles is None else None
         epilogue: tuple[KernelSource, tuple[Argument, ...]] | None = None
-        takes = takes_epilogue(product) if labels is None else is_matrix_product(labels)
+        takes = _takes_epilogue(product)
         if takes and not alone:
             epilogue = lower_epilogue(body, product, tile, operands, results, self.context)
         if labels is None:
             calls = winograd_calls(product, (a, *others), tile, epilogue, self.context)
+        elif is_small(product):
+            three = (a, *others, tile)
+            calls = small_calls(labels, three, epilogue, self.context, self._copied)
         elif takes:
             calls = [contraction_call(a, others[0], tile, epilogue, self.context)]
         else:
@@ -353,6 +359,14 @@ class Emitter:
     def _leaf_buffer(self, node: Node) -> int:
         layout = self.work.layouts.get(node)
         return -1 if layout is None else self.buffer_of.get(layout.buffer, -1)
+
+
+def _takes_epilogue(product: Node) -> bool:
+    """Whether the kernel of ``product`` can run what follows on each tile."""
+    if product.op.tiles is not None:
+        return takes_epilogue(product)
+    labels = labels_of(product)
+    return takes_small_epilogue(labels) if is_small(product) else is_matrix_product(labels)
 
 
 def describe(body: Graph) -> str:

@@ -243,7 +243,8 @@ class _Scan:
             operands.append(self.fixed[base] if sequence is None else sequence)
             sides.append(names if sequence is None else (step, *names))
         out = labels[2] if drop else (step, *labels[2])
-        return emit(CONTRACT, *operands, left=sides[0], right=sides[1], out=out)
+        total = {"dtype": node.dtype} if "dtype" in node.attrs else {}
+        return emit(CONTRACT, *operands, left=sides[0], right=sides[1], out=out, **total)
 
 
 def _unpermuted(node: Node) -> tuple[Node, tuple[int, ...] | None]:

@@ -2,6 +2,14 @@
 
 from graphflow.codegen.contraction.axes import product_call
 from graphflow.codegen.contraction.call import contraction_call
+from graphflow.codegen.contraction.small_integers import (
+    is_small,
+    small_calls,
+    takes_small_epilogue,
+)
 from graphflow.codegen.contraction.winograd import takes_epilogue, winograd_calls
 
-__all__ = ["contraction_call", "product_call", "takes_epilogue", "winograd_calls"]
+__all__ = [
+    "contraction_call", "is_small", "product_call", "small_calls", "takes_epilogue",
+    "takes_small_epilogue", "winograd_calls",
+]  # fmt: skip

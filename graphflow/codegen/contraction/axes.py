@@ -83,8 +83,8 @@ def walk_of(labels: Labels, places: Sequence[Layout]) -> tuple[Walk, bool]:
 
     Also whether operands are exchanged, which they are if the product is cheaper so.
     """
-    axes = _axes_of(labels, places)
-    kinds = [_of_kind(axes, *kind) for kind in ((1, 1, 1), (1, 0, 1), (0, 1, 1), (1, 1, 0))]
+    axes = axes_of(labels, places)
+    kinds = [of_kind(axes, *kind) for kind in ((1, 1, 1), (1, 0, 1), (0, 1, 1), (1, 1, 0))]
     turned = [[_exchanged(axis) for axis in kinds[which]] for which in (0, 2, 1, 3)]
     swapped = _expense(*turned[1:]) < _expense(*kinds[1:])
     kinds = turned if swapped else kinds
@@ -137,7 +137,7 @@ def _in_place(rows: int, columns: Sequence[Axis], depth: Sequence[Axis], width: 
     )
 
 
-def _axes_of(labels: Labels, places: Sequence[Layout]) -> list[tuple[tuple[bool, ...], Axis]]:
+def axes_of(labels: Labels, places: Sequence[Layout]) -> list[tuple[tuple[bool, ...], Axis]]:
     """Every label's axis and who has it, in the order of the result, then of the first operand."""
     found = []
     for label in dict.fromkeys((*labels[C], *labels[A])):
@@ -153,7 +153,8 @@ def _axes_of(labels: Labels, places: Sequence[Layout]) -> list[tuple[tuple[bool,
     return found
 
 
-def _of_kind(axes: list[tuple[tuple[bool, ...], Axis]], *wanted: int) -> list[Axis]:
+def of_kind(axes: list[tuple[tuple[bool, ...], Axis]], *wanted: int) -> list[Axis]:
+    """The axes that operands and result have as ``wanted`` says, without those of extent 1."""
     return [axis for has, axis in axes if has == tuple(map(bool, wanted)) and axis.extent != 1]
 
 
@@ -266,7 +267,7 @@ def axes_call(walk: Walk, places: Sequence[Layout], context: Scratch) -> Call:
     a, b, c = places
     dtype = c.type.dtype
     m, n, k, batches = (walk.count(kind) for kind in ("rows", "columns", "depth", "batch"))
-    kernel, cut, scratch = _plan(walk, dtype, context)
+    kernel, cut, scratch = _plan(walk, a.type.dtype, dtype, context)
     tables = (*walk.batch, *walk.rows, *walk.columns, *walk.depth)
     kinds = (walk.batch, walk.rows, walk.columns, walk.depth)
     words = (m, n, k, batches, *map(len, kinds), *cut[:3])
@@ -288,11 +289,12 @@ def axes_call(walk: Walk, places: Sequence[Layout], context: Scratch) -> Call:
 
 
 def _plan(
-    walk: Walk, dtype: DType, context: Scratch
+    walk: Walk, element: DType, dtype: DType, context: Scratch
 ) -> tuple[KernelSource, tuple[int, ...], tuple[Layout, ...]]:
     """The kernel, its words from the block sizes on (without the scratch), and the scratch."""
     if dtype.short not in TILED:
-        return plain_axes_kernel(dtype.short, accumulator(dtype.short)), (0,) * 23, ()
+        total = accumulator(dtype.short)
+        return plain_axes_kernel(element.short, dtype.short, total), (0,) * 23, ()
     tile, itemsize = tiling(host_target(), dtype.itemsize), dtype.itemsize
     row, column, step = walk.rows[-1], walk.columns[-1], walk.depth[-1]
     packed = row.strides[A] == 1 and row.extent >= tile.height and step.strides[A] >= FAR

@@ -24,7 +24,7 @@ PACKING = 24
 _ARGUMENTS = """\
     a = pointer_at_{element}(args[0])
     b = pointer_at_{element}(args[1])
-    c = pointer_at_{element}(args[2])
+    c = pointer_at_{result}(args[2])
     m, n, k, batches = args[3], args[4], args[5], args[6]
     batch_axes, row_axes, column_axes, depth_axes = args[7], args[8], args[9], args[10]
     rows_at = AXES_AT + 4 * batch_axes
@@ -216,7 +216,8 @@ def {name}(args, tid, nth):
 _PLAIN = '''\
 """c[i, j] = sum over k of a[i, k] * b[k, j] over several axes each, accumulated as {total}"""
 from graphflow.codegen.contraction.micro_kernels import place
-from graphflow.codegen.prelude import kernel, pointer_at_{element}, share, {total}
+from graphflow.codegen.prelude import kernel, share, {total}
+from graphflow.codegen.prelude import {pointers}
 
 AXES_AT = {axes_at}
 
@@ -245,10 +246,12 @@ def {name}(args, tid, nth):
 '''
 
 
-def _source(template: str, name: str, element: str, **facts: object) -> KernelSource:
+def _source(
+    template: str, name: str, element: str, result: str = "", **facts: object
+) -> KernelSource:
+    words = _ARGUMENTS.format(element=element, result=result or element)
     text = template.format(
-        name=name, element=element, axes_at=AXES_AT, take=_TAKE,
-        arguments=_ARGUMENTS.format(element=element), **facts,
+        name=name, element=element, axes_at=AXES_AT, take=_TAKE, arguments=words, **facts,
     )  # fmt: skip
     return KernelSource(name, text)
 
@@ -267,6 +270,8 @@ def tiled_axes_kernel(element: str, itemsize: int, tiling: Tiling) -> KernelSour
 
 
 @cache
-def plain_axes_kernel(element: str, total: str) -> KernelSource:
+def plain_axes_kernel(element: str, result: str, total: str) -> KernelSource:
     """The loop for any element type, accumulating as ``total``."""
-    return _source(_PLAIN, f"mm_axes_plain_{element}", element, total=total)
+    name = f"mm_axes_plain_{element}" + f"_{result}" * (result != element)
+    pointers = ", ".join(f"pointer_at_{one}" for one in dict.fromkeys((element, result)))
+    return _source(_PLAIN, name, element, result, total=total, pointers=pointers)

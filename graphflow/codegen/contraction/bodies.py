@@ -16,7 +16,12 @@ from numba.core import cgutils
 
 _I1, _I32, _I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
 _POINTER, _VOID = ir.PointerType(), ir.VoidType()
-_ELEMENTS: dict[str, tuple[Any, int]] = {"f32": (ir.FloatType(), 4), "f64": (ir.DoubleType(), 8)}
+_ELEMENTS: dict[str, tuple[Any, int]] = {
+    "f32": (ir.FloatType(), 4),
+    "f64": (ir.DoubleType(), 8),
+    "i8": (ir.IntType(8), 1),
+    "u8": (ir.IntType(8), 1),
+}
 DOT_COLUMNS = 4  # enough independent sums to hide the latency of a multiply-add
 STREAMS = 8  # rows read at a time: what hardware prefetchers follow
 
@@ -38,7 +43,7 @@ class Body:
             if letter == "p":
                 argument.add_attribute("noalias")
         self.builder = ir.IRBuilder(self.function.append_basic_block("entry"))
-        self.zero = ir.Constant(self.vector, [0.0] * lanes)
+        self.zero = ir.Constant(self.vector, None)
 
     def at(self, pointer: Any, *terms: Any) -> Any:
         """Address of the element at the sum of ``terms`` (values or Python ints)."""

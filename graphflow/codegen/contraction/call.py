@@ -132,7 +132,7 @@ def contraction_call(
     What an epilogue refers to counts
     as read and as written: only the caller knows what it merely reads.
     """
-    product, kernel, blocking = _choose(_product(a, b, c), c.type.dtype)
+    product, kernel, blocking = _choose(_product(a, b, c), a.type.dtype, c.type.dtype)
     scratch = blocking.reserve(c.type.dtype, context)
     words = _arguments((a, b, c), product, blocking, scratch, epilogue)
     flops = 2 * product.batches * product.m * product.n * product.k
@@ -147,11 +147,13 @@ def contraction_call(
     return with_epilogue(call, epilogue)
 
 
-def _choose(product: Product, dtype: DType) -> tuple[Product, KernelSource, Blocking]:
+def _choose(
+    product: Product, dtype: DType, result: DType
+) -> tuple[Product, KernelSource, Blocking]:
     """The kernel for a product, and the form of the product that it computes."""
     element = dtype.short
     if element not in TILED:
-        return product, plain_kernel(element), Blocking()
+        return product, plain_kernel(element, result.short), Blocking()
     if product.c_column != 1 and product.c_row == 1 and product.n > 1:
         product = _turned(product)
     tile = tiling(host_target(), dtype.itemsize)

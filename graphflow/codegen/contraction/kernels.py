@@ -26,7 +26,7 @@ ROW_COLUMNS = 128  # a thread's least share of a row
 _ARGUMENTS = """\
     a = pointer_at_{element}(args[0])
     b = pointer_at_{element}(args[1])
-    c = pointer_at_{element}(args[2])
+    c = pointer_at_{result}(args[2])
     m, n, k = args[3], args[4], args[5]
     a_row, a_step, b_step, b_column = args[6], args[7], args[8], args[9]
     c_row, c_column = args[10], args[11]
@@ -211,7 +211,8 @@ _FINISH = """\
 
 _PLAIN = '''\
 """c[batch, i, j] = sum over k of a[batch, i, k] * b[batch, k, j], accumulated as {total}"""
-from graphflow.codegen.prelude import call_epilogue, kernel, pointer_at_{element}, share, {total}
+from graphflow.codegen.prelude import call_epilogue, kernel, share, {total}
+from graphflow.codegen.prelude import {pointers}
 
 AXES_AT = {axes_at}
 
@@ -237,10 +238,13 @@ def {name}(args, tid, nth):
 '''
 
 
-def _source(template: str, name: str, element: str, **facts: object) -> KernelSource:
+def _source(
+    template: str, name: str, element: str, result: str = "", **facts: object
+) -> KernelSource:
+    words = _ARGUMENTS.format(element=element, result=result or element)
     text = template.format(
         name=name, element=element, axes_at=AXES_AT, take=_TAKE, finish=_FINISH,
-        arguments=_ARGUMENTS.format(element=element), **facts,
+        arguments=words, **facts,
     )  # fmt: skip
     return KernelSource(name, text)
 
@@ -272,9 +276,11 @@ def row_kernel(element: str, lanes: int) -> KernelSource:
 
 
 @cache
-def plain_kernel(element: str) -> KernelSource:
+def plain_kernel(element: str, result: str) -> KernelSource:
     """The loop for any element type; halves accumulate in f32, integers wrap."""
-    return _source(_PLAIN, f"mm_plain_{element}", element, total=accumulator(element))
+    name = f"mm_plain_{element}" + f"_{result}" * (result != element)
+    pointers = ", ".join(f"pointer_at_{one}" for one in dict.fromkeys((element, result)))
+    return _source(_PLAIN, name, element, result, total=accumulator(result), pointers=pointers)
 
 
 def accumulator(element: str) -> str:

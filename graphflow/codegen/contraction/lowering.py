@@ -12,24 +12,27 @@ from numba.core.typing.templates import AbstractTemplate, signature
 from graphflow.codegen.bridge import lowers, register_template, types
 from graphflow.codegen.contraction import micro_kernels
 from graphflow.codegen.contraction.bodies import combine_body, dot_body, tile_at_body, tile_body
+from graphflow.codegen.contraction.dots import dots_body
 from graphflow.codegen.contraction.packing import pack_body, pack_strips_body, place_body
 from graphflow.codegen.contraction.tiling import heights
 from graphflow.codegen.contraction.transforms import transform_body
 from graphflow.codegen.pointers import ArgumentBlock, Pointer
 
 _I64 = ir.IntType(64)
+_POINTERS = {"P": ("f32", "f64"), "T": ("i64",), "B": ("i8", "u8"), "S": ("i32",)}
 
 
 def _register(function: Any, shape: str, lower: Callable[..., None]) -> None:
-    """Type and lower ``function``; ``shape`` says L(iteral), P(ointer), T(able) or I(nteger)."""
+    """Type and lower ``function``; ``shape`` says L(iteral), P(ointer), T(able) or I(nteger).
+
+    B is a pointer to bytes, S one to 32-bit sums.
+    """
 
     def fits(letter: str, kind: Any) -> bool:
         if letter == "L":
             return isinstance(kind, types.IntegerLiteral)
-        if letter == "P":
-            return isinstance(kind, Pointer) and kind.element in ("f32", "f64")
-        if letter == "T":
-            return isinstance(kind, Pointer) and kind.element == "i64"
+        if letter in _POINTERS:
+            return isinstance(kind, Pointer) and kind.element in _POINTERS[letter]
         return isinstance(kind, types.Integer)
 
     class Template(AbstractTemplate):  # type: ignore[misc]
@@ -84,6 +87,10 @@ def _lower_dot(builder: Any, element: str, literals: list[int], values: list[Any
     builder.call(dot_body(builder.module, element, literals[0]), values)
 
 
+def _lower_dots(builder: Any, element: str, literals: list[int], values: list[Any]) -> None:
+    builder.call(dots_body(builder.module, element, *literals), values)
+
+
 def _lower_combine(builder: Any, element: str, literals: list[int], values: list[Any]) -> None:
     builder.call(combine_body(builder.module, element, literals[0]), values)
 
@@ -104,6 +111,7 @@ _register(micro_kernels.transform, "LLLIIPIIIPIII", _lower_transform)
 _register(micro_kernels.tile, "LLLIPIIPIIPIII", partial(_lower_tile, tile_body))
 _register(micro_kernels.tile_at, "LLLIPTTPIIPIII", partial(_lower_tile, tile_at_body))
 _register(micro_kernels.dot, "LPPIIPII", _lower_dot)
+_register(micro_kernels.dots, "LLIIBTBITIISTI", _lower_dots)
 _register(micro_kernels.combine, "LPIPIIPI", _lower_combine)
 _register(micro_kernels.pack, "LIIPPIIII", _lower_pack)
 _register(micro_kernels.pack_strips, "LLPPIII", _lower_pack_strips)

@@ -72,6 +72,28 @@ def dot(
     _view(c, (count, 1), (c_step, 1))[:, 0] = rows @ _view(a, (1, depth), (depth, 1))[0]
 
 
+def dots(
+    height: int, width: int, rows: int, columns: int,
+    a: Pointer, spots: Pointer, b: Pointer, b_column: int,
+    steps: Pointer, pieces: int, run: int,
+    c: Pointer, targets: Pointer, c_column: int,
+) -> None:  # fmt: skip
+    """Scalar products of up to ``height`` rows and ``width`` columns of 8-bit numbers.
+
+    ``c[targets[i] + j * c_column] = sum over k of a[spots[i] + k] * b[j * b_column + k]``,
+    where ``k`` takes ``run`` neighbours from each of ``pieces`` beginnings: ``steps`` has two
+    of them, in ``a`` and in ``b``, for each piece.
+    """
+    for i in range(rows):
+        for j in range(columns):
+            total = 0
+            for piece in range(pieces):
+                left, right = a + (spots[i] + steps[2 * piece]), b + j * b_column
+                right = right + steps[2 * piece + 1]
+                total += sum(int(left[k]) * int(right[k]) for k in range(run))
+            c[targets[i] + j * c_column] = total
+
+
 def combine(
     lanes: int, a: Pointer, a_step: int, b: Pointer, b_step: int, depth: int, c: Pointer, width: int
 ) -> None:

@@ -43,6 +43,23 @@ def heights(height: int) -> tuple[int, ...]:
     return (height, *reversed(smaller))
 
 
+def sum_lanes(target: Target) -> int:
+    """How many 32-bit sums of products of small integers a vector has."""
+    if target.is_x86 and "avx512bw" in target.enabled:
+        return 16
+    return 8 if target.is_x86 and "avx2" in target.enabled else 4
+
+
+def dots_tile(target: Target, single: bool) -> tuple[int, int]:
+    """Rows and columns of scalar products taken at a time; ``single`` says there is one row.
+
+    Each has a sum of its own; a vector a column and one of the row at hand are widened.
+    """
+    if single:
+        return 1, 4
+    return (4, 4) if target.vector_bytes == 64 else (4, 2)
+
+
 def tiling(target: Target, itemsize: int) -> Tiling:
     """The tile that fills the registers of ``target``.
 

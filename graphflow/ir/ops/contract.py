@@ -30,7 +30,7 @@ from graphflow.ir.ops.rules import (
     require,
     spelled,
 )
-from graphflow.ir.types import TensorType, broadcast_shapes
+from graphflow.ir.types import DType, TensorType, broadcast_shapes, int32
 
 
 def _infer_matmul(types: Sequence[TensorType], attrs: Attrs) -> TensorType:
@@ -49,17 +49,32 @@ def _infer_matmul(types: Sequence[TensorType], attrs: Attrs) -> TensorType:
         batch = broadcast_shapes(a.shape[:-2], b.shape[:-2])
     except ShapeError as error:
         raise ShapeError(f"{spelled('matmul', types)}: batch axes: {error}") from None
-    return TensorType(a.dtype, (*batch, a.shape[-2], b.shape[-1]))
+    return TensorType(sum_dtype("matmul", types, attrs), (*batch, a.shape[-2], b.shape[-1]))
 
 
-def _matmul(a: Array, b: Array) -> Array:
+def sum_dtype(name: str, types: Sequence[TensorType], attrs: Attrs) -> DType:
+    """The dtype of sums of products: the operands' own, or attribute ``dtype``, to which both
+    are converted first.  That is for integers, whose products do not fit their type."""
+    own, wanted = types[0].dtype, attrs.get("dtype", types[0].dtype)
+    if wanted is not own and not (own.kind in ("int", "uint") and wanted is int32):
+        raise DTypeError(
+            f"{spelled(name, types)}: {own.short} adds up as {own.short}, not as {wanted.short}"
+        )
+    return wanted
+
+
+def _matmul(a: Array, b: Array, dtype: DType | None = None) -> Array:
+    if dtype is not None:
+        a, b = a.astype(dtype.numpy), b.astype(dtype.numpy)
     if a.dtype.itemsize == 2 and a.dtype.kind not in "iu":  # half precision adds in single
         return np.matmul(a.astype(np.float32), b.astype(np.float32)).astype(a.dtype)
     return np.matmul(a, b)
 
 
-def _matmul_unordered(a: Array, b: Array) -> Array:
+def _matmul_unordered(a: Array, b: Array, dtype: DType | None = None) -> Array:
     """A product whose left operand is a transpose is made as the transpose of its own."""
+    if dtype is not None:
+        return _matmul(a, b, dtype)
     if a.ndim == b.ndim == 2 and a.flags.f_contiguous and not a.flags.c_contiguous:
         return _matmul(b.T, a.T).T
     return _matmul(a, b)
@@ -138,13 +153,17 @@ def _infer_contract(types: Sequence[TensorType], attrs: Attrs) -> TensorType:
             f"{spelled('contract', types)}: the result's labels {out} must be those of operands, "
             "with every label that one operand has alone"
         )
-    return TensorType(types[0].dtype, tuple(extents[label] for label in out))
+    dtype = sum_dtype("contract", types, attrs)
+    return TensorType(dtype, tuple(extents[label] for label in out))
 
 
 def _contract(
-    a: Array, b: Array, *, left: tuple[int, ...], right: tuple[int, ...], out: tuple[int, ...]
-) -> Array:
+    a: Array, b: Array, *, left: tuple[int, ...], right: tuple[int, ...], out: tuple[int, ...],
+    dtype: DType | None = None,
+) -> Array:  # fmt: skip
     """By one batched matrix product: batch, rows, columns and depth are merged axes."""
+    if dtype is not None:
+        a, b = a.astype(dtype.numpy), b.astype(dtype.numpy)
     extents = {**dict(zip(left, a.shape)), **dict(zip(right, b.shape))}
     batch = [x for x in out if x in left and x in right]
     rows, columns = [x for x in out if x not in right], [x for x in out if x not in left]

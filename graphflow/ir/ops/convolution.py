@@ -8,7 +8,8 @@ Operands carry an axis of groups: ``x[N, G, C, *S]`` and ``w[G, O, C, *K]`` make
 where ``x̂`` is ``x`` with ``spread - 1`` zeros between neighbours and ``low`` and
 ``high`` of them around (negative: so many elements fewer).  The gradients are of
 the same form: for ``x`` over the cotangent spread by the stride, with the kernel
-flipped; for ``w`` with the cotangent as the kernel.  The attribute ``direct=True`` keeps
+flipped; for ``w`` with the cotangent as the kernel.  Attribute ``dtype`` is that of sums of
+integers (as in ``matmul``).  The attribute ``direct=True`` keeps
 faster algorithms, which round differently, from it and from its gradients.
 """
 
@@ -23,6 +24,7 @@ from graphflow.errors import DTypeError, ShapeError
 from graphflow.ir.dims import Dim
 from graphflow.ir.op import Application, Array, Builder, Kind, OpDef, OpTests, lookup, register
 from graphflow.ir.ops import complex_parts
+from graphflow.ir.ops.contract import sum_dtype
 from graphflow.ir.ops.gradients import zeros
 from graphflow.ir.ops.rules import (
     NUMBER,
@@ -60,7 +62,8 @@ def _infer_conv(types: Sequence[TensorType], attrs: Attrs) -> TensorType:
         _windows(types, axis, *part)
         for axis, part in enumerate(zip(x.shape[LEADING:], w.shape[LEADING:], *parts))
     ]
-    return TensorType(x.dtype, (x.shape[0], x.shape[1], w.shape[1], *extents))
+    shape = (x.shape[0], x.shape[1], w.shape[1], *extents)
+    return TensorType(sum_dtype("conv", types, attrs), shape)
 
 
 def _windows(
@@ -152,7 +155,8 @@ def _over_windows(b: Any, x: Any, w: Any, attrs: Attrs) -> Any:
         (*group, o, c, *taps),
         (n, *group, o, *places),
     )
-    found = b.contract(windows, w, left=left, right=right, out=out)
+    total = {"dtype": attrs["dtype"]} if "dtype" in attrs else {}
+    found = b.contract(windows, w, left=left, right=right, out=out, **total)
     if alone:
         found = b.reshape(found, shape=(found.shape[0], 1, *found.shape[1:]))
     return found
@@ -164,6 +168,8 @@ def _decompose_conv(b: Builder, n: Application) -> Any:
     taps = w.shape[LEADING:]
     single = w.shape[1] == 1 and w.shape[2] == 1
     static = all(isinstance(d, int) for d in (*x.shape, *w.shape))
+    if "dtype" in n.attrs:
+        return _over_windows(b, x, w, n.attrs)
     if single and static and prod(taps) <= MOST_TERMS:
         return _sum_of_terms(b, x, w, n.attrs)
     if static and _few_sums(x, w, n.attrs):
