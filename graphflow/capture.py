@@ -31,7 +31,8 @@ from graphflow.mode import mode
 from graphflow.partition import Backward, partition
 from graphflow.reads import Reach, Read, array_read
 from graphflow.records import dataclass, field, replace
-from graphflow.tensor import Size, StaleGradient, Tensor
+from graphflow.stale_gradient import StaleGradient
+from graphflow.tensor import Size, Tensor
 from graphflow.trace import ScalarSource, Tracer
 from graphflow.traced_sizes import Assumption, at_sizes
 
@@ -424,7 +425,7 @@ def _final_grads(tracer: Tracer, keep: bool) -> tuple[tuple[Tensor, Any], ...]:
     for leaf, value in tracer.grads.values():
         if leaf._cell.tracer is not None or leaf._cell in tracer.input_leaf:
             continue
-        if value is None or value._cell.tracer is None:
+        if value is None or isinstance(value, StaleGradient) or value._cell.tracer is None:
             final.append((leaf, value))
         elif keep or leaf._cell not in tracer.touched:
             final.append((leaf, tracer.keep(value, f"{tracer.label(leaf)}.grad")))
@@ -437,7 +438,7 @@ def _argument_grads(tracer: Tracer, outputs: list[Node]) -> tuple[tuple[int, int
     """Gradients that the function left in arguments, as further outputs."""
     found = []
     for leaf, value in tracer.grads.values():
-        if leaf._cell in tracer.input_leaf and value is not None:
+        if leaf._cell in tracer.input_leaf and isinstance(value, Tensor):
             found.append((tracer.input_leaf[leaf._cell], len(outputs)))
             outputs.append(tracer.node(value))
     return tuple(found)

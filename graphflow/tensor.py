@@ -18,6 +18,7 @@ from graphflow.ir.node import Node
 from graphflow.ir.types import DType, TensorType, from_numpy_dtype
 from graphflow.methods import TensorMethods
 from graphflow.mode import mode, structure
+from graphflow.stale_gradient import StaleGradient
 from graphflow.traced_sizes import traced_shape
 
 if TYPE_CHECKING:
@@ -48,13 +49,6 @@ class Size(tuple[int, ...]):
 
     def __repr__(self) -> str:
         return f"graphflow.Size([{', '.join(map(str, self))}])"
-
-
-class StaleGradient:
-    """Stands in ``.grad`` for a gradient that a compiled step did not keep."""
-
-    def __init__(self, program: str) -> None:
-        self.program = program
 
 
 class Tensor(TensorMethods):
@@ -273,12 +267,12 @@ class Tensor(TensorMethods):
         After a compiled step that did not keep it, reading it raises an error
         that names the option; it is never out of date.
         """
-        tracer = mode.tracer
-        held = self._grad if tracer is None else tracer.grad(self)
+        held = self._held_grad()
         if held.__class__ is StaleGradient:
             raise GraphFlowError(
                 f"the compiled step {held.program!r} updated this parameter without keeping "
-                "its gradient; use gf.compile(..., keep_grads=True) to read .grad afterwards"
+                "its gradient; use gf.compile(..., keep_grads=True) to read .grad afterwards, or "
+                "zero_grad() before gradients are added to it"
             )
         return held  # type: ignore[no-any-return]
 
@@ -291,7 +285,12 @@ class Tensor(TensorMethods):
             )
         self._set_grad(value)
 
-    def _set_grad(self, value: Tensor | None) -> None:
+    def _held_grad(self) -> Any:
+        """What stands in ``.grad``: it may be a :class:`StaleGradient`."""
+        tracer = mode.tracer
+        return self._grad if tracer is None else tracer.grad(self)
+
+    def _set_grad(self, value: Tensor | StaleGradient | None) -> None:
         tracer = mode.tracer
         if tracer is not None:
             tracer.set_grad(self, value)

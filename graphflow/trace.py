@@ -32,6 +32,7 @@ from graphflow.traced_sizes import Assumption
 
 if TYPE_CHECKING:
     from graphflow.regions import Region
+    from graphflow.stale_gradient import StaleGradient
     from graphflow.tensor import Tensor
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
@@ -70,7 +71,7 @@ class Tracer:
         self.locations: dict[Node, Location] = {}
         self.modules: list[str] = []
         self.scalars: dict[Hashable, ScalarSource] = {}
-        self.grads: dict[int, tuple[Tensor, Tensor | None]] = {}
+        self.grads: dict[int, tuple[Tensor, Tensor | StaleGradient | None]] = {}
         self.found_grads: dict[Cell, list[tuple[Tensor, Tensor]]] = {}
         self.guards: list[tuple[Callable[[], Any], Any, str]] = []
         self.leaves: dict[int, Tensor] = {}
@@ -326,7 +327,7 @@ class Tracer:
                 self.guard(lambda: tensor._grad, held, f"the gradient of {self.label(tensor)}")
         return held
 
-    def set_grad(self, tensor: Tensor, value: Tensor | None) -> None:
+    def set_grad(self, tensor: Tensor, value: Tensor | StaleGradient | None) -> None:
         """Assign ``tensor.grad`` inside the program."""
         if self.region is not None:
             self.region.check_write(tensor._cell, "assigns the gradient of a tensor")

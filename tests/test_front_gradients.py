@@ -360,3 +360,50 @@ def test_no_grad_and_detach_inside_the_program():
         return [step(ramp(3, offset=0.5)), w.grad]
 
     agree(program)
+
+
+def test_two_steps_that_reach_each_others_parameters():
+    """A gradient that was not kept is not needed by a step that only adds to it."""
+
+    def run(keep: bool, first: str):
+        gf.manual_seed(4)
+        made, judge = nn.Linear(3, 2), nn.Linear(2, 1)
+        opts = {"made": optim.SGD(made.parameters(), 0.1), "judge": optim.Adam(judge.parameters())}
+
+        def judged(real, noise):
+            opts["judge"].zero_grad()
+            loss = judge(real).sum() - judge(made(noise).detach()).tanh().sum()
+            loss.backward()
+            opts["judge"].step()
+            return loss
+
+        def improved(real, noise):
+            opts["made"].zero_grad()
+            loss = judge(made(noise)).tanh().sum()
+            loss.backward()  # also into the judge's gradients, which nobody reads
+            opts["made"].step()
+            return loss
+
+        steps = [gf.compile(f, keep_grads=keep) for f in (judged, improved)]
+        order = steps if first == "judged" else steps[::-1]
+        batch = gf.randn(4, 2), gf.randn(4, 3)
+        losses = [step(*batch).item() for _ in range(4) for step in order]
+        return losses, steps, judge, opts["judge"]
+
+    for first in ("judged", "improved"):
+        kept, *_ = run(True, first)
+        losses, steps, judge, opt = run(False, first)
+        assert losses == kept
+        assert len(steps[0].programs) == 1
+        assert len(steps[1].programs) == (1 if first == "judged" else 2)
+        updated = {node.attrs["name"] for node, _ in steps[1].latest.program.graph.updates}
+        assert not any("judge" in name and "grad" in name for name in updated), updated
+        with pytest.raises(gf.GraphFlowError, match="keep_grads=True"):
+            _ = judge.weight.grad
+        judge.weight.sum().backward()  # outside of any program, too
+        with pytest.raises(gf.GraphFlowError, match="keep_grads=True"):
+            opt.step()
+        opt.zero_grad(set_to_none=False)
+        assert judge.weight.grad.tolist() == [[0.0, 0.0]]
+        judge.weight.sum().backward()
+        assert judge.weight.grad.tolist() == [[1.0, 1.0]]

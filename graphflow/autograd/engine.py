@@ -18,6 +18,7 @@ from graphflow.autograd.history import Edge, GradNode, edge_of
 from graphflow.autograd.modes import GradMode
 from graphflow.errors import GraphFlowError, ShapeError
 from graphflow.mode import mode
+from graphflow.stale_gradient import StaleGradient
 from graphflow.tensor import Tensor
 
 
@@ -263,8 +264,10 @@ def _retain(node: GradNode, ct: Tensor) -> None:
 
 
 def _accumulate(leaf: Tensor, ct: Tensor, owned: bool, create_graph: bool) -> None:
-    held = leaf.grad
-    if held is None:
+    held = leaf._held_grad()
+    if held.__class__ is StaleGradient:
+        leaf._set_grad(held)
+    elif held is None:
         alone = owned and (mode.tracer is not None or ct._eager().base is None)
         leaf._set_grad(ct if alone or create_graph else ct.clone())
     elif create_graph or mode.grad:

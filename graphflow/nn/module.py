@@ -149,10 +149,8 @@ class Module(ModuleState):
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradients of every parameter (or set them to 0)."""
         for parameter in self.parameters():
-            if set_to_none or parameter.grad is None:
-                parameter.grad = None
-            else:
-                parameter.grad = parameter.grad.new_zeros(tuple(parameter.shape))
+            nothing = set_to_none or parameter._held_grad() is None
+            parameter.grad = None if nothing else parameter.detach().new_zeros(parameter.shape)
 
     def to(self, *args: Any, dtype: DType | None = None, device: Any = None, **_: Any) -> Self:
         """Parameters and buffers on another device, floating-point ones in another dtype."""

@@ -87,7 +87,7 @@ class Optimizer:
             for parameter in group["params"]:
                 if set_to_none:
                     parameter.grad = None
-                elif parameter.grad is not None:
+                elif parameter._held_grad() is not None:
                     parameter.grad = zeros_like(parameter)
 
     # ---- steps ---------------------------------------------------------------------
