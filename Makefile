@@ -21,7 +21,8 @@ help:
 	@echo "make test-cudasim  every operation's CUDA kernels in the simulator"
 	@echo "make test-ptx   every CUDA kernel compiled for sm_80 and sm_90 (no GPU needed)"
 	@echo "make conformance  PyTorch's own samples through GraphFlow (installs PyTorch)"
-	@echo "make bench   GraphFlow beside PyTorch, JAX, PyTensor and ONNX Runtime (installs them)"
+	@echo "make bench   GraphFlow beside PyTorch, JAX, PyTensor and ONNX Runtime (installs them);"
+	@echo "             BENCH=--quick only tries, BENCH='--folder benchmarks/results' keeps figures"
 	@echo "make clean   remove .venv and what the targets wrote"
 
 demo: $(VENV)/run.stamp
@@ -63,9 +64,7 @@ conformance: $(VENV)/conformance.stamp
 	$(BIN)/python -m pytest -q -p tests.round_trips $(FORMS)
 
 bench: $(VENV)/peers.stamp
-	$(BIN)/python -m benchmarks --startup --json out/benchmarks.json \
-		--systems static,eager,torch,torch_compile,jax,pytensor,ort \
-		--pytensor-python $(VENV)-pytensor/bin/python
+	$(BIN)/python -m benchmarks.suite --pytensor-python $(VENV)-pytensor/bin/python $(BENCH)
 
 $(VENV)/bin/python:
 	@test -n "$(PYTHON)" || { echo "GraphFlow needs Python 3.11 or newer with the venv module" \
@@ -95,11 +94,11 @@ $(VENV)-cuda/stamp: pyproject.toml
 	$(VENV)-cuda/bin/python -m pip install --quiet --editable ".[cuda,dev]"
 	@touch $@
 
-$(VENV)/peers.stamp: pyproject.toml | $(VENV)/bin/python
+$(VENV)/peers.stamp: pyproject.toml benchmarks/pytensor.txt | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --editable ".[peers]"
 	$(PYTHON) -m venv $(VENV)-pytensor  # PyTensor wants another Numba than ours
-	$(VENV)-pytensor/bin/python -m pip install --quiet pytensor
+	$(VENV)-pytensor/bin/python -m pip install --quiet -r benchmarks/pytensor.txt
 	@touch $@ $(VENV)/run.stamp
 
 clean:
-	rm -rf $(VENV) $(VENV)-cuda out build *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(VENV)-cuda $(VENV)-pytensor out build *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -2,6 +2,10 @@
 
     python -m benchmarks --workloads mlp,softmax --json out.json
     python -m benchmarks --systems static,torch,torch_compile,jax,pytensor,ort
+    python -m benchmarks --workloads convolutions --systems static,torch
+
+Workloads are named, or chosen by group: `twelve`, `perturbed` (the same at other sizes),
+`convolutions` (ResNet-18's, one by one).  `python -m benchmarks.suite` runs all there is.
 
 Every system has its own process.  In each round each system times a block of
 calls in turn (A B C A B C …), so that what disturbs the machine disturbs all of
@@ -14,22 +18,24 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks import floor, startup
-from benchmarks.report import report
+from benchmarks.plot import bars
+from benchmarks.report import absent, report
 from benchmarks.systems import OURS, SYSTEMS, USUAL
-from benchmarks.worker import Worker
-from benchmarks.workloads import WORKLOADS
+from benchmarks.worker import LIMITS, Worker
+from benchmarks.workloads import GROUPS, MODELS, WORKLOADS
 
 BLOCK_SECONDS = 0.1
 MOST_CALLS = 400
-FRESH = 3  # processes of each kind whose median is taken
 CHANGEABLE = ("static", "eager", "torch")  # a JAX step is a function of all it depends on
 TOLERANCE = 1e-3  # of losses and outputs between the systems, relative
 
@@ -37,15 +43,20 @@ TOLERANCE = 1e-3  # of losses and outputs between the systems, relative
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", allow_abbrev=False)
-    parser.add_argument("--workloads", type=_known(WORKLOADS), default=list(WORKLOADS))
-    parser.add_argument("--systems", type=_known(SYSTEMS), default=list(USUAL))
+    parser.add_argument("--workloads", type=_known(WORKLOADS, GROUPS), default=list(MODELS))
+    parser.add_argument("--systems", type=_known(SYSTEMS, {}), default=list(USUAL))
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=11, help="turns of each system")
     parser.add_argument(
         "--pause", type=float, default=0.0, metavar="MS", help="busy Python before each call"
     )
     parser.add_argument("--startup", action="store_true", help="also time fresh processes")
+    parser.add_argument(
+        "--fresh", type=int, default=3, help="fresh processes of each kind (median)"
+    )
+    parser.add_argument("--isa", choices=LIMITS, help="keep every system to these instructions")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw them, as SVG")
     parser.add_argument(
         "--peers-python", default=sys.executable, help="interpreter that has PyTorch and JAX"
     )
@@ -55,12 +66,15 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _known(table: dict[str, Any]) -> Any:
+def _known(table: Iterable[str], groups: dict[str, list[str]]) -> Any:
+    known = (*groups, *table)
+
     def read(text: str) -> list[str]:
-        names = text.split(",")
-        for name in names:
-            if name not in table:
-                raise argparse.ArgumentTypeError(f"{name!r} is not one of {', '.join(table)}")
+        names: list[str] = []
+        for name in text.split(","):
+            if name not in known:
+                raise argparse.ArgumentTypeError(f"{name!r} is not one of {', '.join(known)}")
+            names += groups.get(name, [name])
         return names
 
     return read
@@ -69,6 +83,7 @@ def _known(table: dict[str, Any]) -> Any:
 def main(arguments: list[str] | None = None) -> None:
     """Measure and report."""
     options = parse(arguments)
+    os.environ.update(LIMITS.get(options.isa, {}))
     machine = floor.measure(options.threads)
     workers = {}
     for system in options.systems:
@@ -87,13 +102,16 @@ def main(arguments: list[str] | None = None) -> None:
     for name in results:
         results[name]["floor"] = floor.floor_of(WORKLOADS[name], machine)
     figures: dict[str, Any] = {"machine": machine, "threads": options.threads}
-    figures |= {"pause_ms": options.pause, "workloads": results}
+    figures |= {"pause_ms": options.pause, "isa": options.isa, "workloads": results}
     if options.startup:
         figures["startup"] = first_calls(figures["workloads"], options)
     print(f"\n{report(figures)}")
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(figures, indent=1) + "\n")
+    if options.plot:
+        options.plot.parent.mkdir(parents=True, exist_ok=True)
+        options.plot.write_text(bars(figures))
 
 
 def first_calls(results: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
@@ -102,7 +120,7 @@ def first_calls(results: dict[str, Any], options: argparse.Namespace) -> dict[st
     for name, result in results.items():
         able = [s for s, measured in result["systems"].items() if "error" not in measured]
         found[name] = {
-            s: startup.measure(s, name, options.threads, interpreter(s, options), FRESH)
+            s: startup.measure(s, name, options.threads, interpreter(s, options), options.fresh)
             for s in able
         }
         print(".", end="", file=sys.stderr, flush=True)
@@ -124,7 +142,7 @@ def measure(name: str, workers: dict[str, Worker], options: argparse.Namespace) 
         try:
             systems[system] = worker.ask(do="prepare", workload=name)
         except RuntimeError as error:
-            if "NotImplementedError" not in str(error):
+            if not absent(str(error)):
                 print(f"\n{name}: {error}", file=sys.stderr)
             systems[system] = {"error": str(error)}
     alive = {s: w for s, w in workers.items() if "error" not in systems[s]}

@@ -11,33 +11,54 @@ from graphflow.tables import duration, quantity, significant, table
 def report(figures: dict[str, Any]) -> str:
     """Times, ratios and floors of every workload; then the start-up times, if measured."""
     machine, threads = figures["machine"], figures["threads"]
+    limited = f" of {figures['isa']}" if figures.get("isa") else ""
     head = (
         f"{threads} threads; copy {machine['bandwidth'] / 1e9:.1f} GB/s, "
-        f"matrix product {machine['flops'] / 1e9:.0f} GFLOP/s (both measured)"
+        f"matrix product {machine['flops'] / 1e9:.0f} GFLOP/s{limited} (both measured)"
     )
     if figures["pause_ms"]:
         head += f"; {figures['pause_ms']:g} ms of busy Python before each call"
     systems = list(next(iter(figures["workloads"].values()))["systems"])
-    headers = ["median of a call", *(SYSTEMS[s][1] for s in systems), "floor"]
+    headers = ["median of a call", *(SYSTEMS[s][1] for s in systems), "floor", "share"]
     headers += ["÷ PyTorch", "÷ JAX", "÷ fastest", "eager ÷ PyTorch", "spread", "differ"]
     headers += ["after changes"]
     rows = [_row(name, result, systems) for name, result in figures["workloads"].items()]
-    parts = [head, "", table(headers, rows)]
+    parts = [head, "", table(headers, rows), *notes(figures["workloads"])]
     if "startup" in figures:
         parts += ["", _startup(figures["startup"])]
     return "\n".join(parts)
 
 
+def absent(error: str) -> bool:
+    """Whether an error says that a system is not there, or not meant to do a workload."""
+    return "NotImplementedError" in error or "Unavailable" in error
+
+
+def notes(results: dict[str, Any]) -> list[str]:
+    """Why columns are empty: what systems lack, and what failed."""
+    found: dict[str, None] = {}
+    for name, result in results.items():
+        for system, measured in result["systems"].items():
+            error = measured.get("error", "")
+            title = SYSTEMS[system][1]
+            if "Unavailable" in error:
+                found[f"{title}: unavailable: {error.split('Unavailable: ')[-1]}"] = None
+            elif error and not absent(error):
+                found[f"{title} failed on {name}: {error}"] = None
+    return list(found)
+
+
 def _row(name: str, result: dict[str, Any], systems: list[str]) -> list[str]:
     medians = {s: result["systems"][s].get("median") for s in systems}
     peers = [median for p, median in medians.items() if median and p not in OURS]
-    static = medians.get("static")
+    static, floor = medians.get("static"), result["floor"]
     times = [_time(result["systems"][s]) for s in systems]
     spread = max((result["systems"][s].get("spread", 0.0) for s in systems), default=0.0)
     return [
         name,
         *times,
-        duration(result["floor"]) if result["floor"] > 1e-6 else "–",
+        duration(floor) if floor > 1e-6 else "–",
+        f"{100 * floor / static:.0f}%" if floor > 1e-6 and static else "–",
         _ratio(static, medians.get("torch")),
         _ratio(static, medians.get("jax")),
         _ratio(static, min(peers, default=None)),
@@ -49,7 +70,9 @@ def _row(name: str, result: dict[str, Any], systems: list[str]) -> list[str]:
 
 
 def _time(measured: dict[str, Any]) -> str:
-    if "NotImplementedError" in measured.get("error", ""):
+    if "Unavailable" in measured.get("error", ""):
+        return "unavailable"
+    if absent(measured.get("error", "")):
         return "–"
     return duration(measured["median"]) if "median" in measured else "failed"
 

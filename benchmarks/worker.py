@@ -7,8 +7,11 @@ turn.  ``Worker`` is the driver's end; ``python -m benchmarks.worker`` the other
 from __future__ import annotations
 
 import argparse
+import contextlib
+import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -23,13 +26,30 @@ CHECKED_STEPS = 5
 SAMPLED = 1000
 
 
+LIMITS = {
+    "avx2": {
+        "ATEN_CPU_CAPABILITY": "avx2",
+        "DNNL_MAX_CPU_ISA": "AVX2",
+        "ONEDNN_MAX_CPU_ISA": "AVX2",
+        "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+        "OPENBLAS_CORETYPE": "Haswell",
+        "XLA_FLAGS": "--xla_cpu_max_isa=AVX2",
+        "GRAPHFLOW_CPU_FEATURES": "-avx512f",
+    }
+}
+"""Variables that keep every system from using more than a set of instructions."""
+
+
 def environment(threads: int) -> dict[str, str]:
     """Thread counts for every system, which must be set before it is imported."""
     chosen = {**os.environ, "JAX_PLATFORMS": "cpu", "GRAPHFLOW_NUM_THREADS": str(threads)}
+    if "PYTENSOR_FLAGS" not in chosen:
+        chosen["PYTENSOR_FLAGS"] = "cxx="  # compiled by Numba; no C++ compiler is looked for
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         chosen[name] = str(threads)
     if threads == 1:
-        chosen["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+        alone = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+        chosen["XLA_FLAGS"] = f"{chosen.get('XLA_FLAGS', '')} {alone}".strip()
     return chosen
 
 
@@ -54,19 +74,26 @@ class Worker:
 
     def __init__(self, system: str, threads: int, python: str) -> None:
         self.system = system
-        self.process = subprocess.Popen(
-            [python, "-m", "benchmarks.worker", system, str(threads)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=environment(threads),
-        )
+        self.process: subprocess.Popen[str] | None = None
+        if shutil.which(python):
+            self.process = subprocess.Popen(
+                [python, "-m", "benchmarks.worker", system, str(threads)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                env=environment(threads),
+            )
 
     def ask(self, **command: Any) -> Any:
         """The answer; a ``RuntimeError`` with what went wrong in the worker."""
+        if self.process is None:
+            raise RuntimeError(f"{self.system}: Unavailable: its interpreter is not there")
         assert self.process.stdin is not None and self.process.stdout is not None
-        self.process.stdin.write(json.dumps(command) + "\n")
-        self.process.stdin.flush()
+        try:
+            self.process.stdin.write(json.dumps(command) + "\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            pass  # it is over, and so is its output
         line = self.process.stdout.readline()
         if not line:
             raise RuntimeError(f"{self.system}: its process ended")
@@ -77,8 +104,11 @@ class Worker:
 
     def close(self) -> None:
         """End the process."""
+        if self.process is None:
+            return
         assert self.process.stdin is not None
-        self.process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
         self.process.wait()
 
 
@@ -96,17 +126,22 @@ class Session:
         self.system, self.threads = system, threads
         self.prepared: Any = None
 
-    def prepare(self, workload: str) -> dict[str, Any]:
-        """Build a workload, run it a few times; seconds of the first call and results."""
+    def prepare(self, workload: str, sizes: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Build a workload, run it a few times; seconds of the first call and results.
+
+        ``sizes`` replaces fields of the workload.
+        """
         from benchmarks.systems import prepare
         from benchmarks.workloads import WORKLOADS, Expression
 
+        fields = {k: tuple(v) if isinstance(v, list) else v for k, v in (sizes or {}).items()}
         begin = time.perf_counter()
         self.prepared = None  # the last workload's memory goes first
-        self.prepared = prepare(self.system, WORKLOADS[workload], self.threads)
+        chosen: Any = dataclasses.replace(WORKLOADS[workload], **fields)
+        self.prepared = prepare(self.system, chosen, self.threads)
         results = [self.prepared.read(self.prepared.call()).copy()]
         first = time.perf_counter() - begin
-        if not isinstance(WORKLOADS[workload], Expression):
+        if not isinstance(chosen, Expression):
             for _ in range(CHECKED_STEPS - 1):
                 results.append(self.prepared.read(self.prepared.call()).copy())
         flat = np.concatenate([np.atleast_1d(r).ravel() for r in results])

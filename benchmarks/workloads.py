@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from benchmarks.convolutions import CONVOLUTIONS, Convolution
 from benchmarks.images import Digits, Images, Residual
 from benchmarks.networks import Language, Network, Recurrent
 
@@ -91,9 +92,9 @@ class Expression:
         return 0 if self.kind == "matmul" else 8 * math.prod(self.shape)
 
 
-Workload: TypeAlias = Training | Expression | Network | Images
+Workload: TypeAlias = Training | Expression | Network | Images | Convolution
 
-WORKLOADS: dict[str, Workload] = {
+MODELS: dict[str, Workload] = {
     w.name: w
     for w in (
         Training("linreg", (1, 1), 100, "mse", 0.01),
@@ -119,3 +120,17 @@ WORKLOADS: dict[str, Workload] = {
         Expression("gemm_1000x900x700", "matmul", (1000, 900, 700)),
     )
 }
+
+WORKLOADS: dict[str, Workload] = MODELS | CONVOLUTIONS
+
+TWELVE = (
+    "linreg", "tiny", "mlp", "cnn", "lstm", "gpt", "resnet18_train", "resnet18_infer",
+    "mish16m", "softmax", "layernorm", "gemm1024",
+)  # fmt: skip
+
+GROUPS = {
+    "twelve": list(TWELVE),
+    "perturbed": [name for name in MODELS if name not in TWELVE],
+    "convolutions": list(CONVOLUTIONS),
+}
+"""Workloads by what they are measured for; ``perturbed`` are the twelve at other sizes."""

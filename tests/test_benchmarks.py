@@ -1,20 +1,30 @@
 """The benchmark suite: workloads mean what they say, and a disagreement is noticed."""
 
 import dataclasses
+import importlib.util
+import json
 import math
+import pathlib
+import sys
 from collections.abc import Iterator
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
 import graphflow as gf
 from benchmarks import __main__ as runner
+from benchmarks import suite
+from benchmarks.compiler import check_compiler
+from benchmarks.convolutions import CONVOLUTIONS, DIRECTIONS, Convolution
 from benchmarks.floor import floor_of
+from benchmarks.images import Residual
+from benchmarks.plot import COLOURS, bars, curves
 from benchmarks.report import report
-from benchmarks.systems import prepare
-from benchmarks.worker import Session
-from benchmarks.workloads import WORKLOADS, Expression, Training
+from benchmarks.systems import Unavailable, prepare
+from benchmarks.worker import Session, Worker
+from benchmarks.workloads import GROUPS, TWELVE, WORKLOADS, Expression, Training
 
 TRAINING = [w for w in WORKLOADS.values() if isinstance(w, Training)]
 EXPRESSIONS = {w.kind: w for w in WORKLOADS.values() if isinstance(w, Expression)}
@@ -170,3 +180,111 @@ def test_changes_are_noticed_at_the_next_call(workload: Training) -> None:
     np.testing.assert_allclose(losses_of("static"), eager, rtol=1e-5)
     for number in (1, 2, 3, 4, 6):  # each shows in the losses (thawing too, but only later)
         assert not np.allclose(losses_of("eager", number), eager, rtol=1e-5)
+
+
+def figures_of(**systems: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "machine": {"flops": 2e11, "bandwidth": 4e10},
+        "threads": 2,
+        "pause_ms": 0.0,
+        "isa": "avx2",
+        "workloads": {"mlp": {"systems": systems, "largest_difference": 1e-7, "floor": 2e-4}},
+    }
+
+
+def test_report_says_why_a_column_is_empty_and_what_share_of_the_floor_is_reached() -> None:
+    text = report(
+        figures_of(
+            static={"median": 1e-3},
+            torch_compile={"error": "torch_compile: Unavailable: no C++ compiler"},
+            pytensor={"error": "pytensor: NotImplementedError: not expressed"},
+            jax={"error": "jax: ValueError: bad"},
+        )
+    )
+    assert "torch.compile: unavailable: no C++ compiler" in text
+    assert "JAX jit failed on mlp: jax: ValueError: bad" in text
+    assert "PyTensor: " not in text and "20%" in text and "of avx2" in text
+
+
+def test_a_system_whose_interpreter_or_package_is_missing_is_unavailable() -> None:
+    worker = Worker("pytensor", 1, "/nowhere/python")
+    with pytest.raises(RuntimeError, match="Unavailable: its interpreter is not there"):
+        worker.ask(do="time", count=1, pause=0.0)
+    worker.close()
+
+
+def test_torch_compile_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(Unavailable, match="no C\\+\\+ compiler"):
+        check_compiler()
+
+
+def test_convolutions_are_those_of_resnet() -> None:
+    model = WORKLOADS["resnet18_train"]
+    assert isinstance(model, Residual)
+    shapes = {(i, o, k, side) for _, i, o, k, side in model.convolutions()}
+    found = {(c.inputs, c.outputs, c.kernel, c.side) for c in CONVOLUTIONS.values()}
+    assert found == shapes and len(CONVOLUTIONS) == 3 * len(shapes) - 1
+    one = CONVOLUTIONS["conv3x3_64_128_s2_16.forward"]
+    assert one.flops == 2 * 16 * 16 * 16 * 9 * 64 * 128
+    assert one.bytes == sum(a.nbytes for a in one.arrays())
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_a_convolution_in_every_direction(direction: str) -> None:
+    workload = Convolution(3, 4, 3, 2, 2, direction, batch=2)
+    x, w, ct = (a.astype(float) for a in workload.arrays())
+    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    y, dx, dw = np.zeros(ct.shape), np.zeros(padded.shape), np.zeros(w.shape)
+    for i, j, s, t in np.ndindex(2, 2, 3, 3):
+        pixel = padded[:, 2 * i + s, 2 * j + t]
+        y[:, i, j] += pixel @ w[:, :, s, t].T
+        dx[:, 2 * i + s, 2 * j + t] += ct[:, i, j] @ w[:, :, s, t]
+        dw[:, :, s, t] += ct[:, i, j].T @ pixel
+    expected = {"forward": y, "input_gradient": dx[:, 1:-1, 1:-1], "weight_gradient": dw}
+    prepared = prepare("eager", workload, 1)
+    found = prepared.read(prepared.call())
+    np.testing.assert_allclose(found, expected[direction], rtol=1e-4, atol=1e-5)
+
+
+def test_groups_of_workloads() -> None:
+    chosen = runner.parse(["--workloads", "mlp_batch96,twelve"]).workloads
+    assert chosen == ["mlp_batch96", *TWELVE]
+    assert set(GROUPS["perturbed"]) | set(TWELVE) | set(CONVOLUTIONS) == set(WORKLOADS)
+    assert not set(runner.parse([]).workloads) & set(CONVOLUTIONS)
+
+
+def test_plots_are_svg_that_shows_every_system() -> None:
+    page = ElementTree.fromstring(bars(figures_of(static={"median": 1e-3}, jax={"median": 4e-3})))
+    words = [e.text or "" for e in page.iter() if e.tag.endswith("text")]
+    assert {"mlp", "GraphFlow", "JAX jit", "4.00 (4.00 ms)"} <= set(words)
+    lengths = [float(e.get("width", "")) for e in page.iter() if e.get("fill") == COLOURS["jax"]]
+    assert max(lengths) == 560
+    line = {"static": {"1": 1e-3, "4096": 1e-1}, "jax": {"1": 2e-3}}
+    page = ElementTree.fromstring(curves(["batch"], [line]))
+    assert sum(e.tag.endswith("polyline") for e in page.iter()) == 2
+
+
+def test_the_suite_names_what_it_wrote_and_what_failed(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = "import sys, pathlib; pathlib.Path(sys.argv[-1]).write_text('{\"a\": 1}'); print('rows')"
+    (tmp_path / "shown.py").write_text(code)
+    (tmp_path / "broken.py").write_text("raise SystemExit(3)")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    chosen = [("good", ["shown"]), ("bad", ["broken"])]
+    monkeypatch.setattr(suite, "sections", lambda *_: chosen)
+    monkeypatch.setattr(sys, "argv", ["suite", "--folder", str(tmp_path), "--name", "run"])
+    with pytest.raises(SystemExit, match="failed: bad: status 3"):
+        suite.main()
+    assert json.loads((tmp_path / "run.json").read_text()) == {"good": {"a": 1}}
+    assert "rows" in (tmp_path / "run.txt").read_text()
+    assert "run.*" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("quick", [False, True])
+def test_sections_of_the_suite_are_commands_that_exist(quick: bool) -> None:
+    for _, (module, *arguments) in suite.sections(quick, "python", pathlib.Path("plot")):
+        assert importlib.util.find_spec(module) is not None
+        if module == "benchmarks":
+            assert runner.parse(arguments).workloads

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from graphflow.cli import bench
 from graphflow.cli.main import main
 from graphflow.tables import duration, quantity, significant, table
 from graphflow.utils.progress import Progress
@@ -222,3 +223,21 @@ def test_progress_writes_one_line_without_a_terminal(tmp_path: pathlib.Path) -> 
 def test_progress_of_unknown_length(tmp_path: pathlib.Path) -> None:
     with open(tmp_path / "out", "w+") as stream:
         assert list(Progress(iter("abc"), stream=stream)) == ["a", "b", "c"]
+
+
+def test_bench_without_a_file_runs_the_suite_of_a_checkout(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(bench, "_importable", lambda: False)
+    assert main(["bench"]) == 1
+    assert "in GraphFlow's repository" in capsys.readouterr().err
+    (tmp_path / "benchmarks").mkdir()
+    (tmp_path / "benchmarks" / "__init__.py").touch()
+    (tmp_path / "benchmarks" / "suite.py").write_text("import sys; sys.exit(len(sys.argv))")
+    with pytest.raises(SystemExit) as ended:
+        main(["bench", "--quick"])
+    assert ended.value.code == 2
+    for wrong in (["bench", "--json"], ["bench", "model.py", "--quick"]):
+        with pytest.raises(SystemExit, match="2"):
+            main(wrong)

@@ -26,6 +26,10 @@ USUAL = (*OURS, "torch", "jax")
 ``torch.compile`` takes minutes."""
 
 
+class Unavailable(RuntimeError):
+    """A system cannot run on this machine; the message says what it lacks."""
+
+
 @dataclass(frozen=True)
 class Prepared:
     """A workload ready to run: ``call()`` is what is timed and returns when it is done.
@@ -40,7 +44,10 @@ class Prepared:
 
 
 def prepare(system: str, workload: Workload, threads: int) -> Prepared:
-    """Import the system and build the workload with it."""
-    module = importlib.import_module(f"benchmarks.systems.{SYSTEMS[system][0]}")
+    """Import the system and build the workload with it; :class:`Unavailable` if it is not there."""
+    try:
+        module = importlib.import_module(f"benchmarks.systems.{SYSTEMS[system][0]}")
+    except ModuleNotFoundError as error:
+        raise Unavailable(f"{error.name} is not installed") from error
     prepared: Prepared = module.prepare(workload, threads)
     return prepared

@@ -8,7 +8,8 @@ from typing import Any
 import graphflow as gf
 import graphflow.nn.functional as F
 from benchmarks.changes import changes_of
-from benchmarks.systems import Prepared, shared
+from benchmarks.convolutions import Convolution
+from benchmarks.systems import Prepared, graphflow_convolutions, shared
 from benchmarks.workloads import Expression, Training, Workload
 
 EXPRESSIONS: dict[str, Callable[..., Any]] = {
@@ -32,6 +33,9 @@ def prepare(
     changes: tuple[Callable[[], Any], ...] = ()
     if isinstance(workload, Expression):
         function, arguments = expression(workload)
+    elif isinstance(workload, Convolution):
+        function = graphflow_convolutions.function_of(workload)
+        arguments = [gf.tensor(a) for a in workload.arrays()]
     else:
         model, optimizer = shared.program(gf, workload)
         function = shared.timed(gf, workload, model, optimizer)

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.convolutions import Convolution
 from benchmarks.images import Images
 from benchmarks.systems import Prepared, jax_images, jax_networks
 from benchmarks.workloads import Expression, Training, Workload
@@ -34,6 +35,8 @@ def prepare(workload: Workload, threads: int) -> Prepared:
         function = jax.jit(EXPRESSIONS[workload.kind])
         inputs = [jnp.asarray(a) for a in workload.inputs()]
         return Prepared(lambda: function(*inputs).block_until_ready(), np.asarray)
+    if isinstance(workload, Convolution):
+        raise NotImplementedError("single convolutions are measured beside PyTorch")
     if isinstance(workload, Training):
         return _training(workload)
     if isinstance(workload, Images):
