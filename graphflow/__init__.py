@@ -76,6 +76,7 @@ from graphflow.runtime.threads import get_num_threads, set_num_threads
 from graphflow.tensor import Size, Tensor
 from graphflow.version import __version__
 
+qint8, quint8 = int8, uint8
 double, float, half, int, long, short = float64, float32, float16, int32, int64, int16
 cfloat, cdouble = complex64, complex128
 cfloat, cdouble = complex64, complex128
@@ -85,6 +86,7 @@ if TYPE_CHECKING:
     from graphflow import (
         accelerator,
         amp,
+        ao,
         backends,
         cuda,
         distributed,
@@ -95,6 +97,7 @@ if TYPE_CHECKING:
         onnx,
         primitives,
         profiler,
+        quantization,
         random,
         serialization,
         special,
@@ -158,6 +161,8 @@ else:
             "print": "graphflow.debugging.effects:print",
             "profile": "graphflow.profiling.record:profile",
             "profiler": "graphflow.profiler",
+            "quantization": "graphflow.quantization",
+            "ao": "graphflow.ao",
             "random": "graphflow.random",
             "finfo": "graphflow.number_formats:finfo",
             "iinfo": "graphflow.number_formats:iinfo",
@@ -191,6 +196,7 @@ __all__ = [
     "__version__",
     "accelerator",
     "amp",
+    "ao",
     "autocast",
     "autograd",
     "backends",
@@ -262,6 +268,9 @@ __all__ = [
     "profile",
     "profiler",
     "promote_types",
+    "qint8",
+    "quantization",
+    "quint8",
     "random",
     "result_type",
     "save",

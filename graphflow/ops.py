@@ -45,6 +45,7 @@ LATER: tuple[str, ...] = (
     "graphflow.functions.norms",
     "graphflow.functions.padding",
     "graphflow.functions.picking",
+    "graphflow.functions.quantizing",
     "graphflow.functions.repeating",
     "graphflow.functions.scattering",
     "graphflow.functions.sorting",
@@ -71,6 +72,7 @@ if TYPE_CHECKING:  # what type checkers find in gf
     from graphflow.functions.norms import *
     from graphflow.functions.padding import *
     from graphflow.functions.picking import *
+    from graphflow.functions.quantizing import *
     from graphflow.functions.repeating import *
     from graphflow.functions.scattering import *
     from graphflow.functions.sorting import *

@@ -18,12 +18,14 @@ PACKAGES = {"ir": IR, "passes": PASSES, "codegen": CODEGEN, "runtime": RUNTIME}
 BOTTOM_MODULES = {"digests", "errors", "flags", "records", "tables", "version"}
 FILES = {"graphflow.serialization.safetensors", "graphflow.serialization.atomic"}  # bytes only
 LIBRARY_PACKAGES = {
+    "ao",
     "distributed",
     "hub",
     "inspect",
     "nn",
     "onnx",
     "optim",
+    "quantization",
     "serialization",
     "training",
     "utils",

@@ -7,7 +7,7 @@ et al. 2014); gates lie one after the other, r z n and i f g o.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -27,18 +27,26 @@ __all__: list[str] = []
 GATES = {"RNN_TANH": 1, "RNN_RELU": 1, "GRU": 3, "LSTM": 4}
 """Blocks of ``hidden_size`` rows in the weights of a kind of cell."""
 
+Product = Callable[..., Tensor]
 State = tuple[Tensor, ...]
 """(h,), or (h, c) of an LSTM."""
 
 
 class Weights(NamedTuple):
-    """The parameters of one direction of one layer, under PyTorch's names less ``_l<k>``."""
+    """The parameters of one direction of one layer, under PyTorch's names less ``_l<k>``.
 
-    weight_ih: Tensor
-    weight_hh: Tensor
+    A weight may be a function, which multiplies rows by a weight and adds a bias if given.
+    """
+
+    weight_ih: Tensor | Product
+    weight_hh: Tensor | Product
     bias_ih: Tensor | None
     bias_hh: Tensor | None
-    weight_hr: Tensor | None
+    weight_hr: Tensor | Product | None
+
+
+def _times(rows: Tensor, weight: Tensor | Product) -> Tensor:
+    return matmul(rows, t(weight)) if isinstance(weight, Tensor) else weight(rows)
 
 
 def input_product(kind: str, rows: Tensor, weights: Weights) -> Tensor:
@@ -46,13 +54,15 @@ def input_product(kind: str, rows: Tensor, weights: Weights) -> Tensor:
     bias = weights.bias_ih
     if bias is not None and weights.bias_hh is not None and kind != "GRU":
         bias = bias + weights.bias_hh
+    if not isinstance(weights.weight_ih, Tensor):
+        return weights.weight_ih(rows, bias)
     return linear(rows, weights.weight_ih, bias)
 
 
 def step(kind: str, given: Tensor, state: State, weights: Weights) -> State:
     """The next state, from the input's product [batch, gates * hidden] and the state before."""
     h = state[0]
-    own = matmul(h, t(weights.weight_hh))
+    own = _times(h, weights.weight_hh)
     if kind == "LSTM":
         made = _lstm(given, own, state[1], weights.weight_hr)
     elif kind == "GRU":
@@ -63,11 +73,11 @@ def step(kind: str, given: Tensor, state: State, weights: Weights) -> State:
     return tuple(cast(new, old.dtype) for new, old in zip(made, state, strict=True))
 
 
-def _lstm(given: Tensor, own: Tensor, c: Tensor, weight_hr: Tensor | None) -> State:
+def _lstm(given: Tensor, own: Tensor, c: Tensor, weight_hr: Tensor | Product | None) -> State:
     i, f, g, o = (a + b for a, b in zip(given.chunk(4, 1), own.chunk(4, 1), strict=True))
     c = sigmoid(f) * c + sigmoid(i) * tanh(g)
     h = sigmoid(o) * tanh(c)
-    return (h if weight_hr is None else matmul(h, t(weight_hr))), c
+    return (h if weight_hr is None else _times(h, weight_hr)), c
 
 
 def _gru(given: Tensor, own: Tensor, h: Tensor, bias: Tensor | None) -> Tensor:

@@ -120,7 +120,7 @@ class RNNBase(Module):
     def all_weights(self) -> list[list[Tensor]]:
         """The parameters of each layer and direction."""
         suffixes = [s for depth in range(self.num_layers) for s in self._suffixes(depth)]
-        return [[w for w in self._weights(s) if w is not None] for s in suffixes]
+        return [[w for w in self._weights(s) if isinstance(w, Tensor)] for s in suffixes]
 
     # ---- forward ---------------------------------------------------------------------
 
@@ -177,8 +177,12 @@ class RNNBase(Module):
     def _returned(self, last: State) -> Any:
         return last[0]
 
+    def _computes_in(self) -> DType:
+        own: DType = self.weight_ih_l0.dtype
+        return own
+
     def _check_input(self, input: Tensor, packed: bool) -> None:
-        dtype = self.weight_ih_l0.dtype
+        dtype = self._computes_in()
         if packed and input.ndim != 2:
             raise ShapeError(f"input must have 2 dimensions, got {input.ndim}")
         if input.ndim not in (2, 3):
