@@ -1,8 +1,12 @@
 """Helpers around parameters: clipping gradients, one vector of all, folding batch norms.
 
-``rnn`` packs and pads sequences of different lengths.
+``rnn`` packs and pads sequences of different lengths; ``parametrize`` and ``parametrizations``
+put weights under constraints.
 """
 
+from typing import TYPE_CHECKING
+
+from graphflow.later import importer
 from graphflow.nn.utils import rnn
 from graphflow.nn.utils.clipping import (
     clip_grad_norm,
@@ -14,8 +18,28 @@ from graphflow.nn.utils.clipping import (
 from graphflow.nn.utils.fusion import fuse_conv_bn_eval, fuse_conv_bn_weights
 from graphflow.nn.utils.vectors import parameters_to_vector, vector_to_parameters
 
+if TYPE_CHECKING:
+    from graphflow.nn.utils import parametrizations, parametrize
+    from graphflow.nn.utils.parametrizations import remove_spectral_norm, remove_weight_norm
+    from graphflow.nn.utils.parametrizations import spectral_norm_in_place as spectral_norm
+    from graphflow.nn.utils.parametrizations import weight_norm_in_place as weight_norm
+else:
+    _PLACE = "graphflow.nn.utils.parametrizations"
+    __getattr__ = importer(
+        globals(),
+        {
+            "parametrizations": _PLACE,
+            "parametrize": "graphflow.nn.utils.parametrize",
+            "remove_spectral_norm": f"{_PLACE}:remove_spectral_norm",
+            "remove_weight_norm": f"{_PLACE}:remove_weight_norm",
+            "spectral_norm": f"{_PLACE}:spectral_norm_in_place",
+            "weight_norm": f"{_PLACE}:weight_norm_in_place",
+        },
+    )
+
 __all__ = [
     "clip_grad_norm", "clip_grad_norm_", "clip_grad_value_", "clip_grads_with_norm_",
     "fuse_conv_bn_eval", "fuse_conv_bn_weights", "get_total_norm", "parameters_to_vector",
-    "vector_to_parameters",
+    "parametrizations", "parametrize", "remove_spectral_norm", "remove_weight_norm", "rnn",
+    "spectral_norm", "vector_to_parameters", "weight_norm",
 ]  # fmt: skip
