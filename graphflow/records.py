@@ -147,7 +147,7 @@ else:
     def _equality(values: Any) -> Any:
         def __eq__(self: Any, other: Any) -> Any:
             if other.__class__ is self.__class__:
-                return values(self) == values(other)
+                return self is other or values(self) == values(other)
             return NotImplemented
 
         return __eq__

@@ -191,7 +191,10 @@ def plan(intervals: Iterable[Interval]) -> Plan:
         size = aligned(interval.size)
         offset = _best_gap(placed[:, :number], interval, int(size))
         offsets[interval.id] = offset
-        placed[:, number] = (offset, offset + size, interval.first, interval.last)
+        # By offset, and by number where that is the same.
+        at = int(placed[0, :number].searchsorted(offset, "right"))
+        placed[:, at + 1 : number + 1] = placed[:, at:number]
+        placed[:, at] = (offset, offset + size, interval.first, interval.last)
         top = max(top, offset + size)
     return Plan(offsets, top, sum(aligned(i.size) for i in order))
 
@@ -199,14 +202,15 @@ def plan(intervals: Iterable[Interval]) -> Plan:
 def _best_gap(placed: Placed, interval: Interval, size: int) -> int:
     """The start of the smallest gap of ``size`` bytes, else where all memory used so far ends."""
     offset, end, first, last = placed
-    near = np.flatnonzero((last >= interval.first) & (first <= interval.last))
+    near = ((last >= interval.first) & (first <= interval.last)).nonzero()[0]
     if not near.size:
         return 0
-    near = near[np.argsort(offset[near], kind="stable")]
     reached = np.maximum.accumulate(end[near])
-    begins = np.concatenate(([0], reached[:-1]))
-    slack = offset[near] - begins - size
-    fitting = np.flatnonzero(slack >= 0)
+    begins = np.empty_like(reached)
+    begins[0], begins[1:] = 0, reached[:-1]
+    slack = offset[near] - begins
+    slack -= size
+    fitting = (slack >= 0).nonzero()[0]
     if not fitting.size:
         return int(reached[-1])
-    return int(begins[fitting[np.argmin(slack[fitting])]])
+    return int(begins[fitting[slack[fitting].argmin()]])

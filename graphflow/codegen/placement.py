@@ -11,6 +11,8 @@ for an old one.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from graphflow.codegen.layout import Layout, contiguous
 from graphflow.codegen.order import reaches, run_order
 from graphflow.codegen.units import Unit, Value, Work
@@ -259,21 +261,20 @@ def may_overwrite(unit: Unit, operand: int, result: Value) -> bool:
     that are results themselves, are written while the group still reads.
     """
     body = unit.body
-    uses: dict[Node, list[Node]] | None = None
     for layout, source in zip(unit.operands, body.inputs, strict=True):
         if layout.buffer != operand:
             continue
         if layout.shape != result.type.static_shape or not layout.is_contiguous or layout.offset:
             return False
-        uses = _uses(body) if uses is None else uses
+        users = body.users
         target = body.outputs[unit.results.index(result.id)]
         if target.op.kind is Kind.SCATTER:
-            if uses[source] != [target] or target.inputs.count(source) != 1:
+            if users[source] != (target,) or target.inputs.count(source) != 1:
                 return False
             if target.inputs[0] is not source or len(body.outputs) > 1:
                 return False
             continue  # what is not scattered into stays as it is
-        reached = _pointwise(source, uses, result.type.shape)
+        reached = _pointwise(source, users, result.type.shape)
         if source in body.outputs or reached is None or not _safe_loops(body, target, reached):
             return False
     return True
@@ -284,16 +285,8 @@ def _safe_loops(body: Graph, target: Node, reached: set[Node]) -> bool:
     return not folded or (target in reached and all(n.shape != target.shape for n in folded))
 
 
-def _uses(body: Graph) -> dict[Node, list[Node]]:
-    found: dict[Node, list[Node]] = {}
-    for node in body.nodes:
-        for operand in node.inputs:
-            found.setdefault(operand, []).append(node)
-    return found
-
-
 def _pointwise(
-    source: Node, uses: dict[Node, list[Node]], shape: tuple[object, ...]
+    source: Node, users: Mapping[Node, Sequence[Node]], shape: tuple[object, ...]
 ) -> set[Node] | None:
     """All that depends on ``source`` if it is elementwise, of its shape; else ``None``.
 
@@ -301,7 +294,7 @@ def _pointwise(
     reads at another index.
     """
     seen: set[Node] = set()
-    stack = list(uses.get(source, ()))
+    stack = list(users[source])
     while stack:
         node = stack.pop()
         if node in seen:
@@ -309,7 +302,7 @@ def _pointwise(
         seen.add(node)
         if node.op.kind is not Kind.ELEMENTWISE or node.shape != shape:
             return None
-        stack.extend(uses.get(node, ()))
+        stack.extend(users[node])
     return seen
 
 

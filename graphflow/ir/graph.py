@@ -73,10 +73,12 @@ class Graph:
     @cached_property
     def users(self) -> Mapping[Node, tuple[Node, ...]]:
         """The distinct users of every node, in topological order."""
-        found: dict[Node, dict[Node, None]] = {n: {} for n in self.nodes}
+        found: dict[Node, list[Node]] = {n: [] for n in self.nodes}
         for node in self.nodes:
             for operand in node.inputs:
-                found[operand][node] = None
+                users = found[operand]
+                if not users or users[-1] is not node:
+                    users.append(node)
         return {n: tuple(u) for n, u in found.items()}
 
     def location(self, node: Node) -> Location | None:
@@ -94,9 +96,10 @@ class Graph:
         return replace(self, outputs=tuple(outputs), updates=tuple(updates), locations=kept)
 
     def with_places(self, locations: Mapping[Node, Location]) -> Graph:
-        """This graph said to come from other places; all that is known of it stays known."""
+        """This graph said to come from other places; its nodes are sorted once for all of them."""
         made = replace(self, locations=locations)
-        for name in ("nodes", "roots", "constants", "users", "_hash"):
+        made.__dict__["nodes"], made.__dict__["users"] = self.nodes, self.users
+        for name in ("roots", "constants", "_hash"):
             if name in self.__dict__:
                 made.__dict__[name] = self.__dict__[name]
         return made

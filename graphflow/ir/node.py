@@ -137,7 +137,11 @@ def with_inputs(node: Node, inputs: Iterable[Node]) -> Node:
 
 def _intern(op: OpDef, inputs: tuple[Node, ...], attrs: Attrs, own: Any, type: Type) -> Node:
     """The node of these facts (``own`` is the key of ``attrs``), made if there is none."""
-    key = (op.name, inputs, own, type)
+    key: tuple[Any, ...]
+    if type.__class__ is TensorType:  # its parts are hashed in half the time
+        key = (op.name, inputs, own, type.dtype.short, type.shape)
+    else:
+        key = (op.name, inputs, own, type)
     with _lock:
         entry = _interned.get(key)
         node = entry() if entry is not None else None
