@@ -64,6 +64,12 @@ class Body:
         """One element."""
         return self.builder.load(pointer, align=self.size, typ=self.scalar)
 
+    def expect(self, pointer: Any, writing: bool) -> None:
+        """Have the line at ``pointer`` fetched while other work goes on."""
+        kind = ir.FunctionType(_VOID, [_POINTER, _I32, _I32, _I32])
+        fetch = cgutils.get_or_insert_function(self.function.module, kind, "llvm.prefetch.p0")
+        self.builder.call(fetch, [pointer, _I32(int(writing)), _I32(3), _I32(1)])
+
     def load_index(self, table: Any, position: int) -> Any:
         """Entry ``position`` of a table of 64-bit integers."""
         place = self.builder.gep(table, [_I64(position)], inbounds=True, source_etype=_I64)
@@ -220,6 +226,9 @@ def _accumulate(
     """
     b = body.builder
     (start, rows, locate), (panel, b_step) = left, right
+    c, c_row = body.function.args[-4:-2]
+    for number in range(rows):
+        body.expect(body.at(c, b.mul(c_row, _I64(number))), writing=True)
     entry = b.block
     loop, after = (body.function.append_basic_block(n) for n in ("loop", "after"))
     b.cbranch(b.icmp_signed(">", depth, _I64(0)), loop, after)

@@ -61,6 +61,7 @@ LANES, VECTORS, HEIGHT = {lanes}, {vectors}, {height}
 WIDTH = {width}  # columns of a tile and of a packed panel of b
 STRIP = {strip}  # row length of a packed strip of a
 AXES_AT = {axes_at}
+PACKING, READING = 8, 4  # elements multiplied in the time that one is packed, or read from afar
 
 
 @kernel
@@ -69,13 +70,15 @@ def {name}(args, tid, nth):
     k_block, n_block, i_block, pack_a, pack_b = args[18], args[19], args[20], args[21], args[22]
     panels = pointer_at_{element}(args[23]) + tid * args[24]
     strips = panels + args[25]
-    # Threads share the columns or the rows of all batches, whichever splits more evenly;
-    # rows if it is close and b need not be packed twice, for whole rows of c stay with a core.
-    # No sum is ever split, so any number of threads gives the same bits.
+    # Threads share the columns or the rows of all batches: whichever leaves each of them less to
+    # multiply, pack and read.  No sum is ever split, so any number of threads gives the same bits.
     column_units, row_units = (n + WIDTH - 1) // WIDTH, (m + HEIGHT - 1) // HEIGHT
-    column_cost = (batches * column_units + nth - 1) // nth * WIDTH * m
-    row_cost = (batches * row_units + nth - 1) // nth * HEIGHT * n
-    by_columns = column_cost * (16 if pack_b else 17) <= row_cost * 16
+    columns = (batches * column_units + nth - 1) // nth * WIDTH
+    rows = (batches * row_units + nth - 1) // nth * HEIGHT
+    times = (batches + nth - 1) // nth  # that a thread takes the operand that is not shared
+    b_price, a_price = PACKING * pack_b, PACKING if pack_a else READING
+    column_cost = columns * (m + b_price) + times * m * a_price
+    by_columns = column_cost <= rows * (n + a_price) + times * n * b_price
     units = column_units if by_columns else row_units
 {take}\
         i_begin, i_end, j_begin, j_end = 0, m, 0, n

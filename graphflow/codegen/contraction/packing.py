@@ -9,6 +9,8 @@ from llvmlite import ir
 from graphflow.codegen.contraction.bodies import Body
 
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
+AHEAD = 16
+"""Steps before they are read, lines are asked for: rows so far apart no prefetcher follows."""
 SHORT_DEPTH = 4
 """With fewer neighbours a row, single elements are moved sooner than a block is transposed."""
 
@@ -78,6 +80,7 @@ def _pack_strip(body: Body, sizes: tuple[int, int], k: Any, s: Any, masked: bool
     row = b.mul(s, _I64(height))
     target = body.at(target, b.mul(b.add(b.mul(s, depth), k), _I64(strip)))
     source = body.at(source, b.mul(k, step), row)
+    body.expect(body.at(source, b.mul(step, _I64(AHEAD))), writing=False)
     for lane in range(0, strip, body.lanes):
         mask = body.mask(b.sub(count, b.add(row, _I64(lane)))) if masked else None
         body.write(body.read(source, lane, mask), target, lane, None)
