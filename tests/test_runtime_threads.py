@@ -18,9 +18,9 @@ from schedules import chain, floats
 from graphflow import flags
 from graphflow.errors import GraphFlowError
 from graphflow.runtime import context, threads
-from graphflow.runtime.executor import Control
+from graphflow.runtime.executor import Control, Waited, thread_addresses
 from graphflow.runtime.launch import LoadedProgram
-from graphflow.runtime.storage import Array
+from graphflow.runtime.storage import Array, address_of
 from graphflow.runtime.threads import (
     ThreadPool,
     default_threads,
@@ -48,6 +48,28 @@ def check(program: LoadedProgram, length: int, seed: int) -> None:
     (out,) = program.run((x.address,))
     assert out is not None
     np.testing.assert_array_equal(out.array, chain(N, length)[1](x.array))
+
+
+def test_a_thread_that_looked_in_vain_tries_again_less_and_less_often() -> None:
+    control = threads._new_control(2)
+    control[Control.SYSCALL] = control[Control.SLEEP] = 0  # with nothing to sleep on it gives up
+    control[Control.SPINS] = most = 40
+    line = control[Control.MAIL + 8 :]
+    line[Waited.LOOKS], line[Waited.FEWEST_LOOKS] = most, 2
+    wait, base = threads._WORKER(thread_addresses()["thread_wait"]), address_of(control)
+
+    def longest(times: int, value: int) -> list[bool]:
+        found = []
+        for _ in range(times):
+            found.append(line[Waited.LOOKS] == most)
+            wait(base, address_of(line), value)
+        return found
+
+    vain = longest(80, 0)
+    places = [place for place, patient in enumerate(vain) if patient]
+    assert places == [0, 1, 3, 7, 15, 31, 63]
+    assert longest(80, 1)[-1] and line[Waited.APART] == 0  # what it waits for is there
+    assert longest(3, 0) == [True, True, False]
 
 
 def script(text: str) -> list[str]:

@@ -14,11 +14,12 @@ import pytest
 from PIL import Image
 
 import graphflow as gf
-from graphflow.utils.data import DataLoader, Subset, default_collate
+from graphflow.utils.data import DataLoader, SequentialSampler, Subset, default_collate
 from graphflow.utils.data.fetching import gathered
 from graphflow.vision import datasets, pillow, transforms
 from graphflow.vision.datasets import labelled
 from graphflow.vision.datasets.labelled import LabelledImages
+from graphflow.vision.transforms import stacks
 
 PARTS = {"train": [f"data_batch_{n}" for n in range(1, 6)], "test": ["test_batch"]}
 
@@ -301,3 +302,91 @@ def test_what_a_user_changes_is_asked_for_each_image() -> None:
 def test_normalize_names_the_channels_that_do_not_fit_of_a_stack() -> None:
     with pytest.raises(ValueError, match="Normalize has 3 channels, the image 1"):
         next(iter(DataLoader(images(1, transforms.Compose(NORMALIZED)), 4)))
+
+
+# ---- several batches at once -----------------------------------------------------------
+
+
+@pytest.fixture
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if many batches had been made."""
+    monkeypatch.setattr(stacks, "ENOUGH", 0)
+
+
+@pytest.mark.parametrize(("channels", "normal"), [(1, (0.1307, 0.3081)), (3, None)])
+def test_a_program_makes_the_same_bits(channels: int, normal: Any, often: None) -> None:
+    last = transforms.Normalize(*normal) if normal else NORMALIZED[1]
+    data = images(channels, transforms.Compose([transforms.ToTensor(), last]))
+    groups = [[4, 0, 17, 4], [29, 3], list(range(30))]
+    made = data.__getbatches__(groups)
+    assert made is not None
+    for (pixels, labels), group in zip(made, groups, strict=True):
+        expected, classes = default_collate([data[i] for i in group])
+        assert pixels.dtype == expected.dtype and pixels.shape == expected.shape
+        assert pixels.numpy().tobytes() == expected.numpy().tobytes()
+        assert labels.dtype == gf.int64 and labels.tolist() == classes.tolist()
+    assert data.__getbatch__([2, -1])[0].tolist() == data.__getbatch__([2, 29])[0].tolist()
+    with pytest.raises(IndexError):
+        data.__getbatch__([2, 30])
+
+
+def test_a_loader_makes_a_few_batches_at_once(often: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = images(1, transforms.ToTensor())
+    subset = Subset(data, list(range(28, -1, -1)))
+    calls: list[list[Any]] = []
+    whole = LabelledImages.__getbatches__
+
+    def counted(self: Any, groups: Any) -> Any:
+        calls.append(groups)
+        return whole(self, groups)
+
+    monkeypatch.setattr(LabelledImages, "__getbatches__", counted)
+    found = list(DataLoader(subset, 1, shuffle=True, generator=5))
+    assert [len(groups) for groups in calls] == [16, 13]
+    monkeypatch.setattr(stacks, "ENOUGH", 1 << 60)
+    expected = list(DataLoader(subset, 1, shuffle=True, generator=5))
+    assert [len(pixels) for pixels, _ in found] == [1] * 29
+    for (pixels, labels), (others, classes) in zip(found, expected, strict=True):
+        assert pixels.tolist() == others.tolist() and labels.tolist() == classes.tolist()
+    pixels, other = found[0][0], found[1][0].tolist()
+    pixels.zero_()
+    assert found[1][0].tolist() == other
+
+
+def test_nobody_looks_ahead_in_an_order_that_is_made_on_the_way(often: None) -> None:
+    seen: list[int] = []
+
+    def chosen() -> Any:
+        for index in range(12):
+            seen.append(index)
+            yield index
+
+    class Order(SequentialSampler):
+        def __iter__(self) -> Any:
+            return chosen()
+
+    data = images(1, transforms.ToTensor())
+    for order in (Order(data), Order(range(12))):
+        seen.clear()
+        next(iter(DataLoader(data, 4, sampler=order)))
+        assert seen == [0, 1, 2, 3]
+
+
+def test_settings_of_a_transform_are_read_for_each_batch(often: None) -> None:
+    normal = transforms.Normalize(0.0, 1.0)
+    data = images(1, transforms.Compose([transforms.ToTensor(), normal]))
+    first, _ = data.__getbatch__([3])
+    normal.mean = np.array([0.5])
+    second, _ = data.__getbatch__([3])
+    assert second.tolist() == (first - 0.5).tolist()
+
+
+def test_a_program_pays_after_some_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stacks, "_made", {})
+    monkeypatch.setattr(stacks, "ENOUGH", 80)
+    made = stacks.Stack(np.zeros((9, 3, 7), np.uint8), np.arange(2)).to_tensors()
+    found = []
+    for _ in range(3):
+        found.append(made.often())
+        made.tensor()
+    assert found == [False, False, True]

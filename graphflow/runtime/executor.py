@@ -89,7 +89,8 @@ class Waited(enum.IntEnum):
     SLEEPERS = 1
     LOOKS = 2  # how often to look at the word before sleeping, as experience has it
     FEWEST_LOOKS = 3
-    FAILURES = 4  # how often that was not enough
+    FAILURES = 4  # how often that was not enough, since looking longest
+    APART = 5  # how many failures to have before looking longest again
 
 
 _CONSTANTS = {
@@ -126,13 +127,18 @@ def thread_wait(args, word, value):
         if atomic_load(word) != value:
             if looks < args[SPINS]:
                 line[LOOKS] = min(2 * looks, args[SPINS])
+            else:
+                line[APART] = 0
             return
         pause()
         left -= 1
-    # In vain: the other side seems to wait for this very processor.  Give it up sooner
-    # from now on, but try patience again now and then.
+    # In vain: the other side seems to wait for this very processor.  Give it up sooner from
+    # now on, but try patience again: soon after it last helped, then less and less often.
+    if looks >= args[SPINS]:
+        line[APART] = min(max(1, 2 * line[APART]), PATIENCE)
+        line[FAILURES] = 0
     line[FAILURES] += 1
-    line[LOOKS] = args[SPINS] if line[FAILURES] % PATIENCE == 0 else line[FEWEST_LOOKS]
+    line[LOOKS] = args[SPINS] if line[FAILURES] >= line[APART] else line[FEWEST_LOOKS]
     atomic_add(word + 8, 1)
     nap = FIRST_NAP_US
     while atomic_load(word) == value:

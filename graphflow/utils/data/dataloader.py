@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar
 
 from graphflow.utils.data.collate import default_collate, default_convert
 from graphflow.utils.data.dataset import Dataset, IterableDataset, size_of
+from graphflow.utils.data.distributed_sampler import DistributedSampler
 from graphflow.utils.data.fetching import Collate, EndOfStream, Fetcher, MapFetcher, StreamFetcher
 from graphflow.utils.data.randomness import RandomSource, as_source, draw_seed, worker_source
 from graphflow.utils.data.sampler import (
@@ -17,10 +18,13 @@ from graphflow.utils.data.sampler import (
     RandomSampler,
     Sampler,
     SequentialSampler,
+    SubsetRandomSampler,
 )
 
 T_co = TypeVar("T_co", covariant=True)
 PREFETCH = 2  # batches a worker, as in PyTorch
+TOGETHER = 16  # batches that are made at once, by datasets that can
+FORESEEN = {SequentialSampler, RandomSampler, SubsetRandomSampler, DistributedSampler}
 
 
 class DataLoader(Generic[T_co]):
@@ -141,7 +145,15 @@ class DataLoader(Generic[T_co]):
         if self.num_workers or self._streaming:
             made = self._with_workers(fetcher, left, seed) if self.num_workers else None
             return _without_first(skip, made or _here(fetcher, left))
-        return _here(fetcher, _without_first(skip, left))
+        left = _without_first(skip, left)
+        if isinstance(fetcher, MapFetcher) and self._foreseen():
+            return _together(fetcher, left)
+        return _here(fetcher, left)
+
+    def _foreseen(self) -> bool:
+        """True if nothing that happens during an epoch has a say in what is sampled next."""
+        batches = self.batch_sampler
+        return type(batches) is BatchSampler and type(batches.sampler) in FORESEEN
 
     def _fetcher(self) -> Fetcher:
         if self._streaming:
@@ -207,6 +219,12 @@ def _here(fetcher: Fetcher, tasks: Iterator[Any]) -> Iterator[Any]:
         except EndOfStream:
             return
         yield batch
+
+
+def _together(fetcher: MapFetcher, tasks: Iterator[Any]) -> Iterator[Any]:
+    """The batches, made in this process, a few of them at once."""
+    while few := list(islice(tasks, TOGETHER)):
+        yield from fetcher.several(few)
 
 
 def check_workers(

@@ -24,7 +24,8 @@ class Dataset(Generic[T_co]):
     many samples there are, ``__len__``.  A subclass may also define
     ``__getitems__(indices)`` returning the list of samples at once, where that
     is faster than one at a time, and ``__getbatch__(indices)`` returning the batch that
-    ``default_collate`` would make of them (None: not for these).
+    ``default_collate`` would make of them (None: not for these).  Where several batches at once
+    are faster still, ``__getbatches__(groups)`` returns the list of them, or None.
     """
 
     def __getitem__(self, index: int) -> T_co:

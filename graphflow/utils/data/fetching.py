@@ -39,6 +39,13 @@ class MapFetcher:
                 return rows
         return self.collate(fetch(self.dataset, chosen))
 
+    def several(self, tasks: Sequence[Any]) -> Iterator[Any]:
+        """The batches of ``tasks``: made at once where the dataset does that quicker."""
+        made = None
+        if self.batching and self.collate is default_collate:
+            made = _gathered_together(self.dataset, tasks)
+        yield from map(self, tasks) if made is None else made
+
 
 @dataclass
 class StreamFetcher:
@@ -73,9 +80,24 @@ Fetcher = MapFetcher | StreamFetcher
 
 def gathered(dataset: Any, indices: Sequence[int]) -> list[Any] | None:
     """The collated batch from the dataset itself, if it makes the same batch quicker at once."""
-    while type(dataset) is Subset:
-        indices = [dataset.indices[i] for i in indices]
-        dataset = dataset.dataset
+    dataset, (indices,) = _without_subsets(dataset, [indices])
     getbatch = getattr(dataset, "__getbatch__", None)
     made: list[Any] | None = getbatch(indices) if getbatch is not None else None
     return made
+
+
+def _gathered_together(dataset: Any, groups: Sequence[Sequence[int]]) -> list[Any] | None:
+    """:func:`gathered` for several batches, if that is quicker still."""
+    dataset, groups = _without_subsets(dataset, groups)
+    getbatches = getattr(dataset, "__getbatches__", None)
+    made: list[Any] | None = getbatches(groups) if getbatches is not None else None
+    return made
+
+
+def _without_subsets(
+    dataset: Any, groups: Sequence[Sequence[int]]
+) -> tuple[Any, Sequence[Sequence[int]]]:
+    while type(dataset) is Subset:
+        groups = [[dataset.indices[i] for i in indices] for indices in groups]
+        dataset = dataset.dataset
+    return dataset, groups

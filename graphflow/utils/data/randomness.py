@@ -75,6 +75,10 @@ def permutation(count: int, generator: RandomSource = None) -> list[int]:
 
 def shuffled(count: int, seed: int) -> list[int]:
     """The numbers 0 … ``count - 1`` in the order that ``seed``, drawn before, decides."""
-    order = np.argsort(words(seed, count), kind="stable")
+    drawn = words(seed, count)
+    order = np.argsort(drawn)  # faster than a stable one, and the same without equal words
+    ordered = drawn[order]
+    if (ordered[1:] == ordered[:-1]).any():
+        order = np.argsort(drawn, kind="stable")
     result: list[int] = order.tolist()
     return result

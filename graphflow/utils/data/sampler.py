@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence, Sized
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -68,15 +68,18 @@ class RandomSampler(Sampler[int]):
         return len(self.data_source) if self._num_samples is None else self._num_samples
 
     def __iter__(self) -> Iterator[int]:
+        return chain.from_iterable(self._passes())
+
+    def _passes(self) -> Iterator[list[int]]:
         size, wanted = len(self.data_source), self.num_samples
         if self.replacement:
             drawn = uniform(draw_seed(self.generator), wanted) * size
-            yield from drawn.astype(np.int64).tolist()
+            yield drawn.astype(np.int64).tolist()
             return
         # All at once, so that the rest of an epoch does not depend on other draws meanwhile.
         seeds = [draw_seed(self.generator) for _ in range(0, wanted if size else 0, size or 1)]
         for seed in seeds:
-            yield from shuffled(size, seed)[:wanted]
+            yield shuffled(size, seed)[:wanted]
             wanted -= size
 
     def __len__(self) -> int:

@@ -10,22 +10,22 @@ import numpy as np
 from graphflow.ir.types import DType, float32
 from graphflow.tensor import Tensor
 from graphflow.vision.transforms import convert, draws
+from graphflow.vision.transforms.stacks import Stack
 
 Step = Callable[[Any], Any]
 
 
-def of_stack(step: Step, images: Any) -> Any | None:
-    """What ``step`` makes of every image of a stack, in one call; None if it takes one by one.
+def of_stack(step: Step, images: Stack) -> Stack | None:
+    """What ``step`` makes of every image of a stack; None if it takes them one by one.
 
-    ``images`` are bytes ``[n, height, width]`` or ``[n, height, width, channels]``, or what
-    the steps before made of them: memory that nobody else uses, so a step may work in it.  A step
-    that can do it has a method ``of_stack``.  One that a subclass gave another ``__call__`` no
-    longer speaks for it.
+    A step that can take a stack has a method ``of_stack``.  One that a subclass gave another
+    ``__call__`` no longer speaks for it.
     """
     kind = type(step)
     if _owner(kind, "of_stack") is not _owner(kind, "__call__"):
         return None
-    return step.of_stack(images)  # type: ignore[attr-defined]
+    made: Stack | None = step.of_stack(images)  # type: ignore[attr-defined]
+    return made
 
 
 def _owner(kind: type, name: str) -> type | None:
@@ -44,13 +44,13 @@ class Compose:
             image = transform(image)
         return image
 
-    def of_stack(self, images: Any) -> Any | None:
+    def of_stack(self, images: Stack) -> Stack | None:
         """Transform a stack of images, if every step can."""
+        made: Stack | None = images
         for transform in self.transforms:
-            images = of_stack(transform, images)
-            if images is None:
-                return None
-        return images
+            if made is not None:
+                made = of_stack(transform, made)
+        return made
 
     def __repr__(self) -> str:
         lines = "".join(f"\n    {transform}" for transform in self.transforms)
@@ -69,9 +69,9 @@ class ToTensor:
         """Convert one image."""
         return convert.to_tensor(image)
 
-    def of_stack(self, images: Any) -> Tensor | None:
+    def of_stack(self, images: Stack) -> Stack | None:
         """Convert a stack of images."""
-        return convert.to_tensors(images) if isinstance(images, np.ndarray) else None
+        return None if images.converted else images.to_tensors()
 
     def __repr__(self) -> str:
         return "ToTensor()"
@@ -134,11 +134,12 @@ class Normalize:
         """Normalise one image or a batch."""
         return convert.normalize(images, self.mean, self.std, self.inplace)
 
-    def of_stack(self, images: Any) -> Tensor | None:
+    def of_stack(self, images: Stack) -> Stack | None:
         """Normalise a stack of images."""
-        if not isinstance(images, Tensor):
+        if not images.converted:
             return None
-        return convert.normalize_stack(images, self.mean, self.std)
+        mean, std = (np.asarray(v, np.float64).tobytes() for v in (self.mean, self.std))
+        return images.normalized(mean, std)
 
     def __repr__(self) -> str:
         return f"Normalize(mean={self.mean.tolist()}, std={self.std.tolist()})"

@@ -34,16 +34,6 @@ def to_tensor(pic: Any) -> Tensor:
     return from_numpy(_signed(np.array(planes, order="C")))
 
 
-def to_tensors(images: Array) -> Tensor:
-    """What :func:`to_tensor` makes of each image, in one tensor ``[n, channels, height, width]``.
-
-    ``images`` are bytes, ``[n, height, width]`` or ``[n, height, width, channels]``.
-    """
-    planes = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
-    made = np.array(planes, dtype=np.float32, order="C")
-    return from_numpy(np.divide(made, np.float32(255), out=made))
-
-
 def _planes(name: str, array: Array) -> Array:
     if array.ndim not in (2, 3):
         raise ValueError(
@@ -166,25 +156,13 @@ def normalize(tensor: Tensor, mean: Any, std: Any, inplace: bool = False) -> Ten
     return made
 
 
-def normalize_stack(images: Tensor, mean: Any, std: Any) -> Tensor:
-    """:func:`normalize` in the memory of ``images``, which nobody but the caller uses."""
-    if images.dtype is not float32 or images.ndim < 3:
-        return normalize(images, mean, std)
-    array = images.numpy()
-    np.subtract(array, _channel_values(array, mean), out=array)
-    np.divide(array, _channel_values(array, std), out=array)
-    return images
-
-
 def _per_channel(images: Tensor, values: Any) -> Tensor:
-    return from_numpy(_channel_values(images, values))
+    return from_numpy(channel_values(values, int(images.shape[-3]), images.dtype.numpy))
 
 
-def _channel_values(images: Tensor | Array, values: Any) -> Array:
-    """One number a channel of ``[…, channels, h, w]``, in the dtype of the images."""
+def channel_values(values: Any, channels: int, dtype: Any) -> Array:
+    """One number a channel, for images ``[…, channels, h, w]``."""
     flat = np.atleast_1d(np.asarray(values, dtype=np.float64))
-    channels = images.shape[-3]
     if flat.ndim != 1 or len(flat) not in (1, channels):
         raise ValueError(f"Normalize has {len(flat)} channels, the image {channels}")
-    dtype = images.dtype.numpy if isinstance(images, Tensor) else images.dtype
     return flat.reshape(-1, 1, 1).astype(dtype)
