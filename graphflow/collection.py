@@ -24,18 +24,9 @@ def without_collection() -> Iterator[None]:
     try:
         yield
     finally:
-        with set_aside():  # ... and back among the oldest objects
-            gc.enable()
-
-
-@contextmanager
-def set_aside() -> Iterator[None]:
-    """Look for garbage only among what is made meanwhile (unless the user has frozen objects)."""
-    if gc.get_freeze_count():
-        yield
-        return
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
+        frozen_by_user = gc.get_freeze_count()
+        if not frozen_by_user:
+            gc.freeze()
+        gc.enable()
+        if not frozen_by_user:
+            gc.unfreeze()  # ... and back among the oldest objects

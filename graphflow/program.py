@@ -21,7 +21,7 @@ from graphflow.capture import Capture, captured_memory
 from graphflow.cell import Cell
 from graphflow.codegen.schedule import Schedule, plain_steps
 from graphflow.codegen.sizes import example_for, known_sizes
-from graphflow.collection import set_aside, without_collection
+from graphflow.collection import without_collection
 from graphflow.device import Device
 from graphflow.errors import GraphFlowError, IndexRangeError, ShapeError
 from graphflow.functions.creation import as_tensor, from_numpy
@@ -129,7 +129,7 @@ class Program:
         graph, scalars = self.face, len(self.scalars)
         self.schedule = self.template.at(self.sizes)
         by_value = {*self._numbers, *range(len(graph.inputs) - scalars, len(graph.inputs))}
-        with set_aside():
+        with without_collection():
             self.loaded = self._load(frozenset(by_value), beside)
         self._memory = dict(zip(graph.state, self.cells, strict=True))
         changing = {node for node, _ in graph.updates}

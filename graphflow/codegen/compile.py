@@ -12,6 +12,7 @@ when a kernel is missing from the cache.
 
 from __future__ import annotations
 
+import gc
 import os
 import struct
 import sys
@@ -38,6 +39,7 @@ _SYMBOL_TABLE = 2  # ELF's SHT_SYMTAB
 _GUARDED_LOAD = "] if "
 _MOST_THREADS = 4  # beside the one that lowers, which can keep no more of them busy
 _SWITCH_SECONDS = 2e-4
+_UNCOLLECTED = 1 << 16  # characters of kernels
 
 
 @dataclass(frozen=True)
@@ -210,6 +212,7 @@ def compile_kernels(
     pending: list[tuple[Lowered, Future[tuple[bytes, float]]]] = []
     workers = ThreadPoolExecutor(_threads(), thread_name_prefix="graphflow-llvm")
     objects = {}
+    uncollected = 0
     try:
         with global_compiler_lock, _yielding():
             # What takes longest comes first, so that threads end together.
@@ -218,6 +221,7 @@ def compile_kernels(
                 lowered = lower(kernel, _path(kernel, paths), target)
                 seconds[kernel.name] = time.perf_counter() - start
                 pending.append((lowered, workers.submit(backend.emit, lowered)))
+                uncollected = _collected(uncollected + len(kernel.source))
             for lowered, future in pending:  # this thread has nothing else to do now
                 if future.cancel():
                     name = lowered.kernel.name
@@ -231,6 +235,18 @@ def compile_kernels(
     finally:
         workers.shutdown(cancel_futures=True)
     return Compiled({kernel.name: objects[kernel.name] for kernel in kernels}, seconds)
+
+
+def _collected(uncollected: int) -> int:
+    """Text lowered since cyclic garbage was looked for; it is now if that is much.
+
+    Numba leaves a megabyte behind for two kilobytes of text.  Programs are made with collection
+    off, which would look at all of Numba again and again.
+    """
+    if uncollected < _UNCOLLECTED:
+        return uncollected
+    gc.collect(0)
+    return 0
 
 
 def _threads() -> int:

@@ -22,7 +22,7 @@ from graphflow.codegen import atomics_lowering, intrinsics, vector_calls
 from graphflow.codegen.bridge import types
 from graphflow.codegen.contexts import kernel_target
 from graphflow.codegen.contraction import lowering as contraction_lowering
-from graphflow.codegen.kernel_lowering import KeepTypes, LowerKernel, TypesChange
+from graphflow.codegen.kernel_lowering import KeepTypes, LowerKernel, TranslateKernel, TypesChange
 from graphflow.codegen.loop_hints import hint_loops, masked_from
 from graphflow.codegen.plain import EPILOGUE_ARITY, KERNEL_ARITY, load_function
 from graphflow.codegen.pointers import ARGUMENT_BLOCK
@@ -66,7 +66,7 @@ class _Pipeline(CompilerBase):  # type: ignore[misc]
         return [manager]
 
     def _passes(self) -> Sequence[Any]:
-        return (TranslateByteCode, FixupArgs, KeepTypes, LowerKernel)
+        return (TranslateKernel, FixupArgs, KeepTypes, LowerKernel)
 
 
 class _RenamingPipeline(_Pipeline):
