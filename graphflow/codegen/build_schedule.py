@@ -171,7 +171,7 @@ class Emitter:
 
     def located(self, layout: Layout) -> Layout:
         """``layout`` over a buffer instead of a value."""
-        return replace(layout, buffer=self.buffer(layout.buffer))
+        return Layout(self.buffer(layout.buffer), layout.type, layout.offset, layout.strides)
 
     # -- units ----------------------------------------------------------------
 
@@ -190,11 +190,9 @@ class Emitter:
             self.steps += self._check(unit, operands)
             return
         position = -1 if unit.node is None else self.position[unit.node]
-        for call in self.templates.calls(
-            unit, operands, results, lambda: self._lowered(unit, operands, results)
-        ):
-            place = replace(call.provenance, locations=unit.locations, node=position)
-            self.steps.append(replace(call, provenance=place))
+        self.steps += self.templates.calls(
+            unit, operands, results, position, lambda: self._lowered(unit, operands, results)
+        )
 
     def _lowered(
         self, unit: Unit, operands: Sequence[Layout], results: Sequence[Layout]

@@ -11,7 +11,14 @@ from typing import Any
 
 from graphflow.codegen.buffers import BufferTable
 from graphflow.codegen.layout import Layout
-from graphflow.codegen.schedule import Address, Argument, BlockAddress, BufferKind, Call
+from graphflow.codegen.schedule import (
+    Address,
+    Argument,
+    BlockAddress,
+    BufferKind,
+    Call,
+    Provenance,
+)
 from graphflow.codegen.units import Unit
 from graphflow.ir.types import TensorType
 from graphflow.records import dataclass, replace
@@ -41,21 +48,23 @@ class Templates:
         unit: Unit,
         operands: Sequence[Layout],
         results: Sequence[Layout],
+        position: int,
         lower: Callable[[], Sequence[Call]],
     ) -> Sequence[Call]:
-        """What ``lower()`` makes of ``unit`` over these layouts: by a template if there is one."""
+        """What ``lower()`` makes of ``unit``, node ``position``, over these layouts: by a template
+        if there is one."""
         table, layouts = self.table, (*operands, *results)
         places = tuple(dict.fromkeys(layout.buffer for layout in layouts))
         key = self._key(unit, layouts, places)
         template = self._known.get(key)
         if template is not None:
-            return self._filled(template, places)
+            return self._filled(template, places, unit, position)
         start = len(table.buffers)
         calls = tuple(lower())
         fresh = table.buffers[start:]
         temporaries = {b.id: b.type for b in fresh if b.kind in _TEMPORARY}
         self._known[key] = Template(calls, places, temporaries)
-        return calls
+        return [replace(call, provenance=_placed(call, unit, position)) for call in calls]
 
     def _key(self, unit: Unit, layouts: Sequence[Layout], places: Sequence[int]) -> Any:
         """All that lowering depends on.  Nodes are interned: equal bodies have the same ones."""
@@ -65,7 +74,9 @@ class Templates:
         body = unit.body.inputs, unit.body.outputs
         return unit.kind, unit.fallible, *body, lie, types, self.table.own
 
-    def _filled(self, template: Template, places: Sequence[int]) -> list[Call]:
+    def _filled(
+        self, template: Template, places: Sequence[int], unit: Unit, position: int
+    ) -> list[Call]:
         """The calls of ``template`` over ``places`` and temporaries of their own."""
         table = self.table
         new = dict(zip(template.places, places, strict=True))
@@ -78,9 +89,14 @@ class Templates:
                 arguments=renamed(call.arguments, new),
                 reads=frozenset(new[buffer] for buffer in call.reads),
                 writes=frozenset(new[buffer] for buffer in call.writes),
+                provenance=_placed(call, unit, position),
             )
             for call in template.calls
         ]
+
+
+def _placed(call: Call, unit: Unit, position: int) -> Provenance:
+    return Provenance(call.provenance.ir, unit.locations, position)
 
 
 def renamed(arguments: Sequence[Argument], new: Mapping[int, int]) -> tuple[Argument, ...]:

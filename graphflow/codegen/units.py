@@ -184,8 +184,9 @@ def _visit(work: Work, graph: Graph, node: Node) -> None:
 def _visit_fused(work: Work, graph: Graph, node: Node) -> None:
     body: Graph = node.attrs["body"]
     operands = [work.layouts[n] for n in node.inputs]
-    outer = dict(zip(body.inputs, node.inputs, strict=True))
-    fallible = any(may_fail(n, outer) for n in body.nodes)
+    suspects = [n for n in body.nodes if n.op.fallible]
+    outer = dict(zip(body.inputs, node.inputs, strict=True)) if suspects else {}
+    fallible = any(may_fail(n, outer) for n in suspects)
     unit = Unit(node.attrs["kind"], body, operands, [], fallible, node, _places(graph, node, body))
     layouts = work.add(unit, [n.tensor_type for n in body.outputs])
     if len(body.outputs) == 1:

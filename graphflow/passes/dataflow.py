@@ -17,7 +17,7 @@ from graphflow.ir.affine import Affine, Piece
 from graphflow.ir.graph import Graph
 from graphflow.ir.node import Node
 from graphflow.ir.op import GATHERED, Kind, OpDef
-from graphflow.ir.types import DType, TensorType
+from graphflow.ir.types import DType, TensorType, Type
 from graphflow.records import dataclass
 
 CHEAP_COST = 12.0
@@ -246,9 +246,10 @@ def _compose(
 def has_kernel(node: Node) -> bool:
     """True when loops or contractions can compute ``node``: its record says how, for
     its element types.  What has no kernel is run by its reference on the host."""
-    types = [node.type, *(n.type for n in node.inputs)]
-    for type in types:
-        if not isinstance(type, TensorType) or type.dtype.is_complex:
+    if not _is_real(node.type):
+        return False
+    for operand in node.inputs:
+        if not _is_real(operand.type):
             return False
     op, kind = node.op, node.op.kind
     if kind is Kind.ELEMENTWISE or kind is Kind.GENERATOR:
@@ -260,6 +261,10 @@ def has_kernel(node: Node) -> bool:
     if kind is Kind.VIEW:
         return op.index is not None or len(node.inputs) == 1
     return kind in (Kind.GATHER, Kind.SCATTER) and op.index is not None
+
+
+def _is_real(type: Type) -> bool:
+    return isinstance(type, TensorType) and not type.dtype.is_complex
 
 
 def _has_template(op: OpDef, dtype: DType) -> bool:

@@ -20,9 +20,9 @@ from graphflow.ir.types import TensorType
 from graphflow.passes.base import Pass
 from graphflow.passes.rewrite import hits, rewrite
 
-_FOLDABLE = frozenset(
-    [Kind.ELEMENTWISE, Kind.VIEW, Kind.GATHER, Kind.SCATTER, Kind.REDUCTION, Kind.CONTRACTION]
-)
+_FOLDABLE = (
+    Kind.ELEMENTWISE, Kind.VIEW, Kind.GATHER, Kind.SCATTER, Kind.REDUCTION, Kind.CONTRACTION,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

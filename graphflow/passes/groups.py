@@ -109,8 +109,11 @@ class _Finder:
         role = flow.role[node]
         if role is Role.SINGLE:
             return _Cluster([number], (), (), fusible=False)
-        edges = flow.edges[number]
-        reads = {e.operand: e.source for e in edges if not is_literal(flow.base(e.operand))}
+        reads = {
+            e.operand: e.source
+            for e in flow.edges[number]
+            if e.source >= 0 or not is_literal(flow.base(e.operand))
+        }
         if role is Role.REDUCTION:
             space = node.inputs[0].shape, folded_axes(node)
             return _Cluster([number], *space, reads, late=frozenset([number]))
@@ -249,8 +252,10 @@ class _Finder:
         if len(one.members) + len(two.members) > self.limits.operations:
             return False
         homes = (at, bt)
-        reads = self._reads(one, bt) | self._reads(two, at)
-        if len(reads) > self.limits.operands or not self._few_results(one, two, homes):
+        few = len(one.reads) + len(two.reads) <= self.limits.operands
+        if not few and len(self._reads(one, two, homes)) > self.limits.operands:
+            return False
+        if not self._few_results(one, two, homes):
             return False
         late = self._fits(one, two, homes, *space)
         if late is None:
@@ -258,15 +263,21 @@ class _Finder:
         merged = self.graph.merge(at, bt)
         if merged is None:
             return False
+        reads = self._reads(one, two, homes)
         product, piece = max(one.product, two.product), max(one.piece, two.piece)
         members = sorted(one.members + two.members)
         self.clusters[merged] = _Cluster(members, *space, reads, product, piece=piece, late=late)
         return True
 
-    def _reads(self, cluster: _Cluster, other: int) -> dict[Node, int]:
-        """What ``cluster`` reads that is not made in cluster ``other``."""
+    def _reads(self, one: _Cluster, two: _Cluster, homes: tuple[int, int]) -> dict[Node, int]:
+        """What two clusters read that is made in neither."""
         home = self.home
-        return {n: at for n, at in cluster.reads.items() if at < 0 or home[at] != other}
+        return {
+            n: at
+            for reads in (one.reads, two.reads)
+            for n, at in reads.items()
+            if at < 0 or home[at] not in homes
+        }
 
     def _few_results(self, one: _Cluster, two: _Cluster, homes: tuple[int, int]) -> bool:
         if len(one.members) + len(two.members) <= self.limits.results:
@@ -303,10 +314,12 @@ class _Finder:
             product = max(one.product, two.product)
             if any(self._is_in(edge.source, home) for edge in flow.edges[product]):
                 return None  # the product's operands are complete before its epilogue runs
-        across = list(self._across(one, two, homes))
         if not reduced:
-            fit = all(reads_at_own_index(flow, reader, edge) for reader, edge in across)
-            return frozenset() if fit else None
+            for reader, edge in self._across(one, two, homes):
+                if not reads_at_own_index(flow, reader, edge):
+                    return None
+            return frozenset()
+        across = list(self._across(one, two, homes))
         moved = [c.members for c in (one, two) if (c.domain, c.reduced) != (domain, reduced)]
         if not fits_together(flow, moved, across, domain, reduced):
             return None

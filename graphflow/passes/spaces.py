@@ -174,12 +174,19 @@ def space_of(flow: Dataflow, number: int, domain: Shape, reduced: tuple[int, ...
     return Space.DROPPED if fold and target is not None else target
 
 
+@lru_cache(maxsize=64)
+def _all_axes(rank: int) -> tuple[int, ...]:
+    return tuple(range(rank))
+
+
 def reads_at_own_index(flow: Dataflow, reader: int, edge: Edge) -> bool:
     """Whether a member of a group without reductions reads another at its own index."""
     if flow.roles[reader] is Role.READ:
         return False
     rank = len(flow.work[reader].shape)
-    return _flows(edge, Space.FULL, Space.FULL, rank, tuple(range(rank)))
+    if edge.axes == _all_axes(rank):
+        return True
+    return _flows(edge, Space.FULL, Space.FULL, rank, _all_axes(rank))
 
 
 def _flows(edge: Edge, source: Space, target: Space, rank: int, kept_axes: tuple[int, ...]) -> bool:
