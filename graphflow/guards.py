@@ -10,6 +10,8 @@ structure version moved, since whatever changes them bumps it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from types import FunctionType, MethodType
 from typing import Any
 
 from graphflow.cell import Cell
@@ -108,15 +110,18 @@ def tensors_of(name: str, value: Any) -> Iterator[tuple[str, Tensor]]:
             yield f"{name}.{path}", tensor
 
 
+_ASSUMED = (bool, int, float, str, tuple, type(None), FunctionType, MethodType, partial)
+
+
 def plain_attributes(module: Any) -> Mapping[str, Any]:
-    """A module's own plain values, its members, its hooks; of run-time scalars only whether
-    they are 0, where a program may leave something out."""
+    """A module's own plain values and functions, its members, its hooks; of run-time scalars
+    only whether they are 0, where a program may leave something out."""
     skipped = getattr(type(module), "run_time", ())
     own = module.__dict__
     found = {
         name: value
         for name, value in own.items()
-        if name not in skipped and isinstance(value, (bool, int, float, str, tuple, type(None)))
+        if name not in skipped and isinstance(value, _ASSUMED)
     }
     found.update({f"{name} == 0": own[name] == 0 for name in skipped if name in own})
     for table in ("_parameters", "_buffers", "_modules"):

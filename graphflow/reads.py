@@ -225,6 +225,7 @@ class Reach:
             self.roots.append((name, value))
         elif hasattr(type(value), "named_tensors"):
             self._module(name, value)
+            self._module_attributes(name, value, names)
         elif isinstance(value, _FUNCTIONS) or hasattr(type(value), "original"):
             self._enter(value, None, "")
         elif depth < _DEPTH and isinstance(value, (dict, list, tuple)):
@@ -279,6 +280,7 @@ class Reach:
             forward = getattr(type(part), "forward", None)
             if isinstance(forward, types.FunctionType):
                 self._enter(forward, part, name)
+            self._enter(part.__dict__.get("forward"), None, name)  # one of its own
 
     def _module_attributes(self, name: str, module: Any, names: list[str]) -> None:
         """Lists, dictionaries and the user's objects on a module; plain values are guarded."""
@@ -286,8 +288,12 @@ class Reach:
             found = getattr(type(module), attribute, None)
             if isinstance(found, (types.FunctionType, property)):
                 self._enter(getattr(found, "fget", found), module, name)
-            elif attribute in module.__dict__ and not attribute.startswith("_"):
-                self._value(f"{name}.{attribute}", module.__dict__[attribute], names, 1)
+        named = set(names)
+        for part in module.modules() if hasattr(module, "modules") else (module,):
+            own = part.__dict__
+            for attribute in sorted(named & own.keys()):
+                if not attribute.startswith("_"):
+                    self._value(f"{name}.{attribute}", own[attribute], names, 1)
 
 
 def _is_ours(value: Any) -> bool:

@@ -407,3 +407,20 @@ def test_two_steps_that_reach_each_others_parameters():
         assert judge.weight.grad.tolist() == [[0.0, 0.0]]
         judge.weight.sum().backward()
         assert judge.weight.grad.tolist() == [[1.0, 1.0]]
+
+
+def test_a_result_whose_history_was_used_up_inside_is_a_plain_tensor():
+    w = gf.tensor([[1.0, -2.0], [0.5, 3.0]], requires_grad=True)
+
+    @gf.compile
+    def outer(x):
+        y = gf.tanh(x @ w)
+        (slope,) = gf.autograd.grad(y.sum(), w)
+        return 2 * y, slope
+
+    x = ramp(3, 2)
+    for _ in range(2):
+        y, slope = outer(x)
+        expected = np.tanh(x.numpy() @ w.detach().numpy())
+        np.testing.assert_allclose(y.numpy(), 2 * expected, rtol=1e-5)
+        np.testing.assert_allclose(slope.numpy(), x.numpy().T @ (1 - expected**2), rtol=1e-4)

@@ -86,9 +86,25 @@ class GradNode:
             ]
 
     @property
-    def spent(self) -> bool:
-        """True when a backward pass has let go of what another one would need."""
+    def gone(self) -> bool:
+        """True when the saved values of this very operation are."""
         return self.released
+
+    @property
+    def spent(self) -> bool:
+        """True when a backward pass has let go of what another one would need, here or below."""
+        stack: list[GradNode] = [self]
+        seen = {self}
+        while stack:
+            node = stack.pop()
+            if node.gone:
+                return True
+            for edge in node.edges:
+                below = None if edge is None else edge.node
+                if below is not None and below not in seen:
+                    seen.add(below)
+                    stack.append(below)
+        return False
 
     def release(self) -> None:
         """Let go of the saved values (backward without ``retain_graph``)."""

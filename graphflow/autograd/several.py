@@ -49,7 +49,7 @@ class OutputNode(GradNode):
         return self.call.name
 
     @property
-    def spent(self) -> bool:
+    def gone(self) -> bool:
         """True when the operation's saved values are gone, whichever result let go of them."""
         return self.released or self.call.released
 

@@ -83,6 +83,7 @@ class Optimizer:
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradients (or set them to 0)."""
+        self._assume_groups()
         for group in self.param_groups:
             for parameter in group["params"]:
                 if set_to_none:
@@ -107,15 +108,20 @@ class Optimizer:
             with enable_grad():
                 loss = closure()
         with no_grad():
+            self._assume_groups()
             for index, group in enumerate(self.param_groups):
-                if mode.tracer is not None:
-                    mode.tracer.guard(
-                        lambda g=group: tuple(map(id, g["params"])),  # type: ignore[misc]
-                        tuple(map(id, group["params"])),
-                        f"the parameters of optimiser group {index}",
-                    )
                 self._step_group(group, index)
         return loss
+
+    def _assume_groups(self) -> None:
+        """In a trace: assume that groups and hooks have the members that they have now."""
+
+        def members() -> tuple[tuple[int, ...], ...]:
+            held = [*(group["params"] for group in self.param_groups), *self._hooks.values()]
+            return tuple(tuple(map(id, found)) for found in held)
+
+        if mode.tracer is not None:
+            mode.tracer.guard(members, members(), "the groups and hooks of an optimiser")
 
     def _step_group(self, group: ParamGroup, index: int) -> None:
         # Of the optimisers here it is known that they treat equal parameters equally.
