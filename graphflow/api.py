@@ -10,7 +10,6 @@ from graphflow.capture import capture, inherit, remember
 from graphflow.compiled import Compiled, CompiledModule
 from graphflow.device import available as as_device
 from graphflow.dynamic import check_asked
-from graphflow.errors import GraphFlowError
 from graphflow.functions.reductions import trace as matrix_trace
 from graphflow.ir.graph import Graph
 from graphflow.program import Program
@@ -23,7 +22,7 @@ def compile(
     device: str | None = None,
     dynamic: Any = None,
     passes: Any = None,
-    tune: Any = None,
+    tune: float | str | None = None,
     keep_grads: bool = False,
     name: str | None = None,
     memory_limit: int | str | None = None,
@@ -40,20 +39,26 @@ def compile(
     ``memory_limit`` (bytes, or ``"512MB"``) bounds what the program needs in all: arguments,
     state, results, constants and temporaries.  What would not fit is computed again in the
     backward pass instead of being kept; :class:`OutOfMemoryError` says how much is needed at least.
+
+    ``tune`` (``"10s"``, or seconds) is time in which a new program may try out how its matrix
+    products and convolutions are cut into blocks; what is fastest here is kept, also for the next
+    process, and ``explain()`` shows it.  Results have the same bits with any.
     """
     options: dict[str, Any] = {"device": device, "passes": passes}
     if memory_limit is not None:
         from graphflow.scheduling import limit_in_bytes
 
         options["memory_limit"] = limit_in_bytes(memory_limit)
+    if tune is not None:
+        from graphflow.tuning import budget_in_seconds
+
+        options["tune"] = budget_in_seconds(tune)
     check_asked(dynamic)
     if target is None:
         return lambda function: compile(
             function, dynamic=dynamic, keep_grads=keep_grads, name=name, **options
         )
     as_device(device or "cpu")
-    if tune:
-        raise GraphFlowError("gf.compile(tune=...) is not available in this version")
     for entry in passes or ():
         if not hasattr(entry, "run"):
             raise TypeError(

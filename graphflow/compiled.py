@@ -65,11 +65,12 @@ class Compiled:
         keep_grads: bool = False,
         name: str | None = None,
         memory_limit: int | None = None,
+        tune: float | None = None,
     ) -> None:
         self.original = function
         self.recompiles: list[Recompile] = []
         self._options: dict[str, Any] = {"device": device, "passes": passes}
-        self._options["memory_limit"] = memory_limit
+        self._options |= {"memory_limit": memory_limit, "tune": tune}
         self._keep_grads = keep_grads
         self._name = name
         self._entries: dict[Any, list[Entry]] = {}

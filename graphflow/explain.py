@@ -86,11 +86,15 @@ class Explanation:
     hints: tuple[str, ...] = ()
     remade: tuple[str, ...] = ()
     """What is made again for the backward pass instead of being kept."""
+    tuning: str = ""
+    """Which products are cut otherwise than usual, because that was measured to be faster."""
 
     def __str__(self) -> str:
         parts = [f"program {self.name}", self._stages(), self._kernels(), self._summary()]
         if self.remade:
             parts.append(self._remade())
+        if self.tuning:
+            parts.append(self.tuning)
         if self.dimensions:
             parts.append("dimensions:\n" + "\n".join(f"  {line}" for line in self.dimensions))
         if self.recompiles:
@@ -179,10 +183,11 @@ def kernels_of(program: Program) -> list[Kernel]:
 def explain_program(program: Program) -> Explanation:
     """The explanation of one program."""
     schedule, loaded = program.schedule, program.loaded.loaded
+    stages = tuple(stages_of(program))
     path = next((p.parent for p in loaded.paths.values()), None)
     return Explanation(
         name=program.graph.name,
-        stages=tuple(stages_of(program)),
+        stages=stages,
         kernels=tuple(kernels_of(program)),
         memory=Memory(schedule.naive_bytes, schedule.arena_bytes, schedule.arena_bytes),
         cache=CacheUse(loaded.hits, loaded.misses, path),
@@ -195,6 +200,7 @@ def explain_program(program: Program) -> Explanation:
         },
         hints=hints_of(program.graph),
         remade=tuple(line for s in program.compiled_again()[0] for line in s.details),
+        tuning=str(program.tuning or ""),
     )
 
 

@@ -25,15 +25,13 @@ from graphflow.collection import without_collection
 from graphflow.device import Device
 from graphflow.errors import GraphFlowError, IndexRangeError, ShapeError
 from graphflow.functions.creation import as_tensor, from_numpy
-from graphflow.ir.binding import solve_sizes
-from graphflow.ir.dims import evaluate_dim
+from graphflow.ir.binding import solve_sizes, type_at
 from graphflow.ir.graph import Graph
-from graphflow.ir.types import TensorType
 from graphflow.mode import mode
 from graphflow.profiling.watch import opened
 from graphflow.records import replace
 from graphflow.runtime.fork import renew_after_fork
-from graphflow.runtime.launch import LoadedProgram
+from graphflow.runtime.launch import LoadedProgram, aliased_results
 from graphflow.runtime.plans import load_plan, plan_key, store_plan
 from graphflow.runtime.threads import get_num_threads
 from graphflow.runtime.turns import turn
@@ -51,6 +49,7 @@ if TYPE_CHECKING:
     from graphflow.passes.pipeline import Stage
     from graphflow.profiling.rows import Profile
     from graphflow.runtime.resident import Reserve
+    from graphflow.tuning import Tuning
 
 
 MOST_SIZES = 32
@@ -73,6 +72,8 @@ class Program:
     face: Graph
     sizes: Mapping[str, int]
 
+    tune: float | None = None
+    tuning: Tuning | None = None
     portable: ClassVar[bool] = False
     """Whether passes that suit a processor only are left out."""
 
@@ -89,12 +90,13 @@ class Program:
         example: Mapping[str, int] | None = None,
         keep: bool = False,
         memory_limit: int | None = None,
+        tune: float | None = None,
     ) -> None:
         started = time.perf_counter()
         self.graph = self.face = graph
         self._hold(cells, scalars, numbers)
         self.keep = keep
-        self.memory_limit = memory_limit
+        self.memory_limit, self.tune = memory_limit, tune
         self._passes: tuple[Pass, ...] = tuple(passes or ())
         self.sizes = known_sizes(graph, sizes or {})
         self._example = example_for(graph, self.sizes, example or {})
@@ -134,8 +136,8 @@ class Program:
         self._memory = dict(zip(graph.state, self.cells, strict=True))
         changing = {node for node, _ in graph.updates}
         self._changing = frozenset(i for i, n in enumerate(graph.state) if n in changing)
-        self._input_types = [_at(n.tensor_type, self.sizes) for n in graph.inputs]
-        self._aliases = _aliased_results(self.schedule)
+        self._input_types = [type_at(n.tensor_type, self.sizes) for n in graph.inputs]
+        self._aliases = aliased_results(self.schedule)
         self.scalar_values: tuple[float, ...] = ()
         self._mirrors: list[tuple[Cell, Cell]] = []
         self._lock = threading.RLock()
@@ -174,11 +176,11 @@ class Program:
         """The schedule: found again when an equal graph was compiled before, or built."""
         fresh = self._passes or _wants_report()
         what = self._threads, self._example, self.keep, self.memory_limit
-        key = b"" if fresh else plan_key(self.graph, *what)
+        key = b"" if fresh else plan_key(self.graph, *what, self.tune is not None)
         found = load_plan(key) if key else None
         if found is None:
             found = self._placed = self._build()
-            if key:
+            if key and (self.tuning is None or self.tuning.complete):
                 store_plan(key, found)
         return found
 
@@ -200,10 +202,20 @@ class Program:
         self.passes_seconds = scheduling - started
         lowered = self._stages[-1].graph
         cheap = not (self._example or self.portable or self.keep)
-        schedule, more = fitted(lowered, self._lower, self.memory_limit, self._example, cheap)
+
+        def build() -> tuple[Schedule, tuple[Stage, ...]]:
+            made, more = fitted(lowered, self._lower, self.memory_limit, self._example, cheap)
+            buffers = dict(zip(lowered.state, made.state, strict=True))
+            state = tuple(buffers.get(n, -1) for n in self.graph.state)
+            return replace(made, state=state), more
+
+        if self.tune is None:
+            schedule, more = build()
+        else:
+            from graphflow.tuning import tuned
+
+            schedule, more, self.tuning = tuned(self, build)
         self._stages += more
-        buffers = dict(zip(lowered.state, schedule.state, strict=True))
-        schedule = replace(schedule, state=tuple(buffers.get(n, -1) for n in self.graph.state))
         self.schedule_seconds = time.perf_counter() - scheduling
         return schedule
 
@@ -213,7 +225,7 @@ class Program:
         from graphflow.codegen.memory import expected_bytes
         from graphflow.runtime.resident import Reserve
 
-        if self.memory_limit is None and not hasattr(self, "loaded"):
+        if self.memory_limit is None and self.tune is None and not hasattr(self, "loaded"):
             self._reserve = Reserve(expected_bytes(graph))
         return build_schedule(graph, self._threads, self._example, keep=self.keep)
 
@@ -470,12 +482,6 @@ class Program:
         return f"<program {self.face.name}: {len(list(plain_steps(self.schedule.steps)))} calls>"
 
 
-def _at(type: TensorType, sizes: Mapping[str, int]) -> TensorType:
-    if type.is_static:
-        return type
-    return TensorType(type.dtype, tuple(evaluate_dim(d, sizes) for d in type.shape))
-
-
 def _wants_report() -> bool:
     return flags.DEBUG.value > 0 or flags.DUMP.value is not None
 
@@ -488,12 +494,3 @@ def _cell_of(storage: Any, inputs: Sequence[Any], program: Program, position: in
     if storage is None:
         return Cell(program.alias(position, inputs))
     return Cell(storage.array, None, storage.address)
-
-
-def _aliased_results(schedule: Schedule) -> dict[int, tuple[Any, str, int]]:
-    found = {}
-    for position, result in enumerate(schedule.results):
-        for kind, buffers in (("input", schedule.inputs), ("state", schedule.state)):
-            if result.buffer in buffers:
-                found[position] = (result, kind, buffers.index(result.buffer))
-    return found

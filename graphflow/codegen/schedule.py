@@ -137,6 +137,8 @@ class Call:
     provenance: Provenance = Provenance("")
     items: int = 1
     """How much work there is to hand out on a GPU, in threads' or blocks' portions."""
+    product: str = ""
+    """Which product it computes, where blocks are chosen by measuring."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import numpy as np
 from graphflow.errors import DTypeError, ShapeError
 from graphflow.ir.dims import Dim, SymDim, evaluate_dim
 from graphflow.ir.node import Node
-from graphflow.ir.types import DType
+from graphflow.ir.types import DType, TensorType
 
 Sizes: TypeAlias = dict[str, int]
 
@@ -64,3 +64,10 @@ def described(node: Node) -> str:
 
 def _refuse(node: Node, shape: Sequence[int], wanted: str) -> NoReturn:
     raise ShapeError(f"{described(node)} got shape {list(shape)}, expected {wanted}")
+
+
+def type_at(type: TensorType, sizes: Mapping[str, int]) -> TensorType:
+    """``type`` with the sizes of its symbolic dimensions put in."""
+    if type.is_static:
+        return type
+    return TensorType(type.dtype, tuple(evaluate_dim(d, sizes) for d in type.shape))

@@ -358,6 +358,16 @@ def _view(storage: Storage, result: Result) -> Storage:
     return Storage.view(array, storage.address + offset)
 
 
+def aliased_results(schedule: Schedule) -> dict[int, tuple[Result, str, int]]:
+    """Results that lie in an input or a state: by position, which, and its number."""
+    found = {}
+    for position, result in enumerate(schedule.results):
+        for kind, buffers in (("input", schedule.inputs), ("state", schedule.state)):
+            if result.buffer in buffers:
+                found[position] = (result, kind, buffers.index(result.buffer))
+    return found
+
+
 def _result_plan(
     schedule: Schedule, outputs: Sequence[Buffer]
 ) -> list[tuple[int, Result | None]] | None:

@@ -27,14 +27,14 @@ def plan_key(
     example: Mapping[str, int],
     keep: bool = False,
     limit: int | None = None,
+    measured: bool = False,
 ) -> bytes:
     """What a schedule depends on; ``example`` are sizes of symbolic dimensions it is tuned for,
-    and ``limit`` bytes of memory all that it may need."""
+    ``limit`` bytes of memory all that it may need; ``measured`` says that blocks were chosen
+    by timing them."""
     digest = new_digest(compiler_digest())
-    tuned = sorted(example.items())
-    digest.update(
-        f"{graph.hash()} {threads} {host_target().identity} {tuned} {keep} {limit}".encode()
-    )
+    facts = graph.hash(), threads, host_target().identity, sorted(example.items()), keep, limit
+    digest.update(" ".join(map(str, (*facts, measured))).encode())
     return digest.digest()
 
 

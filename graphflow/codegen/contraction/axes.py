@@ -20,6 +20,7 @@ from graphflow.codegen.contraction.call import (
     contraction_call,
     rounded_up,
 )
+from graphflow.codegen.contraction.choice import Choice, advised, choose
 from graphflow.codegen.contraction.kernels import TILED, accumulator
 from graphflow.codegen.contraction.tiling import axes_blocks, tiling
 from graphflow.codegen.layout import Layout
@@ -267,8 +268,8 @@ def axes_call(walk: Walk, places: Sequence[Layout], context: Scratch) -> Call:
     a, b, c = places
     dtype = c.type.dtype
     m, n, k, batches = (walk.count(kind) for kind in ("rows", "columns", "depth", "batch"))
-    kernel, cut, scratch = _plan(walk, a.type.dtype, dtype, context)
-    tables = (*walk.batch, *walk.rows, *walk.columns, *walk.depth)
+    kernel, cut, scratch, product = _plan(walk, a.type.dtype, dtype, context)
+    tables = _every(walk)
     kinds = (walk.batch, walk.rows, walk.columns, walk.depth)
     words = (m, n, k, batches, *map(len, kinds), *cut[:3])
     flops = 2 * batches * m * n * k
@@ -285,16 +286,18 @@ def axes_call(walk: Walk, places: Sequence[Layout], context: Scratch) -> Call:
         writes=frozenset((c.buffer, *(s.buffer for s in scratch))),
         parallel=flops >= PARALLEL_FLOPS,
         flops=flops,
+        product=product,
     )
 
 
 def _plan(
     walk: Walk, element: DType, dtype: DType, context: Scratch
-) -> tuple[KernelSource, tuple[int, ...], tuple[Layout, ...]]:
-    """The kernel, its words from the block sizes on (without the scratch), and the scratch."""
+) -> tuple[KernelSource, tuple[int, ...], tuple[Layout, ...], str]:
+    """The kernel, its words from the block sizes on (without the scratch), the scratch, and
+    what the product is called where blocks are chosen by measuring."""
     if dtype.short not in TILED:
         total = accumulator(dtype.short)
-        return plain_axes_kernel(element.short, dtype.short, total), (0,) * 23, ()
+        return plain_axes_kernel(element.short, dtype.short, total), (0,) * 23, (), ""
     tile, itemsize = tiling(host_target(), dtype.itemsize), dtype.itemsize
     row, column, step = walk.rows[-1], walk.columns[-1], walk.depth[-1]
     packed = row.strides[A] == 1 and row.extent >= tile.height and step.strides[A] >= FAR
@@ -307,6 +310,10 @@ def _plan(
     columns = least(columns, rounded_up(greatest(1, walk.count("columns")), tile.width))
     rows = least(rows, rounded_up(greatest(1, walk.count("rows")), tile.height))
     rows = greatest(unit, rows // unit * unit)
+    kernel, product = tiled_axes_kernel(dtype.short, itemsize, tile), ""
+    if advised() and all(is_fixed(axis.extent) for axis in _every(walk)):
+        product = f"{kernel.name} {context.threads} {walk}"
+        columns, rows = _advised_blocks(product, walk, (columns, tile.width), (rows, unit))
     line = LINE_BYTES // itemsize
     sums = rounded_up(depth * columns, line)
     tables = sums + rounded_up(rows * columns, line)
@@ -326,7 +333,26 @@ def _plan(
         *(_alone(axes, which)[-1].extent for axes, which in runs),
         int(packed), strips, int(in_place), unit, inner, together,
     )  # fmt: skip
-    return tiled_axes_kernel(dtype.short, itemsize, tile), cut, (scratch,)
+    return kernel, cut, (scratch,), product
+
+
+def _every(walk: Walk) -> Axes:
+    return (*walk.batch, *walk.rows, *walk.columns, *walk.depth)
+
+
+def _advised_blocks(
+    product: str, walk: Walk, columns: tuple[int, int], rows: tuple[int, int]
+) -> tuple[int, int]:
+    """Columns and rows at a time (each given with what it is a multiple of), as chosen."""
+    (across, width), (down, unit) = columns, rows
+    fewer = max(1, across // width // 2) * width, max(1, down // unit // 2) * unit
+    others = [Choice(fewer[0], down), Choice(across, fewer[1]), Choice(*fewer)]
+    if across < walk.count("columns"):
+        others.append(Choice(2 * across, down))
+    if down < walk.count("rows"):
+        others.append(Choice(across, 2 * down))
+    choice = choose(product, Choice(across, down), others)
+    return choice.columns, choice.rows
 
 
 def as_matrices(walk: Walk, places: Sequence[Layout]) -> tuple[Layout, Layout, Layout] | None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from math import prod
 from typing import Protocol
 
+from graphflow.codegen.contraction.choice import USUAL, Choice, advised, choose
 from graphflow.codegen.contraction.kernels import (
     TILED,
     dot_kernel,
@@ -24,7 +25,7 @@ from graphflow.codegen.schedule import (
     KernelSource,
     Value,
 )
-from graphflow.codegen.sizes import least
+from graphflow.codegen.sizes import is_fixed, least
 from graphflow.codegen.target import host_target
 from graphflow.ir.types import DType, TensorType
 from graphflow.records import dataclass, replace
@@ -110,6 +111,8 @@ class Blocking:
     items: int = 0
     strip_at: int = 0
     """Where in a thread's scratch the strip of the left operand lies."""
+    product: str = ""
+    """What it is called where blocks are chosen by measuring."""
 
     def reserve(self, dtype: DType, context: Scratch) -> tuple[Layout, ...]:
         """The scratch buffer, if one is needed."""
@@ -133,6 +136,9 @@ def contraction_call(
     as read and as written: only the caller knows what it merely reads.
     """
     product, kernel, blocking = _choose(_product(a, b, c), a.type.dtype, c.type.dtype)
+    if advised() and blocking.depth:
+        name = f"{kernel.name} {epilogue[0].name if epilogue else ''} {context.threads} {product}"
+        blocking = _advised_blocking(name, product, blocking, c.type.dtype)
     scratch = blocking.reserve(c.type.dtype, context)
     words = _arguments((a, b, c), product, blocking, scratch, epilogue)
     flops = 2 * product.batches * product.m * product.n * product.k
@@ -143,6 +149,7 @@ def contraction_call(
         writes=frozenset((c.buffer, *(s.buffer for s in scratch))),
         parallel=flops >= PARALLEL_FLOPS,
         flops=flops,
+        product=blocking.product,
     )
     return with_epilogue(call, epilogue)
 
@@ -222,17 +229,34 @@ def _turned(product: Product) -> Product:
     )  # fmt: skip
 
 
-def _blocking(p: Product, tile: Tiling, itemsize: int) -> Blocking:
+def _advised_blocking(name: str, p: Product, usual: Blocking, dtype: DType) -> Blocking:
+    """The blocks that whoever is asked chooses for a product of fixed size."""
+    if not all(map(is_fixed, (p.m, p.n, p.k, p.batches))):
+        return usual
+    tile = tiling(host_target(), dtype.itemsize)
+    columns, rows, packs = usual.columns, usual.rows, int(usual.pack_b)
+    rounded = [max(1, part // tile.width) * tile.width for part in (256, 512, 2 * columns)]
+    others = [Choice(columns, max(1, rows // tile.height // 2) * tile.height, packs)]
+    others += [Choice(columns, factor * rows, packs) for factor in (2, 4) if rows < p.m]
+    others += [Choice(part, rows, packs) for part in rounded if min(part, columns) < p.n]
+    if p.b_column == 1:
+        others.append(Choice(columns, rows, 1 - packs))
+    choice = choose(name, Choice(columns, rows, packs), others)
+    return replace(_blocking(p, tile, dtype.itemsize, choice), product=name)
+
+
+def _blocking(p: Product, tile: Tiling, itemsize: int, choice: Choice = USUAL) -> Blocking:
     """How the tiled kernel cuts and packs a product."""
 
     def collides(stride: int) -> bool:
         return p.k >= DEEP and stride * itemsize % WAY_BYTES == 0
 
     depth, columns, rows = blocks(tile, itemsize, p.k)
+    columns, rows = choice.columns or columns, choice.rows or rows
     rows = least(rows, rounded_up(p.m, tile.height))
     awkward = p.m > 1 and (p.a_step not in (0, 1) or collides(p.a_row))
     pack_a = awkward and p.n >= PACK_COLUMNS
-    pack_b = p.b_column != 1 or p.m >= PACK_ROWS
+    pack_b = p.b_column != 1 or (p.m >= PACK_ROWS if choice.pack_b < 0 else choice.pack_b > 0)
     width = least(columns, rounded_up(p.n, tile.width)) if pack_b else tile.width
     panels = depth * width if pack_b or p.n % tile.width else 0
     strips = rows // tile.height * tile.strip * depth * pack_a

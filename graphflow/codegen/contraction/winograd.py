@@ -14,6 +14,7 @@ from graphflow.codegen.contraction.call import (
     rounded_up,
     with_epilogue,
 )
+from graphflow.codegen.contraction.choice import Choice, advised, choose
 from graphflow.codegen.contraction.tiling import cache_sizes, tiling
 from graphflow.codegen.contraction.winograd_kernels import DEPTH, PART, RUN, winograd_kernel
 from graphflow.codegen.layout import Layout
@@ -111,6 +112,12 @@ def _image(
     block = _block(
         tiles, products * (channels + part) * item, product_bytes, context.threads // parts
     )
+    product = ""
+    if advised():
+        follows = epilogue[0].name if epilogue else ""
+        product = f"winograd {dtype} {size} {context.threads} {xs} {ys} {strides} {follows}"
+        others = [Choice(0, part) for part in (block // 2, 2 * block, 3 * block) if part]
+        block = choose(product, Choice(0, block), others).rows
     line = LINE_BYTES // item
     ins, outs = (rounded_up(block * d, line) + line for d in (channels, part))
     items = rounded_up(products * (ins + outs + max(channels, filters)), line) + line
@@ -128,7 +135,7 @@ def _image(
         (*words, *epilogue_words(epilogue)),
         flops,
     )
-    return [with_epilogue(call, epilogue)]
+    return [with_epilogue(replace(call, product=product), epilogue)]
 
 
 def _parts(tiles: int, product_bytes: int, filters: int, threads: int) -> int:
