@@ -35,6 +35,8 @@ class Optimizer:
         self._hooks: dict[str, list[Callable[..., Any]]] = {}
         self.requests: dict[str, SlotRequest] | None = None
         """Slots that an update asks for, while one is recorded."""
+        self.updates_here: Callable[[Tensor], bool] | None = None
+        """Which parameters this process updates, where others update the rest."""
         if isinstance(params, Tensor) or not isinstance(params, Iterable):
             raise TypeError(
                 "an optimizer takes an iterable of tensors or groups, such as model.parameters(), "
@@ -130,7 +132,7 @@ class Optimizer:
             updates = EqualUpdates(mode.tracer, self, group)
         for parameter in group["params"]:
             gradient = parameter.grad
-            if gradient is None:
+            if gradient is None or not (self.updates_here is None or self.updates_here(parameter)):
                 continue
             if updates is not None:
                 updates.apply(parameter, gradient, self._slots(parameter))

@@ -46,6 +46,8 @@ def captured(parts: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         elif getattr(part, "state_is_own", False):
             own[name] = part.state_dict()
         else:
+            if hasattr(part, "consolidate_state_dict"):  # it is divided over the ranks
+                part.consolidate_state_dict(None)
             shared[name] = part.state_dict()
     return shared, own
 
