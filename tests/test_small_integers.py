@@ -27,11 +27,21 @@ def test_matrix_products(dtype: type, turned: bool) -> None:
     def product(x: gf.Tensor, w: gf.Tensor) -> gf.Tensor:
         return primitives.matmul(x, w.t() if turned else w, dtype=gf.int32)
 
-    for m, k, n in [(1, 64, 10), (3, 5, 4), (17, 100, 33), (60, 48, 9), (5, 16, 3), (2, 0, 3)]:
+    for m, k, n in [
+        (1, 64, 10),
+        (3, 5, 4),
+        (17, 100, 33),
+        (60, 48, 9),
+        (5, 16, 3),
+        (12, 2501, 7),
+        (2, 0, 3),
+        (9, 0, 3),
+    ]:
         x, w = _numbers(rng, (m, k), dtype), _numbers(rng, (k, n), dtype)
         found = product(gf.tensor(x), gf.tensor(w.T.copy() if turned else w))
         assert found.dtype is gf.int32
-        np.testing.assert_array_equal(found.numpy(), x.astype(np.int64) @ w.astype(np.int64))
+        wanted = x.astype(np.int64) @ w.astype(np.int64)
+        np.testing.assert_array_equal(found.numpy(), wanted)
 
 
 def test_extreme_values_do_not_saturate() -> None:

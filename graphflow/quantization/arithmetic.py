@@ -10,7 +10,7 @@ where the first sum is one of integers, 32 bits wide, and the second is known be
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from graphflow.dispatch import apply
 from graphflow.functions.elementwise import clamp, round
@@ -32,49 +32,58 @@ def range_of(x: Tensor) -> tuple[Tensor, Tensor]:
     return scale, clamp(LOW - round(low / scale), LOW, HIGH)
 
 
-def linear(
-    x: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor | None, scale: Any, zero: Any
-) -> Tensor:
-    """``x @ w.T + bias`` for ``w = weight * weight_scale``; a scale for each of [out], or one."""
+class Weight(NamedTuple):
+    """A weight [out, …] as int8, its scale ([out] or one), and what it adds up to ([out])."""
+
+    whole: Tensor
+    scale: Tensor
+    total: Tensor
+
+
+def totals(weight: Tensor) -> Tensor:
+    """What the integers of each feature add up to, as float32."""
+    return cast(sum(cast(weight, int32), tuple(range(1, weight.ndim))), float32)
+
+
+def linear(x: Tensor, weight: Weight, bias: Tensor | None, scale: Any, zero: Any) -> Tensor:
+    """``x @ w.T + bias``."""
     whole = quantize_per_tensor(x, scale, zero, int8)
     rows = reshape(whole, (1, -1)) if x.ndim == 1 else whole
-    sums = apply("matmul", rows, t(weight), dtype=int32)
+    sums = apply("matmul", rows, t(weight.whole), dtype=int32)
     sums = reshape(sums, (-1,)) if x.ndim == 1 else sums
-    totals = cast(sum(cast(weight, int32), 1), float32)
-    return _numbers(sums, totals, scale * weight_scale, zero, bias)
+    return _numbers(sums, weight.total, scale * weight.scale, zero, bias)
 
 
-def dynamic_linear(x: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor | None) -> Tensor:
+def dynamic_linear(x: Tensor, weight: Weight, bias: Tensor | None) -> Tensor:
     """:func:`linear` with the range of ``x`` itself."""
-    return linear(x, weight, weight_scale, bias, *range_of(x))
+    return linear(x, weight, bias, *range_of(x))
 
 
 def convolve(
-    x: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor | None, scale: float, zero: int,
+    x: Tensor, weight: Weight, bias: Tensor | None, scale: float, zero: int,
     low: Sequence[int], high: Sequence[int], steps: Sequence[int], dilations: Sequence[int],
     groups: int,
 ) -> Tensor:  # fmt: skip
-    """A convolution of ``x`` [N, C, …] with ``weight * weight_scale``, padded with zeros."""
+    """A convolution of ``x`` [N, C, …], padded with zeros."""
     dims = len(steps)
     whole = quantize_per_tensor(x, scale, zero, int8)
     if any(low) or any(high):
         ends = ((0, 0, *low), (0, 0, *high))
         whole = apply("pad", whole, low=ends[0], high=ends[1], value=int(zero))
-    channels, features = int(x.shape[1]), int(weight.shape[0])
+    channels, features = int(x.shape[1]), int(weight.whole.shape[0])
     sums = apply(
         "conv",
         reshape(whole, (whole.shape[0], groups, channels // groups, *whole.shape[2:])),
-        reshape(weight, (groups, features // groups, *weight.shape[1:])),
+        reshape(weight.whole, (groups, features // groups, *weight.whole.shape[1:])),
         steps=tuple(steps), low=(0,) * dims, high=(0,) * dims, spread=(1,) * dims,
         dilations=tuple(dilations), dtype=int32,
     )  # fmt: skip
     sums = reshape(sums, (sums.shape[0], features, *sums.shape[3:]))
-    totals = cast(sum(cast(weight, int32), tuple(range(1, weight.ndim))), float32)
     shape = (features, *(1,) * dims)
-    factor = scale * weight_scale
+    factor = scale * weight.scale
     factor = reshape(factor, shape) if factor.ndim else factor
     bias = None if bias is None else reshape(bias, shape)
-    return _numbers(sums, reshape(totals, shape), factor, zero, bias)
+    return _numbers(sums, reshape(weight.total, shape), factor, zero, bias)
 
 
 def _numbers(

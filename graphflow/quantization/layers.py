@@ -60,6 +60,7 @@ class Quantized(Module):
 
     weight: Tensor
     weight_scale: Tensor
+    weight_total: Tensor
     bias: Tensor | None
 
     def _take(self, float_module: Any, observer: Any) -> None:
@@ -67,8 +68,12 @@ class Quantized(Module):
         weight, scale = quantized_weight(float_module.weight, observer)
         self.register_buffer("weight", weight)
         self.register_buffer("weight_scale", scale)
+        self.register_buffer("weight_total", arithmetic.totals(weight))
         bias = float_module.bias
         self.register_buffer("bias", None if bias is None else bias.detach().clone())
+
+    def _weight(self) -> arithmetic.Weight:
+        return arithmetic.Weight(self.weight, self.weight_scale, self.weight_total)
 
     def dequantized_weight(self) -> Tensor:
         """The weight as numbers."""
@@ -119,9 +124,7 @@ class Linear(_Static):
 
     def forward(self, input: Tensor) -> Tensor:
         """[..., in] to [..., out]."""
-        return arithmetic.linear(
-            input, self.weight, self.weight_scale, self.bias, self.scale, self.zero_point
-        )
+        return arithmetic.linear(input, self._weight(), self.bias, self.scale, self.zero_point)
 
     def extra_repr(self) -> str:
         """Sizes and the range of inputs."""
@@ -141,7 +144,7 @@ class DynamicLinear(Quantized):
 
     def forward(self, input: Tensor) -> Tensor:
         """[..., in] to [..., out]."""
-        return arithmetic.dynamic_linear(input, self.weight, self.weight_scale, self.bias)
+        return arithmetic.dynamic_linear(input, self._weight(), self.bias)
 
     def extra_repr(self) -> str:
         """Sizes."""
@@ -177,7 +180,7 @@ class _QuantizedConv(_Static):
             x = F.pad(x, list(self.sides), mode=self.padding_mode)
             low = high = (0,) * self.dims
         made = arithmetic.convolve(
-            x, self.weight, self.weight_scale, self.bias, self.scale, self.zero_point,
+            x, self._weight(), self.bias, self.scale, self.zero_point,
             low, high, self.stride, self.dilation, self.groups,
         )  # fmt: skip
         return made if batched else made[0]
@@ -211,11 +214,11 @@ class Conv3d(_QuantizedConv):
 class _Times:
     """Multiplies rows by an int8 weight, each time by the range of the rows."""
 
-    def __init__(self, weight: Tensor, scale: Tensor) -> None:
-        self.weight, self.scale = weight, scale
+    def __init__(self, *weight: Tensor) -> None:
+        self.weight = arithmetic.Weight(*weight)
 
     def __call__(self, rows: Tensor, bias: Tensor | None = None) -> Tensor:
-        return arithmetic.dynamic_linear(rows, self.weight, self.scale, bias)
+        return arithmetic.dynamic_linear(rows, self.weight, bias)
 
 
 class _DynamicRecurrent(RNNBase):
@@ -234,6 +237,7 @@ class _DynamicRecurrent(RNNBase):
                 whole, scale = quantized_weight(value, weight_observer())
                 made.register_buffer(name, whole)
                 made.register_buffer(f"{name}_scale", scale)
+                made.register_buffer(f"{name}_total", arithmetic.totals(whole))
             else:
                 made.register_buffer(name, value.detach().clone())
         return made
@@ -243,7 +247,8 @@ class _DynamicRecurrent(RNNBase):
             own = getattr(self, name + suffix, None)
             if own is None or not name.startswith("weight"):
                 return own
-            return _Times(own, getattr(self, f"{name}{suffix}_scale"))
+            more = (getattr(self, f"{name}{suffix}_{what}") for what in ("scale", "total"))
+            return _Times(own, *more)
 
         return Weights(*map(found, Weights._fields))
 
