@@ -19,7 +19,7 @@ help:
 	@echo "make test-browser  the HTML report in headless Chromium (Debian: apt install chromium)"
 	@echo "make test-distributed  jobs of 1, 2 and 4 processes on MPI (installs mpi4py and mpich)"
 	@echo "make test-cudasim  every operation's CUDA kernels in the simulator"
-	@echo "make test-ptx   every CUDA kernel compiled for sm_80 and sm_90 (no GPU needed)"
+	@echo "make test-ptx   every CUDA kernel as machine code for sm_80 and sm_90: registers, spills (no GPU)"
 	@echo "make conformance  PyTorch's own samples through GraphFlow (installs PyTorch)"
 	@echo "make bench   GraphFlow beside PyTorch, JAX, PyTensor and ONNX Runtime (installs them);"
 	@echo "             BENCH=--quick only tries, BENCH='--folder benchmarks/results' keeps figures"
@@ -52,7 +52,8 @@ test-cudasim: $(VENV)/dev.stamp
 
 # An environment of its own: numba-cuda takes the place of Numba's own CUDA target.
 test-ptx: $(VENV)-cuda/stamp
-	$(VENV)-cuda/bin/python -m tests.cudasim.ptx --seconds 240
+	$(VENV)-cuda/bin/python -m tests.cudasim.ptx --seconds 200
+	$(VENV)-cuda/bin/python -m pytest -q -p no:cacheprovider tests/cudasim/stored_kernels.py
 
 # Tests whose graphs are written in every form and read again.
 FORMS := $(addprefix tests/test_,programs.py control_flow.py recurrent.py transformer.py)

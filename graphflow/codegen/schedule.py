@@ -88,13 +88,15 @@ class Launch:
 
     Its parameters are pointers to ``elements`` (short names of types), then
     ``integers`` 64-bit integers.  ``block`` is the number of threads a block; work is
-    handed out by the thread, or by the block where ``by_block`` says so.
+    handed out by the thread, or by the block where ``by_block`` says so.  ``resident``
+    blocks are to fit on a multiprocessor at a time, which bounds the registers of a thread.
     """
 
     elements: tuple[str, ...]
     integers: int
     block: int
     by_block: bool = False
+    resident: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ TOUCH_SECONDS = 3600  # how stale a last-use time may be; saves a write a hit
 _ORPHAN_SECONDS = 3600  # age at which a temporary file has no living writer
 _EVICT_TO = 0.8  # an overfull cache is cut to this part of its limit
 _OWN_FILE = re.compile(
-    r"\w+-[0-9a-f]{12}\.py|\w+-[0-9a-f]{16}\.(?:o|cpu|digest)|\w+-[0-9a-f]{24}\.plan"
+    r"\w+-[0-9a-f]{12}\.py|\w+-[0-9a-f]{16}\.(?:o|cpu|digest|cubin)|\w+-[0-9a-f]{24}\.plan"
     r"|\.\w+-[0-9a-f.oplanycugdiest]+\.tmp"
 )
 _warned: set[str] = set()

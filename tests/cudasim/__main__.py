@@ -73,6 +73,9 @@ def main() -> int:
         print(problem)
     covered = expected - host - set(wrong)
     share = len(covered) / max(1, len(expected))
+    for what, names in (("no CUDA kernel", host), ("wrong", set(wrong) - host)):
+        if names:
+            print(f"{what}: {', '.join(sorted(names))}")
     print(
         f"CUDA kernels that agree: {len(covered)} of {len(expected)} operations with CPU kernels "
         f"({share:.1%}; {len(all_ops())} operations in all), {calls} calls"

@@ -29,13 +29,13 @@ STEPS = 3
 class Characters(nn.Module):
     """An LSTM over characters."""
 
-    def __init__(self) -> None:
+    def __init__(self, words: int = 7, width: int = 4, hidden: int = 5) -> None:
         super().__init__()
-        self.embedding, self.output = nn.Embedding(7, 4), nn.Linear(5, 7)
-        self.lstm = nn.LSTM(4, 5, batch_first=True)
+        self.embedding, self.output = nn.Embedding(words, width), nn.Linear(hidden, words)
+        self.lstm = nn.LSTM(width, hidden, batch_first=True)
 
     def forward(self, x):  # type: ignore[no-untyped-def]
-        return self.output(self.lstm(self.embedding(x))[0]).reshape(-1, 7)
+        return self.output(self.lstm(self.embedding(x))[0]).flatten(0, 1)
 
 
 class Block(nn.Module):
@@ -60,50 +60,60 @@ class Block(nn.Module):
 class LanguageModel(nn.Module):
     """A GPT of one block."""
 
-    def __init__(self) -> None:
+    def __init__(self, words: int = 7, length: int = 5, width: int = 8, heads: int = 2) -> None:
         super().__init__()
-        self.token, self.place = nn.Embedding(7, 8), nn.Embedding(5, 8)
-        self.block, self.norm = Block(), nn.LayerNorm(8)
-        self.output = nn.Linear(8, 7, bias=False)
+        self.token, self.place = nn.Embedding(words, width), nn.Embedding(length, width)
+        self.block, self.norm = Block(width, heads), nn.LayerNorm(width)
+        self.output = nn.Linear(width, words, bias=False)
 
     def forward(self, x):  # type: ignore[no-untyped-def]
         h = self.token(x) + self.place(gf.arange(x.shape[1]))
-        return self.output(self.norm(self.block(h))).reshape(-1, 7)
+        return self.output(self.norm(self.block(h))).flatten(0, 1)
 
 
-def perceptron() -> nn.Module:
+def perceptron(inputs: int = 12, hidden: int = 10) -> nn.Module:
     """An MLP with dropout: its random numbers must be the CPU's."""
-    return nn.Sequential(nn.Linear(12, 10), nn.ReLU(), nn.Dropout(0.5), nn.Linear(10, 4))
+    return nn.Sequential(
+        nn.Linear(inputs, hidden), nn.ReLU(), nn.Dropout(0.5), nn.Linear(hidden, 4)
+    )
 
 
-def convolutions() -> nn.Module:
+def convolutions(images: int = 1, channels: int = 3, size: int = 6) -> nn.Module:
     """A CNN with batch normalisation and pooling."""
     return nn.Sequential(
-        nn.Conv2d(1, 3, 3, padding=1), nn.BatchNorm2d(3), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Flatten(), nn.Linear(27, 4),
+        nn.Conv2d(images, channels, 3, padding=1), nn.BatchNorm2d(channels), nn.ReLU(),
+        nn.MaxPool2d(2), nn.Flatten(), nn.Linear(channels * size * size // 4, 4),
     )  # fmt: skip
 
 
-MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], tuple[int, ...]]] = {
+Made = tuple[Callable[[], nn.Module], tuple[int, ...], tuple[int, ...]]
+MODELS: dict[str, Made] = {
     "mlp": (perceptron, (6, 12), (6,)),
     "cnn": (convolutions, (3, 1, 6, 6), (3,)),
     "lstm": (Characters, (2, 5), (10,)),
     "gpt": (LanguageModel, (2, 5), (10,)),
 }
 """How a model is made, and the shapes of its inputs and targets."""
+WIDE: dict[str, Made] = {
+    "mlp-wide": (lambda: perceptron(784, 512), (128, 784), (128,)),
+    "cnn-wide": (lambda: convolutions(16, 64, 32), (32, 16, 32, 32), (32,)),
+    "lstm-wide": (lambda: Characters(96, 128, 256), (32, 64), (2048,)),
+    "gpt-wide": (lambda: LanguageModel(512, 256, 256, 4), (8, 256), (2048,)),
+}
+"""The same networks at sizes of use: their kernels are compiled, not run in the simulator."""
 
 
 def step_of(name: str, device: str) -> tuple[Any, nn.Module, list[gf.Tensor]]:
     """A training step of a model, the model, and a batch, all on ``device``."""
-    make, inputs, targets = MODELS[name]
+    make, inputs, targets = {**MODELS, **WIDE}[name]
     gf.manual_seed(0)
     rng = np.random.default_rng(1)
     model = make().to(device)
-    words = name in ("lstm", "gpt")
+    words = name.startswith(("lstm", "gpt"))
     x = rng.integers(0, 7, inputs) if words else rng.standard_normal(inputs).astype(np.float32)
     y = rng.integers(0, 7 if words else 4, targets)
     optimizer = gf.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    if name == "mlp":
+    if name.startswith("mlp"):
         optimizer = gf.optim.AdamW(model.parameters(), lr=1e-2)
 
     def step(x, y):  # type: ignore[no-untyped-def]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import re
+import importlib
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from graphflow.codegen.cuda.assemble import entry_of
 from graphflow.codegen.cuda.toolchain import toolchain
 from graphflow.codegen.plain import load_function
 from graphflow.codegen.schedule import KernelSource
@@ -16,7 +17,6 @@ _NUMBA = {
     "bool": "boolean", "f32": "float32", "f64": "float64",
     **{f"{s}{n}": f"{t}{n}" for s, t in (("i", "int"), ("u", "uint")) for n in (8, 16, 32, 64)},
 }  # fmt: skip
-_loaded: dict[str, Any] = {}
 
 
 def function_of(kernel: KernelSource) -> Any:
@@ -26,10 +26,29 @@ def function_of(kernel: KernelSource) -> Any:
 
 def launchable(kernel: KernelSource) -> Any:
     """The kernel as an object of Numba's that takes a grid and is called."""
-    found = _loaded.get(kernel.name)
-    if found is None:
-        found = _loaded[kernel.name] = toolchain().cuda.jit(function_of(kernel))
-    return found
+    return toolchain().cuda.jit(function_of(kernel))
+
+
+def ready(kernel: KernelSource, code: bytes, capability: tuple[int, int]) -> Any:
+    """:func:`launchable` with machine code that was made before; for numba-cuda.
+
+    What numba-cuda itself does with kernels of its own cache: a library that has the code
+    of this device already, and a kernel of it for the one signature.
+    """
+    found, types = toolchain(), signature(kernel)
+    entry = entry_of(code)
+    library = found.module("codegen").CUDACodeLibrary(None, kernel.name, entry_name=entry)
+    image = importlib.import_module("cuda.core").ObjectCode.from_cubin(code, name=kernel.name)
+    for kind in ("", "a"):  # numba-cuda asks for the code of "9.0a"
+        library._cubin_cache[(*capability, kind)] = image
+    library.finalize()
+    made = found.module("dispatcher")._Kernel._rebuild(
+        cooperative=False, name=entry, signature=types, codelibrary=library, debug=False,
+        lineinfo=False, call_helper=None, extensions=[],
+    )  # fmt: skip
+    dispatcher = launchable(kernel)
+    dispatcher.add_overload(made, tuple(types.args))
+    return dispatcher
 
 
 @cache
@@ -54,17 +73,15 @@ def ptx(kernel: KernelSource, capability: tuple[int, int]) -> str:
     Needs neither a GPU nor a driver, but NVVM, which ``numba-cuda[cu13]`` brings.
     Raises :class:`CompileError` when the kernel does not compile.
     """
+    types = signature(kernel)
+    assert kernel.launch is not None
+    bounds = (kernel.launch.block, kernel.launch.resident)
     try:
         text, _ = toolchain().cuda.compile_ptx(
-            function_of(kernel), signature(kernel), cc=capability
+            function_of(kernel), types, cc=capability, launch_bounds=bounds
         )
     except Exception as error:
         raise CompileError(
             f"kernel {kernel.name} does not compile for {capability}: {error}"
         ) from error
     return str(text)
-
-
-def spills(text: str) -> int:
-    """Bytes of local memory that a PTX text declares: arrays not in registers."""
-    return sum(int(size) for size in re.findall(r"\.local .*?\[(\d+)\]", text))

@@ -38,6 +38,10 @@ PRODUCT = -1
 """The buffer of a product that is in registers only."""
 KINDS = {"batch": (1, 1, 1), "rows": (1, 0, 1), "columns": (0, 1, 1), "depth": (1, 1, 0)}
 
+_RESIDENT = 2
+"""Blocks of a product that a multiprocessor holds, so that one computes while another loads."""
+_NARROW = ("f32", "i32", "u32")
+"""Types of sums of which a tile fits in half the registers."""
 _CALLED = {"batch": "batch", "rows": "row", "columns": "column", "depth": "step"}
 
 
@@ -196,8 +200,9 @@ def _call(task: Task, product: Product, targets: Sequence[Target], found: Survey
     rows, columns = (-(-product.extent(k) // n) for k, n in
                      (("rows", tile.rows), ("columns", tile.columns)))  # fmt: skip
     reads = frozenset(slot.buffer for slot in emitter.read if slot.buffer != PRODUCT)
+    resident = _RESIDENT if product.total in _NARROW else 1
     return Call(
-        kernel=finished(kernel, out.text(), True, tile.threads),
+        kernel=finished(kernel, out.text(), True, tile.threads, resident),
         arguments=kernel.arguments,
         reads=reads,
         writes=frozenset(slot.buffer for slot in emitter.written),
@@ -326,11 +331,12 @@ class _ProductWriter(CudaWriter):
             out.line("row = i0 + top + u")
             with out.block(f"for v in range({tile.width}):"):
                 out.line("column = j0 + left + v")
+                held = held_as(self.product.dtype)
+                same = held == self.product.total
+                out.line(f"total = {'sums[0]' if same else f'{held}(sums[0])'}")
+                with out.block(f"for q in range({tile.height * tile.width - 1}):"):
+                    out.line("sums[q] = sums[q + 1]")
                 with out.block("if row < m and column < n:"):
-                    total = f"sums[u * {tile.width} + v]"
-                    held = held_as(self.product.dtype)
-                    same = held == self.product.total
-                    out.line(f"total = {total if same else f'{held}({total})'}")
                     self.statements(self.kernel.body)
 
     def store(self, statement: object) -> None:

@@ -64,10 +64,12 @@ def write_kernel(kernel: Kernel) -> KernelSource:
     return finished(kernel, out.text(), by_block)
 
 
-def finished(kernel: Kernel, function: str, by_block: bool, block: int = BLOCK) -> KernelSource:
+def finished(
+    kernel: Kernel, function: str, by_block: bool, block: int = BLOCK, resident: int = 1
+) -> KernelSource:
     """The source with its head, name and launch, given the text of the function."""
     elements = tuple(stored_as(slot.dtype.short) for slot in kernel.slots)
-    launch = Launch(elements, len(kernel.integers), block, by_block)
+    launch = Launch(elements, len(kernel.integers), block, by_block, resident)
     return module(kernel.prefix, operations_of(kernel), formula_of(kernel), function, launch)
 
 

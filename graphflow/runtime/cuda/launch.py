@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from graphflow.codegen.cuda.compile import launchable
 from graphflow.codegen.cuda.simulator import running
 from graphflow.codegen.cuda.toolchain import is_simulated
 from graphflow.codegen.schedule import (
@@ -33,6 +32,7 @@ from graphflow.errors import CompileError, GraphFlowError, IndexRangeError
 from graphflow.ir.types import TensorType
 from graphflow.records import dataclass
 from graphflow.runtime.cuda.geometry import geometry
+from graphflow.runtime.cuda.kernels import function_for
 from graphflow.runtime.cuda.memory import Block, DeviceArray, HostArray
 from graphflow.runtime.references import results_of
 
@@ -260,7 +260,7 @@ class _Run:
                 raise CompileError(f"kernel {call.kernel.name} calls another by address")
         grid, block = geometry(launch, call.items)
         if call.items:
-            launchable(call.kernel)[grid, block](*arguments)
+            function_for(call.kernel)[grid, block](*arguments)
 
     def check(self) -> None:
         """Read the error word, which waits for everything before; raise what it says."""
