@@ -247,7 +247,7 @@ class Reach:
         self, name: str, value: Any, names: list[str], texts: list[str], depth: int
     ) -> None:
         """The attributes of a user's object, class or module that the code names."""
-        if hasattr(value, "named_tensors"):
+        if hasattr(type(value), "named_tensors"):
             self._module_attributes(name, value, names)
             return
         own = getattr(value, "__dict__", None)

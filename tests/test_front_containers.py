@@ -87,3 +87,17 @@ def test_a_group_of_parameters_that_had_gradients_before_it_was_added() -> None:
         )
     for eager, static in zip(*weights, strict=True):
         np.testing.assert_allclose(static, eager, rtol=1e-5, atol=1e-6)
+
+
+def test_a_class_of_modules_may_be_reached_by_name() -> None:
+    class Scaled(nn.Module):
+        factors: tuple[float, ...] = (2.0, 3.0)
+
+        def forward(self, x: gf.Tensor) -> gf.Tensor:
+            return x * sum(Scaled.factors)
+
+    made = Scaled()
+    run = gf.compile(lambda x: made(x) if isinstance(made, Scaled) else x)
+    assert run(gf.ones(2)).tolist() == [5.0, 5.0]
+    Scaled.factors = (1.0,)
+    assert run(gf.ones(2)).tolist() == [1.0, 1.0]
