@@ -146,7 +146,7 @@ class Reach:
         for value in arguments:
             if isinstance(value, (Tensor, type)):
                 continue  # a tensor would import everything it can do to answer hasattr
-            if hasattr(value, "named_tensors"):
+            if hasattr(type(value), "named_tensors"):
                 self._module(type(value).__name__.lower(), value)
         while self._pending:
             self._function(*self._pending.pop())
@@ -181,12 +181,12 @@ class Reach:
                 self._enter(getattr(value, "__wrapped__", None), owner, name)
         elif value is not None and not isinstance(value, type):
             self._callable_object(value, name)
-        if owner is not None and hasattr(owner, "named_tensors"):
+        if owner is not None and hasattr(type(owner), "named_tensors"):
             self._module(name or type(owner).__name__.lower(), owner)
 
     def _callable_object(self, value: Any, name: str) -> None:
         label = name or type(value).__name__.lower()
-        if hasattr(value, "named_tensors"):
+        if hasattr(type(value), "named_tensors"):
             self._module(label, value)
         call = getattr(type(value), "__call__", None)  # noqa: B004
         if isinstance(call, types.FunctionType):
