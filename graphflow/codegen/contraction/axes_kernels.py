@@ -32,7 +32,7 @@ _ARGUMENTS = """\
     depth_at = columns_at + 4 * column_axes
 """
 
-_TAKE = """\
+TAKE = """\
     unit, last_unit = share(batches * units, tid, nth)
     while unit < last_unit:
         batch = unit // units
@@ -43,6 +43,7 @@ _TAKE = """\
         b_batch = b + place(args, AXES_AT, batch_axes, batch, 2)
         c_batch = c + place(args, AXES_AT, batch_axes, batch, 3)
 """
+"""A thread's next batch, whole or a part, and where its operands begin."""
 
 _TILED = '''\
 """c[i, j] = sum over k of a[i, k] * b[k, j], where i, j and k run over several axes"""
@@ -251,7 +252,7 @@ def _source(
 ) -> KernelSource:
     words = _ARGUMENTS.format(element=element, result=result or element)
     text = template.format(
-        name=name, element=element, axes_at=AXES_AT, take=_TAKE, arguments=words, **facts,
+        name=name, element=element, axes_at=AXES_AT, take=TAKE, arguments=words, **facts,
     )  # fmt: skip
     return KernelSource(name, text)
 

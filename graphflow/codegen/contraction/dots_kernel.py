@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from functools import cache
 
+from graphflow.codegen.contraction.axes_kernels import TAKE
 from graphflow.codegen.schedule import KernelSource
 
 AXES_AT = 22
@@ -48,15 +49,7 @@ def {name}(args, tid, nth):
         steps[2 * piece + 1] = place(args, depth_at, depth_axes, piece, 2)
     by_columns = n > m
     units = (n + COLUMNS - 1) // COLUMNS if by_columns else (m + ROWS - 1) // ROWS
-    unit, last_unit = share(batches * units, tid, nth)
-    while unit < last_unit:
-        batch = unit // units
-        first = unit - batch * units
-        last = min(units, first + last_unit - unit)
-        unit += last - first
-        a_batch = a + place(args, AXES_AT, batch_axes, batch, 1)
-        b_batch = b + place(args, AXES_AT, batch_axes, batch, 2)
-        c_batch = c + place(args, AXES_AT, batch_axes, batch, 3)
+{take}\
         i_begin, i_end, j_begin, j_end = 0, m, 0, n
         if by_columns:
             j_begin, j_end = first * COLUMNS, min(n, last * COLUMNS)
@@ -99,5 +92,7 @@ def {name}(args, tid, nth):
 def dots_kernel(element: str, rows: int, columns: int) -> KernelSource:
     """The kernel for ``"i8"`` or ``"u8"`` and tiles of ``rows`` by ``columns`` products."""
     name = f"mm_dots_{element}_{rows}x{columns}"
-    text = _DOTS.format(name=name, element=element, rows=rows, columns=columns, axes_at=AXES_AT)
+    text = _DOTS.format(
+        name=name, element=element, rows=rows, columns=columns, axes_at=AXES_AT, take=TAKE
+    )
     return KernelSource(name, text)
