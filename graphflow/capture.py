@@ -37,6 +37,7 @@ from graphflow.trace import ScalarSource, Tracer
 from graphflow.traced_sizes import Assumption, at_sizes
 
 if TYPE_CHECKING:
+    from graphflow.autograd.history import GradNode
     from graphflow.dynamic import Dynamic
 
 
@@ -239,11 +240,12 @@ def _finish(
     arguments = {id(p): i for i, (p, _) in enumerate(placed) if isinstance(p, Tensor)}
     outputs: list[Node] = []
     slots: dict[int, int] = {}
+    intact: set[GradNode] = set()
     leaves, structure = pytree.flatten(returned)
     results = tuple(
         _explicit(tracer, leaf, outputs)
         if explicit and isinstance(leaf, Tensor)
-        else _result(tracer, leaf, arguments, outputs, slots)
+        else _result(tracer, leaf, arguments, outputs, slots, intact)
         for leaf in leaves
     )
     live = [r.differentiable for r in results if r.differentiable is not None]
@@ -385,6 +387,7 @@ def _result(
     arguments: Mapping[int, int],
     outputs: list[Node],
     slots: dict[int, int],
+    intact: set[GradNode],
 ) -> Result:
     if isinstance(leaf, Size):
         return Result("value", value=tuple(leaf))
@@ -401,7 +404,7 @@ def _result(
             return Result("view", chain=leaf._chain, value=cell)
         return Result("tensor", value=leaf)
     history = leaf.grad_fn
-    live = leaf if history is not None and not history.spent else None
+    live = leaf if history is not None and not history.spent(intact) else None
     if live is not None or leaf._weak:
         outputs.append(tracer.node(leaf))
         kind = "number" if leaf._weak else "new"

@@ -28,7 +28,7 @@ from graphflow.digests import new_digest
 from graphflow.errors import GraphFlowError
 from graphflow.records import dataclass, field
 from graphflow.runtime.cache import environment
-from graphflow.runtime.folder import pack, read_file, usable_folder, warn_unwritable, write_file
+from graphflow.runtime.folder import read_file, store, usable_folder
 from graphflow.runtime.launch import LoadedProgram
 from graphflow.tables import duration, table
 
@@ -339,9 +339,5 @@ def recall(product: str) -> dict[str, Any] | None:
 def remember(product: str, fact: Mapping[str, Any]) -> None:
     """Keep what was found for a product."""
     path, key = _place(product)
-    if path is None:
-        return
-    try:
-        write_file(path, pack(key, json.dumps(fact).encode()))
-    except OSError as error:
-        warn_unwritable(path.parent, error)
+    if path is not None:
+        store(path, key, json.dumps(fact).encode())

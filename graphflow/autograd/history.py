@@ -90,20 +90,23 @@ class GradNode:
         """True when the saved values of this very operation are."""
         return self.released
 
-    @property
-    def spent(self) -> bool:
-        """True when a backward pass has let go of what another one would need, here or below."""
+    def spent(self, intact: set[GradNode]) -> bool:
+        """True when a backward pass has let go of what another one would need, here or below.
+
+        ``intact`` are operations of which this is known not to be so; others join them.
+        """
         stack: list[GradNode] = [self]
-        seen = {self}
+        seen: set[GradNode] = set()
         while stack:
             node = stack.pop()
+            if node in intact or node in seen:
+                continue
             if node.gone:
                 return True
-            for edge in node.edges:
-                below = None if edge is None else edge.node
-                if below is not None and below not in seen:
-                    seen.add(below)
-                    stack.append(below)
+            seen.add(node)
+            below = (edge.node for edge in node.edges if edge is not None)
+            stack.extend(other for other in below if other is not None)
+        intact |= seen
         return False
 
     def release(self) -> None:

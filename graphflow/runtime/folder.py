@@ -49,6 +49,14 @@ def warn_unwritable(folder: Path, error: OSError) -> None:
     warn_once("unwritable", f"the kernel cache {folder} cannot be written ({reason})")
 
 
+def store(path: Path, key: bytes, payload: bytes) -> None:
+    """Keep ``payload`` under ``key``, for :func:`read_file`; a warning where that is impossible."""
+    try:
+        write_file(path, pack(key, payload))
+    except OSError as error:
+        warn_unwritable(path.parent, error)
+
+
 def default_folder() -> Path:
     """``GRAPHFLOW_CACHE_DIR``, else ``graphflow`` in the user's cache folder (XDG)."""
     chosen = flags.CACHE_DIR.value

@@ -18,7 +18,7 @@ from graphflow.codegen.target import host_target
 from graphflow.digests import new_digest
 from graphflow.ir.graph import Graph
 from graphflow.runtime.compiler_files import compiler_digest
-from graphflow.runtime.folder import pack, read_file, usable_folder, warn_unwritable, write_file
+from graphflow.runtime.folder import read_file, store, usable_folder
 
 
 def plan_key(
@@ -65,10 +65,7 @@ def store_plan(key: bytes, schedule: Schedule) -> None:
         payload = to_bytes(schedule)
     except TypeError:
         return  # a host operation that only this process knows
-    try:
-        write_file(_path(folder, key), pack(key, payload))
-    except OSError as error:
-        warn_unwritable(folder, error)
+    store(_path(folder, key), key, payload)
 
 
 def _path(folder: Path, key: bytes) -> Path:

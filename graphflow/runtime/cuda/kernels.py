@@ -10,7 +10,6 @@ from __future__ import annotations
 import importlib.metadata
 import threading
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from graphflow.codegen.cuda.assemble import assemble
@@ -20,15 +19,7 @@ from graphflow.codegen.schedule import KernelSource
 from graphflow.digests import new_digest
 from graphflow.records import dataclass
 from graphflow.runtime.compiler_files import helpers_digest
-from graphflow.runtime.folder import (
-    MAGIC,
-    evict,
-    pack,
-    read_file,
-    usable_folder,
-    warn_unwritable,
-    write_file,
-)
+from graphflow.runtime.folder import MAGIC, evict, read_file, store, usable_folder
 
 Capability = tuple[int, int]
 _ROOTS = (
@@ -96,16 +87,9 @@ def _from_folder(kernel: KernelSource, capability: Capability, key: bytes) -> by
     code = assemble(ptx(kernel, capability), capability)
     counts.compiled += 1
     if path is not None:
-        _store(path, pack(key, code))
+        store(path, key, code)
+        evict(path.parent, {str(path)})
     return code
-
-
-def _store(path: Path, data: bytes) -> None:
-    try:
-        write_file(path, data)
-    except OSError as error:
-        warn_unwritable(path.parent, error)
-    evict(path.parent, {str(path)})
 
 
 def function_for(kernel: KernelSource) -> Any:
