@@ -6,6 +6,7 @@ import pathlib
 import runpy
 import sys
 
+import numpy as np
 import pytest
 
 import graphflow as gf
@@ -14,7 +15,7 @@ from graphflow import nn, optim
 from graphflow.errors import GraphFlowError
 from graphflow.optim.lr_scheduler import ExponentialLR, ReduceLROnPlateau
 from graphflow.training import Callback, CheckpointManager, EarlyStopping, Trainer
-from graphflow.utils.data import DataLoader, TensorDataset
+from graphflow.utils.data import DataLoader, IterableDataset, TensorDataset
 from graphflow.utils.loggers import JSONLogger
 from graphflow.utils.progress import clock
 
@@ -115,6 +116,37 @@ class Note(Callback):
         self.log.append("end")
 
 
+@pytest.mark.parametrize("compiled", [True, False])
+def test_accumulated_gradients_are_those_of_a_larger_batch(compiled):
+    def trained(batch, **options):
+        trainer = make(compiled=compiled, clip_norm=0.5, **options)
+        trainer.model[2].p = 0.0
+        return trainer, trainer.fit(DataLoader(data(), batch), epochs=3)
+
+    large, expected = trained(8)
+    small, found = trained(2, accumulate=4)
+    assert small.record.step == large.record.step == 9, "4 + 4 + 2 batches an epoch"
+    for one, other in zip(small.model.parameters(), large.model.parameters(), strict=True):
+        np.testing.assert_allclose(one.detach().numpy(), other.detach().numpy(), rtol=2e-5)
+    for one, other in zip(found, expected, strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], rel=1e-5)
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        yield from zip(*data(10).tensors, strict=True)
+
+
+def test_a_stream_has_no_length(capsys, tmp_path):
+    trainer = make(accumulate=2, folder=tmp_path, save_every=1, monitor="loss")
+    trainer.progress = True
+    history = trainer.fit(DataLoader(Stream(), 4), epochs=2)
+    assert trainer.record.step == 4 and history[1]["loss"] < history[0]["loss"]
+    assert "3  " in capsys.readouterr().err.splitlines()[-1]
+    again = make(accumulate=2, folder=tmp_path, monitor="loss")
+    assert again.fit(DataLoader(Stream(), 4), epochs=2) == history
+
+
 def test_callbacks_are_called_in_order_and_may_stop():
     note = Note(stop_at=5)
     trainer = make(callbacks=[note])
@@ -145,12 +177,13 @@ def test_schedules(schedule, scheduler, rates):
     assert ends == pytest.approx(rates)
 
 
-@pytest.mark.parametrize("fail_at", [5, 7])
-def test_a_run_that_was_interrupted_goes_on_with_the_same_bits(tmp_path, fail_at):
+@pytest.mark.parametrize(("fail_at", "accumulate"), [(5, 1), (7, 1), (3, 2), (5, 2)])
+def test_a_run_that_was_interrupted_goes_on_with_the_same_bits(tmp_path, fail_at, accumulate):
     def options(folder, *callbacks):
         stopping = EarlyStopping(patience=50)
         return {
             "folder": folder, "save_every": 2, "callbacks": [*callbacks, stopping],
+            "accumulate": accumulate,
             "scheduler": lambda o: ExponentialLR(o, 0.9), "metrics": {"error": error},
         }  # fmt: skip
 
@@ -162,7 +195,7 @@ def test_a_run_that_was_interrupted_goes_on_with_the_same_bits(tmp_path, fail_at
     assert again.fit(*loaders(), epochs=4) == expected
     assert bits(again) == bits(plain)
     first = again.callbacks[0].log[2]
-    assert first == fail_at, "steps 4 and 6 were the last ones saved"
+    assert first == fail_at, "the step before was the last one saved"
     assert again.callbacks[1].state_dict() == plain.callbacks[0].state_dict()
     assert make(**options(tmp_path / "run", Note())).fit(*loaders(), epochs=4) == expected
     assert len(make(**options(tmp_path / "run", Note())).fit(*loaders(), epochs=5)) == 5
@@ -258,6 +291,8 @@ def test_mistakes_are_one_clear_error():
         make(schedule="day")
     with pytest.raises(ValueError, match="plateau"):
         make(schedule="step", scheduler=ReduceLROnPlateau)
+    with pytest.raises(ValueError, match="at least 1 batch, got 0"):
+        make(accumulate=0)
     assert validation is not None
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from itertools import islice
+from operator import length_hint
 from pathlib import Path
 from typing import Any
 
@@ -40,13 +43,15 @@ class Trainer:
 
     ``scheduler`` steps once an epoch, or with ``schedule="step"`` once an update; one that waits
     for a plateau is given ``monitor``.  ``clip_norm``: the largest norm of the gradients together.
+    ``accumulate``: an update follows the mean gradient of so many batches (of those that are left,
+    at the end of an epoch), as if they were one.
     ``precision``: the dtype of :class:`autocast`; ``scaler``: a ``GradScaler``.  ``compiled=False``
     runs eagerly, with the same numbers.
 
     ``folder``: where checkpoints go, one an epoch (and one every ``save_every`` updates): the
     newest ``keep`` and the best by ``monitor`` (``mode``: ``"min"`` or ``"max"``) stay.
     ``callbacks``: see :class:`Callback`.  ``loggers``: anything with ``log(metrics, step)``, or a
-    ``SummaryWriter``; they get the metrics of every epoch (and of every ``log_every``-th batch).
+    ``SummaryWriter``; they get the metrics of every epoch (and of every ``log_every``-th update).
     ``progress``: show a bar an epoch.
 
     Started by ``graphflow launch`` it trains on all ranks: gradients are averaged, loaders are
@@ -56,9 +61,10 @@ class Trainer:
     def __init__(
         self, model: Module, optimizer: Optimizer, loss: Callable[..., Tensor] | None = None, *,
         metrics: Mapping[str, Callable[..., Tensor]] | None = None, scheduler: Any = None,
-        schedule: str = "epoch", clip_norm: float | None = None, precision: Any = None,
-        scaler: Any = None, compiled: bool = True, callbacks: Iterable[Callback] = (),
-        loggers: Iterable[Any] = (), log_every: int | None = None, progress: bool = True,
+        schedule: str = "epoch", accumulate: int = 1, clip_norm: float | None = None,
+        precision: Any = None, scaler: Any = None, compiled: bool = True,
+        callbacks: Iterable[Callback] = (), loggers: Iterable[Any] = (),
+        log_every: int | None = None, progress: bool = True,
         folder: str | os.PathLike[str] | None = None, save_every: int | None = None,
         keep: int = 2, monitor: str = "val_loss", mode: str = "min",
     ) -> None:  # fmt: skip
@@ -66,9 +72,11 @@ class Trainer:
             raise ValueError(f"schedule should be 'epoch' or 'step', got {schedule!r}")
         if schedule == "step" and isinstance(scheduler, ReduceLROnPlateau):
             raise ValueError("a schedule that waits for a plateau steps once an epoch")
+        if accumulate < 1:
+            raise ValueError(f"accumulate should be at least 1 batch, got {accumulate!r}")
         self.model, self.optimizer, self.loss = model, optimizer, loss
         self.metrics = dict(metrics or {})
-        self.scheduler, self.schedule = scheduler, schedule
+        self.scheduler, self.schedule, self.accumulate = scheduler, schedule, accumulate
         self.clip_norm, self.precision, self.scaler = clip_norm, precision, scaler
         self.callbacks, self.loggers, self.log_every = list(callbacks), list(loggers), log_every
         self.folder = None if folder is None else Path(folder)
@@ -82,9 +90,9 @@ class Trainer:
         self._trained: Module = model
         if self.ranks > 1:
             self._trained = DistributedDataParallel(model, check_finite=scaler is None)
-        steps = (self._update, self._measure, self._output)
+        steps = (self._add_gradients, self._update, self._measure, self._output)
         made = [compiled_form(step) for step in steps] if compiled else list(steps)
-        self._run_update, self._run_measure, self._run_output = made
+        self._run_gradients, self._run_update, self._run_measure, self._run_output = made
 
     # ---- what a step computes ---------------------------------------------------------------
 
@@ -109,13 +117,19 @@ class Trainer:
     def _device(self) -> Any:
         return next(self.model.parameters()).device
 
-    def _update(self, *batch: Any) -> dict[str, Tensor]:
-        """One training step."""
-        self.optimizer.zero_grad()
+    def _add_gradients(self, batches: int, first: bool, *batch: Any) -> dict[str, Tensor]:
+        """One batch of those that an update is made of."""
+        if first:
+            self.optimizer.zero_grad()
         with self._precision():
             found = self.compute(self._trained, *batch)
-        loss = found["loss"]
+        loss = found["loss"] if batches == 1 else found["loss"] / batches
         (loss if self.scaler is None else self.scaler.scale(loss)).backward()
+        return {name: value.detach() for name, value in found.items()}
+
+    def _update(self, batches: int, *batch: Any) -> dict[str, Tensor]:
+        """The last of them, and the update."""
+        found = self._add_gradients(batches, batches == 1, *batch)
         if self.clip_norm is not None:
             if self.scaler is not None:
                 self.scaler.unscale_(self.optimizer)
@@ -125,7 +139,7 @@ class Trainer:
         else:
             self.scaler.step(self.optimizer)
             self.scaler.update()
-        return {name: value.detach() for name, value in found.items()}
+        return found
 
     def _measure(self, *batch: Any) -> dict[str, Tensor]:
         with no_grad(), self._precision():
@@ -205,14 +219,15 @@ class Trainer:
     ) -> None:
         """The batches of an epoch, or of what is left of it."""
         self.model.train()
-        record = self.record
+        record, length = self.record, length_hint(batches, -1)
         bar: Any = batches
         if self.progress:
             bar = Progress(batches, label, begun=batches.batch)
-        for batch in bar:
+        left = iter(bar)
+        while group := list(islice(left, self.accumulate)):
             if self.should_stop:
                 break
-            found = self._numbers(self._run_update, batch)
+            found = self._update_by(group)
             record.step += 1
             if self.scheduler is not None and self.schedule == "step":
                 self.scheduler.step()
@@ -221,10 +236,24 @@ class Trainer:
             if self.log_every and record.step % self.log_every == 0:
                 self._log({f"batch_{name}": value for name, value in found.items()})
             self._tell("on_step_end", found)
-            last = batches.batch == len(batches)  # the epoch's own checkpoint comes next
+            last = batches.batch in (0, length)  # the epoch's own checkpoint comes next
             if manager is not None and self.save_every and not last:
                 if record.step % self.save_every == 0:
                     manager.save(record.step)
+
+    def _update_by(self, group: Sequence[Any]) -> dict[str, float]:
+        """Update by the mean gradient of some batches; the metrics of the last."""
+        count = len(group)
+        with self._gradients_stay():
+            for number, batch in enumerate(group[:-1]):
+                self._numbers(partial(self._run_gradients, count, number == 0), batch)
+        return self._numbers(partial(self._run_update, count), group[-1])
+
+    def _gradients_stay(self) -> contextlib.AbstractContextManager[None]:
+        """Where ranks do not meet yet."""
+        if self.accumulate > 1 and isinstance(self._trained, DistributedDataParallel):
+            return self._trained.no_sync()
+        return contextlib.nullcontext()
 
     def _numbers(self, run: Any, batch: Any, means: Means | None = None) -> dict[str, float]:
         """Run a batch; its metrics, which are added to the means."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterable, Iterator
+from operator import length_hint
 from typing import IO, TypeVar
 
 T = TypeVar("T")
@@ -31,7 +32,9 @@ class Progress(Iterable[T]):
     ) -> None:
         self.items = items
         self.label = label
-        self.total = len(items) if total is None and isinstance(items, Sized) else total
+        if total is None:  # a stream's loader has a length, but does not know it
+            total = length_hint(items, -1)
+        self.total = None if total < 0 else total
         self.note = ""
         self.begun = begun
         self._stream = sys.stderr if stream is None else stream
