@@ -20,6 +20,7 @@ FILES = {"graphflow.serialization.safetensors", "graphflow.serialization.atomic"
 LIBRARY_PACKAGES = {
     "ao",
     "distributed",
+    "distributions",
     "hub",
     "inspect",
     "nn",
