@@ -53,6 +53,7 @@ class Machine:
         monkeypatch.setattr(module, "lower_check", self.lower_check)
         monkeypatch.setattr(module, "lower_epilogue", self.lower_epilogue)
         monkeypatch.setattr(module, "contraction_call", self.contraction_call)
+        monkeypatch.setattr(module, "adds_onto", lambda a, b, c: False)
 
     # -- lowering --------------------------------------------------------------------
 
@@ -82,8 +83,9 @@ class Machine:
         return KernelSource(name, ""), ()
 
     def contraction_call(
-        self, a: Layout, b: Layout, c: Layout, epilogue: Any, context: Any
+        self, a: Layout, b: Layout, c: Layout, epilogue: Any, context: Any, onto: bool = False
     ) -> Call:
+        assert not onto, "adds_onto says that nothing can be added to"
         if epilogue is not None:
             return self._call(*self.kernels[epilogue[0].name], False)
         from graphflow.ir.build import NODES, input_node

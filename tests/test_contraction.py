@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+import graphflow as gf
 from graphflow import flags
 from graphflow.codegen.compile import compile_kernels
-from graphflow.codegen.contraction import contraction_call
+from graphflow.codegen.contraction import adds_onto, contraction_call
 from graphflow.codegen.contraction.call import DOT_ROWS
 from graphflow.codegen.contraction.tiling import (
     Tiling,
@@ -31,6 +32,7 @@ from graphflow.codegen.schedule import (
     Call,
     FunctionAddress,
     KernelSource,
+    Loop,
     Value,
 )
 from graphflow.codegen.target import host_target
@@ -392,3 +394,43 @@ def _check_narrow(features: str) -> None:
     ]:  # fmt: skip
         for dtype in (np.float32, np.float64):
             check(random(rng, (m, k), dtype, forms[0]), random(rng, (k, n), dtype, forms[1]))
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize(("m", "n", "k"), [(7, 33, 5), (61, 96, 900), (64, 50, 0)])
+def test_a_product_is_added_to_what_is_there(m, n, k, threads):
+    rng = np.random.default_rng(m)
+    a, b, c = (rng.standard_normal(s).astype(np.float32) for s in ((m, k), (k, n), (m, n)))
+    expected = c + a.astype(np.float64) @ b
+    memory = Memory(threads)
+    places = [memory.place(x) for x in (a, b, c)]
+    assert adds_onto(*places)
+    call = contraction_call(*places, None, memory, onto=True)
+    assert places[2].buffer in call.reads
+    memory.run(call, threads)
+    np.testing.assert_allclose(c, expected, rtol=1e-4, atol=1e-3)
+
+
+def test_scalar_products_are_not_added_to_what_is_there():
+    a, b, c = np.ones((1, 64), np.float32), np.ones((9, 64), np.float32).T, np.ones((1, 9), "f4")
+    memory = Memory()
+    assert not adds_onto(*(memory.place(x) for x in (a, b, c)))
+
+
+def test_a_product_added_to_a_carry_has_no_epilogue():
+    rng = np.random.default_rng(4)
+    steps, begin = (rng.standard_normal(s).astype("f4") / 8 for s in ((5, 40, 40), (40, 40)))
+
+    @gf.compile
+    def carried(begin, steps):
+        return gf.scan(lambda sums, x: (sums + x @ gf.tanh(sums), None), begin, steps)[0]
+
+    expected = begin.astype(np.float64)
+    for x in steps:
+        expected = expected + x @ np.tanh(expected)
+    found = carried(gf.tensor(begin), gf.tensor(steps)).numpy()
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+    (loop,) = (s for s in carried.latest.program.schedule.steps if isinstance(s, Loop))
+    (product,) = (call for call in loop.body if call.kernel.name.startswith("mm_"))
+    assert not any(isinstance(word, FunctionAddress) for word in product.arguments)
+    assert product.writes & product.reads

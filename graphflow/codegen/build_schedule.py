@@ -14,6 +14,7 @@ from math import prod
 
 from graphflow.codegen.buffers import BufferTable
 from graphflow.codegen.contraction import (
+    adds_onto,
     contraction_call,
     is_small,
     product_call,
@@ -24,6 +25,7 @@ from graphflow.codegen.contraction import (
 )
 from graphflow.codegen.contraction.labels import (
     is_matrix_product,
+    summand,
     without_product,
 )
 from graphflow.codegen.control import control_steps
@@ -244,7 +246,8 @@ class Emitter:
         product = next(n for n in body.nodes if n.op.kind is Kind.CONTRACTION)
         position = {node: index for index, node in enumerate(body.inputs)}
         a, *others = (operands[position[n]] for n in product.inputs)
-        alone = body.outputs == (product,)
+        onto = self._onto(body, product, operands, results)
+        alone = onto or body.outputs == (product,)
         tile = results[0] if alone else self._tile(body, product, operands, results)
         labels = labels_of(product) if product.op.tiles is None else None
         epilogue: tuple[KernelSource, tuple[Argument, ...]] | None = None
@@ -257,7 +260,7 @@ class Emitter:
             three = (a, *others, tile)
             calls = small_calls(labels, three, epilogue, self.context, self._copied)
         elif takes:
-            calls = [contraction_call(a, others[0], tile, epilogue, self.context)]
+            calls = [contraction_call(a, others[0], tile, epilogue, self.context, onto)]
         else:
             calls = [product_call(labels, (a, *others, tile), self.context)]
         if takes:
@@ -269,6 +272,19 @@ class Emitter:
             places = [tile if n is product else operands[position[n]] for n in kept]
             calls += lower_group(rest, places, results, self.context)
         return calls
+
+    def _onto(
+        self, body: Graph, product: Node, operands: Sequence[Layout], results: Sequence[Layout]
+    ) -> bool:
+        """Whether the product is only added to what already lies where the result goes."""
+        other = summand(body, product)
+        if other is None or product.op.tiles is not None or is_small(product):
+            return False
+        if not is_matrix_product(labels_of(product)):
+            return False
+        at = dict(zip(body.inputs, operands, strict=True))
+        a, b = (at[n] for n in product.inputs)
+        return at[other].same_place(results[0]) and adds_onto(a, b, results[0])
 
     def _tile(
         self, body: Graph, product: Node, operands: Sequence[Layout], results: Sequence[Layout]

@@ -127,8 +127,11 @@ def contraction_call(
     c: Layout,
     epilogue: Epilogue | None,
     context: Scratch,
+    onto: bool = False,
 ) -> Call:
     """The call that writes ``a @ b`` to ``c`` and runs ``epilogue`` on finished tiles.
+
+    ``onto``: it is added to what is there, where :func:`adds_onto` says that this can be.
 
     Operands are ``[..., M, K]`` and ``[..., K, N]`` of one dtype with any strides,
     batch axes broadcast; rows or, without an epilogue, columns of ``c`` lie together.
@@ -140,18 +143,26 @@ def contraction_call(
         name = f"{kernel.name} {epilogue[0].name if epilogue else ''} {context.threads} {product}"
         blocking = _advised_blocking(name, product, blocking, c.type.dtype)
     scratch = blocking.reserve(c.type.dtype, context)
-    words = _arguments((a, b, c), product, blocking, scratch, epilogue)
+    words = _arguments((a, b, c), product, blocking, scratch, epilogue, onto)
     flops = 2 * product.batches * product.m * product.n * product.k
     call = Call(
         kernel=kernel,
         arguments=words,
-        reads=frozenset((a.buffer, b.buffer)),
+        reads=frozenset((a.buffer, b.buffer, *([c.buffer] if onto else []))),
         writes=frozenset((c.buffer, *(s.buffer for s in scratch))),
         parallel=flops >= PARALLEL_FLOPS,
         flops=flops,
         product=blocking.product,
     )
     return with_epilogue(call, epilogue)
+
+
+def adds_onto(a: Layout, b: Layout, c: Layout) -> bool:
+    """Whether a call can add ``a @ b`` to ``c``: register tiles begin with what is there."""
+    return (
+        a.type.dtype.short in TILED
+        and _choose(_product(a, b, c), a.type.dtype, c.type.dtype)[2].depth > 0
+    )
 
 
 def _choose(
@@ -275,6 +286,7 @@ def _arguments(
     blocking: Blocking,
     scratch: Sequence[Layout],
     epilogue: Epilogue | None,
+    onto: bool,
 ) -> tuple[Argument, ...]:
     """The words of a call, in the order in which every kernel names them."""
     p, cut = product, blocking
@@ -288,7 +300,7 @@ def _arguments(
         *map(Value, (p.batch_rows, p.swapped, cut.depth, cut.columns, cut.rows)),
         *map(Value, (cut.pack_a, cut.pack_b)),
         address(scratch[0]) if scratch else Value(0),
-        *map(Value, (cut.items, cut.strip_at, *axes)),
+        *map(Value, (cut.items, cut.strip_at, onto, *axes)),
     )
 
 

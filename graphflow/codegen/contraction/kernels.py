@@ -17,7 +17,7 @@ from graphflow.codegen.schedule import KernelSource
 
 TILED = ("f32", "f64")
 """Element types that register tiles multiply."""
-AXES_AT = 26
+AXES_AT = 27
 """Word of the first batch axis; an axis is an extent and its strides in a, b and c."""
 HOT_ITEMS = 2048
 DOT_COLUMNS = 4
@@ -70,6 +70,7 @@ def {name}(args, tid, nth):
     k_block, n_block, i_block, pack_a, pack_b = args[18], args[19], args[20], args[21], args[22]
     panels = pointer_at_{element}(args[23]) + tid * args[24]
     strips = panels + args[25]
+    onto = args[26]  # c holds what the product is added to
     # Threads share the columns or the rows of all batches: whichever leaves each of them less to
     # multiply, pack and read.  No sum is ever split, so any number of threads gives the same bits.
     column_units, row_units = (n + WIDTH - 1) // WIDTH, (m + HEIGHT - 1) // HEIGHT
@@ -136,7 +137,7 @@ def {name}(args, tid, nth):
                                 a_tile, tile_row, tile_step = strips + at, 1, STRIP
                             tile(LANES, VECTORS, HEIGHT, rows, a_tile, tile_row, tile_step,
                                  b_tile, panel_step, depth, c_batch + (i * c_row + j), c_row,
-                                 width, k0)
+                                 width, k0 + onto)
                             i += rows
                         j += WIDTH
                     done = i0

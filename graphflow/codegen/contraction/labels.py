@@ -5,7 +5,10 @@ from __future__ import annotations
 from graphflow.ir.build import input_node
 from graphflow.ir.graph import Graph
 from graphflow.ir.node import Node, with_inputs
-from graphflow.ir.op import Labels
+from graphflow.ir.op import Kind, Labels
+
+SUM = "{0} + {1}"
+"""The scalar form of what adds: as register tiles do to what is there."""
 
 
 def is_matrix_product(labels: Labels) -> bool:
@@ -19,6 +22,17 @@ def is_matrix_product(labels: Labels) -> bool:
     batch = out[:-2]
     longest = all(batch[len(batch) - len(own) :] == own for own in (left[:-2], right[:-2]))
     return longest and len(batch) == max(len(left), len(right)) - 2
+
+
+def summand(body: Graph, product: Node) -> Node | None:
+    """The input of ``body`` to which ``product`` is added, where that is all ``body`` does."""
+    (made, *others) = body.outputs
+    if others or len(made.inputs) != 2 or product not in made.inputs or made.type != product.type:
+        return None
+    if made.op.kind is not Kind.ELEMENTWISE or made.op.scalar_for(product.dtype) != SUM:
+        return None
+    other = made.inputs[made.inputs[0] is product]
+    return other if other in body.inputs and other.type == product.type else None
 
 
 def without_product(body: Graph, product: Node) -> tuple[Graph, list[Node]]:
