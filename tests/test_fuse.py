@@ -135,6 +135,28 @@ def test_a_transposed_product_is_computed_the_other_way_round():
     assert [n.op.name for n in graph.nodes].count("permute") == 1
 
 
+@pytest.mark.parametrize("axes", [(0, 3, 1, 2), (3, 0, 1, 2), (1, 0, 3, 2)])
+def test_a_product_that_is_read_along_its_rows_is_computed_the_other_way_round(axes):
+    q, s = x(2, 3, 5, 4, name="q"), x(2, 3, 5, 7, name="s")
+    product = b.matmul(b.permute(q, axes=(0, 1, 3, 2)), s)
+    graph = Graph((q, s), (b.exp(b.permute(product, axes=axes)),))
+    turned = turn_products(graph)
+    [made] = [n for n in turned.nodes if n.op.name == "matmul"]
+    assert made.shape == (2, 3, 7, 4)
+    rng = np.random.default_rng(5)
+    print("seed 5")
+    args = [rng.standard_normal(n.shape).astype(np.float32) for n in (q, s)]
+    expected = np.exp(np.einsum("abki,abkj->abij", *args).transpose(axes))
+    [found] = interpret(turned, args).outputs
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_a_product_that_is_read_along_its_columns_is_left_alone():
+    product = b.matmul(x(2, 3, 5, 4), x(2, 3, 4, 7, name="w"))
+    graph = Graph(leaves((product,), "input"), (b.exp(b.permute(product, axes=(0, 2, 1, 3))),))
+    assert turn_products(graph) is graph
+
+
 def test_a_product_that_is_read_both_ways_is_left_alone():
     product = b.matmul(x(8, 3), x(3, 5, name="w"))
     graph = Graph(leaves((product,), "input"), (b.permute(product, axes=(1, 0)), b.exp(product)))

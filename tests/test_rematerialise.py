@@ -119,6 +119,14 @@ def test_random_graphs_mean_the_same(seed: int, monkeypatch: Any) -> None:
     build_schedule(made, 2)
 
 
+def test_kernels_store_what_is_read_only(fused: Graph) -> None:
+    made = Rematerialise(outline_of, 0).run(fused)
+    several = [n for n in made.nodes if n.op.name == "fused" and len(n.attrs["body"].outputs) > 1]
+    for node in several:
+        taken = {user.attrs["index"] for user in made.users[node]}
+        assert taken == set(range(len(node.attrs["body"].outputs)))
+
+
 def losses(step: Any, batch: Any, count: int = 4) -> list[float]:
     return [step(*batch).item() for _ in range(count)]
 

@@ -1,13 +1,15 @@
-"""Results of scans and branches that nobody takes, and operands that no region reads."""
+"""Results of scans, branches and kernels that nobody takes, and operands that no region reads."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 from graphflow.ir.build import emit
 from graphflow.ir.graph import Graph
 from graphflow.ir.node import Node, topological, with_inputs
+from graphflow.ir.op import Kind
+from graphflow.ir.types import TupleType
 from graphflow.records import replace
 
 
@@ -19,15 +21,29 @@ class Kept(NamedTuple):
     attrs: Mapping[str, Any]
 
 
+Rules: TypeAlias = Mapping[str, Callable[[Node, "set[int]"], Kept]]
+"""For names of operations: what stays of one of which so many results are taken."""
+
+
 def trim(graph: Graph) -> Graph:
-    """``graph`` without them, in regions too; the same object if there are none."""
+    """``graph`` without those of scans and branches, in regions too; the same object if there
+    are none."""
     if not any(node.op.name in _RULES for node in graph.nodes):
         return graph
+    return _trimmed(graph, _RULES)
+
+
+def without_dead_results(graph: Graph) -> Graph:
+    """``graph`` whose kernels store only what is read; the same object if they do already."""
+    return _trimmed(graph, {"fused": _fused})
+
+
+def _trimmed(graph: Graph, rules: Rules) -> Graph:
     final: dict[Node, Node] = {}
     kept: dict[Node, Kept] = {}
     locations, names = dict(graph.locations), dict(graph.names)
     for node in graph.nodes:
-        found = _kept(graph, node)
+        found = _kept(graph, node, rules)
         source = node.inputs[0] if node.inputs else None
         if found is not None:
             kept[node] = found
@@ -35,7 +51,9 @@ def trim(graph: Graph) -> Graph:
             made = emit(node.op, *operands, **found.attrs)
         elif source in kept:
             index = kept[source].results.index(node.attrs["index"])
-            made = emit(node.op, final[source], index=index)
+            made = final[source]
+            if isinstance(made.type, TupleType):
+                made = emit(node.op, made, index=index)
         else:
             made = with_inputs(node, [final[n] for n in node.inputs])
         final[node] = made
@@ -58,10 +76,10 @@ def trim(graph: Graph) -> Graph:
     )
 
 
-def _kept(graph: Graph, node: Node) -> Kept | None:
+def _kept(graph: Graph, node: Node, rules: Rules) -> Kept | None:
     """What stays of ``node``; None if it has no dead parts."""
-    rule = _RULES.get(node.op.name)
-    if rule is None:
+    rule = rules.get(node.op.name)
+    if rule is None or not isinstance(node.type, TupleType):
         return None
     taken = {user.attrs["index"] for user in graph.users[node]}
     found = rule(node, taken)
@@ -107,6 +125,20 @@ def _cond(node: Node, taken: set[int]) -> Kept:
     return Kept(results, [0, *(i + 1 for i in used)], {"then": then, "otherwise": otherwise})
 
 
+def _fused(node: Node, taken: set[int]) -> Kept:
+    body: Graph = node.attrs["body"]
+    results = sorted(taken)
+    if len(results) == len(body.outputs):
+        return Kept(results, range(len(node.inputs)), node.attrs)
+    nodes = topological([body.outputs[i] for i in results])
+    dead = set(topological(body.outputs)) - set(nodes)
+    # What no node ever read is there for the order, and stays.
+    operands = [i for i, n in enumerate(body.inputs) if n not in dead]
+    multiplies = any(n.op.kind is Kind.CONTRACTION for n in nodes)
+    kind = node.attrs["kind"] if multiplies else "loop"
+    return Kept(results, operands, {"kind": kind, "body": _region(body, operands, results)})
+
+
 def _region(body: Graph, operands: Sequence[int], results: Sequence[int]) -> Graph:
     """The region with these inputs and outputs only, trimmed itself."""
     if len(operands) < len(body.inputs) or len(results) < len(body.outputs):
@@ -124,4 +156,4 @@ def _region(body: Graph, operands: Sequence[int], results: Sequence[int]) -> Gra
     return trim(body)
 
 
-_RULES = {"scan": _scan, "cond": _cond}
+_RULES: Rules = {"scan": _scan, "cond": _cond}

@@ -16,6 +16,7 @@ from graphflow.ir.build import emit
 from graphflow.ir.graph import Graph, Location
 from graphflow.ir.node import Node, with_inputs
 from graphflow.passes.base import Pass
+from graphflow.passes.dead_results import without_dead_results
 from graphflow.passes.outline import Look, Outline
 from graphflow.passes.recipes import body_of
 from graphflow.passes.remat_search import Again, Search
@@ -123,7 +124,7 @@ def repeated(graph: Graph, search: Search) -> Graph:
     end = len(search.outline.tasks)
     outputs = [rewriter.at(n, end) for n in graph.outputs]
     updates = [(s, rewriter.at(v, end)) for s, v in graph.updates]
-    return graph.with_roots(outputs, updates, rewriter.locations)
+    return without_dead_results(graph.with_roots(outputs, updates, rewriter.locations))
 
 
 class _Rewriter:
