@@ -123,6 +123,13 @@ if TYPE_CHECKING:
     from graphflow.debugging.verification import verify
     from graphflow.frozen import load_program
     from graphflow.number_formats import can_cast, finfo, iinfo
+    from graphflow.numerics import (
+        are_deterministic_algorithms_enabled,
+        get_float32_matmul_precision,
+        is_deterministic_algorithms_warn_only_enabled,
+        set_float32_matmul_precision,
+        use_deterministic_algorithms,
+    )
     from graphflow.printing import set_printoptions
     from graphflow.profiling.record import profile
     from graphflow.serialization import load, save
@@ -173,6 +180,16 @@ else:
             "utils": "graphflow.utils",
             "verify": "graphflow.debugging.verification:verify",
             "vision": "graphflow.vision",
+            **{
+                name: f"graphflow.numerics:{name}"
+                for name in (
+                    "are_deterministic_algorithms_enabled",
+                    "get_float32_matmul_precision",
+                    "is_deterministic_algorithms_warn_only_enabled",
+                    "set_float32_matmul_precision",
+                    "use_deterministic_algorithms",
+                )
+            },
         },
         _ops.find,
     )
@@ -199,6 +216,7 @@ __all__ = [
     "accelerator",
     "amp",
     "ao",
+    "are_deterministic_algorithms_enabled",
     "autocast",
     "autograd",
     "backends",
@@ -233,6 +251,7 @@ __all__ = [
     "float64",
     "get_autocast_dtype",
     "get_default_dtype",
+    "get_float32_matmul_precision",
     "get_num_threads",
     "get_rng_state",
     "grad",
@@ -249,6 +268,7 @@ __all__ = [
     "int64",
     "is_autocast_cache_enabled",
     "is_autocast_enabled",
+    "is_deterministic_algorithms_warn_only_enabled",
     "is_grad_enabled",
     "is_inference_mode_enabled",
     "jit",
@@ -282,6 +302,7 @@ __all__ = [
     "set_autocast_cache_enabled",
     "set_autocast_dtype",
     "set_default_dtype",
+    "set_float32_matmul_precision",
     "set_grad_enabled",
     "set_num_threads",
     "set_printoptions",
@@ -293,6 +314,7 @@ __all__ = [
     "trace",
     "training",
     "uint8",
+    "use_deterministic_algorithms",
     "utils",
     "value_and_grad",
     "verify",

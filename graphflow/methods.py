@@ -60,8 +60,7 @@ class TensorMethods(metaclass=LoadedLate):
     def __getattr__(self, name: str) -> Any:
         if not name.startswith("__") and any(load() for load in _LOADERS):
             return getattr(self, name)
-        hint = f"; gf.{name} is not an operation of GraphFlow"
-        raise AttributeError(f"a tensor has no attribute {name!r}{hint}")
+        raise AttributeError(f"a tensor has no attribute {name!r}")
 
     if TYPE_CHECKING:  # bound at run time, see bind()
 

@@ -48,6 +48,7 @@ LATER: tuple[str, ...] = (
     "graphflow.functions.quantizing",
     "graphflow.functions.repeating",
     "graphflow.functions.scattering",
+    "graphflow.functions.short_time",
     "graphflow.functions.sorting",
     "graphflow.functions.special",
     "graphflow.functions.statistics",
@@ -56,6 +57,7 @@ LATER: tuple[str, ...] = (
     "graphflow.functions.typed",
     "graphflow.functions.trigonometry",
     "graphflow.functions.uniqueness",
+    "graphflow.functions.windows",
 )
 """Modules of :mod:`graphflow.functions` that are imported when first needed."""
 
@@ -75,6 +77,7 @@ if TYPE_CHECKING:  # what type checkers find in gf
     from graphflow.functions.quantizing import *
     from graphflow.functions.repeating import *
     from graphflow.functions.scattering import *
+    from graphflow.functions.short_time import *
     from graphflow.functions.sorting import *
     from graphflow.functions.special import *
     from graphflow.functions.statistics import *
@@ -83,6 +86,7 @@ if TYPE_CHECKING:  # what type checkers find in gf
     from graphflow.functions.trigonometry import *
     from graphflow.functions.typed import *
     from graphflow.functions.uniqueness import *
+    from graphflow.functions.windows import *
 else:
     __all__ = [name for module in CORE for name in getattr(module, "__all__", ())]
 

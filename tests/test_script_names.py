@@ -64,3 +64,18 @@ def test_there_is_no_accelerator() -> None:
         with pytest.raises(gf.GraphFlowError, match="no CUDA device"):
             wrong()
     assert (gf.pi, gf.e, gf.inf) == (math.pi, math.e, math.inf) and math.isnan(gf.nan)
+
+
+def test_switches_of_precision_and_determinism() -> None:
+    try:
+        gf.set_float32_matmul_precision("high")
+        assert gf.get_float32_matmul_precision() == "high" and gf.backends.cuda.matmul.allow_tf32
+        gf.use_deterministic_algorithms(True, warn_only=True)
+        assert gf.are_deterministic_algorithms_enabled() and gf.backends.cuda.deterministic
+        assert gf.is_deterministic_algorithms_warn_only_enabled()
+        with pytest.raises(ValueError, match="one of highest, high, medium, got 'low'"):
+            gf.set_float32_matmul_precision("low")
+    finally:
+        gf.set_float32_matmul_precision("highest")
+        gf.use_deterministic_algorithms(False)
+    assert not gf.backends.cuda.matmul.allow_tf32 and not gf.backends.cuda.deterministic
