@@ -108,6 +108,7 @@ class Emitter:
     ) -> None:
         self.graph, self.work, self.placement = graph, work, placement
         self.state = frozenset(graph.state)
+        self.inner = position is not None
         self.templates, self.context = templates, templates.table
         self.steps: list[Step] = []
         self.buffer_of: dict[int, int] = {}  # value → buffer
@@ -258,7 +259,8 @@ class Emitter:
             calls = winograd_calls(product, (a, *others), tile, epilogue, self.context)
         elif is_small(product):
             three = (a, *others, tile)
-            calls = small_calls(labels, three, epilogue, self.context, self._copied)
+            lasting = self._lasts(three[1])
+            calls = small_calls(labels, three, epilogue, self.context, self._copied, lasting)
         elif takes:
             calls = [contraction_call(a, others[0], tile, epilogue, self.context, onto)]
         else:
@@ -285,6 +287,11 @@ class Emitter:
         at = dict(zip(body.inputs, operands, strict=True))
         a, b = (at[n] for n in product.inputs)
         return at[other].same_place(results[0]) and adds_onto(a, b, results[0])
+
+    def _lasts(self, place: Layout) -> bool:
+        """Whether ``place`` is state, so that what is made of it may be kept between calls."""
+        kind = self.context.buffers[place.buffer].kind
+        return not self.inner and kind in (BufferKind.STATE, BufferKind.CONSTANT)
 
     def _tile(
         self, body: Graph, product: Node, operands: Sequence[Layout], results: Sequence[Layout]

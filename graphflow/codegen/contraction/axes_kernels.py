@@ -11,6 +11,7 @@ the argument block are in the order of :mod:`graphflow.codegen.contraction.axes`
 from __future__ import annotations
 
 from functools import cache
+from textwrap import indent
 
 from graphflow.codegen.contraction.tiling import Tiling, heights
 from graphflow.codegen.schedule import KernelSource
@@ -44,6 +45,24 @@ TAKE = """\
         c_batch = c + place(args, AXES_AT, batch_axes, batch, 3)
 """
 """A thread's next batch, whole or a part, and where its operands begin."""
+
+_ROW_TABLES = """\
+i = i0
+while i < i1:
+    run = min(i1 - i, row_run - i % row_run)
+    spot = place(args, rows_at, row_axes, i, 1)
+    target = place(args, rows_at, row_axes, i, 3)
+    for row in range(run):
+        spots[i - i0 + row] = spot + row * row_a
+        row_targets[i - i0 + row] = target + row * row_c
+    i += run
+"""
+
+
+def row_tables(spaces: int) -> str:
+    """Text that writes where rows ``i0`` to ``i1`` lie in a and in c, so far from the margin."""
+    return indent(_ROW_TABLES, " " * spaces)
+
 
 _TILED = '''\
 """c[i, j] = sum over k of a[i, k] * b[k, j], where i, j and k run over several axes"""
@@ -107,15 +126,7 @@ def {name}(args, tid, nth):
             i0 = i_begin
             while i0 < i_end:
                 i1 = min(i_end, i0 + i_block)
-                i = i0
-                while i < i1:
-                    run = min(i1 - i, row_run - i % row_run)
-                    spot = place(args, rows_at, row_axes, i, 1)
-                    target = place(args, rows_at, row_axes, i, 3)
-                    for row in range(run):
-                        spots[i - i0 + row] = spot + row * row_a
-                        row_targets[i - i0 + row] = target + row * row_c
-                    i += run
+{row_tables}\
                 k0 = 0
                 more = True
                 while more:
@@ -266,7 +277,7 @@ def tiled_axes_kernel(element: str, itemsize: int, tiling: Tiling) -> KernelSour
     return _source(
         _TILED, name, element, lanes=tiling.lanes, vectors=tiling.vectors, height=tiling.height,
         width=tiling.width, strip=tiling.strip, packing=PACKING, choose_rows=choose_rows,
-        itemsize=itemsize,
+        itemsize=itemsize, row_tables=row_tables(16),
     )  # fmt: skip
 
 

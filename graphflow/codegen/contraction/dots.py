@@ -24,6 +24,24 @@ _PAIRS = {
 }
 
 
+def multiplied_pairs(body: Body, a: Any, c: Any) -> Any:
+    """Products of neighbours in two vectors of 16-bit numbers, added in pairs."""
+    builder, target, count = body.builder, host_target(), a.type.count
+    sums = ir.VectorType(_I32, count // 2)
+    if target.is_x86:
+        kind = ir.FunctionType(sums, [a.type, a.type])
+        module = body.function.module
+        function = cgutils.get_or_insert_function(module, kind, _PAIRS[count // 2])
+        return builder.call(function, [a, c])
+    whole = ir.VectorType(_I32, count)
+    product = builder.mul(builder.sext(a, whole), builder.sext(c, whole))
+    even, odd = (
+        builder.shuffle_vector(product, product, body.pattern(list(range(first, count, 2))))
+        for first in (0, 1)
+    )
+    return builder.add(even, odd)
+
+
 class _Dots:
     """The body of :func:`dots_body` being written, for ``rows`` by ``columns`` products."""
 
@@ -48,23 +66,6 @@ class _Dots:
         """Neighbours from ``position`` on, as 16-bit numbers."""
         return self.widened(self.body.load(self.body.at(start, position)), self.wide)
 
-    def pairs(self, a: Any, b: Any) -> Any:
-        """Products of neighbours, added in pairs."""
-        builder, target = self.body.builder, host_target()
-        if target.is_x86:
-            kind = ir.FunctionType(self.sum, [self.wide, self.wide])
-            module = self.body.function.module
-            function = cgutils.get_or_insert_function(module, kind, _PAIRS[self.lanes])
-            return builder.call(function, [a, b])
-        whole = ir.VectorType(_I32, 2 * self.lanes)
-        product = builder.mul(builder.sext(a, whole), builder.sext(b, whole))
-        even, odd = (
-            builder.shuffle_vector(product, product, self.body.pattern(
-                list(range(first, 2 * self.lanes, 2))))
-            for first in (0, 1)
-        )  # fmt: skip
-        return builder.add(even, odd)
-
     def add(self, row: int, column: int, value: Any) -> None:
         """Add ``value`` to the sum of one product."""
         place, builder = self.sums[row][column], self.body.builder
@@ -79,7 +80,7 @@ class _Dots:
             if mask is not None:
                 row = builder.select(mask, row, ir.Constant(self.wide, None))
             for j, column in enumerate(columns):
-                self.add(i, j, self.pairs(row, column))
+                self.add(i, j, multiplied_pairs(self.body, row, column))
 
     def single(self, starts: Sequence[Any], others: Sequence[Any], at: Any) -> None:
         """One element of depth."""

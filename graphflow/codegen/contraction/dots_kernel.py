@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from graphflow.codegen.contraction.axes_kernels import TAKE
+from graphflow.codegen.contraction.axes_kernels import TAKE, row_tables
 from graphflow.codegen.schedule import KernelSource
 
 AXES_AT = 22
@@ -34,14 +34,14 @@ def {name}(args, tid, nth):
     m, n, batches = args[3], args[4], args[5]
     batch_axes, row_axes, depth_axes = args[6], args[7], args[8]
     # Depth is runs of neighbours; its outer axes count the pieces.
-    pieces, run = args[9], args[10]
+    pieces, depth_run = args[9], args[10]
     b_column, c_column = args[11], args[12]
     row_run, row_a, row_c = args[13], args[14], args[15]
     epilogue, block, batch_rows = args[16], args[17], args[18]
     steps = pointer_at_i64(args[19]) + tid * args[20]
     i_block = args[21]
     spots = steps + 2 * pieces
-    targets = spots + i_block
+    row_targets = spots + i_block
     rows_at = AXES_AT + 4 * batch_axes
     depth_at = rows_at + 4 * row_axes
     for piece in range(pieces):
@@ -58,22 +58,15 @@ def {name}(args, tid, nth):
         i0 = i_begin
         while i0 < i_end:
             i1 = min(i_end, i0 + i_block)
-            i = i0
-            while i < i1:
-                count = min(i1 - i, row_run - i % row_run)
-                spot = place(args, rows_at, row_axes, i, 1)
-                target = place(args, rows_at, row_axes, i, 3)
-                for row in range(count):
-                    spots[i - i0 + row] = spot + row * row_a
-                    targets[i - i0 + row] = target + row * row_c
-                i += count
+{row_tables}\
             j = j_begin
             while j < j_end:
                 i = i0
                 while i < i1:
                     dots(ROWS, COLUMNS, min(ROWS, i1 - i), min(COLUMNS, j_end - j),
                          a_batch, spots + (i - i0), b_batch + j * b_column, b_column,
-                         steps, pieces, run, c_batch + j * c_column, targets + (i - i0), c_column)
+                         steps, pieces, depth_run, c_batch + j * c_column,
+                         row_targets + (i - i0), c_column)
                     i += ROWS
                 j += COLUMNS
             done = i0
@@ -93,6 +86,7 @@ def dots_kernel(element: str, rows: int, columns: int) -> KernelSource:
     """The kernel for ``"i8"`` or ``"u8"`` and tiles of ``rows`` by ``columns`` products."""
     name = f"mm_dots_{element}_{rows}x{columns}"
     text = _DOTS.format(
-        name=name, element=element, rows=rows, columns=columns, axes_at=AXES_AT, take=TAKE
-    )
+        name=name, element=element, rows=rows, columns=columns, axes_at=AXES_AT, take=TAKE,
+        row_tables=row_tables(12),
+    )  # fmt: skip
     return KernelSource(name, text)

@@ -14,18 +14,19 @@ from graphflow.codegen.contraction import micro_kernels
 from graphflow.codegen.contraction.bodies import combine_body, dot_body, tile_at_body, tile_body
 from graphflow.codegen.contraction.dots import dots_body
 from graphflow.codegen.contraction.packing import pack_body, pack_strips_body, place_body
+from graphflow.codegen.contraction.pairs import pairs_body, widen_body
 from graphflow.codegen.contraction.tiling import heights
 from graphflow.codegen.contraction.transforms import transform_body
 from graphflow.codegen.pointers import ArgumentBlock, Pointer
 
 _I64 = ir.IntType(64)
-_POINTERS = {"P": ("f32", "f64"), "T": ("i64",), "B": ("i8", "u8"), "S": ("i32",)}
+_POINTERS = {"P": ("f32", "f64"), "T": ("i64",), "B": ("i8", "u8"), "S": ("i32",), "H": ("i16",)}
 
 
 def _register(function: Any, shape: str, lower: Callable[..., None]) -> None:
     """Type and lower ``function``; ``shape`` says L(iteral), P(ointer), T(able) or I(nteger).
 
-    B is a pointer to bytes, S one to 32-bit sums.
+    B is a pointer to bytes, H one to 16-bit numbers, S one to 32-bit sums.
     """
 
     def fits(letter: str, kind: Any) -> bool:
@@ -91,6 +92,26 @@ def _lower_dots(builder: Any, element: str, literals: list[int], values: list[An
     builder.call(dots_body(builder.module, element, *literals), values)
 
 
+def _lower_widen(builder: Any, element: str, literals: list[int], values: list[Any]) -> None:
+    builder.call(widen_body(builder.module, element), values)
+
+
+def _lower_pairs(builder: Any, element: str, literals: list[int], values: list[Any]) -> None:
+    """Call the body of the right height."""
+    rows, *arguments = values
+    done = builder.append_basic_block("pairs.done")
+    choices = heights(literals[0])
+    blocks = {height: builder.append_basic_block(f"pairs.{height}") for height in choices}
+    switch = builder.switch(rows, blocks[choices[-1]])
+    for height, block in blocks.items():
+        if height != choices[-1]:
+            switch.add_case(_I64(height), block)
+        builder.position_at_end(block)
+        builder.call(pairs_body(builder.module, element, height), arguments)
+        builder.branch(done)
+    builder.position_at_end(done)
+
+
 def _lower_combine(builder: Any, element: str, literals: list[int], values: list[Any]) -> None:
     builder.call(combine_body(builder.module, element, literals[0]), values)
 
@@ -112,6 +133,8 @@ _register(micro_kernels.tile, "LLLIPIIPIIPIII", partial(_lower_tile, tile_body))
 _register(micro_kernels.tile_at, "LLLIPTTPIIPIII", partial(_lower_tile, tile_at_body))
 _register(micro_kernels.dot, "LPPIIPII", _lower_dot)
 _register(micro_kernels.dots, "LLIIBTBITIISTI", _lower_dots)
+_register(micro_kernels.widen, "BTIIH", _lower_widen)
+_register(micro_kernels.pairs, "LIBHISTI", _lower_pairs)
 _register(micro_kernels.combine, "LPIPIIPI", _lower_combine)
 _register(micro_kernels.pack, "LIIPPIIII", _lower_pack)
 _register(micro_kernels.pack_strips, "LLPPIII", _lower_pack_strips)

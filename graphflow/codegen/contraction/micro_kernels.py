@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
+from graphflow.codegen.contraction.tiling import pairs_tile
 from graphflow.codegen.plain import Arguments, Pointer
+from graphflow.codegen.target import host_target
 from graphflow.ir.formulas.winograd import FORMS, both_sides, matrix
 
 _NUMPY: dict[str, Any] = {"f32": np.float32, "f64": np.float64}
@@ -92,6 +94,35 @@ def dots(
                 right = right + steps[2 * piece + 1]
                 total += sum(int(left[k]) * int(right[k]) for k in range(run))
             c[targets[i] + j * c_column] = total
+
+
+def widen(a: Pointer, steps: Pointer, pieces: int, run: int, target: Pointer) -> None:
+    """``run`` 8-bit numbers from each of ``a + steps[p]``, one after the other, as 16-bit ones.
+
+    Where ``run`` is odd a zero follows each, so that every piece has whole pairs.
+    """
+    even = (run + 1) // 2 * 2
+    for piece in range(pieces):
+        for k in range(even):
+            target[piece * even + k] = a[steps[piece] + k] if k < run else 0
+
+
+def pairs(
+    height: int, rows: int, panel: Pointer, a: Pointer, pitch: int,
+    c: Pointer, targets: Pointer, width: int,
+) -> None:  # fmt: skip
+    """``c[targets[i] + j] = sum over k < pitch of a[i * pitch + k] * b[k, j]``, ``j < width``.
+
+    The panel has ``b[k, j]`` at ``(k // 2 * across + j) * 2 + k % 2``, where ``across`` is the
+    width of a whole tile.  ``rows`` is one of the heights listed for ``height``.
+    """
+    across = pairs_tile(host_target())[1]
+    for i in range(rows):
+        for j in range(width):
+            c[targets[i] + j] = sum(
+                int(a[i * pitch + k]) * int(panel[(k // 2 * across + j) * 2 + k % 2])
+                for k in range(pitch)
+            )
 
 
 def combine(

@@ -6,11 +6,10 @@ otherwise is copied first: of weights that is done once, for the copy depends on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from math import prod
 
 from graphflow.codegen.contraction.axes import (
-    Axes,
     Axis,
     axes_of,
     merged,
@@ -28,6 +27,7 @@ from graphflow.codegen.contraction.call import (
     with_epilogue,
 )
 from graphflow.codegen.contraction.dots_kernel import dots_kernel
+from graphflow.codegen.contraction.pairs_calls import Copier, Dots, pairs_calls, takes_pairs
 from graphflow.codegen.contraction.tiling import dots_tile
 from graphflow.codegen.layout import Layout
 from graphflow.codegen.schedule import Call, Value
@@ -37,7 +37,7 @@ from graphflow.codegen.target import host_target
 from graphflow.ir.node import Node
 from graphflow.ir.op import Labels
 from graphflow.ir.types import TensorType, int8, int32, int64, uint8
-from graphflow.records import dataclass, replace
+from graphflow.records import replace
 
 A, B, C = 0, 1, 2
 NOWHERE = -1
@@ -45,19 +45,6 @@ LEAST_RUN = 32
 """Runs of fewer neighbours in depth are put together by a copy."""
 ROWS = 48
 """Rows that are multiplied by all columns before the next ones: they stay in the first cache."""
-
-Copier = Callable[[Layout, Layout], list[Call]]
-
-
-@dataclass(frozen=True, slots=True)
-class _Dots:
-    """A product as the kernel takes it: columns and the innermost depth are one axis each."""
-
-    batch: Axes
-    rows: Axes
-    column: Axis
-    depth: Axes
-    run: int
 
 
 def is_small(product: Node) -> bool:
@@ -81,10 +68,12 @@ def small_calls(
     epilogue: Epilogue | None,
     context: Scratch,
     copied: Copier,
+    lasting: bool,
 ) -> list[Call]:
     """The calls that write the product of ``places[0]`` and ``places[1]`` to ``places[2]``.
 
-    ``copied`` makes the calls of a copy.  An epilogue is run by products that take one.
+    ``copied`` makes the calls of a copy; ``lasting`` says that ``places[1]`` seldom changes, so
+    that it may be packed.  An epilogue is run by products that take one.
     """
     for which in ((), (B,), (A,), (A, B)):
         dense = [
@@ -100,6 +89,8 @@ def small_calls(
                 kept = context.temporary(_stored(labels, places, operand)[0])
                 dense[operand] = replace(dense[operand], buffer=kept.buffer)
                 calls += copied(places[operand], dense[operand])
+            if lasting and takes_pairs(found):
+                return [*calls, *pairs_calls(found, dense, epilogue, context, copied)]
             return [*calls, _call(found, dense, epilogue, context)]
     return [product_call(labels, places, context)]
 
@@ -110,19 +101,19 @@ def _kinds(labels: Labels, places: Sequence[Layout]) -> list[list[Axis]]:
     return [of_kind(axes, *kind) for kind in ((1, 1, 1), (1, 0, 1), (0, 1, 1), (1, 1, 0))]
 
 
-def _dots(labels: Labels, places: Sequence[Layout]) -> _Dots | None:
+def _dots(labels: Labels, places: Sequence[Layout]) -> Dots | None:
     """The product as scalar products, if columns are one axis and depth has neighbours."""
     batch, rows, columns, depth = _kinds(labels, places)
     one = [Axis(1, (0, 0, 0))]
     column = merged(columns or one)
-    best: _Dots | None = None
+    best: Dots | None = None
     for which in (A, B):
         inner = merged(sorted(depth, key=lambda axis: -abs(axis.strides[which])))
         *outer, last = inner or (Axis(1, (1, 1, 0)),)
         if len(column) > 1 or last.strides[:C] != (1, 1):
             continue
         if best is None or last.extent > best.run:
-            best = _Dots(merged(batch), merged(rows or one), column[0], tuple(outer), last.extent)
+            best = Dots(merged(batch), merged(rows or one), column[0], tuple(outer), last.extent)
     return best
 
 
@@ -145,7 +136,7 @@ def _dense(labels: Labels, places: Sequence[Layout], which: int) -> Layout:
 
 
 def _call(
-    found: _Dots, places: Sequence[Layout], epilogue: Epilogue | None, context: Scratch
+    found: Dots, places: Sequence[Layout], epilogue: Epilogue | None, context: Scratch
 ) -> Call:
     a, b, c = places
     m, batches, pieces = (

@@ -60,6 +60,16 @@ def dots_tile(target: Target, single: bool) -> tuple[int, int]:
     return (4, 4) if target.vector_bytes == 64 else (4, 2)
 
 
+PAIR_VECTORS = 2
+"""Vectors of sums that a row of a tile has, where columns of small integers are packed."""
+
+
+def pairs_tile(target: Target) -> tuple[int, int]:
+    """Rows and columns of a tile whose lanes are columns; its sums fill the registers."""
+    height = 12 if target.vector_bytes == 64 or not target.is_x86 else 6
+    return height, PAIR_VECTORS * sum_lanes(target)
+
+
 def tiling(target: Target, itemsize: int) -> Tiling:
     """The tile that fills the registers of ``target``.
 

@@ -1,0 +1,99 @@
+"""The text of the kernel for products of many rows of small integers by packed columns.
+
+``mm_pairs`` widens rows of the first operand to 16 bits, a block of them at a time; its tiles
+take two neighbours in depth of one row at once, and multiply them by those of a panel of
+columns.  Panels are packed before: for weights that is done once.  Words of the argument block
+are in the order of :mod:`graphflow.codegen.contraction.pairs_calls`.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+from graphflow.codegen.contraction.axes_kernels import TAKE, row_tables
+from graphflow.codegen.contraction.tiling import heights
+from graphflow.codegen.schedule import KernelSource
+
+AXES_AT = 20
+"""Word of the first axis; an axis is an extent and its strides in a, b and c."""
+
+_PAIRS = '''\
+"""c[i, j] = sum over k of a[i, k] * b[k, j], 8-bit numbers with 32-bit sums, b in panels"""
+from graphflow.codegen.contraction.micro_kernels import pairs, place, widen
+from graphflow.codegen.prelude import call_epilogue, kernel, pointer_at_{element}, share
+from graphflow.codegen.prelude import pointer_at_i16, pointer_at_i32, pointer_at_i64
+
+HEIGHT, WIDTH = {height}, {width}  # of a tile
+AXES_AT = {axes_at}
+
+
+@kernel
+def {name}(args, tid, nth):
+    a = pointer_at_{element}(args[0])
+    b = pointer_at_{element}(args[1])
+    c = pointer_at_i32(args[2])
+    m, n, batches = args[3], args[4], args[5]
+    batch_axes, row_axes, depth_axes = args[6], args[7], args[8]
+    # Depth is runs of neighbours, each widened to an even number of them.
+    pieces, depth_run = args[9], args[10]
+    row_run, row_a, row_c = args[11], args[12], args[13]
+    epilogue, block, batch_rows = args[14], args[15], args[16]
+    room = args[17] + tid * args[18] * 8
+    i_block = args[19]
+    steps = pointer_at_i64(room)
+    spots = steps + pieces
+    row_targets = spots + i_block
+    wide = pointer_at_i16(room + (pieces + 2 * i_block) * 8)
+    even = (depth_run + 1) // 2 * 2
+    pitch = pieces * even
+    rows_at = AXES_AT + 4 * batch_axes
+    depth_at = rows_at + 4 * row_axes
+    for piece in range(pieces):
+        steps[piece] = place(args, depth_at, depth_axes, piece, 1)
+    by_columns = n > m
+    units = (n + WIDTH - 1) // WIDTH if by_columns else (m + HEIGHT - 1) // HEIGHT
+{take}\
+        i_begin, i_end, j_begin, j_end = 0, m, 0, n
+        if by_columns:
+            j_begin, j_end = first * WIDTH, min(n, last * WIDTH)
+        else:
+            i_begin, i_end = first * HEIGHT, min(m, last * HEIGHT)
+        i0 = i_begin
+        while i0 < i_end:
+            i1 = min(i_end, i0 + i_block)
+{row_tables}\
+            for row in range(i1 - i0):
+                widen(a_batch + spots[row], steps, pieces, depth_run, wide + row * pitch)
+            j = j_begin
+            while j < j_end:
+                i = i0
+                while i < i1:
+                    left = i1 - i
+                    rows = {choose_rows}
+                    pairs(HEIGHT, rows, b_batch + j * pitch, wide + (i - i0) * pitch, pitch,
+                          c_batch + j, row_targets + (i - i0), min(WIDTH, j_end - j))
+                    i += rows
+                j += WIDTH
+            done = i0
+            while epilogue and done < i1:
+                part = done // batch_rows
+                first_row = done - part * batch_rows
+                last_row = min(batch_rows, first_row + i1 - done)
+                done += last_row - first_row
+                whole = batch * (m // batch_rows) + part
+                call_epilogue(epilogue, block, whole, first_row, last_row, j_begin, j_end)
+            i0 = i1
+'''
+
+
+@cache
+def pairs_kernel(element: str, height: int, width: int) -> KernelSource:
+    """The kernel for ``"i8"`` or ``"u8"`` and tiles of ``height`` rows by ``width`` columns."""
+    *taller, lowest = heights(height)
+    choose_rows = "".join(f"{h} if left >= {h} else " for h in taller) + str(lowest)
+    name = f"mm_pairs_{element}_{height}x{width}"
+    text = _PAIRS.format(
+        name=name, element=element, height=height, width=width, axes_at=AXES_AT, take=TAKE,
+        row_tables=row_tables(12), choose_rows=choose_rows,
+    )  # fmt: skip
+    return KernelSource(name, text)
