@@ -123,7 +123,8 @@ def test_looking_for_cycles_takes_the_same_time_in_a_deep_model(
     for graph in steps.values():
         run_pipeline(graph)
     few, some, many = (found.searched for found in made)
-    assert (many - some) / 4 <= 1.2 * (some - few) / 2, (few, some, many)
+    # From 240 to 290 a layer, up and down, to 48 layers; a search that grew would be twice that.
+    assert (many - some) / 4 <= 1.4 * (some - few) / 2, (few, some, many)
 
 
 def test_collection_is_off_while_a_program_is_traced_and_on_again_afterwards() -> None:

@@ -73,7 +73,7 @@ class Adadelta(Optimizer):
         """One parameter's step."""
         gradient = self.directed(parameter, gradient, group)
         rho, eps = self.hyper(group, "rho"), self.hyper(group, "eps")
-        self.counter(slots, parameter).add_(1)
+        self.count(slots, parameter)
         square = self.slot(slots, "square_avg", parameter)
         moved = self.slot(slots, "acc_delta", parameter)
         square.copy_(square * rho + gradient * gradient * (1.0 - rho))
@@ -114,7 +114,7 @@ class RMSprop(Optimizer):
         """One parameter's step."""
         gradient = self.directed(parameter, gradient, group)
         alpha = self.hyper(group, "alpha")
-        self.counter(slots, parameter).add_(1)
+        self.count(slots, parameter)
         square = self.slot(slots, "square_avg", parameter)
         square.copy_(square * alpha + gradient * gradient * (1.0 - alpha))
         spread: Tensor = square
@@ -156,7 +156,7 @@ class Rprop(Optimizer):
     ) -> None:
         """One parameter's step."""
         gradient = self.directed(parameter, gradient, group)
-        self.counter(slots, parameter).add_(1)
+        self.count(slots, parameter)
         last = self.slot(slots, "prev", parameter)
         size = self.slot(slots, "step_size", parameter, group.plain("lr"))
         agreement = gradient * last

@@ -35,11 +35,17 @@ class SlotRequest:
     """What it holds when it is first asked for."""
 
 
+COUNT = SlotRequest("step", None, 0.0)
+"""The number of the update, which parameters share (:mod:`graphflow.optim.counts`)."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Recording:
     """One update; memory is numbered: the parameter 0, then the slots as asked for."""
 
     requests: tuple[SlotRequest, ...]
+    counts: bool
+    """Whether the number of the update was asked for."""
     captured: tuple[int, ...]
     """Memory that the update was the first to read, in this order."""
     inputs: tuple[Node, ...]
@@ -63,11 +69,13 @@ class EqualUpdates:
     def apply(self, parameter: Tensor, gradient: Tensor, slots: Slots) -> None:
         """Trace the update of ``parameter``, or repeat that of an equal one."""
         tensors = {name: value for name, value in slots.items() if isinstance(value, Tensor)}
+        counter = tensors.pop(COUNT.name, None)
         key = None
         if self._is_fresh(parameter, gradient, tensors.values()):
             key = (
                 parameter._type_now(), parameter._requires_grad, parameter.device,
                 self._tracer.node(gradient).type, gradient._requires_grad, gradient._weak,
+                None if counter is None else id(counter),
                 *((name, value._type_now()) for name, value in tensors.items()),
             )  # fmt: skip
         recorded = self._known.get(key)
@@ -101,15 +109,19 @@ class EqualUpdates:
             optimizer.update(parameter, gradient, self._group, slots)
         finally:
             optimizer.requests = None
+        changed = list(tracer.touched)[touched:]
+        counts = asked.pop(COUNT.name, None) is not None
+        if counts:
+            changed = [cell for cell in changed if cell is not slots[COUNT.name]._cell]
         cells = [parameter._cell, *(slots[name]._cell for name in asked)]
         numbers = {cell: number for number, cell in enumerate(cells)}
-        changed = list(tracer.touched)[touched:]
         inputs = (own, *(tracer.captured.get(cell, own) for cell in cells))
         if not numbers.keys() >= set(changed) or len(set(inputs)) < len(inputs):
             return None
         shadows = [(numbers[cell], tracer.shadows[cell]) for cell in changed]
         return _Recording(
             tuple(asked.values()),
+            counts,
             tuple(numbers[cell] for cell in list(tracer.captured)[known:] if cell in numbers),
             inputs,
             made_of(inputs, [shadow.value for _, shadow in shadows]),
@@ -120,6 +132,8 @@ class EqualUpdates:
         self, recorded: _Recording, parameter: Tensor, gradient: Tensor, slots: Slots
     ) -> None:
         tracer = self._tracer
+        if recorded.counts:
+            self._optimizer.count(slots, parameter)
         asked = (self._optimizer.slot_for(slots, r, parameter) for r in recorded.requests)
         memory = [parameter, *asked]
         for number in recorded.captured:

@@ -19,7 +19,8 @@ from graphflow.functions.creation import full, zeros_like
 from graphflow.functions.elementwise import add, mul, neg
 from graphflow.ir.types import float32, float64
 from graphflow.mode import mode, structure
-from graphflow.optim.equal_updates import EqualUpdates, SlotRequest
+from graphflow.optim.counts import STEP, Counts, is_count, separate_counters
+from graphflow.optim.equal_updates import COUNT, EqualUpdates, SlotRequest
 from graphflow.optim.param_group import ParamGroup
 from graphflow.promotion import cast
 from graphflow.tensor import RemovableHandle, Tensor
@@ -32,6 +33,7 @@ class Optimizer:
         self.defaults = dict(defaults)
         self.param_groups: list[ParamGroup] = []
         self.state: dict[Tensor, dict[str, Any]] = {}
+        self._counts = Counts()
         self._hooks: dict[str, list[Callable[..., Any]]] = {}
         self.requests: dict[str, SlotRequest] | None = None
         """Slots that an update asks for, while one is recorded."""
@@ -111,9 +113,21 @@ class Optimizer:
                 loss = closure()
         with no_grad():
             self._assume_groups()
-            for index, group in enumerate(self.param_groups):
-                self._step_group(group, index)
+            found = [self._gradients(group) for group in self.param_groups]
+            self._counts.begin(self.state, (parameter for pairs in found for parameter, _ in pairs))
+            for group, pairs in zip(self.param_groups, found):
+                self._step_group(group, pairs)
+            self._assume_counters()
         return loss
+
+    def _gradients(self, group: ParamGroup) -> list[tuple[Tensor, Tensor]]:
+        """The parameters of ``group`` that a step updates, with their gradients."""
+        found = ((p, p.grad) for p in group["params"])
+        return [
+            (parameter, gradient)
+            for parameter, gradient in found
+            if gradient is not None and (self.updates_here is None or self.updates_here(parameter))
+        ]
 
     def _assume_groups(self) -> None:
         """In a trace: assume that groups and hooks have the members that they have now."""
@@ -125,15 +139,23 @@ class Optimizer:
         if mode.tracer is not None:
             mode.tracer.guard(members, members(), "the groups and hooks of an optimiser")
 
-    def _step_group(self, group: ParamGroup, index: int) -> None:
+    def _assume_counters(self) -> None:
+        """In a trace: assume that the same parameters count together from now on."""
+
+        def counters() -> tuple[Any, ...]:
+            held = (p for group in self.param_groups for p in group["params"])
+            return tuple(self.state.get(parameter, {}).get(STEP) for parameter in held)
+
+        if mode.tracer is not None:
+            mode.tracer.guard(counters, counters(), "which parameters share a count of steps")
+
+    def _step_group(self, group: ParamGroup, pairs: list[tuple[Tensor, Tensor]]) -> None:
+        """Update parameters of ``group``, each given with its gradient."""
         # Of the optimisers here it is known that they treat equal parameters equally.
         updates = None
         if mode.tracer is not None and type(self).__module__.startswith("graphflow.optim."):
             updates = EqualUpdates(mode.tracer, self, group)
-        for parameter in group["params"]:
-            gradient = parameter.grad
-            if gradient is None or not (self.updates_here is None or self.updates_here(parameter)):
-                continue
+        for parameter, gradient in pairs:
             if updates is not None:
                 updates.apply(parameter, gradient, self._slots(parameter))
             else:
@@ -187,15 +209,18 @@ class Optimizer:
         """A float32 scalar of the state."""
         return self.slot_for(slots, SlotRequest(name, None, first), parameter)
 
-    def counter(self, slots: dict[str, Any], parameter: Tensor) -> Tensor:
-        """The number of updates so far, a float32 scalar as in PyTorch."""
-        return self.number(slots, "step", parameter)
+    def count(self, slots: dict[str, Any], parameter: Tensor) -> Tensor:
+        """The number of this update, a float32 scalar of the state as in PyTorch.
+
+        All parameters that are updated together have the same one.
+        """
+        if self.requests is not None:
+            self.requests[STEP] = COUNT
+        return self._counts.count(slots, parameter)
 
     def counted(self, slots: dict[str, Any], parameter: Tensor) -> Tensor:
         """The number of this update, for arithmetic: in float64, as it is in Python."""
-        count = self.counter(slots, parameter)
-        count.add_(1)
-        return cast(count, float64)
+        return cast(self.count(slots, parameter), float64)
 
     def slot_for(self, slots: dict[str, Any], request: SlotRequest, parameter: Tensor) -> Tensor:
         """The state that ``request`` describes, made when first asked for."""
@@ -250,6 +275,7 @@ class Optimizer:
             packed["params"] = [numbers[id(p)] for p in group["params"]]
             groups.append(packed)
         state = {numbers[id(p)]: dict(slots) for p, slots in self.state.items() if slots}
+        separate_counters(state.values())
         return {"state": state, "param_groups": groups}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
@@ -265,29 +291,34 @@ class Optimizer:
                 raise GraphFlowError(f"the state names parameter {number}, which is not here")
         for group, saved in zip(self.param_groups, groups, strict=True):
             group.update({k: v for k, v in saved.items() if k != "params"})
+        counts: dict[Tensor, float] = {}
         for number, saved_slots in state_dict["state"].items():
             parameter = parameters[number]
             slots = self._slots(parameter)
             for name, value in saved_slots.items():
-                self._load_slot(slots, name, parameter, value)
-            self.loaded(slots, parameter)
+                if name == STEP and is_count(value):
+                    counts[parameter] = float(value)
+                else:
+                    self._load_slot(slots, name, parameter, value)
+            if parameter not in counts and STEP not in slots:
+                self.imply_count(counts, slots, parameter)
+        self._counts.load(self.state, counts)
 
     def _load_slot(self, slots: dict[str, Any], name: str, parameter: Tensor, value: Any) -> None:
-        """One saved value: tensors (and counts that were numbers) are copied, None is nothing."""
+        """One saved value: tensors are copied, None is nothing."""
         if value is None:
             return
-        count = name == "step" and isinstance(value, (int, float))
-        if not isinstance(value, Tensor) and not count:
+        if not isinstance(value, Tensor):
             slots[name] = value
             return
-        same = isinstance(value, Tensor) and value.shape == parameter.shape and name != "step"
-        shape = tuple(parameter.shape) if same else None
-        if not same and isinstance(value, Tensor) and value.ndim:
-            shape = tuple(value.shape)
+        same = value.shape == parameter.shape
+        shape = tuple(value.shape) if same or value.ndim else None
         self.slot_for(slots, SlotRequest(name, shape, 0.0), parameter).copy_(value)
 
-    def loaded(self, slots: dict[str, Any], parameter: Tensor) -> None:
-        """Called when a parameter's state was loaded: what other writers leave out is added."""
+    def imply_count(
+        self, counts: dict[Tensor, float], slots: dict[str, Any], parameter: Tensor
+    ) -> None:
+        """Note how often ``parameter`` was updated, where a saved state does not say it."""
 
     def _numbers(self) -> dict[int, int]:
         flat = [p for group in self.param_groups for p in group["params"]]

@@ -53,20 +53,20 @@ class SGD(Optimizer):
         damped = gradient
         if self.switch(group, "dampening"):
             # The first update takes the gradient whole; from then on it is damped.
-            seen = self.counter(slots, parameter)
-            started = (seen > 0).to(gradient.dtype)
+            started = (self.count(slots, parameter) > 1).to(gradient.dtype)
             damped = gradient * (1.0 - started * self.hyper(group, "dampening"))
-            seen.add_(1)
         velocity = self.slot(slots, "momentum_buffer", parameter)
         velocity.copy_(velocity * momentum + damped)
         if self.switch(group, "nesterov"):
             return add(gradient, velocity * momentum)
         return velocity
 
-    def loaded(self, slots: dict[str, Any], parameter: Tensor) -> None:
+    def imply_count(
+        self, counts: dict[Tensor, float], slots: dict[str, Any], parameter: Tensor
+    ) -> None:
         """PyTorch's states have no count: a velocity says that steps were made."""
-        if "momentum_buffer" in slots and "step" not in slots:
-            self.counter(slots, parameter).fill_(1)
+        if "momentum_buffer" in slots:
+            counts[parameter] = 1.0
 
 
 class ASGD(Optimizer):
