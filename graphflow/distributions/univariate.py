@@ -22,8 +22,8 @@ from graphflow.tensor import Tensor
 _LOG_ROOT_2PI = 0.5 * math.log(2 * math.pi)
 
 
-class Normal(Distribution):
-    """The normal distribution of mean ``loc`` and standard deviation ``scale``."""
+class _LocationScale(Distribution):
+    """Of one shape, about ``loc``, ``scale`` times as wide."""
 
     has_rsample = True
     parameters = ("loc", "scale")
@@ -43,6 +43,10 @@ class Normal(Distribution):
     def mode(self) -> Tensor:
         """``loc``."""
         return self.loc
+
+
+class Normal(_LocationScale):
+    """The normal distribution of mean ``loc`` and standard deviation ``scale``."""
 
     @property
     def stddev(self) -> Tensor:
@@ -254,27 +258,8 @@ class Exponential(Distribution):
         return 1 - self.rate.log()
 
 
-class Laplace(Distribution):
+class Laplace(_LocationScale):
     """Density ``exp(-|x - loc| / scale) / (2 scale)``."""
-
-    has_rsample = True
-    parameters = ("loc", "scale")
-
-    def __init__(self, loc: Any, scale: Any, validate_args: bool | None = None) -> None:
-        self.loc, self.scale = as_parameters(loc, scale)
-        super().__init__(self.loc.shape, (), validate_args)
-        if self._validate_args:
-            self._require(self.scale > 0, "scale", "positive", self.scale)
-
-    @property
-    def mean(self) -> Tensor:
-        """``loc``."""
-        return self.loc
-
-    @property
-    def mode(self) -> Tensor:
-        """``loc``."""
-        return self.loc
 
     @property
     def variance(self) -> Tensor:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from functools import cache
 from textwrap import indent
 
-from graphflow.codegen.contraction.tiling import Tiling, heights
+from graphflow.codegen.contraction.tiling import Tiling, height_text
 from graphflow.codegen.schedule import KernelSource
 
 AXES_AT = 35
@@ -62,6 +62,24 @@ while i < i1:
 def row_tables(spaces: int) -> str:
     """Text that writes where rows ``i0`` to ``i1`` lie in a and in c, so far from the margin."""
     return indent(_ROW_TABLES, " " * spaces)
+
+
+_FINISH = """\
+done = i0
+while {ready} and done < i1:
+    part = done // batch_rows
+    first_row = done - part * batch_rows
+    last_row = min(batch_rows, first_row + i1 - done)
+    done += last_row - first_row
+    whole = batch * (m // batch_rows) + part
+    call_epilogue(epilogue, block, whole, first_row, last_row, {columns})
+"""
+
+
+def finished_rows(spaces: int, ready: str, columns: str) -> str:
+    """Text that runs the epilogue on rows ``i0`` to ``i1``, each batch's by themselves, if
+    ``ready``; ``columns``: the first and the end."""
+    return indent(_FINISH.format(ready=ready, columns=columns), " " * spaces)
 
 
 _TILED = '''\
@@ -271,13 +289,11 @@ def _source(
 @cache
 def tiled_axes_kernel(element: str, itemsize: int, tiling: Tiling) -> KernelSource:
     """The ``mm_axes`` kernel for ``"f32"`` or ``"f64"`` and the given tile."""
-    *taller, lowest = heights(tiling.height)
-    choose_rows = "".join(f"{h} if left >= {h} else " for h in taller) + str(lowest)
     name = f"mm_axes_{element}_{tiling.height}x{tiling.vectors}x{tiling.lanes}"
     return _source(
         _TILED, name, element, lanes=tiling.lanes, vectors=tiling.vectors, height=tiling.height,
-        width=tiling.width, strip=tiling.strip, packing=PACKING, choose_rows=choose_rows,
-        itemsize=itemsize, row_tables=row_tables(16),
+        width=tiling.width, strip=tiling.strip, packing=PACKING,
+        choose_rows=height_text(tiling.height), itemsize=itemsize, row_tables=row_tables(16),
     )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from graphflow.codegen.contraction.axes_kernels import TAKE, row_tables
+from graphflow.codegen.contraction.axes_kernels import TAKE, finished_rows, row_tables
 from graphflow.codegen.schedule import KernelSource
 
 AXES_AT = 22
@@ -69,14 +69,7 @@ def {name}(args, tid, nth):
                          row_targets + (i - i0), c_column)
                     i += ROWS
                 j += COLUMNS
-            done = i0
-            while epilogue and done < i1:
-                part = done // batch_rows
-                first_row = done - part * batch_rows
-                last_row = min(batch_rows, first_row + i1 - done)
-                done += last_row - first_row
-                whole = batch * (m // batch_rows) + part
-                call_epilogue(epilogue, block, whole, first_row, last_row, j_begin, j_end)
+{finished}\
             i0 = i1
 '''
 
@@ -87,6 +80,6 @@ def dots_kernel(element: str, rows: int, columns: int) -> KernelSource:
     name = f"mm_dots_{element}_{rows}x{columns}"
     text = _DOTS.format(
         name=name, element=element, rows=rows, columns=columns, axes_at=AXES_AT, take=TAKE,
-        row_tables=row_tables(12),
+        row_tables=row_tables(12), finished=finished_rows(12, "epilogue", "j_begin, j_end"),
     )  # fmt: skip
     return KernelSource(name, text)

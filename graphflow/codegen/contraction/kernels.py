@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from functools import cache
 
-from graphflow.codegen.contraction.tiling import Tiling, heights
+from graphflow.codegen.contraction.axes_kernels import finished_rows
+from graphflow.codegen.contraction.tiling import Tiling, height_text
 from graphflow.codegen.schedule import KernelSource
 
 TILED = ("f32", "f64")
@@ -140,14 +141,7 @@ def {name}(args, tid, nth):
                                  width, k0 + onto)
                             i += rows
                         j += WIDTH
-                    done = i0
-                    while epilogue and not more and done < i1:
-                        part = done // batch_rows
-                        first_row = done - part * batch_rows
-                        last_row = min(batch_rows, first_row + i1 - done)
-                        done += last_row - first_row
-                        whole = batch * (m // batch_rows) + part
-                        call_epilogue(epilogue, block, whole, first_row, last_row, j0, j1)
+{finished}\
                     i0 = i1
                 k0 += depth
             j0 = j1
@@ -256,12 +250,11 @@ def _source(
 @cache
 def tiled_kernel(element: str, tiling: Tiling) -> KernelSource:
     """The ``mm`` kernel for ``"f32"`` or ``"f64"`` and the given tile."""
-    *taller, lowest = heights(tiling.height)
-    choose_rows = "".join(f"{h} if left >= {h} else " for h in taller) + str(lowest)
     name = f"mm_{element}_{tiling.height}x{tiling.vectors}x{tiling.lanes}"
     return _source(
         _TILED, name, element, lanes=tiling.lanes, vectors=tiling.vectors, height=tiling.height,
-        width=tiling.width, strip=tiling.strip, choose_rows=choose_rows,
+        width=tiling.width, strip=tiling.strip, choose_rows=height_text(tiling.height),
+        finished=finished_rows(20, "epilogue and not more", "j0, j1"),
     )  # fmt: skip
 
 

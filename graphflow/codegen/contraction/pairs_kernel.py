@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from functools import cache
 
-from graphflow.codegen.contraction.axes_kernels import TAKE, row_tables
-from graphflow.codegen.contraction.tiling import heights
+from graphflow.codegen.contraction.axes_kernels import TAKE, finished_rows, row_tables
+from graphflow.codegen.contraction.tiling import height_text
 from graphflow.codegen.schedule import KernelSource
 
 AXES_AT = 20
@@ -74,14 +74,7 @@ def {name}(args, tid, nth):
                           c_batch + j, row_targets + (i - i0), min(WIDTH, j_end - j))
                     i += rows
                 j += WIDTH
-            done = i0
-            while epilogue and done < i1:
-                part = done // batch_rows
-                first_row = done - part * batch_rows
-                last_row = min(batch_rows, first_row + i1 - done)
-                done += last_row - first_row
-                whole = batch * (m // batch_rows) + part
-                call_epilogue(epilogue, block, whole, first_row, last_row, j_begin, j_end)
+{finished}\
             i0 = i1
 '''
 
@@ -89,11 +82,10 @@ def {name}(args, tid, nth):
 @cache
 def pairs_kernel(element: str, height: int, width: int) -> KernelSource:
     """The kernel for ``"i8"`` or ``"u8"`` and tiles of ``height`` rows by ``width`` columns."""
-    *taller, lowest = heights(height)
-    choose_rows = "".join(f"{h} if left >= {h} else " for h in taller) + str(lowest)
     name = f"mm_pairs_{element}_{height}x{width}"
     text = _PAIRS.format(
         name=name, element=element, height=height, width=width, axes_at=AXES_AT, take=TAKE,
-        row_tables=row_tables(12), choose_rows=choose_rows,
+        row_tables=row_tables(12), choose_rows=height_text(height),
+        finished=finished_rows(12, "epilogue", "j_begin, j_end"),
     )  # fmt: skip
     return KernelSource(name, text)

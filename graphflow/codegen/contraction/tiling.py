@@ -43,6 +43,12 @@ def heights(height: int) -> tuple[int, ...]:
     return (height, *reversed(smaller))
 
 
+def height_text(height: int) -> str:
+    """Text of the tallest of :func:`heights` that is at most ``left``."""
+    *taller, lowest = heights(height)
+    return "".join(f"{h} if left >= {h} else " for h in taller) + str(lowest)
+
+
 def sum_lanes(target: Target) -> int:
     """How many 32-bit sums of products of small integers a vector has."""
     if target.is_x86 and "avx512bw" in target.enabled:
