@@ -3,6 +3,7 @@
 import importlib
 import pathlib
 import sys
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -17,7 +18,8 @@ def load(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Import a script as if its folder were the current one."""
     monkeypatch.syspath_prepend(str(MODELS))
     yield importlib.import_module
-    for name in ("harness", "mlp", "autoencoder", "linear_regression", "cnn", "resnet", "lstm"):
+    for name in ("harness", "mlp", "autoencoder", "linear_regression", "cnn", "resnet", "lstm",
+                 "quantized_resnet"):  # fmt: skip
         sys.modules.pop(name, None)
 
 
@@ -86,6 +88,22 @@ def test_fine_tuning_leaves_frozen_weights_alone(load: Any, tmp_path: pathlib.Pa
         step(gf.randn(4, 3, 28, 28), gf.tensor([1, 7, 3, 9]))
     assert script.frozen_state(model) == frozen
     assert not gf.equal(model.layer4[0].conv1.weight, others)
+
+
+def test_a_quantised_network_is_a_quarter_and_says_the_same(load: Any) -> None:
+    """Every convolution and the linear layer are of 8 bits; norms are gone; scores are near."""
+    script = load("quantized_resnet")
+    gf.manual_seed(0)
+    model, images = script.network(), gf.randn(4, 1, 8, 8)
+    model(images)  # running statistics
+    small = script.quantized(model, images)
+    kinds = Counter(type(each).__module__ for each in small.modules() if each._buffers)
+    assert kinds == {"graphflow.quantization.layers": 21}
+    assert script.bytes_on_disk(small) < 0.27 * script.bytes_on_disk(model)
+    exact, found = model.eval()(images).detach(), small(images)
+    assert (found - exact).abs().max() < 0.1 * exact.abs().max()
+    rows = [script.Outcome(0.99, 400, 2e-3), script.Outcome(0.98, 100, 1e-3)]
+    assert script.shown(rows).endswith("0.250 of the bytes, 0.50 of the time")
 
 
 @pytest.mark.parametrize("task", ["TASK", "DIGITS"])
