@@ -1,0 +1,70 @@
+"""The sums of a register tile stay in registers: the loops of its assembly say so."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import llvmlite.binding as llvm
+import pytest
+from llvmlite import ir
+
+from graphflow.codegen.contraction import bodies
+from graphflow.codegen.contraction.tiling import tiling
+from graphflow.codegen.target import Target
+
+X86 = "x86_64-unknown-linux-gnu"
+TARGETS = {
+    "avx512": Target(X86, "znver4", ""),
+    "avx2": Target(X86, "haswell", ""),
+    "sse": Target(X86, "nehalem", ""),
+    "neon": Target("aarch64-unknown-linux-gnu", "cortex-a72", ""),
+}
+FEATURES = {"avx512": "+avx512f,+avx512vl", "avx2": "+avx2,+fma", "sse": "", "neon": ""}
+STACK = re.compile(r"\(%rsp\)|\[sp\b")
+VECTOR = re.compile(r"%[xyz]mm|\b[qv]\d+\b")
+
+
+def loops(assembly: str) -> list[list[str]]:
+    """The blocks that end with a jump to their own beginning."""
+    found = []
+    for block in re.split(r"\n(?=\.L\w+:)", assembly):
+        label, *lines = block.splitlines()
+        name = label.split(":")[0]
+        ends = [n for n, line in enumerate(lines) if re.search(rf"\s{re.escape(name)}$", line)]
+        if ends:
+            found.append(lines[: ends[0] + 1])
+    return found
+
+
+def assembly_of(module: Any, target: Target) -> str:
+    """What LLVM makes of a module for a processor, not of this machine perhaps."""
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
+    machine = llvm.Target.from_triple(target.triple).create_target_machine(
+        cpu=target.cpu, features=target.features, opt=3
+    )
+    module.triple, module.data_layout = target.triple, str(machine.target_data)
+    parsed = llvm.parse_assembly(str(module).replace("define internal", "define"))
+    builder = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(3))
+    builder.getModulePassManager().run(parsed, builder)
+    return str(machine.emit_assembly(parsed))
+
+
+@pytest.mark.parametrize("body", [bodies.tile_body, bodies.tile_at_body])
+@pytest.mark.parametrize("element", ["f32", "f64"])
+@pytest.mark.parametrize("name", TARGETS)
+def test_sums_stay_in_registers(
+    body: Any, element: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cpu = TARGETS[name]
+    target = Target(cpu.triple, cpu.cpu, FEATURES[name])
+    monkeypatch.setattr(bodies, "host_target", lambda: target)
+    tile = tiling(target, 4 if element == "f32" else 8)
+    module = ir.Module()
+    body(module, element, tile.height, tile.vectors, tile.lanes)
+    found = loops(assembly_of(module, target))
+    assert found, "the test does not see the loop"
+    for lines in found:
+        spilled = [line for line in lines if STACK.search(line) and VECTOR.search(line)]
+        assert not spilled, f"{len(spilled)} of {len(lines)} lines: {spilled[:4]}"
