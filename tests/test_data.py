@@ -25,8 +25,10 @@ from graphflow.utils.data import (
     WeightedRandomSampler,
     default_collate,
     random_split,
+    randomness,
 )
 from graphflow.utils.data.fetching import gathered
+from graphflow.utils.data.randomness import shuffled, words
 
 
 class Squares(Dataset[tuple[Any, int]]):
@@ -179,6 +181,25 @@ def test_gathering_a_batch_is_what_collating_gives(seed: int) -> None:
     slow = default_collate([view[i] for i in indices])
     for a, b in zip(fast, slow, strict=True):
         assert a.dtype == b.dtype and a.tolist() == b.tolist()
+
+
+@pytest.mark.parametrize("drop_last", [False, True])
+@pytest.mark.parametrize("size", [0, 1, 5, 6, 7, 70_000])
+def test_orders_as_arrays_are_those_of_the_numbers(size: int, drop_last: bool) -> None:
+    for count in (size, 2 * size + 1) if size else ():
+        draws = [RandomSampler(range(size), num_samples=count, generator=7) for _ in range(2)]
+        assert draws[0].order().tolist() == list(draws[1])
+    expected = np.argsort(words(11, size), kind="stable")
+    assert shuffled(size, 11).tolist() == expected.tolist()
+    loaders = [DataLoader(range(size), 3, drop_last=drop_last, **({"shuffle": True, "generator": 3}
+               if size else {})) for _ in range(2)]  # fmt: skip
+    assert [b.tolist() for b in loaders[0]] == list(loaders[1].batch_sampler or ())
+
+
+def test_words_alike_in_their_high_bits_are_sorted_by_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = np.array([9, 8, 1 << 60, 8, 0], np.uint64)
+    monkeypatch.setattr(randomness, "words", lambda seed, count: drawn[:count])
+    assert shuffled(5, 0).tolist() == [4, 1, 3, 0, 2]
 
 
 # ---- shares of a data set ---------------------------------------------------------------

@@ -25,7 +25,8 @@ class Dataset(Generic[T_co]):
     ``__getitems__(indices)`` returning the list of samples at once, where that
     is faster than one at a time, and ``__getbatch__(indices)`` returning the batch that
     ``default_collate`` would make of them (None: not for these).  Where several batches at once
-    are faster still, ``__getbatches__(groups)`` returns the list of them, or None.
+    are faster still, ``__getbatches__(groups)``, whose groups are lists or int64
+    arrays of indices, returns the list of them, or None.
     """
 
     def __getitem__(self, index: int) -> T_co:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sized
 
-from graphflow.utils.data.randomness import permutation
+import numpy as np
+
+from graphflow.utils.data.randomness import Order, draw_seed, shuffled
 from graphflow.utils.data.sampler import Sampler
 
 
@@ -57,12 +59,16 @@ class DistributedSampler(Sampler[int]):
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[int]:
+        return iter(self.order().tolist())
+
+    def order(self) -> Order:
+        """All indices of this rank in the epoch."""
         size = len(self.dataset)
-        order = list(range(size))
         if self.shuffle:
-            order = permutation(size, self.seed + self.epoch)
-        order = (order * -(-self.total_size // size))[: self.total_size]
-        return iter(order[self.rank :: self.num_replicas])
+            order = shuffled(size, draw_seed(self.seed + self.epoch))
+        else:
+            order = np.arange(size)
+        return np.resize(order, self.total_size)[self.rank :: self.num_replicas]
 
     def __len__(self) -> int:
         return self.num_samples

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
+import numpy as np
+
 from graphflow.records import dataclass, field
 from graphflow.utils.data.collate import default_collate
 from graphflow.utils.data.dataset import Subset, fetch
@@ -44,7 +46,12 @@ class MapFetcher:
         made = None
         if self.batching and self.collate is default_collate:
             made = _gathered_together(self.dataset, tasks)
-        yield from map(self, tasks) if made is None else made
+        yield from map(self, map(_listed, tasks)) if made is None else made
+
+
+def _listed(indices: Any) -> Any:
+    """Indices as datasets take them: Python's numbers."""
+    return indices.tolist() if isinstance(indices, np.ndarray) else indices
 
 
 @dataclass

@@ -18,6 +18,8 @@ RandomSource: TypeAlias = Any
 """``None`` (GraphFlow's default generator, set by ``manual_seed``), an ``int``
 seed, a ``graphflow.Generator`` or a ``numpy.random.Generator``."""
 
+Order: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
+
 _APART = 0x9E3779B97F4A7C15  # any constant: it sets one stream apart from another
 _WORD = 1 << 24  # rand() draws multiples of 2^-24
 
@@ -70,15 +72,21 @@ def uniform(seed: int, count: int) -> np.ndarray[Any, np.dtype[np.float64]]:
 
 def permutation(count: int, generator: RandomSource = None) -> list[int]:
     """The numbers 0 … ``count - 1`` in random order."""
-    return shuffled(count, draw_seed(generator))
+    made: list[int] = shuffled(count, draw_seed(generator)).tolist()
+    return made
 
 
-def shuffled(count: int, seed: int) -> list[int]:
-    """The numbers 0 … ``count - 1`` in the order that ``seed``, drawn before, decides."""
+def shuffled(count: int, seed: int) -> Order:
+    """The numbers 0 … ``count - 1`` in the order that ``seed``, drawn before, decides.
+
+    They are sorted by a word each, and by themselves where words are equal.
+    """
     drawn = words(seed, count)
-    order = np.argsort(drawn)  # faster than a stable one, and the same without equal words
-    ordered = drawn[order]
-    if (ordered[1:] == ordered[:-1]).any():
-        order = np.argsort(drawn, kind="stable")
-    result: list[int] = order.tolist()
-    return result
+    # Places stand in the lowest bits and are sorted along: half the time of a sort of places.
+    low = np.uint64((1 << max(count - 1, 1).bit_length()) - 1)
+    packed = (drawn & ~low) | np.arange(count, dtype=np.uint64)
+    packed.sort()
+    high = packed & ~low
+    if (high[1:] == high[:-1]).any():  # words that differ in those bits only: one shuffle in 10^5
+        return np.argsort(drawn, kind="stable")
+    return (packed & low).astype(np.int64)

@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from graphflow.utils.data.randomness import (
+    Order,
     RandomSource,
     as_source,
     draw_seed,
@@ -36,6 +37,10 @@ class SequentialSampler(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         return iter(range(len(self.data_source)))
+
+    def order(self) -> Order:
+        """All indices of an epoch."""
+        return np.arange(len(self.data_source))
 
     def __len__(self) -> int:
         return len(self.data_source)
@@ -68,13 +73,17 @@ class RandomSampler(Sampler[int]):
         return len(self.data_source) if self._num_samples is None else self._num_samples
 
     def __iter__(self) -> Iterator[int]:
-        return chain.from_iterable(self._passes())
+        return chain.from_iterable(indices.tolist() for indices in self._passes())
 
-    def _passes(self) -> Iterator[list[int]]:
+    def order(self) -> Order:
+        """All indices of an epoch, drawn anew as by ``iter()``."""
+        return np.concatenate([np.empty(0, np.int64), *self._passes()])
+
+    def _passes(self) -> Iterator[Order]:
         size, wanted = len(self.data_source), self.num_samples
         if self.replacement:
             drawn = uniform(draw_seed(self.generator), wanted) * size
-            yield drawn.astype(np.int64).tolist()
+            yield drawn.astype(np.int64)
             return
         # All at once, so that the rest of an epoch does not depend on other draws meanwhile.
         seeds = [draw_seed(self.generator) for _ in range(0, wanted if size else 0, size or 1)]

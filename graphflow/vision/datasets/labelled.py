@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import chain
+from itertools import accumulate, pairwise
 from typing import Any, ClassVar
 
 import numpy as np
@@ -67,15 +67,17 @@ class LabelledImages(Dataset[tuple[Any, Any]]):
 
     def __getbatches__(self, groups: Sequence[Sequence[int]]) -> list[list[Any]] | None:
         """A batch of each of ``groups``, all at once; None where that is not quicker."""
-        stack = self._stack(np.fromiter(chain.from_iterable(groups), np.int64))
+        stack = self._stack(np.concatenate(groups))
         if stack is None or stack.size > SMALL * len(groups) or not stack.often():
             return None
-        images, made, end = stack.tensor().numpy(), [], 0
-        for group in groups:
-            begin, end = end, end + len(group)
-            labels = self._labels(stack.rows[begin:end])
-            made.append([from_numpy(images[begin:end]), labels])
-        return made
+        images, bounds = stack.tensor().numpy(), [0, *accumulate(map(len, groups))]
+        places = [slice(*ends) for ends in pairwise(bounds)]
+        if self.target_transform is not None:
+            labels = [self._labels(stack.rows[place]) for place in places]
+        else:
+            taken = self._labels(stack.rows).numpy()
+            labels = [from_numpy(taken[place]) for place in places]
+        return [[from_numpy(images[p]), own] for p, own in zip(places, labels, strict=True)]
 
     def _stack(self, rows: np.ndarray[Any, Any]) -> Stack | None:
         """These images with the transform taken down, if it takes whole stacks."""
