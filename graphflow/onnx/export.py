@@ -18,8 +18,9 @@ from graphflow.guards import named_cells
 from graphflow.ir.graph import Graph
 from graphflow.ir.node import Node
 from graphflow.mode import mode
-from graphflow.onnx.exporting.composites import COMPOSITES, Arguments
+from graphflow.onnx.exporting.composites import Arguments
 from graphflow.onnx.exporting.control import write_control
+from graphflow.onnx.exporting.everything import COMPOSITES
 from graphflow.onnx.exporting.primitives import PRIMITIVES
 from graphflow.onnx.exporting.recording import Call, Recorder
 from graphflow.onnx.exporting.writer import Writer
@@ -59,8 +60,8 @@ def export(
     operators that ONNX has for them.  A graph or program (no ``args``) is written primitive by
     primitive.  ``opset`` 14 to 24; the file format's version follows from it.  ``external``
     puts the weights into a file beside (None: if they are large).  Raises GraphError naming
-    every operation that ONNX does not have, and for a program that changes state or draws
-    random numbers.
+    every operation that ONNX does not have, or not for the types it is used with, and for a
+    program that changes state or draws random numbers.
     """
     if not OLDEST <= opset <= NEWEST:
         raise GraphError(f"opset must be from {OLDEST} to {NEWEST}, not {opset}")
@@ -238,6 +239,7 @@ class Export:
             place = graph.location(node)
             w.module = f"{place.module}/" if place is not None and place.module else ""
             call = self.call_of(node)
+            w.source = f"{call.name if call else node.op.name} at {place}"
             if call is not None:
                 made = COMPOSITES[call.name].write(w, Arguments(call.arguments))
                 names = made if isinstance(made, tuple) else (made,)
@@ -248,6 +250,7 @@ class Export:
                 w.names[node] = several[node.inputs[0]][node.attrs["index"]]
             else:
                 w.names[node] = PRIMITIVES[node.op.name](w, node)
+                w.types.agree(w.names[node], node.dtype, w.source)
 
 
 def _nodes_in(arguments: Mapping[str, Any]) -> list[Node]:
@@ -283,6 +286,7 @@ def _model(
             w.initial[w.names[node]] = weights[node.attrs["name"]]
     w.find_sizes(graph.inputs)
     work.write(w, graph)
+    w.types.refuse()
     w.module = ""
     wanted = _names(w, "output", output_names, [f"output_{k}" for k in range(len(graph.outputs))])
     for name, node in zip(wanted, graph.outputs):

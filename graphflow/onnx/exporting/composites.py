@@ -49,14 +49,17 @@ COMPOSITES: dict[str, Composite] = {}
 
 
 def composite(
-    *functions: Callable[..., Any], since: int = 1,
+    *functions: Callable[..., Any], since: int = 1, name: str = "",
     when: Callable[[Arguments], bool] = lambda a: True,
 ) -> Callable[[Writes], Writes]:  # fmt: skip
-    """Enter a function in the table, for one or several functions of the library."""
+    """Enter a function in the table, for one or several functions of the library.
+
+    ``name`` is for one whose own name another function has.
+    """
 
     def enter(write: Writes) -> Writes:
         for function in functions:
-            COMPOSITES[function.__name__] = Composite(function, write, since, when)
+            COMPOSITES[name or function.__name__] = Composite(function, write, since, when)
         return write
 
     return enter

@@ -27,8 +27,8 @@ _ONE = {
 _TWO = {
     "add": "Add", "sub": "Sub", "mul": "Mul", "div": "Div", "maximum": "Max", "minimum": "Min",
     "pow": "Pow", "eq": "Equal", "lt": "Less", "le": "LessOrEqual", "gt": "Greater",
-    "ge": "GreaterOrEqual", "matmul": "MatMul", "bitwise_and": "BitwiseAnd",
-    "bitwise_or": "BitwiseOr", "bitwise_xor": "BitwiseXor",
+    "ge": "GreaterOrEqual", "bitwise_and": "BitwiseAnd", "bitwise_or": "BitwiseOr",
+    "bitwise_xor": "BitwiseXor",
 }  # fmt: skip
 _ON_BOOL = {
     "add": "Or", "maximum": "Or", "mul": "And", "minimum": "And", "bitwise_and": "And",
@@ -350,10 +350,31 @@ def _window(w: Writer, n: Node) -> Any:
 # ---- products -------------------------------------------------------------------------
 
 
+def _sums(w: Writer, n: Node, name: str, *operands: str | Node, **attributes: Any) -> str:
+    """Sums of products, of the dtype of ``n``.
+
+    Operators multiply no integers of 8 or 16 bits.  There are MatMulInteger and ConvInteger for
+    8, with sums of 32; else they are widened before.  Sums that are to wrap around are cut off
+    afterwards, which is the same.
+    """
+    own, taken = n.inputs[0].dtype, operands
+    if own in (T.int8, T.uint8) and name != "Einsum":
+        name, own = f"{name}Integer", T.int32
+    elif own in (T.int8, T.uint8, T.int16):
+        taken, own = tuple(_cast(w, x, T.int32) for x in operands), T.int32
+    made = str(w.add(name, *taken, **attributes))
+    return made if own is n.dtype else _cast(w, made, n.dtype)
+
+
+@primitive("matmul")
+def _matmul(w: Writer, n: Node) -> Any:
+    return _sums(w, n, "MatMul", *n.inputs)
+
+
 @primitive("contract")
 def _contract(w: Writer, n: Node) -> Any:
     spelled = ["".join(chr(97 + k) for k in n.attrs[side]) for side in ("left", "right", "out")]
-    return w.add("Einsum", *n.inputs, equation=f"{spelled[0]},{spelled[1]}->{spelled[2]}")
+    return _sums(w, n, "Einsum", *n.inputs, equation=f"{spelled[0]},{spelled[1]}->{spelled[2]}")
 
 
 @primitive("conv")
@@ -367,8 +388,8 @@ def _conv(w: Writer, n: Node) -> Any:
     if any(p < 0 for p in (*low, *high)):
         data = w.add("Pad", data, w.ints([0, 0, *low, 0, 0, *high]))
         low = high = (0,) * len(low)
-    made = w.add(
-        "Conv", data, w.reshape(kernel, (groups * features, channels, *kernel.shape[3:])),
+    made = _sums(
+        w, n, "Conv", data, w.reshape(kernel, (groups * features, channels, *kernel.shape[3:])),
         strides=list(n.attrs["steps"]), pads=[*low, *high], group=groups,
         dilations=list(n.attrs["dilations"]),
     )  # fmt: skip

@@ -11,7 +11,8 @@ from graphflow.errors import GraphError
 from graphflow.ir.dims import Dim, Rounded, SymDim
 from graphflow.ir.graph import Graph
 from graphflow.ir.node import Node
-from graphflow.ir.types import TensorType
+from graphflow.ir.types import TensorType, from_numpy_dtype
+from graphflow.onnx.exporting.typing import Types
 from graphflow.onnx.model_file import onnx_package
 from graphflow.onnx.operators.table import number_of_dtype
 
@@ -33,7 +34,10 @@ class Writer:
         """Weights, by the name of their state."""
         self._taken: set[str] = set() if outer is None else outer._taken
         self._constants: dict[Any, str] = {} if outer is None else outer._constants
+        self.types: Types = Types() if outer is None else outer.types
         self.module = ""
+        self.source: str = "" if outer is None else outer.source
+        """What is being written, for errors: the operation in the program, and where it is."""
 
     # ---- names -----------------------------------------------------------------------
 
@@ -49,6 +53,7 @@ class Writer:
         """The name of the value that a node has, here or in a graph around this one."""
         found = self.names.get(node)
         if found is not None:
+            self.types.know(found, node.dtype)
             return found
         if self.outer is None:
             raise GraphError(f"{node!r} has not been written")
@@ -61,6 +66,7 @@ class Writer:
         names = [x if isinstance(x, str) else self.name(x) for x in inputs]
         made = [self.unique(f"{self.module}{op.lower()}") for _ in range(outputs)]
         node = self.onnx.helper.make_node(op, names, made, name=made[0], **attributes)
+        self.types.check(node, self.opset, attributes, self.source)
         self.nodes.append(node)
         return made[0] if outputs == 1 else tuple(made)
 
@@ -72,6 +78,7 @@ class Writer:
         if found is None:
             found = self._constants[key] = self.unique("constant")
             self.initial[found] = array
+            self.types.know(found, from_numpy_dtype(array.dtype))
         return found
 
     def like(self, value: Any, node: Node) -> str:
