@@ -132,6 +132,70 @@ def test_what_is_no_image_stays(text: str) -> None:
     assert ChannelsLast().run(graph) is graph
 
 
+SHOWN = """
+graph g {
+  %x: f32[2,8,8,16] = input(name="x")
+  %0: f32[2,16,8,8] = permute(%x, axes=(0, 3, 1, 2))
+  %1: f32[2,16,10,10] = pad(%0, high=(0, 0, 1, 1), low=(0, 0, 1, 1), value=0)
+  %2: f32[16] = reduce_sum(%1, axes=(0, 2, 3))
+  return %2
+}
+"""
+
+TAKEN = """
+graph g {
+  %x: f32[2,8,8,16] = input(name="x")
+  %0: f32[2,10,10,16] = pad(%x, high=(0, 1, 1, 0), low=(0, 1, 1, 0), value=0)
+  %1: f32[16] = reduce_sum(%0, axes=(0, 1, 2))
+  return %1
+}
+"""
+
+
+def test_an_image_that_lies_so_already_is_taken_as_it_lies() -> None:
+    assert ChannelsLast().run(Graph.parse(SHOWN)).same_as(Graph.parse(TAKEN))
+
+
+@pytest.mark.parametrize(
+    "text", [SHOWN.replace("16", "4"), SHOWN.replace("return %2", "return %0")]
+)
+def test_few_channels_and_results_are_shown_as_before(text: str) -> None:
+    assert ChannelsLast().run(Graph.parse(text)).same_as(Graph.parse(text))
+
+
+class Mixer(nn.Module):
+    """Convolutions with a layer norm and a linear layer between them, over channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 16, 2, stride=2)
+        self.near = nn.Conv2d(16, 16, 3, padding=1)
+        self.norm, self.up, self.down = nn.LayerNorm(16), nn.Linear(16, 32), nn.Linear(32, 16)
+
+    def forward(self, x: Any) -> Any:
+        """[N, 3, 2 H, 2 W] to [N, 16, H, W]."""
+        x = self.stem(x)
+        y = self.norm(self.near(x).permute(0, 2, 3, 1))
+        return x + self.near(self.down(F.gelu(self.up(y))).permute(0, 3, 1, 2))
+
+
+def test_layers_over_channels_do_not_move_images() -> None:
+    model = Mixer()
+    graph = gf.trace(lambda x: model(x).mean((0, 2, 3)), gf.TensorSpec((6, 3, 20, 28)))
+    final = run_pipeline(graph)[-1].graph
+    assert [n for n in final.nodes if n.op.name == "permute" and n.shape[:1] == (6,)] == []
+
+
+def test_layers_over_channels_compute_what_they_compute_eagerly() -> None:
+    def program(jit: Any) -> Any:
+        model = Mixer()
+        step = jit(lambda x, t: gf.autograd.grad(((model(x) - t) ** 2).mean(), weights))
+        weights = list(model.parameters())
+        return step(gf.randn(4, 3, 12, 8), gf.randn(4, 16, 6, 4))
+
+    agree(program, rtol=1e-3, atol=1e-5)
+
+
 def test_results_keep_their_order_in_memory() -> None:
     (out,) = ChannelsLast().run(Graph.parse(CONVOLUTION.replace("return %4", "return %2"))).outputs
     assert out.op.name == "relu" and out.shape == (2, 16, 6, 6)

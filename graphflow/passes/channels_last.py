@@ -3,8 +3,9 @@
 A product over windows ``[N, C, H, W, …]`` makes ``[N, O, Y, X]``.  Here it makes
 ``[N, Y, X, O]``, and what follows is done in that order as far as the records of operations
 say how (:mod:`graphflow.ir.ops.orders`): vectors then run along channels, whatever the
-windows, steps and padding.  Where an operation has no such form, or a result leaves the
-graph, the value is shown in its own order, which is a view.
+windows, steps and padding.  Values whose channels lie last already, and that a permutation
+shows the other way, are taken as they lie.  Where an operation has no such form, or a result
+leaves the graph, the value is shown in its own order, which is a view.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from graphflow.ir.op import Kind, Order, Tiles
 from graphflow.ir.ops import orders
 from graphflow.ir.types import TensorType
 from graphflow.passes.base import Pass
-from graphflow.passes.dataflow import is_alias, view_pieces
+from graphflow.passes.dataflow import choice_of_axes, is_alias, view_pieces
 from graphflow.passes.in_regions import in_regions
 from graphflow.records import replace
 
@@ -42,7 +43,8 @@ class ChannelsLast(Pass):
 
 
 def _reordered(graph: Graph) -> Graph:
-    if not any(_order_of_image(node, node.inputs[0]) for node in graph.nodes if node.inputs):
+    nodes = [node for node in graph.nodes if node.inputs]
+    if not any(_order_of_image(n, n.inputs[0]) or _shows_channels_last(n) for n in nodes):
         return graph
     walk = _Walk(graph)
     for node in graph.nodes:
@@ -80,6 +82,13 @@ def _order_of_image(node: Node, windows: Node) -> Order | None:
     return None if order == _own(node) else order
 
 
+def _shows_channels_last(node: Node) -> bool:
+    """Whether ``node`` is a view of an image with its channels last that shows them second."""
+    if not is_alias(node) or not _is_image(node) or _few(node, 1):
+        return False
+    return choice_of_axes(node, view_pieces(node)) == orders.inverse(orders.CHANNELS_LAST)
+
+
 def _less(extent: object, other: object) -> bool:
     return isinstance(extent, int) and isinstance(other, int) and extent < other
 
@@ -97,6 +106,7 @@ class _Walk:
         self.turned: dict[Node, tuple[Node, Order]] = {}
         self.gained = 0
         self.lost = 0
+        self._shown: set[Node] = set()  # what lay so before
         self._results = set(graph.outputs)
         self._locations = dict(graph.locations)
         self._names = dict(graph.names)
@@ -106,10 +116,15 @@ class _Walk:
         found = self._reordered(node)
         if found is not None and node in self._results and found[1] != _own(node):
             found = None  # whoever gets a result expects it in its own order
+        if found is None and node not in self._results and _shows_channels_last(node):
+            self.turned[node] = self.as_it_was(node.inputs[0]), orders.CHANNELS_LAST
+            self._shown.add(node)
+            return
         if found is None:
             operands = [self.as_it_was(n) for n in node.inputs]
             if node.op.kind is not Kind.CONTRACTION and not is_alias(node):
-                self.lost += sum(_size(n) for n in node.inputs if n in self.turned)
+                moved = (n for n in node.inputs if n in self.turned and n not in self._shown)
+                self.lost += sum(map(_size, moved))
             made = node
             if any(a is not b for a, b in zip(operands, node.inputs, strict=True)):
                 made = make_node(node.op, operands, node.attrs, node.type)
