@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from test_contraction import Array, Memory
 
+from graphflow.codegen.compile import assembly
 from graphflow.codegen.contraction.axes import axes_call, walk_of
+from graphflow.codegen.contraction.axes_kernels import tiled_axes_kernel
+from graphflow.codegen.contraction.tiling import tiling
+from graphflow.codegen.frontend import lower
 from graphflow.codegen.schedule import Call
+from graphflow.codegen.target import host_target
 from graphflow.ir.op import Labels
 
 LETTERS = "abcdefghij"
@@ -169,3 +176,24 @@ def test_gradients_of_taps(order: str, sizes: tuple[int, ...]) -> None:
     labels: Labels = ((0, 1, 2, 3, 4, 5), (0, 2, 3, 6), (1, 6, 4, 5))
     one, many = (check(labels, windows, ct, threads=threads) for threads in (1, 3))
     assert one.tobytes() == many.tobytes(), "the number of threads changed the bits"
+
+
+def test_the_sums_of_a_tile_stay_in_registers() -> None:
+    if "avx2" not in host_target().enabled:
+        pytest.skip("reads instructions of AVX2")
+    code = assembly(tiled_axes_kernel("f32", 4, tiling(host_target(), 4)))
+    loops = [
+        block for block in re.split(r"^\.LBB.*:", code, flags=re.M) if block.count("vfmadd") > 8
+    ]
+    assert len(loops) > 4
+    for block in loops:
+        lines = [line for line in block.splitlines() if re.search(r"[yz]mm", line)]
+        assert not [line for line in lines if "(%rsp)" in line], block
+
+
+def test_bodies_are_written_once_and_are_in_no_kernel() -> None:
+    source = tiled_axes_kernel("f32", 4, tiling(host_target(), 4))
+    one, two = (lower(source, Path("mm_axes.py"), host_target()) for _ in range(2))
+    assert not re.search('define.*@"tile', one.text) and 'call void @"tile' in one.text
+    assert any('@"tile' in text for text in one.bodies)
+    assert all(x is y for x, y in zip(one.bodies, two.bodies, strict=True))

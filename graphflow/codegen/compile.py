@@ -60,12 +60,22 @@ def _unlocked(name: str) -> Callable[..., Any]:
     return unlocked
 
 
-class _StridesStay(ContextDecorator):
-    """In what this decorates LLVM writes no second form of a loop for steps that turn out to be 1.
+_SETTINGS = ("enable-mem-access-versioning", "enable-misched")
+"""What LLVM does for all code, unless told otherwise, but had better not do for kernels.
 
-    Kernels say which steps are 1.  Of the two forms LLVM makes only the one for 1 is in vectors:
-    the other takes an element at a time, with a jump a choice.  The setting is the process's, so
-    it is put back for what else uses LLVM.
+It writes a second form of loops for steps that turn out to be 1.  Kernels say which steps are 1;
+of the two forms only the one for 1 is in vectors: the other takes an element at a time, with a
+jump a choice.
+
+It puts instructions in another order before it gives them registers.  Tiles are written in an
+order that needs as many as there are: in another, sums went to memory and back at every step.
+"""
+
+
+class _AsWritten(ContextDecorator):
+    """In what this decorates LLVM leaves out :data:`_SETTINGS`.
+
+    They are the process's, so they are put back for what else uses LLVM.
     """
 
     def __init__(self) -> None:
@@ -85,10 +95,11 @@ class _StridesStay(ContextDecorator):
 
     @staticmethod
     def _set(value: str) -> None:
-        llvm.set_option("graphflow", f"-enable-mem-access-versioning={value}")
+        for setting in _SETTINGS:
+            llvm.set_option("graphflow", f"-{setting}={value}")
 
 
-_strides_stay = _StridesStay()
+_as_written = _AsWritten()
 
 
 class _Backend(threading.local):
@@ -101,18 +112,27 @@ class _Backend(threading.local):
     def optimise(self, lowered: Lowered) -> Any:
         """The optimised module; only the kernel's entry stays visible."""
         name = lowered.kernel.name
-        try:
-            module = llvm.parse_assembly(lowered.text, self._context)
-            module.verify()
-        except RuntimeError as error:
-            raise CompileError(f"kernel {name}: invalid LLVM: {error}") from error
+        module = self._parsed(name, lowered.text)
         for library in lowered.libraries:
             bitcode = library._get_module_for_linking().as_bitcode()
             module.link_in(llvm.parse_bitcode(bitcode, self._context))
             _hide(module, name)
         builder = llvm.create_pass_builder(self._machine, _options(lowered))
-        passes = builder.getModulePassManager()
-        _unlocked("LLVMPY_RunNewModulePassManager")(passes, module, builder)
+        run = _unlocked("LLVMPY_RunNewModulePassManager")
+        run(builder.getModulePassManager(), module, builder)
+        if lowered.bodies:
+            for text in lowered.bodies:
+                module.link_in(self._parsed(name, text))
+            _hide(module, name)
+            run(_few_passes(), module, builder)
+        return module
+
+    def _parsed(self, name: str, text: str) -> Any:
+        try:
+            module = llvm.parse_assembly(text, self._context)
+            module.verify()
+        except RuntimeError as error:
+            raise CompileError(f"kernel {name}: invalid LLVM: {error}") from error
         return module
 
     def emit(self, lowered: Lowered) -> tuple[bytes, float]:
@@ -172,6 +192,19 @@ def _options(lowered: Lowered) -> Any:
     return options
 
 
+def _few_passes() -> Any:
+    """What bodies of the vocabulary gain from: strides that are always the same become constants.
+
+    They are vectors already; all that LLVM does for other code took half the time of a product.
+    """
+    passes = llvm.create_new_module_pass_manager()
+    passes.add_sroa_pass()
+    passes.add_ipsccp_pass()
+    passes.add_instruction_combine_pass()
+    passes.add_simplify_cfg_pass()
+    return passes
+
+
 def _is_loaded(symbol: str) -> bool:
     return symbol == "_GLOBAL_OFFSET_TABLE_" or bool(llvm.address_of_symbol(symbol))
 
@@ -196,7 +229,7 @@ def undefined_symbols(data: bytes) -> list[str]:
     return names
 
 
-@_strides_stay
+@_as_written
 def compile_kernels(
     kernels: Sequence[KernelSource],
     paths: Mapping[str, Path] | None = None,
@@ -273,7 +306,7 @@ def _path(kernel: KernelSource, paths: Mapping[str, Path] | None) -> Path:
     return (paths or {}).get(kernel.name, Path(f"{kernel.name}.py"))
 
 
-@_strides_stay
+@_as_written
 def assembly(kernel: KernelSource) -> str:
     """The machine code of ``kernel`` as assembly text (for ``inspect`` and tests)."""
     target = host_target()

@@ -22,6 +22,7 @@ from graphflow.codegen import atomics_lowering, intrinsics, vector_calls
 from graphflow.codegen.bridge import types
 from graphflow.codegen.contexts import kernel_target
 from graphflow.codegen.contraction import lowering as contraction_lowering
+from graphflow.codegen.contraction.linked import bodies_of
 from graphflow.codegen.kernel_lowering import KeepTypes, LowerKernel, TranslateKernel, TypesChange
 from graphflow.codegen.loop_hints import hint_loops, masked_from
 from graphflow.codegen.plain import EPILOGUE_ARITY, KERNEL_ARITY, load_function
@@ -44,13 +45,15 @@ _VOCABULARY = (atomics_lowering, contraction_lowering, intrinsics)
 
 @dataclass(frozen=True)
 class Lowered:
-    """A kernel as LLVM text with a C entry of its name, and Numba libraries it calls into.
+    """A kernel as LLVM text with a C entry of its name, and what it calls into.
 
-    ``tiled``: its time is spent in register tiles.
+    ``bodies`` are modules as text that are linked once the kernel is optimised, ``libraries``
+    Numba's, that are linked before.  ``tiled``: its time is spent in register tiles.
     """
 
     kernel: KernelSource
     text: str
+    bodies: Sequence[str]
     libraries: Sequence[Any]
     tiled: bool
 
@@ -113,7 +116,8 @@ def lower(kernel: KernelSource, path: Path, target: Target) -> Lowered:
     lines += _entry(kernel.name, inner, extra).splitlines()
     text = "\n".join([*_closed(lines, f'define i32 @"{inner}"'), _USE_GOT])
     text = hint_loops(text, masked_from(target, text))
-    return Lowered(kernel, text, libraries, _TILES.search(kernel.source) is not None)
+    tiled = _TILES.search(kernel.source) is not None
+    return Lowered(kernel, text, bodies_of(module), libraries, tiled)
 
 
 def _translated(function: Any, arguments: tuple[Any, ...]) -> Any:

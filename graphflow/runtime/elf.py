@@ -111,7 +111,7 @@ def place(objects: Mapping[str, bytes]) -> dict[str, int] | None:
         return None
     try:
         return _place({name: _Object(data) for name, data in objects.items()})
-    except (_Unfamiliar, struct.error, IndexError, KeyError, ValueError, OSError):
+    except (_Unfamiliar, struct.error, LookupError, ValueError, OverflowError, OSError):
         return None  # LLVM does it, or says what is wrong
 
 

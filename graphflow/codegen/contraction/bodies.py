@@ -194,9 +194,6 @@ def tile_body(module: Any, element: str, rows: int, vectors: int, lanes: int) ->
     ``width`` columns of ``c`` are touched.
     """
     name = f"tile.{element}.{rows}x{vectors}x{lanes}"
-    found = module.globals.get(name)
-    if found is not None:
-        return found
     body = Body(module, name, element, lanes, "piipiipiii")
     b = body.builder
     a, a_row, a_step, panel, b_step, depth, *_ = body.function.args
@@ -214,9 +211,6 @@ def tile_body(module: Any, element: str, rows: int, vectors: int, lanes: int) ->
 def tile_at_body(module: Any, element: str, rows: int, vectors: int, lanes: int) -> Any:
     """The same where element ``[i, k]`` of ``a`` lies at ``spots[i] + steps[k]``."""
     name = f"tile_at.{element}.{rows}x{vectors}x{lanes}"
-    found = module.globals.get(name)
-    if found is not None:
-        return found
     body = Body(module, name, element, lanes, "ppppiipiii")
     b = body.builder
     a, spots, steps, panel, b_step, depth, *_ = body.function.args
@@ -315,9 +309,6 @@ def _write_back(body: Body, sums: list[list[Any]], masks: list[Any]) -> None:
 def dot_body(module: Any, element: str, lanes: int) -> Any:
     """``c[j] = sum over k of a[k] * b[j, k]`` for up to four rows ``j`` of ``b``."""
     name = f"dot.{element}.{lanes}"
-    found = module.globals.get(name)
-    if found is not None:
-        return found
     body = Body(module, name, element, lanes, "ppiipii")
     b = body.builder
     a, rows, b_row, depth, c, c_step, count = body.function.args
@@ -348,9 +339,6 @@ def combine_body(module: Any, element: str, lanes: int) -> Any:
     are far apart, so that each is followed by the next one: prefetchers never stop.
     """
     name = f"combine.{element}.{lanes}"
-    found = module.globals.get(name)
-    if found is not None:
-        return found
     body = Body(module, name, element, lanes, "pipiipi")
     b = body.builder
     *_, depth, c, width = body.function.args

@@ -104,9 +104,6 @@ def dots_body(module: Any, element: str, rows: int, columns: int) -> Any:
     in ``a`` and in ``b``.  Rows and columns past the last repeat it and are not written.
     """
     name = f"dots.{element}.{rows}x{columns}"
-    found = module.globals.get(name)
-    if found is not None:
-        return found
     made = _Dots(module, name, element, rows, columns)
     body = made.body
     b = body.builder

@@ -13,6 +13,7 @@ from graphflow.codegen.bridge import lowers, register_template, types
 from graphflow.codegen.contraction import micro_kernels
 from graphflow.codegen.contraction.bodies import combine_body, dot_body, tile_at_body, tile_body
 from graphflow.codegen.contraction.dots import dots_body
+from graphflow.codegen.contraction.linked import call_body
 from graphflow.codegen.contraction.packing import pack_body, pack_strips_body, place_body
 from graphflow.codegen.contraction.pairs import pairs_body, widen_body
 from graphflow.codegen.contraction.tiling import heights
@@ -78,22 +79,21 @@ def _lower_tile(
         with builder.if_else(wide) as (full, narrow):
             for branch, width_ in ((full, vectors), (narrow, 1)):
                 with branch:
-                    body = make_body(builder.module, element, rows_, width_, lanes)
-                    builder.call(body, arguments)
+                    call_body(builder, make_body, (element, rows_, width_, lanes), arguments)
         builder.branch(done)
     builder.position_at_end(done)
 
 
 def _lower_dot(builder: Any, element: str, literals: list[int], values: list[Any]) -> None:
-    builder.call(dot_body(builder.module, element, literals[0]), values)
+    call_body(builder, dot_body, (element, *literals), values)
 
 
 def _lower_dots(builder: Any, element: str, literals: list[int], values: list[Any]) -> None:
-    builder.call(dots_body(builder.module, element, *literals), values)
+    call_body(builder, dots_body, (element, *literals), values)
 
 
 def _lower_widen(builder: Any, element: str, literals: list[int], values: list[Any]) -> None:
-    builder.call(widen_body(builder.module, element), values)
+    call_body(builder, widen_body, (element,), values)
 
 
 def _lower_pairs(builder: Any, element: str, literals: list[int], values: list[Any]) -> None:
@@ -107,25 +107,25 @@ def _lower_pairs(builder: Any, element: str, literals: list[int], values: list[A
         if height != choices[-1]:
             switch.add_case(_I64(height), block)
         builder.position_at_end(block)
-        builder.call(pairs_body(builder.module, element, height), arguments)
+        call_body(builder, pairs_body, (element, height), arguments)
         builder.branch(done)
     builder.position_at_end(done)
 
 
 def _lower_combine(builder: Any, element: str, literals: list[int], values: list[Any]) -> None:
-    builder.call(combine_body(builder.module, element, literals[0]), values)
+    call_body(builder, combine_body, (element, *literals), values)
 
 
 def _lower_pack(builder: Any, element: str, literals: list[int], values: list[Any]) -> None:
-    builder.call(pack_body(builder.module, element, literals[0]), values)
+    call_body(builder, pack_body, (element, *literals), values)
 
 
 def _lower_pack_strips(builder: Any, element: str, literals: list[int], values: list[Any]) -> None:
-    builder.call(pack_strips_body(builder.module, element, *literals), values)
+    call_body(builder, pack_strips_body, (element, *literals), values)
 
 
 def _lower_transform(builder: Any, element: str, literals: list[int], values: list[Any]) -> None:
-    builder.call(transform_body(builder.module, element, *literals), values)
+    call_body(builder, transform_body, (element, *literals), values)
 
 
 _register(micro_kernels.transform, "LLLIIPIIIPIII", _lower_transform)

@@ -21,9 +21,6 @@ def pack_body(module: Any, element: str, lanes: int) -> Any:
     Places with ``count <= r < room`` receive anything: no result depends on them.
     """
     name = f"pack.{element}.{lanes}"
-    found = module.globals.get(name)
-    if found is not None:
-        return found
     body = Body(module, name, element, lanes, "iippiiii")
     b = body.builder
     width, _, target, source, row, step, count, depth = body.function.args
@@ -53,9 +50,6 @@ def pack_strips_body(module: Any, element: str, lanes: int, height: int) -> Any:
     What pads a strip to whole vectors receives anything: no result depends on it.
     """
     name = f"pack_strips.{element}.{height}x{lanes}"
-    found = module.globals.get(name)
-    if found is not None:
-        return found
     body = Body(module, name, element, lanes, "ppiii")
     b = body.builder
     *_, count, depth = body.function.args

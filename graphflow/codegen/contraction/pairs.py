@@ -23,9 +23,6 @@ _POINTER = ir.PointerType()
 def widen_body(module: Any, element: str) -> Any:
     """``target[p * even + k] = a[steps[p] + k]`` for ``k < run``: see ``micro_kernels.widen``."""
     name = f"widen.{element}"
-    found = module.globals.get(name)
-    if found is not None:
-        return found
     lanes = 2 * sum_lanes(host_target())
     body = Body(module, name, element, lanes, "ppiip")
     b = body.builder
@@ -112,9 +109,6 @@ class _Pairs:
 def pairs_body(module: Any, element: str, rows: int) -> Any:
     """A tile of ``rows`` by ``PAIR_VECTORS`` vectors of sums: see ``micro_kernels.pairs``."""
     name = f"pairs.{element}.{rows}"
-    found = module.globals.get(name)
-    if found is not None:
-        return found
     made = _Pairs(module, name, element, rows)
     body, b = made.body, made.body.builder
     c, targets, width = body.function.args[-3:]

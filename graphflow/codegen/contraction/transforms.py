@@ -18,9 +18,6 @@ _I64 = ir.IntType(64)
 def transform_body(module: Any, element: str, lanes: int, form: int, size: int) -> Any:
     """``target[n, r, s, c] = sum of M[r, i] * M[s, j] * source[n, i, j, c]``, ``c`` contiguous."""
     name = f"transform.{FORMS[form]}.{size}.{element}.{lanes}"
-    found = module.globals.get(name)
-    if found is not None:
-        return found
     body = Body(module, name, element, lanes, "iipiiipiii")
     tiles, count, source, row, column, away, target, to_row, to_column, to_away = body.function.args
     b, m = body.builder, matrix(FORMS[form], size)
