@@ -256,7 +256,7 @@ def _accumulate(
     columns = [body.load(body.at(b_at, v * body.lanes)) for v in range(vectors)]
     new: list[list[Any]] = []
     for place, row in zip(places, sums, strict=True):
-        if new:
+        if new and vectors > 1:  # one is multiplied where it is read
             place, new[-1] = body.after(place, new[-1])
         value = body.splat(body.load_scalar(place))
         new.append([body.multiply_add(value, column, total)
