@@ -62,6 +62,7 @@ conformance: $(VENV)/conformance.stamp
 	$(BIN)/python -m tests.conformance --table
 	$(BIN)/python -m tests.conformance.onnx_nodes
 	$(BIN)/python -m tests.conformance.onnx_models
+	$(BIN)/python -m tests.conformance.quantised
 	$(BIN)/python -m pytest -q -p tests.round_trips $(FORMS)
 
 bench: $(VENV)/peers.stamp

@@ -132,6 +132,13 @@ if TYPE_CHECKING:
     )
     from graphflow.printing import set_printoptions
     from graphflow.profiling.record import profile
+    from graphflow.quantization.schemes import (
+        per_channel_affine,
+        per_channel_affine_float_qparams,
+        per_channel_symmetric,
+        per_tensor_affine,
+        per_tensor_symmetric,
+    )
     from graphflow.serialization import load, save
 else:
     __getattr__ = importer(
@@ -180,6 +187,16 @@ else:
             "utils": "graphflow.utils",
             "verify": "graphflow.debugging.verification:verify",
             "vision": "graphflow.vision",
+            **{
+                name: f"graphflow.quantization.schemes:{name}"
+                for name in (
+                    "per_channel_affine",
+                    "per_channel_affine_float_qparams",
+                    "per_channel_symmetric",
+                    "per_tensor_affine",
+                    "per_tensor_symmetric",
+                )
+            },
             **{
                 name: f"graphflow.numerics:{name}"
                 for name in (
@@ -285,6 +302,11 @@ __all__ = [
     "no_grad",
     "onnx",
     "optim",
+    "per_channel_affine",
+    "per_channel_affine_float_qparams",
+    "per_channel_symmetric",
+    "per_tensor_affine",
+    "per_tensor_symmetric",
     "pi",
     "preserve_format",
     "primitives",

@@ -1,5 +1,5 @@
-"""PyTorch's newer address of :mod:`graphflow.quantization`."""
+"""PyTorch's newer address of :mod:`graphflow.quantization` and of quantised layers."""
 
-from graphflow import quantization
+from graphflow import nn, quantization
 
-__all__ = ["quantization"]
+__all__ = ["nn", "quantization"]

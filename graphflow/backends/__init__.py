@@ -3,6 +3,6 @@
 Nothing reads them, GraphFlow's kernels being its own, but for ``nnpack``: fast convolution.
 """
 
-from graphflow.backends import cuda, cudnn, mha, mkldnn, mps, nnpack
+from graphflow.backends import cuda, cudnn, mha, mkldnn, mps, nnpack, quantized
 
-__all__ = ["cuda", "cudnn", "mha", "mkldnn", "mps", "nnpack"]
+__all__ = ["cuda", "cudnn", "mha", "mkldnn", "mps", "nnpack", "quantized"]

@@ -24,7 +24,7 @@ VERSION = f"2.13.0+graphflow{__version__}"
 """The version of PyTorch whose names and meanings are followed, as scripts compare it."""
 
 PUBLIC = frozenset({
-    "accelerator", "amp", "autograd", "backends", "cuda", "distributed", "fft", "hub", "jit",
+    "accelerator", "amp", "ao", "autograd", "backends", "cuda", "distributed", "fft", "hub", "jit",
     "linalg", "nn", "onnx", "optim", "profiler", "quantization", "random", "special", "utils",
 })  # fmt: skip
 """Modules of ``graphflow`` that scripts know as modules of ``torch``; others are our own."""
@@ -94,6 +94,7 @@ class Finder(MetaPathFinder, Loader):
 def _target(name: str) -> Any:
     """The module of GraphFlow's that ``name`` stands for."""
     root, _, rest = name.partition(".")
+    rest = rest.removeprefix("ao.")  # where PyTorch moved what is still found without
     if root == "torch" and rest and rest.partition(".")[0] not in PUBLIC:
         raise MissingModule(f"{name} is not available in GraphFlow")
     path = ROOTS[root] + (f".{rest}" if rest else "")

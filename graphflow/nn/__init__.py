@@ -14,7 +14,10 @@ _OWN = ["Buffer", "Module", "Parameter", "attention", "functional", "init", "uti
 
 if TYPE_CHECKING:
     from graphflow.nn import attention as attention
+    from graphflow.nn import intrinsic as intrinsic
     from graphflow.nn import parallel as parallel
+    from graphflow.nn import qat as qat
+    from graphflow.nn import quantized as quantized
     from graphflow.nn import utils as utils
     from graphflow.nn.modules import *
     from graphflow.nn.parallel import DataParallel as DataParallel
@@ -30,7 +33,10 @@ else:
         {
             "DataParallel": "graphflow.nn.parallel:DataParallel",
             "attention": "graphflow.nn.attention",
+            "intrinsic": "graphflow.nn.intrinsic",
             "parallel": "graphflow.nn.parallel",
+            "qat": "graphflow.nn.qat",
+            "quantized": "graphflow.nn.quantized",
             "utils": "graphflow.nn.utils",
         },
         _layer,

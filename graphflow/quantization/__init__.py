@@ -5,9 +5,11 @@ of inputs that were observed; ``prepare_qat``, training and ``convert`` with wei
 of the rounding.  See ``docs/quantization.md``.
 """
 
+from graphflow.quantization import quantize_fx
 from graphflow.quantization.fake_quantize import (
     FakeQuantize,
     FakeQuantizeBase,
+    FusedMovingAvgObsFakeQuantize,
     default_fake_quant,
     default_per_channel_weight_fake_quant,
     default_weight_fake_quant,
@@ -16,9 +18,14 @@ from graphflow.quantization.fake_quantize import (
     enable_fake_quant,
     enable_observer,
 )
-from graphflow.quantization.fuse import fuse_conv_bn, fuse_modules
+from graphflow.quantization.fuse import (
+    fuse_conv_bn,
+    fuse_modules,
+    fuse_modules_qat,
+)
 from graphflow.quantization.layers import DeQuantStub, QuantStub, QuantWrapper
 from graphflow.quantization.observer import (
+    FixedQParamsObserver,
     HistogramObserver,
     MinMaxObserver,
     MovingAverageMinMaxObserver,
@@ -31,19 +38,34 @@ from graphflow.quantization.observer import (
 from graphflow.quantization.qconfig import (
     QConfig,
     default_dynamic_qconfig,
+    default_fixed_qparams_range_0to1_observer,
+    default_fixed_qparams_range_neg1to1_observer,
+    default_float_qparams_observer,
     default_histogram_observer,
     default_observer,
+    default_per_channel_qconfig,
     default_per_channel_weight_observer,
     default_placeholder_observer,
     default_qat_qconfig,
     default_qconfig,
     default_weight_observer,
+    float_qparams_weight_only_qconfig,
     get_default_qat_qconfig,
     get_default_qconfig,
     per_channel_dynamic_qconfig,
+    per_channel_weight_observer_range_neg_127_to_127,
+    weight_observer_range_neg_127_to_127,
+)
+from graphflow.quantization.qconfig_mapping import (
+    QConfigMapping,
+    get_default_qat_qconfig_mapping,
+    get_default_qconfig_mapping,
 )
 from graphflow.quantization.quantize import (
     convert,
+    get_default_dynamic_quant_module_mappings,
+    get_default_qat_module_mappings,
+    get_default_static_quant_module_mappings,
     prepare,
     prepare_qat,
     quantize,
@@ -52,6 +74,7 @@ from graphflow.quantization.quantize import (
 )
 from graphflow.quantization.schemes import (
     per_channel_affine,
+    per_channel_affine_float_qparams,
     per_channel_symmetric,
     per_tensor_affine,
     per_tensor_symmetric,
@@ -61,6 +84,8 @@ __all__ = [
     "DeQuantStub",
     "FakeQuantize",
     "FakeQuantizeBase",
+    "FixedQParamsObserver",
+    "FusedMovingAvgObsFakeQuantize",
     "HistogramObserver",
     "MinMaxObserver",
     "MovingAverageMinMaxObserver",
@@ -70,13 +95,18 @@ __all__ = [
     "PerChannelMinMaxObserver",
     "PlaceholderObserver",
     "QConfig",
+    "QConfigMapping",
     "QuantStub",
     "QuantWrapper",
     "convert",
     "default_dynamic_qconfig",
     "default_fake_quant",
+    "default_fixed_qparams_range_0to1_observer",
+    "default_fixed_qparams_range_neg1to1_observer",
+    "default_float_qparams_observer",
     "default_histogram_observer",
     "default_observer",
+    "default_per_channel_qconfig",
     "default_per_channel_weight_fake_quant",
     "default_per_channel_weight_observer",
     "default_placeholder_observer",
@@ -88,18 +118,29 @@ __all__ = [
     "disable_observer",
     "enable_fake_quant",
     "enable_observer",
+    "float_qparams_weight_only_qconfig",
     "fuse_conv_bn",
     "fuse_modules",
+    "fuse_modules_qat",
+    "get_default_dynamic_quant_module_mappings",
+    "get_default_qat_module_mappings",
     "get_default_qat_qconfig",
+    "get_default_qat_qconfig_mapping",
     "get_default_qconfig",
+    "get_default_qconfig_mapping",
+    "get_default_static_quant_module_mappings",
     "per_channel_affine",
+    "per_channel_affine_float_qparams",
     "per_channel_dynamic_qconfig",
     "per_channel_symmetric",
+    "per_channel_weight_observer_range_neg_127_to_127",
     "per_tensor_affine",
     "per_tensor_symmetric",
     "prepare",
     "prepare_qat",
     "quantize",
     "quantize_dynamic",
+    "quantize_fx",
     "quantize_qat",
+    "weight_observer_range_neg_127_to_127",
 ]

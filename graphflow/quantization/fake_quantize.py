@@ -26,6 +26,7 @@ from graphflow.tensor import Tensor
 __all__ = [
     "FakeQuantize",
     "FakeQuantizeBase",
+    "FusedMovingAvgObsFakeQuantize",
     "default_fake_quant",
     "default_per_channel_weight_fake_quant",
     "default_weight_fake_quant",
@@ -127,6 +128,7 @@ class FakeQuantize(Module):
 
 
 FakeQuantizeBase = FakeQuantize
+FusedMovingAvgObsFakeQuantize = FakeQuantize
 
 default_fake_quant = FakeQuantize.with_args(observer=MovingAverageMinMaxObserver, dtype=uint8)
 default_weight_fake_quant = FakeQuantize.with_args(

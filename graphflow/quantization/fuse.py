@@ -12,8 +12,10 @@ from graphflow.nn.module import Module
 from graphflow.nn.utils.fusion import fuse_conv_bn_eval, fuse_conv_bn_weights
 from graphflow.quantization.layers import unsupported
 
-_CONVOLUTIONS = (modules.Conv1d, modules.Conv2d, modules.Conv3d)
-_NORMS = (modules.BatchNorm1d, modules.BatchNorm2d, modules.BatchNorm3d)
+CONVOLUTIONS = (modules.Conv1d, modules.Conv2d, modules.Conv3d)
+NORMS = (modules.BatchNorm1d, modules.BatchNorm2d, modules.BatchNorm3d)
+FUSED_INTO = (*CONVOLUTIONS, modules.Linear)
+"""What norms are folded into."""
 
 
 def fuse_modules(
@@ -33,6 +35,13 @@ def fuse_modules(
     return model
 
 
+def fuse_modules_qat(
+    model: Module, modules_to_fuse: Sequence[Any], inplace: bool = False, **kwargs: Any
+) -> Module:
+    """The model or a copy, as it is: norms are trained with, and are in the product's kernel."""
+    return model if inplace else copy.deepcopy(model)
+
+
 def fuse_conv_bn(model: Module, inplace: bool = False) -> Module:
     """:func:`fuse_modules` for every norm that follows a layer under the same parent.
 
@@ -43,14 +52,14 @@ def fuse_conv_bn(model: Module, inplace: bool = False) -> Module:
         names = list(parent._modules)
         for first, second in pairwise(names):
             one, other = parent._modules[first], parent._modules[second]
-            if isinstance(one, (*_CONVOLUTIONS, modules.Linear)) and isinstance(other, _NORMS):
+            if isinstance(one, FUSED_INTO) and isinstance(other, NORMS):
                 _fuse(parent, [first, second])
     return model
 
 
 def _fuse(model: Module, names: list[str]) -> None:
     found = [model.get_submodule(name) for name in names]
-    if len(found) < 2 or not isinstance(found[1], _NORMS):
+    if len(found) < 2 or not isinstance(found[1], NORMS):
         return
     layer, norm = found[:2]
     if isinstance(layer, modules.Linear):
@@ -59,7 +68,7 @@ def _fuse(model: Module, names: list[str]) -> None:
             layer.weight, layer.bias, norm.running_mean, norm.running_var, norm.eps,
             norm.weight, norm.bias,
         )  # fmt: skip
-    elif isinstance(layer, _CONVOLUTIONS):
+    elif isinstance(layer, CONVOLUTIONS):
         fused = fuse_conv_bn_eval(layer, norm)
     else:
         raise unsupported(layer)

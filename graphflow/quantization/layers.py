@@ -21,13 +21,10 @@ from graphflow.functions.quantizing import (
     quantize_per_tensor,
 )
 from graphflow.functions.shaping import unsqueeze
-from graphflow.ir.types import DType, float32, int8, int32, uint8
+from graphflow.ir.types import float32, int8, int32, uint8
 from graphflow.nn import functional as F
-from graphflow.nn import modules
-from graphflow.nn.functional.recurrent import Weights
 from graphflow.nn.module import Module
 from graphflow.nn.modules.conv import _Conv
-from graphflow.nn.modules.recurrent import RNNBase
 from graphflow.quantization import arithmetic
 from graphflow.tensor import Tensor
 
@@ -209,59 +206,6 @@ class Conv3d(_QuantizedConv):
     """``nn.Conv3d`` with int8 weights."""
 
     dims = 3
-
-
-class _Times:
-    """Multiplies rows by an int8 weight, each time by the range of the rows."""
-
-    def __init__(self, *weight: Tensor) -> None:
-        self.weight = arithmetic.Weight(*weight)
-
-    def __call__(self, rows: Tensor, bias: Tensor | None = None) -> Tensor:
-        return arithmetic.dynamic_linear(rows, self.weight, bias)
-
-
-class _DynamicRecurrent(RNNBase):
-    """A recurrent layer with int8 weights ``weight_ih_l0`` …, their scales, and float biases."""
-
-    @classmethod
-    def from_float(cls, float_module: Any, weight_observer: Any) -> Any:
-        """The layer that does what ``float_module`` does."""
-        made: Any = cls.__new__(cls)
-        Module.__init__(made)
-        for name in ("mode", "input_size", "hidden_size", "num_layers", "bias", "batch_first",
-                     "dropout", "bidirectional", "proj_size", "training"):  # fmt: skip
-            setattr(made, name, getattr(float_module, name))
-        for name, value in float_module.named_parameters(recurse=False):
-            if name.startswith("weight"):
-                whole, scale = quantized_weight(value, weight_observer())
-                made.register_buffer(name, whole)
-                made.register_buffer(f"{name}_scale", scale)
-                made.register_buffer(f"{name}_total", arithmetic.totals(whole))
-            else:
-                made.register_buffer(name, value.detach().clone())
-        return made
-
-    def _weights(self, suffix: str) -> Weights:
-        def found(name: str) -> Any:
-            own = getattr(self, name + suffix, None)
-            if own is None or not name.startswith("weight"):
-                return own
-            more = (getattr(self, f"{name}{suffix}_{what}") for what in ("scale", "total"))
-            return _Times(own, *more)
-
-        return Weights(*map(found, Weights._fields))
-
-    def _computes_in(self) -> DType:
-        return float32
-
-
-class LSTM(_DynamicRecurrent, modules.LSTM):
-    """``nn.LSTM`` with int8 weights, quantising each product's rows by their own range."""
-
-
-class GRU(_DynamicRecurrent, modules.GRU):
-    """``nn.GRU`` with int8 weights, quantising each product's rows by their own range."""
 
 
 class QuantStub(Module):

@@ -83,6 +83,10 @@ class ObserverBase(Module):
 
     def _chosen(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
         symmetric = self.qscheme.symmetric
+        if self.qscheme.float_zero:
+            width = (high - low) * (1.0 / (self.quant_max - self.quant_min))
+            scale = clamp(width, min=LEAST_SCALE)
+            return scale, neg(low) / scale
         return choose_qparams(low, high, self.quant_min, self.quant_max, symmetric, self.dtype)
 
 
@@ -234,6 +238,25 @@ class HistogramObserver(ObserverBase):
         errors = clipped_low[:, None] + clipped_high[None, :] + counts.sum() * steps**2 / 12
         i, j = np.unravel_index(int(errors.argmin()), errors.shape)
         return self._chosen(tensor(np.float32(lows[i])), tensor(np.float32(highs[j])))
+
+
+class FixedQParamsObserver(ObserverBase):
+    """Sees nothing: the scale and the zero point are given, for numbers of a known range."""
+
+    def __init__(
+        self, scale: float, zero_point: int, dtype: DType = uint8,
+        qscheme: QScheme = per_tensor_affine, quant_min: int = 0, quant_max: int = 255, **_: Any,
+    ) -> None:  # fmt: skip
+        super().__init__(dtype, qscheme, quant_min=quant_min, quant_max=quant_max)
+        self.register_buffer("scale", tensor(float(scale)))
+        self.register_buffer("zero_point", tensor(zero_point, dtype=int32))
+
+    def observe(self, x: Tensor) -> None:
+        """Nothing."""
+
+    def calculate_qparams(self) -> tuple[Tensor, Tensor]:
+        """Those that were given."""
+        return self.scale, self.zero_point
 
 
 class PlaceholderObserver(ObserverBase):

@@ -7,11 +7,15 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from graphflow.autograd.modes import no_grad
-from graphflow.ir.types import DType, int8
+from graphflow.ir.types import DType, int8, uint8
 from graphflow.nn import modules
 from graphflow.nn.module import Module
-from graphflow.quantization import layers, training
-from graphflow.quantization.qconfig import QConfig, default_dynamic_qconfig
+from graphflow.quantization import embeddings, layers, recurrent, training
+from graphflow.quantization.qconfig import (
+    QConfig,
+    default_dynamic_qconfig,
+    float_qparams_weight_only_qconfig,
+)
 
 STATIC: Mapping[type[Module], Any] = {
     modules.Linear: layers.Linear,
@@ -22,10 +26,18 @@ STATIC: Mapping[type[Module], Any] = {
 """Layers that calibration makes integers of."""
 DYNAMIC: Mapping[type[Module], Any] = {
     modules.Linear: layers.DynamicLinear,
-    modules.LSTM: layers.LSTM,
-    modules.GRU: layers.GRU,
+    modules.LSTM: recurrent.LSTM,
+    modules.GRU: recurrent.GRU,
+    modules.LSTMCell: recurrent.LSTMCell,
+    modules.GRUCell: recurrent.GRUCell,
+    modules.RNNCell: recurrent.RNNCell,
 }
 """Layers that become integers without calibration."""
+TABLES: Mapping[type[Module], Any] = {
+    modules.Embedding: embeddings.Embedding,
+    modules.EmbeddingBag: embeddings.EmbeddingBag,
+}
+"""Tables, of which rows are read: converted if their configuration is one for tables."""
 TRAINED: Mapping[type[Module], Any] = {
     modules.Linear: training.Linear,
     modules.Conv1d: training.Conv1d,
@@ -94,7 +106,11 @@ def prepare_qat(model: Module, mapping: Any = None, inplace: bool = False) -> Mo
 def convert(module: Module, mapping: Any = None, inplace: bool = False, **kwargs: Any) -> Module:
     """Layers of integers in place of those that were prepared."""
     _, holder = _wrapped(module, inplace)
-    for parent, name, child, _ in _places(holder):
+    for parent, name, child, qconfig in _places(holder):
+        if qconfig is not None and type(child) in TABLES and _for_tables(qconfig):
+            made = (mapping or TABLES)[type(child)].from_float(child, qconfig.weight)
+            parent._modules[name] = made.train(child.training)
+            continue
         if isinstance(child, training.FakeQuantized):
             kind = next(k for k in STATIC if isinstance(child, k))
             observers = (child.input_fake_quant, child.weight_fake_quant)
@@ -107,6 +123,10 @@ def convert(module: Module, mapping: Any = None, inplace: bool = False, **kwargs
             parent._modules[name] = (mapping or STATIC)[kind].from_float(child, *observers)
             parent._modules[name].train(child.training)
     return _model(holder)
+
+
+def _for_tables(qconfig: QConfig) -> bool:
+    return bool(qconfig.weight().qscheme.float_zero)
 
 
 def quantize(
@@ -136,21 +156,26 @@ def quantize_dynamic(
     """Layers with int8 weights, which quantise what comes in by its own range at every call.
 
     ``qconfig_spec`` says which: a set of types or names, or a dictionary from them to their
-    :class:`QConfig`; at first all linear layers, LSTMs and GRUs.
+    :class:`QConfig`; at first all linear layers, recurrent layers and cells, or with ``quint8``
+    the tables of embeddings.
     """
-    if dtype is not int8:
-        raise ValueError(f"quantize_dynamic: dtype must be int8 (qint8), not {dtype}")
-    chosen = set(DYNAMIC) if qconfig_spec is None else qconfig_spec
+    if dtype not in (int8, uint8):
+        raise ValueError(f"quantize_dynamic: dtype must be int8 or uint8 (quint8), not {dtype}")
+    kinds, qconfig = (
+        (DYNAMIC, default_dynamic_qconfig) if dtype is int8
+        else (TABLES, float_qparams_weight_only_qconfig)
+    )  # fmt: skip
+    chosen = set(kinds) if qconfig_spec is None else qconfig_spec
     if not isinstance(chosen, dict):
-        chosen = dict.fromkeys(chosen, default_dynamic_qconfig)
+        chosen = dict.fromkeys(chosen, qconfig)
     _, holder = _wrapped(model, inplace)
-    known = mapping or DYNAMIC
+    known = mapping or {**DYNAMIC, **TABLES}
     names = {id(module): name for name, module in _model(holder).named_modules()}
     for parent, name, module, _ in _places(holder):
         key = names.get(id(module))
-        qconfig = _chosen(chosen, key, type(module))
-        if qconfig is not None and type(module) in known:
-            made = known[type(module)].from_float(module, qconfig.weight)
+        own = _chosen(chosen, key, type(module))
+        if own is not None and type(module) in known:
+            made = known[type(module)].from_float(module, own.weight)
             parent._modules[name] = made.train(module.training)
     return _model(holder)
 
@@ -169,3 +194,18 @@ def _chosen(spec: Mapping[Any, Any], name: str | None, kind: type[Module]) -> An
 def _model(holder: Module) -> Module:
     found: Module = holder.get_submodule("model")
     return found
+
+
+def get_default_static_quant_module_mappings() -> dict[type[Module], Any]:
+    """What :func:`convert` makes of layers that were calibrated, and of tables."""
+    return {**STATIC, **TABLES}
+
+
+def get_default_dynamic_quant_module_mappings() -> dict[type[Module], Any]:
+    """What :func:`quantize_dynamic` makes of layers."""
+    return {**DYNAMIC, **TABLES}
+
+
+def get_default_qat_module_mappings() -> dict[type[Module], Any]:
+    """What :func:`prepare_qat` makes of layers."""
+    return dict(TRAINED)

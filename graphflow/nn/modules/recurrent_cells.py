@@ -54,9 +54,12 @@ class RNNCellBase(Module):
             state = (zero, zero) if kind == "LSTM" else (zero,)
         elif not batched:
             state = tuple(s.unsqueeze(0) for s in state)
-        weights = Weights(self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh, None)
+        weights = self._weights()
         made = step(kind, input_product(kind, rows, weights), state, weights)
         return made if batched else tuple(s.squeeze(0) for s in made)
+
+    def _weights(self) -> Weights:
+        return Weights(self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh, None)
 
     def _check(self, input: Tensor, state: State | None) -> None:
         name = type(self).__name__

@@ -1,0 +1,24 @@
+"""Layers of 8-bit integers at PyTorch's address; they are made by :mod:`graphflow.quantization`."""
+
+from graphflow.nn.quantized import dynamic
+from graphflow.quantization.embeddings import Embedding, EmbeddingBag
+from graphflow.quantization.functional_modules import FloatFunctional
+from graphflow.quantization.layers import Conv1d, Conv2d, Conv3d, DeQuantStub, Linear, QuantStub
+
+FXFloatFunctional = QFunctional = FloatFunctional
+Quantize, DeQuantize = QuantStub, DeQuantStub
+
+__all__ = [
+    "Conv1d",
+    "Conv2d",
+    "Conv3d",
+    "DeQuantize",
+    "Embedding",
+    "EmbeddingBag",
+    "FXFloatFunctional",
+    "FloatFunctional",
+    "Linear",
+    "QFunctional",
+    "Quantize",
+    "dynamic",
+]

@@ -1,0 +1,120 @@
+"""``python -m tests.conformance.quantised``: layers of 8-bit integers beside PyTorch's.
+
+Each row makes the same model on both sides, with the same weights, and says how far the results
+are apart, as a part of the largest number, and how far each is from the model of numbers: ours must
+not be further.  Observers are given, so that scales are the same, but PyTorch rounds what comes
+into dynamic layers to 7 bits and what comes out of static ones once more.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+import graphflow as gf
+
+SEED = 3
+
+
+class Row(NamedTuple):
+    """A model in words that both sides share, what it is given, and how near they must be."""
+
+    name: str
+    make: Callable[[Any], Any]
+    given: tuple[Any, ...]
+    apart: float
+
+
+def _numbers(*shape: int) -> np.ndarray[Any, Any]:
+    return np.random.default_rng(SEED).standard_normal(shape).astype(np.float32)
+
+
+def _static(layer: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Calibrated by least and greatest numbers."""
+
+    def make(t: Any) -> Any:
+        q = t.ao.quantization
+        model = q.QuantWrapper(t.nn.Sequential(layer(t))).eval()
+        model.qconfig = q.QConfig(
+            activation=q.MinMaxObserver.with_args(dtype=t.quint8),
+            weight=q.PerChannelMinMaxObserver.with_args(
+                dtype=t.qint8, qscheme=t.per_channel_symmetric
+            ),
+        )
+        return model
+
+    return make
+
+
+def _dynamic(layer: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda t: t.nn.Sequential(layer(t)).eval()
+
+
+def rows() -> Iterator[Row]:
+    """All comparisons."""
+    index = np.random.default_rng(SEED).integers(0, 20, (4, 6))
+    table = _dynamic(lambda t: t.nn.Embedding(20, 8))
+    yield Row("tables: embedding", table, (index,), 1e-6)
+    bag = _dynamic(lambda t: t.nn.EmbeddingBag(20, 8, mode="sum"))
+    yield Row("tables: embedding bag", bag, (index,), 1e-6)
+    linear = lambda t: t.nn.Linear(24, 10)  # noqa: E731
+    yield Row("dynamic: linear", _dynamic(linear), (_numbers(5, 24),), 0.03)
+    for name in ("LSTMCell", "GRUCell", "RNNCell"):
+        cell = _dynamic(lambda t, n=name: getattr(t.nn, n)(24, 16))
+        yield Row(f"dynamic: {name}", cell, (_numbers(5, 24),), 0.03)
+    yield Row("static: linear", _static(linear), (_numbers(64, 24),), 0.03)
+    conv = lambda t: t.nn.Conv2d(4, 6, 3, 2, 1, groups=2)  # noqa: E731
+    yield Row("static: convolution", _static(conv), (_numbers(8, 4, 9, 9),), 0.03)
+
+
+def _quantised(t: Any, how: str, model: Any, given: Any) -> Any:
+    q, nn = t.ao.quantization, t.nn
+    if how == "static":
+        prepared = q.prepare(model)
+        prepared(*given)
+        return q.convert(prepared)
+    tables = q.float_qparams_weight_only_qconfig
+    spec = {nn.Embedding: tables, nn.EmbeddingBag: tables} if how == "tables" else None
+    return q.quantize_dynamic(model, spec)
+
+
+def apart(row: Row) -> tuple[float, float, float]:
+    """How far we are from PyTorch, we from the model of numbers, and PyTorch is."""
+    results = []
+    theirs = row.make(torch)
+    ours = row.make(gf)
+    ours.load_state_dict({k: gf.tensor(v.numpy()) for k, v in theirs.state_dict().items()})
+    for t, model in ((torch, theirs), (gf, ours)):
+        given = [t.tensor(x) for x in row.given]
+        made = _quantised(t, row.name.partition(":")[0], model, given)
+        for each in (made, model):
+            with t.no_grad():
+                found = each(*given)
+            found = found[0] if isinstance(found, tuple) else found
+            results.append(np.asarray(found.detach().numpy()))
+    quantised, exact, own, _ = results
+    pairs = ((own, quantised), (own, exact), (quantised, exact))
+    one, two, three = (float(np.abs(a - b).max() / np.abs(exact).max()) for a, b in pairs)
+    return one, two, three
+
+
+def main() -> int:
+    """Print every row; 1 when one is too far apart."""
+    warnings.simplefilter("ignore")
+    torch.manual_seed(SEED)
+    failed = 0
+    for row in rows():
+        between, own, theirs = apart(row)
+        wrong = not (between <= row.apart and 0 < own < 1.2 * theirs)
+        failed += wrong
+        text = f"{between:.1e} apart; {own:.1e} from numbers, PyTorch's {theirs:.1e}"
+        print(f"{row.name}: {text}{' FAILED' if wrong else ''}")
+    return int(bool(failed))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
