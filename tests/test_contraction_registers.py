@@ -9,6 +9,7 @@ import llvmlite.binding as llvm
 import pytest
 from llvmlite import ir
 
+from graphflow.codegen.compile import as_written
 from graphflow.codegen.contraction import bodies
 from graphflow.codegen.contraction.tiling import tiling
 from graphflow.codegen.target import Target
@@ -37,6 +38,7 @@ def loops(assembly: str) -> list[list[str]]:
     return found
 
 
+@as_written
 def assembly_of(module: Any, target: Target) -> str:
     """What LLVM makes of a module for a processor, not of this machine perhaps."""
     llvm.initialize_all_targets()
@@ -54,12 +56,9 @@ def assembly_of(module: Any, target: Target) -> str:
 @pytest.mark.parametrize("body", [bodies.tile_body, bodies.tile_at_body])
 @pytest.mark.parametrize("element", ["f32", "f64"])
 @pytest.mark.parametrize("name", TARGETS)
-def test_sums_stay_in_registers(
-    body: Any, element: str, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_sums_stay_in_registers(body: Any, element: str, name: str) -> None:
     cpu = TARGETS[name]
     target = Target(cpu.triple, cpu.cpu, FEATURES[name])
-    monkeypatch.setattr(bodies, "host_target", lambda: target)
     tile = tiling(target, 4 if element == "f32" else 8)
     module = ir.Module()
     body(module, element, tile.height, tile.vectors, tile.lanes)

@@ -99,7 +99,7 @@ class _AsWritten(ContextDecorator):
             llvm.set_option("graphflow", f"-{setting}={value}")
 
 
-_as_written = _AsWritten()
+as_written = _AsWritten()
 
 
 class _Backend(threading.local):
@@ -229,7 +229,7 @@ def undefined_symbols(data: bytes) -> list[str]:
     return names
 
 
-@_as_written
+@as_written
 def compile_kernels(
     kernels: Sequence[KernelSource],
     paths: Mapping[str, Path] | None = None,
@@ -306,7 +306,7 @@ def _path(kernel: KernelSource, paths: Mapping[str, Path] | None) -> Path:
     return (paths or {}).get(kernel.name, Path(f"{kernel.name}.py"))
 
 
-@_as_written
+@as_written
 def assembly(kernel: KernelSource) -> str:
     """The machine code of ``kernel`` as assembly text (for ``inspect`` and tests)."""
     target = host_target()

@@ -96,13 +96,6 @@ class Target:
         return 16
 
     @property
-    def vector_register(self) -> str:
-        """The letter of a vector register in LLVM's assembly constraints; empty if not known."""
-        if self.is_x86:
-            return "v"
-        return "w" if self.triple.startswith(_ARM64) else ""
-
-    @property
     def identity(self) -> str:
         """Text that equals another target's exactly when their code may be exchanged."""
         return f"{self.triple} {self.cpu} {self.features}"

@@ -14,8 +14,6 @@ from typing import Any
 from llvmlite import ir
 from numba.core import cgutils
 
-from graphflow.codegen.target import host_target
-
 _I1, _I32, _I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
 _POINTER, _VOID = ir.PointerType(), ir.VoidType()
 _ELEMENTS: dict[str, tuple[Any, int]] = {
@@ -76,24 +74,6 @@ class Body:
         """Entry ``position`` of a table of 64-bit integers."""
         place = self.builder.gep(table, [_I64(position)], inbounds=True, source_etype=_I64)
         return self.builder.load(place, align=8, typ=_I64)
-
-    def after(self, pointer: Any, vectors: list[Any]) -> tuple[Any, list[Any]]:
-        """The same values, of which LLVM believes that they are all found together.
-
-        No instruction comes of it.  What is loaded from the pointer is loaded after the
-        vectors are there, where LLVM's scheduler might have loaded all of a loop's operands
-        first, and then had no registers left for its sums.
-        """
-        letter = host_target().vector_register
-        if not letter:
-            return pointer, vectors
-        kinds = [_POINTER, *(self.vector for _ in vectors)]
-        made = ["=r", *(f"={letter}" for _ in vectors)]
-        constraints = ",".join((*made, *map(str, range(len(made)))))
-        kind = ir.FunctionType(ir.LiteralStructType(kinds), kinds)
-        found = self.builder.asm(kind, "", constraints, [pointer, *vectors], side_effect=False)
-        first, *rest = (self.builder.extract_value(found, n) for n in range(len(kinds)))
-        return first, rest
 
     def splat(self, value: Any) -> Any:
         """A vector with ``value`` in every lane."""
@@ -254,10 +234,8 @@ def _accumulate(
     sums = [[b.phi(body.vector) for _ in range(vectors)] for _ in range(rows)]
     places, moved = locate(a_at)
     columns = [body.load(body.at(b_at, v * body.lanes)) for v in range(vectors)]
-    new: list[list[Any]] = []
+    new = []
     for place, row in zip(places, sums, strict=True):
-        if new and vectors > 1:  # one is multiplied where it is read
-            place, new[-1] = body.after(place, new[-1])
         value = body.splat(body.load_scalar(place))
         new.append([body.multiply_add(value, column, total)
                     for column, total in zip(columns, row, strict=True)])  # fmt: skip
