@@ -152,4 +152,4 @@ register_template(micro_kernels.place, _PlaceTemplate)
 
 @lowers(micro_kernels.place, ArgumentBlock, *[types.Integer] * 4)
 def _lower_place(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    return builder.call(place_body(builder.module), args)
+    return call_body(builder, place_body, (), args)

@@ -164,13 +164,11 @@ def _transpose(body: Body, rows: list[Any]) -> list[Any]:
 def place_body(module: Any) -> Any:
     """The sum of digits of ``index``, in the base of the axes' extents, times their strides."""
     name = "place"
-    found = module.globals.get(name)
-    if found is not None:
-        return found
     kind = ir.FunctionType(_I64, [ir.PointerType(_I64), *[_I64] * 4])
     function = ir.Function(module, kind, name)
     function.linkage = "internal"
     function.attributes.add("nounwind")
+    function.attributes.add("noinline")
     words, at, axes, index, which = function.args
     entry = function.append_basic_block("entry")
     top, after = (function.append_basic_block(text) for text in ("top", "after"))
