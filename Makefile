@@ -60,6 +60,7 @@ FORMS := $(addprefix tests/test_,programs.py control_flow.py recurrent.py transf
 
 conformance: $(VENV)/conformance.stamp
 	$(BIN)/python -m tests.conformance --table
+	$(BIN)/python -m tests.cudasim.samples
 	$(BIN)/python -m tests.conformance.onnx_nodes
 	$(BIN)/python -m tests.conformance.onnx_models
 	$(BIN)/python -m tests.conformance.quantised

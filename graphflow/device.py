@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 from graphflow.errors import GraphFlowError
+from graphflow.mode import mode
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Device:
@@ -101,6 +107,46 @@ def put(array: Any) -> Any:
 
     devices.used = True
     return DeviceArray.of(array)
+
+
+def put_in_place(array: Any) -> Any:
+    """A fresh array of the CPU where new tensors lie now, see :class:`~graphflow.mode.Mode`."""
+    return array if mode.place is None else put(array)
+
+
+@contextmanager
+def place(device: Device | None) -> Iterator[None]:
+    """Tensors that are made without naming a device lie on this one (None: on the CPU)."""
+    before, mode.place = mode.place, device
+    try:
+        yield
+    finally:
+        mode.place = before
+
+
+def beside_operands(function: F) -> F:
+    """Mark a function that makes tensors of its own: eagerly they lie where its operands do."""
+
+    @functools.wraps(function)
+    def marked(*args: Any, **kwargs: Any) -> Any:
+        if not devices.used or mode.tracer is not None:
+            return function(*args, **kwargs)
+        with place(_device_among((*args, *kwargs.values()))):
+            return function(*args, **kwargs)
+
+    return marked  # type: ignore[return-value]
+
+
+def _device_among(values: tuple[Any, ...]) -> Device | None:
+    """The first device, not the CPU, that one of ``values`` lies on."""
+    for value in values:
+        if value.__class__ in (tuple, list):
+            found = _device_among(tuple(value))
+        else:
+            found = getattr(value, "device", None)
+        if isinstance(found, Device) and found != CPU:
+            return found
+    return None
 
 
 def device_of(array: Any) -> Device:

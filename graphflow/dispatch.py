@@ -15,7 +15,7 @@ import numpy as np
 
 from graphflow.autograd.history import record
 from graphflow.cell import Cell, ViewStep, copy_of, invert_view, view_of, write_through
-from graphflow.device import CPU, Device, devices, is_placed, put
+from graphflow.device import CPU, Device, devices, is_placed, put, put_in_place
 from graphflow.errors import DTypeError, GraphFlowError, ShapeError, TraceError
 from graphflow.ir import build
 from graphflow.ir.dims import SymDim
@@ -52,6 +52,8 @@ def _emit(
         value = _values(op, reference, inputs, attrs)
         if value.__class__ is not np.ndarray and not (devices.used and is_placed(value)):
             value = np.asarray(value)
+        if mode.place is not None and not inputs:
+            value = put_in_place(value)
         out = Tensor._of(Cell(value))
     else:
         attrs = {name: as_plain(value) for name, value in attrs.items()}
@@ -141,13 +143,14 @@ def apply_view(op: OpDef | str, source: Tensor, **attrs: Any) -> Tensor:
 
 
 def full(
-    shape: tuple[int, ...], value: bool | int | float, dtype: DType, device: Device = CPU
+    shape: tuple[int, ...], value: bool | int | float, dtype: DType, device: Device | None = None
 ) -> Tensor:
     """A new tensor filled with ``value``; in a trace an expanded constant."""
     tracer = mode.tracer
     if tracer is None:
         array = np.full(shape, value, dtype.numpy)
-        return Tensor._of(Cell(array if device is CPU else put(array)))
+        chosen = mode.place if device is None else device
+        return Tensor._of(Cell(array if chosen in (None, CPU) else put(array)))
     return Tensor._of(Cell(build.splat(value, TensorType(dtype, as_plain(tuple(shape)))), tracer))
 
 
@@ -155,7 +158,7 @@ def literal(array: np.ndarray[Any, Any]) -> Tensor:
     """A new tensor holding ``array`` (not copied); in a trace a constant of the program."""
     tracer = mode.tracer
     if tracer is None:
-        return Tensor._of(Cell(array))
+        return Tensor._of(Cell(put_in_place(array)))
     return Tensor._of(Cell(build.constant(array), tracer))
 
 

@@ -15,18 +15,21 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from graphflow.autocasting import Precision
     from graphflow.debugging.nonfinite import nan_guard
+    from graphflow.device import Device
     from graphflow.trace import Tracer
 
 
 class Mode(threading.local):
     """Per-thread modes.  ``grad``: record for backward.  ``tracer``: the trace under way.
     ``guard``: what looks at the results of operations and programs.
-    ``autocast``: the precision that operations choose for themselves."""
+    ``autocast``: the precision that operations choose for themselves.
+    ``place``: the device of tensors that are made without naming one (None: the CPU)."""
 
     grad: bool = True
     tracer: Tracer | None = None
     guard: nan_guard | None = None
     autocast: Precision | None = None
+    place: Device | None = None
 
     def __setattr__(self, name: str, value: object) -> None:
         before = self._is_unusual()

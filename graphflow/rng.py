@@ -17,6 +17,7 @@ import numpy as np
 
 from graphflow.cell import Cell
 from graphflow.checks import need_dtype, need_int, need_tensor
+from graphflow.device import beside_operands
 from graphflow.dispatch import apply, assign
 from graphflow.errors import DTypeError, GraphFlowError, TraceError
 from graphflow.formats import check_placement
@@ -99,7 +100,12 @@ class Draw:
 
     def bits(self, shape: tuple[int, ...], word: int) -> Tensor:
         """u32 bits; ``word`` 0 to 3 are independent."""
-        return apply("random_bits", self._key, shape=shape, call=self._number, word=word)
+        key = self._key
+        if mode.place is not None:
+            from graphflow.moves import moved
+
+            key = moved(key, mode.place)
+        return apply("random_bits", key, shape=shape, call=self._number, word=word)
 
     def uniform(self, shape: tuple[int, ...], dtype: DType, word: int = 0) -> Tensor:
         """Floats in [0, 1): as many random bits as the dtype holds exactly."""
@@ -107,7 +113,12 @@ class Draw:
             high = cast(apply("shift_right", self.bits(shape, 2 * word), _u32(5)), T.float64)
             low = cast(apply("shift_right", self.bits(shape, 2 * word + 1), _u32(6)), T.float64)
             return mul(add(mul(high, 2.0**26), low), 2.0**-53)
-        if mode.tracer is None and dtype is T.float32 and math.prod(shape) >= _MANY:
+        if (
+            mode.tracer is None
+            and mode.place is None
+            and dtype is T.float32
+            and math.prod(shape) >= _MANY
+        ):
             many = self._many(shape, word)
             if many is not None:
                 return many
@@ -263,6 +274,7 @@ def whole_numbers(
     return add(cast(apply("floor", mul(unit, float(high - low))), T.int64), low)
 
 
+@beside_operands
 def bernoulli(input: Tensor, p: Any = None, *, generator: Generator | None = None) -> Tensor:
     """1 with the probability that ``input`` gives (or ``p``), else 0."""
     odds = need_tensor("bernoulli", input).detach() if p is None else p
@@ -274,7 +286,7 @@ def bernoulli(input: Tensor, p: Any = None, *, generator: Generator | None = Non
 def _hits(name: str, shape: tuple[int, ...], p: Any, generator: Generator | None) -> Tensor:
     """Bool: true with probability ``p``, a number or a tensor."""
     if isinstance(p, Tensor):
-        inside = mode.tracer is not None or bool(((p._eager() >= 0) & (p._eager() <= 1)).all())
+        inside = mode.tracer is not None or bool(((p._host() >= 0) & (p._host() <= 1)).all())
         working = p.dtype if p.dtype is T.float64 else T.float32
     else:
         inside, working = 0 <= p <= 1, T.float64
@@ -283,6 +295,7 @@ def _hits(name: str, shape: tuple[int, ...], p: Any, generator: Generator | None
     return lt(draw(generator).uniform(shape, working), p)
 
 
+@beside_operands
 def normal(
     mean: Any = 0.0, std: Any = 1.0, size: Any = None, *, generator: Generator | None = None,
     dtype: DType | None = None, requires_grad: bool = False, **placement: Any,
@@ -304,7 +317,7 @@ def normal(
 
 def _check_deviation(name: str, std: Any) -> None:
     known = mode.tracer is None or not isinstance(std, Tensor)
-    if known and (bool((std._eager() < 0).any()) if isinstance(std, Tensor) else std < 0):
+    if known and (bool((std._host() < 0).any()) if isinstance(std, Tensor) else std < 0):
         raise GraphFlowError(f"{name} needs a standard deviation >= 0")
 
 
@@ -337,6 +350,7 @@ def normal_(
     return assign(input, add(mul(base, std), mean))
 
 
+@beside_operands
 def bernoulli_(input: Tensor, p: Any = 0.5, *, generator: Generator | None = None) -> Tensor:
     """Fill with 1 at probability ``p`` (a number or a tensor), else 0."""
     shape = tuple(input.shape)

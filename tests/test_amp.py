@@ -10,6 +10,7 @@ from graphflow import nn, optim
 from graphflow.ir.graph import Graph
 from graphflow.passes.pipeline import run_pipeline
 from graphflow.passes.widen import Widen
+from tests.autocast_policy import Operands, all_calls
 from tests.front import Counted, agree, ramp
 
 BF, F16, F32, F64 = gf.bfloat16, gf.float16, gf.float32, gf.float64
@@ -20,58 +21,33 @@ def x(*shape, dtype=F32):
 
 
 HALF = x(4, 4).to(BF)
-
-IN_HALVES = {
-    "matmul": lambda: x(4, 4) @ HALF,
-    "mm": lambda: gf.mm(x(4, 4), x(4, 4)),
-    "bmm": lambda: gf.bmm(x(2, 3, 4), x(2, 4, 5)),
-    "addmm": lambda: gf.addmm(x(3), x(2, 4), x(4, 3)),
-    "baddbmm": lambda: gf.baddbmm(x(2, 3, 5), x(2, 3, 4), x(2, 4, 5)),
-    "einsum": lambda: gf.einsum("ab,bc->ac", x(3, 4), HALF),
-    "tensordot": lambda: gf.tensordot(x(3, 4), HALF, 1),
-    "linear": lambda: F.linear(HALF, x(3, 4), x(3)),
-    "bilinear": lambda: F.bilinear(x(2, 3), x(2, 4), x(5, 3, 4), x(5)),
-    "conv2d": lambda: F.conv2d(x(1, 2, 5, 5), x(3, 2, 3, 3), x(3)),
-    "conv_transpose1d": lambda: F.conv_transpose1d(x(1, 2, 5), x(2, 3, 3)),
-    "attention": lambda: F.scaled_dot_product_attention(x(1, 3, 4), x(1, 3, 4), x(1, 3, 4)),
-}
-IN_FLOAT32 = {
-    "sum": lambda: HALF.sum(),
-    "prod": lambda: HALF.prod(0),
-    "cumsum": lambda: HALF.cumsum(0),
-    "norm": lambda: HALF.norm(),
-    "exp": lambda: HALF.exp(),
-    "log2": lambda: HALF.abs().log2(),
-    "pow": lambda: HALF**2,
-    "rsqrt": lambda: gf.rsqrt(HALF.abs() + 1),
-    "softmax": lambda: F.softmax(HALF, -1),
-    "log_softmax": lambda: HALF.log_softmax(0),
-    "softplus": lambda: F.softplus(HALF),
-    "layer_norm": lambda: F.layer_norm(HALF, (4,), x(4), x(4)),
-    "group_norm": lambda: F.group_norm(HALF, 2),
-    "cross_entropy": lambda: F.cross_entropy(HALF, gf.tensor([0, 1, 2, 3])),
-    "mse_loss": lambda: F.mse_loss(HALF, x(4, 4)),
-    "bce": lambda: F.binary_cross_entropy_with_logits(HALF, x(4, 4).abs()),
-    "kl_div": lambda: F.kl_div(HALF, x(4, 4).abs(), reduction="batchmean"),
-    "cosine_similarity": lambda: F.cosine_similarity(HALF, HALF),
-}
 AS_THEY_COME = {
     "add of halves": (lambda: HALF + HALF, BF),
     "add of both": (lambda: HALF + x(4, 4), F32),
     "relu": (lambda: F.relu(HALF), BF),
     "gelu": (lambda: F.gelu(HALF), BF),
     "mean": (lambda: HALF.mean(), BF),
+    "resized by areas": (lambda: F.interpolate(x(1, 1, 4).to(BF), 2, mode="area"), BF),
+    "sum asked for in halves": (lambda: HALF.sum(dtype=BF), BF),
     "float64": (lambda: x(3, 4, dtype=F64) @ x(4, 3, dtype=F64), F64),
     "integers": (lambda: gf.ones(3, 4, dtype=gf.int64) @ gf.ones(4, 3, dtype=gf.int64), gf.int64),
 }
 
 
-@pytest.mark.parametrize("name", [*IN_HALVES, *IN_FLOAT32, *AS_THEY_COME])
+@pytest.mark.parametrize("half", [BF, F16], ids=str)
+def test_functions_take_the_precision_that_pytorch_gives_them(half):
+    wrong = []
+    with gf.autocast("cpu", half):
+        for name, (call, dtype) in all_calls(half).items():
+            found = call(Operands("cpu", half)).dtype
+            if found is not dtype:
+                wrong.append(f"{name}: {found.name}, not {dtype.name}")
+    assert not wrong
+
+
+@pytest.mark.parametrize("name", AS_THEY_COME)
 def test_what_a_function_returns(name):
-    known = {n: (f, BF) for n, f in IN_HALVES.items()} | {
-        n: (f, F32) for n, f in IN_FLOAT32.items()
-    }
-    function, dtype = (known | AS_THEY_COME)[name]
+    function, dtype = AS_THEY_COME[name]
     with gf.autocast("cpu"):
         eager = function()
         traced = gf.trace(lambda: function())

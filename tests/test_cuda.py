@@ -12,6 +12,8 @@ import re
 import subprocess
 import sys
 
+import pytest
+
 ROOT = pathlib.Path(__file__).parent.parent
 
 
@@ -30,8 +32,10 @@ def test_operations_agree_with_the_interpreter() -> None:
     assert found is not None and int(found[2]) > 100, done.stdout
 
 
-def test_tensors_on_a_device() -> None:
-    done = run("-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/cudasim/simulated_tensors.py")
+@pytest.mark.parametrize("part", ["tensors", "functions", "precision"])
+def test_on_a_device(part: str) -> None:
+    path = f"tests/cudasim/simulated_{part}.py"
+    done = run("-m", "pytest", "-q", "-p", "no:cacheprovider", path)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert " passed" in done.stdout and "skipped" not in done.stdout
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from graphflow.autograd.modes import no_grad
+from graphflow.codegen.cuda.toolchain import state
+from graphflow.device import CPU, Device
 from graphflow.errors import GraphFlowError
 from graphflow.functions.creation import full
 from graphflow.functions.elementwise import add, eq, isfinite, logical_not, logical_or, mul, where
@@ -13,6 +15,7 @@ from graphflow.functions.reductions import any as any_of
 from graphflow.functions.shaping import stack
 from graphflow.ir.types import float32, int32
 from graphflow.mode import mode, structure
+from graphflow.moves import moved
 from graphflow.promotion import cast
 from graphflow.tensor import Tensor
 
@@ -28,6 +31,8 @@ class GradScaler:
     the scale and the count of good updates are state of its program, and an update is skipped
     by taking the old values of all that it wrote.  ``unscale_``, ``step`` and ``update`` belong
     in the same function.
+
+    The scale lies on ``device`` if there is one of that name, else on the CPU.
     """
 
     def __init__(
@@ -49,8 +54,9 @@ class GradScaler:
             "backoff_factor": float(backoff_factor),
             "growth_interval": int(growth_interval),
         }
-        self._scale = full((), float(init_scale), dtype=float32)
-        self._good = full((), 0, dtype=int32)
+        place = CPU if Device(device).type == "cuda" and not state().usable else device
+        self._scale = full((), float(init_scale), dtype=float32, device=place)
+        self._good = full((), 0, dtype=int32, device=place)
         self._scale.name, self._good.name = "loss_scale", "good_updates"
         self._found: dict[int, Tensor] = {}
         """Whether the gradients of an optimiser (by ``id``) overflowed since ``update``."""
@@ -63,7 +69,7 @@ class GradScaler:
         if not self._enabled:
             return outputs
         if isinstance(outputs, Tensor):
-            return mul(outputs, self._scale)
+            return mul(outputs, _beside(outputs, self._scale))
         if isinstance(outputs, (list, tuple)):
             made = [self.scale(item) for item in outputs]
             return type(outputs)(made)
@@ -90,8 +96,10 @@ class GradScaler:
                     gradient = parameter.grad
                     if gradient is None:
                         continue
-                    flags.append(any_of(logical_not(isfinite(gradient))))
-                    gradient.copy_(mul(gradient, cast(factor, gradient.dtype)))
+                    flag = any_of(logical_not(isfinite(gradient)))
+                    flags.append(_beside(self._scale, flag))
+                    here = _beside(gradient, factor)
+                    gradient.copy_(mul(gradient, cast(here, gradient.dtype)))
             if not flags:
                 raise GraphFlowError("no parameter of the optimizer has a gradient to unscale")
             self._found[id(optimizer)] = any_of(stack(flags))
@@ -217,6 +225,11 @@ class GradScaler:
         with no_grad():
             self._scale.fill_(float(state_dict["scale"]))
             self._good.fill_(int(state_dict["_growth_tracker"]))
+
+
+def _beside(tensor: Tensor, scalar: Tensor) -> Tensor:
+    """``scalar`` where ``tensor`` lies; a compiled program sees to that by itself."""
+    return scalar if mode.tracer is not None else moved(scalar, tensor.device)
 
 
 def _as_scale(value: float | Tensor) -> Tensor:

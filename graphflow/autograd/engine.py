@@ -16,6 +16,7 @@ from typing import Any
 from graphflow import dispatch
 from graphflow.autograd.history import Edge, GradNode, edge_of
 from graphflow.autograd.modes import GradMode
+from graphflow.device import CPU, devices, place
 from graphflow.errors import GraphFlowError, ShapeError
 from graphflow.mode import mode
 from graphflow.stale_gradient import StaleGradient
@@ -77,6 +78,9 @@ class _Sweep:
     def _cotangents(self, node: GradNode, ct: Tensor) -> list[Tensor | None]:
         """What ``node`` passes on; in a trace that is work of the module it was recorded in."""
         tracer = mode.tracer
+        if tracer is None and devices.used and node.op is not None:
+            with place(None if ct.device == CPU else ct.device):
+                return node.cotangents(dispatch.TENSORS, ct, self.create_graph)
         if tracer is None or not node.module:
             return node.cotangents(dispatch.TENSORS, ct, self.create_graph)
         tracer.modules.append(node.module)

@@ -59,7 +59,7 @@ class OutputNode(GradNode):
 
         held = self.call.arrived.get(self.index)
         self.call.arrived[self.index] = ct if held is None else apply("add", held, ct)
-        return [full((), 0, float32)]
+        return [full((), 0, float32, ct.device)]
 
 
 class SeveralNode(Collector):

@@ -10,6 +10,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from graphflow.checks import need_tensor
+from graphflow.device import beside_operands
 from graphflow.dispatch import apply, apply_view, full
 from graphflow.errors import DTypeError, GraphFlowError
 from graphflow.functions.elementwise import abs, atan2, cos, div, eq, mul, ne, sign, sin, sub, where
@@ -90,8 +91,8 @@ def view_as_complex(input: Tensor) -> Tensor:
     if mode.tracer is None:
         array = input._eager()
         if array.size and (
-            array.strides[-1] != array.itemsize
-            or any(s % (2 * array.itemsize) for s in array.strides[:-1])
+            array.strides[-1] != array.dtype.itemsize
+            or any(s % (2 * array.dtype.itemsize) for s in array.strides[:-1])
         ):
             raise GraphFlowError(
                 "view_as_complex: the pairs do not lie side by side; call contiguous() first"
@@ -153,6 +154,7 @@ def is_neg(input: Tensor) -> bool:
     return False
 
 
+@beside_operands
 def isreal(input: Tensor) -> Tensor:
     """True where the imaginary part is 0."""
     if is_complex(input):

@@ -405,7 +405,7 @@ def _end(name: str, value: Any) -> Any:
                 f"{name}: start and end must be numbers or 0-d tensors, not of shape "
                 f"{list(value.shape)}"
             )
-        return cast(value.detach(), T.float64)
+        return cast(value.detach(), T.float64) if mode.tracer is not None else float(value.item())
     return float(_plain(name, value))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from graphflow.checks import need_int, need_tensor
+from graphflow.device import beside_operands
 from graphflow.dispatch import apply, apply_view, assign, literal
 from graphflow.dispatch import full as filled
 from graphflow.errors import ShapeError
@@ -43,6 +44,7 @@ def diagonal(input: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Te
     return apply_view("diagonal", input, axes=axes, offset=need_int("diagonal: offset", offset))
 
 
+@beside_operands
 def diag_embed(input: Tensor, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Tensor:
     """Matrices that are 0 but for a diagonal: the last dimension of the input."""
     rank = input.ndim + 1
@@ -104,6 +106,7 @@ def triu(input: Tensor, diagonal: int = 0) -> Tensor:
     return _triangle("triu", "le", input, diagonal)
 
 
+@beside_operands
 def _triangle(name: str, compare: str, input: Tensor, offset: int) -> Tensor:
     if need_tensor(name, input).ndim < 2:
         raise ShapeError(f"{name}: needs at least 2 dimensions, not {input.ndim}")

@@ -6,9 +6,11 @@ import math
 from typing import Any
 
 from graphflow.checks import need_dtype, need_int, need_tensor
+from graphflow.device import beside_operands
 from graphflow.dispatch import apply, assign
 from graphflow.errors import DTypeError, GraphFlowError
 from graphflow.formats import check_placement
+from graphflow.functions.creation import placed
 from graphflow.functions.cumulative import cumsum
 from graphflow.functions.elementwise import add, clamp, div, exp, floor, log, mul, sub
 from graphflow.functions.reductions import argmin
@@ -38,9 +40,11 @@ def randperm(
         raise GraphFlowError(f"randperm needs n >= 0, not {n}")
     unit = draw(generator).uniform((n,), T.float64)
     made = cast(argsort(unit, 0, stable=True), need_dtype(dtype) or T.int64)
+    made = placed(made, placement)
     return made.requires_grad_() if requires_grad else made
 
 
+@beside_operands
 def randint_like(
     input: Tensor, low: int, high: int | None = None, *, generator: Generator | None = None,
     dtype: DType | None = None, requires_grad: bool = False, **placement: Any,
@@ -50,9 +54,11 @@ def randint_like(
     first, last = (0, low) if high is None else (low, high)
     shape = tuple(need_tensor("randint_like", input).shape)
     made = cast(whole_numbers("randint_like", shape, first, last, generator), dtype or input.dtype)
+    made = placed(made, placement)
     return made.requires_grad_() if requires_grad else made
 
 
+@beside_operands
 def multinomial(
     input: Tensor,
     num_samples: int,

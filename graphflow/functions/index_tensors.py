@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from graphflow.device import beside_operands
 from graphflow.dispatch import apply, apply_view
 from graphflow.errors import DTypeError, IndexRangeError, ShapeError
 from graphflow.functions.picking import from_the_front, known, positions
@@ -55,6 +56,7 @@ def _without(picks: Picks, number: int) -> list[tuple[int, Tensor]]:
     return [(axis - (axis > gone), pick) for axis, pick in others]
 
 
+@beside_operands
 def _unmasked(picks: Picks) -> list[tuple[int, Tensor]]:
     """Masks as the positions where they hold, a pick an axis."""
     found: list[tuple[int, Tensor]] = []

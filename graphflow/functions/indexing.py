@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from graphflow.autocasting import in_widest
 from graphflow.checks import as_whole, slice_bounds
 from graphflow.device import devices, is_placed
 from graphflow.dispatch import apply_view, assign, assign_at
@@ -45,7 +46,9 @@ def set_item(input: Tensor, index: Any, value: Any) -> None:
     from graphflow.tensor import Tensor
 
     target, picks = _basic(input, index)
-    new = as_operand(_plain(value), input.dtype) if not isinstance(value, Tensor) else value
+    new = value
+    if not isinstance(value, Tensor):
+        new = _beside(input, as_operand(_plain(value), input.dtype))
     if not picks:
         assign(target, fitted(cast(new, input.dtype), target.shape))
         return
@@ -78,6 +81,7 @@ def _written_at_once(target: Tensor, picks: Picks, new: Tensor) -> bool:
     return True
 
 
+@in_widest
 def index_put(
     input: Tensor, indices: Sequence[Tensor | None], values: Any, accumulate: bool = False
 ) -> Tensor:
@@ -134,7 +138,16 @@ def _basic(input: Tensor, index: Any) -> tuple[Tensor, list[tuple[int, Tensor]]]
             out = select(out, axis, item)
     if out is input and not picks:
         out = apply_view("reshape", input, shape=tuple(input.shape))
-    return out, picks
+    return out, [(axis, _beside(input, pick)) for axis, pick in picks]
+
+
+def _beside(input: Tensor, other: Tensor) -> Tensor:
+    """``other`` where ``input`` lies: an index may come from the CPU, as in PyTorch."""
+    if not devices.used or mode.tracer is not None:
+        return other
+    from graphflow.moves import moved
+
+    return moved(other, input.device)
 
 
 def _listed(index: Any) -> list[Any]:

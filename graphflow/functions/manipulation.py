@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from graphflow.checks import need_dtype, need_index, need_tensor
-from graphflow.device import is_placed
+from graphflow.device import beside_operands, is_placed
 from graphflow.dispatch import apply, assign
 from graphflow.errors import IndexRangeError, ShapeError
 from graphflow.formats import channels_last, channels_last_3d, check_placement
@@ -182,6 +182,7 @@ def reshape_as(input: Tensor, other: Tensor) -> Tensor:
     return reshape(input, tuple(other.shape))
 
 
+@beside_operands
 def one_hot(input: Tensor, num_classes: Any = -1) -> Tensor:
     """1 at the class each element names, else 0; a new last dimension of ``num_classes``."""
     need_index("one_hot", need_tensor("one_hot", input))
@@ -194,7 +195,7 @@ def one_hot(input: Tensor, num_classes: Any = -1) -> Tensor:
 
 
 def _check_classes(input: Tensor, num_classes: int) -> None:
-    values = input._eager()
+    values = input._host()
     if values.size and not 0 <= values.min() <= values.max() < num_classes:
         raise IndexRangeError(
             f"one_hot: a class is out of range: the values go from {values.min()} to "

@@ -14,6 +14,7 @@ import numpy as np
 
 from graphflow.autocasting import in_float32
 from graphflow.checks import need_dtype, need_floating, need_int, need_tensor
+from graphflow.device import beside_operands
 from graphflow.dispatch import apply, literal
 from graphflow.errors import DTypeError, GraphFlowError, ShapeError
 from graphflow.functions.elementwise import (
@@ -229,6 +230,7 @@ def _euclidean(x1: Tensor, x2: Tensor) -> Tensor:
     return root(where(lt(squares, 0), 0.0, squares))
 
 
+@beside_operands
 @in_float32
 def pdist(input: Tensor, p: float = 2.0) -> Tensor:
     """The p-norm distances between the rows of a matrix, each pair once."""

@@ -8,6 +8,7 @@ import numpy as np
 
 from graphflow.cell import Cell
 from graphflow.checks import need_index, need_tensor
+from graphflow.device import beside_operands, put_in_place
 from graphflow.dispatch import apply
 from graphflow.errors import DTypeError, ShapeError, TraceError
 from graphflow.functions.reductions import normal_dim
@@ -121,6 +122,7 @@ def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Te
     return apply("gather", *both, axis=axis)
 
 
+@beside_operands
 def masked_select(input: Tensor, mask: Tensor) -> Tensor:
     """The elements where ``mask`` holds, in one dimension (input and mask broadcast together).
 
@@ -151,9 +153,10 @@ def positions(values: np.ndarray[Any, Any]) -> Tensor:
     """A tensor of positions that NumPy found."""
     from graphflow.tensor import Tensor
 
-    return Tensor._of(Cell(np.asarray(values, np.int64)))
+    return Tensor._of(Cell(put_in_place(np.asarray(values, np.int64))))
 
 
+@beside_operands
 def nonzero(input: Tensor, *, as_tuple: bool = False) -> Any:
     """Where elements are not 0: a row an element, or with ``as_tuple`` a vector a dimension."""
     values = known("nonzero", need_tensor("nonzero", input))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from graphflow.autocasting import in_lower_precision
+from graphflow.autocasting import in_lower_precision, in_widest
 from graphflow.checks import need_tensor
 from graphflow.dispatch import apply
 from graphflow.errors import DTypeError, ShapeError
@@ -109,12 +109,14 @@ def mv(input: Tensor, vec: Tensor) -> Tensor:
     return matmul(input, vec)
 
 
+@in_widest
 def dot(input: Tensor, tensor: Tensor) -> Tensor:
     """Sum of products of two vectors."""
     _need_rank("dot", 1, input, tensor)
     return matmul(input, tensor)
 
 
+@in_widest
 def vdot(input: Tensor, other: Tensor) -> Tensor:
     """Sum of products of the conjugate of one vector and another."""
     _need_rank("vdot", 1, input, other)
@@ -127,7 +129,7 @@ def outer(input: Tensor, vec2: Tensor) -> Tensor:
     return mul(unsqueeze(input, 1), vec2)
 
 
-@in_lower_precision
+@in_widest
 def inner(input: Tensor, other: Tensor) -> Tensor:
     """Sums of products over the last dimension of both."""
     if input.ndim == 0 or other.ndim == 0:
@@ -176,6 +178,7 @@ def addmv(input: Tensor, mat: Tensor, vec: Tensor, *, beta: Any = 1, alpha: Any 
     return _combined(input, mv(mat, vec), beta, alpha, "addmv")
 
 
+@in_lower_precision
 def addr(input: Tensor, vec1: Tensor, vec2: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
     """``beta * input + alpha * outer(vec1, vec2)``."""
     product = outer(vec1, vec2)
@@ -203,7 +206,7 @@ def baddbmm(
     return _combined(input, bmm(batch1, batch2), beta, alpha, "baddbmm")
 
 
-@in_lower_precision
+@in_widest
 def tensordot(a: Tensor, b: Tensor, dims: Any = 2) -> Tensor:
     """Sums of products over several dimensions.
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from graphflow.autocasting import in_widest
 from graphflow.checks import need_index, need_tensor
+from graphflow.device import beside_operands
 from graphflow.dispatch import apply
 from graphflow.dispatch import full as filled
 from graphflow.errors import DTypeError, ShapeError
@@ -63,6 +65,7 @@ def scatter(
     return scattered("scatter", ops[reduce], input, dim, index, source)
 
 
+@in_widest
 def scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
     """``out[index[i][j]][j] += src[i][j]`` for ``dim`` 0, and so on."""
     return scattered("scatter_add", "scatter_add", input, dim, index, src)
@@ -130,6 +133,7 @@ _FOLDS: dict[str, tuple[str, Callable[[DType], Any]]] = {
 }
 
 
+@beside_operands
 def _reduced(
     name: str,
     input: Tensor,

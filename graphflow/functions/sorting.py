@@ -11,6 +11,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from graphflow.checks import need_int, need_tensor
+from graphflow.device import beside_operands
 from graphflow.dispatch import apply
 from graphflow.errors import DTypeError, GraphFlowError, ShapeError
 from graphflow.functions.creation import as_tensor, iota, zeros
@@ -186,6 +187,7 @@ def _middle_of_all(name: str, input: Tensor, ignore_nan: bool) -> Tensor:
     return reduce("reduce_max", where(same, flat, float("-inf")), 0, False)
 
 
+@beside_operands
 def most_frequent(input: Tensor, dim: int = -1, keepdim: bool = False) -> ValuesAndIndices:
     """``mode``: runs of equal elements in the sorted line; the end of the first longest."""
     need_tensor("mode", input)

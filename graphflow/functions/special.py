@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from graphflow.autocasting import in_float32
 from graphflow.checks import need_int, need_tensor
 from graphflow.dispatch import apply
 from graphflow.errors import GraphFlowError
@@ -125,6 +126,7 @@ def erfcx(x: Tensor) -> Tensor:
     return apply("erfcx", x)
 
 
+@in_float32
 @of_one
 def erfinv(x: Tensor) -> Tensor:
     """The inverse of ``erf``; NaN outside [-1, 1]."""

@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from graphflow.checks import need_floating, need_int, need_tensor
+from graphflow.device import beside_operands
 from graphflow.dispatch import apply
 from graphflow.errors import DTypeError, GraphFlowError, ShapeError, TraceError
 from graphflow.functions.creation import as_tensor, iota, zeros
@@ -151,6 +152,7 @@ def _weights(
     return found
 
 
+@beside_operands
 def corrcoef(input: Tensor) -> Tensor:
     """Pearson's correlation of the variables in the rows of a matrix, within -1 … 1."""
     need_tensor("corrcoef", input)
@@ -332,6 +334,7 @@ def _bounds(name: str, input: Tensor, widen: float, low: Any, high: Any) -> tupl
     return where(none, sub(found[0], widen), found[0]), where(none, add(found[1], widen), found[1])
 
 
+@beside_operands
 def _counted(place: Tensor, inside: Tensor, weight: Tensor | None, bins: int, dtype: Any) -> Tensor:
     """The weights (or ones) of the elements ``inside``, added up by ``place``."""
     index = cast(clamp(where(inside, place, 0), 0, bins - 1), T.int64)
@@ -379,6 +382,7 @@ def histogram(
     return Histogram(hist, edges)
 
 
+@beside_operands
 def _edges(low: Tensor, high: Tensor, number: int) -> Tensor:
     """``number + 1`` even steps from ``low`` to ``high``, exact at both ends."""
     step = div(sub(high, low), number)
@@ -390,6 +394,7 @@ def _edges(low: Tensor, high: Tensor, number: int) -> Tensor:
     )
 
 
+@beside_operands
 def bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -> Tensor:
     """How often each whole number occurs (or the sum of its weights).
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from graphflow.cell import Cell
 from graphflow.checks import need_tensor
+from graphflow.device import beside_operands, put_in_place
 from graphflow.errors import ShapeError
 from graphflow.functions.picking import known, positions
 from graphflow.functions.reductions import normal_dim
@@ -19,6 +20,7 @@ __all__ = ["unique", "unique_consecutive"]
 METHODS = tuple(__all__)
 
 
+@beside_operands
 def unique(
     input: Tensor,
     sorted: bool = True,
@@ -39,6 +41,7 @@ def unique(
     return _chosen(found, inverse.reshape(shape), counts, return_inverse, return_counts)
 
 
+@beside_operands
 def unique_consecutive(
     input: Tensor,
     return_inverse: bool = False,
@@ -83,7 +86,7 @@ def _chosen(
 ) -> Any:
     from graphflow.tensor import Tensor
 
-    results: list[Any] = [Tensor._of(Cell(np.ascontiguousarray(found)))]
+    results: list[Any] = [Tensor._of(Cell(put_in_place(np.ascontiguousarray(found))))]
     results += [positions(inverse)] if with_inverse else []
     results += [positions(counts)] if with_counts else []
     return results[0] if len(results) == 1 else tuple(results)

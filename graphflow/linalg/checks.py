@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from graphflow.checks import need_tensor
+from graphflow.device import beside_operands
 from graphflow.errors import DTypeError, GraphFlowError, ShapeError
 from graphflow.functions.complex_numbers import conj
 from graphflow.functions.shaping import broadcast_to, transpose
@@ -67,6 +68,7 @@ def batched(*tensors: Tensor) -> list[Tensor]:
     return [broadcast_to(t, (*shape, *t.shape[-2:])) for t in tensors]
 
 
+@beside_operands
 def identity(size: int, like: Tensor) -> Tensor:
     """The unit matrix in the dtype of ``like``."""
     from graphflow.functions.creation import eye

@@ -7,7 +7,9 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from graphflow.autocasting import in_lower_precision
 from graphflow.checks import need_tensor
+from graphflow.device import beside_operands
 from graphflow.dispatch import apply, apply_several, full
 from graphflow.errors import GraphFlowError, ShapeError
 from graphflow.functions.complex_numbers import sgn
@@ -117,6 +119,7 @@ def solve_triangular(
     return transpose(turned, -2, -1)
 
 
+@beside_operands
 def inverse_of(name: str, A: Tensor) -> Tensor:
     """The inverse; ``name`` is the operation in errors."""
     need_square(name, A)
@@ -214,6 +217,7 @@ def det(A: Tensor) -> Tensor:
     return apply("det", need_square("linalg.det", A))
 
 
+@beside_operands
 def slogdet(A: Tensor) -> SlogDet:
     """Sign and logarithm of the absolute value of the determinant."""
     need_square("linalg.slogdet", A)
@@ -262,6 +266,7 @@ def matrix_power(A: Tensor, n: int) -> Tensor:
     return out.clone() if out is A else out
 
 
+@in_lower_precision
 def multi_dot(tensors: Sequence[Tensor]) -> Tensor:
     """Product of several matrices in the cheapest order; the first and last may be vectors.
 

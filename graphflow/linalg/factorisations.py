@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from graphflow.device import beside_operands
 from graphflow.dispatch import apply, apply_several, full
 from graphflow.errors import GraphFlowError, ShapeError
 from graphflow.functions.complex_numbers import conj
@@ -139,6 +140,7 @@ def _unpacked(packed: Tensor, short: int) -> tuple[Tensor, Tensor]:
     return add(lower, unit), triu(narrow(packed, -2, 0, short))
 
 
+@beside_operands
 def _permutation(order: Tensor, dtype: T.DType) -> Tensor:
     """The matrix that puts row i where ``order[i]`` says."""
     rows = order.shape[-1]
@@ -173,6 +175,7 @@ def _turned(x: Tensor) -> Tensor:
     return conj(transpose(x, -2, -1))
 
 
+@beside_operands
 def _order(pivots: Tensor, rows: int) -> Tensor:
     """The order of rows that the swaps lead to."""
     batch = tuple(pivots.shape[:-1])

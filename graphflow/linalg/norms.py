@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from graphflow.autocasting import in_float32, in_lower_precision
 from graphflow.checks import need_tensor
 from graphflow.dispatch import apply_several
 from graphflow.errors import DTypeError, GraphFlowError, ShapeError
@@ -46,6 +47,7 @@ def _floating(name: str, x: Tensor, dtype: T.DType | None) -> Tensor:
     return x
 
 
+@in_float32
 def vector_norm(
     x: Tensor,
     ord: float = 2,
@@ -67,6 +69,7 @@ def vector_norm(
     return p_norm(x, order, dim, keepdim)
 
 
+@in_float32
 def matrix_norm(
     A: Tensor,
     ord: Any = "fro",
@@ -211,6 +214,7 @@ def cross(input: Tensor, other: Tensor, *, dim: int = -1) -> Tensor:
     return cross_along("linalg.cross", input, other, dim)
 
 
+@in_lower_precision
 def vecdot(x: Tensor, y: Tensor, *, dim: int = -1) -> Tensor:
     """Sums of products of the conjugate of one and the other along ``dim``."""
     need_tensor("linalg.vecdot", x, "x")

@@ -160,6 +160,6 @@ def shown(value: Any) -> str:
 def zeros_for_none(grads: Any, wrt: list[gf.Tensor]) -> list[Any]:
     """Gradients with zeros where there is none."""
     return [
-        gf.from_numpy(np.zeros_like(t.detach().numpy())) if g is None else g
+        gf.from_numpy(np.zeros_like(t.detach().cpu().numpy())) if g is None else g
         for t, g in zip(wrt, grads, strict=True)
     ]

@@ -11,8 +11,9 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-from graphflow.autocasting import in_float32
+from graphflow.autocasting import in_float32, in_lower_precision
 from graphflow.checks import need_floating, need_tensor
+from graphflow.device import beside_operands
 from graphflow.dispatch import apply, in_place
 from graphflow.errors import ShapeError
 from graphflow.functions import reductions
@@ -124,6 +125,7 @@ def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = Fals
 leaky_relu_ = _writing(leaky_relu)
 
 
+@beside_operands
 def rrelu(
     input: Tensor, lower: float = 1.0 / 8, upper: float = 1.0 / 3, training: bool = False,
     inplace: bool = False,
@@ -141,6 +143,7 @@ def rrelu(
 rrelu_ = _writing(rrelu)
 
 
+@in_lower_precision
 def prelu(input: Tensor, weight: Tensor) -> Tensor:
     """x above 0, ``weight`` * x below; one weight, or one a channel (dimension 1)."""
     _real("prelu", input)
@@ -314,6 +317,7 @@ def softmin(
     return reductions.softmax(neg(input), _chosen_dim("softmin", input, dim), dtype)
 
 
+@beside_operands
 def gumbel_softmax(
     logits: Tensor, tau: float = 1, hard: bool = False, eps: float = 1e-10, dim: int = -1
 ) -> Tensor:

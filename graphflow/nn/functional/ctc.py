@@ -6,6 +6,7 @@ from typing import Any
 
 from graphflow.autocasting import in_float32
 from graphflow.checks import need_floating, need_tensor
+from graphflow.device import beside_operands
 from graphflow.dispatch import apply
 from graphflow.errors import ShapeError
 from graphflow.functions.creation import as_tensor, full, iota
@@ -38,6 +39,7 @@ NEVER = -1e30
 """Stands for log 0: finite, so that no gradient becomes NaN."""
 
 
+@beside_operands
 @in_float32
 def ctc_loss(
     log_probs: Tensor, targets: Tensor, input_lengths: Any, target_lengths: Any, blank: int = 0,

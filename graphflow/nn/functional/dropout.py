@@ -6,6 +6,7 @@ import warnings
 from typing import Any
 
 from graphflow.checks import need_floating, need_tensor
+from graphflow.device import beside_operands
 from graphflow.dispatch import assign
 from graphflow.errors import ShapeError
 from graphflow.functions.elementwise import add, lt, mul, rsqrt, where
@@ -35,6 +36,7 @@ def _kept(shape: tuple[int, ...], p: Any, draw: Draw | None = None) -> Tensor:
     return lt((draw or default_generator.draw()).uniform(shape, T.float32), 1.0 - p)
 
 
+@beside_operands
 def dropped(input: Tensor, p: Any, draw: Draw) -> Tensor:
     """:func:`dropout` while training, by the bits of ``draw``."""
     return _masked(input, _kept(tuple(input.shape), p, draw), p, False)
@@ -58,6 +60,7 @@ def _channels(input: Tensor) -> tuple[int, ...]:
     return (*input.shape[:2], *[1] * (input.ndim - 2))
 
 
+@beside_operands
 def dropout(input: Tensor, p: Any = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
     """Zero each element at probability ``p`` and scale the rest by 1 / (1 - p)."""
     if idle("dropout", input, p, training):
@@ -65,6 +68,7 @@ def dropout(input: Tensor, p: Any = 0.5, training: bool = True, inplace: bool = 
     return _masked(input, _kept(tuple(input.shape), p), p, inplace)
 
 
+@beside_operands
 def _channel_dropout(
     name: str, input: Tensor, p: Any, training: bool, inplace: bool, batched: bool
 ) -> Tensor:
@@ -122,6 +126,7 @@ def _saturated(input: Tensor, shape: tuple[int, ...], p: Any, inplace: bool) -> 
     return assign(input, out) if inplace else out
 
 
+@beside_operands
 def alpha_dropout(
     input: Tensor, p: Any = 0.5, training: bool = False, inplace: bool = False
 ) -> Tensor:
@@ -131,6 +136,7 @@ def alpha_dropout(
     return _saturated(input, tuple(input.shape), p, inplace)
 
 
+@beside_operands
 def feature_alpha_dropout(
     input: Tensor, p: Any = 0.5, training: bool = False, inplace: bool = False
 ) -> Tensor:

@@ -7,6 +7,7 @@ from typing import Any
 
 from graphflow.autograd.modes import no_grad
 from graphflow.checks import need_index, need_tensor
+from graphflow.device import beside_operands
 from graphflow.dispatch import apply
 from graphflow.errors import ShapeError
 from graphflow.functions.creation import iota, ones_like, zeros
@@ -70,6 +71,7 @@ def _padding(name: str, weight: Tensor, padding_idx: int | None) -> int | None:
     return padding_idx % rows
 
 
+@beside_operands
 def _counts(index: Tensor, rows: int) -> Tensor:
     """How often every row is looked up."""
     flat = index.reshape(-1)
@@ -103,6 +105,7 @@ def _shorten(weight: Tensor, index: Tensor, max_norm: float, norm_type: float) -
         weight.copy_(mul(weight, unsqueeze(factor, 1)))
 
 
+@beside_operands
 def embedding_bag(
     input: Tensor, weight: Tensor, offsets: Tensor | None = None, max_norm: float | None = None,
     norm_type: float = 2, scale_grad_by_freq: bool = False, mode: str = "mean",

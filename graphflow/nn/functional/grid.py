@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from graphflow.autocasting import in_widest
 from graphflow.checks import need_tensor
 from graphflow.dispatch import apply, literal
 from graphflow.errors import DTypeError, ShapeError
@@ -63,6 +64,7 @@ def _even(count: int, align: bool) -> np.ndarray[Any, Any]:
     return ends if align else ends * (count - 1) / count
 
 
+@in_widest
 def grid_sample(
     input: Tensor, grid: Tensor, mode: str = "bilinear", padding_mode: str = "zeros",
     align_corners: bool | None = None,

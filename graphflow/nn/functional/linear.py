@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from graphflow.autocasting import in_lower_precision
+from graphflow.autocasting import in_lower_precision, in_widest
 from graphflow.checks import need_tensor
 from graphflow.dispatch import apply
 from graphflow.errors import DTypeError, ShapeError
@@ -40,7 +40,7 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return out if input.ndim <= 2 else out.reshape((*lead, weight.shape[0]))
 
 
-@in_lower_precision
+@in_widest
 def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """``input1 @ weight[k] @ input2 + bias[k]``; weight [out, in1, in2], bias [out]."""
     need_tensor("bilinear", input1)

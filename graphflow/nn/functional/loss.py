@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from graphflow.autocasting import in_float32
+from graphflow.autocasting import in_float32, refused_on_cuda
 from graphflow.checks import need_floating, need_tensor
 from graphflow.dispatch import apply
 from graphflow.errors import DTypeError, IndexRangeError, ShapeError
@@ -63,7 +63,7 @@ def nll_loss(
     how = chosen(reduction, size_average, reduce)
     scores, classes = _classes("nll_loss", input, target)
     ignored: Tensor | None = classes == ignore_index
-    if mode.tracer is None and ignored is not None and not ignored._eager().any():
+    if mode.tracer is None and ignored is not None and not ignored._concrete("nll_loss").any():
         ignored = None  # seen before anything is computed for the sake of it
     kept = classes if ignored is None else where(ignored, 0, classes)
     index = unsqueeze(cast(kept, T.int64), 1)
@@ -171,6 +171,7 @@ def _soft_cross_entropy(
     return div(sum(loss), loss.shape.numel()) if how == "mean" else reduced(loss, how)
 
 
+@refused_on_cuda("binary_cross_entropy_with_logits")
 def binary_cross_entropy(
     input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: bool | None = None,
     reduce: bool | None = None, reduction: str = "mean",

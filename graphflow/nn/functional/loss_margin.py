@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from graphflow.autocasting import in_float32
 from graphflow.checks import need_tensor
+from graphflow.device import beside_operands
 from graphflow.dispatch import apply
 from graphflow.errors import ShapeError
 from graphflow.functions.creation import iota
@@ -101,6 +102,7 @@ def any_rank(x: Tensor) -> int:
     return need_tensor("cosine_embedding_loss", x).ndim
 
 
+@beside_operands
 @in_float32
 def multi_margin_loss(
     input: Tensor, target: Tensor, p: int = 1, margin: float = 1.0, weight: Tensor | None = None,
@@ -135,6 +137,7 @@ def multi_margin_loss(
     return reduced(squeeze(loss, 0) if single and target.ndim == 0 else loss, how)
 
 
+@beside_operands
 @in_float32
 def multilabel_margin_loss(
     input: Tensor, target: Tensor, size_average: bool | None = None, reduce: bool | None = None,

@@ -6,7 +6,6 @@ import math
 from typing import Any
 
 from graphflow.errors import DTypeError, GraphFlowError, ShapeError
-from graphflow.functions.creation import zeros
 from graphflow.functions.elementwise import add, logical_not, logical_or, where
 from graphflow.functions.products import matmul
 from graphflow.functions.reductions import mean
@@ -206,7 +205,7 @@ class MultiHead:
                 raise GraphFlowError(f"{_NAME}: no bias can be added to static keys or values")
             k, v = (_longer(x, self._split(b)) for x, b in zip((k, v), self.learned, strict=True))
         if self.zero:
-            k, v = (_longer(x, zeros(1, 1, 1, x.shape[-1], dtype=x.dtype)) for x in (k, v))
+            k, v = (_longer(x, x.new_zeros((1, 1, 1, x.shape[-1]))) for x in (k, v))
         if masks.causal and masks.padding is None and not shown.weights:
             mixed = scaled_dot_product_attention(q, k, v, None, dropout_p, True)
             return self._joined(mixed), None

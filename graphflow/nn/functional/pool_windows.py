@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from graphflow.checks import need_tensor
+from graphflow.device import beside_operands
 from graphflow.dispatch import apply, literal
 from graphflow.errors import ShapeError
 from graphflow.functions.elementwise import add, gt, maximum, mul, where
@@ -96,6 +97,7 @@ def padded(x: Tensor, w: Windows, value: Any) -> Tensor:
     return apply("pad", x, low=(*front, *w.edges), high=(*front, *above), value=value)
 
 
+@beside_operands
 def largest(x: Tensor, w: Windows, indices: bool) -> tuple[Tensor, Tensor | None]:
     """The largest element of each window of ``x[N, C, ...]``; NaN if there is one.
 
@@ -205,6 +207,7 @@ def _first_places(grid: np.ndarray[Any, Any], w: Windows) -> np.ndarray[Any, Any
     return np.asarray(places).astype(grid.dtype)
 
 
+@beside_operands
 def by_tables(
     x: Tensor, tables: list[np.ndarray[Any, Any]], indices: bool
 ) -> tuple[Tensor, Tensor | None]:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from graphflow.checks import need_int, need_tensor
+from graphflow.device import beside_operands
 from graphflow.dispatch import apply, full, literal
 from graphflow.errors import ShapeError
 from graphflow.functions.elementwise import abs, div, mul, pow, relu, sign, where
@@ -124,6 +125,7 @@ def max_pool3d_with_indices(
 # ---- the mean ------------------------------------------------------------------------
 
 
+@beside_operands
 def _sums(x: Tensor, w: Windows) -> Tensor:
     """The sum of every window: a convolution with ones, channel by channel."""
     full_x = padded(x, w, 0)
@@ -150,6 +152,7 @@ def _members(w: Windows, padding_counts: bool) -> np.ndarray[Any, Any]:
     return np.asarray(total)
 
 
+@beside_operands
 def _avg_pool(
     name: str, dims: int, input: Tensor, kernel_size: Any, stride: Any, padding: Any,
     ceil_mode: bool, count_include_pad: bool, divisor_override: int | None = None,
@@ -296,6 +299,7 @@ def _adaptive_avg_pool(name: str, dims: int, input: Tensor, output_size: Any) ->
     return unbatched(out, input, dims)
 
 
+@beside_operands
 def _means(x: Tensor, axis: int, table: np.ndarray[Any, Any]) -> Tensor:
     """The mean over the elements that each row of ``table`` names, repeats left out."""
     fresh = np.ones(table.shape, np.bool_)
@@ -354,6 +358,7 @@ def adaptive_max_pool3d(input: Tensor, output_size: Any, return_indices: bool = 
 # ---- back to the places ---------------------------------------------------------------
 
 
+@beside_operands
 def _max_unpool(
     name: str, dims: int, input: Tensor, indices: Tensor, kernel_size: Any, stride: Any,
     padding: Any, output_size: Any,

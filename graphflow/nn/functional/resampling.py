@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from graphflow.autocasting import in_float32
 from graphflow.checks import need_floating, need_tensor
+from graphflow.device import beside_operands
 from graphflow.dispatch import apply, full, literal
 from graphflow.errors import GraphFlowError, ShapeError
 from graphflow.functions.elementwise import add, mul
@@ -71,6 +74,7 @@ def unfold(
     return out if input.ndim == 4 else squeeze(out, 0)
 
 
+@beside_operands
 def fold(
     input: Tensor, output_size: Any, kernel_size: Any, dilation: Any = 1, padding: Any = 0,
     stride: Any = 1,
@@ -120,6 +124,14 @@ def interpolate(
         )
     if mode == "area":
         return _AREA[dims](input, shape)
+    return _resized(input, shape, scales, mode, bool(align_corners))
+
+
+@beside_operands
+@in_float32
+def _resized(
+    input: Tensor, shape: Sequence[int], scales: Sequence[float | None], mode: str, align: bool
+) -> Tensor:
     half = input.dtype.is_floating_point and input.dtype.itemsize == 2
     out = cast(input, T.float32) if half else input  # weights and sums in single precision
     for axis, (extent, scale) in enumerate(zip(shape, scales), start=LEADING):
@@ -127,7 +139,7 @@ def interpolate(
             index = _nearest(out.shape[axis], extent, scale, mode == "nearest-exact")
             out = _taken(out, axis, index)
         elif mode == "bicubic" or out.shape[axis] != extent:
-            where = _sources(out.shape[axis], extent, scale, bool(align_corners), mode == "bicubic")
+            where = _sources(out.shape[axis], extent, scale, align, mode == "bicubic")
             out = _blended(out, axis, *_taps(where, out.shape[axis], mode == "bicubic"))
     return cast(out, input.dtype) if out is not input else apply("copy", input)
 

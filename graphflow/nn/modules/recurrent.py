@@ -7,7 +7,7 @@ import warnings
 from typing import Any
 
 from graphflow.errors import ShapeError
-from graphflow.functions.creation import empty, zeros
+from graphflow.functions.creation import empty
 from graphflow.functions.picking import index_select
 from graphflow.functions.shaping import cat, stack
 from graphflow.ir.types import DType
@@ -142,7 +142,7 @@ class RNNBase(Module):
                 raise ShapeError("expected sequence length to be larger than 0 in RNN")
         sizes = None if packed is None else packed.sizes()
         batch = sizes[0] if sizes is not None else rows.shape[1]
-        state = self._first_state(hx, batch, batched, rows.dtype)
+        state = self._first_state(hx, batch, batched, rows)
         if packed is not None and hx is not None and packed.sorted_indices is not None:
             state = tuple(index_select(s, 1, packed.sorted_indices) for s in state)
         outputs, last = self._through_layers(rows, state, sizes)
@@ -200,11 +200,11 @@ class RNNBase(Module):
                 f"got {input.shape[-1]}"
             )
 
-    def _first_state(self, hx: Any, batch: Any, batched: bool, dtype: DType) -> State:
+    def _first_state(self, hx: Any, batch: Any, batched: bool, rows: Tensor) -> State:
         count = self.num_layers * (2 if self.bidirectional else 1)
         widths = [self._output(), self.hidden_size] if self.mode == "LSTM" else [self.hidden_size]
         if hx is None:
-            return tuple(zeros(count, batch, width, dtype=dtype) for width in widths)
+            return tuple(rows.new_zeros((count, batch, width)) for width in widths)
         given: State = tuple(hx) if self.mode == "LSTM" else (hx,)
         if len(given) != len(widths):
             raise ShapeError(f"an LSTM's state is a pair (h, c), not {len(given)} tensors")
