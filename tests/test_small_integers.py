@@ -126,3 +126,22 @@ def test_an_open_batch() -> None:
         x = _numbers(rng, (rows, 40), np.int8)
         wanted = x.astype(np.int64) @ w.numpy().T.astype(np.int64)
         np.testing.assert_array_equal(product(gf.tensor(x)).numpy(), wanted)
+
+
+@pytest.mark.parametrize("name", ["int8", "uint8", "int16"])
+@pytest.mark.parametrize("depth", [0, 1, 257, 1025, 5000])
+def test_sums_outside_of_programs_are_exact(name: str, depth: int) -> None:
+    """The largest of all products, added up in either width, are those of Python's integers."""
+    info = np.iinfo(name)
+    rows = np.full((2, depth), info.min if info.min else info.max, name)
+    rows[1] = info.max
+    a = gf.tensor(rows)
+    whole = rows.astype(object) @ rows.T.astype(object)
+    exact = whole if depth else np.zeros((2, 2), object)
+    for wide, dtype in ((32, gf.int32), (info.bits, a.dtype)):
+        sums = primitives.matmul(a, a.t(), dtype=gf.int32) if wide == 32 else a @ a.t()
+        assert sums.dtype is dtype
+        assert ((sums.numpy().astype(object) - exact) % 2**wide == 0).all()
+    left, right = (0, 2), (1, 2)
+    sums = primitives.contract(a, a, left=left, right=right, out=(0, 1), dtype=gf.int32)
+    assert ((sums.numpy().astype(object) - exact) % 2**32 == 0).all()

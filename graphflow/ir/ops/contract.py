@@ -64,11 +64,27 @@ def sum_dtype(name: str, types: Sequence[TensorType], attrs: Attrs) -> DType:
 
 
 def _matmul(a: Array, b: Array, dtype: DType | None = None) -> Array:
+    if a.dtype.kind in "iu" and a.dtype.itemsize <= 2:
+        return _matmul_of_small_integers(a, b, a.dtype if dtype is None else dtype.numpy)
     if dtype is not None:
         a, b = a.astype(dtype.numpy), b.astype(dtype.numpy)
     if a.dtype.itemsize == 2 and a.dtype.kind not in "iu":  # half precision adds in single
         return np.matmul(a.astype(np.float32), b.astype(np.float32)).astype(a.dtype)
     return np.matmul(a, b)
+
+
+def _matmul_of_small_integers(a: Array, b: Array, wanted: np.dtype[Any]) -> Array:
+    """Sums of integers of 8 or 16 bits, wrapped to ``wanted``, by NumPy's product of floats.
+
+    It is many times as fast as that of integers.  Nothing is rounded: sums of ``depth`` products
+    fit into the mantissa of 24 bits, or that of 53.
+    """
+    bits = 2 * (8 * a.dtype.itemsize - (a.dtype.kind == "i")) + max(a.shape[-1] - 1, 0).bit_length()
+    if bits > 53:
+        return np.matmul(a.astype(wanted), b.astype(wanted))
+    wide = np.float32 if bits <= 24 else np.float64
+    sums = np.matmul(a.astype(wide), b.astype(wide))
+    return sums.astype(np.int32 if bits < 31 else np.int64).astype(wanted, copy=False)
 
 
 def _matmul_unordered(a: Array, b: Array, dtype: DType | None = None) -> Array:
@@ -162,8 +178,6 @@ def _contract(
     dtype: DType | None = None,
 ) -> Array:  # fmt: skip
     """By one batched matrix product: batch, rows, columns and depth are merged axes."""
-    if dtype is not None:
-        a, b = a.astype(dtype.numpy), b.astype(dtype.numpy)
     extents = {**dict(zip(left, a.shape)), **dict(zip(right, b.shape))}
     batch = [x for x in out if x in left and x in right]
     rows, columns = [x for x in out if x not in right], [x for x in out if x not in left]
@@ -174,7 +188,8 @@ def _contract(
         sizes = [int(np.prod([extents[x] for x in group])) for group in groups]
         return array.transpose(order).reshape(sizes)
 
-    product = _matmul(merged(a, left, batch, rows, depth), merged(b, right, batch, depth, columns))
+    one, other = merged(a, left, batch, rows, depth), merged(b, right, batch, depth, columns)
+    product = _matmul(one, other, dtype)
     found = batch + rows + columns
     shaped = product.reshape([extents[x] for x in found])
     return shaped.transpose([found.index(x) for x in out]).copy(order="C")
