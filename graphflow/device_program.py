@@ -42,6 +42,9 @@ class DeviceProgram(Program):
 
         return build_schedule(graph, 1, self._example, backend())
 
+    def _set_aside(self, graph: Graph) -> None:
+        """Temporaries lie on the device."""
+
     def _load(self, scalars: frozenset[int], beside: Any) -> Any:
         return CudaProgram(self.schedule, scalars=scalars, beside=beside)
 

@@ -202,6 +202,7 @@ class Program:
         self.passes_seconds = scheduling - started
         lowered = self._stages[-1].graph
         cheap = not (self._example or self.portable or self.keep)
+        self._set_aside(lowered)
 
         def build() -> tuple[Schedule, tuple[Stage, ...]]:
             made, more = fitted(lowered, self._lower, self.memory_limit, self._example, cheap)
@@ -222,12 +223,16 @@ class Program:
     def _lower(self, graph: Graph) -> Schedule:
         """The schedule of a graph that the passes are done with."""
         from graphflow.codegen.build_schedule import build_schedule
+
+        return build_schedule(graph, self._threads, self._example, keep=self.keep)
+
+    def _set_aside(self, graph: Graph) -> None:
+        """Let memory for the arena of a fused graph become resident while it is scheduled."""
         from graphflow.codegen.memory import expected_bytes
         from graphflow.runtime.resident import Reserve
 
         if self.memory_limit is None and self.tune is None and not hasattr(self, "loaded"):
             self._reserve = Reserve(expected_bytes(graph))
-        return build_schedule(graph, self._threads, self._example, keep=self.keep)
 
     def compiled_again(self) -> tuple[tuple[Stage, ...], Schedule]:
         """Stages and schedule with places in the user's code (a stored plan has none)."""

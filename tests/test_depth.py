@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import sys
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -16,9 +18,14 @@ from graphflow.codegen import build_schedule as scheduling
 from graphflow.codegen.build_schedule import build_schedule
 from graphflow.codegen.schedule import Call, Schedule
 from graphflow.ir.graph import Graph
-from graphflow.passes import clusters, groups
+from graphflow.ir.node import Form
+from graphflow.ir.op import Kind
+from graphflow.passes import clusters, fuse, groups
 from graphflow.passes.pipeline import run_pipeline
 from graphflow.trace import Tracer
+
+TRACED, COMPILED = 46, 118
+"""Calls of Python functions for a node of the traced graph, a tenth more than there are."""
 
 
 class Layer(nn.Module):
@@ -87,26 +94,65 @@ def test_equal_units_are_lowered_once(
     assert calls[8] - calls[4] == 2 * (calls[4] - calls[2]) > 40
 
 
+def calls_in(work: Callable[[], object]) -> int:
+    """Calls of Python functions that ``work`` makes, which do not depend on the machine."""
+    made = 0
+
+    def count(frame: object, event: str, argument: object) -> None:
+        nonlocal made
+        made += event == "call"
+
+    sys.setprofile(count)
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
+    return made
+
+
 def test_a_layer_costs_the_same_in_a_deep_model(steps: dict[int, Graph]) -> None:
-    """Counted in calls of Python functions, which do not depend on the machine."""
-
-    def cost(graph: Graph) -> int:
-        made = 0
-
-        def count(frame: object, event: str, argument: object) -> None:
-            nonlocal made
-            made += event == "call"
-
-        sys.setprofile(count)
-        try:
-            compiled(graph)
-        finally:
-            sys.setprofile(None)
-        return made
-
-    cost(steps[2])  # what is done once in a process
-    few, some, many = (cost(steps[depth]) for depth in (2, 4, 8))
+    compiled(steps[2])  # what is done once in a process
+    few, some, many = (calls_in(partial(compiled, steps[depth])) for depth in (2, 4, 8))
     assert (many - some) / 4 <= 1.05 * (some - few) / 2, (few, some, many)
+
+
+def test_a_node_of_a_further_layer_costs_few_calls(steps: dict[int, Graph]) -> None:
+    """From the trace to the schedule; what is the same in all layers is found once."""
+    traced = {}
+    for depth in (4, 4, 8):  # once for what is done once in a process
+        traced[depth] = calls_in(partial(training_step, depth))
+    nodes = len(steps[8].nodes) - len(steps[4].nodes)
+    some, many = (calls_in(partial(compiled, steps[depth])) for depth in (4, 8))
+    assert (traced[8] - traced[4]) / nodes <= TRACED, (nodes, traced)
+    assert (many - some) / nodes <= COMPILED, (nodes, some, many)
+
+
+def test_equal_layers_are_of_the_same_forms(steps: dict[int, Graph]) -> None:
+    def forms(graph: Graph) -> set[Form]:
+        return {form for form in graph.forms if form.op.kind is not Kind.LEAF}
+
+    assert forms(steps[8]) == forms(steps[4])
+    assert len(forms(steps[8])) < len(steps[8].nodes) / 8
+
+
+def test_the_body_of_equal_groups_is_made_once(
+    steps: dict[int, Graph], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: Counter[int] = Counter()
+    body = fuse._body
+
+    def counted(*args: Any) -> Any:
+        made[depth] += 1
+        return body(*args)
+
+    monkeypatch.setattr(fuse, "_body", counted)
+    places = {}
+    for depth, graph in steps.items():
+        fused = [n for n in run_pipeline(graph)[-1].graph.nodes if n.op.name == "fused"]
+        places[depth] = len({tuple(n.attrs["body"].locations.values()) for n in fused})
+    assert made[8] == made[4] > 5
+    # Each body is said to come from its own layer.
+    assert places[8] - places[4] == 2 * (places[4] - places[2]) > 0
 
 
 def test_looking_for_cycles_takes_the_same_time_in_a_deep_model(

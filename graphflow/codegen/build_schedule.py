@@ -78,10 +78,10 @@ def build_schedule(
     """
     if example:
         graph = for_example(graph, example)
-    for node in graph.nodes:
-        if isinstance(node.type, TensorType) and not node.type.is_static:
+    for form in graph.forms:
+        if isinstance(form.type, TensorType) and not form.type.is_static:
             raise CompileError(
-                f"{node.op.name} yields {node.type}: give every symbolic dimension a size "
+                f"{form.op.name} yields {form.type}: give every symbolic dimension a size "
                 "before scheduling"
             )
     work = collect(graph)

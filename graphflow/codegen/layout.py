@@ -12,7 +12,7 @@ from typing import Any
 
 from graphflow.codegen.sizes import is_fixed, whole
 from graphflow.ir.affine import Affine
-from graphflow.ir.node import Node
+from graphflow.ir.node import Node, of_form
 from graphflow.ir.op import Kind, OpDef
 from graphflow.ir.types import TensorType
 from graphflow.records import dataclass
@@ -114,7 +114,17 @@ def view_of(node: Node, operand: Layout) -> Layout | None:
     """:func:`viewed` for a graph node with one operand."""
     if len(node.inputs) != 1:
         return None
-    return viewed(node.op, node.attrs, operand, node.tensor_type)
+    found = _place_in_view(node, operand.type, operand.offset, operand.strides)
+    return None if found is None else Layout(operand.buffer, node.tensor_type, *found)
+
+
+@of_form
+def _place_in_view(
+    node: Node, type: TensorType, offset: int, strides: tuple[int, ...]
+) -> tuple[int, tuple[int, ...]] | None:
+    """Offset and strides of view ``node`` of an operand that lies so."""
+    found = viewed(node.op, node.attrs, Layout(0, type, offset, strides), node.tensor_type)
+    return None if found is None else (found.offset, found.strides)
 
 
 def real_layout(layout: Layout) -> Layout:

@@ -25,7 +25,7 @@ def outline_of(graph: Graph) -> Outline:
     position = {number: at for at, number in enumerate(placement.order)}
     _values(work, placement, position, found)
     for number in placement.order:
-        found.tasks.append(_task(graph, work.units[number]))
+        found.tasks.append(_task(graph, work, work.units[number]))
     for node, layout in work.layouts.items():
         if found.makers[layout.buffer] >= 0 and not is_alias(node):
             found.nodes[layout.buffer] = node
@@ -45,9 +45,9 @@ def _values(work: Work, placement: Placement, position: dict[int, int], found: O
         found.uses.append([])
 
 
-def _task(graph: Graph, unit: Unit) -> Task:
+def _task(graph: Graph, work: Work, unit: Unit) -> Task:
     operands = [layout.buffer for layout in unit.operands]
-    reads, body = _reads(graph, unit)
+    reads, body = _reads(graph, work, unit)
     repeatable = (
         bool(reads or body.nodes)
         and unit.kind in ("loop", "contraction")
@@ -57,14 +57,14 @@ def _task(graph: Graph, unit: Unit) -> Task:
     return Task(unit.kind, body, reads, operands, list(unit.results), repeatable)
 
 
-def _reads(graph: Graph, unit: Unit) -> tuple[Sequence[Node], Graph]:
+def _reads(graph: Graph, work: Work, unit: Unit) -> tuple[Sequence[Node], Graph]:
     """The nodes that a unit reads, in the order of its operands."""
     node = unit.node
     if node is None or unit.kind not in ("loop", "contraction"):
         return (), Graph((), ())
     if "body" in node.attrs or node.op.kind is Kind.CONTRACTION:
         return node.inputs, unit.body
-    return single_body(node, graph)[0], unit.body
+    return single_body(node, graph, work.bodies)[0], unit.body
 
 
 def _lifetimes(work: Work, placement: Placement, position: dict[int, int], found: Outline) -> None:

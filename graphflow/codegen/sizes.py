@@ -219,7 +219,7 @@ def example_for(
 
 def is_possible(graph: Graph, sizes: Mapping[str, int]) -> bool:
     """Whether no extent in ``graph`` is negative or zero for these sizes."""
-    types = {item for node in graph.nodes for item in _tensors(node.type) if not item.is_static}
+    types = {item for form in graph.forms for item in _tensors(form.type) if not item.is_static}
     return all(
         dim.evaluate(sizes) > 0 for type in types for dim in type.shape if isinstance(dim, SymDim)
     )
@@ -233,8 +233,8 @@ def _tensors(type: Type) -> list[TensorType]:
 def symbols_in(graph: Graph) -> frozenset[str]:
     """The symbols of all types in ``graph``."""
     found: set[str] = set()
-    for node in graph.nodes:
-        for item in _tensors(node.type):
+    for form in graph.forms:
+        for item in _tensors(form.type):
             if not item.is_static:
                 found.update(*(d.symbols for d in item.shape if isinstance(d, SymDim)))
     return frozenset(found)

@@ -26,7 +26,7 @@ from graphflow.ir.op import Kind
 from graphflow.ir.products import labels_of
 from graphflow.ir.types import TensorType
 from graphflow.passes.dataflow import has_kernel, is_alias, is_literal, view_pieces
-from graphflow.passes.fuse import make_body
+from graphflow.passes.fuse import Bodies
 from graphflow.passes.groups import Group
 from graphflow.records import dataclass, field, replace
 
@@ -75,6 +75,7 @@ class Work:
     units: list[Unit] = field(default_factory=list)
     values: list[Value] = field(default_factory=list)
     layouts: dict[Node, Layout] = field(default_factory=dict)
+    bodies: Bodies = field(default_factory=Bodies)
 
     def value(
         self, type: TensorType, leaf: Node | None = None, unit: int = -1, order: Order = ()
@@ -201,16 +202,15 @@ def _set_items(work: Work, graph: Graph, node: Node, layouts: Sequence[Layout]) 
 
 
 def _visit_contraction(work: Work, graph: Graph, node: Node) -> None:
-    inputs = [input_node(f"x{i}", n.tensor_type) for i, n in enumerate(node.inputs)]
-    body = Graph(tuple(inputs), (emit(node.op, *inputs, **node.attrs),), name="body")
     operands = [work.layouts[n] for n in node.inputs]
+    body = work.bodies.alone(node)
     unit = Unit("contraction", body, operands, [], False, node, _places(graph, node))
     matrices = node.op.tiles is None and is_matrix_product(labels_of(node))
     order = wanted_order(graph, node) if matrices else ()
     work.layouts[node] = work.add(unit, [node.tensor_type], [order])[0]
 
 
-def single_body(node: Node, graph: Graph) -> tuple[list[Node], Graph]:
+def single_body(node: Node, graph: Graph, bodies: Bodies) -> tuple[list[Node], Graph]:
     """What the kernel of one operation reads, and its body."""
     copies: set[Node] = set()
     if node.op.kind in _HAVE_BODIES:
@@ -220,11 +220,12 @@ def single_body(node: Node, graph: Graph) -> tuple[list[Node], Graph]:
             copies.add(top)
             stack.extend(top.inputs)
     group = Group("loop", (node,), frozenset(copies), node.shape)
-    return make_body(group, [node], graph.locations)
+    reads, _, body = bodies.of(group, [node], graph.locations)
+    return reads, body
 
 
 def _visit_single(work: Work, graph: Graph, node: Node) -> None:
-    reads, body = single_body(node, graph)
+    reads, body = single_body(node, graph, work.bodies)
     operands = [work.layouts[n] for n in reads]
     unit = Unit("loop", body, operands, [], may_fail(node, {}), node, _places(graph, node))
     work.layouts[node] = work.add(unit, [node.tensor_type])[0]

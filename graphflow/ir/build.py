@@ -9,21 +9,38 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeAlias
+from weakref import WeakValueDictionary
 
 import numpy as np
 
 from graphflow.errors import GraphError
-from graphflow.ir.node import ArrayValue, Node, make_node
+from graphflow.ir.node import ArrayValue, Form, Node, attrs_key, form_of, make_node, with_form
 from graphflow.ir.op import OpDef, lookup
 from graphflow.ir.types import DType, TensorType, Type
 
 Scalar: TypeAlias = bool | int | float
 
 
+_inferred: WeakValueDictionary[tuple[Any, ...], Form] = WeakValueDictionary()
+"""The forms of what has been emitted, by operation, key of attributes and types of operands."""
+
+
 def emit(op: OpDef | str, *inputs: Node, **attrs: Any) -> Node:
     """The node ``op(*inputs, **attrs)``, its type inferred from the record."""
     record = lookup(op) if isinstance(op, str) else op
-    return make_node(record, inputs, attrs, infer_type(record, inputs, attrs))
+    own = attrs_key(attrs)
+    types = [n.type for n in inputs]
+    key = (record, own, *types)
+    form = _inferred.get(key)
+    if form is None:
+        form = form_of(record, types, attrs, own, infer_type(record, inputs, attrs))
+        if all(map(_is_static, (form.type, *types))):  # what is symbolic depends on more
+            _inferred[key] = form
+    return with_form(form, inputs, attrs)
+
+
+def _is_static(type: Type) -> bool:
+    return isinstance(type, TensorType) and type.is_static
 
 
 def infer_type(op: OpDef, inputs: tuple[Node, ...], attrs: dict[str, Any]) -> Type:

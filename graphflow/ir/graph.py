@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graphflow.digests import new_digest
-from graphflow.ir.node import Node, topological
+from graphflow.ir.node import Form, Node, of_form, topological
+from graphflow.ir.op import Kind
 from graphflow.records import dataclass, field, replace
 
 if TYPE_CHECKING:
@@ -32,6 +33,12 @@ class Location:
     def __str__(self) -> str:
         place = f"{self.file}:{self.line}" if self.file else ""
         return f"{place} {self.module}".strip()
+
+
+@of_form
+def _texts(node: Node) -> tuple[str, str]:
+    """The name of a node's operation, and its attributes and type, as a graph's hash takes them."""
+    return repr(node.op.name), f"{node.attrs_key!r}, {str(node.type)!r}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +73,16 @@ class Graph:
         return frozenset(self.roots)
 
     @cached_property
+    def forms(self) -> frozenset[Form]:
+        """The forms of the nodes, which are few: what is asked of all nodes is asked of them."""
+        return frozenset([node.form for node in self.nodes])
+
+    @property
+    def has_control(self) -> bool:
+        """Whether there is control flow or a fused group, which have regions."""
+        return any(form.op.kind is Kind.CONTROL for form in self.forms)
+
+    @cached_property
     def constants(self) -> tuple[Node, ...]:
         """The constant nodes."""
         return tuple(n for n in self.nodes if n.op.name == "constant")
@@ -95,23 +112,32 @@ class Graph:
         kept = self.locations if locations is None else locations
         return replace(self, outputs=tuple(outputs), updates=tuple(updates), locations=kept)
 
-    def with_places(self, locations: Mapping[Node, Location]) -> Graph:
-        """This graph said to come from other places; its nodes are sorted once for all of them."""
-        made = replace(self, locations=locations)
-        made.__dict__["nodes"], made.__dict__["users"] = self.nodes, self.users
-        for name in ("roots", "constants", "_hash"):
-            if name in self.__dict__:
-                made.__dict__[name] = self.__dict__[name]
+    def with_places(
+        self, locations: Mapping[Node, Location], names: Mapping[Node, str] | None = None
+    ) -> Graph:
+        """This graph said to come from other places; what is known of its nodes stays known."""
+        names = self.names if names is None else names
+        made = replace(self, locations=locations, names=names)
+        fields = made.__dict__
+        fields.update((key, value) for key, value in self.__dict__.items() if key not in fields)
         return made
+
+    def with_own(self, locations: Mapping[Node, Location], names: Mapping[Node, str]) -> Graph:
+        """This graph with those of the places and names that are of its nodes."""
+        kept = set(self.nodes)
+        return self.with_places(
+            {n: place for n, place in locations.items() if n in kept},
+            {n: name for n, name in names.items() if n in kept},
+        )
 
     @cached_property
     def _hash(self) -> str:
         position = {node: i for i, node in enumerate(self.nodes)}
-        digest = new_digest()
+        rows = []
         for node in self.nodes:
-            operands = [position[n] for n in node.inputs]
-            row = (node.op.name, operands, node.attrs_key, str(node.type))
-            digest.update(repr(row).encode())
+            name, facts = _texts(node)
+            rows.append(f"({name}, {[position[n] for n in node.inputs]}, {facts})")
+        digest = new_digest("".join(rows).encode())
         ends = [[position[n] for n in part] for part in (self.inputs, self.state, self.outputs)]
         digest.update(repr((ends, [(position[s], position[v]) for s, v in self.updates])).encode())
         return digest.hexdigest()[:32]

@@ -5,6 +5,10 @@ returns the *same object* for the same operation on the same inputs: equality
 is identity, and pure duplicates never exist.  Names and source locations are
 not part of a node; they live beside it, in :class:`graphflow.ir.graph.Graph`.
 
+What a node is apart from whose results it reads is its :class:`Form`, which is
+interned too: a deep model has many nodes of few forms.  What follows from the form
+alone is found once for all of them (:func:`of_form`).
+
 Attributes are plain values: ``bool int float str None``, dtypes, types,
 tuples of those, :class:`ArrayValue` (a constant's data) and closed graphs
 (regions).  They are keyed by type *and* bit pattern, because a Python dict
@@ -13,12 +17,13 @@ would merge ``0.0`` with ``-0.0`` and ``1`` with ``True``.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import struct
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 import numpy as np
 
@@ -29,6 +34,7 @@ if TYPE_CHECKING:
     from graphflow.ir.op import OpDef
 
 Attrs: TypeAlias = Mapping[str, Any]
+Find = TypeVar("Find", bound="Callable[..., Any]")
 
 
 class ArrayValue:
@@ -58,6 +64,28 @@ class ArrayValue:
         return f"const<{self.digest}>"
 
 
+class Form:
+    """What all nodes that differ in their operands alone have in common.
+
+    There is one object for the same operation with the same attributes on operands of the
+    same types, with a result of the same type.
+    """
+
+    __slots__ = ("__weakref__", "attrs", "attrs_key", "found", "op", "type")
+
+    def __init__(
+        self, op: OpDef, attrs: Attrs | None, attrs_key: tuple[Any, ...], type: Type
+    ) -> None:
+        self.op, self.type = op, type
+        self.attrs = attrs
+        """The attributes; ``None`` where some are regions: those are equal, but stand in
+        several places of the user's code."""
+        self.attrs_key = attrs_key
+        """:func:`attrs_key` of the attributes."""
+        self.found: dict[Any, Any] = {}
+        """The answers of functions that are :func:`of_form`."""
+
+
 class Node:
     """One operation and its result.  ``node.attrs[name]`` reads an attribute.
 
@@ -66,14 +94,13 @@ class Node:
     """
 
     __slots__ = (
-        "__weakref__", "attrs", "attrs_key", "dtype", "inputs", "op", "serial", "shape", "type",
+        "__weakref__", "attrs", "dtype", "form", "inputs", "op", "serial", "shape", "type",
     )  # fmt: skip
 
+    form: Form
     op: OpDef
     inputs: tuple[Node, ...]
     attrs: Attrs
-    attrs_key: tuple[Any, ...]
-    """:func:`attrs_key` of the attributes."""
     type: Type
     serial: int
     """Creation order; inputs always have smaller serials than their users."""
@@ -81,6 +108,11 @@ class Node:
     """Shape of a tensor-valued node."""
     dtype: DType
     """Element type of a tensor-valued node."""
+
+    @property
+    def attrs_key(self) -> tuple[Any, ...]:
+        """:func:`attrs_key` of the attributes."""
+        return self.form.attrs_key
 
     @property
     def tensor_type(self) -> TensorType:
@@ -112,6 +144,8 @@ class _Entry(weakref.ref["Node"]):
 
 
 _interned: dict[tuple[Any, ...], _Entry] = {}
+_forms: weakref.WeakValueDictionary[tuple[Any, ...], Form] = weakref.WeakValueDictionary()
+_types: weakref.WeakValueDictionary[tuple[Any, ...], TensorType] = weakref.WeakValueDictionary()
 _serials = itertools.count()
 _unique_ids = itertools.count()
 _lock = threading.Lock()
@@ -124,36 +158,72 @@ def unique_id() -> int:
 
 def make_node(op: OpDef, inputs: Iterable[Node], attrs: Attrs, type: Type) -> Node:
     """The interned node; does no type inference (see :func:`graphflow.ir.build.emit`)."""
-    return _intern(op, tuple(inputs), attrs, attrs_key(attrs), type)
+    inputs = tuple(inputs)
+    form = form_of(op, [n.type for n in inputs], attrs, attrs_key(attrs), type)
+    return with_form(form, inputs, attrs)
 
 
 def with_inputs(node: Node, inputs: Iterable[Node]) -> Node:
     """``node`` on other operands, which have the types of its own (itself on its own)."""
     inputs = tuple(inputs)
-    if inputs == node.inputs:
-        return node
-    return _intern(node.op, inputs, node.attrs, node.attrs_key, node.type)
+    return node if inputs == node.inputs else with_form(node.form, inputs, node.attrs)
 
 
-def _intern(op: OpDef, inputs: tuple[Node, ...], attrs: Attrs, own: Any, type: Type) -> Node:
-    """The node of these facts (``own`` is the key of ``attrs``), made if there is none."""
-    key: tuple[Any, ...]
-    if type.__class__ is TensorType:  # its parts are hashed in half the time
-        key = (op.name, inputs, own, type.dtype.short, type.shape)
-    else:
-        key = (op.name, inputs, own, type)
+def form_of(
+    op: OpDef, types: Iterable[Type], attrs: Attrs, own: tuple[Any, ...], type: Type
+) -> Form:
+    """The form of nodes with these facts (``own`` is the key of ``attrs``)."""
+    key = (op, own, type, *types)
+    with _lock:
+        form = _forms.get(key)
+        if form is None:
+            if type.__class__ is TensorType:  # one object, which is quick to compare
+                type = _types.setdefault((type.dtype.short, type.shape), type)
+            shared = None if _has_regions(attrs) else dict(attrs)
+            form = _forms[key] = Form(op, shared, own, type)
+    return form
+
+
+def _has_regions(attrs: Attrs) -> bool:
+    from graphflow.ir.graph import Graph  # which is made of nodes
+
+    return any(isinstance(value, Graph) for value in attrs.values())
+
+
+def with_form(form: Form, inputs: Iterable[Node], attrs: Attrs) -> Node:
+    """The node of this form on operands ``inputs``, made if there is none."""
+    inputs = tuple(inputs)
+    key = (form, *inputs)
     with _lock:
         entry = _interned.get(key)
         node = entry() if entry is not None else None
         if node is None:
             node = Node()
-            node.op, node.inputs, node.attrs, node.type = op, inputs, dict(attrs), type
-            node.attrs_key, node.serial = own, next(_serials)
+            node.form, node.inputs, node.serial = form, inputs, next(_serials)
+            node.op = form.op
+            node.attrs = dict(attrs) if form.attrs is None else form.attrs
+            node.type = type = form.type
             if type.__class__ is TensorType:
                 node.shape, node.dtype = type.shape, type.dtype
             entry = _interned[key] = _Entry(node, _forget)
             entry.key = key
     return node
+
+
+def of_form(find: Find) -> Find:
+    """``find(node, …)``, asked once for a form and what else is given: it depends on nothing
+    else, and its answer holds no node."""
+
+    @functools.wraps(find)
+    def known(node: Node, *given: Any) -> Any:
+        found = node.form.found
+        key = (find, *given)
+        answer = found.get(key, found)
+        if answer is found:
+            answer = found[key] = find(node, *given)
+        return answer
+
+    return cast("Find", known)
 
 
 def _forget(entry: _Entry) -> None:
@@ -197,16 +267,18 @@ def topological(roots: Iterable[Node]) -> list[Node]:
     for root in roots:
         if root in done:
             continue
-        stack: list[tuple[Node, Iterator[Node]]] = [(root, iter(root.inputs))]
-        done.add(root)
+        stack: list[Node | None] = [root]  # a node whose operands are in order is above a None
         while stack:
-            node, pending = stack[-1]
-            for child in pending:
-                if child not in done:
-                    done.add(child)
-                    stack.append((child, iter(child.inputs)))
-                    break
-            else:
-                order.append(node)
-                stack.pop()
+            node = stack.pop()
+            if node is None:
+                order.append(stack.pop())  # type: ignore[arg-type]
+            elif node not in done:
+                done.add(node)
+                inputs = node.inputs
+                if inputs:
+                    stack.append(node)
+                    stack.append(None)
+                    stack.extend(inputs[::-1])
+                else:
+                    order.append(node)
     return order

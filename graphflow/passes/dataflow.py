@@ -15,7 +15,7 @@ from functools import lru_cache
 
 from graphflow.ir.affine import Affine, Piece
 from graphflow.ir.graph import Graph
-from graphflow.ir.node import Node
+from graphflow.ir.node import Node, of_form
 from graphflow.ir.op import GATHERED, Kind, OpDef
 from graphflow.ir.types import DType, TensorType, Type
 from graphflow.records import dataclass
@@ -158,6 +158,7 @@ class Dataflow:
         return cost
 
 
+@of_form
 def folded_axes(node: Node) -> tuple[int, ...]:
     """The axes that reduction ``node`` folds."""
     axes: tuple[int, ...] | None = node.attrs.get("axes")
@@ -169,6 +170,7 @@ def is_literal(node: Node) -> bool:
     return node.op.kind is Kind.LEAF and "value" in node.attrs and node.tensor_type.rank == 0
 
 
+@of_form
 def is_alias(node: Node) -> bool:
     """True for a view that shows each element of its one operand as it is (no fill)."""
     if node.op.kind is not Kind.VIEW or len(node.inputs) != 1:
@@ -177,6 +179,7 @@ def is_alias(node: Node) -> bool:
     return not pieces or (len(pieces) == 1 and not pieces[0].conditions)
 
 
+@of_form
 def view_pieces(node: Node) -> Sequence[Piece]:
     """The index map of view ``node`` over variables ``i0, i1, …``; empty if it has none
     (it then shows its operand in row-major order)."""
@@ -206,6 +209,7 @@ def choice_of_axes(node: Node, pieces: Sequence[Piece]) -> tuple[int, ...] | Non
     return tuple(axes)
 
 
+@of_form
 def gathered_operand(node: Node) -> tuple[int, int] | None:
     """For a gather that keeps all axes but one in place: its data operand and that axis."""
     if node.op.kind is not Kind.GATHER:
@@ -243,6 +247,7 @@ def _compose(
     return tuple(inner[a] if a >= 0 else -1 for a in outer)
 
 
+@of_form
 def has_kernel(node: Node) -> bool:
     """True when loops or contractions can compute ``node``: its record says how, for
     its element types.  What has no kernel is run by its reference on the host."""

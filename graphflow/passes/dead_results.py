@@ -28,7 +28,7 @@ Rules: TypeAlias = Mapping[str, Callable[[Node, "set[int]"], Kept]]
 def trim(graph: Graph) -> Graph:
     """``graph`` without those of scans and branches, in regions too; the same object if there
     are none."""
-    if not any(node.op.name in _RULES for node in graph.nodes):
+    if not any(form.op.name in _RULES for form in graph.forms):
         return graph
     return _trimmed(graph, _RULES)
 
@@ -63,17 +63,9 @@ def _trimmed(graph: Graph, rules: Rules) -> Graph:
             names.setdefault(made, names[node])
     if not kept:
         return graph
-    result = replace(
-        graph,
-        outputs=tuple(final[n] for n in graph.outputs),
-        updates=tuple((s, final[v]) for s, v in graph.updates),
-    )
-    nodes = set(result.nodes)
-    return replace(
-        result,
-        locations={n: p for n, p in locations.items() if n in nodes},
-        names={n: s for n, s in names.items() if n in nodes},
-    )
+    outputs = [final[n] for n in graph.outputs]
+    updates = [(s, final[v]) for s, v in graph.updates]
+    return graph.with_roots(outputs, updates).with_own(locations, names)
 
 
 def _kept(graph: Graph, node: Node, rules: Rules) -> Kept | None:
@@ -147,12 +139,7 @@ def _region(body: Graph, operands: Sequence[int], results: Sequence[int]) -> Gra
             inputs=tuple(body.inputs[i] for i in operands),
             outputs=tuple(body.outputs[i] for i in results),
         )
-        nodes = set(body.nodes)
-        body = replace(
-            body,
-            locations={n: p for n, p in body.locations.items() if n in nodes},
-            names={n: s for n, s in body.names.items() if n in nodes},
-        )
+        body = body.with_own(body.locations, body.names)
     return trim(body)
 
 

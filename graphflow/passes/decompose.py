@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import ClassVar
 
 from graphflow.ir.build import NODES
@@ -31,7 +32,7 @@ class Decompose(Pass):
 
     def run(self, graph: Graph) -> Graph:
         """The graph over operations without a rule, and those in ``keep``."""
-        return rewrite(graph, self._decompose)
+        return rewrite(graph, self._decompose, only=attrgetter("op.decompose"))
 
     def _decompose(self, node: Node) -> Node | None:
         rule = node.op.decompose

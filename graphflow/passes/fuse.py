@@ -8,13 +8,13 @@ groups have equal bodies, and one kernel.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from graphflow.ir.build import emit, input_node
 from graphflow.ir.graph import Graph, Location
-from graphflow.ir.node import Node, make_node, with_inputs
+from graphflow.ir.node import Form, Node, with_form, with_inputs
 from graphflow.ir.op import Kind
 from graphflow.passes.base import Pass
 from graphflow.passes.dataflow import Dataflow, is_alias
@@ -83,7 +83,8 @@ class _Rewriter:
         self.new: dict[Node, Node] = {n: n for n in (*graph.inputs, *graph.state)}
         self.locations: dict[Node, Location] = {}
         self.roots = set(graph.roots)
-        self.bodies: dict[tuple[tuple[Node, ...], ...], Node] = {}
+        self.bodies = Bodies()
+        self.fused: dict[Graph, Node] = {}
         """The first group with a body of these nodes."""
 
     def rebuilt(self, node: Node) -> Node:
@@ -115,17 +116,13 @@ class _Rewriter:
         outputs = [n for n in own if self._needed(n, group)]
         if not outputs:
             return  # all that read it compute it anew
-        operands, body = make_body(group, outputs, self.graph.locations)
+        operands, first, body = self.bodies.of(group, outputs, self.graph.locations)
         new_operands = [self.rebuilt(n) for n in operands]
-        # Nodes are interned: groups of equal layers have the same body, in other places.
-        known = self.bodies.get((body.inputs, body.outputs))
-        if known is None:
-            fused = emit("fused", *new_operands, kind=group.kind, body=body)
-            self.bodies[body.inputs, body.outputs] = fused
+        known = self.fused.get(first)
+        if known is None or known.attrs["kind"] != group.kind:
+            fused = self.fused[first] = emit("fused", *new_operands, kind=group.kind, body=body)
         else:
-            body = known.attrs["body"].with_places(body.locations)
-            attrs = {"kind": group.kind, "body": body}
-            fused = make_node(known.op, new_operands, attrs, known.type)
+            fused = with_form(known.form, new_operands, {"kind": group.kind, "body": body})
         if len(outputs) == 1:
             self._set(outputs[0], fused)
             return
@@ -170,26 +167,73 @@ def _worth_a_body(group: Group) -> bool:
     return len(group.nodes) + copies > 1 and group.kind != "single"
 
 
-def make_body(
-    group: Group, outputs: Iterable[Node], locations: Mapping[Node, Location]
-) -> tuple[list[Node], Graph]:
-    """What ``group`` reads, and the closed graph over it that yields ``outputs``."""
-    members = {*group.nodes, *group.copies}
+class Bodies:
+    """The bodies of groups, made once for all groups that are alike.
+
+    The groups of equal layers consist of nodes of the same forms that read each other in the
+    same way: they have one body, in other places of the user's code.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[object, ...], tuple[Graph, Sequence[Node]]] = {}
+        self._alone: dict[Form, Graph] = {}
+
+    def alone(self, node: Node) -> Graph:
+        """The body that is nothing but ``node``, without its place."""
+        found = self._alone.get(node.form)
+        if found is None:
+            inputs = [input_node(f"x{i}", n.tensor_type) for i, n in enumerate(node.inputs)]
+            outputs = (with_form(node.form, inputs, node.attrs),)
+            found = self._alone[node.form] = Graph(tuple(inputs), outputs, name="body")
+        return found
+
+    def of(
+        self, group: Group, outputs: Iterable[Node], locations: Mapping[Node, Location]
+    ) -> tuple[list[Node], Graph, Graph]:
+        """What ``group`` reads; the body of the first group like it; and its own body, the
+        closed graph over what it reads that yields ``outputs``."""
+        members = {*group.nodes, *group.copies}
+        order = topological(group.nodes, within=members)
+        number: dict[Node, int] = {}
+        key: list[object] = []
+        operands: list[Node] = []
+        places: list[tuple[int, Location]] = []
+        for at, node in enumerate(order):
+            number[node] = at
+            if node not in members:
+                key.append(node.type)
+                operands.append(node)
+                continue
+            key.append(node.form)
+            key += [number[n] for n in node.inputs]
+            location = locations.get(node)
+            if location is not None:
+                places.append((at, location))
+        results = [number[n] for n in outputs]
+        found = self._known.get((*key, None, *results))
+        if found is None:
+            made = _body(order, members, results)
+            found = self._known[*key, None, *results] = made
+        first, new = found
+        return operands, first, first.with_places({new[at]: where for at, where in places})
+
+
+def _body(
+    order: Sequence[Node], members: Collection[Node], results: Sequence[int]
+) -> tuple[Graph, Sequence[Node]]:
+    """The closed graph of ``members`` of ``order``, without places, and its nodes in that order."""
     new: dict[Node, Node] = {}
-    operands: list[Node] = []
-    places: dict[Node, Location] = {}
-    for node in topological(group.nodes, within=members):
-        if node not in members:
-            new[node] = input_node(f"x{len(operands)}", node.tensor_type)
-            operands.append(node)
-            continue
-        new[node] = with_inputs(node, [new[n] for n in node.inputs])
-        location = locations.get(node)
-        if location is not None:
-            places[new[node]] = location
-    inputs = tuple(new[n] for n in operands)
-    body = Graph(inputs, tuple(new[n] for n in outputs), name="body", locations=places)
-    return operands, body
+    inputs: list[Node] = []
+    for node in order:
+        if node in members:
+            new[node] = with_inputs(node, [new[n] for n in node.inputs])
+        else:
+            new[node] = input_node(f"x{len(inputs)}", node.tensor_type)
+            inputs.append(new[node])
+    made = [new[n] for n in order]
+    body = Graph(tuple(inputs), tuple(made[at] for at in results), name="body")
+    _ = body.users  # found once for all groups like this
+    return body, made
 
 
 def topological(roots: Iterable[Node], within: set[Node]) -> list[Node]:

@@ -15,7 +15,7 @@ def in_regions(graph: Graph, run: Callable[[Graph], Graph]) -> Graph:
     Bodies of groups (``fused``) are left alone: they are kernels already.  The
     same object comes back if ``run`` changed nothing.
     """
-    if not any(map(_has_regions, graph.nodes)):
+    if not (graph.has_control and any(map(_has_regions, graph.nodes))):
         return run(graph)
     final: dict[Node, Node] = {}
     locations: dict[Node, Location] = {}

@@ -49,7 +49,7 @@ class LoopProducts(Pass):
 
 
 def _outside(graph: Graph) -> Graph:
-    if not any(node.op.name == "scan" for node in graph.nodes):
+    if not any(form.op.name == "scan" for form in graph.forms):
         return graph
     final: dict[Node, Node] = {}
     parts: dict[Node, Sequence[Node]] = {}

@@ -15,9 +15,9 @@ from typing import TypeAlias
 
 from graphflow.errors import GraphError
 from graphflow.ir.graph import Graph, Location
-from graphflow.ir.node import Node, make_node, with_inputs
+from graphflow.ir.node import Form, Node, make_node, with_inputs
 from graphflow.ir.op import Kind
-from graphflow.records import dataclass, replace
+from graphflow.records import dataclass
 
 Rule: TypeAlias = Callable[[Node], Node | None]
 
@@ -43,12 +43,21 @@ settled: weakref.WeakValueDictionary[Rule, Graph] = weakref.WeakValueDictionary(
 """The last graph that a local rule left behind: it fires nowhere there."""
 
 
-def rewrite(graph: Graph, rule: Rule, into_regions: bool = True, local: bool = False) -> Graph:
+def rewrite(
+    graph: Graph,
+    rule: Rule,
+    into_regions: bool = True,
+    local: bool = False,
+    only: Callable[[Form], bool] | None = None,
+) -> Graph:
     """``graph`` with ``rule`` applied until it fires nowhere, in its regions neither.
 
     A rule is ``local`` if what it does depends on the node alone, and what is below it.  Then
-    the nodes that it left behind the last time need no second look.
+    the nodes that it left behind the last time need no second look.  It fires on ``only`` some
+    forms of nodes: there is nothing to do for a graph without them and without regions.
     """
+    if only is not None and not (graph.has_control or any(map(only, graph.forms))):
+        return graph
     local = local and into_regions and not watchers
     before = settled.get(rule) if local else None
     if before is graph:
@@ -216,14 +225,6 @@ class Rewriter:
         graph, final = self.graph, self.final
         if all(final[n] is n for n in graph.roots):
             return graph
-        result = replace(
-            graph,
-            outputs=tuple(final[n] for n in graph.outputs),
-            updates=tuple((s, final[v]) for s, v in graph.updates),
-        )
-        kept = set(result.nodes)
-        return replace(
-            result,
-            locations={n: p for n, p in self.locations.items() if n in kept},
-            names={n: s for n, s in self.names.items() if n in kept},
-        )
+        outputs = [final[n] for n in graph.outputs]
+        updates = [(s, final[v]) for s, v in graph.updates]
+        return graph.with_roots(outputs, updates).with_own(self.locations, self.names)

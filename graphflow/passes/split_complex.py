@@ -37,7 +37,7 @@ class SplitComplex(Pass):
 
     def run(self, graph: Graph) -> Graph:
         """The graph in which only views, host calls and leaves are complex."""
-        if not any(n.op.kind is Kind.CONTROL or _is_complex(n.type) for n in graph.nodes):
+        if not (graph.has_control or any(_is_complex(form.type) for form in graph.forms)):
             return graph
         return rewrite(graph, _split)
 

@@ -7,9 +7,9 @@ from typing import ClassVar
 
 from graphflow.ir.build import emit
 from graphflow.ir.graph import Graph
-from graphflow.ir.node import Node
+from graphflow.ir.node import Form, Node
 from graphflow.ir.op import Kind
-from graphflow.ir.types import bfloat16, float16, float32
+from graphflow.ir.types import TensorType, bfloat16, float16, float32
 from graphflow.passes.base import Pass
 from graphflow.passes.rewrite import hits, rewrite
 
@@ -31,11 +31,17 @@ class Widen(Pass):
 
     def run(self, graph: Graph) -> Graph:
         """The graph with every contraction of halves in float32, in its regions too."""
-        return rewrite(graph, _widened)
+        return rewrite(graph, _widened, only=_is_product_of_halves)
+
+
+def _is_product_of_halves(form: Form) -> bool:
+    if form.op.kind is not Kind.CONTRACTION:
+        return False
+    return isinstance(form.type, TensorType) and form.type.dtype in (float16, bfloat16)
 
 
 def _widened(node: Node) -> Node | None:
-    if node.op.kind is not Kind.CONTRACTION or node.dtype not in (float16, bfloat16):
+    if not _is_product_of_halves(node.form):
         return None
     hits["widen"] += 1
     wide = [emit("cast", operand, dtype=float32) for operand in node.inputs]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
+from operator import attrgetter
 from typing import Any, ClassVar
 
 from graphflow.ir.build import emit
@@ -57,7 +58,8 @@ class Winograd(Pass):
         if not self.sizes:
             return graph
         kept = of_state_alone(graph) if self.lasting else frozenset()
-        return rewrite(graph, lambda node: self._replaced(node, kept))
+        slides = attrgetter("op.slides")
+        return rewrite(graph, lambda node: self._replaced(node, kept), only=slides)
 
     def _replaced(self, node: Node, kept: frozenset[Node]) -> Node | None:
         if not node.op.slides or node.dtype is not float32 or not _is_plain(node):

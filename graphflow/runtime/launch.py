@@ -102,6 +102,8 @@ class LoadedProgram:
         self.schedule = schedule
         if beside is None and reserve is None:  # the size is known: touched while kernels load
             reserve = Reserve(schedule.arena_bytes, exact=True)
+        elif reserve is not None:
+            reserve.settle(schedule.arena_bytes)
         self.loaded: Loaded = (
             load(kernels_of(schedule), _companions) if beside is None else beside.loaded
         )

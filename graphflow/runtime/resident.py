@@ -28,7 +28,7 @@ class Reserve:
     """Memory for an arena whose size is known roughly, or is ``exact``.
 
     Roughly: there is room for a quarter more than the ``expected`` bytes, of which three
-    quarters are made resident: the rest is touched by whoever uses it, or never.
+    quarters are made resident; the rest follows when the size is known (:meth:`settle`).
     """
 
     def __init__(self, expected: int, exact: bool = False) -> None:
@@ -41,19 +41,33 @@ class Reserve:
         if expected >= LEAST and sys.platform == "linux":
             with suppress(MemoryError):
                 self._block = empty((room,), np.uint8)
+        self._thread: threading.Thread | None = None
+        self._start()
+
+    def _start(self) -> None:
         if self._block is not None:
-            threading.Thread(target=self._populate, args=(self._block,), daemon=True).start()
+            self._thread = threading.Thread(target=self._populate, args=(self._block,), daemon=True)
+            self._thread.start()
 
     def _populate(self, block: Storage) -> None:
         advise: Any = ctypes.CDLL(None).madvise
         advise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-        done = 0
+        done = self.resident
         while done < self._wanted:
             part = min(_PART, block.nbytes - done)
             if advise(block.address + done, part, _POPULATE_WRITE):
                 return  # an older kernel, or too little memory
             done += part
             self.resident = done
+
+    def settle(self, nbytes: int) -> None:
+        """An arena of ``nbytes`` is needed: all of it is to be resident, if there is room."""
+        fits = self._block is not None and nbytes <= self._block.nbytes
+        self._wanted = nbytes if fits else 0
+        if self._thread is not None and self.resident < self._wanted:
+            self._thread.join(0)
+            if not self._thread.is_alive():
+                self._start()
 
     def take(self, nbytes: int) -> Storage:
         """An arena of ``nbytes``: the memory set aside, if it is enough."""
