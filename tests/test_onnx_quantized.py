@@ -104,6 +104,29 @@ def test_dynamic_layers_are_written_out() -> None:
     assert written["Scan"] == 1 and written["MatMulInteger"] == 1
 
 
+def test_a_product_that_is_loaded_is_one_of_small_integers() -> None:
+    gf.manual_seed(SEED)
+    model = quantization.quantize_dynamic(nn.Sequential(nn.Linear(64, 32)))
+    program = gf.onnx.load(gf.onnx.export(model, gf.randn(8, 64)))
+    kernels = [step.kernel.name for step in program.schedule.steps]
+    assert any(name.startswith(("mm_dots_i8", "mm_pairs_i8")) for name in kernels)
+
+
+def test_tables_and_cells() -> None:
+    """Rows are read as bytes; what is read is made numbers."""
+    gf.manual_seed(SEED)
+    tables = quantization.quantize_dynamic(
+        nn.ModuleList([nn.Embedding(9, 4), nn.EmbeddingBag(9, 4)]), dtype=gf.quint8
+    )
+    index = gf.tensor([[1, 8, 3], [0, 0, 7]])
+    for table in tables:
+        written = gf.onnx.export(table, index)
+        assert onnx.TensorProto.UINT8 in {each.data_type for each in written.graph.initializer}
+        agrees(table, index)
+    cell = quantization.quantize_dynamic(nn.Sequential(nn.GRUCell(6, 5)))
+    assert agrees(cell, gf.randn(3, 6), atol=4e-3)["MatMulInteger"] == 2
+
+
 def _convolved(x: gf.Tensor, kernel: gf.Tensor) -> gf.Tensor:
     geometry = {"low": (1, 0), "high": (1, 1), "steps": (1, 1), "dilations": (1, 2)}
     return apply("conv", x, kernel, **geometry, spread=(1, 1), dtype=gf.int32)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from graphflow.dispatch import apply
 from graphflow.ir import types as T
 from graphflow.onnx.operators.table import gf, operator
 from graphflow.promotion import cast
@@ -46,6 +47,8 @@ def matmul_integer(
     A: Tensor, B: Tensor, a_zero_point: Tensor | None = None, b_zero_point: Tensor | None = None
 ) -> Any:
     """The product of 8-bit numbers less their zero points, in int32."""
+    if a_zero_point is None and b_zero_point is None and A.dtype is B.dtype and A.ndim > 1 < B.ndim:
+        return apply("matmul", A, B, dtype=T.int32)
     left, right = cast(A, T.int32), cast(B, T.int32)
     if a_zero_point is not None:
         zero = cast(a_zero_point, T.int32)
