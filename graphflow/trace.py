@@ -451,7 +451,13 @@ class Tracer:
 def user_place(skip: int = 0, module: str = "") -> Location:
     """The innermost line outside of the package (in the call of ``module``)."""
     frame = sys._getframe(1 + skip)
-    while frame is not None and _is_own(frame.f_code.co_filename):
+    while frame is not None:
+        file = frame.f_code.co_filename
+        own = _own.get(file)
+        if own is None:
+            own = _own[file] = file.startswith(_PACKAGE)
+        if not own:
+            break
         frame = frame.f_back  # type: ignore[assignment]
     if frame is None or frame.f_code.co_filename.startswith("<frozen "):  # `python -m graphflow`
         return _place("", 0, module)
@@ -461,7 +467,5 @@ def user_place(skip: int = 0, module: str = "") -> Location:
 _place = lru_cache(maxsize=4096)(Location)
 
 
-@lru_cache(maxsize=4096)
-def _is_own(file: str) -> bool:
-    """Whether ``file`` is part of the package."""
-    return file.startswith(_PACKAGE)
+_own: dict[str, bool] = {}
+"""Whether files are part of the package."""

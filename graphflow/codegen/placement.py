@@ -266,18 +266,23 @@ def may_overwrite(unit: Unit, operand: int, result: Value) -> bool:
             continue
         if layout.shape != result.type.static_shape or not layout.is_contiguous or layout.offset:
             return False
-        users = body.users
-        target = body.outputs[unit.results.index(result.id)]
-        if target.op.kind is Kind.SCATTER:
-            if users[source] != (target,) or target.inputs.count(source) != 1:
-                return False
-            if target.inputs[0] is not source or len(body.outputs) > 1:
-                return False
-            continue  # what is not scattered into stays as it is
-        reached = _pointwise(source, users, result.type.shape)
-        if source in body.outputs or reached is None or not _safe_loops(body, target, reached):
+        key = source, body.outputs[unit.results.index(result.id)]
+        safe = body.found.get(key)
+        if safe is None:
+            safe = body.found[key] = _is_read_before(body, *key)
+        if not safe:
             return False
     return True
+
+
+def _is_read_before(body: Graph, source: Node, target: Node) -> bool:
+    """Whether every element of ``source`` is read before that of ``target`` is written."""
+    users = body.users
+    if target.op.kind is Kind.SCATTER:  # what is not scattered into stays as it is
+        alone = users[source] == (target,) and target.inputs.count(source) == 1
+        return alone and target.inputs[0] is source and len(body.outputs) == 1
+    reached = _pointwise(source, users, target.shape)
+    return source not in body.outputs and reached is not None and _safe_loops(body, target, reached)
 
 
 def _safe_loops(body: Graph, target: Node, reached: set[Node]) -> bool:

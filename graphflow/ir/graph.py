@@ -77,6 +77,11 @@ class Graph:
         """The forms of the nodes, which are few: what is asked of all nodes is asked of them."""
         return frozenset([node.form for node in self.nodes])
 
+    @cached_property
+    def found(self) -> dict[Any, Any]:
+        """Answers that depend on nothing but nodes, inputs and outputs, whatever the places are."""
+        return {}
+
     @property
     def has_control(self) -> bool:
         """Whether there is control flow or a fused group, which have regions."""

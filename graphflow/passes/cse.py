@@ -28,16 +28,32 @@ class Cse(Pass):
 
     def run(self, graph: Graph) -> Graph:
         """The graph with one node for ``a + b`` and ``b + a``."""
+        if not (graph.has_control or _repeats(graph)):
+            return graph
         first: dict[Any, Node] = {}
 
         def merge(node: Node) -> Node | None:
-            if not node.op.commutative or len(node.inputs) != 2:
+            if not _commutes(node):
                 return None
-            key = (node.op.name, frozenset(node.inputs), node.attrs_key)
-            found = first.setdefault(key, node)
+            found = first.setdefault(_key(node), node)
             if found is node:
                 return None
             hits[f"cse {node.op.name}"] += 1
             return found
 
         return rewrite(graph, merge)
+
+
+def _commutes(node: Node) -> bool:
+    return node.op.commutative and len(node.inputs) == 2
+
+
+def _key(node: Node) -> Any:
+    """What nodes that compute the same have in common."""
+    return (node.op.name, frozenset(node.inputs), node.attrs_key)
+
+
+def _repeats(graph: Graph) -> bool:
+    """Whether two nodes are the same but for the order of their operands."""
+    keys = [_key(node) for node in graph.nodes if _commutes(node)]
+    return len(set(keys)) < len(keys)

@@ -165,6 +165,7 @@ def folded_axes(node: Node) -> tuple[int, ...]:
     return (node.attrs["axis"],) if axes is None else axes
 
 
+@of_form
 def is_literal(node: Node) -> bool:
     """True for a scalar constant: it is written into the text of kernels."""
     return node.op.kind is Kind.LEAF and "value" in node.attrs and node.tensor_type.rank == 0

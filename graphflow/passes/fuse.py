@@ -232,7 +232,7 @@ def _body(
             inputs.append(new[node])
     made = [new[n] for n in order]
     body = Graph(tuple(inputs), tuple(made[at] for at in results), name="body")
-    _ = body.users  # found once for all groups like this
+    _ = body.users, body.found  # once for all groups like this
     return body, made
 
 
