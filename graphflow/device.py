@@ -81,9 +81,14 @@ def available(spec: str | int | Device) -> Device:
         from graphflow.codegen.cuda.toolchain import state
 
         there = state()
-        if (found.index or 0) < len(there.devices):
+        if there.usable and not found.index:
             return CUDA
         why = f": {there}"
+        if (found.index or 0) < len(there.devices):
+            why = (
+                ", since tensors go to the first GPU that the process sees: choose it with "
+                f"CUDA_VISIBLE_DEVICES={found.index} before Python starts"
+            )
     raise GraphFlowError(f"device {str(found)!r} is not available{why}; use 'cpu'")
 
 

@@ -26,6 +26,7 @@ class DeviceProgram(Program):
     """
 
     portable = True
+    launching = "device: cuda, kernels are launched one by one (no replay as a CUDA graph)"
     loaded: Any  # a CudaProgram
 
     @property

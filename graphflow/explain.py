@@ -86,6 +86,8 @@ class Explanation:
     hints: tuple[str, ...] = ()
     remade: tuple[str, ...] = ()
     """What is made again for the backward pass instead of being kept."""
+    launching: str = ""
+    """Where kernels run and how they are started, if not on the CPU."""
     tuning: str = ""
     """Which products are cut otherwise than usual, because that was measured to be faster."""
 
@@ -93,6 +95,8 @@ class Explanation:
         parts = [f"program {self.name}", self._stages(), self._kernels(), self._summary()]
         if self.remade:
             parts.append(self._remade())
+        if self.launching:
+            parts.append(self.launching)
         if self.tuning:
             parts.append(self.tuning)
         if self.dimensions:
@@ -200,6 +204,7 @@ def explain_program(program: Program) -> Explanation:
         },
         hints=hints_of(program.graph),
         remade=tuple(line for s in program.compiled_again()[0] for line in s.details),
+        launching=program.launching,
         tuning=str(program.tuning or ""),
     )
 

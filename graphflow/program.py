@@ -74,6 +74,8 @@ class Program:
 
     tune: float | None = None
     tuning: Tuning | None = None
+    launching: ClassVar[str] = ""
+    """Where kernels run and how they are started, if that is not by one call on the CPU."""
     portable: ClassVar[bool] = False
     """Whether passes that suit a processor only are left out."""
 

@@ -414,14 +414,20 @@ class Tensor(TensorMethods):
         return np.array(array, dtype=dtype, copy=copy) if dtype or copy else array
 
     def __dlpack__(self, **options: Any) -> Any:
-        """The memory as a DLPack capsule: shared, not copied."""
+        """The memory as a DLPack capsule: shared, not copied; of the CPU only."""
+        if not self._cell.tracer and self.device.type != "cpu":
+            raise BufferError(
+                f"memory on {self.device} is lent by __cuda_array_interface__, not by DLPack: "
+                "torch.as_tensor(x, device='cuda') and cupy.asarray(x) take it without a copy"
+            )
         if self._requires_grad:
             raise GraphFlowError("a tensor that requires grad does not lend memory; detach() it")
         return self._lent("__dlpack__()").__dlpack__(**options)
 
     def __dlpack_device__(self) -> tuple[int, int]:
-        """Device type (1: CPU) and number."""
-        return (1, 0)
+        """Device type (1: CPU, 2: CUDA) and number."""
+        device = self.device
+        return (1, 0) if device.type == "cpu" else (2, device.index or 0)
 
     def numpy(self, *, force: bool = False) -> np.ndarray[Any, Any]:
         """The data as a NumPy array that shares memory."""

@@ -8,8 +8,12 @@ from graphflow.later import importer
 
 if TYPE_CHECKING:
     from graphflow.cuda import amp
+    from graphflow.cuda.streams import Event, Stream, current_stream, default_stream, stream
 else:
-    __getattr__ = importer(globals(), {"amp": "graphflow.cuda.amp"})
+    _STREAMS = ("Event", "Stream", "current_stream", "default_stream", "stream")
+    _LATER = {"amp": "graphflow.cuda.amp"}
+    _LATER |= {name: f"graphflow.cuda.streams:{name}" for name in _STREAMS}
+    __getattr__ = importer(globals(), _LATER)
 
-__all__ = ["amp"]
+__all__ = ["Event", "Stream", "amp", "current_stream", "default_stream", "stream"]
 __all__ += devices.__all__

@@ -59,6 +59,19 @@ def set_device(device: Any) -> None:
     _index(device)
 
 
+class device:
+    """A context in which a device is the one in use; it must be one that there is."""
+
+    def __init__(self, device: Any) -> None:
+        self.idx = _index(device)
+
+    def __enter__(self) -> None:
+        """Nothing to change: there is one device."""
+
+    def __exit__(self, *exc: object) -> None:
+        """Nothing to undo."""
+
+
 def memory_allocated(device: Any = None) -> int:
     """Bytes that tensors and programs hold on the device."""
     from graphflow.runtime.cuda.memory import usage
@@ -95,6 +108,7 @@ def _needed(name: str) -> State:
 
 __all__ = [
     "current_device",
+    "device",
     "device_count",
     "empty_cache",
     "get_device_name",

@@ -8,8 +8,9 @@ has to be read.
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Sequence
-from contextlib import nullcontext
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -28,13 +29,15 @@ from graphflow.codegen.schedule import (
     Step,
     Value,
 )
-from graphflow.errors import CompileError, GraphFlowError, IndexRangeError
+from graphflow.errors import CompileError, GraphFlowError, IndexRangeError, OutOfMemoryError
 from graphflow.ir.types import TensorType
 from graphflow.records import dataclass
+from graphflow.runtime.cache import Loaded
 from graphflow.runtime.cuda.geometry import geometry
 from graphflow.runtime.cuda.kernels import function_for
-from graphflow.runtime.cuda.memory import Block, DeviceArray, HostArray
+from graphflow.runtime.cuda.memory import Block, DeviceArray, HostArray, require_device
 from graphflow.runtime.references import results_of
+from graphflow.tables import quantity
 
 WORD = 8
 _INT64 = np.dtype(np.int64)
@@ -78,13 +81,8 @@ class CudaProgram:
         self._scalars = tuple(sorted(scalars))
         self._lock = threading.Lock()
         self._state: list[DeviceArray | None] = [None] * len(schedule.state)
-        self._arena = Block(schedule.arena_bytes)
-        self._words = Block(WORD * (1 + len(self._scalars)))
-        self._words.write(0, np.zeros(1 + len(self._scalars), _INT64))
-        self._places: dict[int, Place] = {}
-        self._constants: dict[int, Block] = {} if beside is None else beside._constants
-        for buffer in schedule.buffers:
-            self._place_fixed(buffer)
+        with self._room():
+            self._allocate(beside)
         for word, position in enumerate(self._scalars, 1):
             if schedule.inputs[position] >= 0:
                 self._places[schedule.inputs[position]] = Place(self._words, WORD * word)
@@ -92,6 +90,33 @@ class CudaProgram:
             {*schedule.committed, *(b for b in schedule.inputs if b >= 0)}
             | {b for b in schedule.state if b >= 0}
         )
+
+    def _allocate(self, beside: CudaProgram | None) -> None:
+        self._arena = Block(self.schedule.arena_bytes)
+        self._words = Block(WORD * (1 + len(self._scalars)))
+        self._words.write(0, np.zeros(1 + len(self._scalars), _INT64))
+        self._places: dict[int, Place] = {}
+        self._constants: dict[int, Block] = {} if beside is None else beside._constants
+        for buffer in self.schedule.buffers:
+            self._place_fixed(buffer)
+
+    @contextmanager
+    def _room(self) -> Iterator[None]:
+        """While memory is allocated: an error says what the plan needs at most."""
+        try:
+            yield
+        except OutOfMemoryError as error:
+            sizes = {BufferKind.CONSTANT: 0, BufferKind.OUTPUT: 0}
+            for buffer in self.schedule.buffers:
+                if buffer.kind in sizes:
+                    elements = prod(buffer.type.static_shape)
+                    sizes[buffer.kind] += elements * buffer.type.dtype.itemsize
+            constants, results = (quantity(size) for size in sizes.values())
+            raise OutOfMemoryError(
+                f"the program needs {quantity(self.schedule.arena_bytes)} for temporaries, "
+                f"{constants} for constants and {results} for results; {error}. Its state is "
+                "unchanged; a smaller batch, or memory_limit=, needs less"
+            ) from None
 
     def _place_fixed(self, buffer: Buffer) -> None:
         kind, number = buffer.kind, buffer.id
@@ -106,6 +131,14 @@ class CudaProgram:
                 self._constants[number] = Block(array.nbytes)
                 self._constants[number].write(0, array)
             self._places[number] = Place(self._constants[number])
+
+    threads = 1
+    """On the host."""
+
+    @property
+    def loaded(self) -> Loaded:
+        """No kernels of the CPU's cache."""
+        return Loaded({}, 0, 0, 0.0, {}, {})
 
     @property
     def nbytes(self) -> int:
@@ -143,10 +176,12 @@ class CudaProgram:
         expected = len(self.schedule.inputs)
         if len(inputs) != expected:
             raise GraphFlowError(f"the program takes {expected} inputs, not {len(inputs)}")
+        require_device()
         with self._lock:
             places = dict(self._places)
             self._take(inputs, places)
-            outputs = self._fresh(places)
+            with self._room():
+                outputs = self._fresh(places)
             for buffer in self.schedule.buffers:
                 if buffer.kind is BufferKind.WINDOW:
                     base = places[buffer.base]

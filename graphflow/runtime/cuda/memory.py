@@ -6,6 +6,7 @@ serves as well as a GPU.
 
 from __future__ import annotations
 
+import os
 import weakref
 from collections.abc import Sequence
 from math import prod
@@ -16,21 +17,42 @@ import numpy as np
 
 from graphflow.codegen.cuda.toolchain import State, is_simulated, state, toolchain
 from graphflow.codegen.layout import contiguous_in, row_major
-from graphflow.errors import GraphFlowError
+from graphflow.errors import GraphFlowError, OutOfMemoryError
+from graphflow.tables import quantity
 
 HostArray = np.ndarray[Any, Any]
 LEAST = 256
 """Bytes: no block is smaller, and blocks start at multiples of it."""
 
 
+class Started:
+    """``here``: whether CUDA was started; ``before``: by a process this one was forked from."""
+
+    here = before = False
+
+
+def _in_child() -> None:
+    Started.here, Started.before = False, Started.here or Started.before
+
+
+if hasattr(os, "register_at_fork"):  # there is no fork on Windows
+    os.register_at_fork(after_in_child=_in_child)
+
+
 def require_device() -> State:
     """What kernels run on; an error that says what is missing if there is nothing."""
     found = state()
+    if Started.before:
+        raise GraphFlowError(
+            "CUDA was in use before this process was forked, and a driver does not live on in "
+            "a child: start it by multiprocessing.get_context('spawn'), or use CUDA in it only"
+        )
     if not found.usable:
         raise GraphFlowError(
             f"CUDA cannot be used here: {found}. Kernels can be tried in the simulator: set "
             "NUMBA_ENABLE_CUDASIM=1 before Python starts"
         )
+    Started.here = True
     return found
 
 
@@ -58,10 +80,7 @@ class Block:
         require_device()
         self.nbytes = nbytes
         room = max(LEAST, -(-nbytes // LEAST) * LEAST)
-        try:
-            self.handle: Any = toolchain().cuda.device_array(room, np.uint8)
-        except MemoryError as error:
-            raise GraphFlowError(f"no device memory for {nbytes} bytes: {error}") from None
+        self.handle: Any = _allocated(room)
         self._views: dict[tuple[int, str], Any] = {}
         usage.add(room)
         weakref.finalize(self, usage.add, -room)
@@ -102,6 +121,19 @@ class Block:
         made = Block(self.nbytes)
         made.handle.copy_to_device(self.handle)
         return made
+
+
+def _allocated(room: int) -> Any:
+    """Bytes from the driver, whose way to say that there are no more differs by package."""
+    try:
+        return toolchain().cuda.device_array(room, np.uint8)
+    except Exception as error:
+        if not (isinstance(error, MemoryError) or "OUT_OF_MEMORY" in str(error)):
+            raise
+        raise OutOfMemoryError(
+            f"no {quantity(room)} of device memory are free; {quantity(usage.now)} are held by "
+            f"tensors and programs of this process, {quantity(usage.most)} at most so far"
+        ) from None
 
 
 class DeviceArray:

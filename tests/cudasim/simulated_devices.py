@@ -1,0 +1,150 @@
+"""Devices by name, streams and events, memory that is lent, and what goes wrong with a device.
+
+Run by ``tests/test_cuda.py`` in the simulator.
+"""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+
+import graphflow as gf
+from graphflow.codegen.cuda import toolchain as chain
+from graphflow.errors import GraphFlowError, OutOfMemoryError
+from graphflow.runtime.cuda import memory
+
+
+def test_a_second_device_is_refused() -> None:
+    for call in (
+        lambda: gf.ones(2).to("cuda:1"),
+        lambda: gf.cuda.set_device(1),
+        lambda: gf.cuda.device(1),
+    ):
+        with pytest.raises(GraphFlowError, match=r"'cuda:1' is not available"):
+            call()
+    with gf.cuda.device(0):
+        assert gf.cuda.current_device() == 0 and gf.cuda.device_count() == 1
+
+
+def test_a_second_gpu_is_not_taken_for_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    two = chain.State("numba-cuda", False, ("first", "second"), "")
+    monkeypatch.setattr(chain, "state", lambda: two)
+    assert gf.ones(2).to("cuda:0").is_cuda
+    with pytest.raises(GraphFlowError, match="CUDA_VISIBLE_DEVICES=1"):
+        gf.ones(2).to("cuda:1")
+    with pytest.raises(GraphFlowError, match=r"'cuda:2' is not available: numba-cuda"):
+        gf.ones(2).to("cuda:2")
+
+
+def test_streams_and_events() -> None:
+    stream, start = gf.cuda.Stream(), gf.cuda.Event(enable_timing=True)
+    end = gf.cuda.Event(enable_timing=True)
+    with pytest.raises(GraphFlowError, match="recorded"):
+        start.elapsed_time(end)
+    start.record()
+    with gf.cuda.stream(stream):
+        x = gf.ones(3).cuda() * 2
+    stream.record_event(end)
+    gf.cuda.current_stream().wait_stream(stream)
+    end.synchronize()
+    assert start.elapsed_time(end) >= 0 and end.query() and stream == gf.cuda.default_stream()
+    assert x.tolist() == [2, 2, 2]
+    with pytest.raises(ValueError, match="enable_timing"):
+        start.elapsed_time(gf.cuda.Event())
+
+
+def test_memory_is_lent_by_the_array_interface_only() -> None:
+    x = gf.ones(2).cuda()
+    assert x.__dlpack_device__() == (2, 0) and gf.ones(2).__dlpack_device__() == (1, 0)
+    with pytest.raises(BufferError, match="__cuda_array_interface__"):
+        x.__dlpack__()
+    with pytest.raises((BufferError, GraphFlowError)):
+        np.from_dlpack(x)
+
+
+class Full:
+    """In place of a CUDA target: no memory for more than ``most`` bytes at a time."""
+
+    def __init__(self, cuda: object, most: int, error: Exception) -> None:
+        self.cuda, self.most, self.error = cuda, most, error
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.cuda, name)
+
+    def device_array(self, size: int, dtype: object) -> object:
+        if size > self.most:
+            raise self.error
+        return self.cuda.device_array(size, dtype)  # type: ignore[attr-defined]
+
+
+ERRORS = [MemoryError("all gone"), RuntimeError("[2] Call to cuMemAlloc: CUDA_ERROR_OUT_OF_MEMORY")]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=["simulator", "driver"])
+@pytest.mark.parametrize("built", [False, True], ids=["first call", "later call"])
+def test_a_step_without_memory_says_what_it_needs_and_changes_nothing(
+    error: Exception, built: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    total = gf.zeros(2000).cuda()
+
+    def step(x: gf.Tensor) -> gf.Tensor:
+        total.add_(x.sum(1))
+        return (x @ x.T).cumsum(0) @ x
+
+    step = gf.compile(step)
+    x = gf.ones(2000, 1).cuda()
+    if built:
+        program = gf.compile(lambda y: (total.add_(y), y.cumsum(0))[1])
+        y = gf.ones(2000).cuda()
+        program(y)
+        step, x = program, y
+    before = total.tolist()
+    full = Full(chain.toolchain().cuda, 4096, error)
+    held = gf.cuda.memory_allocated()
+    monkeypatch.setattr(memory, "toolchain", lambda: chain.Toolchain("full", "1", full))
+    with pytest.raises(OutOfMemoryError, match=r"needs .* for temporaries.*are held") as caught:
+        step(x)
+    assert isinstance(caught.value, MemoryError)
+    assert total.tolist() == before and gf.cuda.memory_allocated() == held
+
+
+def test_other_errors_of_the_driver_are_not_taken_for_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    full = Full(chain.toolchain().cuda, 0, RuntimeError("CUDA_ERROR_ILLEGAL_ADDRESS"))
+    monkeypatch.setattr(memory, "toolchain", lambda: chain.Toolchain("full", "1", full))
+    with pytest.raises(RuntimeError, match="ILLEGAL_ADDRESS"):
+        gf.ones(2).cuda()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_forked_child_says_that_cuda_does_not_live_on() -> None:
+    gf.ones(2).cuda()
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            gf.ones(2).cuda()
+            said = "nothing"
+        except GraphFlowError as error:
+            said = str(error)
+        os.write(writing, said.encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    os.close(writing)
+    assert "forked" in os.read(reading, 1000).decode()
+    assert gf.ones(2).cuda().is_cuda
+
+
+def test_programs_explain_how_they_are_launched() -> None:
+    program = gf.compile(lambda x: (x * 2).sum())
+    program(gf.ones(3).cuda())
+    text = str(program.explain())
+    assert "device: cuda" in text and "one by one" in text
+    assert "device:" not in str(_here().explain())
+
+
+def _here():  # type: ignore[no-untyped-def]
+    program = gf.compile(lambda x: x + 1)
+    program(gf.ones(3))
+    return program
