@@ -131,22 +131,29 @@ def _run(entry: Entry, names: dict[str, Any]) -> Iterator[str]:
         yield f"try: packed = pack({', '.join(words)})"
         yield f"except errors: storage, = {launch}"
         yield "else: start(packed)"
-        made = "[storage]"
+        made, first = "(storage,)", "storage"
     else:
         yield f"storages = {launch}"
-        made = "storages"
+        made, first = "storages", "storages[0]"
     yield from _counted(entry, names)
+    if entry.capture.structure == pytree.LEAF and results[0].kind == "new":
+        yield f"return tensor_over({first})"
+    else:
+        yield from _returned(entry, names, made)
+
+
+def _returned(entry: Entry, names: dict[str, Any], made: str) -> Iterator[str]:
+    """What the function returns: tensors over the memory in ``made``, and plain values."""
+    leaves = []
+    for number, result in enumerate(entry.capture.results):
+        names[f"plain{number}"] = result.value
+        leaves.append(f"plain{number}" if result.kind == "value" else f"tensors[{result.index}]")
+    yield f"tensors = [tensor_over(storage) for storage in {made}]"
     if entry.capture.structure == pytree.LEAF:
-        yield (
-            f"return tensor_over({made}[0])"
-            if made == "storages"
-            else "return tensor_over(storage)"
-        )
-        return
-    names["unflatten"], names["nest"] = pytree.unflatten, entry.capture.structure
-    names["order"] = tuple(result.index for result in results)
-    yield f"made = [tensor_over(storage) for storage in {made}]"
-    yield "return unflatten(nest, [made[index] for index in order])"
+        yield f"return {leaves[0]}"
+    else:
+        names["unflatten"], names["nest"] = pytree.unflatten, entry.capture.structure
+        yield f"return unflatten(nest, [{', '.join(leaves)}])"
 
 
 def _counted(entry: Entry, names: dict[str, Any]) -> Iterator[str]:

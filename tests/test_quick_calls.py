@@ -114,3 +114,25 @@ def test_threads_share_a_brief_program() -> None:
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+def test_a_step_that_returns_nothing_or_plain_values_too() -> None:
+    total, label = gf.zeros(2), "sum"
+
+    @gf.compile
+    def add(x: Any) -> None:
+        total.add_(x)
+
+    @gf.compile
+    def described(x: Any) -> Any:
+        return {"name": label, "size": x.shape, "both": (x + 1, None), "sum": x.sum()}
+
+    for number in range(1, 4):
+        assert (add if number == 1 else lambda x: called_quickly(add, x))(gf.ones(2)) is None
+        assert total.tolist() == [number] * 2
+    assert described(gf.ones(2))["name"] == "sum"
+    found = called_quickly(described, gf.ones(2))
+    assert (found["name"], found["size"], found["sum"].item()) == ("sum", (2,), 2.0)
+    assert found["both"][0].tolist() == [2.0, 2.0] and found["both"][1] is None
+    label = "other"
+    assert described(gf.ones(2))["name"] == "other"
