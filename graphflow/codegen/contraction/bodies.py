@@ -7,7 +7,7 @@ Python in :mod:`graphflow.codegen.contraction.micro_kernels`; strides count elem
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,8 +22,6 @@ _ELEMENTS: dict[str, tuple[Any, int]] = {
     "i8": (ir.IntType(8), 1),
     "u8": (ir.IntType(8), 1),
 }
-DOT_COLUMNS = 4  # enough independent sums to hide the latency of a multiply-add
-STREAMS = 8  # rows read at a time: what hardware prefetchers follow
 
 
 class Body:
@@ -282,77 +280,3 @@ def _write_back(body: Body, sums: list[list[Any]], masks: list[Any]) -> None:
             # A select, not a branch: the line is fetched for writing anyhow.
             value = b.select(adding, b.fadd(old, value), value)
             body.write(value, start, v * body.lanes, mask)
-
-
-def dot_body(module: Any, element: str, lanes: int) -> Any:
-    """``c[j] = sum over k of a[k] * b[j, k]`` for up to four rows ``j`` of ``b``."""
-    name = f"dot.{element}.{lanes}"
-    body = Body(module, name, element, lanes, "ppiipii")
-    b = body.builder
-    a, rows, b_row, depth, c, c_step, count = body.function.args
-    last = b.sub(count, _I64(1))
-    # Rows past the last one repeat it, so that the loop has no conditions.
-    starts = [body.at(rows, b.mul(body.smaller(_I64(j), last), b_row)) for j in range(DOT_COLUMNS)]
-    sums = [cgutils.alloca_once_value(b, body.zero) for _ in starts]
-
-    def step(position: Any, mask: Any) -> None:
-        left = body.read(a, position, mask)
-        for total, start in zip(sums, starts, strict=True):
-            old = b.load(total, typ=body.vector)
-            b.store(body.multiply_add(left, body.read(start, position, mask), old), total)
-
-    body.for_vectors(depth, step)
-    for j, total in enumerate(sums):
-        with b.if_then(b.icmp_signed("<", _I64(j), count)):
-            value = _horizontal_sum(body, b.load(total, typ=body.vector))
-            body.store(value, body.at(c, b.mul(c_step, _I64(j))))
-    b.ret_void()
-    return body.function
-
-
-def combine_body(module: Any, element: str, lanes: int) -> Any:
-    """``c[j] = sum over k of a[k] * b[k, j]`` for ``j < width``: rows of ``b`` stream by.
-
-    Several rows at a time are added to ``c``, which stays in the first-level cache.  They
-    are far apart, so that each is followed by the next one: prefetchers never stop.
-    """
-    name = f"combine.{element}.{lanes}"
-    body = Body(module, name, element, lanes, "pipiipi")
-    b = body.builder
-    *_, depth, c, width = body.function.args
-    body.for_vectors(width, lambda j, mask: body.write(body.zero, c, j, mask))
-    each = b.sdiv(depth, _I64(STREAMS))
-    with body.loop(each) as k:
-        _add_rows(body, [b.add(b.mul(each, _I64(stream)), k) for stream in range(STREAMS)])
-    whole = b.mul(each, _I64(STREAMS))
-    with body.loop(b.sub(depth, whole)) as k:
-        _add_rows(body, [b.add(whole, k)])
-    b.ret_void()
-    return body.function
-
-
-def _add_rows(body: Body, numbers: Sequence[Any]) -> None:
-    """Add multiples of the rows ``numbers`` to ``c``."""
-    b = body.builder
-    a, a_step, rows, b_step, _, c, width = body.function.args
-    factors = [body.splat(body.load_scalar(body.at(a, b.mul(n, a_step)))) for n in numbers]
-    starts = [body.at(rows, b.mul(n, b_step)) for n in numbers]
-
-    def step(position: Any, mask: Any) -> None:
-        total = body.read(c, position, mask)
-        for factor, start in zip(factors, starts, strict=True):
-            total = body.multiply_add(factor, body.read(start, position, mask), total)
-        body.write(total, c, position, mask)
-
-    body.for_vectors(width, step)
-
-
-def _horizontal_sum(body: Body, vector: Any) -> Any:
-    """The sum of all lanes, by halves."""
-    half = body.lanes // 2
-    while half:
-        lanes = [*range(half, 2 * half), *range(half, body.lanes)][: body.lanes]
-        upper = body.builder.shuffle_vector(vector, vector, body.pattern(lanes))
-        vector = body.builder.fadd(vector, upper)
-        half //= 2
-    return body.builder.extract_element(vector, _I32(0))

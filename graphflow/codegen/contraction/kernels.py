@@ -153,12 +153,14 @@ from graphflow.codegen.contraction.micro_kernels import dot, pack
 from graphflow.codegen.prelude import call_epilogue, kernel, pointer_at_{element}, share
 
 LANES, COLUMNS = {lanes}, {columns}
+HOT = {hot}  # elements of b that stay in cache for all rows of a
 AXES_AT = {axes_at}
 
 
 @kernel
 def {name}(args, tid, nth):
 {arguments}\
+    each = max(COLUMNS, HOT // max(1, k) // COLUMNS * COLUMNS)
     rows = pointer_at_{element}(args[23]) + tid * args[24]
     units = (n + COLUMNS - 1) // COLUMNS
 {take}\
@@ -172,9 +174,9 @@ def {name}(args, tid, nth):
             while i < m:
                 dot(LANES, a_batch + i * (a_row if a_step == 1 else k), b_batch + j * b_column,
                     b_column, k, c_batch + (i * c_row + j * c_column), c_column,
-                    min(COLUMNS, j1 - j))
+                    min(each, j1 - j))
                 i += 1
-            j += COLUMNS
+            j += each
 {finish}'''
 
 _ROW = '''\
@@ -262,7 +264,7 @@ def tiled_kernel(element: str, tiling: Tiling) -> KernelSource:
 def dot_kernel(element: str, lanes: int) -> KernelSource:
     """The ``mm_dot`` kernel for ``"f32"`` or ``"f64"``."""
     name = f"mm_dot_{element}_{lanes}"
-    return _source(_DOT, name, element, lanes=lanes, columns=DOT_COLUMNS)
+    return _source(_DOT, name, element, lanes=lanes, columns=DOT_COLUMNS, hot=HOT_ITEMS)
 
 
 @cache

@@ -11,13 +11,14 @@ from numba.core.typing.templates import AbstractTemplate, signature
 
 from graphflow.codegen.bridge import lowers, register_template, types
 from graphflow.codegen.contraction import micro_kernels
-from graphflow.codegen.contraction.bodies import combine_body, dot_body, tile_at_body, tile_body
+from graphflow.codegen.contraction.bodies import tile_at_body, tile_body
 from graphflow.codegen.contraction.dots import dots_body
 from graphflow.codegen.contraction.linked import call_body
 from graphflow.codegen.contraction.packing import pack_body, pack_strips_body, place_body
 from graphflow.codegen.contraction.pairs import pairs_body, widen_body
 from graphflow.codegen.contraction.tiling import heights
 from graphflow.codegen.contraction.transforms import transform_body
+from graphflow.codegen.contraction.vectors import combine_body, dot_body
 from graphflow.codegen.pointers import ArgumentBlock, Pointer
 
 _I64 = ir.IntType(64)

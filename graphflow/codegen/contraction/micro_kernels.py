@@ -69,7 +69,7 @@ def tile_at(
 def dot(
     lanes: int, a: Pointer, b: Pointer, b_row: int, depth: int, c: Pointer, c_step: int, count: int
 ) -> None:
-    """``c[j * c_step] = sum of a[k] * b[j * b_row + k]`` over ``k < depth``; ``count`` ≤ 4."""
+    """``c[j * c_step] = sum of a[k] * b[j * b_row + k]`` over ``k < depth``, ``j < count``."""
     rows = _view(b, (count, depth), (b_row, 1))
     _view(c, (count, 1), (c_step, 1))[:, 0] = rows @ _view(a, (1, depth), (depth, 1))[0]
 
