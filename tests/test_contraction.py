@@ -349,6 +349,18 @@ def test_which_kernel_computes_what() -> None:
         assert name.startswith(kernel), (m, n, k, forms, name)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_vectors_times_matrices_of_all_ragged_sizes(dtype: str) -> None:
+    rng = np.random.default_rng(5)
+    for k in (1, 4, 9, 131):
+        for n in (32, 33, 40, 47, 63, 64, 65, 80, 100, 145, 2100):
+            for form, kernel in (("n", "mm_row"), ("t", "mm_dot" if k >= 8 else "mm_")):
+                vector, matrix = random(rng, (1, k), dtype, "n"), random(rng, (k, n), dtype, form)
+                assert check(vector, matrix, threads=2).kernel.name.startswith(kernel)
+            columns = random(rng, (n, k), dtype, "n")
+            check(columns, random(rng, (k, 3), dtype, "t"))  # sums that lie apart
+
+
 def test_products_of_one_type_share_a_kernel() -> None:
     assert call_of(128, 784, 128, "tn")[0].kernel is call_of(10, 10, 10)[0].kernel
 
