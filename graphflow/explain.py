@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from graphflow.codegen.schedule import Call, HostCall, Schedule, plain_steps
 from graphflow.hints import hints_of
+from graphflow.ir.ops.collectives import transport
 from graphflow.passes.pipeline import Stage
 from graphflow.records import dataclass, field
 from graphflow.tables import duration, quantity, table
@@ -90,6 +91,8 @@ class Explanation:
     """Where kernels run and how they are started, if not on the CPU."""
     tuning: str = ""
     """Which products are cut otherwise than usual, because that was measured to be faster."""
+    carrier: str = ""
+    """How values travel between the ranks of a job, once some have."""
 
     def __str__(self) -> str:
         parts = [f"program {self.name}", self._stages(), self._kernels(), self._summary()]
@@ -133,6 +136,7 @@ class Explanation:
                 f"kernels: {cache.hits} from the cache, {cache.misses} compiled"
                 + (f" ({cache.path})" if cache.path else ""),
                 f"host operations: {', '.join(self.host_ops) or 'none'}",
+                *([f"between ranks: {self.carrier}"] if self.carrier else []),
                 f"guards: {len(self.guards)}",
                 f"time: {spent}",
             ]
@@ -206,6 +210,7 @@ def explain_program(program: Program) -> Explanation:
         remade=tuple(line for s in program.compiled_again()[0] for line in s.details),
         launching=program.launching,
         tuning=str(program.tuning or ""),
+        carrier=transport().carrier(),
     )
 
 

@@ -323,6 +323,7 @@ class Emitter:
                 frozenset(outputs),
                 Provenance(f"{node.op.name} -> {node.type}", unit.locations, self.position[node]),
                 tuple(outputs[1:]),
+                node.op.fills,
             )
         )
 

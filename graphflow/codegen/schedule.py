@@ -160,6 +160,8 @@ class HostCall:
     writes: frozenset[int]
     provenance: Provenance = Provenance("")
     more: tuple[int, ...] = ()
+    fills: bool = False
+    """Whether ``function`` takes ``into``, the memory of its result."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -283,10 +283,11 @@ class _Reader:
     ) -> HostCall:  # fmt: skip
         from graphflow.ir.json_form import read_value  # most programs have no such step
 
+        op = lookup(name)
         return HostCall(
-            name, lookup(name).reference, {k: read_value(v, name) for k, v in attrs.items()},
+            name, op.reference, {k: read_value(v, name) for k, v in attrs.items()},
             tuple((buffer, self.types[type]) for buffer, type in inputs), output, reads, writes,
-            more=tuple(more),
+            more=tuple(more), fills=op.fills,
         )  # fmt: skip
 
     def loop(

@@ -1,5 +1,7 @@
 """MPI as the engine: mpi4py's non-blocking collectives, waited for with an eye on the others.
 
+Gradients of ranks that share memory go through that instead (:mod:`graphflow.distributed.shared`).
+
 Everything is started in the order it is called for, which must be the same on every rank.
 Nothing blocks inside MPI, so a wait can be interrupted, times out, and says whom it is for.
 Messages advance while somebody waits or starts another; ``MPICH_ASYNC_PROGRESS=1`` makes MPICH
@@ -17,12 +19,14 @@ from typing import Any
 import numpy as np
 
 from graphflow.distributed.board import Board, Entry, Stage
+from graphflow.distributed.shared import Ring, Sum, Wait, create, join
 from graphflow.errors import GraphFlowError
 from graphflow.ir.op import Array
 from graphflow.ir.types import from_numpy_dtype
 
 _LOOK_SECONDS = 0.2
 _SPIN_SECONDS = 0.25
+_SMALLEST_RING = 1 << 20
 
 
 def mpi() -> Any:
@@ -127,6 +131,9 @@ class Channel:
     def __init__(self, comm: Any, watch: Watch, whole: bool) -> None:
         self.comm, self._watch, self._whole = comm, watch, whole
         self.rank, self.size = int(comm.Get_rank()), int(comm.Get_size())
+        self._ring: Ring | None = None
+        self.apart = ""
+        """Why the ranks share no memory, once that is known."""
 
     def begin(self, what: str, start: Any, *args: Any, **kwargs: Any) -> Pending:
         """Start a non-blocking call and return what waits for it."""
@@ -194,6 +201,60 @@ class Channel:
     def _message(self, what: str, start: Any, *args: Any) -> Pending:
         return Pending(start(*args), self._watch, what, 0)
 
+    # ---- shared memory ----------------------------------------------------------------------
+
+    def ring(self, wanted: int) -> Ring | None:
+        """Memory of all ranks for vectors of ``wanted`` bytes; None where they share none.
+
+        All ranks come here together, with the same number.  Two such vectors have room, so
+        that a rank need not wait until the last one has been read.
+        """
+        if self.size == 1:
+            return None
+        if not self.apart and (self._ring is None or 2 * wanted > self._ring.capacity):
+            self._meet(max(_SMALLEST_RING, -(-2 * wanted // 4096) * 4096))
+        return self._ring
+
+    def carrier(self) -> str:
+        """How sums travel; nothing before the first one."""
+        if self.apart:
+            return f"MPI carries the sums of {self.size} ranks: no shared memory, {self.apart}"
+        return "" if self._ring is None else f"{self.size} ranks add up in memory that they share"
+
+    def waiting(self, what: str) -> Wait:
+        """This rank comes to ``what``; how it waits for what others have to do with that."""
+        number = self._watch.come_to(what, self._whole)
+        return lambda request: self._watch.complete(request, what, number)
+
+    def _meet(self, capacity: int) -> None:
+        """Make rows of ``capacity`` bytes on rank 0 and map them on all, or learn why not."""
+        if self._ring is not None:
+            self._ring.finish_all()
+            self._ring = None
+        size, memory, descriptor, why = Ring.bytes(capacity, self.size), None, -1, ""
+        try:
+            if self.rank == 0:
+                descriptor, memory = create(size)
+        except OSError as error:
+            why = str(error)
+        place = np.array([os.getpid(), descriptor])
+        self.broadcast(place, 0).finish()
+        try:
+            if self.rank and place[1] >= 0:
+                memory = join(int(place[0]), int(place[1]), size)
+        except OSError as error:
+            why = str(error)
+        reasons = np.zeros((self.size, 200), np.uint8)
+        own = np.frombuffer(why.encode()[:200].ljust(200, b"\0"), np.uint8)
+        self.all_gather(own, reasons).finish()
+        if descriptor >= 0:
+            os.close(descriptor)
+        said = [row.tobytes().rstrip(b"\0").decode(errors="replace") for row in reasons]
+        self.apart = next((f"rank {rank}: {why}" for rank, why in enumerate(said) if why), "")
+        if memory is not None and not self.apart:
+            # MPI's own messages must go on while this rank waits for memory.
+            self._ring = Ring(memory, capacity, self.rank, self.size, self.comm.Iprobe)
+
 
 class Pending:
     """Something that goes on by itself; :meth:`finish` waits for it."""
@@ -234,13 +295,35 @@ def _operation(MPI: Any, reduce: str, array: Array) -> Any:
             "product": MPI.PROD}[reduce]  # fmt: skip
 
 
+class Message:
+    """One reduction that MPI carries: fill :attr:`own`, :meth:`publish` it, and :meth:`finish`."""
+
+    def __init__(self, channel: Channel, own: Array, reduce: str) -> None:
+        self._channel, self.own, self._reduce = channel, own, reduce
+        self._pending: Pending | None = None
+
+    def publish(self) -> None:
+        """Set it off."""
+        self._pending = self._channel.reduce_in_place(self.own, self._reduce)
+
+    def advance(self) -> bool:
+        """Let messages move; whether all have arrived."""
+        return self._pending is not None and self._pending.advance()
+
+    def finish(self, into: Array | None = None) -> Array:
+        """The reduced vector, where it was filled in."""
+        assert self._pending is not None
+        self._pending.finish()
+        return self.own
+
+
 class MpiTransport:
     """Carries the all-reduces of programs: operands go straight into one vector a reduction."""
 
     def __init__(self, channels: dict[int, Channel], rank: int) -> None:
         self._channels, self._rank = channels, rank
         self._numbers = itertools.count(1)
-        self._begun: dict[int, tuple[Pending, Array, Any]] = {}
+        self._begun: dict[int, tuple[Message | Sum, Any]] = {}
         self._spare: dict[tuple[Any, int], list[Array]] = {}
 
     def start(self, arrays: Sequence[Array], reduce: str, group: int, finite: bool) -> int:
@@ -248,32 +331,34 @@ class MpiTransport:
         channel = self._channels.get(group)
         if channel is None:
             raise GraphFlowError(f"all_reduce: this process has no process group {group}")
-        for pending, _, _ in self._begun.values():
-            pending.advance()
-        vector = self._gathered(arrays, 1.0 / channel.size if reduce == "avg" else None)
+        for begun, _ in self._begun.values():
+            begun.advance()
+        made = self._room(channel, sum(a.size for a in arrays), arrays[0].dtype, reduce)
+        _gather(arrays, 1.0 / channel.size if reduce == "avg" else None, made.own)
         if finite:
-            self._check(vector, arrays)
+            self._check(made.own, arrays)
+        made.publish()
         ticket = next(self._numbers)
-        self._begun[ticket] = (channel.reduce_in_place(vector, reduce), vector, arrays[0].dtype)
+        self._begun[ticket] = (made, arrays[0].dtype)
         return ticket
+
+    def carrier(self) -> str:
+        """See :class:`graphflow.ir.ops.collectives.Transport`."""
+        return "; ".join(c.carrier() for c in self._channels.values() if c.carrier())
 
     def add(self, number: int, channel: Channel) -> None:
         """Let programs reduce over group ``number``, too."""
         self._channels[number] = channel
 
-    def _gathered(self, arrays: Sequence[Array], scale: float | None) -> Array:
-        dtype, size = accumulated(arrays[0].dtype), sum(a.size for a in arrays)
+    def _room(self, channel: Channel, size: int, dtype: Any, reduce: str) -> Message | Sum:
+        """A reduction of ``size`` values whose vector is to be filled."""
+        dtype = accumulated(dtype)
+        ring = channel.ring(size * dtype.itemsize)
+        if ring is not None:
+            wait = channel.waiting(f"all_reduce of {from_numpy_dtype(dtype).short}[{size}]")
+            return ring.begin(size, dtype, reduce, wait)
         spare = self._spare.get((dtype, size))
-        vector = spare.pop() if spare else np.empty(size, dtype)
-        begin = 0
-        for array in arrays:
-            part = vector[begin : begin + array.size].reshape(array.shape)
-            if scale is None:
-                part[...] = array
-            else:
-                np.multiply(array, dtype.type(scale), out=part)
-            begin += array.size
-        return vector
+        return Message(channel, spare.pop() if spare else np.empty(size, dtype), reduce)
 
     def _check(self, vector: Array, arrays: Sequence[Array]) -> None:
         with np.errstate(all="ignore"):
@@ -288,12 +373,25 @@ class MpiTransport:
                     "(DistributedDataParallel(check_finite=False) lets it pass)"
                 )
 
-    def wait(self, ticket: int) -> Array:
+    def wait(self, ticket: int, into: Array | None = None) -> Array:
         """Finish; see :class:`graphflow.ir.ops.collectives.Transport`."""
         begun = self._begun.pop(ticket, None)
         if begun is None:
             raise GraphFlowError(f"all_reduce_wait: nothing has begun under ticket {ticket}")
-        pending, vector, dtype = begun
-        pending.finish()
-        self._spare.setdefault((vector.dtype, vector.size), []).append(vector)
+        made, dtype = begun
+        vector = made.finish(into if into is not None and into.dtype == made.own.dtype else None)
+        if isinstance(made, Message):
+            self._spare.setdefault((vector.dtype, vector.size), []).append(vector)
         return vector if vector.dtype == dtype else vector.astype(dtype)
+
+
+def _gather(arrays: Sequence[Array], scale: float | None, vector: Array) -> None:
+    """Lay ``arrays`` end to end in ``vector``, times ``scale``."""
+    begin = 0
+    for array in arrays:
+        part = vector[begin : begin + array.size].reshape(array.shape)
+        if scale is None:
+            part[...] = array
+        else:
+            np.multiply(array, vector.dtype.type(scale), out=part)
+        begin += array.size

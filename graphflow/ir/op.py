@@ -184,6 +184,9 @@ class OpDef:
     into what is there (``None``: it replaces it).
     Generators: a piece an argument of the scalar template, in order: an element of an
     operand, or, with ``operand=POSITION``, the integer ``piece.index[0]`` itself (i64)."""
+    fills: bool = False
+    """Whether ``reference`` also takes ``into``, an array that its result may be written to
+    instead of a new one."""
     fill: Callable[[Mapping[str, Any], DType], bool | int | float] | None = None
     """Views with conditions: the value where no piece applies."""
     view_inverse: Callable[..., Any] | None = None

@@ -45,7 +45,7 @@ SERIAL_NS = 20_000
 """A step whose threads would share less work than this stays on the caller's: waking
 others costs more."""
 
-_STATUS = int(Context.STATUS)  # enums are slow to look up
+_STATUS, _SLOTS = int(Context.STATUS), int(Context.SLOTS_START)  # enums are slow to look up
 
 
 class Turns:
@@ -129,6 +129,7 @@ class LoadedProgram:
         self._missing = sum(buffer >= 0 for buffer in schedule.state)
         self._plain = flags.DISABLE_JIT.value
         self._hosts = [step for step in plain_steps(schedule.steps) if isinstance(step, HostCall)]
+        self._arrays: dict[int, tuple[int, TensorType, Array]] = {}
         self.is_brief = alone and self._is_brief()
         self._context = TapeContext(self.tape, self._slots.count, self.threads, self.is_brief)
         for slot, address in self._slots.fixed(self._context.address, self.memory).items():
@@ -285,24 +286,33 @@ class LoadedProgram:
     def _call_host(self, call: HostCall) -> None:
         """Run an operation that has no kernel by its NumPy reference."""
         operands = [self._array(buffer, type) for buffer, type in call.inputs]
-        for output, value in results_of(call, operands):
-            self._store(call, output, value)
+        into = self._buffer(call.output) if call.fills else None
+        for output, value in results_of(call, operands, into):
+            if value is not into:
+                self._store(call, output, value)
 
     def _store(self, call: HostCall, output: int, value: Array) -> None:
         """Put a result of a host call into its buffer."""
         buffer = self._slots.buffers[output]
-        result = self._array(buffer.id, buffer.type)
+        result = self._buffer(output)
         if value.shape != result.shape or value.dtype != result.dtype:
             raise GraphFlowError(
                 f"{call.name} made {value.dtype}{list(value.shape)} where its type is {buffer.type}"
             )
         result[...] = value
 
+    def _buffer(self, buffer: int) -> Array:
+        return self._array(buffer, self._slots.buffers[buffer].type)
+
     def _array(self, buffer: int, type: TensorType) -> Array:
         place = self._slots.places[buffer]
-        address = self._words[Context.SLOTS_START + place.slot] + place.offset
-        moved = sum(step * n for step, n in zip(place.strides, self._context.counters()))
-        return array_at(address + moved, type)
+        address = self._words[_SLOTS + place.slot] + place.offset
+        if place.strides:
+            address += sum(step * n for step, n in zip(place.strides, self._context.counters()))
+        known = self._arrays.get(buffer)  # caches are cold here: making one is 15 µs
+        if known is None or known[0] != address or known[1] is not type:
+            known = self._arrays[buffer] = address, type, array_at(address, type)
+        return known[2]
 
     def _arrange(self, outputs: list[Storage]) -> list[Storage | None]:
         """Results out of output buffers, where they are not simply the same."""

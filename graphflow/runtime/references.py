@@ -11,14 +11,17 @@ from graphflow.codegen.schedule import HostCall
 from graphflow.errors import GraphFlowError
 
 
-def results_of(call: HostCall, operands: Sequence[Any]) -> Iterator[tuple[int, np.ndarray]]:
-    """The buffer and the value of each result.
+def results_of(
+    call: HostCall, operands: Sequence[Any], into: np.ndarray | None = None
+) -> Iterator[tuple[int, np.ndarray]]:
+    """The buffer and the value of each result; a reference that fills memory may use ``into``.
 
     What the reference raises is told as a :class:`GraphFlowError` of the user's line.
     """
     try:
         with np.errstate(all="ignore"):
-            value = call.function(*operands, **call.attrs)
+            filled = {} if into is None else {"into": into}
+            value = call.function(*operands, **call.attrs, **filled)
     except GraphFlowError:
         raise
     except Exception as error:

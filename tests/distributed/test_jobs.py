@@ -65,6 +65,18 @@ def test_every_collective(ranks):
     assert sorted(done.stdout.splitlines()) == [f"rank {rank} agrees" for rank in range(ranks)]
 
 
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_ranks_of_a_machine_add_up_in_shared_memory_or_say_why_not(ranks):
+    done = launch(ranks, "carrier_job.py")
+    assert done.returncode == 0, done.stderr
+    said = f"between ranks: {ranks} ranks add up in memory that they share"
+    assert sorted(done.stdout.splitlines()) == [f"{rank} {said}" for rank in range(ranks)]
+    done = launch(ranks, "carrier_job.py", "apart")
+    assert done.returncode == 0, done.stderr
+    said = f"between ranks: MPI carries the sums of {ranks} ranks: no shared memory, rank 1: "
+    assert all(said in line for line in done.stdout.splitlines())
+
+
 @pytest.mark.parametrize(
     ("kind", "status", "message"),
     [

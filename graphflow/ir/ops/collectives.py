@@ -47,8 +47,14 @@ class Transport(Protocol):
         Where they must be ``finite``, others are an error that names the rank.
         """
 
-    def wait(self, ticket: int) -> Array:
-        """The reduced vector, which is the caller's until the next start of its size."""
+    def wait(self, ticket: int, into: Array | None = None) -> Array:
+        """The reduced vector, which is the caller's until the next start of its size.
+
+        It may lie in ``into``, a row-major vector of its type.
+        """
+
+    def carrier(self) -> str:
+        """How the values travel, in words; nothing for a process by itself."""
 
 
 class Alone:
@@ -64,9 +70,13 @@ class Alone:
         self._begun[ticket] = np.concatenate([np.ravel(a) for a in arrays])
         return ticket
 
-    def wait(self, ticket: int) -> Array:
+    def wait(self, ticket: int, into: Array | None = None) -> Array:
         """What :meth:`start` was given."""
         return _taken(self._begun, ticket)
+
+    def carrier(self) -> str:
+        """Nothing."""
+        return ""
 
 
 def _taken(begun: dict[int, Array], ticket: int) -> Array:
@@ -144,8 +154,8 @@ def _reduced(ticket: Array, *values: Array, reduce: str, group: int) -> Array:
     return np.array(transport().wait(int(ticket)))
 
 
-def _wait(ticket: Array, *, size: int, dtype: str) -> Array:
-    return transport().wait(int(ticket))
+def _wait(ticket: Array, *, size: int, dtype: str, into: Array | None = None) -> Array:
+    return transport().wait(int(ticket), into)
 
 
 def _vjp(b: Builder, n: Application, ct: Any, position: int) -> Any:
@@ -209,6 +219,7 @@ WAIT = register(
         summary="Waits for the reduction that a ticket stands for; as late as possible.",
         infer=_infer_wait,
         reference=_wait,
+        fills=True,
         vjp=NON_DIFFERENTIABLE,
         pure=False,
         late=True,

@@ -1,0 +1,133 @@
+"""Sums through memory that ranks share: here the ranks are threads, each with its own view."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from graphflow.distributed import shared
+from graphflow.distributed.shared import Ring
+
+CAPACITY = 4096
+COMBINE = {"sum": np.add, "max": np.maximum, "min": np.minimum, "product": np.multiply}
+
+
+def waiting(request):
+    limit = time.monotonic() + 20
+    while not request.Test():
+        assert time.monotonic() < limit, "a rank never came"
+        time.sleep(0)
+
+
+def together(size, work):
+    """Run ``work(ring, rank)`` on ``size`` ranks that share a ring; their results."""
+    memory = bytearray(Ring.bytes(CAPACITY, size))
+    found, errors = [None] * size, []
+
+    def run(rank):
+        try:
+            found[rank] = work(Ring(memory, CAPACITY, rank, size, lambda: None), rank)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=(rank,), daemon=True) for rank in range(size)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert not errors, errors
+    return found
+
+
+def messages(seed, size, count):
+    """Vectors of all ranks: a list of ``(reduce, [size, n] values)``."""
+    rng = np.random.default_rng(seed)
+    made = []
+    for _ in range(count):
+        reduce = str(rng.choice([*COMBINE, "avg"]))
+        dtype = rng.choice([np.float32, np.float64, np.int64, np.bool_])
+        values = 10 * rng.standard_normal((size, rng.integers(1, 250)))
+        made.append((reduce, (values > 0) if dtype == np.bool_ else values.astype(dtype)))
+    return made
+
+
+def expected(reduce, rows):
+    if rows.dtype == np.bool_:
+        return rows.any(0) if reduce in ("sum", "avg", "max") else rows.all(0)
+    made = rows[0]
+    for row in rows[1:]:  # in the order of the ranks: the same bits
+        made = COMBINE.get(reduce, np.add)(made, row)
+    return made
+
+
+@pytest.mark.parametrize("size", [2, 3, 5])
+def test_all_ranks_have_the_same_bits_whatever_is_under_way(size):
+    seed = size
+    print("seed", seed)
+    todo = messages(seed, size, 60)
+
+    def work(ring, rank):
+        """Begin a few, finish them in an order of this rank's own, again and again."""
+        rng, found, begun = np.random.default_rng([seed, rank]), {}, {}
+        for number, (reduce, rows) in enumerate(todo):
+            sum = ring.begin(rows.shape[1], rows.dtype, reduce, waiting)
+            sum.own[:] = rows[rank]
+            sum.publish()
+            begun[number] = sum
+            if rng.random() < 0.3 or number == len(todo) - 1:
+                for key in rng.permutation(list(begun)):
+                    into = np.empty_like(
+                        rows, shape=begun[key].own.shape, dtype=begun[key].own.dtype
+                    )
+                    found[key] = begun.pop(key).finish(into if rng.random() < 0.5 else None).copy()
+        ring.finish_all()
+        return found
+
+    for rank, found in enumerate(together(size, work)):
+        for number, (reduce, rows) in enumerate(todo):
+            message = f"rank {rank}, message {number}, {reduce} of {rows.dtype}"
+            np.testing.assert_array_equal(found[number], expected(reduce, rows), err_msg=message)
+
+
+def test_a_rank_that_is_ahead_leaves_its_vector_and_waits_where_one_is_still_read():
+    """Four vectors of half a ring: the third needs room that the first had."""
+    held, log = threading.Event(), []
+
+    def work(ring, rank):
+        sums = []
+        for number in range(3):
+            if rank and number == 0:
+                held.wait(10)
+            sum = ring.begin(CAPACITY // 16, np.dtype(np.float64), "sum", waiting)
+            sum.own[:] = number
+            sum.publish()
+            log.append((rank, number))
+            if (rank, number) == (0, 1):
+                assert not sums[0].advance()
+                held.set()
+            sums.append(sum)
+        return [sum.finish().tolist() for sum in sums]
+
+    first, second = together(2, work)
+    assert log[:2] == [(0, 0), (0, 1)], "nobody waited for the other"
+    assert first == second == [[2.0 * n] * (CAPACITY // 16) for n in range(3)]
+
+
+def test_memory_is_found_by_those_who_may_and_by_nobody_else(tmp_path, monkeypatch):
+    import os
+
+    descriptor, memory = shared.create(8192)
+    try:
+        other = shared.join(os.getpid(), descriptor, 8192)
+        memory[5] = 9
+        assert other[5] == 9
+        with pytest.raises(OSError, match="another size"):
+            shared.join(os.getpid(), descriptor, 4096)
+        with (tmp_path / "file").open("wb") as file, pytest.raises(OSError, match="something else"):
+            shared.join(os.getpid(), file.fileno(), 8192)
+        monkeypatch.setattr(shared.platform, "machine", lambda: "aarch64")
+        with pytest.raises(OSError, match="on x86 only"):
+            shared.join(os.getpid(), descriptor, 8192)
+    finally:
+        os.close(descriptor)
