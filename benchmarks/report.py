@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from benchmarks.startup import PARTS
 from benchmarks.systems import OURS, SYSTEMS
 from graphflow.tables import duration, quantity, significant, table
 
@@ -93,9 +94,10 @@ def _startup(figures: dict[str, Any]) -> str:
                     duration(times["cold_call_s"]),
                     _ratio(times["cold_call_s"], jax),
                     duration(times["cold_total_s"]),
-                    duration(times["warm_total_s"]),
+                    *(duration(times[f"warm_{part}_s"]) for part in ("total", *PARTS[:-1])),
                     quantity(times["warm_peak_bytes"]),
                 ]
             )
     headers = ["fresh process", "", "first call", "÷ JAX", "from its start", "caches filled"]
-    return table([*headers, "peak memory"], rows)
+    parts = ["imports", "model, data", "first call", "a step"]
+    return table([*headers, *(f"{part}, filled" for part in parts), "peak memory"], rows)

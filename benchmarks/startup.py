@@ -9,20 +9,31 @@ from benchmarks.worker import answer_of, environment
 
 CALLS = 3  # after the first; what a steady step needs of memory shows by then
 
-# Runs in the fresh process; prints seconds since its first line, and its peak of memory.
+PARTS = ("import", "build", "call", "step", "total")
+"""Seconds of a fresh process: its imports, model and data, the first call, a later one, and
+from its first line to the first call done."""
+
+# Runs in the fresh process; prints PARTS, and its peak of memory.
 _CODE = """
 import time; begin = time.perf_counter()
-import sys, json, resource
-from benchmarks.systems import prepare
+import importlib, json, resource, sys
+from benchmarks.systems import SYSTEMS, prepare
 from benchmarks.workloads import WORKLOADS
+importlib.import_module("benchmarks.systems." + SYSTEMS[{system!r}][0])
+imported = time.perf_counter()
 prepared = prepare({system!r}, WORKLOADS[{workload!r}], {threads})
-built = time.perf_counter() - begin
+built = time.perf_counter()
 prepared.read(prepared.call())
-total, numba = time.perf_counter() - begin, "numba" in sys.modules
+called, numba = time.perf_counter(), "numba" in sys.modules
+steps = []
 for _ in range({calls}):
-    prepared.call()
+    start = time.perf_counter()
+    prepared.read(prepared.call())
+    steps.append(time.perf_counter() - start)
+seconds = dict(build=built - imported, call=called - built, step=min(steps), total=called - begin)
+seconds["import"] = imported - begin
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-print(json.dumps(dict(call=total - built, total=total, numba=numba, peak=peak)))
+print(json.dumps(dict(seconds, numba=numba, peak=peak)))
 """
 
 
@@ -31,7 +42,7 @@ def measure(
 ) -> dict[str, float | bool]:
     """Median seconds with ``cold`` (empty) and ``warm`` (filled) caches, and bytes at the peak.
 
-    ``call`` is the first call alone, ``total`` with imports and what builds the model.
+    Seconds are those of :data:`PARTS`.
     """
     cold, warm = [], []
     for _ in range(repeat):
@@ -41,7 +52,7 @@ def measure(
     found: dict[str, float | bool] = {
         f"{state}_{part}_s": statistics.median(run[part] for run in runs)
         for state, runs in (("cold", cold), ("warm", warm))
-        for part in ("call", "total")
+        for part in PARTS
     }
     found["warm_peak_bytes"] = statistics.median(run["peak"] for run in warm)
     found["warm_imports_numba"] = any(run["numba"] for run in warm)

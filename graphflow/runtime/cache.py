@@ -135,7 +135,9 @@ def load(
     """Addresses of ``kernels``, compiling those that are in neither memory nor cache.
 
     When any are compiled, so are those that ``companions`` gives, which will be asked for
-    next: what is compiled in one batch is ready sooner.  They are in no count of the result.
+    next: what is compiled in one batch is ready sooner.  Those that the folder has are linked
+    along: while memory is made resident, every change of what is mapped waits for milliseconds.
+    They are in no count of the result.
 
     Safe to call from several threads and processes.  Raises
     :class:`CompileError` when a kernel cannot be compiled.
@@ -162,9 +164,10 @@ def _load_compiled(
     missing: list[KernelSource] = []
     if wanted:
         folder = usable_folder()
-        objects = _find(wanted, keys, folder)
+        others = _unlinked(companions(), keys)
+        objects = _find([*wanted, *others], keys, folder)
         missing = [kernel for kernel in wanted if kernel.name not in objects]
-        batch = missing + _absent(companions(), keys, folder) if missing else []
+        batch = [k for k in (*wanted, *others) if k.name not in objects] if missing else []
         if folder is not None:
             _write_sources(folder, [*wanted, *batch])
         if batch:
@@ -196,15 +199,12 @@ def find(kernel: KernelSource) -> int | None:
         return _linked.get(key)
 
 
-def _absent(
-    companions: list[KernelSource], keys: dict[str, bytes], folder: Path | None
-) -> list[KernelSource]:
-    """Those of ``companions`` that are nowhere yet; their keys are added to ``keys``."""
+def _unlinked(companions: list[KernelSource], keys: dict[str, bytes]) -> list[KernelSource]:
+    """Those of ``companions`` that are not in memory yet; their keys are added to ``keys``."""
     others = {kernel: kernel_key(kernel) for kernel in companions if kernel.name not in keys}
     wanted = [kernel for kernel, key in others.items() if key not in _linked]
     keys.update({kernel.name: others[kernel] for kernel in wanted})
-    known = _find(wanted, keys, folder)
-    return [kernel for kernel in wanted if kernel.name not in known]
+    return wanted
 
 
 def _find(

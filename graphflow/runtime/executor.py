@@ -318,6 +318,7 @@ _TEXTS = {
 _NAMES = re.compile(r"\b[A-Z][A-Z_]+\b")
 
 
+@cache
 def source(name: str) -> KernelSource:
     """The kernel called ``name``: its text with the constants it uses written before it."""
     text = _TEXTS[name]

@@ -69,6 +69,9 @@ SELF = -1
 """The slot that means the thread's own area."""
 
 
+_STILL = (0,) * MAX_LEVELS
+
+
 class Op(enum.IntEnum):
     """What an instruction does."""
 
@@ -110,7 +113,8 @@ class Operand:
     thread: int = 0
 
 
-Word: TypeAlias = "int | Operand"
+Word: TypeAlias = "int | Operand | tuple[Operand, int]"
+"""A number, an address, or one with bytes to be added to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +165,9 @@ class TapeBuilder:
         start = len(self._area)
         self._area.extend([0] * len(words))
         for position, word in enumerate(words, start):
-            if isinstance(word, Operand):
+            if isinstance(word, tuple):
+                self._relocate(position, *word)
+            elif isinstance(word, Operand):
                 self._relocate(position, word)
             else:
                 self._area[position] = word
@@ -241,22 +247,20 @@ class TapeBuilder:
     def _emit(self, op: Op, *values: int) -> None:
         self._code.append([op, *values, *[0] * (ROW - 1 - len(values))])
 
-    def _cell(self, operand: Operand) -> int:
-        return self.block([operand]).offset // 8
+    def _cell(self, address: Word) -> int:
+        return self.block([address]).offset // 8
 
-    def _relocate(self, word: int, operand: Operand) -> None:
+    def _relocate(self, word: int, operand: Operand, further: int = 0) -> None:
         strides = operand.strides
         if len(strides) > len(self._loops):
             raise CompileError("an address moves with a loop that is not open")
-        levels = [*strides, *[0] * (MAX_LEVELS - len(strides))]
-        row = [word, operand.slot, operand.offset, *levels, operand.thread]
-        moving = max((level for level, step in enumerate(strides) if step), default=-1)
-        if moving >= 0:
-            self._loops[moving].relocations.append(row)
-        elif operand.slot in self._dynamic:
-            self._changing.append(row)
-        else:
-            self._fixed.append(row)
+        rows = self._changing if operand.slot in self._dynamic else self._fixed
+        levels = _STILL
+        if strides:
+            levels = (*strides, *_STILL[len(strides) :])
+            moving = max((level for level, step in enumerate(strides) if step), default=-1)
+            rows = self._loops[moving].relocations if moving >= 0 else rows
+        rows.append([word, operand.slot, operand.offset + further, *levels, operand.thread])
 
 
 @dataclass(frozen=True, slots=True)
@@ -373,7 +377,8 @@ class _Encoder:
 
     def _address(self, address: Address) -> Operand:
         place = self.places[address.buffer]
-        return _further(place, address.offset)
+        offset = place.offset + address.offset
+        return Operand(place.slot, offset, place.strides, place.thread)
 
 
 class _Guard:
@@ -425,10 +430,6 @@ def _has_checks(step: Step) -> bool:
     return isinstance(step, HostCall)
 
 
-def _further(place: Operand, offset: int) -> Operand:
-    return Operand(place.slot, place.offset + offset, place.strides, place.thread)
-
-
 def _word(
     builder: TapeBuilder,
     argument: Argument,
@@ -439,8 +440,7 @@ def _word(
     if isinstance(argument, Value):
         return argument.value
     if isinstance(argument, Address):
-        place = places[argument.buffer]
-        return _further(place, argument.offset)
+        return places[argument.buffer], argument.offset
     if isinstance(argument, FunctionAddress):
         return kernel_address(argument.kernel)
     inner = [_word(builder, a, places, kernel_address) for a in argument.arguments]
