@@ -73,9 +73,8 @@ def test_what_is_cheap_is_not_stored_from_forward_to_backward() -> None:
     h = product(x(64, 32), "w")
     y, slope = activation(h)
     graph = graph_of(product(product(y, "v"), "u") * slope)
-    # The product h, tanh h (for 1 + tanh h and 1 - tanh² h), y, and what the roots read.
-    assert stored(graph).count("tanh") == 1
-    assert stored(graph).count("add") == 0
+    # The product h, y, and what the roots read: 1 + tanh h and 1 - tanh² h are made of h again.
+    assert not {"tanh", "add", "sub"} & set(stored(graph))
     assert sum(op == "mul" for op in stored(graph)) == 2  # y, and the output
     both_ways(graph)
 
@@ -92,11 +91,11 @@ def test_results_of_the_graph_are_stored_once_and_read() -> None:
 
 def test_what_is_dear_is_read() -> None:
     h = product(x(64, 32), "w")
-    e = b.exp(h)
+    e = b.lgamma(h)
     graph = graph_of(product(product(e + 1.0, "v"), "u") * e)
     _, _, groups = groups_of(graph)
     assert all(n.op.cost <= MOST_COST for g in groups for n in g.again)
-    assert "exp" in stored(graph)
+    assert "lgamma" in stored(graph)
     both_ways(graph)
 
 

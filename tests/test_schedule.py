@@ -252,6 +252,13 @@ def test_a_dying_operand_gives_its_memory_to_the_result(machine):
     assert schedule.naive_bytes >= schedule.arena_bytes
 
 
+def test_the_result_may_have_another_shape_than_the_operand_whose_memory_it_takes(machine):
+    a = x(64, 64)
+    y = b.tanh(b.reshape(b.exp(a), shape=(8, 8, 64)))
+    graph = Graph((a,), (b.reduce_sum(y, axes=(0, 1, 2)),))
+    assert check(machine, graph, fuse=False).arena_bytes == 64 * 64 * 4
+
+
 def test_a_long_chain_reuses_memory(machine):
     a = x(100)
     y = a

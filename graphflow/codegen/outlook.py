@@ -51,7 +51,6 @@ def _task(graph: Graph, work: Work, unit: Unit) -> Task:
     repeatable = (
         bool(reads or body.nodes)
         and unit.kind in ("loop", "contraction")
-        and not unit.fallible
         and all(n.op.pure and n.op.kind is not Kind.SCATTER for n in body.nodes)
     )
     return Task(unit.kind, body, reads, operands, list(unit.results), repeatable)

@@ -330,8 +330,14 @@ def _reuse_operands(work: Work, placement: Placement) -> None:
                 value = work.values[operand.buffer]
                 if value.unit < 0 or value.id in kept or last[value.id] != position:
                     continue
-                fits = value.type == work.values[result].type
-                if fits and may_overwrite(unit, value.id, work.values[result]):
+                if _takes_place(unit, value, work.values[result]):
                     placement.home[result] = placement.home.get(value.id, value.id)
                     kept.add(value.id)
                     break
+
+
+def _takes_place(unit: Unit, value: Value, result: Value) -> bool:
+    """Whether ``unit`` may write ``result`` where its operand ``value`` is, which has as many
+    elements (perhaps by another shape)."""
+    same = value.type.dtype == result.type.dtype and value.type.numel == result.type.numel
+    return same and may_overwrite(unit, value.id, result)

@@ -22,8 +22,8 @@ Profile: TypeAlias = "np.ndarray[Any, np.dtype[np.int64]]"
 class Task:
     """One kernel's work: ``body`` over the nodes ``reads``, whose memory is ``operands``.
 
-    Operands and results are numbers of values.  ``repeatable``: running it again does nothing
-    but make its results again.
+    Operands and results are numbers of values.  ``repeatable``: running those parts of it again
+    that cannot fail does nothing but make results again.
     """
 
     kind: str

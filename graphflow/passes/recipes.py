@@ -40,6 +40,7 @@ class Recipe:
     nodes: Sequence[Node]
     seconds: float
     multiplies: bool
+    fallible: bool
 
 
 class Recipes:
@@ -72,7 +73,15 @@ def _recipe(body: Graph, wanted: Sequence[int], given: Sequence[int]) -> Recipe:
     seconds = START + sum(map(_seconds, nodes)) + size / BYTES
     multiplies = any(n.op.kind is Kind.CONTRACTION for n in nodes)
     places = sorted(position[n] for n in inputs)
-    return Recipe(wanted, places, sorted(at_hand[n] for n in read), nodes, seconds, multiplies)
+    fallible = any(n.op.fallible for n in nodes)
+    taken = sorted(at_hand[n] for n in read)
+    return Recipe(wanted, places, taken, nodes, seconds, multiplies, fallible)
+
+
+def written_seconds(nodes: Sequence[Node], results: Sequence[Node]) -> float:
+    """Seconds that ``nodes`` take in a kernel that runs anyway and also stores ``results``."""
+    size = sum(node.tensor_type.static_bytes for node in results)
+    return sum(map(_seconds, nodes)) + size / BYTES
 
 
 def _above(

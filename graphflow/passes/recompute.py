@@ -21,7 +21,7 @@ from graphflow.passes.groups import Group, Limits, copies_of
 from graphflow.passes.spaces import assign_spaces, reads_at_own_index
 from graphflow.records import replace
 
-MOST_COST = 6.0
+MOST_COST = 24.0
 """Scalar instructions that are worth a value not written and read again."""
 SLACK = 16
 """What else has to be kept may add a part of this many of the value's bytes (a mean a row)."""

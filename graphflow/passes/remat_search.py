@@ -10,10 +10,13 @@ longer.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from graphflow.passes.outline import Outline
 from graphflow.passes.recipes import Recipe, Recipes
+from graphflow.passes.riders import Ride, Rides
 from graphflow.records import dataclass, field
 
 ROUNDS = 256
@@ -36,6 +39,13 @@ class Again:
     recipe: Recipe
     reads: tuple[int, ...]
     """The values that it reads."""
+    ride: Ride | None = None
+    """The task that makes the results beside its own, instead of a second run."""
+
+    @property
+    def seconds(self) -> float:
+        """What it takes."""
+        return self.recipe.seconds if self.ride is None else self.ride.seconds
 
 
 @dataclass(slots=True)
@@ -56,6 +66,9 @@ class Search:
         self.outline = outline
         self.profile = outline.profile()
         self.recipes = Recipes()
+        self.rides = Rides(outline)
+        self.hosts: set[int] = set()
+        """Tasks that make results of others too, and run earlier for it."""
         self.again: dict[int, Again] = {}
         self.remade: dict[int, int] = {}
         """For values that have been let go of: when they are made again."""
@@ -111,7 +124,6 @@ class Search:
             if v not in self.remade
             and v not in outline.held
             and outline.tasks[self.place[v][0]].repeatable
-            and position not in outline.uses[v]
         ]
 
     # -- one value ------------------------------------------------------------------------
@@ -119,8 +131,8 @@ class Search:
     def weighed(self, value: int, position: int) -> Move | None:
         """What letting go of ``value`` around ``position`` takes; ``None`` if it is no use."""
         uses = self.outline.uses[value]
-        late = [u for u in uses if u > position]
-        if value in self.remade or not late or position in uses:
+        late = [u for u in uses if u >= position]
+        if value in self.remade or not late:
             return None
         early = max([self.outline.makers[value], *(u for u in uses if u < position)])
         move = Move(value)
@@ -128,17 +140,20 @@ class Search:
         if not self._follow(move, value, time, position):
             return None
         gain = float(size) * (move.again[self.place[value][0]].time - 1 - early)
-        freed = size
+        freed = size * (time > position)
         for kept, until in move.kept.items():
             gain -= float(self.outline.sizes[kept]) * (until - self.last[kept])
             freed -= self.outline.sizes[kept] * (self.last[kept] < position)
         for task, again in move.again.items():
             known = self.again.get(task)
-            move.seconds += again.recipe.seconds - (known.recipe.seconds if known else 0.0)
+            move.seconds += again.seconds - (known.seconds if known else 0.0)
             if known:
                 room = sum(self._size(task, w) for w in known.wanted)
                 gain -= float(room) * (known.time - again.time)
                 freed -= room * (again.time <= position < known.time)
+            for _, begin, end, size in self._moved(again):
+                gain -= float(size) * (end + 1 - begin)
+                freed -= size * (begin <= position <= end)
         if gain <= 0 or freed <= 0:
             return None
         move.score = gain / max(move.seconds, 1e-9)
@@ -161,17 +176,31 @@ class Search:
                 wanted, time = wanted | known.wanted, min(time, known.time)
                 if wanted == known.wanted and time == known.time:
                     continue
-            if not self._can_repeat(task, time, position):
+            if not self.outline.tasks[task].repeatable:
                 return False
             again = move.again[task] = self._repeated(move, task, time, wanted)
+            if again.recipe.fallible or not (again.ride or self._held_back(time, position)):
+                return False
             stack += [(read, time) for read in again.reads if self._pulled(move, read, time)]
         return not stack
 
-    def _can_repeat(self, task: int, time: int, position: int) -> bool:
-        """Whether a task may run again at ``time``, held back until after ``position``."""
+    def _held_back(self, time: int, position: int) -> bool:
+        """Whether a second run at ``time`` can be held back until after ``position``."""
         token = self.token(time)
-        held_back = token >= 0 and self.outline.makers[token] > position
-        return held_back and self.outline.tasks[task].repeatable
+        return token >= 0 and self.outline.makers[token] > position
+
+    def _moved(self, again: Again) -> Iterator[tuple[int, int, int, int]]:
+        """What changes as the task that makes results of ``again`` too runs earlier: values, first
+        and last positions, bytes more (or less: operands that it is the last to read go)."""
+        if again.ride is None or again.ride.host in self.hosts:
+            return
+        host, time = again.ride.host, again.time
+        work = self.outline.tasks[host]
+        for value in work.results:
+            yield value, time, int(self._begins[value]) - 1, self.outline.sizes[value]
+        for value in set(work.operands):
+            if self.last[value] == host:
+                yield value, time, host, -self.outline.sizes[value]
 
     def _pulled(self, move: Move, read: int, time: int) -> bool:
         """Whether ``read`` must be made again for a task that reads it at ``time``."""
@@ -219,7 +248,8 @@ class Search:
         recipe = self.recipes.of(work.body, wanted, given)
         reads = [work.operands[i] for i in recipe.inputs]
         reads += [work.results[g] for g in recipe.given]
-        return Again(task, time, wanted, recipe, tuple(dict.fromkeys(reads)))
+        ride = self.rides.find(task, recipe, time)
+        return Again(task, time, wanted, recipe, tuple(dict.fromkeys(reads)), ride)
 
     def token(self, time: int) -> int:
         """A value that is there just before position ``time`` and not long before; -1: none."""
@@ -253,11 +283,16 @@ class Search:
             self.last[value] = until
             self._ends[value] = until
         for task, again in move.again.items():
+            for value, begin, end, size in self._moved(again):
+                self._room(size, begin, end)
+                if size < 0:
+                    self.last[value] = self._ends[value] = begin - 1
             self._repeat(task, again)
             self.again[task] = again
+        self.hosts.update(a.ride.host for a in move.again.values() if a.ride is not None)
         self.seconds += move.seconds
         for again in move.again.values():
-            for value in {*again.reads, self.token(again.time)}:
+            for value in {*again.reads, -1 if again.ride else self.token(again.time)}:
                 if value in self.place and again.time not in outline.uses[value]:
                     outline.uses[value] = sorted([*outline.uses[value], again.time])
         for again in move.again.values():

@@ -20,10 +20,11 @@ from graphflow.passes.dead_results import without_dead_results
 from graphflow.passes.outline import Look, Outline
 from graphflow.passes.recipes import body_of
 from graphflow.passes.remat_search import Again, Search
+from graphflow.passes.riders import joined, sources_of
 
 WORTH = 1 << 23
 """Bytes of temporaries from which it is worth looking for what need not be kept."""
-CHEAP = 0.015
+CHEAP = 0.05
 """The part of a step's time that may be spent where nobody has asked for less memory."""
 CHECKED = 600
 """Kernels up to which the plan of what has been made is looked at again, where nobody asked."""
@@ -111,12 +112,18 @@ def _described(graph: Graph, search: Search) -> Iterator[str]:
 def repeated(graph: Graph, search: Search) -> Graph:
     """``graph`` with the tasks run again that ``search`` has found."""
     rewriter = _Rewriter(graph, search)
-    waiting: dict[int, list[Again]] = {}
-    for task in sorted(search.again):
-        waiting.setdefault(search.again[task].time, []).append(search.again[task])
+    full, alone = divided(search)
+    waiting: dict[int, list[Again | Carried]] = {}
+    for carried in full:
+        waiting.setdefault(carried.time, []).append(carried)
+    for again in alone:
+        waiting.setdefault(again.time, []).append(again)
     for time, work in enumerate(search.outline.tasks):
-        for again in waiting.get(time, ()):
-            rewriter.repeat(again)
+        for due in waiting.get(time, ()):
+            if isinstance(due, Carried):
+                rewriter.carry(due)
+            else:
+                rewriter.repeat(due)
         for result in work.results:
             node = search.outline.nodes[result]
             if node is not None:
@@ -188,21 +195,73 @@ class _Rewriter:
         outline = self.search.outline
         task = outline.tasks[again.task]
         token = outline.nodes[self.search.token(again.time)]
-        sources = [task.reads[i] for i in again.recipe.inputs]
-        nodes = [outline.nodes[v] for v in task.results]
-        sources += [n for g in again.recipe.given if (n := nodes[g]) is not None]
-        operands = [self.at(n, again.time) for n in sources]
+        operands = [self.at(n, again.time) for n in sources_of(outline, task, again.recipe)]
         if token is not None:
             operands.append(self.new[token])
         kind, body = body_of(task, again.recipe, token)
         made = emit("fused", *operands, kind=kind, body=body)
-        parts = [made] if len(body.outputs) == 1 else _parts(made, len(body.outputs))
+        self._replace(again, [made] if len(body.outputs) == 1 else _parts(made))
+
+    def carry(self, carried: Carried) -> None:
+        """Run a task that makes results of others, too."""
+        outline = self.search.outline
+        task = outline.tasks[carried.host]
+        operands = [self.at(n, carried.time) for n in task.reads]
+        made = emit("fused", *operands, kind=task.kind, body=carried.body)
+        parts = _parts(made)
+        for value, part in zip(task.results, parts):
+            node = outline.nodes[value]
+            if node is not None:
+                self.new[node] = part
+                self._place(node, part)
+        at = len(task.results)
+        for again in carried.riders:
+            self._replace(again, parts[at : at + len(again.wanted)])
+            at += len(again.wanted)
+
+    def _replace(self, again: Again, parts: Sequence[Node]) -> None:
+        """Let the results of a task be ``parts`` from now on."""
+        outline = self.search.outline
         for wanted, part in zip(again.recipe.wanted, parts, strict=True):
-            node = nodes[wanted]
+            node = outline.nodes[outline.tasks[again.task].results[wanted]]
             if node is not None:
                 self.late[node] = again.time, part
-                self._place(node, made)
+                self._place(node, part)
 
 
-def _parts(made: Node, count: int) -> Sequence[Node]:
-    return [emit("get", made, index=index) for index in range(count)]
+def _parts(made: Node) -> Sequence[Node]:
+    return [emit("get", made, index=index) for index in range(len(made.attrs["body"].outputs))]
+
+
+@dataclass(frozen=True)
+class Carried:
+    """Task ``host`` with ``body``, which makes results of the ``riders`` too, before ``time``."""
+
+    host: int
+    body: Graph
+    riders: Sequence[Again]
+    time: int
+
+
+def divided(search: Search) -> tuple[list[Carried], list[Again]]:
+    """The tasks that make results of others, and what runs again by itself.
+
+    What no longer fits into its host beside others runs by itself.
+    """
+    tasks = search.outline.tasks
+    bodies: dict[int, Graph] = {}
+    riders: dict[int, list[Again]] = {}
+    alone = []
+    for number in sorted(search.again):
+        again = search.again[number]
+        ride, body = again.ride, None
+        if ride is not None:
+            host = bodies.get(ride.host, tasks[ride.host].body)
+            body = joined(tasks[number].body, again.recipe, host, ride.reads)
+        if ride is None or body is None:
+            alone.append(again)
+            continue
+        bodies[ride.host] = body
+        riders.setdefault(ride.host, []).append(again)
+    full = [Carried(h, bodies[h], rs, min(r.time for r in rs)) for h, rs in riders.items()]
+    return full, alone

@@ -8,6 +8,8 @@ from typing import Protocol
 
 from graphflow.codegen.contraction.choice import USUAL, Choice, advised, choose
 from graphflow.codegen.contraction.kernels import (
+    PACKING,
+    READING,
     TILED,
     dot_kernel,
     plain_kernel,
@@ -25,7 +27,7 @@ from graphflow.codegen.schedule import (
     KernelSource,
     Value,
 )
-from graphflow.codegen.sizes import is_fixed, least
+from graphflow.codegen.sizes import greatest, is_fixed, least
 from graphflow.codegen.target import host_target
 from graphflow.ir.types import DType, TensorType
 from graphflow.records import dataclass, replace
@@ -49,6 +51,8 @@ WAY_BYTES = 4096
 DEEP = 64
 """So many of them spill from the second level too, depending on the pages they are in."""
 LINE_BYTES = 64
+APART_LINES = 33
+"""Lines between what two threads pack, which would else lie whole pages apart, or nearly."""
 
 
 class Scratch(Protocol):
@@ -138,19 +142,23 @@ def contraction_call(
     What an epilogue refers to counts
     as read and as written: only the caller knows what it merely reads.
     """
-    product, kernel, blocking = _choose(_product(a, b, c), a.type.dtype, c.type.dtype)
+    dtype, result = a.type.dtype, c.type.dtype
+    product = _product(a, b, c)
+    flops = 2 * product.batches * product.m * product.n * product.k
+    parallel = flops >= PARALLEL_FLOPS
+    threads = context.threads if parallel else 1
+    product, kernel, blocking = _choose(product, dtype, result, threads)
     if advised() and blocking.depth:
         name = f"{kernel.name} {epilogue[0].name if epilogue else ''} {context.threads} {product}"
-        blocking = _advised_blocking(name, product, blocking, c.type.dtype)
-    scratch = blocking.reserve(c.type.dtype, context)
+        blocking = _advised_blocking(name, product, blocking, result, threads)
+    scratch = blocking.reserve(result, context)
     words = _arguments((a, b, c), product, blocking, scratch, epilogue, onto)
-    flops = 2 * product.batches * product.m * product.n * product.k
     call = Call(
         kernel=kernel,
         arguments=words,
         reads=frozenset((a.buffer, b.buffer, *([c.buffer] if onto else []))),
         writes=frozenset((c.buffer, *(s.buffer for s in scratch))),
-        parallel=flops >= PARALLEL_FLOPS,
+        parallel=parallel,
         flops=flops,
         product=blocking.product,
     )
@@ -166,7 +174,7 @@ def adds_onto(a: Layout, b: Layout, c: Layout) -> bool:
 
 
 def _choose(
-    product: Product, dtype: DType, result: DType
+    product: Product, dtype: DType, result: DType, threads: int = 1
 ) -> tuple[Product, KernelSource, Blocking]:
     """The kernel for a product, and the form of the product that it computes."""
     element = dtype.short
@@ -182,7 +190,7 @@ def _choose(
             return form, dot_kernel(element, tile.lanes), Blocking(items=items)
         if rows == 1 and form.b_column == form.c_column == 1 and form.n >= ROW_LENGTH:
             return form, row_kernel(element, tile.lanes), Blocking()
-    return tall, tiled_kernel(element, tile), _blocking(tall, tile, dtype.itemsize)
+    return tall, tiled_kernel(element, tile), _blocking(tall, tile, dtype.itemsize, threads)
 
 
 def _product(a: Layout, b: Layout, c: Layout) -> Product:
@@ -240,7 +248,9 @@ def _turned(product: Product) -> Product:
     )  # fmt: skip
 
 
-def _advised_blocking(name: str, p: Product, usual: Blocking, dtype: DType) -> Blocking:
+def _advised_blocking(
+    name: str, p: Product, usual: Blocking, dtype: DType, threads: int
+) -> Blocking:
     """The blocks that whoever is asked chooses for a product of fixed size."""
     if not all(map(is_fixed, (p.m, p.n, p.k, p.batches))):
         return usual
@@ -253,10 +263,12 @@ def _advised_blocking(name: str, p: Product, usual: Blocking, dtype: DType) -> B
     if p.b_column == 1:
         others.append(Choice(columns, rows, 1 - packs))
     choice = choose(name, Choice(columns, rows, packs), others)
-    return replace(_blocking(p, tile, dtype.itemsize, choice), product=name)
+    return replace(_blocking(p, tile, dtype.itemsize, threads, choice), product=name)
 
 
-def _blocking(p: Product, tile: Tiling, itemsize: int, choice: Choice = USUAL) -> Blocking:
+def _blocking(
+    p: Product, tile: Tiling, itemsize: int, threads: int, choice: Choice = USUAL
+) -> Blocking:
     """How the tiled kernel cuts and packs a product."""
 
     def collides(stride: int) -> bool:
@@ -268,11 +280,31 @@ def _blocking(p: Product, tile: Tiling, itemsize: int, choice: Choice = USUAL) -
     awkward = p.m > 1 and (p.a_step not in (0, 1) or collides(p.a_row))
     pack_a = awkward and p.n >= PACK_COLUMNS
     pack_b = p.b_column != 1 or (p.m >= PACK_ROWS if choice.pack_b < 0 else choice.pack_b > 0)
-    width = least(columns, rounded_up(p.n, tile.width)) if pack_b else tile.width
+    columns = least(columns, _most_columns(p, tile, threads, pack_a, pack_b))
+    width = columns if pack_b else tile.width
     panels = depth * width if pack_b or p.n % tile.width else 0
     strips = rows // tile.height * tile.strip * depth * pack_a
-    items = rounded_up(panels + strips, LINE_BYTES // itemsize)
+    line = LINE_BYTES // itemsize
+    items = rounded_up(panels + strips, line)
+    items += APART_LINES * line if pack_b else 0
     return Blocking(depth, columns, rows, pack_a, pack_b, items, panels)
+
+
+def _most_columns(p: Product, tile: Tiling, threads: int, pack_a: bool, pack_b: bool) -> int:
+    """Columns of whole panels that one thread has, as the tiled kernel shares a product.
+
+    A thread packs no more than its own, so that no scratch lies idle.
+    """
+    whole = greatest(tile.width, rounded_up(p.n, tile.width))
+    if not all(map(is_fixed, (p.m, p.n, p.batches))):
+        return whole
+    columns = -(-p.batches * whole // (tile.width * threads)) * tile.width
+    rows = -(-p.batches * -(-p.m // tile.height) // threads) * tile.height
+    times = -(-p.batches // threads)
+    b_price, a_price = PACKING * pack_b, PACKING if pack_a else READING
+    column_cost = columns * (p.m + b_price) + times * p.m * a_price
+    by_columns = column_cost <= rows * (p.n + a_price) + times * p.n * b_price
+    return min(columns, whole) if by_columns else whole
 
 
 def rounded_up(value: int, multiple: int) -> int:

@@ -20,6 +20,8 @@ TILED = ("f32", "f64")
 """Element types that register tiles multiply."""
 AXES_AT = 27
 """Word of the first batch axis; an axis is an extent and its strides in a, b and c."""
+PACKING, READING = 8, 4
+"""Elements that are multiplied in the time that one is packed, or read from afar."""
 HOT_ITEMS = 2048
 DOT_COLUMNS = 4
 ROW_COLUMNS = 128  # a thread's least share of a row
@@ -62,7 +64,7 @@ LANES, VECTORS, HEIGHT = {lanes}, {vectors}, {height}
 WIDTH = {width}  # columns of a tile and of a packed panel of b
 STRIP = {strip}  # row length of a packed strip of a
 AXES_AT = {axes_at}
-PACKING, READING = 8, 4  # elements multiplied in the time that one is packed, or read from afar
+PACKING, READING = {packing}, {reading}
 
 
 @kernel
@@ -257,6 +259,7 @@ def tiled_kernel(element: str, tiling: Tiling) -> KernelSource:
         _TILED, name, element, lanes=tiling.lanes, vectors=tiling.vectors, height=tiling.height,
         width=tiling.width, strip=tiling.strip, choose_rows=height_text(tiling.height),
         finished=finished_rows(20, "epilogue and not more", "j0, j1"),
+        packing=PACKING, reading=READING,
     )  # fmt: skip
 
 
