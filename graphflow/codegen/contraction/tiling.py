@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
-from graphflow.codegen.sizes import greatest, least
+from graphflow.codegen.sizes import greatest, is_fixed, least
 from graphflow.codegen.target import Target
 from graphflow.records import dataclass
 
@@ -15,6 +15,9 @@ MOST_COLUMNS = 1024
 """Columns of the right operand packed at a time."""
 MOST_ROWS = 48
 """Rows finished at a time: enough to make use of a panel, few enough to stay in cache."""
+AVX512_BYTES = 64
+FEW_BLOCKS = 3
+"""Blocks of steps up to which longer ones gain less than their panels cost in scratch."""
 _UNITS = {"K": 1024, "M": 1024 * 1024}
 
 
@@ -115,10 +118,27 @@ def blocks(tile: Tiling, itemsize: int, depth: int) -> tuple[int, int, int]:
     meet it; the block takes at most half of the second level.  ``depth`` is cut evenly.
     The sums of an element are cut here only, so they depend on the shape and the processor.
     """
-    first, second = cache_sizes()
-    steps = _even_steps(depth, first * 3 // 4 // (tile.width * itemsize))
+    _, second = cache_sizes()
+    steps = _even_steps(depth, _most_steps(tile, itemsize, depth))
     rows = least(MOST_ROWS, second // 2 // (steps * itemsize)) // tile.height * tile.height
     return steps, MOST_COLUMNS // tile.width * tile.width, greatest(tile.height, rows)
+
+
+def _most_steps(tile: Tiling, itemsize: int, depth: int) -> int:
+    """Steps of a panel.
+
+    Tall tiles of AVX-512 use a line of it for 14 cycles, so that panels of many steps may come
+    from a sixteenth of the second level instead: the sums are then kept in ``c`` less often.
+    """
+    first, second = cache_sizes()
+    near = _panel_steps(tile, itemsize, first * 3 // 4)
+    tall = tile.lanes * itemsize == AVX512_BYTES and is_fixed(depth) and depth > FEW_BLOCKS * near
+    return max(near, _panel_steps(tile, itemsize, second // 16)) if tall else near
+
+
+def _panel_steps(tile: Tiling, itemsize: int, size: int) -> int:
+    """Steps of a panel of ``size`` bytes."""
+    return size // (tile.width * itemsize)
 
 
 def _even_steps(depth: int, most: int) -> int:
@@ -133,7 +153,8 @@ def axes_blocks(tile: Tiling, itemsize: int, depth: int) -> tuple[int, int, int]
     Rows are not packed, and panels are packed again for each block of rows if there is
     more than one block of steps: blocks have many rows, and fewer columns for it.
     """
-    steps, columns, _ = blocks(tile, itemsize, depth)
+    columns = MOST_COLUMNS // tile.width * tile.width
+    steps = _even_steps(depth, _panel_steps(tile, itemsize, cache_sizes()[0] * 3 // 4))
     return (
         steps,
         columns // 4 // tile.width * tile.width,
