@@ -378,7 +378,7 @@ def test_blocks_fit_the_caches() -> None:
         steps, columns, rows = blocks(tile, 4, depth)
         assert 1 <= steps <= max(1, depth) and columns >= tile.width
         assert columns % tile.width == 0 and rows % tile.height == 0 and rows
-        assert steps <= 64 or 4 * steps * tile.width < first
+        assert steps <= 64 or 4 * steps * tile.width <= max(first, second // 16)
         assert rows == tile.height or 4 * steps * rows <= second // 2
         assert 0 <= steps * -(-depth // steps) - depth < max(1, -(-depth // steps))
         _, columns, rows = axes_blocks(tile, 4, depth)

@@ -256,10 +256,11 @@ def _advised_blocking(
         return usual
     tile = tiling(host_target(), dtype.itemsize)
     columns, rows, packs = usual.columns, usual.rows, int(usual.pack_b)
-    rounded = [max(1, part // tile.width) * tile.width for part in (256, 512, 2 * columns)]
+    most = _most_columns(p, tile, threads, usual.pack_a, usual.pack_b)
+    parts = [min(most, rounded_up(part, tile.width)) for part in (256, 512, 2 * columns)]
     others = [Choice(columns, max(1, rows // tile.height // 2) * tile.height, packs)]
     others += [Choice(columns, factor * rows, packs) for factor in (2, 4) if rows < p.m]
-    others += [Choice(part, rows, packs) for part in rounded if min(part, columns) < p.n]
+    others += [Choice(part, rows, packs) for part in parts if part != columns]
     if p.b_column == 1:
         others.append(Choice(columns, rows, 1 - packs))
     choice = choose(name, Choice(columns, rows, packs), others)
