@@ -52,7 +52,7 @@ def _emit(
         value = _values(op, reference, inputs, attrs)
         if value.__class__ is not np.ndarray and not (devices.used and is_placed(value)):
             value = np.asarray(value)
-        if mode.place is not None and not inputs:
+        if not inputs and mode.place is not None:
             value = put_in_place(value)
         out = Tensor._of(Cell(value))
     else:
