@@ -135,18 +135,31 @@ def test_what_is_no_image_stays(text: str) -> None:
 SHOWN = """
 graph g {
   %x: f32[2,8,8,16] = input(name="x")
+  %w: f32[9,16,3,3] = input(name="w")
   %0: f32[2,16,8,8] = permute(%x, axes=(0, 3, 1, 2))
   %1: f32[2,16,10,10] = pad(%0, high=(0, 0, 1, 1), low=(0, 0, 1, 1), value=0)
-  %2: f32[16] = reduce_sum(%1, axes=(0, 2, 3))
-  return %2
+  %2: f32[2,16,8,8,3,3] = window(%1, axes=(2, 3), dilations=(1, 1), sizes=(3, 3), steps=(1, 1))
+  %3: f32[2,8,8,9] = contract(%2, %w, left=(0,1,2,3,4,5), right=(6,1,4,5), out=(0,2,3,6))
+  return %3
 }
 """
 
 TAKEN = """
 graph g {
   %x: f32[2,8,8,16] = input(name="x")
+  %w: f32[9,16,3,3] = input(name="w")
   %0: f32[2,10,10,16] = pad(%x, high=(0, 1, 1, 0), low=(0, 1, 1, 0), value=0)
-  %1: f32[16] = reduce_sum(%0, axes=(0, 1, 2))
+  %1: f32[2,8,8,16,3,3] = window(%0, axes=(1, 2), dilations=(1, 1), sizes=(3, 3), steps=(1, 1))
+  %2: f32[2,8,8,9] = contract(%1, %w, left=(0,2,3,1,4,5), right=(6,1,4,5), out=(0,2,3,6))
+  return %2
+}
+"""
+
+SHOWN_OTHERWISE = """
+graph g {
+  %x: f32[2,8,8,16] = input(name="x")
+  %0: f32[2,16,8,8] = permute(%x, axes=(0, 3, 1, 2))
+  %1: f32[2,16,10,10] = pad(%0, high=(0, 0, 1, 1), low=(0, 0, 1, 1), value=0)
   return %1
 }
 """
@@ -157,9 +170,9 @@ def test_an_image_that_lies_so_already_is_taken_as_it_lies() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", [SHOWN.replace("16", "4"), SHOWN.replace("return %2", "return %0")]
+    "text", [SHOWN.replace("16", "4"), SHOWN.replace("return %3", "return %3, %0"), SHOWN_OTHERWISE]
 )
-def test_few_channels_and_results_are_shown_as_before(text: str) -> None:
+def test_few_channels_and_results_and_what_is_no_image_are_shown_as_before(text: str) -> None:
     assert ChannelsLast().run(Graph.parse(text)).same_as(Graph.parse(text))
 
 

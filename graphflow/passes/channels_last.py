@@ -10,6 +10,7 @@ leaves the graph, the value is shown in its own order, which is a view.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -43,13 +44,25 @@ class ChannelsLast(Pass):
 
 
 def _reordered(graph: Graph) -> Graph:
-    nodes = [node for node in graph.nodes if node.inputs]
-    if not any(_order_of_image(n, n.inputs[0]) or _shows_channels_last(n) for n in nodes):
+    products = [n for n in graph.nodes if n.op.tiles or (n.op.contraction and _pairs(n.inputs[0]))]
+    shown = _shown_images(products)
+    if not shown and not any(_order_of_image(node, node.inputs[0]) for node in products):
         return graph
-    walk = _Walk(graph)
+    walk = _Walk(graph, shown)
     for node in graph.nodes:
         walk.visit(node)
     return graph if walk.lost > walk.gained else walk.finish()
+
+
+def _shown_images(products: Iterable[Node]) -> set[Node]:
+    """What becomes windows of ``products``, and is a permutation of channels that lie last."""
+    pending, seen = [node.inputs[0] for node in products], set[Node]()
+    while pending:
+        node = pending.pop()
+        if node not in seen and node.op.kind in (Kind.VIEW, Kind.ELEMENTWISE):
+            seen.add(node)
+            pending.extend(node.inputs)
+    return {node for node in seen if _shows_channels_last(node)}
 
 
 def _order_of_image(node: Node, windows: Node) -> Order | None:
@@ -58,15 +71,10 @@ def _order_of_image(node: Node, windows: Node) -> Order | None:
     rule = node.op.contraction
     if node.op.tiles is Tiles.IMAGE:
         return None if node.attrs["last"] else orders.CHANNELS_LAST
-    if rule is None or not is_alias(windows):
+    pairs = _pairs(windows)
+    if rule is None or not pairs:
         return None
     left, right, out = rule([n.tensor_type for n in node.inputs], node.attrs)
-    pairs = [
-        [int(name[1:]) for name, _ in index.terms]
-        for piece in view_pieces(windows)
-        for index in piece.index
-        if len(index.terms) == 2
-    ]
     for pair in pairs:
         extents = [windows.shape[axis] for axis in pair]
         kept = [e for e, axis in zip(extents, pair) if left[axis] in out]
@@ -74,12 +82,24 @@ def _order_of_image(node: Node, windows: Node) -> Order | None:
         if len(kept) != 1 or _less(kept[0], summed[0]):
             return None
     columns = [label for label in out if label not in left]
-    if not pairs or not columns or _few(node, out.index(columns[-1])):
+    if not columns or _few(node, out.index(columns[-1])):
         return None
     rows = [label for label in out if label not in right]
     shared = [label for label in out if label in left and label in right]
     order = tuple(out.index(label) for label in (*rows, *shared, *columns))
     return None if order == _own(node) else order
+
+
+def _pairs(windows: Node) -> list[list[int]]:
+    """The two axes of each that run along one of the operand; none if these are no windows."""
+    if not is_alias(windows):
+        return []
+    return [
+        [int(name[1:]) for name, _ in index.terms]
+        for piece in view_pieces(windows)
+        for index in piece.index
+        if len(index.terms) == 2
+    ]
 
 
 def _shows_channels_last(node: Node) -> bool:
@@ -100,13 +120,13 @@ def _few(node: Node, axis: int) -> bool:
 class _Walk:
     """One walk over a graph: every value as it was, or in another order of axes, or both."""
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, shown: set[Node]) -> None:
         self.graph = graph
         self.plain: dict[Node, Node] = {}
         self.turned: dict[Node, tuple[Node, Order]] = {}
         self.gained = 0
         self.lost = 0
-        self._shown: set[Node] = set()  # what lay so before
+        self._shown = shown
         self._results = set(graph.outputs)
         self._locations = dict(graph.locations)
         self._names = dict(graph.names)
@@ -116,9 +136,8 @@ class _Walk:
         found = self._reordered(node)
         if found is not None and node in self._results and found[1] != _own(node):
             found = None  # whoever gets a result expects it in its own order
-        if found is None and node not in self._results and _shows_channels_last(node):
+        if found is None and node in self._shown and node not in self._results:
             self.turned[node] = self.as_it_was(node.inputs[0]), orders.CHANNELS_LAST
-            self._shown.add(node)
             return
         if found is None:
             operands = [self.as_it_was(n) for n in node.inputs]
