@@ -77,7 +77,9 @@ class DeviceProgram(Program):
         try:
             outputs = self.loaded.run((*held, *self.scalar_values))
         except IndexRangeError as error:
-            raise IndexRangeError(f"{error}{self._places(str(error))}") from None
+            from graphflow.explain import with_places
+
+            raise with_places(error, self.graph) from None
         self._give_back(bound)
         return [
             Cell(array if array is not None else self.alias(position, held))

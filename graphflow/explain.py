@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graphflow.codegen.schedule import Call, HostCall, Schedule, plain_steps
+from graphflow.errors import IndexRangeError
 from graphflow.hints import hints_of
+from graphflow.ir.graph import Graph
 from graphflow.ir.ops.collectives import transport
 from graphflow.passes.pipeline import Stage
 from graphflow.records import dataclass, field
@@ -20,6 +22,17 @@ if TYPE_CHECKING:
 
 MOST_REMADE = 20
 """So many lines say what is made again."""
+
+
+def with_places(error: IndexRangeError, graph: Graph) -> IndexRangeError:
+    """``error`` and where in the user's code the operations stand that it complains about."""
+    message = str(error)
+    found: dict[str, None] = {}
+    for node, place in graph.locations.items():
+        types = ", ".join(str(operand.type) for operand in node.inputs)
+        if message.startswith(f"{node.op.name}:") and f"(operands {types})" in message:
+            found[str(place)] = None
+    return IndexRangeError("\n  at ".join((message, *found)))
 
 
 @dataclass(frozen=True)

@@ -365,7 +365,9 @@ class Program:
         try:
             outputs = self.loaded.run((*words, *self.scalar_values))
         except IndexRangeError as error:
-            raise IndexRangeError(f"{error}{self._places(str(error))}") from None
+            from graphflow.explain import with_places
+
+            raise with_places(error, self.graph) from None
         for cell, mirror in self._mirrors:
             np.copyto(cell.value, mirror.value)
         for number, cell, tensor in places:
@@ -375,15 +377,6 @@ class Program:
                 np.copyto(tensor._eager(), cell.value)
             tensor._cell.version += 1
         return [_cell_of(storage, held, self, position) for position, storage in enumerate(outputs)]
-
-    def _places(self, message: str) -> str:
-        """Where in the user's code the operation stands that ``message`` complains about."""
-        found: dict[str, None] = {}
-        for node, place in self.graph.locations.items():
-            types = ", ".join(str(operand.type) for operand in node.inputs)
-            if message.startswith(f"{node.op.name}:") and f"(operands {types})" in message:
-                found[str(place)] = None
-        return "".join(f"\n  at {place}" for place in found)
 
     def _rebind(self, position: int, tensor: Tensor) -> Cell:
         """Let a state live in an argument's memory (a row-major copy of it, if it is strided)."""
