@@ -43,6 +43,7 @@ def entries() -> Iterator[tuple[str, Entry]]:
     sys.path.insert(0, str(FOLDER))  # its files import one another
     modules = ("mlp", "cnn", "autoencoder", "bert", "gpt", "lstm", "seq2seq_attention", "resnet")
     mlp, cnn, autoencoder, bert, gpt, lstm, seq2seq, resnet = map(import_module, modules)
+    quantized = import_module("quantized_resnet")
     specs = {"mlp": _spec("n", 784), "cnn": _spec("n", 1, 28, 28), "autoencoder": _spec("n", 784)}
     for name, module in (("mlp", mlp), ("cnn", cnn), ("autoencoder", autoencoder)):
         yield name, (lambda m=module: m.make()[0], (specs[name],))
@@ -54,6 +55,7 @@ def entries() -> Iterator[tuple[str, Entry]]:
     pair = tuple(_spec(*s.shape, dtype=whole) for s in seq2seq.specs())
     yield "seq2seq_attention", (lambda: seq2seq.make()[0], pair)
     yield "resnet", (lambda: resnet.network(CLASSES), (_spec("n", 3, 32, 32),))
+    yield "quantized_resnet", (quantized.network, (_spec("n", 1, 28, 28),))
     for name in gf.vision.models.list_models():
         extent = 75 if name == "inception_v3" else 64
         make = lambda n=name: gf.vision.models.get_model(n, num_classes=CLASSES)  # noqa: E731
