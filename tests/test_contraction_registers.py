@@ -16,12 +16,11 @@ from graphflow.codegen.target import Target
 
 X86 = "x86_64-unknown-linux-gnu"
 TARGETS = {
-    "avx512": Target(X86, "znver4", ""),
-    "avx2": Target(X86, "haswell", ""),
+    "avx512": Target(X86, "znver4", "+avx512f,+avx512vl"),
+    "avx2": Target(X86, "haswell", "+avx2,+fma"),
     "sse": Target(X86, "nehalem", ""),
     "neon": Target("aarch64-unknown-linux-gnu", "cortex-a72", ""),
 }
-FEATURES = {"avx512": "+avx512f,+avx512vl", "avx2": "+avx2,+fma", "sse": "", "neon": ""}
 STACK = re.compile(r"\(%rsp\)|\[sp\b")
 VECTOR = re.compile(r"%[xyz]mm|\b[qv]\d+\b")
 
@@ -57,8 +56,7 @@ def assembly_of(module: Any, target: Target) -> str:
 @pytest.mark.parametrize("element", ["f32", "f64"])
 @pytest.mark.parametrize("name", TARGETS)
 def test_sums_stay_in_registers(body: Any, element: str, name: str) -> None:
-    cpu = TARGETS[name]
-    target = Target(cpu.triple, cpu.cpu, FEATURES[name])
+    target = TARGETS[name]
     tile = tiling(target, 4 if element == "f32" else 8)
     module = ir.Module()
     body(module, element, tile.height, tile.vectors, tile.lanes)

@@ -22,8 +22,7 @@ class FloatFunctional(Module):
     def forward(self, x: Tensor) -> Tensor:
         """It is not called itself."""
         raise RuntimeError(
-            "FloatFunctional is not intended to use the 'forward'. Please use the underlying "
-            "operation"
+            "FloatFunctional is no layer: call its add, mul, cat, add_relu or matmul"
         )
 
     def add(self, x: Tensor, y: Tensor) -> Tensor:

@@ -130,10 +130,16 @@ def _most_steps(tile: Tiling, itemsize: int, depth: int) -> int:
     Tall tiles of AVX-512 use a line of it for 14 cycles, so that panels of many steps may come
     from a sixteenth of the second level instead: the sums are then kept in ``c`` less often.
     """
-    first, second = cache_sizes()
-    near = _panel_steps(tile, itemsize, first * 3 // 4)
+    _, second = cache_sizes()
+    near = _near_steps(tile, itemsize)
     tall = tile.lanes * itemsize == AVX512_BYTES and is_fixed(depth) and depth > FEW_BLOCKS * near
     return max(near, _panel_steps(tile, itemsize, second // 16)) if tall else near
+
+
+def _near_steps(tile: Tiling, itemsize: int) -> int:
+    """Steps of a panel that stays in the first-level cache."""
+    first, _ = cache_sizes()
+    return _panel_steps(tile, itemsize, first * 3 // 4)
 
 
 def _panel_steps(tile: Tiling, itemsize: int, size: int) -> int:
@@ -154,7 +160,7 @@ def axes_blocks(tile: Tiling, itemsize: int, depth: int) -> tuple[int, int, int]
     more than one block of steps: blocks have many rows, and fewer columns for it.
     """
     columns = MOST_COLUMNS // tile.width * tile.width
-    steps = _even_steps(depth, _panel_steps(tile, itemsize, cache_sizes()[0] * 3 // 4))
+    steps = _even_steps(depth, _near_steps(tile, itemsize))
     return (
         steps,
         columns // 4 // tile.width * tile.width,
