@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from graphflow import cuda
-from graphflow.device import CUDA, Device
+from graphflow.device import Device, available
 
 
 def is_available() -> bool:
@@ -18,7 +18,7 @@ def device_count() -> int:
 
 def current_accelerator(check_available: bool = False) -> Device | None:
     """The accelerator's device, or None without one."""
-    return CUDA if is_available() else None
+    return available("cuda") if is_available() else None
 
 
 __all__ = ["current_accelerator", "device_count", "is_available"]

@@ -209,7 +209,8 @@ class Compiled:
         family, sizes = entry.family, entry.capture.sizes
         if family is None or family.backward is None:
             kind = Program.kind_for(entry.capture.device)
-            made = kind(backward.graph, backward.cells, (), (), sizes=sizes, **self._options)
+            options = {**self._options, "device": str(entry.capture.device)}
+            made = kind(backward.graph, backward.cells, (), (), sizes=sizes, **options)
             if family is None:
                 return made
             family.backward = made

@@ -67,8 +67,13 @@ class Device:
 
 _TYPES = ("cpu", "cuda", "mps", "xpu", "meta")
 CPU = Device("cpu")
-CUDA = Device("cuda", 0)
 device = Device
+
+
+@functools.cache
+def cuda_device(index: int) -> Device:
+    """The CUDA device with this number."""
+    return Device("cuda", index)
 
 
 def available(spec: str | int | Device) -> Device:
@@ -79,16 +84,13 @@ def available(spec: str | int | Device) -> Device:
     why = ""
     if found.type == "cuda":
         from graphflow.codegen.cuda.toolchain import state
+        from graphflow.runtime.cuda.current import current
 
         there = state()
-        if there.usable and not found.index:
-            return CUDA
+        index = current() if found.index is None else found.index
+        if index < len(there.devices):
+            return cuda_device(index)
         why = f": {there}"
-        if (found.index or 0) < len(there.devices):
-            why = (
-                ", since tensors go to the first GPU that the process sees: choose it with "
-                f"CUDA_VISIBLE_DEVICES={found.index} before Python starts"
-            )
     raise GraphFlowError(f"device {str(found)!r} is not available{why}; use 'cpu'")
 
 
@@ -106,17 +108,17 @@ def is_placed(array: Any) -> bool:
     return hasattr(array, "block")
 
 
-def put(array: Any) -> Any:
-    """A copy of an array of the CPU on the CUDA device."""
+def put(array: Any, device: Device) -> Any:
+    """A copy of an array of the CPU on a CUDA device."""
     from graphflow.runtime.cuda.memory import DeviceArray
 
     devices.used = True
-    return DeviceArray.of(array)
+    return DeviceArray.of(array, device.index)
 
 
 def put_in_place(array: Any) -> Any:
     """A fresh array of the CPU where new tensors lie now, see :class:`~graphflow.mode.Mode`."""
-    return array if mode.place is None else put(array)
+    return array if mode.place is None else put(array, mode.place)
 
 
 @contextmanager
@@ -156,4 +158,4 @@ def _device_among(values: tuple[Any, ...]) -> Device | None:
 
 def device_of(array: Any) -> Device:
     """Where an array lies."""
-    return CUDA if is_placed(array) else CPU
+    return cuda_device(array.block.device) if is_placed(array) else CPU

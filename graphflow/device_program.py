@@ -9,6 +9,7 @@ import numpy as np
 
 from graphflow.cell import Cell
 from graphflow.codegen.schedule import Schedule
+from graphflow.device import available
 from graphflow.errors import IndexRangeError
 from graphflow.ir.graph import Graph
 from graphflow.on_device import backend, contiguous, copied, copy_into, part, together
@@ -24,6 +25,10 @@ class DeviceProgram(Program):
     State of a single number or a random generator's may lie on the CPU: it is carried
     over before every run, and back where the step changes it.
     """
+
+    def __init__(self, *args: Any, device: str | None = None, **options: Any) -> None:
+        self._index = available(device or "cuda").index or 0
+        super().__init__(*args, **options)
 
     portable = True
     launching = "device: cuda, kernels are launched one by one (no replay as a CUDA graph)"
@@ -47,30 +52,32 @@ class DeviceProgram(Program):
         """Temporaries lie on the device."""
 
     def _load(self, scalars: frozenset[int], beside: Any) -> Any:
-        return CudaProgram(self.schedule, scalars=scalars, beside=beside)
+        return CudaProgram(self.schedule, scalars=scalars, beside=beside, device=self._index)
 
     def _bind(self) -> None:
         """Point every state at its memory, and read the run-time scalars."""
         self._carried: list[tuple[int, Cell, DeviceArray]] = []
         for position, cell in enumerate(self.cells):
             value = cell.value
-            if isinstance(value, DeviceArray) and value.is_contiguous:
-                self.loaded.bind(position, value)
-                continue
-            if not isinstance(value, DeviceArray) and not _may_stay(value):
-                together(f"program {self.graph.name!r}", [c.value for c in self.cells])
-            here = DeviceArray.empty(value.shape, value.dtype)
+            if isinstance(value, DeviceArray) or not _may_stay(value):
+                self._together([value])
+                if value.is_contiguous:
+                    self.loaded.bind(position, value)
+                    continue
+            here = DeviceArray.empty(value.shape, value.dtype, self._index)
             self._carried.append((position, cell, here))
             self.loaded.bind(position, here)
         self.refresh()
+
+    def _together(self, arrays: Sequence[Any]) -> list[DeviceArray]:
+        return together(f"program {self.graph.name!r}", arrays, self._index)
 
     def run(self, inputs: Sequence[Any], bound: Sequence[tuple[int, Tensor]] = ()) -> list[Cell]:
         """One step on checked tensors and floats; the outputs as fresh memory."""
         self._find_state()
         for number, tensor in bound:
             self._rebind(number, tensor)
-        name = f"program {self.graph.name!r}"
-        arrays = iter(together(name, [x._eager() for x in inputs if isinstance(x, Tensor)]))
+        arrays = iter(self._together([x._eager() for x in inputs if isinstance(x, Tensor)]))
         held = [contiguous(next(arrays)) if isinstance(x, Tensor) else x for x in inputs]
         for _, cell, here in self._carried:
             copy_into(here, cell.value)
@@ -91,7 +98,7 @@ class DeviceProgram(Program):
         for position, cell in enumerate(self.cells):
             value = cell.value
             if isinstance(value, DeviceArray) and value.is_contiguous:
-                self.loaded.bind(position, value)
+                self.loaded.bind(position, self._together([value])[0])
 
     def _give_back(self, bound: Sequence[tuple[int, Tensor]]) -> None:
         """Copy what the step changed to where it belongs."""
@@ -107,7 +114,7 @@ class DeviceProgram(Program):
 
     def _rebind(self, position: int, tensor: Tensor) -> Cell:
         """Let a state live in an argument's memory (a row-major copy of it, if it is strided)."""
-        value = contiguous(together(f"program {self.graph.name!r}", [tensor._eager()])[0])
+        value = contiguous(self._together([tensor._eager()])[0])
         cell = Cell(value)
         self._memory[self.graph.state[position]] = cell
         self.loaded.bind(position, value)

@@ -150,7 +150,9 @@ def full(
     if tracer is None:
         array = np.full(shape, value, dtype.numpy)
         chosen = mode.place if device is None else device
-        return Tensor._of(Cell(array if chosen in (None, CPU) else put(array)))
+        if chosen is None or chosen == CPU:
+            return Tensor._of(Cell(array))
+        return Tensor._of(Cell(put(array, chosen)))
     return Tensor._of(Cell(build.splat(value, TensorType(dtype, as_plain(tuple(shape)))), tracer))
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from graphflow.autograd.function import Function, FunctionCtx
 from graphflow.cell import Cell
-from graphflow.device import CPU, Device, available, put
+from graphflow.device import CPU, Device, available, is_placed, put
 from graphflow.errors import TraceError
 from graphflow.mode import mode
 from graphflow.tensor import Tensor
@@ -20,9 +20,8 @@ class Move(Function):
         """The copy."""
         ctx.__dict__["source"] = input.device
         array: Any = input._eager()
-        if device == CPU:
-            return Tensor._of(Cell(array.numpy()))
-        return Tensor._of(Cell(put(array)))
+        on_cpu = array.numpy() if is_placed(array) else array
+        return Tensor._of(Cell(on_cpu if device == CPU else put(on_cpu, device)))
 
     @staticmethod
     def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor, None]:

@@ -19,6 +19,7 @@ from graphflow.codegen.lower import lower_group
 from graphflow.codegen.schedule import Buffer, BufferKind, Schedule
 from graphflow.codegen.task import Backend
 from graphflow.codegen.units import copy_body
+from graphflow.device import device_of
 from graphflow.errors import GraphFlowError
 from graphflow.ir import build
 from graphflow.ir.graph import Graph
@@ -26,6 +27,7 @@ from graphflow.ir.node import attrs_key
 from graphflow.ir.op import OpDef
 from graphflow.ir.types import TensorType, TupleType, from_numpy_dtype
 from graphflow.passes.pipeline import PORTABLE, run_pipeline
+from graphflow.runtime.cuda.current import current
 from graphflow.runtime.cuda.launch import CudaProgram
 from graphflow.runtime.cuda.memory import DeviceArray
 
@@ -38,21 +40,24 @@ def type_of(array: Any) -> TensorType:
     return TensorType(from_numpy_dtype(array.dtype), array.shape)
 
 
-def together(what: str, arrays: Sequence[Any]) -> list[DeviceArray]:
-    """The operands of ``what`` on the device; an error if one is a tensor of the CPU."""
+def together(what: str, arrays: Sequence[Any], device: int | None = None) -> list[DeviceArray]:
+    """The operands of ``what`` on one device (that of the first, unless one is given).
+
+    Raises :class:`GraphFlowError` if one lies elsewhere, but for 0-d tensors of the CPU.
+    """
+    if device is None:
+        device = next((a.block.device for a in arrays if isinstance(a, DeviceArray)), current())
     found = []
     for array in arrays:
-        if isinstance(array, DeviceArray):
+        if isinstance(array, DeviceArray) and array.block.device == device:
             found.append(array)
-        elif array.ndim == 0:
-            found.append(DeviceArray.of(array))
+        elif not isinstance(array, DeviceArray) and array.ndim == 0:
+            found.append(DeviceArray.of(array, device))
         else:
-            types = ", ".join(
-                f"{type_of(a)} on {'cuda' if isinstance(a, DeviceArray) else 'cpu'}" for a in arrays
-            )
+            types = ", ".join(f"{type_of(a)} on {device_of(a)}" for a in arrays)
             raise GraphFlowError(
-                f"{what} takes tensors that are all on one device, not {types}; move them with "
-                ".to(device)"
+                f"{what} takes tensors that are all on one device, here cuda:{device}, not "
+                f"{types}; move them with .to(device)"
             )
     return found
 
@@ -61,19 +66,22 @@ def evaluate(op: OpDef, arrays: Sequence[Any], attrs: dict[str, Any]) -> Any:
     """The result of ``op`` on the device: fresh row-major memory (a tuple for several)."""
     operands = [contiguous(array) for array in together(op.name, arrays)]
     types = [type_of(array) for array in operands]
-    key = (op.name, attrs_key(attrs), tuple(types), backend().atomic)
+    device = operands[0].block.device
+    key = (op.name, attrs_key(attrs), tuple(types), backend().atomic, device)
     if key not in _programs:
-        _programs[key] = _program(op, types, attrs)
+        _programs[key] = _program(op, types, attrs, device)
     program = _programs[key]
     if program is None:
         with np.errstate(all="ignore"):
             value = op.reference(*(array.numpy() for array in operands), **attrs)
-        return tuple(DeviceArray.of(np.asarray(item)) for item in value)
+        return tuple(DeviceArray.of(np.asarray(item), device) for item in value)
     made = program.run(operands)[0]
     return shown(program.schedule, 0, operands) if made is None else made
 
 
-def _program(op: OpDef, types: Sequence[TensorType], attrs: dict[str, Any]) -> CudaProgram | None:
+def _program(
+    op: OpDef, types: Sequence[TensorType], attrs: dict[str, Any], device: int
+) -> CudaProgram | None:
     """The program of one operation; None for one with several results."""
     from graphflow.codegen.build_schedule import build_schedule
 
@@ -81,7 +89,8 @@ def _program(op: OpDef, types: Sequence[TensorType], attrs: dict[str, Any]) -> C
     if isinstance(build.infer_type(op, leaves, attrs), TupleType):
         return None
     graph = Graph(inputs=leaves, outputs=(build.emit(op, *leaves, **attrs),))
-    return CudaProgram(build_schedule(run_pipeline(graph, PORTABLE)[-1].graph, backend=backend()))
+    schedule = build_schedule(run_pipeline(graph, PORTABLE)[-1].graph, backend=backend())
+    return CudaProgram(schedule, device=device)
 
 
 def backend() -> Backend:
@@ -136,7 +145,7 @@ def contiguous(array: DeviceArray) -> DeviceArray:
 
 def copied(array: DeviceArray) -> DeviceArray:
     """A row-major copy in memory of its own."""
-    made = DeviceArray.empty(array.shape, array.dtype)
+    made = DeviceArray.empty(array.shape, array.dtype, array.block.device)
     copy_into(made, array)
     return made
 
@@ -146,11 +155,14 @@ def copy_into(target: Any, source: Any) -> None:
     if not isinstance(target, DeviceArray):
         np.copyto(target, source.numpy())
         return
+    device = target.block.device
+    if isinstance(source, DeviceArray) and source.block.device != device:
+        source = source.numpy()  # from one device to another by way of the CPU
     if not isinstance(source, DeviceArray):
         if target.is_contiguous:
             target.block.write(target.offset, source)
             return
-        source = DeviceArray.of(source)
+        source = DeviceArray.of(source, device)
     if not target.size:
         return
     lows = [sum(min(0, (n - 1) * s) for n, s in zip(a.shape, a.strides)) for a in (source, target)]
@@ -159,9 +171,9 @@ def copy_into(target: Any, source: Any) -> None:
         _layout(number, array, -low // size)
         for number, (array, low) in enumerate(zip((source, target), lows))
     )
-    key = (source_layout, target_layout)
+    key = (source_layout, target_layout, device)
     if key not in _copies:
-        _copies[key] = _copy_program(source_layout, target_layout)
+        _copies[key] = _copy_program(source_layout, target_layout, device)
     places = [
         DeviceArray(array.block, (), array.dtype, array.offset + low)
         for array, low in zip((source, target), lows)
@@ -169,14 +181,14 @@ def copy_into(target: Any, source: Any) -> None:
     _copies[key].run(places)
 
 
-def _copy_program(source: Layout, target: Layout) -> CudaProgram:
+def _copy_program(source: Layout, target: Layout, device: int) -> CudaProgram:
     table = BufferTable(1, CUDA)
     for layout in (source, target):
         table.buffer(BufferKind.INPUT, layout.type)
     body = copy_body(source.type)
     steps = lower_group(body, [real_layout(source)], [real_layout(target)], table)
     buffers: tuple[Buffer, ...] = tuple(table.buffers)
-    return CudaProgram(Schedule(buffers, tuple(steps), (0, 1), (), ()))
+    return CudaProgram(Schedule(buffers, tuple(steps), (0, 1), (), ()), device=device)
 
 
 def is_dense(array: Any) -> bool:

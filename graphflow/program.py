@@ -254,6 +254,7 @@ class Program:
     @classmethod
     def from_capture(cls, capture: Capture, **options: Any) -> Program:
         """The program of a traced function, for the device that its tensors are on."""
+        options = {**options, "device": str(capture.device)}
         made = cls.kind_for(capture.device)(
             capture.graph, capture.cells, capture.scalars, capture.numbers,
             sizes=capture.sizes, keep=capture.is_lasting, **options,

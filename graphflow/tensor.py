@@ -414,14 +414,13 @@ class Tensor(TensorMethods):
         return np.array(array, dtype=dtype, copy=copy) if dtype or copy else array
 
     def __dlpack__(self, **options: Any) -> Any:
-        """The memory as a DLPack capsule: shared, not copied; of the CPU only."""
-        if not self._cell.tracer and self.device.type != "cpu":
-            raise BufferError(
-                f"memory on {self.device} is lent by __cuda_array_interface__, not by DLPack: "
-                "torch.as_tensor(x, device='cuda') and cupy.asarray(x) take it without a copy"
-            )
+        """The memory as a DLPack capsule: shared, not copied."""
         if self._requires_grad:
             raise GraphFlowError("a tensor that requires grad does not lend memory; detach() it")
+        if not self._cell.tracer and self.device.type != "cpu":
+            from graphflow.runtime.cuda.lending import lent
+
+            return lent(self._eager(), **options)
         return self._lent("__dlpack__()").__dlpack__(**options)
 
     def __dlpack_device__(self) -> tuple[int, int]:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from graphflow.cell import Cell
-from graphflow.device import CPU, CUDA, Device, is_placed, put
+from graphflow.device import CPU, Device, device_of, is_placed, put
 from graphflow.errors import GraphFlowError, TraceError
 from graphflow.ir import build
 from graphflow.ir.cotangent import carries_gradient
@@ -108,13 +108,13 @@ class Tracer:
     def device(self) -> Device:
         """Where the program will run: where what it has seen so far lies."""
         seen = (*self.given, *self.captured)
-        return next((CUDA for cell in seen if is_placed(cell.value)), CPU)
+        return next((device_of(cell.value) for cell in seen if is_placed(cell.value)), CPU)
 
     def zeros(self, type: TensorType) -> Cell:
         """Memory outside the trace, where the program runs."""
         array: Any = np.zeros(type.static_shape, type.dtype.numpy)
         if self.device is not CPU:
-            array = put(array)
+            array = put(array, self.device)
         return Cell(array)
 
     def node(self, tensor: Tensor) -> Node:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from graphflow.codegen.cuda.toolchain import State, state, toolchain
 from graphflow.device import Device, available
 from graphflow.errors import GraphFlowError
+from graphflow.runtime.cuda.current import choose, current, on
+
+if TYPE_CHECKING:
+    from graphflow.runtime.cuda.memory import Usage
 
 
 def is_available() -> bool:
@@ -16,7 +20,7 @@ def is_available() -> bool:
 
 def device_count() -> int:
     """The number of CUDA devices that can be used."""
-    return min(len(state().devices), 1)
+    return len(state().devices)
 
 
 def is_bf16_supported() -> bool:
@@ -37,15 +41,16 @@ def empty_cache() -> None:
 
 
 def synchronize(device: Any = None) -> None:
-    """Wait for all work on the device."""
+    """Wait for all work on a device."""
     _needed("synchronize")
-    toolchain().cuda.synchronize()
+    with on(_index(device)):
+        toolchain().cuda.synchronize()
 
 
 def current_device() -> int:
-    """The index of the device in use."""
+    """The index of the device in use: this thread's last choice, 0 at first."""
     _needed("current_device")
-    return 0
+    return current()
 
 
 def get_device_name(device: Any = None) -> str:
@@ -54,9 +59,9 @@ def get_device_name(device: Any = None) -> str:
 
 
 def set_device(device: Any) -> None:
-    """Choose a device; there is one that can be chosen."""
+    """Let ``"cuda"`` without a number be this device, in this thread."""
     _needed("set_device")
-    _index(device)
+    choose(_index(device))
 
 
 class device:
@@ -66,36 +71,37 @@ class device:
         self.idx = _index(device)
 
     def __enter__(self) -> None:
-        """Nothing to change: there is one device."""
+        self._before = choose(self.idx)
 
     def __exit__(self, *exc: object) -> None:
-        """Nothing to undo."""
+        choose(self._before)
 
 
 def memory_allocated(device: Any = None) -> int:
-    """Bytes that tensors and programs hold on the device."""
-    from graphflow.runtime.cuda.memory import usage
-
-    return usage.now
+    """Bytes that tensors and programs hold on a device."""
+    return _usage(device).now
 
 
 def max_memory_allocated(device: Any = None) -> int:
     """The most bytes held at one time since the start, or the last reset."""
-    from graphflow.runtime.cuda.memory import usage
-
-    return usage.most
+    return _usage(device).most
 
 
 def reset_peak_memory_stats(device: Any = None) -> None:
     """Begin anew with what :func:`max_memory_allocated` tells."""
+    held = _usage(device)
+    held.most = held.now
+
+
+def _usage(device: Any) -> Usage:
     from graphflow.runtime.cuda.memory import usage
 
-    usage.most = usage.now
+    return usage(current() if device is None else _index(device))
 
 
 def _index(device: Any) -> int:
     if device is None:
-        return 0
+        return current()
     return available(device if isinstance(device, int) else Device(device)).index or 0
 
 

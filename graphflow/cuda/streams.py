@@ -12,7 +12,7 @@ from typing import Any
 from graphflow.codegen.cuda.toolchain import is_simulated, toolchain
 from graphflow.cuda.devices import synchronize
 from graphflow.errors import GraphFlowError
-from graphflow.runtime.cuda.memory import require_device
+from graphflow.runtime.cuda.current import require_device
 
 
 class Event:

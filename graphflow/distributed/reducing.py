@@ -51,7 +51,7 @@ class EagerReduction:
             part = flat[begin : begin + prod(array.shape)].reshape(array.shape)
             if is_placed(array):
                 with no_grad():
-                    tensor.copy_(Tensor._of(type(tensor._cell)(put(np.array(part)))))
+                    tensor.copy_(Tensor._of(type(tensor._cell)(put(np.array(part), tensor.device))))
             else:
                 array[...] = part
                 tensor._cell.version += 1

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from graphflow.cell import Cell
 from graphflow.checks import need_dtype, need_int
+from graphflow.device import devices
 from graphflow.dispatch import apply, literal, scalar
 from graphflow.dispatch import full as _full
 from graphflow.errors import DTypeError, GraphFlowError, ShapeError
@@ -19,11 +20,9 @@ from graphflow.ir.dims import SymDim
 from graphflow.ir.types import DType, from_numpy_dtype
 from graphflow.mode import mode
 from graphflow.promotion import cast, get_default_dtype, number_dtype
+from graphflow.runtime.dlpack import CUDA_MEMORY
 from graphflow.tensor import Tensor
 from graphflow.traced_sizes import as_plain
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = [
     "arange", "as_tensor", "asarray", "empty", "empty_like", "eye", "from_dlpack", "from_numpy",
@@ -44,6 +43,9 @@ def tensor(
     need_dtype(dtype)
     if isinstance(data, Tensor):
         made = cast(data.detach(), dtype) if dtype else data.detach()
+        made = made.clone()
+    elif (borrowed := _borrowed(data)) is not None:
+        made = cast(borrowed, dtype) if dtype else borrowed
         made = made.clone()
     elif _holds_tensors(data):
         made = _stacked(data, dtype)
@@ -138,7 +140,26 @@ def as_tensor(data: Any, dtype: DType | None = None, device: Any = None) -> Tens
     if isinstance(data, np.ndarray):
         made = from_numpy(data)
         return placed(cast(made, dtype) if dtype else made, {"device": device})
+    if (borrowed := _borrowed(data)) is not None:
+        return placed(cast(borrowed, dtype) if dtype else borrowed, {"device": device})
     return tensor(data, dtype=dtype, device=device)
+
+
+def _borrowed(data: Any) -> Tensor | None:
+    """A tensor over memory on a CUDA device that ``data`` lends, if it does."""
+    if getattr(data, "__cuda_array_interface__", None) is None:
+        return None
+    from graphflow.runtime.cuda.lending import borrowed
+
+    return _over(borrowed(data))
+
+
+def _over(array: Any) -> Tensor:
+    devices.used = True
+    cell = Cell(array)
+    cell.shared = True
+    made: Tensor = Tensor._of(cell)
+    return made
 
 
 def from_numpy(array: np.ndarray[Any, Any]) -> Tensor:
@@ -449,6 +470,10 @@ def from_dlpack(ext_tensor: Any) -> Tensor:
     """A tensor over the memory of any object with ``__dlpack__``: nothing is copied."""
     if isinstance(ext_tensor, Tensor):
         return ext_tensor.detach()
+    if getattr(ext_tensor, "__dlpack_device__", lambda: (1, 0))()[0] == CUDA_MEMORY:
+        from graphflow.runtime.cuda.lending import taken
+
+        return _over(taken(ext_tensor))
     return from_numpy(np.from_dlpack(ext_tensor))
 
 

@@ -77,7 +77,7 @@ def stride(input: Tensor, dim: int | None = None) -> Any:
         steps = tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
     else:
         array = input._eager()
-        steps = tuple(s // array.itemsize for s in array.strides)
+        steps = tuple(s // array.dtype.itemsize for s in array.strides)
     return steps if dim is None else steps[dim]
 
 

@@ -129,7 +129,7 @@ def state() -> State:
         return State("", False, (), f"no CUDA target is installed: {INSTALL}")
     package = " ".join(there[0][:2])
     if is_simulated():
-        return State(package, True, ("simulator",), "")
+        return State(package, True, ("simulator",) * _simulated_devices(), "")
     if not _has_driver():
         return State(package, False, (), "there is no CUDA driver here")
     found = toolchain()
@@ -139,6 +139,12 @@ def state() -> State:
         reason = " ".join(str(error).split()) or type(error).__name__
         return State(package, False, (), f"the CUDA driver found no GPU: {reason}")
     return State(package, False, names, "" if names else "the driver reports no GPU")
+
+
+def _simulated_devices() -> int:
+    """One, or as many as ``CUDA_VISIBLE_DEVICES`` lists: the way to try several without any."""
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    return max(1, sum(name.strip().isdigit() for name in listed))
 
 
 def _has_driver() -> bool:

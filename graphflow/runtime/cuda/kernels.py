@@ -30,7 +30,7 @@ _ROOTS = (
 _COMPILERS = ("numba-cuda", "llvmlite", "nvidia-nvvm", "nvidia-nvjitlink")
 _lock = threading.RLock()
 _code: dict[bytes, bytes] = {}
-_launchable: dict[KernelSource, Any] = {}
+_launchable: dict[tuple[KernelSource, int], Any] = {}
 
 
 @dataclass(slots=True)
@@ -92,13 +92,13 @@ def _from_folder(kernel: KernelSource, capability: Capability, key: bytes) -> by
     return code
 
 
-def function_for(kernel: KernelSource) -> Any:
-    """The kernel as an object of Numba's that takes a grid and is called.
+def function_for(kernel: KernelSource, device: int) -> Any:
+    """The kernel as an object of Numba's that takes a grid and is called, for a device.
 
-    With numba-cuda its code comes from the cache; other targets, and the simulator, compile
-    for themselves.
+    That device is the driver's current one.  With numba-cuda its code comes from the cache;
+    other targets, and the simulator, compile for themselves.
     """
-    found = _launchable.get(kernel)
+    found = _launchable.get((kernel, device))
     if found is None:
         chosen = toolchain()
         if chosen.package != "numba-cuda" or is_simulated():
@@ -106,5 +106,5 @@ def function_for(kernel: KernelSource) -> Any:
         else:
             capability = tuple(chosen.cuda.get_current_device().compute_capability)
             found = ready(kernel, machine_code(kernel, capability), capability)
-        _launchable[kernel] = found
+        _launchable[kernel, device] = found
     return found

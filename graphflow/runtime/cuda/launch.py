@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from math import prod
 from typing import Any
 
@@ -33,9 +33,10 @@ from graphflow.errors import CompileError, GraphFlowError, IndexRangeError, OutO
 from graphflow.ir.types import TensorType
 from graphflow.records import dataclass
 from graphflow.runtime.cache import Loaded
+from graphflow.runtime.cuda.current import current, on, require_device
 from graphflow.runtime.cuda.geometry import geometry
 from graphflow.runtime.cuda.kernels import function_for
-from graphflow.runtime.cuda.memory import Block, DeviceArray, HostArray, require_device
+from graphflow.runtime.cuda.memory import Block, DeviceArray, HostArray
 from graphflow.runtime.references import results_of
 from graphflow.tables import quantity
 
@@ -66,7 +67,8 @@ class CudaProgram:
     """A schedule with its kernels, arena and constants on a device; call :meth:`run`.
 
     ``scalars`` are positions of 0-d inputs that :meth:`run` takes by value.  ``beside`` is
-    a program of the same kernels for other sizes, whose constants it shares.
+    a program of the same kernels for other sizes, whose constants and device it shares; else
+    the program is for the ``device`` given, or the current one.
     """
 
     def __init__(
@@ -75,8 +77,12 @@ class CudaProgram:
         *,
         scalars: Collection[int] = (),
         beside: CudaProgram | None = None,
+        device: int | None = None,
     ) -> None:
         self.schedule = schedule
+        self.device = current() if device is None else device
+        if beside is not None:
+            self.device = beside.device
         self.buffers: dict[int, Buffer] = {b.id: b for b in schedule.buffers}
         self._scalars = tuple(sorted(scalars))
         self._lock = threading.Lock()
@@ -92,8 +98,8 @@ class CudaProgram:
         )
 
     def _allocate(self, beside: CudaProgram | None) -> None:
-        self._arena = Block(self.schedule.arena_bytes)
-        self._words = Block(WORD * (1 + len(self._scalars)))
+        self._arena = Block(self.schedule.arena_bytes, self.device)
+        self._words = Block(WORD * (1 + len(self._scalars)), self.device)
         self._words.write(0, np.zeros(1 + len(self._scalars), _INT64))
         self._places: dict[int, Place] = {}
         self._constants: dict[int, Block] = {} if beside is None else beside._constants
@@ -128,7 +134,7 @@ class CudaProgram:
             if number not in self._constants:
                 data = getattr(buffer.data, "array", buffer.data)
                 array = np.asarray(data, dtype=buffer.type.dtype.numpy, order="C")
-                self._constants[number] = Block(array.nbytes)
+                self._constants[number] = Block(array.nbytes, self.device)
                 self._constants[number].write(0, array)
             self._places[number] = Place(self._constants[number])
 
@@ -188,7 +194,7 @@ class CudaProgram:
                     places[buffer.id] = Place(
                         base.block, base.offset + buffer.offset, buffer.strides
                     )
-            with running() if is_simulated() else nullcontext():
+            with running() if is_simulated() else on(self.device):
                 _Run(self, places).steps(self.schedule.steps, ())
             return [self._result(result.buffer, n, outputs)
                     for n, result in enumerate(self.schedule.results)]  # fmt: skip
@@ -215,7 +221,8 @@ class CudaProgram:
         made = {}
         for buffer in self.schedule.buffers:
             if buffer.kind is BufferKind.OUTPUT:
-                array = DeviceArray.empty(buffer.type.static_shape, buffer.type.dtype.numpy)
+                shape, dtype = buffer.type.static_shape, buffer.type.dtype.numpy
+                array = DeviceArray.empty(shape, dtype, self.device)
                 made[buffer.id] = array
                 places[buffer.id] = Place(array.block)
         return made
@@ -295,7 +302,7 @@ class _Run:
                 raise CompileError(f"kernel {call.kernel.name} calls another by address")
         grid, block = geometry(launch, call.items)
         if call.items:
-            function_for(call.kernel)[grid, block](*arguments)
+            function_for(call.kernel, self.program.device)[grid, block](*arguments)
 
     def check(self) -> None:
         """Read the error word, which waits for everything before; raise what it says."""

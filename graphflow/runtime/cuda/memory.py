@@ -6,7 +6,6 @@ serves as well as a GPU.
 
 from __future__ import annotations
 
-import os
 import weakref
 from collections.abc import Sequence
 from math import prod
@@ -15,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from graphflow.codegen.cuda.toolchain import State, is_simulated, state, toolchain
+from graphflow.codegen.cuda.toolchain import is_simulated, toolchain
 from graphflow.codegen.layout import contiguous_in, row_major
-from graphflow.errors import GraphFlowError, OutOfMemoryError
+from graphflow.errors import OutOfMemoryError
+from graphflow.runtime.cuda.current import current, on, require_device
 from graphflow.tables import quantity
 
 HostArray = np.ndarray[Any, Any]
@@ -25,39 +25,8 @@ LEAST = 256
 """Bytes: no block is smaller, and blocks start at multiples of it."""
 
 
-class Started:
-    """``here``: whether CUDA was started; ``before``: by a process this one was forked from."""
-
-    here = before = False
-
-
-def _in_child() -> None:
-    Started.here, Started.before = False, Started.here or Started.before
-
-
-if hasattr(os, "register_at_fork"):  # there is no fork on Windows
-    os.register_at_fork(after_in_child=_in_child)
-
-
-def require_device() -> State:
-    """What kernels run on; an error that says what is missing if there is nothing."""
-    found = state()
-    if Started.before:
-        raise GraphFlowError(
-            "CUDA was in use before this process was forked, and a driver does not live on in "
-            "a child: start it by multiprocessing.get_context('spawn'), or use CUDA in it only"
-        )
-    if not found.usable:
-        raise GraphFlowError(
-            f"CUDA cannot be used here: {found}. Kernels can be tried in the simulator: set "
-            "NUMBA_ENABLE_CUDASIM=1 before Python starts"
-        )
-    Started.here = True
-    return found
-
-
 class Usage:
-    """Bytes held on the device: ``now``, and the ``most`` at one time."""
+    """Bytes held on a device: ``now``, and the ``most`` at one time."""
 
     def __init__(self) -> None:
         self.now = self.most = 0
@@ -68,22 +37,35 @@ class Usage:
         self.most = max(self.most, self.now)
 
 
-usage = Usage()
+_usage: dict[int, Usage] = {}
+
+
+def usage(device: int) -> Usage:
+    """What tensors and programs of this process hold on a device."""
+    return _usage.setdefault(device, Usage())
 
 
 class Block:
-    """Bytes on the device, freed when nobody refers to them any more."""
+    """Bytes on a device (the current one, unless given), freed when nobody refers to them.
 
-    __slots__ = ("__weakref__", "_views", "handle", "nbytes")
+    ``handle`` is memory of another library, which stays its own; ``readonly`` says that it is
+    not to be written.
+    """
 
-    def __init__(self, nbytes: int) -> None:
+    __slots__ = ("__weakref__", "_views", "device", "handle", "nbytes", "readonly")
+
+    def __init__(self, nbytes: int, device: int | None = None, handle: Any = None) -> None:
         require_device()
-        self.nbytes = nbytes
-        room = max(LEAST, -(-nbytes // LEAST) * LEAST)
-        self.handle: Any = _allocated(room)
+        self.nbytes, self.readonly = nbytes, False
+        self.device = current() if device is None else device
         self._views: dict[tuple[int, str], Any] = {}
-        usage.add(room)
-        weakref.finalize(self, usage.add, -room)
+        self.handle = handle
+        if handle is None:
+            room = max(LEAST, -(-nbytes // LEAST) * LEAST)
+            held = usage(self.device)
+            self.handle = _allocated(room, self.device)
+            held.add(room)
+            weakref.finalize(self, held.add, -room)
 
     def view(self, offset: int, dtype: np.dtype[Any]) -> Any:
         """Everything from byte ``offset`` on as a kernel's argument of elements of ``dtype``."""
@@ -106,33 +88,31 @@ class Block:
         """Copy row-major ``values`` from the host to byte ``offset``."""
         if values.nbytes:
             data = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
-            self.handle[offset : offset + values.nbytes].copy_to_device(data)
+            with on(self.device):
+                self.handle[offset : offset + values.nbytes].copy_to_device(data)
 
     def read(self, offset: int, shape: Sequence[int], dtype: np.dtype[Any]) -> HostArray:
         """A copy on the host of the row-major array at byte ``offset``; waits for it."""
         nbytes = prod(shape) * dtype.itemsize
         if not nbytes:
             return np.empty(tuple(shape), dtype)
-        data: HostArray = self.handle[offset : offset + nbytes].copy_to_host()
+        with on(self.device):
+            data: HostArray = self.handle[offset : offset + nbytes].copy_to_host()
         return data.view(dtype).reshape(tuple(shape))
 
-    def copy(self) -> Block:
-        """A block of its own with the same bytes."""
-        made = Block(self.nbytes)
-        made.handle.copy_to_device(self.handle)
-        return made
 
-
-def _allocated(room: int) -> Any:
+def _allocated(room: int, device: int) -> Any:
     """Bytes from the driver, whose way to say that there are no more differs by package."""
     try:
-        return toolchain().cuda.device_array(room, np.uint8)
+        with on(device):
+            return toolchain().cuda.device_array(room, np.uint8)
     except Exception as error:
         if not (isinstance(error, MemoryError) or "OUT_OF_MEMORY" in str(error)):
             raise
+        held = usage(device)
         raise OutOfMemoryError(
-            f"no {quantity(room)} of device memory are free; {quantity(usage.now)} are held by "
-            f"tensors and programs of this process, {quantity(usage.most)} at most so far"
+            f"no {quantity(room)} of memory of cuda:{device} are free; {quantity(held.now)} are "
+            f"held by tensors and programs of this process, {quantity(held.most)} at most so far"
         ) from None
 
 
@@ -163,14 +143,14 @@ class DeviceArray:
         )
 
     @classmethod
-    def empty(cls, shape: Sequence[int], dtype: Any) -> DeviceArray:
-        """Fresh row-major memory."""
-        return cls(Block(prod(shape) * np.dtype(dtype).itemsize), shape, dtype)
+    def empty(cls, shape: Sequence[int], dtype: Any, device: int | None = None) -> DeviceArray:
+        """Fresh row-major memory, on the current device unless one is given."""
+        return cls(Block(prod(shape) * np.dtype(dtype).itemsize, device), shape, dtype)
 
     @classmethod
-    def of(cls, values: HostArray) -> DeviceArray:
+    def of(cls, values: HostArray, device: int | None = None) -> DeviceArray:
         """A copy of a host array."""
-        made = cls.empty(values.shape, values.dtype)
+        made = cls.empty(values.shape, values.dtype, device)
         made.block.write(0, values)
         return made
 
@@ -181,7 +161,8 @@ class DeviceArray:
     def flags(self) -> SimpleNamespace:
         """``c_contiguous`` and ``writeable``, as of a NumPy array."""
         repeated = any(step == 0 and n > 1 for n, step in zip(self.shape, self.strides))
-        return SimpleNamespace(c_contiguous=self.is_contiguous, writeable=not repeated)
+        writeable = not (repeated or self.block.readonly)
+        return SimpleNamespace(c_contiguous=self.is_contiguous, writeable=writeable)
 
     @property
     def ndim(self) -> int:
@@ -221,12 +202,16 @@ class DeviceArray:
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
+        """Version 3; work on the memory is in the order of the legacy default stream, 1."""
+        if self.dtype.kind == "V":
+            raise AttributeError(f"{self.dtype} has no typestr; DLPack lends such memory")
         return {
             "shape": self.shape,
             "typestr": self.dtype.str,
-            "data": (self.block.address + self.offset, False),
+            "data": (self.block.address + self.offset if self.size else 0, self.block.readonly),
             "strides": None if self.is_contiguous else self.strides,
             "version": 3,
+            "stream": 1,
         }
 
     def __repr__(self) -> str:
