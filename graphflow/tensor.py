@@ -420,7 +420,8 @@ class Tensor(TensorMethods):
         if not self._cell.tracer and self.device.type != "cpu":
             from graphflow.runtime.cuda.lending import lent
 
-            return lent(self._eager(), **options)
+            array: Any = self._eager()
+            return lent(array, **options)
         return self._lent("__dlpack__()").__dlpack__(**options)
 
     def __dlpack_device__(self) -> tuple[int, int]:

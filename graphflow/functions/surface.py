@@ -15,6 +15,7 @@ from graphflow.functions import elementwise
 from graphflow.functions.shaping import broadcast_to
 from graphflow.ir import types as T
 from graphflow.ir.types import DType
+from graphflow.mode import mode
 from graphflow.moves import moved
 from graphflow.promotion import as_operand, cast
 from graphflow.tensor import Tensor
@@ -96,20 +97,23 @@ def where(input: Tensor, condition: Tensor, other: Any) -> Tensor:
 
 def storage_offset(input: Tensor) -> int:
     """Elements between the start of the memory and that of the tensor."""
-    array = input._concrete("storage_offset()")
-    return (data_ptr(input) - input._cell.address) // array.itemsize
+    placed = mode.tracer is None and is_cuda(input)
+    start = input._cell.value.block.address if placed else input._cell.address
+    return int(data_ptr(input) - start) // input.dtype.itemsize
 
 
 def data_ptr(input: Tensor) -> int:
-    """The address of the first element."""
+    """The address of the first element, on the device that the tensor is on."""
+    if mode.tracer is None and is_cuda(input):
+        array: Any = input._eager()
+        return int(array.block.address + array.offset)
     return int(input._lent("data_ptr()").__array_interface__["data"][0])
 
 
 def is_set_to(input: Tensor, tensor: Tensor) -> bool:
     """Whether both show the same elements of the same memory in the same way."""
-    a, b = input._concrete("is_set_to()"), tensor._concrete("is_set_to()")
-    same = data_ptr(input) == data_ptr(tensor)
-    return same and a.shape == b.shape and a.strides == b.strides
+    same = input.device == tensor.device and data_ptr(input) == data_ptr(tensor)
+    return same and input.shape == tensor.shape and input.stride() == tensor.stride()
 
 
 def is_shared(input: Tensor) -> bool:
@@ -156,9 +160,12 @@ def property___cuda_array_interface__(input: Tensor) -> dict[str, Any]:
     return found
 
 
-def property_is_cuda(input: Tensor) -> bool:
+def is_cuda(input: Tensor) -> bool:
     """Whether the tensor is on a CUDA device."""
     return input.device.type == "cuda"
+
+
+property_is_cuda = is_cuda
 
 
 def cuda(input: Tensor, device: Any = None, **_: Any) -> Tensor:

@@ -110,10 +110,12 @@ def _bytes(dtype: str) -> int:
     return 2 if dtype == "bfloat16" else np.dtype(dtype).itemsize
 
 
-@_DELETER
-def _release(address: int) -> None:
+def _released(address: int) -> None:
     """What the taker calls when it is done."""
-    _release_record(address)
+    _lent.pop(address, None)
+
+
+_release = _DELETER(_released)
 
 
 def _sweep() -> None:
@@ -124,11 +126,7 @@ def _sweep() -> None:
     """
     for address, record in list(_lent.items()):
         if sys.getrefcount(record[0]) == _OURS and any(_valid(record[0], n) for n in _FORMS):
-            _release_record(address)
-
-
-def _release_record(address: int) -> None:
-    _lent.pop(address, None)
+            _lent.pop(address, None)
 
 
 def take(given: Any) -> tuple[Memory, Callable[[], None]]:

@@ -140,7 +140,7 @@ def _handle(address: int, nbytes: int, device: int, owner: Any) -> Any:
     if is_simulated():
         memory = (ctypes.c_uint8 * nbytes).from_address(address)
         fake = toolchain().module("simulator.cudadrv.devicearray").FakeCUDAArray
-        made = fake(np.frombuffer(memory, np.uint8))
+        made = fake(np.ctypeslib.as_array(memory))
         made.__dict__["owner"] = owner
         return made
     described = {
@@ -170,7 +170,7 @@ def order(before: int | None, after: int | None, device: int) -> None:
     """
     if before == 0 or after == 0:
         raise ValueError("stream 0 could be either default stream; say 1 (legacy) or 2")
-    if before in (None, LEGACY) and after in (None, LEGACY) or is_simulated():
+    if is_simulated() or {before, after} <= {None, LEGACY}:
         return
     cuda = toolchain().cuda
     streams: dict[int | None, Callable[[], Any]] = {
