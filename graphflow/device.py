@@ -108,12 +108,15 @@ def is_placed(array: Any) -> bool:
     return hasattr(array, "block")
 
 
-def put(array: Any, device: Device) -> Any:
-    """A copy of an array of the CPU on a CUDA device."""
+def put(array: Any, device: Device, wait: bool = True) -> Any:
+    """A copy of an array of the CPU on a CUDA device.
+
+    Without ``wait`` a copy from page-locked memory may go on after the return.
+    """
     from graphflow.runtime.cuda.memory import DeviceArray
 
     devices.used = True
-    return DeviceArray.of(array, device.index)
+    return DeviceArray.of(array, device.index, wait)
 
 
 def put_in_place(array: Any) -> Any:

@@ -36,8 +36,8 @@ channels_last_3d = MemoryFormat("channels_last_3d")
 def check_placement(name: str, options: dict[str, Any]) -> None:
     """Check the keywords that say where and how a new tensor lies.
 
-    ``device`` must exist, ``layout`` be strided; ``pin_memory`` and ``memory_format``
-    change nothing.  Any other keyword is an error naming the function.
+    ``device`` must exist, ``layout`` be strided; ``memory_format`` changes nothing.
+    Any other keyword is an error naming the function.
     """
     for key, value in options.items():
         if key == "device":

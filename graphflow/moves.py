@@ -16,23 +16,25 @@ class Move(Function):
     """A copy on another device; its gradient goes the other way."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, input: Tensor, device: Device) -> Tensor:
+    def forward(ctx: FunctionCtx, input: Tensor, device: Device, wait: bool) -> Tensor:
         """The copy."""
         ctx.__dict__["source"] = input.device
         array: Any = input._eager()
         on_cpu = array.numpy() if is_placed(array) else array
-        return Tensor._of(Cell(on_cpu if device == CPU else put(on_cpu, device)))
+        return Tensor._of(Cell(on_cpu if device == CPU else put(on_cpu, device, wait)))
 
     @staticmethod
-    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor, None, None]:
         """The gradient, back where the tensor came from."""
-        return moved(gradient, ctx.__dict__["source"]), None
+        return moved(gradient, ctx.__dict__["source"]), None, None
 
 
-def moved(input: Tensor, device: Any) -> Tensor:
+def moved(input: Tensor, device: Any, wait: bool = True) -> Tensor:
     """``input`` on ``device``: itself if it is there, else a copy that gradients flow through.
 
-    In a trace everything is where the program runs, and nothing can leave.
+    In a trace everything is where the program runs, and nothing can leave.  Without ``wait`` a
+    copy from page-locked memory to a device may go on after the return; work on the device
+    comes after it, and the memory lives until then.
     """
     if device is None:
         return input
@@ -44,5 +46,5 @@ def moved(input: Tensor, device: Any) -> Tensor:
             f"a compiled program runs on one device: a tensor on {input.device} cannot go to "
             f"{wanted} inside it"
         )
-    out: Tensor = Move.apply(input, wanted)
+    out: Tensor = Move.apply(input, wanted, wait)
     return out

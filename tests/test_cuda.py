@@ -33,7 +33,7 @@ def test_operations_agree_with_the_interpreter() -> None:
 
 
 @pytest.mark.parametrize(
-    "part", ["tensors", "functions", "precision", "devices", "several", "lending"]
+    "part", ["tensors", "functions", "precision", "devices", "several", "lending", "pinned"]
 )
 def test_on_a_device(part: str) -> None:
     path = f"tests/cudasim/simulated_{part}.py"

@@ -57,12 +57,12 @@ def tensor(
 
 def placed(made: Tensor, placement: Mapping[str, Any]) -> Tensor:
     """A new tensor on the device that ``placement`` names, if it names one."""
-    device = placement.get("device")
-    if device is None or mode.tracer is not None:
+    device, pin = placement.get("device"), placement.get("pin_memory")
+    if mode.tracer is not None or not (device or pin):
         return made
     from graphflow.moves import moved
 
-    return moved(made, device)
+    return made.pin_memory() if pin else moved(made, device)
 
 
 def _to_array(data: Any, dtype: DType | None) -> np.ndarray[Any, Any]:

@@ -91,8 +91,8 @@ def zero_(input: Tensor) -> Tensor:
     return fill_(input, 0)
 
 
-def copy_(input: Tensor, src: Any) -> Tensor:
-    """Copy ``src`` (broadcast, cast) into the tensor."""
+def copy_(input: Tensor, src: Any, non_blocking: bool = False) -> Tensor:
+    """Copy ``src`` (broadcast, cast) into the tensor; between devices it is waited for."""
     source = cast(as_tensor(src), input.dtype)
     return assign(input, source if source.shape == input.shape else expand(source, input.shape))
 
@@ -111,7 +111,8 @@ def to(
             dtype, device = arg.dtype, arg.device
         elif not isinstance(arg, bool) and arg is not None:
             device = arg
-    made = moved(cast(input, need_dtype(dtype) or input.dtype), device)
+    wait = not (placement.get("non_blocking") or switches[:1] == [True])
+    made = moved(cast(input, need_dtype(dtype) or input.dtype), device, wait)
     return clone(made) if made is input and (copy or switches[1:] == [True]) else made
 
 

@@ -7,7 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from graphflow.cell import Cell
 from graphflow.checks import need_tensor
+from graphflow.codegen.cuda.toolchain import state
+from graphflow.device import devices
 from graphflow.dispatch import apply, full
 from graphflow.errors import DTypeError, GraphFlowError
 from graphflow.formats import Layout, strided
@@ -168,19 +171,38 @@ def is_cuda(input: Tensor) -> bool:
 property_is_cuda = is_cuda
 
 
-def cuda(input: Tensor, device: Any = None, **_: Any) -> Tensor:
+def cuda(
+    input: Tensor, device: Any = None, non_blocking: bool = False, memory_format: Any = None
+) -> Tensor:
     """On a CUDA device; an error says what there is where there is none."""
-    return moved(input, "cuda" if device is None else device)
+    return moved(input, "cuda" if device is None else device, not non_blocking)
 
 
 def pin_memory(input: Tensor, device: Any = None) -> Tensor:
-    """The tensor itself: there is no device to copy to."""
-    return input
+    """A copy in page-locked memory, from which a device can be given it while Python goes on.
+
+    The tensor itself where it is such memory already, or there is no device to copy to.
+    Raises for a tensor that is on a device.
+    """
+    if is_cuda(input):
+        raise GraphFlowError(f"pin_memory() of a tensor on {input.device}: only the CPU's can be")
+    array = input._concrete("pin_memory()")
+    if not state().usable or is_pinned(input):
+        return input
+    from graphflow.runtime.cuda.pinned import pinned
+
+    devices.used = True
+    made: Tensor = Tensor._of(Cell(pinned(array)))
+    return made
 
 
 def is_pinned(input: Tensor) -> bool:
-    """False: memory is never page-locked."""
-    return False
+    """Whether the tensor is in page-locked memory, see :meth:`Tensor.pin_memory`."""
+    if mode.tracer is not None or not devices.used or not property_is_cpu(input):
+        return False
+    from graphflow.runtime.cuda import pinned
+
+    return pinned.is_pinned(input._eager())
 
 
 def get_device(input: Tensor) -> int:

@@ -152,7 +152,14 @@ class Module(ModuleState):
             nothing = set_to_none or parameter._held_grad() is None
             parameter.grad = None if nothing else parameter.detach().new_zeros(parameter.shape)
 
-    def to(self, *args: Any, dtype: DType | None = None, device: Any = None, **_: Any) -> Self:
+    def to(
+        self,
+        *args: Any,
+        dtype: DType | None = None,
+        device: Any = None,
+        non_blocking: bool = False,
+        **_: Any,
+    ) -> Self:
         """Parameters and buffers on another device, floating-point ones in another dtype."""
         for arg in args:
             if isinstance(arg, DType):
@@ -162,7 +169,8 @@ class Module(ModuleState):
             elif not isinstance(arg, bool):
                 device = arg
         if device is not None:
-            self._apply(lambda t: moved(t, device))
+            wait = not (non_blocking or True in args)
+            self._apply(lambda t: moved(t, device, wait))
         if dtype is None:
             return self
         if not (dtype.is_floating_point or dtype.is_complex):

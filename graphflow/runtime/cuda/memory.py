@@ -18,6 +18,7 @@ from graphflow.codegen.cuda.toolchain import is_simulated, toolchain
 from graphflow.codegen.layout import contiguous_in, row_major
 from graphflow.errors import OutOfMemoryError
 from graphflow.runtime.cuda.current import current, on, require_device
+from graphflow.runtime.cuda.pinned import copy_without_waiting, is_pinned
 from graphflow.tables import quantity
 
 HostArray = np.ndarray[Any, Any]
@@ -84,12 +85,19 @@ class Block:
             return int(self.handle.ctypes.data)
         return int(self.handle.__cuda_array_interface__["data"][0])
 
-    def write(self, offset: int, values: HostArray) -> None:
-        """Copy row-major ``values`` from the host to byte ``offset``."""
+    def write(self, offset: int, values: HostArray, wait: bool = True) -> None:
+        """Copy ``values`` from the host to byte ``offset``, in row-major order.
+
+        Without ``wait`` a copy from page-locked memory may go on after the return.
+        """
         if values.nbytes:
             data = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
             with on(self.device):
-                self.handle[offset : offset + values.nbytes].copy_to_device(data)
+                target = self.handle[offset : offset + values.nbytes]
+                if not wait and is_pinned(data):
+                    copy_without_waiting(target, data)
+                else:
+                    target.copy_to_device(data)
 
     def read(self, offset: int, shape: Sequence[int], dtype: np.dtype[Any]) -> HostArray:
         """A copy on the host of the row-major array at byte ``offset``; waits for it."""
@@ -148,10 +156,10 @@ class DeviceArray:
         return cls(Block(prod(shape) * np.dtype(dtype).itemsize, device), shape, dtype)
 
     @classmethod
-    def of(cls, values: HostArray, device: int | None = None) -> DeviceArray:
-        """A copy of a host array."""
+    def of(cls, values: HostArray, device: int | None = None, wait: bool = True) -> DeviceArray:
+        """A copy of a host array; for ``wait`` see :meth:`Block.write`."""
         made = cls.empty(values.shape, values.dtype, device)
-        made.block.write(0, values)
+        made.block.write(0, values, wait)
         return made
 
     base = None

@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, Generic, TypeVar
 
+from graphflow.codegen.cuda.toolchain import state
 from graphflow.utils.data.collate import default_collate, default_convert
 from graphflow.utils.data.dataset import Dataset, IterableDataset, size_of
 from graphflow.utils.data.distributed_sampler import DistributedSampler
 from graphflow.utils.data.fetching import Collate, EndOfStream, Fetcher, MapFetcher, StreamFetcher
+from graphflow.utils.data.pinning import pin_batches
 from graphflow.utils.data.randomness import RandomSource, as_source, draw_seed, worker_source
 from graphflow.utils.data.sampler import (
     BatchSampler,
@@ -80,8 +82,9 @@ class DataLoader(Generic[T_co]):
         in_order: bool = True,
     ) -> None:
         check_workers(num_workers, timeout, prefetch_factor, persistent_workers)
-        if pin_memory:
-            warnings.warn("pin_memory has no effect on batches in CPU memory", stacklevel=2)
+        self._pins = pin_memory and state().usable
+        if pin_memory and not self._pins:
+            warnings.warn("pin_memory has no effect: there is no CUDA device", stacklevel=2)
         self.dataset = dataset
         self.num_workers = num_workers
         self.pin_memory, self.pin_memory_device = pin_memory, pin_memory_device
@@ -133,6 +136,11 @@ class DataLoader(Generic[T_co]):
         return self.iterate()
 
     def iterate(self, skip: int = 0) -> Iterator[Any]:
+        """:meth:`_batches`, in page-locked memory if ``pin_memory`` asks for it."""
+        batches = self._batches(skip)
+        return pin_batches(batches) if self._pins else batches
+
+    def _batches(self, skip: int) -> Iterator[Any]:
         """A new epoch without its first ``skip`` batches.
 
         All that is random is drawn as if they had been there.  They are made, and thrown away,
