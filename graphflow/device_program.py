@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from graphflow.carried_state import Carried, own_update
 from graphflow.cell import Cell
 from graphflow.codegen.schedule import Schedule
 from graphflow.device import available
@@ -22,8 +23,8 @@ from graphflow.tensor import Tensor
 class DeviceProgram(Program):
     """A program for CUDA: state and results are device arrays.
 
-    State of a single number or a random generator's may lie on the CPU: it is carried
-    over before every run, and back where the step changes it.
+    State of a single number or a random generator's may lie on the CPU, see
+    :mod:`graphflow.carried_state`.
     """
 
     def __init__(self, *args: Any, device: str | None = None, **options: Any) -> None:
@@ -31,8 +32,12 @@ class DeviceProgram(Program):
         super().__init__(*args, **options)
 
     portable = True
-    launching = "device: cuda, kernels are launched one by one (no replay as a CUDA graph)"
     loaded: Any  # a CudaProgram
+
+    @property
+    def launching(self) -> str:
+        """The device, and whether steps are replayed as CUDA graphs."""
+        return f"device: cuda:{self._index}; {self.loaded.replay}"
 
     @property
     def simple(self) -> bool:
@@ -52,11 +57,15 @@ class DeviceProgram(Program):
         """Temporaries lie on the device."""
 
     def _load(self, scalars: frozenset[int], beside: Any) -> Any:
-        return CudaProgram(self.schedule, scalars=scalars, beside=beside, device=self._index)
+        from graphflow.backends import cuda
+
+        return CudaProgram(
+            self.schedule, scalars=scalars, beside=beside, device=self._index, replay=cuda.replay
+        )
 
     def _bind(self) -> None:
         """Point every state at its memory, and read the run-time scalars."""
-        self._carried: list[tuple[int, Cell, DeviceArray]] = []
+        self._carried: list[Carried] = []
         for position, cell in enumerate(self.cells):
             value = cell.value
             if isinstance(value, DeviceArray) or not _may_stay(value):
@@ -65,7 +74,8 @@ class DeviceProgram(Program):
                     self.loaded.bind(position, value)
                     continue
             here = DeviceArray.empty(value.shape, value.dtype, self._index)
-            self._carried.append((position, cell, here))
+            advance = own_update(self.graph, self.graph.state[position])
+            self._carried.append(Carried(position, cell, here, advance))
             self.loaded.bind(position, here)
         self.refresh()
 
@@ -79,11 +89,15 @@ class DeviceProgram(Program):
             self._rebind(number, tensor)
         arrays = iter(self._together([x._eager() for x in inputs if isinstance(x, Tensor)]))
         held = [contiguous(next(arrays)) if isinstance(x, Tensor) else x for x in inputs]
-        for _, cell, here in self._carried:
-            copy_into(here, cell.value)
+        for carried in self._carried:
+            carried.to_device()
         try:
             outputs = self.loaded.run((*held, *self.scalar_values))
-        except IndexRangeError as error:
+        except BaseException as error:
+            for carried in self._carried:
+                carried.forget()
+            if not isinstance(error, IndexRangeError):
+                raise
             from graphflow.explain import with_places
 
             raise with_places(error, self.graph) from None
@@ -102,9 +116,9 @@ class DeviceProgram(Program):
 
     def _give_back(self, bound: Sequence[tuple[int, Tensor]]) -> None:
         """Copy what the step changed to where it belongs."""
-        for position, cell, here in self._carried:
-            if position in self._changing:
-                copy_into(cell.value, here)
+        for carried in self._carried:
+            if carried.position in self._changing:
+                carried.back()
         for number, tensor in bound:
             if number in self._changing:
                 value = self._memory[self.graph.state[number]].value

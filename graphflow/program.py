@@ -74,8 +74,6 @@ class Program:
 
     tune: float | None = None
     tuning: Tuning | None = None
-    launching: ClassVar[str] = ""
-    """Where kernels run and how they are started, if that is not by one call on the CPU."""
     portable: ClassVar[bool] = False
     """Whether passes that suit a processor only are left out."""
 
@@ -278,6 +276,11 @@ class Program:
     def after_fork(self) -> None:
         """A fresh lock in a forked child: the parent's may have been held by another thread."""
         self._lock = threading.RLock()
+
+    @property
+    def launching(self) -> str:
+        """Where kernels run and how they are started, if that is not by one call on the CPU."""
+        return ""
 
     @property
     def simple(self) -> bool:

@@ -32,9 +32,10 @@ def test_operations_agree_with_the_interpreter() -> None:
     assert found is not None and int(found[2]) > 100, done.stdout
 
 
-@pytest.mark.parametrize(
-    "part", ["tensors", "functions", "precision", "devices", "several", "lending", "pinned"]
-)
+PARTS = "tensors functions precision devices several lending pinned replay".split()
+
+
+@pytest.mark.parametrize("part", PARTS)
 def test_on_a_device(part: str) -> None:
     path = f"tests/cudasim/simulated_{part}.py"
     done = run("-m", "pytest", "-q", "-p", "no:cacheprovider", path)

@@ -6,6 +6,8 @@ from types import SimpleNamespace
 
 deterministic = False
 """Whether programs made from now on give equal bits in every run: no atomic additions."""
+replay = True
+"""Whether programs made from now on may replay their steps as CUDA graphs; ``explain()`` tells."""
 matmul = SimpleNamespace(allow_tf32=False)
 
 

@@ -35,8 +35,10 @@ from graphflow.records import dataclass
 from graphflow.runtime.cache import Loaded
 from graphflow.runtime.cuda.current import current, on, require_device
 from graphflow.runtime.cuda.geometry import geometry
+from graphflow.runtime.cuda.graphs import Start
 from graphflow.runtime.cuda.kernels import function_for
 from graphflow.runtime.cuda.memory import Block, DeviceArray, HostArray
+from graphflow.runtime.cuda.replay import Replay
 from graphflow.runtime.references import results_of
 from graphflow.tables import quantity
 
@@ -68,7 +70,8 @@ class CudaProgram:
 
     ``scalars`` are positions of 0-d inputs that :meth:`run` takes by value.  ``beside`` is
     a program of the same kernels for other sizes, whose constants and device it shares; else
-    the program is for the ``device`` given, or the current one.
+    the program is for the ``device`` given, or the current one.  ``replay`` tells whether its steps
+    may be replayed as CUDA graphs; None, for a program of one operation, that this is no question.
     """
 
     def __init__(
@@ -78,6 +81,7 @@ class CudaProgram:
         scalars: Collection[int] = (),
         beside: CudaProgram | None = None,
         device: int | None = None,
+        replay: bool | None = None,
     ) -> None:
         self.schedule = schedule
         self.device = current() if device is None else device
@@ -96,6 +100,7 @@ class CudaProgram:
             {*schedule.committed, *(b for b in schedule.inputs if b >= 0)}
             | {b for b in schedule.state if b >= 0}
         )
+        self.replay = None if replay is None else Replay(self, replay)
 
     def _allocate(self, beside: CudaProgram | None) -> None:
         self._arena = Block(self.schedule.arena_bytes, self.device)
@@ -188,14 +193,13 @@ class CudaProgram:
             self._take(inputs, places)
             with self._room():
                 outputs = self._fresh(places)
-            for buffer in self.schedule.buffers:
-                if buffer.kind is BufferKind.WINDOW:
-                    base = places[buffer.base]
-                    places[buffer.id] = Place(
-                        base.block, base.offset + buffer.offset, buffer.strides
-                    )
             with running() if is_simulated() else on(self.device):
-                _Run(self, places).steps(self.schedule.steps, ())
+                recording = self.replay and self.replay.recording(places)
+                if self.replay and recording:
+                    self.replay.run(recording, places, outputs)
+                else:
+                    self._windows(places)
+                    Walk(self, places).whole()
             return [self._result(result.buffer, n, outputs)
                     for n, result in enumerate(self.schedule.results)]  # fmt: skip
 
@@ -216,6 +220,14 @@ class CudaProgram:
             if buffer >= 0 and self._state[number] is None:
                 name = self.buffers[buffer].name or f"state {number}"
                 raise GraphFlowError(f"the program's state has no values yet ({name})")
+
+    def _windows(self, places: dict[int, Place]) -> None:
+        """Place the windows of loops in the buffers that they look into."""
+        for buffer in self.schedule.buffers:
+            if buffer.kind is BufferKind.WINDOW:
+                base = places[buffer.base]
+                offset = base.offset + buffer.offset
+                places[buffer.id] = Place(base.block, offset, buffer.strides)
 
     def _fresh(self, places: dict[int, Place]) -> dict[int, DeviceArray]:
         made = {}
@@ -244,13 +256,23 @@ class CudaProgram:
         )
 
 
-class _Run:
-    """One walk through the steps of a schedule."""
+class Walk:
+    """One walk through the steps of a schedule, whose buffers lie at ``places``."""
 
     def __init__(self, program: CudaProgram, places: dict[int, Place]) -> None:
         self.program, self.places = program, places
         self.schedule, self.buffers = program.schedule, program.buffers
         self.fallible = False
+
+    def whole(self) -> None:
+        """Run everything."""
+        self.steps(self.schedule.steps, ())
+        self.finish()
+
+    def finish(self) -> None:
+        """After the last step: raise what went wrong, if anything did."""
+        if self.fallible:
+            self.check()
 
     def steps(self, steps: Sequence[Step], counters: tuple[int, ...]) -> None:
         """Run ``steps`` inside loops that are at ``counters``."""
@@ -267,8 +289,6 @@ class _Run:
                            counters)  # fmt: skip
             else:
                 self.loop(step, counters)
-        if not counters and self.fallible:
-            self.check()
 
     def loop(self, loop: Loop, counters: tuple[int, ...]) -> None:
         """Run a loop to its end."""
@@ -285,7 +305,21 @@ class _Run:
         return bool(place.block.read(place.at(counters) + test.offset, (1,), _BYTE)[0])
 
     def launch(self, call: Call, counters: tuple[int, ...]) -> None:
-        """Start a kernel."""
+        """Start a kernel, if it has anything to do."""
+        if call.items:
+            self.start(call, counters)(0)
+
+    def starts(self, steps: Sequence[Step], counters: tuple[int, ...] = ()) -> Iterator[Start]:
+        """What starts the kernels of straight steps, whose loops are rolled out."""
+        for step in steps:
+            if isinstance(step, Loop):
+                for trip in range(step.trips):
+                    yield from self.starts(step.body, (*counters, trip))
+            elif isinstance(step, Call) and step.items:
+                yield self.start(step, counters)
+
+    def start(self, call: Call, counters: tuple[int, ...]) -> Start:
+        """What starts a kernel with its arguments on the stream that it is given."""
         launch = call.kernel.launch
         if launch is None:
             raise CompileError(f"kernel {call.kernel.name} is not one for a GPU")
@@ -301,8 +335,12 @@ class _Run:
             else:
                 raise CompileError(f"kernel {call.kernel.name} calls another by address")
         grid, block = geometry(launch, call.items)
-        if call.items:
-            function_for(call.kernel, self.program.device)[grid, block](*arguments)
+        function = function_for(call.kernel, self.program.device)
+
+        def start(stream: Any) -> None:
+            function[grid, block, stream](*arguments)
+
+        return start
 
     def check(self) -> None:
         """Read the error word, which waits for everything before; raise what it says."""
@@ -330,4 +368,4 @@ class _Run:
         return place.block.read(place.at(counters), type.static_shape, type.dtype.numpy)
 
 
-__all__ = ["CudaProgram", "Place"]
+__all__ = ["CudaProgram", "Place", "Walk"]

@@ -53,11 +53,11 @@ class Block:
     not to be written.
     """
 
-    __slots__ = ("__weakref__", "_views", "device", "handle", "nbytes", "readonly")
+    __slots__ = ("__weakref__", "_address", "_views", "device", "handle", "nbytes", "readonly")
 
     def __init__(self, nbytes: int, device: int | None = None, handle: Any = None) -> None:
         require_device()
-        self.nbytes, self.readonly = nbytes, False
+        self.nbytes, self.readonly, self._address = nbytes, False, 0
         self.device = current() if device is None else device
         self._views: dict[tuple[int, str], Any] = {}
         self.handle = handle
@@ -81,9 +81,18 @@ class Block:
     @property
     def address(self) -> int:
         """Where the block starts on the device (in the simulator: in ordinary memory)."""
-        if is_simulated():
-            return int(self.handle.ctypes.data)
-        return int(self.handle.__cuda_array_interface__["data"][0])
+        if not self._address:
+            simulated = is_simulated()
+            data = self.handle.ctypes.data if simulated else self.handle.device_ctypes_pointer.value
+            self._address = int(data)
+        return self._address
+
+    def copy_from(self, source: Block, offset: int = 0) -> None:
+        """Fill the block with what begins at byte ``offset`` of another on the same device."""
+        if self.nbytes:
+            with on(self.device):
+                part = source.handle[offset : offset + self.nbytes]
+                self.handle[: self.nbytes].copy_to_device(part)
 
     def write(self, offset: int, values: HostArray, wait: bool = True) -> None:
         """Copy ``values`` from the host to byte ``offset``, in row-major order.
