@@ -11,7 +11,7 @@ CANDIDATES := python3 python3.13 python3.12 python3.11 python3.14 python
 PYTHON ?= $(shell for p in $(CANDIDATES); do \
 	$$p -c "$(SUITABLE)" >/dev/null 2>&1 && echo $$p && break; done)
 
-.PHONY: demo test test-browser test-distributed lint types unit test-cudasim test-ptx conformance bench clean help
+.PHONY: demo test test-browser test-distributed lint types unit test-cudasim test-ptx gpu conformance bench clean help
 
 help:
 	@echo "make demo    train an MLP on handwritten digits, static and eager, and show the graph"
@@ -20,6 +20,7 @@ help:
 	@echo "make test-distributed  jobs of 1, 2 and 4 processes on MPI (installs mpi4py and mpich)"
 	@echo "make test-cudasim  every operation's CUDA kernels in the simulator"
 	@echo "make test-ptx   every CUDA kernel as machine code for sm_80 and sm_90: registers, spills (no GPU)"
+	@echo "make gpu     on a machine with a GPU: builds, checks and times what only it can show"
 	@echo "make conformance  PyTorch's own samples through GraphFlow (installs PyTorch)"
 	@echo "make bench   GraphFlow beside PyTorch, JAX, PyTensor and ONNX Runtime (installs them);"
 	@echo "             BENCH=--quick only tries, BENCH='--folder benchmarks/results' keeps figures"
@@ -54,6 +55,9 @@ test-cudasim: $(VENV)/dev.stamp
 test-ptx: $(VENV)-cuda/stamp
 	$(VENV)-cuda/bin/python -m tests.cudasim.ptx --seconds 200
 	$(VENV)-cuda/bin/python -m pytest -q -p no:cacheprovider tests/cudasim/stored_kernels.py
+
+gpu: $(VENV)-cuda/stamp
+	$(VENV)-cuda/bin/python -m benchmarks.gpu
 
 # Tests whose graphs are written in every form and read again.
 FORMS := $(addprefix tests/test_,programs.py control_flow.py recurrent.py transformer.py)

@@ -42,6 +42,10 @@ class OutOfMemoryError(GraphFlowError, MemoryError):
     """More memory is needed than there is, or than a program was given."""
 
 
+class DeviceLostError(GraphFlowError):
+    """A kernel has faulted: its device cannot be used by this process any more."""
+
+
 class TraceError(GraphFlowError):
     """The program did something a static graph cannot hold, such as ``if tensor:``."""
 

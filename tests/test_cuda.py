@@ -75,3 +75,11 @@ def test_a_machine_without_a_gpu_says_what_is_missing() -> None:
     if done.stdout:
         assert "CUDA cannot be used here" in done.stdout
         assert "NUMBA_ENABLE_CUDASIM=1" in done.stdout
+
+
+def test_the_script_for_a_gpu_runs_to_its_table() -> None:
+    done = run("-m", "benchmarks.gpu", "--simulate", "--only", "lending,pinned,devices,products")
+    assert done.returncode == 0 and "FAILED" not in done.stdout, done.stdout + done.stderr[-2000:]
+    assert done.stdout.count("TFLOP/s") == 6 and "simulator" in done.stdout
+    there = run("-m", "benchmarks.gpu", "--only", "lending", simulated=False)
+    assert there.returncode == 0 or "no GPU to measure on" in there.stdout, there.stderr

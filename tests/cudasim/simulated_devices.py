@@ -11,8 +11,8 @@ import pytest
 
 import graphflow as gf
 from graphflow.codegen.cuda import toolchain as chain
-from graphflow.errors import GraphFlowError, OutOfMemoryError
-from graphflow.runtime.cuda import memory
+from graphflow.errors import DeviceLostError, GraphFlowError, OutOfMemoryError
+from graphflow.runtime.cuda import current, memory
 
 
 def test_a_device_that_is_not_there_is_refused() -> None:
@@ -91,10 +91,42 @@ def test_a_step_without_memory_says_what_it_needs_and_changes_nothing(
 
 
 def test_other_errors_of_the_driver_are_not_taken_for_that(monkeypatch: pytest.MonkeyPatch) -> None:
-    full = Full(chain.toolchain().cuda, 0, RuntimeError("CUDA_ERROR_ILLEGAL_ADDRESS"))
+    full = Full(chain.toolchain().cuda, 0, RuntimeError("CUDA_ERROR_NOT_PERMITTED"))
     monkeypatch.setattr(memory, "toolchain", lambda: chain.Toolchain("full", "1", full))
-    with pytest.raises(RuntimeError, match="ILLEGAL_ADDRESS"):
+    with pytest.raises(RuntimeError, match="NOT_PERMITTED"):
         gf.ones(2).cuda()
+
+
+class Faulted:
+    """Memory of a device on which a kernel has faulted."""
+
+    def __getitem__(self, part: object) -> Faulted:
+        return self
+
+    def copy_to_host(self) -> None:
+        raise RuntimeError("[700] Call to cuMemcpyDtoH results in CUDA_ERROR_ILLEGAL_ADDRESS")
+
+
+def test_a_kernel_that_faults_is_said_once_and_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(current.Started, "dead", "")
+    x, other = gf.ones(2).cuda(), gf.ones(2)
+    monkeypatch.setattr(x._eager().block, "handle", Faulted())
+    with pytest.raises(DeviceLostError, match=r"kernel on cuda:0 has faulted .CUDA_ERROR_ILLEGAL"):
+        x.tolist()
+    for later in (lambda: other.cuda(), lambda: x + 1, lambda: gf.cuda.Event()):
+        with pytest.raises(DeviceLostError, match="cannot use it any more"):
+            later()
+    assert (other + 1).tolist() == [2, 2], "the CPU is not concerned"
+
+
+def test_a_driver_that_is_too_old_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chain, "is_simulated", lambda: False)
+    monkeypatch.setattr(chain, "_driver_version", lambda: 12)
+    monkeypatch.setattr(chain, "_compiler_version", lambda: 13)
+    found = chain.state.__wrapped__()
+    assert not found.usable and "driver is for CUDA 12" in str(found) and "cu12" in str(found)
+    monkeypatch.setattr(chain, "_driver_version", lambda: None)
+    assert "no CUDA driver" in str(chain.state.__wrapped__())
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")

@@ -130,8 +130,12 @@ def state() -> State:
     package = " ".join(there[0][:2])
     if is_simulated():
         return State(package, True, ("simulator",) * _simulated_devices(), "")
-    if not _has_driver():
+    driver = _driver_version()
+    if driver is None:
         return State(package, False, (), "there is no CUDA driver here")
+    compiler = _compiler_version()
+    if compiler is not None and driver < compiler:
+        return State(package, False, (), _too_old(driver, compiler))
     found = toolchain()
     try:
         names = tuple(_name(device) for device in found.cuda.gpus)
@@ -147,13 +151,33 @@ def _simulated_devices() -> int:
     return max(1, sum(name.strip().isdigit() for name in listed))
 
 
-def _has_driver() -> bool:
-    """Whether the driver's library can be loaded; asked first, since importing a target is slow."""
+def _driver_version() -> int | None:
+    """The generation of CUDA that the driver is for, None without one.
+
+    Asked first, since importing a target is slow.
+    """
     try:
-        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+        driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
     except OSError:
-        return False
-    return True
+        return None
+    version = ctypes.c_int()
+    driver.cuDriverGetVersion(ctypes.byref(version))
+    return version.value // 1000
+
+
+def _compiler_version() -> int | None:
+    """The generation of CUDA that compiles, None where it is not known."""
+    try:
+        return int(importlib.metadata.version("nvidia-nvvm").partition(".")[0])
+    except (importlib.metadata.PackageNotFoundError, ValueError):
+        return None
+
+
+def _too_old(driver: int, compiler: int) -> str:
+    return (
+        f"the driver is for CUDA {driver} and what compiles kernels for CUDA {compiler}: update "
+        f'the driver, or pip install "numba-cuda[cu{driver}]"'
+    )
 
 
 def _name(device: Any) -> str:
