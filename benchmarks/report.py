@@ -94,10 +94,10 @@ def _startup(figures: dict[str, Any]) -> str:
                     duration(times["cold_call_s"]),
                     _ratio(times["cold_call_s"], jax),
                     duration(times["cold_total_s"]),
-                    *(duration(times[f"warm_{part}_s"]) for part in ("total", *PARTS[:-1])),
+                    *(duration(times[f"warm_{part}_s"]) for part in ("total", *PARTS[:4])),
                     quantity(times["warm_peak_bytes"]),
                 ]
             )
     headers = ["fresh process", "", "first call", "÷ JAX", "from its start", "caches filled"]
-    parts = ["imports", "model, data", "first call", "a step"]
+    parts = ["imports", "model, tensors", "first call", "a step"]
     return table([*headers, *(f"{part}, filled" for part in parts), "peak memory"], rows)

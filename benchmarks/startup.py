@@ -9,19 +9,21 @@ from benchmarks.worker import answer_of, environment
 
 CALLS = 3  # after the first; what a steady step needs of memory shows by then
 
-PARTS = ("import", "build", "call", "step", "total")
-"""Seconds of a fresh process: its imports, model and data, the first call, a later one, and
-from its first line to the first call done."""
+PARTS = ("import", "build", "call", "step", "total", "arrays")
+"""Seconds of a fresh process: its imports, model and tensors, the first call, a later one, the
+three first ones together, and before them the workload's arrays, which NumPy makes for all."""
 
 # Runs in the fresh process; prints PARTS, and its peak of memory.
 _CODE = """
 import time; begin = time.perf_counter()
 import importlib, json, resource, sys
 from benchmarks.systems import SYSTEMS, prepare
-from benchmarks.workloads import WORKLOADS
+from benchmarks.workloads import WORKLOADS, with_arrays
 importlib.import_module("benchmarks.systems." + SYSTEMS[{system!r}][0])
 imported = time.perf_counter()
-prepared = prepare({system!r}, WORKLOADS[{workload!r}], {threads})
+workload = with_arrays(WORKLOADS[{workload!r}])
+made = time.perf_counter()
+prepared = prepare({system!r}, workload, {threads})
 built = time.perf_counter()
 prepared.read(prepared.call())
 called, numba = time.perf_counter(), "numba" in sys.modules
@@ -30,8 +32,9 @@ for _ in range({calls}):
     start = time.perf_counter()
     prepared.read(prepared.call())
     steps.append(time.perf_counter() - start)
-seconds = dict(build=built - imported, call=called - built, step=min(steps), total=called - begin)
+seconds = dict(arrays=made - imported, build=built - made, call=called - built, step=min(steps))
 seconds["import"] = imported - begin
+seconds["total"] = called - begin - seconds["arrays"]
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 print(json.dumps(dict(seconds, numba=numba, peak=peak)))
 """

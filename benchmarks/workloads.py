@@ -8,6 +8,7 @@ networks in ``images.py``.
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -134,3 +135,13 @@ GROUPS = {
     "convolutions": list(CONVOLUTIONS),
 }
 """Workloads by what they are measured for; ``perturbed`` are the twelve at other sizes."""
+
+
+def with_arrays(workload: Workload) -> Workload:
+    """The workload with its arrays made: its methods hand them out."""
+    ready = copy.copy(workload)
+    for name in ("parameters", "data", "inputs", "arrays"):
+        if callable(maker := getattr(workload, name, None)):
+            made = maker()
+            object.__setattr__(ready, name, lambda made=made: made)  # it is frozen
+    return ready

@@ -281,6 +281,23 @@ def _store(target: Tensor, new: Tensor) -> None:
     tracer.mutated(target._cell)
 
 
+def fill_with(target: Tensor, write: Callable[[np.ndarray[Any, Any]], bool]) -> bool:
+    """Let ``write`` put new values into all of eager memory, if nothing is recorded of that.
+
+    False, with nothing done, where it is another's business or ``write`` declines.
+    """
+    owner = target._base if target._base is not None else target
+    if mode.tracer is not None or (mode.grad and owner._requires_grad):
+        return False
+    array = target._eager()
+    if array.__class__ is not np.ndarray:
+        return False
+    _check_writeable(array)
+    written = write(array)
+    target._cell.version += written
+    return written
+
+
 def assign_at(target: Tensor, places: tuple[Any, ...], value: np.ndarray[Any, Any]) -> None:
     """``target[places] = value`` in eager memory, by NumPy's rules; nothing is recorded."""
     array = target._eager()

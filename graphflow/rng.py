@@ -10,20 +10,22 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from graphflow.cell import Cell
 from graphflow.checks import need_dtype, need_int, need_tensor
 from graphflow.device import beside_operands
-from graphflow.dispatch import apply, assign
+from graphflow.dispatch import TENSORS, apply, assign, fill_with
 from graphflow.errors import DTypeError, GraphFlowError, TraceError
 from graphflow.formats import check_placement
 from graphflow.functions.creation import _shape, placed
-from graphflow.functions.elementwise import add, cos, div, log, lt, mul, neg, sqrt, sub
+from graphflow.functions.elementwise import add, div, log, lt, mul, neg, sub
 from graphflow.ir import types as T
+from graphflow.ir.op import ARRAYS, Builder
 from graphflow.ir.types import DType, broadcast_shapes
 from graphflow.mode import mode
 from graphflow.promotion import as_operand, cast, get_default_dtype
@@ -113,33 +115,60 @@ class Draw:
             high = cast(apply("shift_right", self.bits(shape, 2 * word), _u32(5)), T.float64)
             low = cast(apply("shift_right", self.bits(shape, 2 * word + 1), _u32(6)), T.float64)
             return mul(add(mul(high, 2.0**26), low), 2.0**-53)
-        if (
-            mode.tracer is None
-            and mode.place is None
-            and dtype is T.float32
-            and math.prod(shape) >= _MANY
-        ):
-            many = self._many(shape, word)
+        if dtype is T.float32:
+            many = self._many(shape, (word,))
             if many is not None:
                 return many
         digits = _DIGITS.get(dtype, 24)
         kept = apply("shift_right", self.bits(shape, word), _u32(32 - digits))
         return cast(mul(cast(kept, T.float32), 2.0**-digits), dtype)
 
-    def _many(self, shape: tuple[int, ...], word: int) -> Tensor | None:
-        """Float32 in [0, 1) by a kernel, where the cache has it: the same numbers, sooner."""
-        from graphflow.runtime.random_floats import random_floats
-
-        seed, base = self._key._eager().tolist()
-        made = random_floats(seed, base + self._number, shape, word)
-        return None if made is None else Tensor._of(Cell(made))
-
     def normal(self, shape: tuple[int, ...], dtype: DType) -> Tensor:
         """Standard normal values by Box and Muller's transform."""
         working = T.float64 if dtype is T.float64 else T.float32
-        u, v = self.uniform(shape, working, 0), self.uniform(shape, working, 1)
-        radius = sqrt(mul(log(sub(1.0, u)), -2.0))
-        return cast(mul(radius, cos(mul(v, 2.0 * math.pi))), dtype)
+        made = self._many(shape, (0, 1), _normal_of) if working is T.float32 else None
+        if made is None:
+            u, v = self.uniform(shape, working, 0), self.uniform(shape, working, 1)
+            made = _normal_of(TENSORS, u, v)
+        return cast(made, dtype)
+
+    def fills(self, target: Tensor, words: tuple[int, ...], formula: _Formula) -> bool:
+        """``target[...] = formula(uniform of each word)`` by a kernel; False if there is none."""
+        single = target.dtype is T.float32 and mode.guard is None
+        return single and fill_with(target, lambda array: self._write(array, words, formula))
+
+    def _many(
+        self, shape: tuple[int, ...], words: tuple[int, ...], formula: _Formula | None = None
+    ) -> Tensor | None:
+        """Float32 by a kernel, where the cache has it: the same numbers, sooner."""
+        if mode.tracer is not None or math.prod(shape) < _MANY:
+            return None
+        made = np.empty(shape, np.float32)
+        return Tensor._of(Cell(made)) if self._write(made, words, formula) else None
+
+    def _write(
+        self, out: np.ndarray[Any, Any], words: tuple[int, ...], formula: _Formula | None
+    ) -> bool:
+        """Let a kernel, where the cache has it, write over many row-major elements.
+
+        The formula is worked out for a few at a time, in the caches, by every thread.
+        """
+        if mode.place is not None or out.size < _MANY or not out.flags.c_contiguous:
+            return False
+        from graphflow.runtime.random_floats import random_floats
+
+        seed, base = self._key._eager().tolist()
+        here = None if formula is None else partial(formula, ARRAYS)
+        return random_floats(seed, base + self._number, words, out, here)
+
+
+_Formula: TypeAlias = Callable[..., Any]
+"""A builder, and float32 values in [0, 1): what an elementwise formula makes of them."""
+
+
+def _normal_of(b: Builder, u: Any, v: Any) -> Any:
+    """Standard normal values of two that are uniform in [0, 1)."""
+    return b.sqrt(b.log(1.0 - u) * -2.0) * b.cos(v * (2.0 * math.pi))
 
 
 _MANY = 1 << 14
@@ -336,7 +365,10 @@ def uniform_(
     _need_floating("uniform_", input)
     if not (isinstance(a, Tensor) or isinstance(to, Tensor)) and a > to:
         raise GraphFlowError(f"uniform_ needs from <= to, not {a} and {to}")
-    unit = draw(generator).uniform(tuple(input.shape), input.dtype)
+    drawn = draw(generator)
+    if _are_numbers(a, to) and drawn.fills(input, (0,), lambda b, unit: unit * (to - a) + a):
+        return input
+    unit = drawn.uniform(tuple(input.shape), input.dtype)
     return assign(input, add(mul(unit, to - a), a))
 
 
@@ -346,8 +378,18 @@ def normal_(
     """Fill with normal values."""
     _need_floating("normal_", input)
     _check_deviation("normal_", std)
-    base = draw(generator).normal(tuple(input.shape), input.dtype)
+    drawn = draw(generator)
+    if _are_numbers(mean, std) and drawn.fills(
+        input, (0, 1), lambda b, u, v: _normal_of(b, u, v) * std + mean
+    ):
+        return input
+    base = drawn.normal(tuple(input.shape), input.dtype)
     return assign(input, add(mul(base, std), mean))
+
+
+def _are_numbers(*values: Any) -> bool:
+    """Whether all are Python's own, which take the dtype of what they meet."""
+    return all(value.__class__ in (int, float) for value in values)
 
 
 @beside_operands

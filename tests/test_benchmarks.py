@@ -24,7 +24,7 @@ from benchmarks.plot import COLOURS, bars, curves
 from benchmarks.report import report
 from benchmarks.systems import Unavailable, prepare
 from benchmarks.worker import Session, Worker
-from benchmarks.workloads import GROUPS, TWELVE, WORKLOADS, Expression, Training
+from benchmarks.workloads import GROUPS, TWELVE, WORKLOADS, Expression, Training, with_arrays
 
 TRAINING = [w for w in WORKLOADS.values() if isinstance(w, Training)]
 EXPRESSIONS = {w.kind: w for w in WORKLOADS.values() if isinstance(w, Expression)}
@@ -36,6 +36,23 @@ def threads() -> Iterator[None]:
     before = gf.get_num_threads()
     yield
     gf.set_num_threads(before)
+
+
+def test_arrays_of_a_workload_are_made_once() -> None:
+    for name in ("linreg", "softmax", "lstm", "cnn", next(iter(CONVOLUTIONS))):
+        workload = WORKLOADS[name]
+        ready = with_arrays(workload)
+        assert ready == workload and type(ready) is type(workload)
+        names = "parameters", "data", "inputs", "arrays"
+        makers = [maker for maker in names if callable(getattr(workload, maker, None))]
+        for maker in makers:
+            made, again = getattr(ready, maker)(), getattr(workload, maker)()
+            assert made is getattr(ready, maker)() is not again
+            values = made.values() if isinstance(made, dict) else made
+            others = again.values() if isinstance(again, dict) else again
+            for one, other in zip(values, others, strict=True):
+                np.testing.assert_equal(one, other)
+        assert makers
 
 
 def losses(workload: Training, steps: int) -> list[float]:

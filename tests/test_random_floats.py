@@ -31,12 +31,30 @@ def test_the_kernel_makes_numpys_numbers(threads: int, monkeypatch: pytest.Monke
     monkeypatch.setattr(random_floats.pool, "_budget", threads)
     for seed, call in ((0, 0), (-5, 3 + 2**33), (2**63 - 1, 7)):
         for word, shape in ((0, ()), (1, (0, 3)), (2, (13, 17)), (3, (40, 50, 3))):
-            found = random_floats.random_floats(seed, call, shape, word)
+            found = np.empty(shape, np.float32)
+            assert random_floats.random_floats(seed, call, (word,), found)
             index = np.arange(np.prod(shape, dtype=int), dtype=np.uint64)
             bits = philox(seed, call, index, word).reshape(shape)
             expected = (bits >> 8).astype(np.float32) * np.float32(2**-24)
-            assert found is not None and found.dtype == np.float32
             np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_formulas_are_given_all_numbers_piece_by_piece(
+    threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache.load([KERNEL])
+    monkeypatch.setattr(random_floats, "_ALONE", 100)
+    monkeypatch.setattr(random_floats, "PIECE", 64)
+    monkeypatch.setattr(random_floats.pool, "_budget", threads)
+    parts = [np.empty(1000, np.float32) for _ in range(2)]
+    for word, part in enumerate(parts, 1):
+        random_floats.random_floats(3, 4, (word,), part)
+    for shape in ((0,), (1,), (8, 125)):
+        found = np.empty(shape, np.float32)
+        assert random_floats.random_floats(3, 4, (1, 2), found, lambda u, v: u / (v - 2))
+        u, v = (part[: found.size].reshape(shape) for part in parts)
+        np.testing.assert_array_equal(found, u / (v - 2))
 
 
 def drawn() -> list[np.ndarray]:
@@ -45,8 +63,13 @@ def drawn() -> list[np.ndarray]:
     shape = (3, rng._MANY // 2)
     weights = gf.empty(shape)
     gf.nn.init.kaiming_uniform_(weights)
-    narrow = gf.rand(shape, dtype=gf.float16)
-    return [gf.rand(shape).numpy(), gf.randn(shape).numpy(), weights.numpy(), narrow.numpy()]
+    parts = gf.zeros(4, *shape)
+    parts[1].normal_(1, 0.3)  # in the memory that it is a view of
+    parts[2:].transpose(0, 1).uniform_(-2.5, 7)  # neighbours of the view lie apart
+    moved = gf.empty(shape).uniform_(gf.tensor(0.25), 2)
+    narrow = [gf.rand(shape, dtype=gf.float16), weights.to(gf.float16).normal_(0.1, 3)]
+    made = [gf.rand(shape), gf.randn(shape), gf.randn(shape, dtype=gf.bfloat16), weights, parts]
+    return [tensor.float().numpy() for tensor in (*made, moved, *narrow)]
 
 
 @pytest.mark.usefixtures("folder")
@@ -69,6 +92,24 @@ def test_a_program_brings_the_kernel_that_eager_code_wanted() -> None:
     assert cache.find(KERNEL) == cache.load([KERNEL]).addresses[KERNEL.name]
 
 
+def test_filled_memory_counts_as_written_to() -> None:
+    cache.load([KERNEL])
+    weight = gf.nn.Parameter(gf.zeros(rng._MANY))
+    with pytest.raises(gf.GraphFlowError, match="a leaf tensor that requires grad"):
+        weight.normal_()
+    assert not weight.detach().numpy().any()
+    scale = gf.ones(rng._MANY, requires_grad=True)
+    kept = scale * 2
+    loss = (kept * kept).sum()
+    with gf.no_grad():
+        kept.uniform_()
+    with pytest.raises(gf.GraphFlowError, match=r"changed|modified|in place"):
+        loss.backward()
+    wide = gf.zeros(1).expand(rng._MANY)
+    with pytest.raises(gf.GraphFlowError, match="clone"):
+        wide.normal_()
+
+
 def test_without_compiled_kernels_numpy_draws() -> None:
     with flags.override(disable_jit=True):
-        assert random_floats.random_floats(1, 2, (5,), 0) is None
+        assert not random_floats.random_floats(1, 2, (0,), np.empty(5, np.float32))

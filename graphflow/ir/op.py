@@ -243,16 +243,9 @@ _LATER: list[str] = []
 
 
 def register_later(modules: Sequence[str]) -> None:
-    """Modules with records that few programs use: imported when an unknown name is looked up."""
+    """Modules with records that few programs use: imported one after the other, in this order,
+    when an unknown name is looked up, until one has it."""
     _LATER.extend(modules)
-
-
-def _load_later() -> bool:
-    """Import the modules that wait; False if there are none."""
-    waiting, _LATER[:] = list(_LATER), []
-    for module in waiting:
-        import_module(module)
-    return bool(waiting)
 
 
 def register(op: OpDef) -> OpDef:
@@ -266,9 +259,11 @@ def register(op: OpDef) -> OpDef:
 def lookup(name: str) -> OpDef:
     """The record called ``name``; :class:`GraphError` with close names if unknown."""
     op = _REGISTRY.get(name)
-    if op is None and _load_later():
-        op = _REGISTRY.get(name)
     if op is None:
+        for module in _LATER:  # where another thread imports one, it is waited for
+            import_module(module)
+            if name in _REGISTRY:
+                return _REGISTRY[name]
         import difflib
 
         close = difflib.get_close_matches(name, _REGISTRY)
@@ -277,7 +272,22 @@ def lookup(name: str) -> OpDef:
     return op
 
 
+class ArrayBuilder:
+    """The :class:`Builder` over NumPy's arrays: operations by their references."""
+
+    def emit(self, op: str, *inputs: Any, **attrs: Any) -> Any:
+        """What the reference of ``op`` makes of arrays (and Python scalars)."""
+        return lookup(op).reference(*inputs, **attrs)
+
+    def __getattr__(self, op: str) -> Callable[..., Any]:
+        return lookup(op).reference
+
+
+ARRAYS = ArrayBuilder()
+
+
 def all_ops() -> tuple[OpDef, ...]:
     """Every record, by name."""
-    _load_later()
+    for module in _LATER:
+        import_module(module)
     return tuple(_REGISTRY[name] for name in sorted(_REGISTRY))

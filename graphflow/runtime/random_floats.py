@@ -1,17 +1,19 @@
 """Many random numbers at once for eager code: a kernel over ranges of elements, on all threads.
 
-NumPy takes 40 ns for a number, and a model of images has ten million first weights.  The
-kernel is a program's as any other: made once a machine, found in the cache by later processes.
-A process that finds none there makes its numbers with NumPy, which are the same, and has the
-kernel compiled with its first program.
+NumPy takes 40 ns for a number, and a model of images has ten million first weights.  What is made
+of the numbers is made a piece at a time, while they are in the caches.  The kernel is a program's
+as any other: made once a machine, found in the cache by later processes.  A process that finds
+none there makes its numbers with NumPy, which are the same, and has the kernel compiled with its
+first program.
 """
 
 from __future__ import annotations
 
 import ctypes
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import TypeAlias
 
 import numpy as np
 
@@ -21,6 +23,11 @@ from graphflow.runtime.cache import find
 from graphflow.runtime.storage import Array, address_of
 from graphflow.runtime.threads import pool
 
+Formula: TypeAlias = Callable[..., Array]
+
+PIECE = 3 << 13
+"""Elements that a formula is given at a time: 96 KB stay in the second-level cache.  For more than
+128 KB the C library asks for pages each time, and gives them back."""
 _ALONE = 1 << 18  # elements that are sooner made than shared with another thread
 _TEXT = '''\
 """out[i] = uniform in [0, 1): word args[3] of Philox at element i, args[4] <= i < args[5]"""
@@ -39,6 +46,7 @@ def random_floats(args, tid, nth):
 '''
 KERNEL = KernelSource("random_floats", _TEXT)
 _CALL = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
+_WORDS = ctypes.c_int64 * 6
 
 
 class _Wanted:
@@ -52,22 +60,47 @@ def companions() -> list[KernelSource]:
     return [KERNEL] if _Wanted.in_vain else []
 
 
-def random_floats(seed: int, call: int, shape: Sequence[int], word: int) -> Array | None:
-    """Float32 in [0, 1) of the upper 24 bits of Philox word ``word`` at each element of ``shape``.
+def random_floats(
+    seed: int, call: int, words: Sequence[int], out: Array, formula: Formula | None = None
+) -> bool:
+    """Fill ``out``, row-major and float32, with ``formula`` of numbers in [0, 1).
 
-    ``None`` where the kernel is not in the cache, or kernels are Python functions.
+    They are the upper 24 bits of each of the Philox ``words`` at each element; without a formula
+    there is one word.  A formula is given arrays of neighbouring elements, whose memory is used
+    again, and returns what belongs there; several threads call it.
+
+    False where the kernel is not in the cache, or kernels are Python functions.
     """
     address = None if flags.DISABLE_JIT.value else find(KERNEL)
     if address is None:
         _Wanted.in_vain = True
-        return None
-    out = np.empty(shape, np.float32)
-    kernel, base, count = _CALL(address), address_of(out), out.size
+        return False
+    kernel, flat, addressof = _CALL(address), out.reshape(-1), ctypes.addressof
+
+    def numbers(at: int, word: int, begin: int, end: int) -> None:
+        # The kernel writes at out + 4 * element: it is told of the elements of a whole tensor.
+        words = _WORDS(at - 4 * begin, seed, call, word, begin, end)
+        kernel(addressof(words), 0, 1)
 
     def fill(begin: int, end: int) -> None:
-        words = np.array([base, seed, call, word, begin, end], np.int64)
-        kernel(address_of(words), 0, 1)
+        if formula is None:
+            numbers(address_of(flat[begin:end]), words[0], begin, end)
+            return
+        room = [np.empty(PIECE, np.float32) for _ in words]
+        rows = [(address_of(array), word) for array, word in zip(room, words, strict=True)]
+        with np.errstate(all="ignore"):
+            for start in range(begin, end, PIECE):
+                stop = min(start + PIECE, end)
+                for at, word in rows:
+                    numbers(at, word, start, stop)
+                flat[start:stop] = formula(*(array[: stop - start] for array in room))
 
+    _shared(fill, flat.size)
+    return True
+
+
+def _shared(fill: Callable[[int, int], None], count: int) -> None:
+    """Let threads call ``fill`` for a part of ``count`` elements each."""
     parts = max(1, min(pool.budget, count // _ALONE))
     bounds = [count * i // parts for i in range(parts + 1)]
     others = [threading.Thread(target=fill, args=part) for part in pairwise(bounds[1:])]
@@ -76,4 +109,3 @@ def random_floats(seed: int, call: int, shape: Sequence[int], word: int) -> Arra
     fill(*bounds[:2])
     for thread in others:
         thread.join()
-    return out

@@ -22,7 +22,7 @@ from typing import Any
 
 from graphflow.errors import DTypeError, ShapeError
 from graphflow.ir.dims import Dim
-from graphflow.ir.op import Application, Array, Builder, Kind, OpDef, OpTests, lookup, register
+from graphflow.ir.op import ARRAYS, Application, Array, Builder, Kind, OpDef, OpTests, register
 from graphflow.ir.ops import complex_parts
 from graphflow.ir.ops.contract import sum_dtype
 from graphflow.ir.ops.gradients import zeros
@@ -94,14 +94,7 @@ def spread_extent(extent: Dim, spread: int) -> Dim:
 
 def _conv(x: Array, w: Array, **attrs: Any) -> Array:
     """Windows of the padded input as one operand of a matrix product."""
-    return _over_windows(_Arrays(), x, w, attrs)
-
-
-class _Arrays:
-    """A builder over arrays: operations by their references."""
-
-    def __getattr__(self, name: str) -> Any:
-        return lookup(name).reference
+    return _over_windows(ARRAYS, x, w, attrs)
 
 
 def _padded(b: Any, x: Any, attrs: Attrs) -> Any:
