@@ -28,6 +28,17 @@ def test_a_model_imports_the_layers_it_uses_only() -> None:
     ]
 
 
+def test_rare_functions_and_operations_wait_for_programs_that_use_them() -> None:
+    shown = fresh(
+        "import sys, graphflow as gf\n"
+        "gf.nn.LSTM(2, 2)(gf.ones(1, 1, 2)); gf.softmax(gf.ones(2), 0)\n"
+        "print(*(name in sys.modules for name in ('graphflow.functions.windows', 'fractions')))\n"
+        "gf.hann_window\n"
+        "print(*(name in sys.modules for name in ('graphflow.functions.windows', 'email')))"
+    )
+    assert shown.split() == ["False", "False", "True", "False"]
+
+
 def test_every_layer_is_listed_and_found() -> None:
     assert {"Conv2d", "GRUCell", "Module", "Parameter", "functional"} <= set(nn.__all__)
     assert len(set(nn.__all__)) == len(nn.__all__)

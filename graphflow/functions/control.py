@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from graphflow import pytree, regions
+import graphflow.regions as regions  # `from graphflow import` would ask for all functions first
+from graphflow import pytree
 from graphflow.errors import DTypeError, GraphFlowError, ShapeError
 from graphflow.functions.creation import tensor
 from graphflow.functions.shaping import reshape, stack

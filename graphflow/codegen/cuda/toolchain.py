@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import ctypes
 import importlib
-import importlib.metadata
 import os
 import sys
 from functools import cache
@@ -67,11 +66,23 @@ def installed() -> list[tuple[str, str, str]]:
     """
     found = []
     for package, module in _PACKAGES:
-        try:
-            found.append((package, importlib.metadata.version(package), module))
-        except importlib.metadata.PackageNotFoundError:
-            continue
+        version = version_of(package)
+        if version is not None:
+            found.append((package, version, module))
     return found
+
+
+def version_of(package: str) -> str | None:
+    """The version of an installed package, None if there is none.
+
+    How that is found out takes longer to import than this package does.
+    """
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 @cache
@@ -167,9 +178,10 @@ def _driver_version() -> int | None:
 
 def _compiler_version() -> int | None:
     """The generation of CUDA that compiles, None where it is not known."""
+    version = version_of("nvidia-nvvm")
     try:
-        return int(importlib.metadata.version("nvidia-nvvm").partition(".")[0])
-    except (importlib.metadata.PackageNotFoundError, ValueError):
+        return int(version.partition(".")[0]) if version else None
+    except ValueError:
         return None
 
 

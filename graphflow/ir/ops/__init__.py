@@ -16,11 +16,10 @@ from graphflow.ir.ops import (
 
 register_later(
     [
-        "graphflow.ir.ops.convolution",
-        "graphflow.ir.ops.window",
-        "graphflow.ir.ops.winograd",
         "graphflow.ir.ops.softmax",
         "graphflow.ir.ops.scatter",
+        "graphflow.ir.ops.convolution",
+        "graphflow.ir.ops.window",
         "graphflow.ir.ops.bits",
         "graphflow.ir.ops.effects",
         "graphflow.ir.ops.scan",
@@ -31,6 +30,7 @@ register_later(
         "graphflow.ir.ops.collectives",
         "graphflow.ir.ops.complex_numbers",
         "graphflow.ir.ops.fourier",
+        "graphflow.ir.ops.winograd",
         "graphflow.ir.ops.factorisations",
         "graphflow.ir.ops.equations",
         "graphflow.ir.ops.special",

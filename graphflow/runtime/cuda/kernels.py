@@ -7,14 +7,13 @@ compiles nothing.  The folder is that of :mod:`graphflow.runtime.folder`, with i
 
 from __future__ import annotations
 
-import importlib.metadata
 import threading
 from functools import cache
 from typing import Any
 
 from graphflow.codegen.cuda.assemble import assemble
 from graphflow.codegen.cuda.compile import launchable, ptx, ready
-from graphflow.codegen.cuda.toolchain import is_simulated, toolchain
+from graphflow.codegen.cuda.toolchain import is_simulated, toolchain, version_of
 from graphflow.codegen.schedule import KernelSource
 from graphflow.digests import new_digest
 from graphflow.records import dataclass
@@ -48,15 +47,8 @@ counts = Counts()
 def _environment() -> bytes:
     digest = new_digest(MAGIC + helpers_digest(_ROOTS))
     for package in _COMPILERS:
-        digest.update(f"{package} {_version(package)}\n".encode())
+        digest.update(f"{package} {version_of(package) or 'of the system'}\n".encode())
     return digest.digest()
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "of the system"
 
 
 def _key(kernel: KernelSource, capability: Capability) -> bytes:
