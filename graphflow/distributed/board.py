@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,10 @@ from graphflow.records import dataclass
 
 _KEPT = 64
 _LENGTH = 80
+_UNWATCHED_SECONDS = 5.0
 _ENTRY = np.dtype(
     [
-        ("seen", "i8"), ("stage", "i8"), ("pid", "i8"),
+        ("seen", "i8"), ("stage", "i8"), ("pid", "i8"), ("watched", "i8"),
         ("number", "i8", (_KEPT,)), ("what", f"S{_LENGTH}", (_KEPT,)),
     ]
 )  # fmt: skip
@@ -59,9 +61,17 @@ class Board:
         self.stage(Stage.RUNNING)
 
     @staticmethod
-    def create(file: Path, size: int) -> None:
-        """An empty board for ``size`` ranks."""
-        file.write_bytes(bytes(size * _ENTRY.itemsize))
+    def create(file: Path, size: int, watched: bool = True) -> None:
+        """An empty board for ``size`` ranks, whose ends somebody will watch, or nobody."""
+        empty = np.zeros(size, _ENTRY)
+        empty["watched"] = not watched
+        empty.tofile(file)
+
+    def await_watcher(self) -> None:
+        """Return when ``graphflow launch`` would see this rank end (or is too busy to look)."""
+        give_up = time.monotonic() + _UNWATCHED_SECONDS
+        while not self._own["watched"] and time.monotonic() < give_up:
+            time.sleep(0.001)
 
     def stage(self, stage: Stage) -> None:
         """This rank has come to ``stage``."""
@@ -109,6 +119,21 @@ def entries(lines: Any) -> list[Entry]:
 def read_board(file: Path) -> list[Entry]:
     """The ranks on the board in ``file``."""
     return entries(np.fromfile(file, _ENTRY))
+
+
+class Watched:
+    """The file as the launcher sees it, who tells ranks that it will see them end."""
+
+    def __init__(self, file: Path) -> None:
+        self._lines: Any = np.memmap(file, _ENTRY, "r+")
+
+    def entries(self) -> list[Entry]:
+        """The ranks, as they are now."""
+        return entries(self._lines)
+
+    def mark(self, rank: int) -> None:
+        """The end of ``rank`` will be seen."""
+        self._lines[rank]["watched"] = 1
 
 
 _posted: list[Board] = []

@@ -6,46 +6,51 @@ import contextlib
 import json
 import os
 import re
-import select
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 from typing import IO
 
-from graphflow.distributed.board import Board, Stage, read_board
+from graphflow.distributed.board import Board, Entry, Stage, read_board
+from graphflow.distributed.ends import Ends
 from graphflow.distributed.process_group import is_mpi_available
 from graphflow.distributed.worker import BOARD, FAILURE
 from graphflow.errors import GraphFlowError
 
-_DISTRIBUTIONS = ("mpich", "openmpi", "impi-rt")
+_DISTRIBUTIONS = {"mpich": ["-disable-auto-cleanup"], "openmpi": [], "impi-rt": []}
+"""Packages with an mpiexec, and how each is told to leave ranks alone when another one dies: it
+does not know which was the first by the time it has stopped them, so we stop them."""
 _PID = re.compile(rb"PID (\d+) RUNNING AT")
 _SIGNAL = re.compile(rb"\(signal (\d+)\)")
 _RULE, _BANNER, _END = b"=====", b"BAD TERMINATION", b"Please see the FAQ"
 _GRACE_SECONDS = 5.0
-"""How long mpiexec may take to stop the other ranks."""
+"""How long the other ranks may take to end."""
+_LOOK_SECONDS = 0.1
 _ABORT = re.compile(rb"Abort\(\d+\) on node .*MPI_Abort\(MPI_COMM_WORLD")
 
 
-def mpiexec() -> str:
-    """The ``mpiexec`` of the installed MPI package, or else of the system."""
+def mpiexec() -> tuple[str, list[str]]:
+    """The ``mpiexec`` of the installed MPI package, or else of the system.
+
+    With it the options with which it leaves the stopping of ranks to us.
+    """
     if not is_mpi_available():
         raise GraphFlowError(
             "graphflow launch needs MPI; install it with: pip install 'graphflow[distributed]'"
         )
-    for name in _DISTRIBUTIONS:
+    for name, patient in _DISTRIBUTIONS.items():
         try:
             listed = files(name) or []
         except PackageNotFoundError:
             continue
         for file in listed:
             if file.name == "mpiexec":
-                return str(Path(str(file.locate())).resolve())
+                return str(Path(str(file.locate())).resolve()), patient
     import shutil
 
     found = shutil.which("mpiexec")
@@ -53,7 +58,7 @@ def mpiexec() -> str:
         raise GraphFlowError(
             "no mpiexec found beside mpi4py; install one with: pip install 'graphflow[distributed]'"
         )
-    return found
+    return found, []
 
 
 def launch(
@@ -69,16 +74,17 @@ def launch(
         raise GraphFlowError(f"a job has at least one rank, not {ranks}")
     if not Path(script).is_file():
         raise GraphFlowError(f"{script}: no such file")
-    program = mpiexec()
+    program, patient = mpiexec()
     with tempfile.TemporaryDirectory(prefix="graphflow-job-") as name:
         job = Path(name)
-        Board.create(job / BOARD, ranks)
-        command = [program, "-n", str(ranks)]
+        watched = not hosts and Ends.can_be_known()
+        Board.create(job / BOARD, ranks, watched)
+        command = [program, *(patient if watched else []), "-n", str(ranks)]
         command += ["-hosts", hosts] if hosts else []
         command += ["-prepend-rank"] if label else []
         command += [sys.executable, "-m", "graphflow.distributed.worker"]
         command += ["-" if hosts else name, script, *arguments]
-        return _Job(job, ranks).run(command, _environment(ranks, threads))
+        return _Job(job, ranks, watched).run(command, _environment(ranks, threads))
 
 
 def _environment(ranks: int, threads: int | None) -> dict[str, str]:
@@ -95,10 +101,10 @@ def _environment(ranks: int, threads: int | None) -> dict[str, str]:
 class _Job:
     """A job under way, and what is known about its end."""
 
-    def __init__(self, folder: Path, ranks: int) -> None:
+    def __init__(self, folder: Path, ranks: int, watched: bool) -> None:
         self.folder, self.ranks = folder, ranks
-        self.pid = self.signal = 0  # of the first rank that died, from mpiexec
-        self.first_gone = -1  # the first rank that vanished, as we saw it
+        self.pid = self.signal = 0  # of a rank that died, from mpiexec
+        self.ends = Ends(folder / BOARD, ranks) if watched else None
         self.over = threading.Event()
 
     def run(self, command: Sequence[str], environment: dict[str, str]) -> int:
@@ -111,10 +117,10 @@ class _Job:
             threading.Thread(target=self._pump, args=(process.stdout, sys.stdout)),
             threading.Thread(target=self._pump, args=(process.stderr, sys.stderr)),
         ]
-        watchers = [
-            threading.Thread(target=self._watch, daemon=True),
-            threading.Thread(target=self._stop_when_failed, args=(process,), daemon=True),
-        ]
+        watchers = [threading.Thread(target=self._stop_when_failed, args=(process,), daemon=True)]
+        if self.ends is not None:
+            watch = self.ends.watch
+            watchers.append(threading.Thread(target=watch, args=(self.over,), daemon=True))
         for thread in (*pumps, *watchers):
             thread.start()
         interrupted = False
@@ -130,9 +136,12 @@ class _Job:
         finally:
             signal.signal(signal.SIGTERM, held)
             self.over.set()
-            for thread in pumps:
+            for thread in (*pumps, *watchers):
                 thread.join(10)
-        return 130 if interrupted else self._conclude(status)
+        code = 130 if interrupted else self._conclude(status)
+        if self.ends is not None:
+            self.ends.close()
+        return code
 
     def _conclude(self, status: int) -> int:
         """Print the one line that says how the job failed, if it did; its exit status."""
@@ -143,18 +152,26 @@ class _Job:
         if said is not None:
             sys.stderr.write(said["trace"])
             return self._say(f"rank {said['rank']} {said['cause']}", int(said["code"]))
-        entries = {entry.pid: entry for entry in read_board(self.folder / BOARD)}
-        if self.signal or status < 0:
-            number = self.signal or -status
-            name = signal.Signals(number).name if number in signal.valid_signals() else "?"
-            known = entries.get(self.pid)
-            who = "a rank" if known is None else f"rank {known.rank}"
-            where = f" (process {self.pid})" if self.pid else ""
-            return self._say(f"{who}{where} was killed by signal {number}, {name}", 128 + number)
-        if status:
-            who = "a rank" if self.first_gone < 0 else f"rank {self.first_gone}"
-            return self._say(f"{who} ended with exit status {status}", status)
-        return 0
+        if status == 0:
+            return 0
+        first = self._first()
+        who = "a rank" if first is None else f"rank {first.rank}"
+        how = None if self.ends is None else self.ends.status()
+        if how is None:  # mpiexec's word, which is one for all ranks that it has stopped
+            how = -self.signal if self.signal else status
+        if how >= 0:
+            return self._say(f"{who} ended with exit status {how}", how or 1)
+        name = signal.Signals(-how).name if -how in signal.valid_signals() else "?"
+        pid = self.pid if first is None else first.pid
+        where = f" (process {pid})" if pid else ""
+        return self._say(f"{who}{where} was killed by signal {-how}, {name}", 128 - how)
+
+    def _first(self) -> Entry | None:
+        """The rank whose end ended the job: as we saw it, else as mpiexec names its process."""
+        if self.ends is not None and self.ends.first is not None:
+            return self.ends.first
+        known = {entry.pid: entry for entry in read_board(self.folder / BOARD)}
+        return known.get(self.pid)
 
     def _say(self, what: str, status: int) -> int:
         others = "" if self.ranks == 1 else "; the other ranks were stopped"
@@ -193,59 +210,27 @@ class _Job:
         if found and not self.signal:
             self.signal = int(found[1])
 
-    def _watch(self) -> None:
-        """Find out which rank vanishes first without having ended."""
-        if not hasattr(os, "pidfd_open"):
-            return
-        descriptors: dict[int, int] = {}
-        poll = select.poll()
-        try:
-            while not self.over.is_set() and self.first_gone < 0:
-                self._open_missing(descriptors, poll)
-                for descriptor, _ in poll.poll(200) if descriptors else ():
-                    poll.unregister(descriptor)
-                    self._gone(descriptors[descriptor])
-                if not descriptors:
-                    time.sleep(0.05)
-        finally:
-            for descriptor in descriptors:
-                os.close(descriptor)
-
     def _stop_when_failed(self, process: subprocess.Popen[bytes]) -> None:
-        """Stop what mpiexec has not stopped in time after a rank has failed."""
-        while not self.over.wait(0.2):
-            if self.first_gone >= 0 or (self.folder / FAILURE).exists():
+        """Stop the other ranks after one has died, and what does not end in time after a failure.
+
+        After an exit with status 0 they may be about to end, too.
+        """
+        while not self.over.wait(_LOOK_SECONDS):
+            gone = self.ends is not None and self.ends.first is not None
+            if gone or (self.folder / FAILURE).exists():
+                self.over.wait(_LOOK_SECONDS)  # until mpiexec has asked how it ended
+                died = gone and self.ends is not None and self.ends.status() != 0
+                if died or not self.over.wait(_GRACE_SECONDS):
+                    self._stop_ranks()
                 if not self.over.wait(_GRACE_SECONDS):
-                    for entry in read_board(self.folder / BOARD):
-                        if entry.pid and entry.stage is not Stage.ENDED:
-                            with contextlib.suppress(OSError):
-                                os.kill(entry.pid, signal.SIGKILL)
                     process.kill()
                 return
 
-    def _open_missing(self, descriptors: dict[int, int], poll: select.poll) -> None:
-        if len(descriptors) == self.ranks:
-            return
-        try:
-            entries = read_board(self.folder / BOARD)
-        except OSError:
-            return
-        for entry in entries:
-            if entry.pid and entry.rank not in descriptors.values():
-                try:
-                    descriptor = os.pidfd_open(entry.pid)
-                except OSError:
-                    continue
-                descriptors[descriptor] = entry.rank
-                poll.register(descriptor, select.POLLIN)
-
-    def _gone(self, rank: int) -> None:
-        try:
-            entry = read_board(self.folder / BOARD)[rank]
-        except (OSError, IndexError):
-            return
-        if entry.stage is not Stage.ENDED and self.first_gone < 0:
-            self.first_gone = rank
+    def _stop_ranks(self) -> None:
+        for entry in read_board(self.folder / BOARD):
+            if entry.pid and entry.stage is not Stage.ENDED:
+                with contextlib.suppress(OSError):
+                    os.kill(entry.pid, signal.SIGKILL)
 
 
 def _write(target: IO[str], line: bytes) -> None:

@@ -91,6 +91,7 @@ def main(arguments: list[str]) -> None:
     if job != "-":
         board = Board(folder / BOARD, rank, size)
         post(board)
+        board.await_watcher()
     sys.argv = [script, *rest]
     sys.path[0] = str(Path(script).resolve().parent)
     failure = _run(script)

@@ -167,7 +167,12 @@ def killed(ranks: int, folder: Path, steps: int, kind: str, rng: random.Random) 
     die = f"{rank},{rng.randrange(1, 120)}" if kind == "write" else ""
     job = Job(ranks, folder, steps, die)
     job.kill(kind, rank, rng.uniform(0.0, 0.15))
-    return job.finish(START_SECONDS if die else END_SECONDS)
+    life = job.finish(START_SECONDS if die else END_SECONDS)
+    if kind in ("rank", "write") and ranks > 1 and life.status:
+        last = (life.errors.splitlines() or [""])[-1]
+        if not re.search(rf"rank {rank} \(process \d+\) was killed by signal 9", last):
+            raise AssertionError(f"rank {rank} was killed, but what was said is:\n{life.errors}")
+    return life
 
 
 def torture(ranks: int, kills: int, seed: int, talk: bool = False) -> str:

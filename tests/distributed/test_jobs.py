@@ -95,7 +95,7 @@ def test_ranks_of_a_machine_add_up_in_shared_memory_or_say_why_not(ranks):
 )
 def test_one_clear_message_names_rank_and_cause(kind, status, message):
     began = time.monotonic()
-    done = launch(2, "unhappy_job.py", kind)
+    done = launch(2, "unhappy_job.py", kind, 1)
     assert time.monotonic() - began < 30
     last = done.stderr.splitlines()[-1]
     assert last.startswith("graphflow launch: ") and re.search(message, last), done.stderr
@@ -104,6 +104,20 @@ def test_one_clear_message_names_rank_and_cause(kind, status, message):
     assert "done" not in done.stdout
     assert "BAD TERMINATION" not in done.stdout + done.stderr
     assert "MPI_Abort" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "message"),
+    [
+        ("kill", 137, r"rank 2 \(process \d+\) was killed by signal 9, SIGKILL"),
+        ("vanish", 9, "rank 2 ended with exit status 9"),
+    ],
+)
+def test_of_many_ranks_that_end_the_first_is_named(kind, status, message):
+    done = launch(4, "unhappy_job.py", kind, 2)
+    last = done.stderr.splitlines()[-1]
+    assert re.search(message, last), done.stderr
+    assert done.returncode == status
 
 
 def test_one_rank_compiles_and_the_others_link(tmp_path):

@@ -1,4 +1,4 @@
-"""A job of the tests in which rank 1 does what the argument says, and the others wait for it."""
+"""A job of the tests in which one rank does what the argument says, and the others wait for it."""
 
 import os
 import signal
@@ -9,12 +9,12 @@ import graphflow as gf
 import graphflow.distributed as dist
 from graphflow.nn.parallel import DistributedDataParallel
 
-kind = sys.argv[1]
+kind, unlike = sys.argv[1], int(sys.argv[2])
 if kind == "before":
     raise ValueError("before joining")
 dist.init_process_group("mpi", timeout=4)
 rank = dist.get_rank()
-model = DistributedDataParallel(gf.nn.Linear(3, 2 + (rank == 1 and kind == "model")))
+model = DistributedDataParallel(gf.nn.Linear(3, 2 + (rank == unlike and kind == "model")))
 
 
 @gf.compile
@@ -47,7 +47,7 @@ def unhappy():
 x = gf.ones(4, 3)
 for number in range(3):
     step(x)
-    if number == 1 and rank == 1:
+    if number == 1 and rank == unlike:
         if kind == "nan":
             x = x * float("nan")
         unhappy()
