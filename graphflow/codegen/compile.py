@@ -248,8 +248,7 @@ def compile_kernels(
     uncollected = 0
     try:
         with global_compiler_lock, _yielding():
-            # What takes longest comes first, so that threads end together.
-            for kernel in sorted(kernels, key=lambda k: -len(k.source)):
+            for kernel in _order(kernels):
                 start = time.perf_counter()
                 lowered = lower(kernel, _path(kernel, paths), target)
                 seconds[kernel.name] = time.perf_counter() - start
@@ -268,6 +267,16 @@ def compile_kernels(
     finally:
         workers.shutdown(cancel_futures=True)
     return Compiled({kernel.name: objects[kernel.name] for kernel in kernels}, seconds)
+
+
+_STARTERS = 3
+
+
+def _order(kernels: Sequence[KernelSource]) -> list[KernelSource]:
+    """What takes longest comes first, so that threads end together; but the very first are
+    short, so that the others have something to do until a long one is lowered."""
+    ordered = sorted(kernels, key=lambda kernel: len(kernel.source))
+    return ordered[:_STARTERS] + ordered[: _STARTERS - 1 : -1]
 
 
 def _collected(uncollected: int) -> int:

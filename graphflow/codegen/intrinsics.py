@@ -187,8 +187,6 @@ _register_call(plain.call_epilogue, 7)
 
 
 def _register_vector_function(function: VectorFunction) -> None:
-    results = dict(function.signatures())
-
     def choose(context: Any, args: Any) -> tuple[str, ...] | None:
         if function.fixed:
             whole = all(isinstance(a, (types.Integer, types.Float)) for a in args)
@@ -208,7 +206,7 @@ def _register_vector_function(function: VectorFunction) -> None:
             kinds = choose(self.context, args)
             if kinds is None:
                 return None
-            return signature(_NUMBA[results[kinds]], *[_NUMBA[k] for k in kinds])
+            return signature(_NUMBA[function.result(kinds)], *[_NUMBA[k] for k in kinds])
 
     def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         return call_vector_function(builder, function, tuple(_SHORT[k] for k in sig.args), args)

@@ -26,11 +26,6 @@ def _name(function: VectorFunction, kinds: tuple[str, ...]) -> str:
     return f"{PREFIX}{function.name}.{'.'.join(kinds)}"
 
 
-@cache
-def _result(function: VectorFunction, kinds: tuple[str, ...]) -> str:
-    return dict(function.signatures())[kinds]
-
-
 def call_vector_function(
     builder: Any, function: VectorFunction, kinds: tuple[str, ...], arguments: Sequence[Any]
 ) -> Any:
@@ -38,7 +33,7 @@ def call_vector_function(
     name = _name(function, kinds)
     callee = builder.module.globals.get(name)
     if callee is None:
-        kind = ir.FunctionType(_LLVM[_result(function, kinds)], [_LLVM[k] for k in kinds])
+        kind = ir.FunctionType(_LLVM[function.result(kinds)], [_LLVM[k] for k in kinds])
         callee = ir.Function(builder.module, kind, name)
         needed = builder.module.__dict__.setdefault("graphflow_functions", {})
         needed[name] = (function.name, kinds)

@@ -9,6 +9,7 @@ NumPy scalars and arrays.  The measured errors are in ``docs/vector_math.md``.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -46,10 +47,20 @@ class VectorFunction:
     fixed: tuple[str, ...] = ()
     """Argument types when they are not all one type."""
 
-    def signatures(self) -> list[tuple[tuple[str, ...], str]]:
-        """Every (argument types, result type) the function has."""
-        argument_lists = [self.fixed] if self.fixed else [(t,) * self.arity for t in self.types]
-        return [(types, result_type(self.formula, types)) for types in argument_lists]
+    def result(self, kinds: tuple[str, ...]) -> str:
+        """The type of the result at arguments of these types.
+
+        KeyError if the function does not exist for them.
+        """
+        if kinds not in ([self.fixed] if self.fixed else [(t,) * self.arity for t in self.types]):
+            raise KeyError(kinds)
+        return _result(self.formula, kinds)
+
+
+@cache
+def _result(formula: Formula, kinds: tuple[str, ...]) -> str:
+    # The whole formula is gone through: for all functions that would take 25 ms.
+    return result_type(formula, kinds)
 
 
 FUNCTIONS: dict[str, VectorFunction] = {}

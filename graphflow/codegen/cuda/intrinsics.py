@@ -214,18 +214,16 @@ def _formula(
 
 
 def _vector(function: VectorFunction) -> Any:
-    results = dict(function.signatures())
-
     def typing(context: Any, kinds: Sequence[Any]) -> tuple[str, Sequence[str]] | None:
         if function.fixed:
-            return results[function.fixed], function.fixed
+            return function.result(function.fixed), function.fixed
         short = _common(context, kinds)
         if short is None:
             return None
         if short not in function.types:
             short = "f64" if "f64" in function.types else "i64"
         taken = (short,) * function.arity
-        return results[taken], taken
+        return function.result(taken), taken
 
     def lower(builder: Any, taken: Sequence[str], args: Sequence[Any]) -> Any:
         return _formula(builder, function, taken, args)
