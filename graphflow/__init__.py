@@ -6,6 +6,7 @@ PyTorch's names, plus ``gf.compile``, ``gf.trace`` and the graphs in between.
 from math import e, inf, nan, pi
 from typing import TYPE_CHECKING
 
+import graphflow.begin as _begin  # imports most of what follows
 from graphflow import autograd, nn, optim
 from graphflow import ops as _ops
 from graphflow.api import compile, grad, trace, value_and_grad

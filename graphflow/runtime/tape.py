@@ -163,14 +163,16 @@ class TapeBuilder:
     def block(self, words: Sequence[Word]) -> Operand:
         """Lay out an argument block; the result addresses it."""
         start = len(self._area)
-        self._area.extend([0] * len(words))
+        area = self._area
         for position, word in enumerate(words, start):
+            if isinstance(word, int):
+                area.append(word)
+                continue
+            area.append(0)
             if isinstance(word, tuple):
                 self._relocate(position, *word)
-            elif isinstance(word, Operand):
-                self._relocate(position, word)
             else:
-                self._area[position] = word
+                self._relocate(position, word)
         return Operand(SELF, 8 * start)
 
     def call(self, kernel: int, words: Sequence[Word], who: Who = Who.FIRST) -> int:
@@ -339,7 +341,11 @@ class _Encoder:
             self.guard.check()
         if step.fallible:
             self.guard.fallible()
-        words = [_word(self.builder, a, self.places, self.kernel_address) for a in step.arguments]
+        builder, places, address = self.builder, self.places, self.kernel_address
+        words = [  # numbers are most of a plan's arguments
+            a.value if a.__class__ is Value else _word(builder, a, places, address)
+            for a in step.arguments
+        ]
         who = Who.EACH if self._apart else Who.ALL if step.parallel else Who.FIRST
         self.builder.call(self.kernel_address(step.kernel), words, who)
         self.guard.called()
