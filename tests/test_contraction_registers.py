@@ -10,8 +10,14 @@ import pytest
 from llvmlite import ir
 
 from graphflow.codegen.compile import as_written
-from graphflow.codegen.contraction import bodies
-from graphflow.codegen.contraction.tiling import tiling
+from graphflow.codegen.contraction import bodies, dots, pairs
+from graphflow.codegen.contraction.tiling import (
+    dots_tile,
+    neighbours,
+    pairs_tile,
+    sum_lanes,
+    tiling,
+)
 from graphflow.codegen.target import Target
 
 X86 = "x86_64-unknown-linux-gnu"
@@ -65,3 +71,35 @@ def test_sums_stay_in_registers(body: Any, element: str, name: str) -> None:
     for lines in found:
         spilled = [line for line in lines if STACK.search(line) and VECTOR.search(line)]
         assert not spilled, f"{len(spilled)} of {len(lines)} lines: {spilled[:4]}"
+
+
+INTEGERS = {
+    "vnni": (Target(X86, "znver4", "+avx512f,+avx512bw,+avx512vl,+avx512vnni"), "vpdpbusd"),
+    "avx-vnni": (Target(X86, "alderlake", "+avx2,+fma,+avxvnni"), "vpdpbusd"),
+    "avx512": (Target(X86, "skylake-avx512", "+avx512f,+avx512bw,+avx512vl"), "vpmaddwd"),
+    "avx2": (TARGETS["avx2"], "vpmaddwd"),
+    "sse": (TARGETS["sse"], "pmaddwd"),
+}
+
+
+@pytest.mark.parametrize("name", INTEGERS)
+def test_integers_are_multiplied_by_what_the_processor_has(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One instruction of the right kind a vector of sums, and sums of a tile in registers."""
+    target, instruction = INTEGERS[name]
+    for module in (dots, pairs):
+        monkeypatch.setattr(module, "host_target", lambda: target)
+    height, width = pairs_tile(target)
+    group = neighbours(target, "i8")
+    module = ir.Module()
+    pairs.tile_of_integers(module, "i8", group, height)
+    loop = max(loops(assembly_of(module, target)), key=len)
+    found = [line for line in loop if re.match(rf"\s*(\{{vex}}\s+)?{instruction}\b", line)]
+    assert len(found) == height * width // sum_lanes(target)
+    assert not [line for line in loop if STACK.search(line) and VECTOR.search(line)]
+    rows, columns = dots_tile(target, single=False)
+    module = ir.Module()
+    dots.dots_body(module, "i8", rows, columns)
+    text = assembly_of(module, target)
+    assert instruction in text and ("vpdpbusd" in text) == (group == 4)

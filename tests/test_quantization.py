@@ -153,7 +153,9 @@ def test_static_quantisation() -> None:
     program = gf.compile(gf.trace(model, gf.TensorSpec(x.shape)))
     np.testing.assert_allclose(program(x).numpy(), found, atol=1e-5)
     kernels = [step.kernel.name for step in program.schedule.steps]
-    assert sum(name.startswith(("mm_dots_i8", "mm_pairs_i8")) for name in kernels) == 3
+    assert (
+        sum(name.startswith(("mm_dots_i8", "mm_pairs_i8", "mm_quads_i8")) for name in kernels) == 3
+    )
     assert not any(name.startswith("mm_f32") for name in kernels)
 
 

@@ -233,8 +233,8 @@ class Emitter:
         layouts = dict(zip(unit.body.inputs, operands, strict=True))
         return [self._described(lower_check(unit.node, places, layouts, self.context), unit, 0)]
 
-    def _copied(self, source: Layout, target: Layout) -> list[Call]:
-        body, layouts = copy_body(source.type), (real_layout(source), real_layout(target))
+    def _copied(self, source: Layout, target: Layout, flips: int = 0) -> list[Call]:
+        body, layouts = copy_body(source.type, flips), (real_layout(source), real_layout(target))
         return lower_group(body, layouts[:1], layouts[1:], self.context)
 
     def _contraction(

@@ -31,6 +31,7 @@ _IMPLIED = {
     "fma": ("avx",),
     "f16c": ("avx",),
     "avx512f": ("avx2", "fma", "f16c"),
+    "avxvnni": ("avx2",),
 }
 
 
@@ -85,6 +86,13 @@ class Target:
     def has_half_conversion(self) -> bool:
         """True when f16 and f32 convert by an instruction (LLVM would call a function)."""
         return "f16c" in self.enabled if self.is_x86 else self.triple.startswith(_ARM64)
+
+    @property
+    def has_byte_products(self) -> bool:
+        """True when four products of bytes, one of two signed, are added up by an instruction
+        (``vpdpbusd``: VNNI, with AVX-512 or without)."""
+        wide = {"avx512vnni", "avx512bw"} <= self.enabled
+        return self.is_x86 and (wide or {"avxvnni", "avx2"} <= self.enabled)
 
     @property
     def vector_bytes(self) -> int:

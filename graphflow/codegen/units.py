@@ -19,7 +19,7 @@ from graphflow.codegen.layout import Layout, contiguous, view_of
 from graphflow.codegen.schedule import MAX_LEVELS
 from graphflow.codegen.stored_order import Order, ordered, wanted_order
 from graphflow.errors import CompileError
-from graphflow.ir.build import emit, input_node
+from graphflow.ir.build import emit, input_node, splat
 from graphflow.ir.graph import Graph, Location
 from graphflow.ir.node import Node
 from graphflow.ir.op import Kind
@@ -103,12 +103,14 @@ class Work:
         return self.add(unit, [source.type])[0]
 
 
-def copy_body(type: TensorType) -> Graph:
-    """The body of a kernel that copies its operand (of complex numbers the two parts)."""
+def copy_body(type: TensorType, flips: int = 0) -> Graph:
+    """The body of a kernel that copies its operand (of complex numbers the two parts), of
+    integers with the bits of ``flips`` flipped."""
     if type.dtype.is_complex:
         type = TensorType(type.dtype.real, (*type.shape, 2))
     source = input_node("x0", type)
-    return Graph((source,), (emit("stop_gradient", source),), name="body")
+    made = emit("bitwise_xor", source, splat(flips, type)) if flips else None
+    return Graph((source,), (made or emit("stop_gradient", source),), name="body")
 
 
 def collect(graph: Graph, leaves: Mapping[Node, Layout] | None = None, level: int = 0) -> Work:

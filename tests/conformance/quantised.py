@@ -66,6 +66,10 @@ def rows() -> Iterator[Row]:
     for name in ("LSTMCell", "GRUCell", "RNNCell"):
         cell = _dynamic(lambda t, n=name: getattr(t.nn, n)(24, 16))
         yield Row(f"dynamic: {name}", cell, (_numbers(5, 24),), 0.03)
+    wide = _dynamic(lambda t: t.nn.Linear(257, 130))
+    yield Row("dynamic: linear of packed weights", wide, (_numbers(64, 257),), 0.03)
+    lstm = _dynamic(lambda t: t.nn.LSTM(24, 64))
+    yield Row("dynamic: LSTM", lstm, (_numbers(7, 5, 24),), 0.04)
     yield Row("static: linear", _static(linear), (_numbers(64, 24),), 0.03)
     conv = lambda t: t.nn.Conv2d(4, 6, 3, 2, 1, groups=2)  # noqa: E731
     yield Row("static: convolution", _static(conv), (_numbers(8, 4, 9, 9),), 0.03)

@@ -1,7 +1,9 @@
 """LLVM bodies that multiply small integers: scalar products of 8-bit rows, as 32-bit sums.
 
 Neighbours in depth are widened to 16 bits, multiplied, and added in pairs, which is one
-instruction on x86 (``vpmaddwd``, with VNNI ``vpdpwssd``, which also adds to the sum).
+instruction on x86 (``vpmaddwd``).  With VNNI there is one for four bytes (``vpdpbusd``), if one
+side is unsigned: that is ``b + 128``, the bits of ``b`` with the highest flipped, and ``128 a``
+is taken off at the end.  Sums wrap around, so they may be beyond 32 bits in between.
 """
 
 from __future__ import annotations
@@ -13,10 +15,12 @@ from llvmlite import ir
 from numba.core import cgutils
 
 from graphflow.codegen.contraction.bodies import Body
-from graphflow.codegen.contraction.tiling import sum_lanes
+from graphflow.codegen.contraction.tiling import neighbours, sum_lanes
 from graphflow.codegen.target import host_target
 
 _I8, _I16, _I32, _I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
+MASKED_LANES = 16
+"""With so many sums in a vector bytes are loaded under a mask (AVX-512)."""
 _PAIRS = {
     16: "llvm.x86.avx512.pmaddw.d.512",
     8: "llvm.x86.avx2.pmadd.wd",
@@ -42,45 +46,81 @@ def multiplied_pairs(body: Body, a: Any, c: Any) -> Any:
     return builder.add(even, odd)
 
 
+def with_byte_products(body: Body, total: Any, unsigned: Any, signed: Any) -> Any:
+    """``total`` and the products of four bytes each of two vectors (VNNI only)."""
+    kind, builder = total.type, body.builder
+    name = f"llvm.x86.avx512.vpdpbusd.{32 * kind.count}"
+    function = cgutils.get_or_insert_function(
+        body.function.module, ir.FunctionType(kind, [kind] * 3), name
+    )
+    return builder.call(function, [total, *(builder.bitcast(x, kind) for x in (unsigned, signed))])
+
+
+def flipped(lanes: int) -> Any:
+    """The highest bit of each of ``lanes`` bytes: as unsigned numbers, 128."""
+    return ir.Constant(ir.VectorType(_I8, lanes), [-128] * lanes)
+
+
 class _Dots:
     """The body of :func:`dots_body` being written, for ``rows`` by ``columns`` products."""
 
     def __init__(self, module: Any, name: str, element: str, rows: int, columns: int) -> None:
         self.lanes = sum_lanes(host_target())
-        self.body = Body(module, name, element, 2 * self.lanes, "iipppipiippi")
+        self.group = neighbours(host_target(), element)
+        self.body = Body(module, name, element, self.group * self.lanes, "iipppipiippi")
         self.signed = element.startswith("i")
         self.rows, self.columns = rows, columns
-        self.wide = ir.VectorType(_I16, 2 * self.lanes)
+        self.wide = ir.VectorType(_I16, self.body.lanes)
         self.sum = ir.VectorType(_I32, self.lanes)
         b = self.body.builder
         zero = ir.Constant(self.sum, None)
         self.sums = [[cgutils.alloca_once_value(b, zero) for _ in range(columns)]
                      for _ in range(rows)]  # fmt: skip
+        self.excess = [cgutils.alloca_once_value(b, zero) for _ in range(rows)]
 
     def widened(self, value: Any, kind: Any) -> Any:
         """8-bit numbers in more bits."""
         extend = self.body.builder.sext if self.signed else self.body.builder.zext
         return extend(value, kind)
 
-    def read(self, start: Any, position: Any) -> Any:
-        """Neighbours from ``position`` on, as 16-bit numbers."""
-        return self.widened(self.body.load(self.body.at(start, position)), self.wide)
+    def read(self, start: Any, position: Any, mask: Any) -> Any:
+        """Neighbours from ``position`` on, zeros where not under ``mask``: as bytes with VNNI,
+        else as 16-bit numbers."""
+        value = self.body.read(start, position, mask)
+        return value if self.group == 4 else self.widened(value, self.wide)
 
     def add(self, row: int, column: int, value: Any) -> None:
         """Add ``value`` to the sum of one product."""
         place, builder = self.sums[row][column], self.body.builder
         builder.store(builder.add(builder.load(place, typ=self.sum), value), place)
 
-    def step(self, starts: Sequence[Any], others: Sequence[Any], at: Any, mask: Any) -> None:
-        """A vector of depth; lanes of it under ``mask``."""
-        builder = self.body.builder
-        columns = [self.read(start, at) for start in others]
+    def step(
+        self, starts: Sequence[Any], others: Sequence[Any], at: Any, mask: Any = None,
+        kept: Any = None,
+    ) -> None:  # fmt: skip
+        """A vector of depth; what lies under ``mask`` is read, what ``kept`` says counts."""
+        columns = [self.read(start, at, mask) for start in others]
+        if self.group == 4:
+            flip = flipped(self.body.lanes)
+            columns = [self.body.builder.xor(column, flip) for column in columns]
         for i, start in enumerate(starts):
-            row = self.read(start, at)
-            if mask is not None:
-                row = builder.select(mask, row, ir.Constant(self.wide, None))
+            row = self.read(start, at, mask)
+            if kept is not None:
+                row = self.body.builder.select(kept, row, ir.Constant(row.type, None))
+            if self.group == 4:
+                for place, column in ((self.excess[i], flip), *zip(self.sums[i], columns)):
+                    total = self.body.builder.load(place, typ=self.sum)
+                    total = with_byte_products(self.body, total, column, row)
+                    self.body.builder.store(total, place)
+                continue
             for j, column in enumerate(columns):
                 self.add(i, j, multiplied_pairs(self.body, row, column))
+
+    def total(self, row: int, column: int) -> Any:
+        """The sums of one product, in lanes."""
+        b = self.body.builder
+        found = b.load(self.sums[row][column], typ=self.sum)
+        return b.sub(found, b.load(self.excess[row], typ=self.sum)) if self.group == 4 else found
 
     def single(self, starts: Sequence[Any], others: Sequence[Any], at: Any) -> None:
         """One element of depth."""
@@ -116,27 +156,36 @@ def dots_body(module: Any, element: str, rows: int, columns: int) -> Any:
     rights = [
         body.at(right, b.mul(body.smaller(_I64(j), last_column), b_column)) for j in range(columns)
     ]
-    width = body.lanes
-    whole = b.and_(run, _I64(-width))
-    rest = b.sub(run, whole)
-    fits = b.icmp_signed(">=", run, _I64(width))
-    # What is left of a run is read with elements before it, which count for nothing.
-    iota = ir.Constant(ir.VectorType(_I64, width), list(range(width)))
-    mask = b.icmp_signed(">=", iota, body.splat(b.sub(_I64(width), rest)))
     with body.loop(pieces) as piece:
         at = b.gep(steps, [b.mul(piece, _I64(2))], source_etype=_I64)
         starts = [body.at(left, body.load_index(at, 0)) for left in lefts]
         others = [body.at(one, body.load_index(at, 1)) for one in rights]
-        with body.loop(whole, width) as position:
-            made.step(starts, others, position, None)
-        with b.if_then(b.icmp_signed(">", rest, _I64(0))), b.if_else(fits) as (long, short):
-            with long:
-                made.step(starts, others, b.sub(run, _I64(width)), mask)
-            with short, body.loop(run) as position:
-                made.single(starts, others, position)
+        _run(made, run, starts, others)
     _store(made)
     b.ret_void()
     return body.function
+
+
+def _run(made: _Dots, run: Any, starts: Sequence[Any], others: Sequence[Any]) -> None:
+    """Add the products of ``run`` neighbours in depth."""
+    body, b = made.body, made.body.builder
+    width = body.lanes
+    whole = b.and_(run, _I64(-width))
+    rest = b.sub(run, whole)
+    with body.loop(whole, width) as position:
+        made.step(starts, others, position)
+    with b.if_then(b.icmp_signed(">", rest, _I64(0))):
+        if made.lanes == MASKED_LANES:
+            made.step(starts, others, whole, mask=body.mask(rest))
+            return
+        # What is left is read with elements before it, which count for nothing.
+        iota = ir.Constant(ir.VectorType(_I64, width), list(range(width)))
+        kept = b.icmp_signed(">=", iota, body.splat(b.sub(_I64(width), rest)))
+        with b.if_else(b.icmp_signed(">=", run, _I64(width))) as (long, short):
+            with long:
+                made.step(starts, others, b.sub(run, _I64(width)), kept=kept)
+            with short, body.loop(run) as position:
+                made.single(starts, others, position)
 
 
 def _store(made: _Dots) -> None:
@@ -183,7 +232,7 @@ def _added(made: _Dots) -> list[list[Any]]:
 
     found: dict[tuple[int, int], Any] = {}
     for begin in range(0, len(numbers), lanes):
-        pairs = [(b.load(made.sums[i][j], typ=made.sum), [(i, j)] * lanes)
+        pairs = [(made.total(i, j), [(i, j)] * lanes)
                  for i, j in numbers[begin : begin + lanes]]  # fmt: skip
         count = len(pairs)
         while len(pairs) > 1:

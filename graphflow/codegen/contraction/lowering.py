@@ -15,7 +15,7 @@ from graphflow.codegen.contraction.bodies import tile_at_body, tile_body
 from graphflow.codegen.contraction.dots import dots_body
 from graphflow.codegen.contraction.linked import call_body
 from graphflow.codegen.contraction.packing import pack_body, pack_strips_body, place_body
-from graphflow.codegen.contraction.pairs import pairs_body, widen_body
+from graphflow.codegen.contraction.pairs import gather_body, tile_of_integers, widen_body
 from graphflow.codegen.contraction.tiling import heights
 from graphflow.codegen.contraction.transforms import transform_body
 from graphflow.codegen.contraction.vectors import combine_body, dot_body
@@ -97,7 +97,13 @@ def _lower_widen(builder: Any, element: str, literals: list[int], values: list[A
     call_body(builder, widen_body, (element,), values)
 
 
-def _lower_pairs(builder: Any, element: str, literals: list[int], values: list[Any]) -> None:
+def _lower_gather(builder: Any, element: str, literals: list[int], values: list[Any]) -> None:
+    call_body(builder, gather_body, (element,), values)
+
+
+def _lower_integers(
+    group: int, builder: Any, element: str, literals: list[int], values: list[Any]
+) -> None:
     """Call the body of the right height."""
     rows, *arguments = values
     done = builder.append_basic_block("pairs.done")
@@ -108,7 +114,7 @@ def _lower_pairs(builder: Any, element: str, literals: list[int], values: list[A
         if height != choices[-1]:
             switch.add_case(_I64(height), block)
         builder.position_at_end(block)
-        call_body(builder, pairs_body, (element, height), arguments)
+        call_body(builder, tile_of_integers, (element, group, height), arguments)
         builder.branch(done)
     builder.position_at_end(done)
 
@@ -135,7 +141,9 @@ _register(micro_kernels.tile_at, "LLLIPTTPIIPIII", partial(_lower_tile, tile_at_
 _register(micro_kernels.dot, "LPPIIPII", _lower_dot)
 _register(micro_kernels.dots, "LLIIBTBITIISTI", _lower_dots)
 _register(micro_kernels.widen, "BTIIH", _lower_widen)
-_register(micro_kernels.pairs, "LIBHISTI", _lower_pairs)
+_register(micro_kernels.pairs, "LIBHISTI", partial(_lower_integers, 2))
+_register(micro_kernels.gather, "BTIIB", _lower_gather)
+_register(micro_kernels.quads, "LIBBISTI", partial(_lower_integers, 4))
 _register(micro_kernels.combine, "LPIPIIPI", _lower_combine)
 _register(micro_kernels.pack, "LIIPPIIII", _lower_pack)
 _register(micro_kernels.pack_strips, "LLPPIII", _lower_pack_strips)

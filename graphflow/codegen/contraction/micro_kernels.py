@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from graphflow.codegen.contraction.tiling import pairs_tile
+from graphflow.codegen.contraction.tiling import HEAD, pairs_tile
 from graphflow.codegen.plain import Arguments, Pointer
 from graphflow.codegen.target import host_target
 from graphflow.ir.formulas.winograd import FORMS, both_sides, matrix
@@ -121,6 +121,40 @@ def pairs(
         for j in range(width):
             c[targets[i] + j] = sum(
                 int(a[i * pitch + k]) * int(panel[(k // 2 * across + j) * 2 + k % 2])
+                for k in range(pitch)
+            )
+
+
+def gather(a: Pointer, steps: Pointer, pieces: int, run: int, target: Pointer) -> None:
+    """``run`` bytes from each of ``a + steps[p]``, after ``-128`` times their sum in 32 bits.
+
+    Zeros follow each piece, so that it has whole groups of four.
+    """
+    pitch, total = (run + 3) // 4 * 4, 0
+    for piece in range(pieces):
+        for k in range(pitch):
+            number = int(a[steps[piece] + k]) if k < run else 0
+            target[HEAD + piece * pitch + k] = number
+            total += number
+    for byte, number in enumerate(np.frombuffer(np.int32(-128 * total).tobytes(), np.int8)):
+        target[byte] = int(number)
+
+
+def quads(
+    height: int, rows: int, panel: Pointer, a: Pointer, pitch: int,
+    c: Pointer, targets: Pointer, width: int,
+) -> None:  # fmt: skip
+    """:func:`pairs` for rows that :func:`gather` made, and a panel whose highest bits are flipped.
+
+    The panel has ``b[k, j] ^ -128`` at ``(k // 4 * across + j) * 4 + k % 4``.
+    """
+    across = pairs_tile(host_target())[1]
+    for i in range(rows):
+        start = i * (pitch + HEAD)
+        head = np.array([a[start + byte] for byte in range(HEAD)], np.int8).view(np.int32)[0]
+        for j in range(width):
+            c[targets[i] + j] = int(head) + sum(
+                int(a[start + HEAD + k]) * (int(panel[(k // 4 * across + j) * 4 + k % 4]) & 255)
                 for k in range(pitch)
             )
 

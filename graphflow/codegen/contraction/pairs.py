@@ -1,7 +1,8 @@
-"""LLVM bodies that multiply rows of 16-bit numbers by packed columns of 8-bit ones.
+"""LLVM bodies that multiply rows of small numbers by packed columns of 8-bit ones.
 
-A lane has the sum of one column.  Two neighbours in depth of a row, one word of 32 bits, meet
-those of eight columns (with AVX2) in one ``vpmaddwd``; nothing has to be added up across lanes.
+A lane has the sum of one column.  Neighbours in depth of a row, one word of 32 bits, meet those
+of a vector of columns in one instruction; nothing has to be added up across lanes.  They are two
+numbers of 16 bits (``vpmaddwd``), or four of 8 (``vpdpbusd``, :class:`_Quads`).
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ from llvmlite import ir
 from numba.core import cgutils
 
 from graphflow.codegen.contraction.bodies import Body
-from graphflow.codegen.contraction.dots import multiplied_pairs
-from graphflow.codegen.contraction.tiling import PAIR_VECTORS, sum_lanes
+from graphflow.codegen.contraction.dots import flipped, multiplied_pairs, with_byte_products
+from graphflow.codegen.contraction.tiling import HEAD, PAIR_VECTORS, sum_lanes
 from graphflow.codegen.target import host_target
 
-_I16, _I32, _I64 = (ir.IntType(bits) for bits in (16, 32, 64))
+_I8, _I16, _I32, _I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
 _POINTER = ir.PointerType()
 
 
@@ -56,47 +57,63 @@ def widen_body(module: Any, element: str) -> Any:
 
 
 class _Pairs:
-    """The body of :func:`pairs_body` being written."""
+    """The body of a tile being written, for rows of 16-bit numbers."""
+
+    group = 2
+    number: Any = _I16
 
     def __init__(self, module: Any, name: str, element: str, rows: int) -> None:
         self.lanes, self.rows = sum_lanes(host_target()), rows
-        self.body = Body(module, name, element, 2 * self.lanes, "ppippi")
+        self.body = Body(module, name, element, self.group * self.lanes, "ppippi")
         self.extend = self.body.builder.sext if element.startswith("i") else self.body.builder.zext
         self.wide = ir.VectorType(_I16, 2 * self.lanes)
         self.sum = ir.VectorType(_I32, self.lanes)
 
-    def both(self, place: Any) -> Any:
-        """Two neighbours of a row in every lane."""
+    def everywhere(self, place: Any) -> Any:
+        """The 32 bits at ``place`` in every lane."""
         b = self.body.builder
-        pair = b.load(place, align=2, typ=_I32)
-        first = b.insert_element(ir.Constant(self.sum, ir.Undefined), pair, _I32(0))
-        pattern = self.body.pattern([0] * self.lanes)
-        return b.bitcast(b.shuffle_vector(first, first, pattern), self.wide)
+        word = b.load(place, align=self.number.width // 8, typ=_I32)
+        first = b.insert_element(ir.Constant(self.sum, ir.Undefined), word, _I32(0))
+        return b.shuffle_vector(first, first, self.body.pattern([0] * self.lanes))
+
+    def row(self, a: Any, pitch: Any, row: int) -> tuple[Any, Any]:
+        """Where a row begins, and what its sums begin with."""
+        b = self.body.builder
+        start = b.gep(a, [b.mul(pitch, _I64(row))], source_etype=_I16)
+        return start, ir.Constant(self.sum, None)
+
+    def columns(self, place: Any) -> Any:
+        """Neighbours of a vector of columns."""
+        return self.extend(self.body.load(place), self.wide)
+
+    def added(self, total: Any, word: Any, columns: Any) -> Any:
+        """``total`` and the products of a row's neighbours with those of columns."""
+        b = self.body.builder
+        return b.add(total, multiplied_pairs(self.body, b.bitcast(word, self.wide), columns))
 
     def sums(self) -> list[list[Any]]:
         """The loop over depth; the sums, a list of vectors a row."""
         body, b = self.body, self.body.builder
         panel, a, pitch, *_ = body.function.args
-        zero = ir.Constant(self.sum, None)
-        starts = [b.gep(a, [b.mul(pitch, _I64(row))], source_etype=_I16)
-                  for row in range(self.rows)]  # fmt: skip
+        starts, firsts = zip(*(self.row(a, pitch, row) for row in range(self.rows)), strict=True)
         entry, loop, after = b.block, *(body.function.append_basic_block(n)
                                         for n in ("loop", "after"))  # fmt: skip
         b.branch(loop)
         b.position_at_end(loop)
         depth, at = b.phi(_I64), b.phi(_POINTER)
         old = [[b.phi(self.sum) for _ in range(PAIR_VECTORS)] for _ in starts]
-        columns = [self.extend(body.load(body.at(at, 2 * self.lanes * v)), self.wide)
-                   for v in range(PAIR_VECTORS)]  # fmt: skip
+        step = self.group * self.lanes
+        columns = [self.columns(body.at(at, step * v)) for v in range(PAIR_VECTORS)]
         new = []
         for start, totals in zip(starts, old, strict=True):
-            pair = self.both(b.gep(start, [depth], source_etype=_I16))
-            new.append([b.add(total, multiplied_pairs(body, pair, column))
+            word = self.everywhere(b.gep(start, [depth], source_etype=self.number))
+            new.append([self.added(total, word, column)
                         for total, column in zip(totals, columns, strict=True)])  # fmt: skip
-        following = b.add(depth, _I64(2))
-        moved = body.at(at, 2 * self.lanes * PAIR_VECTORS)
+        following = b.add(depth, _I64(self.group))
+        moved = body.at(at, step * PAIR_VECTORS)
         pairs = [(depth, _I64(0), following), (at, panel, moved)]
-        pairs += [(phi, zero, value) for phis, values in zip(old, new, strict=True)
+        pairs += [(phi, first, value)
+                  for first, phis, values in zip(firsts, old, new, strict=True)
                   for phi, value in zip(phis, values, strict=True)]  # fmt: skip
         for phi, first, value in pairs:
             phi.add_incoming(first, entry)
@@ -106,10 +123,67 @@ class _Pairs:
         return new
 
 
-def pairs_body(module: Any, element: str, rows: int) -> Any:
-    """A tile of ``rows`` by ``PAIR_VECTORS`` vectors of sums: see ``micro_kernels.pairs``."""
-    name = f"pairs.{element}.{rows}"
-    made = _Pairs(module, name, element, rows)
+class _Quads(_Pairs):
+    """The body of a tile being written, for rows of bytes, with columns' highest bits flipped."""
+
+    group = 4
+    number = _I8
+
+    def row(self, a: Any, pitch: Any, row: int) -> tuple[Any, Any]:
+        """Before a row is what its sums begin with."""
+        b = self.body.builder
+        whole = b.add(pitch, _I64(HEAD))
+        head = b.gep(a, [b.mul(whole, _I64(row))], source_etype=_I8)
+        return b.gep(head, [_I64(HEAD)], source_etype=_I8), self.everywhere(head)
+
+    def columns(self, place: Any) -> Any:
+        """Neighbours of a vector of columns."""
+        return self.body.load(place)
+
+    def added(self, total: Any, word: Any, columns: Any) -> Any:
+        """``total`` and the products of a row's neighbours with those of columns."""
+        return with_byte_products(self.body, total, columns, word)
+
+
+def gather_body(module: Any, element: str) -> Any:
+    """Rows as :class:`_Quads` wants them: see ``micro_kernels.gather``."""
+    lanes = 4 * sum_lanes(host_target())
+    body = Body(module, "gather", element, lanes, "ppiip")
+    b = body.builder
+    a, steps, pieces, run, target = body.function.args
+    sums = ir.VectorType(_I32, lanes // 4)
+    total = cgutils.alloca_once_value(b, ir.Constant(sums, None))
+    rest = cgutils.alloca_once_value(b, _I32(0))
+    pitch = b.and_(b.add(run, _I64(3)), _I64(-4))
+    whole = b.and_(run, _I64(-lanes))
+    with body.loop(pieces) as piece:
+        step = b.load(b.gep(steps, [piece], source_etype=_I64), align=8, typ=_I64)
+        start, goal = body.at(a, step), body.at(target, HEAD, b.mul(piece, pitch))
+        with body.loop(whole, lanes) as position:
+            value = body.load(body.at(start, position))
+            old = b.load(total, typ=sums)
+            b.store(with_byte_products(body, old, flipped(lanes), value), total)
+            body.store(value, body.at(goal, position))
+        with body.loop(b.sub(run, whole)) as position:
+            at = b.add(whole, position)
+            number = body.load_scalar(body.at(start, at))
+            b.store(b.add(b.load(rest, typ=_I32), b.sext(number, _I32)), rest)
+            body.store(number, body.at(goal, at))
+        with body.loop(b.sub(pitch, run)) as position:
+            body.store(_I8(0), body.at(goal, run, position))
+    kind = ir.FunctionType(_I32, [sums])
+    add = cgutils.get_or_insert_function(module, kind, f"llvm.vector.reduce.add.v{lanes // 4}i32")
+    found = b.add(b.call(add, [b.load(total, typ=sums)]), b.shl(b.load(rest, typ=_I32), _I32(7)))
+    b.store(b.neg(found), target, align=1)
+    b.ret_void()
+    return body.function
+
+
+def tile_of_integers(module: Any, element: str, group: int, rows: int) -> Any:
+    """A tile of ``rows`` by ``PAIR_VECTORS`` vectors of sums: see ``micro_kernels.pairs``, or
+    ``quads`` where ``group`` is 4."""
+    name = f"{'quads' if group == 4 else 'pairs'}.{element}.{rows}"
+    made = (_Quads if group == 4 else _Pairs)(module, name, element, rows)
     body, b = made.body, made.body.builder
     c, targets, width = body.function.args[-3:]
     sums = made.sums()

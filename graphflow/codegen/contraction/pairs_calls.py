@@ -1,7 +1,8 @@
 """From a product of small integers whose second operand lasts to the call of ``mm_pairs``.
 
 The second operand is weights: its columns are packed in panels, once, by copies between
-layouts.  A run of odd length leaves a place of each panel unwritten, which meets a zero.
+layouts.  A run that is not of whole groups leaves places of each panel unwritten, which meet
+zeros.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from graphflow.codegen.contraction.call import (
     with_epilogue,
 )
 from graphflow.codegen.contraction.pairs_kernel import pairs_kernel
-from graphflow.codegen.contraction.tiling import cache_sizes, pairs_tile
+from graphflow.codegen.contraction.tiling import HEAD, cache_sizes, neighbours, pairs_tile
 from graphflow.codegen.layout import Layout, row_major
 from graphflow.codegen.schedule import Call, Value
 from graphflow.codegen.sizes import is_fixed
@@ -39,7 +40,8 @@ LEAST_WEIGHTS = 100_000
 """So many weights are kept packed between calls, whatever else the program keeps; fewer may be
 packed at each call, which as many rows as are widened at a time make up for."""
 
-Copier = Callable[[Layout, Layout], list[Call]]
+Copier = Callable[[Layout, Layout, int], list[Call]]
+"""From where, where to, and what bits are flipped on the way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,22 +81,25 @@ def pairs_calls(
     """Copies of the second operand in panels, then the product."""
     a, b, c = places
     height, width = pairs_tile(host_target())
+    group = neighbours(host_target(), a.type.dtype.short)
+    flips = -128 if group == 4 else 0
     m, n, pieces = found.count("rows"), found.column.extent, found.count("depth")
     outer = tuple(axis.extent for axis in found.depth)
-    words = (found.run + 1) // 2
-    panels = context.temporary(TensorType(b.type.dtype, (-(-n // width), *outer, words, width, 2)))
+    words = -(-found.run // group)
+    shape = (-(-n // width), *outer, words, width, group)
+    panels = context.temporary(TensorType(b.type.dtype, shape))
     calls: list[Call] = []
     for source, target in _packing(found, b, panels, width):
-        calls += copied(source, target)
-    pitch = 2 * words * pieces
-    block = max(height, min(MOST_ROWS, cache_sizes()[1] // 8 // pitch) // height * height)
-    items = rounded_up(pieces + 2 * block + -(-block * pitch // 4), LINE_BYTES // 8)
+        calls += copied(source, target, flips)
+    row_bytes = 4 * words * pieces + HEAD  # four numbers of 8 bits a word, or two of 16
+    block = max(height, min(MOST_ROWS, cache_sizes()[1] // 4 // row_bytes) // height * height)
+    items = rounded_up(pieces + 2 * block + -(-block * row_bytes // 8), LINE_BYTES // 8)
     scratch = context.temporary(TensorType(int64, (context.threads, items)))
     batches, row = found.count("batch"), found.rows[-1]
     tables = (*found.batch, *found.rows, *found.depth)
     flops = 2 * batches * m * n * pieces * found.run
     call = Call(
-        kernel=pairs_kernel(a.type.dtype.short, height, width),
+        kernel=pairs_kernel(a.type.dtype.short, group, height, width),
         arguments=(
             address(a), address(panels), address(c),
             *map(Value, (m, n, batches, len(found.batch), len(found.rows), len(found.depth))),
@@ -115,20 +120,20 @@ def pairs_calls(
 
 def _packing(found: Dots, b: Layout, panels: Layout, width: int) -> list[tuple[Layout, Layout]]:
     """Places in the second operand, and where they go: whole panels and the last one, each
-    in whole pairs and what is left of a run."""
+    in whole groups and what is left of a run."""
     n, run, across = found.column.extent, found.run, found.column.strides[B]
     outer = tuple(axis.extent for axis in found.depth)
     far = tuple(axis.strides[B] for axis in found.depth)
-    there = row_major(panels.shape)
+    there, group = row_major(panels.shape), panels.shape[-1]
     made: list[tuple[Layout, Layout]] = []
     for first, count, columns in ((0, n // width, width), (n // width, 1, n % width)):
-        for start, pairs, length in ((0, run // 2, 2), (run // 2, 1, run % 2)):
-            shape = (count, *outer, pairs, columns, length)
+        for start, groups, length in ((0, run // group, group), (run // group, 1, run % group)):
+            shape = (count, *outer, groups, columns, length)
             if 0 in shape:
                 continue
             kind = TensorType(b.type.dtype, shape)
-            offset = b.offset + first * width * across + 2 * start
-            source = Layout(b.buffer, kind, offset, (width * across, *far, 2, across, 1))
+            offset = b.offset + first * width * across + group * start
+            source = Layout(b.buffer, kind, offset, (width * across, *far, group, across, 1))
             offset = panels.offset + first * there[0] + start * there[-3]
             made.append((source, Layout(panels.buffer, kind, offset, there)))
     return made

@@ -2,8 +2,9 @@
 
 ``mm_pairs`` widens rows of the first operand to 16 bits, a block of them at a time; its tiles
 take two neighbours in depth of one row at once, and multiply them by those of a panel of
-columns.  Panels are packed before: for weights that is done once.  Words of the argument block
-are in the order of :mod:`graphflow.codegen.contraction.pairs_calls`.
+columns.  ``mm_quads`` leaves them 8 bits, and takes four.  Panels are packed before: for weights
+that is done once.  Words of the argument block are in the order of
+:mod:`graphflow.codegen.contraction.pairs_calls`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 from functools import cache
 
 from graphflow.codegen.contraction.axes_kernels import TAKE, finished_rows, row_tables
-from graphflow.codegen.contraction.tiling import height_text
+from graphflow.codegen.contraction.tiling import HEAD, height_text
 from graphflow.codegen.schedule import KernelSource
 
 AXES_AT = 20
@@ -19,9 +20,9 @@ AXES_AT = 20
 
 _PAIRS = '''\
 """c[i, j] = sum over k of a[i, k] * b[k, j], 8-bit numbers with 32-bit sums, b in panels"""
-from graphflow.codegen.contraction.micro_kernels import pairs, place, widen
+from graphflow.codegen.contraction.micro_kernels import {copy}, place, {tile}
 from graphflow.codegen.prelude import call_epilogue, kernel, pointer_at_{element}, share
-from graphflow.codegen.prelude import pointer_at_i16, pointer_at_i32, pointer_at_i64
+from graphflow.codegen.prelude import {pointers}
 
 HEIGHT, WIDTH = {height}, {width}  # of a tile
 AXES_AT = {axes_at}
@@ -34,7 +35,7 @@ def {name}(args, tid, nth):
     c = pointer_at_i32(args[2])
     m, n, batches = args[3], args[4], args[5]
     batch_axes, row_axes, depth_axes = args[6], args[7], args[8]
-    # Depth is runs of neighbours, each widened to an even number of them.
+    # Depth is runs of neighbours, each filled up to whole groups of them.
     pieces, depth_run = args[9], args[10]
     row_run, row_a, row_c = args[11], args[12], args[13]
     epilogue, block, batch_rows = args[14], args[15], args[16]
@@ -43,9 +44,9 @@ def {name}(args, tid, nth):
     steps = pointer_at_i64(room)
     spots = steps + pieces
     row_targets = spots + i_block
-    wide = pointer_at_i16(room + (pieces + 2 * i_block) * 8)
-    even = (depth_run + 1) // 2 * 2
-    pitch = pieces * even
+    wide = pointer_at_{number}(room + (pieces + 2 * i_block) * 8)
+    pitch = pieces * ((depth_run + {group} - 1) // {group} * {group})
+    room_of_row = pitch + {head}
     rows_at = AXES_AT + 4 * batch_axes
     depth_at = rows_at + 4 * row_axes
     for piece in range(pieces):
@@ -63,14 +64,14 @@ def {name}(args, tid, nth):
             i1 = min(i_end, i0 + i_block)
 {row_tables}\
             for row in range(i1 - i0):
-                widen(a_batch + spots[row], steps, pieces, depth_run, wide + row * pitch)
+                {copy}(a_batch + spots[row], steps, pieces, depth_run, wide + row * room_of_row)
             j = j_begin
             while j < j_end:
                 i = i0
                 while i < i1:
                     left = i1 - i
                     rows = {choose_rows}
-                    pairs(HEIGHT, rows, b_batch + j * pitch, wide + (i - i0) * pitch, pitch,
+                    {tile}(HEIGHT, rows, b_batch + j * pitch, wide + (i - i0) * room_of_row, pitch,
                           c_batch + j, row_targets + (i - i0), min(WIDTH, j_end - j))
                     i += rows
                 j += WIDTH
@@ -80,11 +81,19 @@ def {name}(args, tid, nth):
 
 
 @cache
-def pairs_kernel(element: str, height: int, width: int) -> KernelSource:
-    """The kernel for ``"i8"`` or ``"u8"`` and tiles of ``height`` rows by ``width`` columns."""
-    name = f"mm_pairs_{element}_{height}x{width}"
+def pairs_kernel(element: str, group: int, height: int, width: int) -> KernelSource:
+    """The kernel for ``"i8"`` or ``"u8"`` and tiles of ``height`` rows by ``width`` columns, of
+    which ``group`` neighbours in depth lie together."""
+    tile, copy, number, head = (
+        ("quads", "gather", element, HEAD) if group == 4 else ("pairs", "widen", "i16", 0)
+    )
+    pointers = ", ".join(
+        f"pointer_at_{kind}" for kind in dict.fromkeys((number, "i32", "i64")) if kind != element
+    )
+    name = f"mm_{tile}_{element}_{height}x{width}"
     text = _PAIRS.format(
         name=name, element=element, height=height, width=width, axes_at=AXES_AT, take=TAKE,
+        tile=tile, copy=copy, number=number, head=head, group=group, pointers=pointers,
         row_tables=row_tables(12), choose_rows=height_text(height),
         finished=finished_rows(12, "epilogue", "j_begin, j_end"),
     )  # fmt: skip

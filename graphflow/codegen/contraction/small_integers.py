@@ -88,7 +88,7 @@ def small_calls(
             for operand in which:
                 kept = context.temporary(_stored(labels, places, operand)[0])
                 dense[operand] = replace(dense[operand], buffer=kept.buffer)
-                calls += copied(places[operand], dense[operand])
+                calls += copied(places[operand], dense[operand], 0)
             if lasting and takes_pairs(found):
                 return [*calls, *pairs_calls(found, dense, epilogue, context, copied)]
             return [*calls, _call(found, dense, epilogue, context)]

@@ -59,6 +59,12 @@ def sum_lanes(target: Target) -> int:
     return 8 if target.is_x86 and "avx2" in target.enabled else 4
 
 
+def neighbours(target: Target, element: str) -> int:
+    """How many neighbours in depth of ``"i8"`` or ``"u8"`` one instruction multiplies and adds to
+    a 32-bit sum: four bytes with VNNI, of which one side is signed, else two 16-bit numbers."""
+    return 4 if element == "i8" and target.has_byte_products else 2
+
+
 def dots_tile(target: Target, single: bool) -> tuple[int, int]:
     """Rows and columns of scalar products taken at a time; ``single`` says there is one row.
 
@@ -71,6 +77,10 @@ def dots_tile(target: Target, single: bool) -> tuple[int, int]:
 
 PAIR_VECTORS = 2
 """Vectors of sums that a row of a tile has, where columns of small integers are packed."""
+
+
+HEAD = 4
+"""Bytes before a row of bytes: what its sums begin with, where columns are unsigned."""
 
 
 def pairs_tile(target: Target) -> tuple[int, int]:
