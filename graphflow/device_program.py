@@ -53,7 +53,7 @@ class DeviceProgram(Program):
 
         return build_schedule(graph, 1, self._example, backend())
 
-    def _set_aside(self, graph: Graph) -> None:
+    def _prepare(self, graph: Graph) -> None:
         """Temporaries lie on the device."""
 
     def _load(self, scalars: frozenset[int], beside: Any) -> Any:

@@ -31,7 +31,7 @@ from graphflow.mode import mode
 from graphflow.profiling.watch import opened
 from graphflow.records import replace
 from graphflow.runtime.fork import renew_after_fork
-from graphflow.runtime.launch import LoadedProgram, aliased_results
+from graphflow.runtime.launch import LoadedProgram, aliased_results, copied_out
 from graphflow.runtime.plans import load_plan, plan_key, store_plan
 from graphflow.runtime.threads import get_num_threads
 from graphflow.runtime.turns import turn
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from graphflow.passes.base import Pass
     from graphflow.passes.pipeline import Stage
     from graphflow.profiling.rows import Profile
-    from graphflow.runtime.resident import Reserve
+    from graphflow.runtime.preparation import Preparation
     from graphflow.tuning import Tuning
 
 
@@ -74,6 +74,7 @@ class Program:
 
     tune: float | None = None
     tuning: Tuning | None = None
+    _prepared: Preparation | None = None
     portable: ClassVar[bool] = False
     """Whether passes that suit a processor only are left out."""
 
@@ -101,8 +102,13 @@ class Program:
         self.sizes = known_sizes(graph, sizes or {})
         self._example = example_for(graph, self.sizes, example or {})
         with turn():
-            self.template = self._schedule()
-            self._open()
+            try:
+                self.template = self._schedule()
+                self._open()
+            finally:
+                if self._prepared is not None:
+                    self._prepared.close()
+                    self._prepared = None
         self.build_seconds = time.perf_counter() - started
         if _wants_report():
             from graphflow.debug import report
@@ -121,7 +127,6 @@ class Program:
         self._stages: tuple[Stage, ...] = ()
         self._by_size: OrderedDict[tuple[int, ...], Program] = OrderedDict()
         self._assumptions: tuple[Assumption, ...] = ()
-        self._reserve: Reserve | None = None
         self._unloaded = False
         self._plain = True
         """Whether the outputs of the graph are what the traced function returns."""
@@ -149,7 +154,7 @@ class Program:
         """The schedule with its kernels, ready to run."""
         return LoadedProgram(
             self.schedule, scalars=scalars, threads=self._threads, beside=beside,
-            alone=not self.sizes, reserve=self._reserve,
+            alone=not self.sizes, prepared=self._prepared,
         )  # fmt: skip
 
     def at(self, sizes: Mapping[str, int]) -> Program:
@@ -202,7 +207,7 @@ class Program:
         self.passes_seconds = scheduling - started
         lowered = self._stages[-1].graph
         cheap = not (self._example or self.portable or self.keep)
-        self._set_aside(lowered)
+        self._prepare(lowered)
 
         def build() -> tuple[Schedule, tuple[Stage, ...]]:
             made, more = fitted(lowered, self._lower, self.memory_limit, self._example, cheap)
@@ -218,21 +223,24 @@ class Program:
             schedule, more, self.tuning = tuned(self, build)
         self._stages += more
         self.schedule_seconds = time.perf_counter() - scheduling
+        if self._prepared is not None:  # their seconds count as theirs
+            self.schedule_seconds -= self._prepared.batch.seconds
         return schedule
 
     def _lower(self, graph: Graph) -> Schedule:
         """The schedule of a graph that the passes are done with."""
         from graphflow.codegen.build_schedule import build_schedule
 
-        return build_schedule(graph, self._threads, self._example, keep=self.keep)
+        ask = self._prepared.ask if self._prepared is not None else None
+        return build_schedule(graph, self._threads, self._example, keep=self.keep, ask=ask)
 
-    def _set_aside(self, graph: Graph) -> None:
-        """Let memory for the arena of a fused graph become resident while it is scheduled."""
+    def _prepare(self, graph: Graph) -> None:
+        """Let memory and kernels be made ready while a fused graph is scheduled."""
         from graphflow.codegen.memory import expected_bytes
-        from graphflow.runtime.resident import Reserve
+        from graphflow.runtime.preparation import Preparation
 
         if self.memory_limit is None and self.tune is None and not hasattr(self, "loaded"):
-            self._reserve = Reserve(expected_bytes(graph))
+            self._prepared = Preparation(expected_bytes(graph))
 
     def compiled_again(self) -> tuple[tuple[Stage, ...], Schedule]:
         """Stages and schedule with places in the user's code (a stored plan has none)."""
@@ -395,14 +403,7 @@ class Program:
         """A result that lies in an input or a state, copied out of it."""
         result, kind, index = self._aliases[position]
         base = inputs[index] if kind == "input" else self._memory[self.face.state[index]].value
-        flat = base.reshape(-1)
-        dtype = result.type.dtype.numpy  # not the base's where a view shows parts of numbers
-        size = dtype.itemsize
-        view = np.ndarray(
-            result.type.static_shape, dtype, flat, result.offset * size,
-            [s * size for s in result.strides],
-        )  # fmt: skip
-        return np.array(view)
+        return copied_out(result, base)
 
     # ---- state ---------------------------------------------------------------------
 

@@ -355,7 +355,8 @@ def test_clear_removes_only_the_caches_own_files(
     mine.write_text("print()")
     size = cache.size()
     assert size > 0
-    assert cache.clear() == 2
+    others = len(list(folder.iterdir())) - 1  # more than two where this process knew nothing yet
+    assert cache.clear() == others >= 2
     assert cache.size() == 0
     assert mine.exists()
     check(loaded)

@@ -9,7 +9,7 @@ here every unit is lowered to calls over buffers, and
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from math import prod
 
 from graphflow.codegen.buffers import BufferTable
@@ -45,6 +45,7 @@ from graphflow.codegen.schedule import (
     Result,
     Schedule,
     Step,
+    kernels_in,
 )
 from graphflow.codegen.sizes import for_example
 from graphflow.codegen.stored_order import ordered
@@ -66,6 +67,7 @@ def build_schedule(
     example: Mapping[str, int] | None = None,
     backend: Backend = CPU,
     keep: bool = False,
+    ask: Callable[[Iterable[KernelSource]], None] | None = None,
 ) -> Schedule:
     """The schedule of ``graph``, which fusion has grouped.
 
@@ -75,6 +77,7 @@ def build_schedule(
     ``threads`` is an upper bound on the threads that will run it (scratch memory
     depends on it, results do not).  ``backend`` says for which kind of device.
     With ``keep``, what depends on state alone is computed when that has changed only.
+    ``ask`` is called with the kernels of every step as soon as they are known.
     """
     if example:
         graph = for_example(graph, example)
@@ -87,7 +90,9 @@ def build_schedule(
     work = collect(graph)
     placement = place(graph, work)
     emitter = Emitter(graph, work, placement, Templates(BufferTable(threads, backend)))
-    emitter.run()
+    for steps in emitter.made():
+        if ask is not None:
+            ask(kernels_in(steps))
     return emitter.schedule(keep)
 
 
@@ -117,12 +122,16 @@ class Emitter:
             for number, node in enumerate(graph.nodes)
         }
 
-    def run(self) -> None:
-        """Append the steps of all units, then the copies of state."""
+    def made(self) -> Iterator[Sequence[Step]]:
+        """Append the steps of all units, then the copies of state; yields what is new."""
+        done = 0
         for number in self.placement.order:
             self.unit(self.work.units[number])
+            yield self.steps[done:]
+            done = len(self.steps)
         for source, target in self.placement.commits:
             self.commit(source, target)
+        yield self.steps[done:]
 
     def region(
         self,
@@ -146,7 +155,8 @@ class Emitter:
                 inner.buffer_of[layout.buffer] = where.buffer
         for layout, buffer in zip(placement.outputs, results, strict=True):
             inner.buffer_of[layout.buffer] = buffer
-        inner.run()
+        for _ in inner.made():
+            pass
         return tuple(inner.steps)
 
     # -- places ---------------------------------------------------------------

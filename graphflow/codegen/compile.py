@@ -6,6 +6,11 @@ so that all processors work on Numba's Python and LLVM's C++::
 
     objects = compile_kernels([KernelSource("ew_tanh_3fa2", text)]).objects
 
+    with Compilation() as compilation:
+        compilation.add(kernel, path)      # as soon as it is known
+        ...                                # other work: LLVM is busy meanwhile
+        objects = compilation.finish().objects
+
 Importing this module imports Numba (half a second); the runtime does so only
 when a kernel is missing from the cache.
 """
@@ -20,8 +25,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ContextDecorator, contextmanager
+from contextlib import ContextDecorator, ExitStack, contextmanager
 from ctypes import string_at
+from heapq import heappop, heappush
 from pathlib import Path
 from typing import Any
 
@@ -229,7 +235,69 @@ def undefined_symbols(data: bytes) -> list[str]:
     return names
 
 
-@as_written
+class Compilation:
+    """Kernels on their way to object code for this machine, each with a C entry of its name.
+
+    Threads optimise and emit what :meth:`add` has lowered, what takes longest first, so that
+    they end together.  For one thread; a context manager.
+    """
+
+    def __init__(self) -> None:
+        self._target = host_target()
+        self._backend = _Backend(self._target)
+        self._waiting: list[tuple[int, int, Lowered]] = []
+        self._lock = threading.Lock()
+        self._running: list[Future[bool]] = []
+        self._objects: dict[str, bytes] = {}
+        self._seconds: dict[str, float] = {}
+        self._uncollected = 0
+        self._open = ExitStack()
+
+    def __enter__(self) -> Compilation:
+        self._open.enter_context(as_written)
+        self._open.enter_context(_yielding())
+        self._workers = ThreadPoolExecutor(_threads(), thread_name_prefix="graphflow-llvm")
+        self._open.callback(self._workers.shutdown, cancel_futures=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._waiting.clear()
+        self._open.close()
+
+    def add(self, kernel: KernelSource, path: Path) -> None:
+        """Lower a kernel whose source is in file ``path``, and have it compiled.
+
+        Raises :class:`CompileError` naming the kernel and its file.
+        """
+        start = time.perf_counter()
+        with global_compiler_lock:
+            lowered = lower(kernel, path, self._target)
+        self._seconds[kernel.name] = time.perf_counter() - start
+        with self._lock:
+            heappush(self._waiting, (-len(lowered.text), len(self._running), lowered))
+        self._running.append(self._workers.submit(self._emit))
+        self._uncollected = _collected(self._uncollected + len(kernel.source))
+
+    def finish(self) -> Compiled:
+        """All that was added, when it is compiled."""
+        while self._emit():  # this thread has nothing else to do now
+            pass
+        for future in self._running:
+            future.result()
+        return Compiled(self._objects, self._seconds)
+
+    def _emit(self) -> bool:
+        """Compile the largest of what waits; False if nothing does."""
+        with self._lock:
+            if not self._waiting:
+                return False
+            lowered = heappop(self._waiting)[-1]
+        name = lowered.kernel.name
+        self._objects[name], seconds = self._backend.emit(lowered)
+        self._seconds[name] += seconds
+        return True
+
+
 def compile_kernels(
     kernels: Sequence[KernelSource],
     paths: Mapping[str, Path] | None = None,
@@ -239,44 +307,10 @@ def compile_kernels(
     ``paths`` says, by kernel name, which file a source is in (for tracebacks
     and messages).  Raises :class:`CompileError` naming the kernel and its file.
     """
-    target = host_target()
-    backend = _Backend(target)
-    seconds: dict[str, float] = {}
-    pending: list[tuple[Lowered, Future[tuple[bytes, float]]]] = []
-    workers = ThreadPoolExecutor(_threads(), thread_name_prefix="graphflow-llvm")
-    objects = {}
-    uncollected = 0
-    try:
-        with global_compiler_lock, _yielding():
-            for kernel in _order(kernels):
-                start = time.perf_counter()
-                lowered = lower(kernel, _path(kernel, paths), target)
-                seconds[kernel.name] = time.perf_counter() - start
-                pending.append((lowered, workers.submit(backend.emit, lowered)))
-                uncollected = _collected(uncollected + len(kernel.source))
-            for lowered, future in pending:  # this thread has nothing else to do now
-                if future.cancel():
-                    name = lowered.kernel.name
-                    objects[name], spent = backend.emit(lowered)
-                    seconds[name] += spent
-        for lowered, future in pending:
-            name = lowered.kernel.name
-            if name not in objects:
-                objects[name], spent = future.result()
-                seconds[name] += spent
-    finally:
-        workers.shutdown(cancel_futures=True)
-    return Compiled({kernel.name: objects[kernel.name] for kernel in kernels}, seconds)
-
-
-_STARTERS = 3
-
-
-def _order(kernels: Sequence[KernelSource]) -> list[KernelSource]:
-    """What takes longest comes first, so that threads end together; but the very first are
-    short, so that the others have something to do until a long one is lowered."""
-    ordered = sorted(kernels, key=lambda kernel: len(kernel.source))
-    return ordered[:_STARTERS] + ordered[: _STARTERS - 1 : -1]
+    with Compilation() as compilation:
+        for kernel in kernels:
+            compilation.add(kernel, _path(kernel, paths))
+        return compilation.finish()
 
 
 def _collected(uncollected: int) -> int:

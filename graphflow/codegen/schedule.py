@@ -229,6 +229,22 @@ def plain_steps(steps: Sequence[Step]) -> Iterator[Call | HostCall]:
             yield step
 
 
+def kernels_in(steps: Sequence[Step]) -> Iterator[KernelSource]:
+    """The kernels that ``steps`` call, epilogues included, some of them more than once."""
+    for step in plain_steps(steps):
+        if isinstance(step, Call):
+            yield step.kernel
+            yield from _functions(step.arguments)
+
+
+def _functions(arguments: Sequence[Argument]) -> Iterator[KernelSource]:
+    for argument in arguments:
+        if isinstance(argument, FunctionAddress):
+            yield argument.kernel
+        elif isinstance(argument, BlockAddress):
+            yield from _functions(argument.arguments)
+
+
 @dataclass(frozen=True, slots=True)
 class Result:
     """A graph output: the buffer that holds it and how it is laid out there."""

@@ -53,10 +53,15 @@ class Move:
     """What letting go of a value would take: tasks run again, values kept until a position."""
 
     value: int
+    position: int
     again: dict[int, Again] = field(default_factory=dict)
     kept: dict[int, int] = field(default_factory=dict)
     seconds: float = 0.0
     score: float = 0.0
+    freed: int = 0
+    """Bytes that are free at ``position``."""
+    mean: float = 0.0
+    """Bytes that are free, on average over the time in which the value need not be there."""
 
 
 class Search:
@@ -84,28 +89,25 @@ class Search:
         self._ends = np.array(outline.ends, np.int64)
         self._tokens: dict[int, int] = {}
 
-    def run(self, goal: int, seconds: float) -> None:
-        """Let go of values until the peak is at most ``goal`` bytes, or no more may go for
-        ``seconds`` of work."""
+    def run(self, goal: int) -> None:
+        """Let go of values until the peak is at most ``goal`` bytes, or none can go."""
         for _ in range(ROUNDS):
             peak = int(self.profile.max(initial=0))
-            if peak <= goal or not self._lower(int(self.profile.argmax()), goal, seconds):
+            if peak <= goal or not self._lower(int(self.profile.argmax()), goal):
                 return
 
-    def _lower(self, position: int, goal: int, seconds: float) -> bool:
+    def _lower(self, position: int, goal: int) -> bool:
         """Let go of some values at ``position``; False if none can."""
-        found = [m for v in self._candidates(position) if (m := self.weighed(v, position))]
+        found = [m for v in self._candidates(position) if (m := self._useful(v, position))]
         found.sort(key=lambda move: (-move.score, move.value))
         done = 0
         for move in found:
             if done:
-                again = self.weighed(move.value, position)
+                again = self._useful(move.value, position)
                 if again is None or again.score < move.score / 2:
                     continue
                 move = again
-            if self.seconds + move.seconds > seconds:
-                continue
-            self._commit(move)
+            self.commit(move)
             done += 1
             top = int(self.profile.max())
             enough = done >= SHARE * len(found) or top > self.profile[position]
@@ -128,6 +130,11 @@ class Search:
 
     # -- one value ------------------------------------------------------------------------
 
+    def _useful(self, value: int, position: int) -> Move | None:
+        """What letting go of ``value`` takes, if that frees something at ``position`` itself."""
+        move = self.weighed(value, position)
+        return move if move is not None and move.freed > 0 else None
+
     def weighed(self, value: int, position: int) -> Move | None:
         """What letting go of ``value`` around ``position`` takes; ``None`` if it is no use."""
         uses = self.outline.uses[value]
@@ -135,11 +142,12 @@ class Search:
         if value in self.remade or not late:
             return None
         early = max([self.outline.makers[value], *(u for u in uses if u < position)])
-        move = Move(value)
+        move = Move(value, position)
         size, time = self.outline.sizes[value], late[0]
         if not self._follow(move, value, time, position):
             return None
-        gain = float(size) * (move.again[self.place[value][0]].time - 1 - early)
+        wait = move.again[self.place[value][0]].time - 1 - early
+        gain = float(size) * wait
         freed = size * (time > position)
         for kept, until in move.kept.items():
             gain -= float(self.outline.sizes[kept]) * (until - self.last[kept])
@@ -154,8 +162,9 @@ class Search:
             for _, begin, end, size in self._moved(again):
                 gain -= float(size) * (end + 1 - begin)
                 freed -= size * (begin <= position <= end)
-        if gain <= 0 or freed <= 0:
+        if gain <= 0:
             return None
+        move.freed, move.mean = freed, gain / wait
         move.score = gain / max(move.seconds, 1e-9)
         return move
 
@@ -276,7 +285,8 @@ class Search:
 
     # -- taking a move --------------------------------------------------------------------
 
-    def _commit(self, move: Move) -> None:
+    def commit(self, move: Move) -> None:
+        """Do what ``move`` says."""
         outline = self.outline
         for value, until in move.kept.items():
             self._room(outline.sizes[value], self.last[value] + 1, until)

@@ -19,13 +19,12 @@ from graphflow.passes.base import Pass
 from graphflow.passes.dead_results import without_dead_results
 from graphflow.passes.outline import Look, Outline
 from graphflow.passes.recipes import body_of
+from graphflow.passes.remat_kinds import Kinds
 from graphflow.passes.remat_search import Again, Search
 from graphflow.passes.riders import joined, sources_of
 
 WORTH = 1 << 23
 """Bytes of temporaries from which it is worth looking for what need not be kept."""
-CHEAP = 0.05
-"""The part of a step's time that may be spent where nobody has asked for less memory."""
 CHECKED = 600
 """Kernels up to which the plan of what has been made is looked at again, where nobody asked."""
 LEAST = 0.03
@@ -64,13 +63,12 @@ class Rematerialise(Pass):
         if peak <= self.limit:
             return Remade(graph)
         search = Search(outline)
-        search.run(self.limit, float("inf"))
+        search.run(self.limit)
         return _remade(graph, search)
 
     def _cheaply(self, graph: Graph, outline: Outline, peak: int) -> Remade:
         search = Search(outline)
-        whole = sum(map(search.recipes.whole, outline.tasks))
-        search.run(0, CHEAP * whole)
+        Kinds(search).run()
         if int(search.profile.max()) > (1 - LEAST) * peak:
             return Remade(graph)
         made = _remade(graph, search)

@@ -17,9 +17,9 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from graphflow import flags
 from graphflow.codegen.schedule import KernelSource
@@ -45,6 +45,7 @@ from graphflow.runtime.host import remember_with
 from graphflow.runtime.linker import link
 
 if TYPE_CHECKING:
+    from graphflow.codegen.compile import Compilation
     from graphflow.codegen.plain import PlainKernel
 
 
@@ -129,62 +130,160 @@ def _object_path(folder: Path, kernel: KernelSource, key: bytes) -> Path:
 # --- the public functions ---------------------------------------------------
 
 
+Companions: TypeAlias = Callable[[], list[KernelSource]]
+"""Gives the kernels that a program will ask for next."""
+
+
+class Made(NamedTuple):
+    """Object code by kernel name, and the seconds that each compiled kernel took."""
+
+    objects: Mapping[str, bytes]
+    seconds: Mapping[str, float]
+
+
+class Batch:
+    """Kernels that a program needs, looked up or compiled while it is still being made.
+
+    :meth:`ask` reads what the folder has, and has the rest compiled at once, by threads;
+    :func:`load` waits for that and links it.  When anything is compiled, so are those that
+    ``companions`` gives, which will be asked for next: what is compiled in one batch is ready
+    sooner.  Those that the folder has are linked along: while memory is made resident, every
+    change of what is mapped waits for milliseconds.
+
+    :meth:`close` it in the end; closing gives up what nobody waits for any more.
+    """
+
+    def __init__(self, companions: Companions = list) -> None:
+        self.keys: dict[str, bytes] = {}
+        """Keys of what was asked for, by name."""
+        self.missing: set[str] = set()
+        """Names of what had to be compiled."""
+        self.seconds = 0.0
+        """What asking took."""
+        self._companions = companions
+        self._sources: dict[str, KernelSource] = {}
+        self._objects: dict[str, bytes] = {}
+        self._compilation: Compilation | None = None
+
+    @cached_property
+    def _folder(self) -> Path | None:
+        return usable_folder()
+
+    def ask(self, kernels: Iterable[KernelSource]) -> None:
+        """Have ``kernels`` made ready; raises :class:`CompileError` where one cannot be."""
+        start = time.perf_counter()
+        self._ask(kernels)
+        self.seconds += time.perf_counter() - start
+
+    def _ask(self, kernels: Iterable[KernelSource]) -> None:
+        fresh = {kernel for kernel in kernels if self._is_new(kernel)}
+        for kernel in _order(fresh):
+            if not self._is_found(kernel):
+                self._compile(kernel)
+
+    def _is_new(self, kernel: KernelSource) -> bool:
+        known = self._sources.setdefault(kernel.name, kernel)
+        if known is not kernel and known != kernel:
+            raise CompileError(f"different kernels have one name: {kernel.name}")
+        return kernel.name not in self.keys
+
+    def _is_found(self, kernel: KernelSource) -> bool:
+        """Whether memory or the folder has a kernel; its source is beside it then."""
+        key = self.keys[kernel.name] = kernel_key(kernel)
+        if key in _linked:
+            return True
+        if self._folder is None:
+            return False
+        _write_sources(self._folder, [kernel])
+        data = read_file(_object_path(self._folder, kernel, key), key)
+        if data is not None:
+            self._objects[kernel.name] = data
+        return data is not None
+
+    def _compile(self, kernel: KernelSource) -> None:
+        self.missing.add(kernel.name)
+        if self._compilation is None:
+            # Imports Numba, which costs more than everything else here.
+            from graphflow.codegen.compile import Compilation
+
+            self._compilation = Compilation().__enter__()
+            self._ask(self._companions())
+        self._compilation.add(kernel, source_path(kernel, default_folder()))
+
+    def finish(self) -> Made:
+        """Object code of what is not in memory yet, and what compiling took; that is stored."""
+        if self._compilation is None:
+            if self._objects:
+                self._find_companions()
+            return Made(self._objects, {})
+        compiled = self._compilation.finish()
+        if self._folder is not None:
+            made = {self._sources[name]: self.keys[name] for name in self.missing}
+            _store(self._folder, made, compiled.objects)
+        return Made({**self._objects, **compiled.objects}, compiled.seconds)
+
+    def _find_companions(self) -> None:
+        for kernel in self._companions():
+            if self._is_new(kernel) and not self._is_found(kernel):
+                del self.keys[kernel.name]
+
+    def close(self) -> None:
+        """Stop what is under way."""
+        if self._compilation is not None:
+            self._compilation.__exit__()
+            self._compilation = None
+
+
+_STARTERS = 3
+
+
+def _order(kernels: Iterable[KernelSource]) -> list[KernelSource]:
+    """What takes longest comes first, so that threads end together; but the very first are
+    short, so that the others have something to do until a long one is lowered."""
+    ordered = sorted(kernels, key=lambda kernel: (len(kernel.source), kernel.name))
+    return ordered[:_STARTERS] + ordered[: _STARTERS - 1 : -1]
+
+
 def load(
-    kernels: Iterable[KernelSource], companions: Callable[[], list[KernelSource]] = list
+    kernels: Iterable[KernelSource], companions: Companions = list, batch: Batch | None = None
 ) -> Loaded:
     """Addresses of ``kernels``, compiling those that are in neither memory nor cache.
 
-    When any are compiled, so are those that ``companions`` gives, which will be asked for
-    next: what is compiled in one batch is ready sooner.  Those that the folder has are linked
-    along: while memory is made resident, every change of what is mapped waits for milliseconds.
-    They are in no count of the result.
+    ``batch`` may have been asked for them before; otherwise it is one with ``companions``.
+    Those are in no count of the result.
 
     Safe to call from several threads and processes.  Raises
     :class:`CompileError` when a kernel cannot be compiled.
     """
     start = time.perf_counter()
     unique = list(dict.fromkeys(kernels))
-    names = {kernel.name: kernel for kernel in unique}
-    if len(names) < len(unique):
-        twice = [k.name for k in unique if names[k.name] is not k]
-        raise CompileError(f"different kernels have one name: {', '.join(sorted(set(twice)))}")
     with _lock:
         if flags.DISABLE_JIT.value:
             return _load_plain(unique, start)
-        return _load_compiled(unique, companions, start)
+        batch = batch or Batch(companions)
+        try:
+            batch.ask(unique)
+            return _linked_batch(unique, batch)
+        finally:
+            batch.close()
 
 
-def _load_compiled(
-    kernels: list[KernelSource], companions: Callable[[], list[KernelSource]], start: float
-) -> Loaded:
+def _linked_batch(kernels: list[KernelSource], batch: Batch) -> Loaded:
     global _hits, _misses
-    keys = {kernel.name: kernel_key(kernel) for kernel in kernels}
-    wanted = [kernel for kernel in kernels if keys[kernel.name] not in _linked]
-    seconds: Mapping[str, float] = {}
-    missing: list[KernelSource] = []
-    if wanted:
-        folder = usable_folder()
-        others = _unlinked(companions(), keys)
-        objects = _find([*wanted, *others], keys, folder)
-        missing = [kernel for kernel in wanted if kernel.name not in objects]
-        batch = [k for k in (*wanted, *others) if k.name not in objects] if missing else []
-        if folder is not None:
-            _write_sources(folder, [*wanted, *batch])
-        if batch:
-            fresh, seconds = _compile(batch)
-            objects.update(fresh)
-            if folder is not None:
-                _store(folder, {k: keys[k.name] for k in batch}, fresh)
-        for name, address in link(objects).items():
-            _linked[keys[name]] = address
+    start = time.perf_counter()
+    made = batch.finish()
+    fresh = {n: code for n, code in made.objects.items() if batch.keys[n] not in _linked}
+    for name, address in link(fresh).items():
+        _linked[batch.keys[name]] = address
+    missing = [kernel.name for kernel in kernels if kernel.name in batch.missing]
     hits = len(kernels) - len(missing)
     _hits, _misses = _hits + hits, _misses + len(missing)
     return Loaded(
-        addresses={kernel.name: _linked[keys[kernel.name]] for kernel in kernels},
+        addresses={kernel.name: _linked[batch.keys[kernel.name]] for kernel in kernels},
         hits=hits,
         misses=len(missing),
-        seconds=time.perf_counter() - start,
-        compile_seconds={kernel.name: seconds[kernel.name] for kernel in missing},
+        seconds=batch.seconds + time.perf_counter() - start,
+        compile_seconds={name: made.seconds[name] for name in missing},
         paths=_paths(kernels),
     )
 
@@ -197,14 +296,6 @@ def find(kernel: KernelSource) -> int | None:
             for address in link(_find([kernel], {kernel.name: key}, usable_folder())).values():
                 _linked[key] = address
         return _linked.get(key)
-
-
-def _unlinked(companions: list[KernelSource], keys: dict[str, bytes]) -> list[KernelSource]:
-    """Those of ``companions`` that are not in memory yet; their keys are added to ``keys``."""
-    others = {kernel: kernel_key(kernel) for kernel in companions if kernel.name not in keys}
-    wanted = [kernel for kernel, key in others.items() if key not in _linked]
-    keys.update({kernel.name: others[kernel] for kernel in wanted})
-    return wanted
 
 
 def _find(

@@ -21,7 +21,6 @@ from graphflow.codegen.schedule import (
     BufferKind,
     Call,
     HostCall,
-    KernelSource,
     Result,
     Schedule,
     plain_steps,
@@ -31,9 +30,10 @@ from graphflow.ir.types import TensorType
 from graphflow.runtime.arena import ProgramMemory, array_at
 from graphflow.runtime.cache import Loaded, load
 from graphflow.runtime.context import TapeContext
-from graphflow.runtime.executor import Context, executor_kernels
+from graphflow.runtime.executor import Context
 from graphflow.runtime.fork import renew_after_fork
 from graphflow.runtime.kept import Holder
+from graphflow.runtime.preparation import Preparation, companions
 from graphflow.runtime.references import results_of
 from graphflow.runtime.resident import Reserve
 from graphflow.runtime.slots import Slots
@@ -65,13 +65,6 @@ class Turns:
         self.lock = threading.Lock()
 
 
-def _companions() -> list[KernelSource]:
-    """What the program will ask for next, or eager code asked for in vain."""
-    from graphflow.runtime import random_floats
-
-    return [*executor_kernels(), *random_floats.companions()]
-
-
 class LoadedProgram:
     """A schedule with its kernels, memory and tape; call :meth:`run`.
 
@@ -80,7 +73,8 @@ class LoadedProgram:
     number of threads, the one its kernels were lowered for; by default the budget of
     :func:`graphflow.runtime.threads.get_num_threads`.  ``beside`` is a program of
     the same kernels for other sizes: they share kernels and memory, and take turns.
-    ``alone`` says that no program will be beside this one, ``reserve`` is memory for its arena.
+    ``alone`` says that no program will be beside this one, ``prepared`` is what was made ready
+    while it was scheduled.
 
     A program that is ``brief`` (:attr:`is_brief`) holds the interpreter's lock while it
     runs, so it needs no other.
@@ -97,15 +91,17 @@ class LoadedProgram:
         threads: int | None = None,
         beside: LoadedProgram | None = None,
         alone: bool = False,
-        reserve: Reserve | None = None,
+        prepared: Preparation | None = None,
     ) -> None:
         self.schedule = schedule
-        if beside is None and reserve is None:  # the size is known: touched while kernels load
-            reserve = Reserve(schedule.arena_bytes, exact=True)
-        elif reserve is not None:
+        reserve = batch = None
+        if prepared is not None:
+            reserve, batch = prepared.reserve, prepared.batch
             reserve.settle(schedule.arena_bytes)
+        elif beside is None:  # the size is known: touched while kernels load
+            reserve = Reserve(schedule.arena_bytes, exact=True)
         self.loaded: Loaded = (
-            load(kernels_of(schedule), _companions) if beside is None else beside.loaded
+            load(kernels_of(schedule), companions, batch) if beside is None else beside.loaded
         )
         self._turns: Turns = Turns() if beside is None else beside._turns
         self.memory = self._turns.memory = ProgramMemory(schedule, self._turns.memory, reserve)
@@ -368,6 +364,15 @@ def _view(storage: Storage, result: Result) -> Storage:
     strides = tuple(stride * size for stride in result.strides)
     array = np.ndarray(result.type.static_shape, dtype, storage.array, offset, strides)
     return Storage.view(array, storage.address + offset)
+
+
+def copied_out(result: Result, base: Array) -> Array:
+    """A result that lies in ``base``, which is row-major, in memory of its own."""
+    dtype = result.type.dtype.numpy  # not the base's where a view shows parts of numbers
+    size = dtype.itemsize
+    strides = [s * size for s in result.strides]
+    shape, offset = result.type.static_shape, result.offset * size
+    return np.array(np.ndarray(shape, dtype, base.reshape(-1), offset, strides))
 
 
 def aliased_results(schedule: Schedule) -> dict[int, tuple[Result, str, int]]:

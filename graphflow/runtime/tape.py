@@ -40,7 +40,6 @@ from graphflow.codegen.schedule import (
     MAX_LEVELS,
     Address,
     Argument,
-    BlockAddress,
     Branch,
     Call,
     FunctionAddress,
@@ -50,7 +49,7 @@ from graphflow.codegen.schedule import (
     Schedule,
     Step,
     Value,
-    plain_steps,
+    kernels_in,
 )
 from graphflow.errors import CompileError
 from graphflow.records import dataclass
@@ -455,17 +454,4 @@ def _word(
 
 def kernels_of(schedule: Schedule) -> tuple[KernelSource, ...]:
     """Every kernel the schedule calls, epilogues included, each once."""
-    found: dict[KernelSource, None] = {}
-
-    def visit(arguments: tuple[Argument, ...]) -> None:
-        for argument in arguments:
-            if isinstance(argument, FunctionAddress):
-                found[argument.kernel] = None
-            elif isinstance(argument, BlockAddress):
-                visit(argument.arguments)
-
-    for step in plain_steps(schedule.steps):
-        if isinstance(step, Call):
-            found[step.kernel] = None
-            visit(step.arguments)
-    return tuple(found)
+    return tuple(dict.fromkeys(kernels_in(schedule.steps)))
