@@ -51,7 +51,6 @@ if TYPE_CHECKING:
     from graphflow.runtime.preparation import Preparation
     from graphflow.tuning import Tuning
 
-
 MOST_SIZES = 32
 """Sizes of symbolic dimensions for which a program is kept ready to run."""
 

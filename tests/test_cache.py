@@ -442,3 +442,38 @@ def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
         monkeypatch.setenv("XDG_CACHE_HOME", "relative")
         monkeypatch.setenv("HOME", str(tmp_path))
         assert cache.default_folder() == tmp_path / ".cache" / "graphflow"
+
+
+def test_kernels_are_compiled_while_others_are_still_asked_for(folder: Path) -> None:
+    interval = sys.getswitchinterval()
+    batch = cache.Batch(lambda: [kernel(52)])
+    batch.ask([kernel(50)])
+    batch.ask([kernel(51), kernel(50)])
+    loaded = cache.load([kernel(50), kernel(51)], batch=batch)
+    check(loaded)
+    assert (loaded.hits, loaded.misses) == (0, 2)
+    assert sorted(loaded.compile_seconds) == ["store_50", "store_51"]
+    assert loaded.seconds >= batch.seconds > 0
+    assert cache.load([kernel(52)]).misses == 0  # the companion came along
+    assert sys.getswitchinterval() == interval
+
+
+def test_a_batch_that_nobody_waits_for_leaves_nothing_behind(folder: Path) -> None:
+    interval, threads = sys.getswitchinterval(), threading.active_count()
+    batch = cache.Batch()
+    batch.ask([kernel(53)])
+    broken = KernelSource("broken", "def broken(args):\n    return 1\n")
+    with pytest.raises(CompileError, match="broken"):
+        batch.ask([broken])
+    batch.close()
+    batch.close()
+    assert sys.getswitchinterval() == interval
+    assert threading.active_count() <= threads
+    check(cache.load([kernel(53)]))
+
+
+def test_a_few_short_kernels_come_first_and_then_the_longest() -> None:
+    kernels = [KernelSource(f"k{size}", "#" * size) for size in (5, 9, 2, 7, 4, 1)]
+    lengths = [len(kernel.source) for kernel in cache._order(kernels)]
+    assert lengths == [1, 2, 4, 9, 7, 5]
+    assert [len(kernel.source) for kernel in cache._order(kernels[:2])] == [5, 9]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from kernel_calls import call
 
-from graphflow.codegen.compile import _order, assembly, compile_kernels, undefined_symbols
+from graphflow.codegen.compile import assembly, compile_kernels, undefined_symbols
 from graphflow.codegen.plain import PlainKernel, load_function, raise_failure
 from graphflow.codegen.schedule import KernelSource
 from graphflow.codegen.target import host_target
@@ -115,10 +115,3 @@ def test_loops_with_steps_are_in_vectors() -> None:
     if not host_target().is_x86:
         pytest.skip("the vector instructions are only known for x86")
     assert re.search(r"v?insertps|v?unpcklps|v?pinsrd|gather", code)
-
-
-def test_a_few_short_kernels_come_first_and_then_the_longest() -> None:
-    kernels = [KernelSource(f"k{size}", "#" * size) for size in (5, 9, 2, 7, 4, 1)]
-    lengths = [len(kernel.source) for kernel in _order(kernels)]
-    assert lengths == [1, 2, 4, 9, 7, 5]
-    assert [len(kernel.source) for kernel in _order(kernels[:2])] == [5, 9]
