@@ -355,6 +355,8 @@ def test_buckets_are_filled_from_the_end_up_to_their_size():
     parameters = [gf.zeros(n) for n in sizes]
     found = [[p.numel() for p in bucket] for bucket in buckets(parameters, 1 << 30)]
     assert found == [[5, 200_000], [200_000, 20, 10]]  # the first holds a megabyte at most
+    whole = [len(bucket) for bucket in buckets(parameters, 1 << 30, first=1 << 30)]
+    assert whole == [5], "ranks that share memory have no small first bucket"
     tiny = [[p.numel() for p in bucket] for bucket in buckets(parameters, 1)]
     assert tiny == [[5], [200_000], [200_000], [20], [10]]
     mixed = [gf.zeros(2), gf.zeros(2, dtype=gf.float64), gf.zeros(2)]

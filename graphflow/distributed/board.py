@@ -26,6 +26,8 @@ _ENTRY = np.dtype(
         ("number", "i8", (_KEPT,)), ("what", f"S{_LENGTH}", (_KEPT,)),
     ]
 )  # fmt: skip
+_SEEN, _NUMBER, _WHAT = 0, 3, 24 + 8 * _KEPT
+"""Where fields begin: two in words, the last in bytes.  NumPy's records cost 1 µs a look."""
 
 
 class Stage(enum.IntEnum):
@@ -55,7 +57,8 @@ class Board:
         self.rank, self.size = rank, size
         self._lines: Any = np.memmap(file, _ENTRY, "r+", shape=(size,))
         self._own = self._lines[rank]
-        self._numbers, self._whats = self._lines["number"], self._lines["what"]
+        self._bytes: memoryview = self._lines.view(np.uint8).data
+        self._words = self._bytes.cast("q")
         self._own["pid"] = os.getpid()
         self.seen = 0
         self.stage(Stage.RUNNING)
@@ -84,11 +87,16 @@ class Board:
     def come_to(self, what: str) -> int:
         """This rank comes to another collective; its number."""
         self.seen += 1
-        slot = self.seen % _KEPT
-        self._own["what"][slot] = what.encode()[:_LENGTH]
-        self._own["number"][slot] = self.seen
-        self._own["seen"] = self.seen
+        slot, word = self.seen % _KEPT, self.rank * _ENTRY.itemsize // 8
+        begin = self._place(self.rank, slot)
+        self._bytes[begin : begin + _LENGTH] = what.encode()[:_LENGTH].ljust(_LENGTH, b"\0")
+        self._words[word + _NUMBER + slot] = self.seen
+        self._words[word + _SEEN] = self.seen
         return self.seen
+
+    def _place(self, rank: int, slot: int) -> int:
+        """Where ``rank`` says what its collective in ``slot`` is, in bytes."""
+        return rank * _ENTRY.itemsize + _WHAT + slot * _LENGTH
 
     def others(self) -> list[Entry]:
         """The other ranks."""
@@ -96,13 +104,15 @@ class Board:
 
     def astray(self, number: int) -> tuple[int, str] | None:
         """A rank whose collective ``number`` is another than this rank's, and which it is."""
-        slot = number % _KEPT
-        whats = self._whats[:, slot]
-        wrong = (self._numbers[:, slot] == number) & (whats != whats[self.rank])
-        if not wrong.any():
-            return None
-        rank = int(wrong.argmax())
-        return rank, whats[rank].decode()
+        slot, words = number % _KEPT, self._words
+        begin = self._place(self.rank, slot)
+        own = self._bytes[begin : begin + _LENGTH]
+        for rank in range(self.size):
+            begin = self._place(rank, slot)
+            said = self._bytes[begin : begin + _LENGTH]
+            if words[rank * _ENTRY.itemsize // 8 + _NUMBER + slot] == number and said != own:
+                return rank, bytes(said).rstrip(b"\0").decode()
+        return None
 
 
 def entries(lines: Any) -> list[Entry]:

@@ -23,6 +23,7 @@ from graphflow.distributed.shared import Ring, Sum, Wait, create, join
 from graphflow.errors import GraphFlowError
 from graphflow.ir.op import Array
 from graphflow.ir.types import from_numpy_dtype
+from graphflow.runtime.end_to_end import lay_end_to_end
 
 _LOOK_SECONDS = 0.2
 _SPIN_SECONDS = 0.25
@@ -334,9 +335,14 @@ class MpiTransport:
         for begun, _ in self._begun.values():
             begun.advance()
         made = self._room(channel, sum(a.size for a in arrays), arrays[0].dtype, reduce)
-        _gather(arrays, 1.0 / channel.size if reduce == "avg" else None, made.own)
-        if finite:
-            self._check(made.own, arrays)
+        scale = 1.0 / channel.size if reduce == "avg" else 1.0
+        sound = lay_end_to_end(arrays, scale, made.own)
+        if sound is None:
+            _gather(arrays, scale, made.own)
+            with np.errstate(all="ignore"):
+                sound = not finite or bool(np.isfinite(np.add.reduce(made.own)))
+        if finite and not sound:
+            self._check(arrays)
         made.publish()
         ticket = next(self._numbers)
         self._begun[ticket] = (made, arrays[0].dtype)
@@ -360,10 +366,7 @@ class MpiTransport:
         spare = self._spare.get((dtype, size))
         return Message(channel, spare.pop() if spare else np.empty(size, dtype), reduce)
 
-    def _check(self, vector: Array, arrays: Sequence[Array]) -> None:
-        with np.errstate(all="ignore"):
-            if np.isfinite(np.add.reduce(vector)):
-                return
+    def _check(self, arrays: Sequence[Array]) -> None:
         for number, array in enumerate(arrays):
             if not np.isfinite(array).all():
                 kind = "NaN" if np.isnan(array).any() else "infinity"
@@ -385,12 +388,12 @@ class MpiTransport:
         return vector if vector.dtype == dtype else vector.astype(dtype)
 
 
-def _gather(arrays: Sequence[Array], scale: float | None, vector: Array) -> None:
-    """Lay ``arrays`` end to end in ``vector``, times ``scale``."""
+def _gather(arrays: Sequence[Array], scale: float, vector: Array) -> None:
+    """Lay ``arrays`` end to end in ``vector``, times ``scale``, whatever their type."""
     begin = 0
     for array in arrays:
         part = vector[begin : begin + array.size].reshape(array.shape)
-        if scale is None:
+        if scale == 1.0:
             part[...] = array
         else:
             np.multiply(array, vector.dtype.type(scale), out=part)

@@ -15,6 +15,7 @@ from graphflow.errors import GraphFlowError
 from graphflow.ir.ops.collectives import use_transport
 from graphflow.mode import structure
 from graphflow.records import dataclass
+from graphflow.runtime.end_to_end import expect as expect_laying
 from graphflow.runtime.turns import share_compilation
 
 BACKENDS = ("mpi", "gloo", "nccl")
@@ -170,6 +171,7 @@ def _join(backend: str, timeout: float) -> _World:
     channel = Channel(comm, watch, whole=True)
     world = ProcessGroup(0, tuple(range(size)), channel)
     use_transport(MpiTransport({0: channel}, rank))
+    expect_laying()
     board = posted()
     share_compilation(True, None if board is None else board.busy)
     hook = sys.excepthook

@@ -33,6 +33,6 @@ class Preparation:
 
 def companions() -> list[KernelSource]:
     """What a program will ask for next, or eager code asked for in vain."""
-    from graphflow.runtime import random_floats
+    from graphflow.runtime import end_to_end, random_floats
 
-    return [*executor_kernels(), *random_floats.companions()]
+    return [*executor_kernels(), *random_floats.companions(), *end_to_end.companions()]

@@ -106,6 +106,17 @@ def write_shard(
         file.write(json.dumps(note).encode())
 
 
+def _sizes(folder: Path) -> list[tuple[str, int]]:
+    """Names and sizes of the files in ``folder``; some are being renamed meanwhile."""
+    found = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            with contextlib.suppress(FileNotFoundError):
+                if entry.is_file():
+                    found.append((entry.name, entry.stat().st_size))
+    return sorted(found)
+
+
 def gather_notes(folder: Path, size: int, patience: float) -> list[dict[str, Any]]:
     """The notes of all ranks; an error once nothing has moved for ``patience`` seconds."""
     names = [shard_name(rank, size) for rank in range(size)]
@@ -118,8 +129,7 @@ def gather_notes(folder: Path, size: int, patience: float) -> list[dict[str, Any
                     found[name] = json.loads((folder / f"{name}.json").read_text())
         if len(found) == size:
             return [found[name] for name in names]
-        with os.scandir(folder) as entries:
-            now = str(sorted((e.name, e.stat().st_size) for e in entries if e.is_file()))
+        now = str(_sizes(folder))
         if now != seen:
             seen, moved = now, time.monotonic()
         elif time.monotonic() - moved > patience:

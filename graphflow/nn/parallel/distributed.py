@@ -18,7 +18,10 @@ from graphflow.nn.module import Module
 from graphflow.tensor import Tensor
 
 FIRST_BUCKET_BYTES = 1 << 20
-"""The first bucket is small, so that messages begin early in the backward pass."""
+"""The first bucket is small, so that messages begin early in the backward pass.
+
+Nothing travels between ranks that share memory: there the first bucket is like the others.
+"""
 
 
 class DistributedDataParallel(Module):
@@ -65,12 +68,20 @@ class DistributedDataParallel(Module):
         self.check_finite = check_finite
         self.require_backward_grad_sync = True
         cap = 25.0 if bucket_cap_mb is None else float(bucket_cap_mb)
-        self._buckets = buckets(trained, int(cap * (1 << 20)))
+        cap_bytes = int(cap * (1 << 20))
         if self._group.size() > 1:
             if init_sync:
                 self._agree()
             for parameter in trained:
                 parameter.register_post_accumulate_grad_hook(self._gradient_made)
+        first = cap_bytes if self._shares_memory(trained, cap_bytes) else FIRST_BUCKET_BYTES
+        self._buckets = buckets(trained, cap_bytes, first)
+
+    def _shares_memory(self, trained: Sequence[Tensor], cap: int) -> bool:
+        """Whether the group's ranks find each other's buckets in memory."""
+        size = sum(p.numel() * p.dtype.itemsize for p in trained)
+        channel = self._group.channel
+        return channel is not None and channel.ring(min(size, cap)) is not None
 
     def _agree(self) -> None:
         """Check that all ranks have the same model, and take over rank 0's values."""
@@ -157,10 +168,12 @@ class DistributedDataParallel(Module):
         return found
 
 
-def buckets(parameters: Sequence[Tensor], cap: int) -> list[list[Tensor]]:
+def buckets(
+    parameters: Sequence[Tensor], cap: int, first: int = FIRST_BUCKET_BYTES
+) -> list[list[Tensor]]:
     """Parameters grouped as their gradients travel: the last first, of one dtype, up to a size.
 
-    The first bucket of a dtype holds at most :data:`FIRST_BUCKET_BYTES`, others ``cap`` bytes,
+    The first bucket of a dtype holds at most ``first`` bytes, others ``cap``,
     unless one parameter alone is larger.
     """
     found: list[list[Tensor]] = []
@@ -169,7 +182,7 @@ def buckets(parameters: Sequence[Tensor], cap: int) -> list[list[Tensor]]:
     for parameter in reversed(parameters):
         size = parameter.numel() * parameter.dtype.itemsize
         bucket, held = open_now.get(parameter.dtype, ([], 0))
-        limit = limits.setdefault(parameter.dtype, min(cap, FIRST_BUCKET_BYTES))
+        limit = limits.setdefault(parameter.dtype, min(cap, first))
         if bucket and held + size > limit:
             limits[parameter.dtype] = cap
             bucket, held = [], 0
