@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from kernel_calls import call
 
-from graphflow.codegen.compile import assembly, compile_kernels, undefined_symbols
+from graphflow.codegen.compile import Compilation, assembly, compile_kernels, undefined_symbols
 from graphflow.codegen.plain import PlainKernel, load_function, raise_failure
 from graphflow.codegen.schedule import KernelSource
 from graphflow.codegen.target import host_target
@@ -115,3 +116,14 @@ def test_loops_with_steps_are_in_vectors() -> None:
     if not host_target().is_x86:
         pytest.skip("the vector instructions are only known for x86")
     assert re.search(r"v?insertps|v?unpcklps|v?pinsrd|gather", code)
+
+
+def test_compilations_that_overlap_put_everything_back() -> None:
+    interval = sys.getswitchinterval()
+    first, second = Compilation(), Compilation()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__()
+    assert sys.getswitchinterval() < interval
+    second.__exit__()
+    assert sys.getswitchinterval() == interval

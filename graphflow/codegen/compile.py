@@ -23,9 +23,10 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ContextDecorator, ExitStack, contextmanager
+from contextlib import ContextDecorator, ExitStack
 from ctypes import string_at
 from heapq import heappop, heappush
 from pathlib import Path
@@ -78,11 +79,8 @@ order that needs as many as there are: in another, sums went to memory and back 
 """
 
 
-class _AsWritten(ContextDecorator):
-    """In what this decorates LLVM leaves out :data:`_SETTINGS`.
-
-    They are the process's, so they are put back for what else uses LLVM.
-    """
+class _WhileAny(ContextDecorator, ABC):
+    """What holds for the process while any thread is in what this decorates, or in its ``with``."""
 
     def __init__(self) -> None:
         self._lock, self._entered = threading.Lock(), 0
@@ -90,14 +88,32 @@ class _AsWritten(ContextDecorator):
     def __enter__(self) -> None:
         with self._lock:
             if not self._entered:
-                self._set("false")
+                self.begin()
             self._entered += 1
 
     def __exit__(self, *_: object) -> None:
         with self._lock:
             self._entered -= 1
             if not self._entered:
-                self._set("true")
+                self.end()
+
+    @abstractmethod
+    def begin(self) -> None:
+        """Called by the first that comes."""
+
+    @abstractmethod
+    def end(self) -> None:
+        """Called by the last that goes: puts back what was."""
+
+
+class _AsWritten(_WhileAny):
+    """LLVM leaves out :data:`_SETTINGS`.  They are the process's, for what else uses LLVM, too."""
+
+    def begin(self) -> None:
+        self._set("false")
+
+    def end(self) -> None:
+        self._set("true")
 
     @staticmethod
     def _set(value: str) -> None:
@@ -105,7 +121,19 @@ class _AsWritten(ContextDecorator):
             llvm.set_option("graphflow", f"-{setting}={value}")
 
 
+class _Yielding(_WhileAny):
+    """The interpreter's lock is given up quickly: LLVM's threads want it for moments, and often."""
+
+    def begin(self) -> None:
+        self._interval = sys.getswitchinterval()
+        sys.setswitchinterval(min(self._interval, _SWITCH_SECONDS))
+
+    def end(self) -> None:
+        sys.setswitchinterval(self._interval)
+
+
 as_written = _AsWritten()
+_yielding = _Yielding()
 
 
 class _Backend(threading.local):
@@ -255,7 +283,7 @@ class Compilation:
 
     def __enter__(self) -> Compilation:
         self._open.enter_context(as_written)
-        self._open.enter_context(_yielding())
+        self._open.enter_context(_yielding)
         self._workers = ThreadPoolExecutor(_threads(), thread_name_prefix="graphflow-llvm")
         self._open.callback(self._workers.shutdown, cancel_futures=True)
         return self
@@ -284,7 +312,7 @@ class Compilation:
             pass
         for future in self._running:
             future.result()
-        return Compiled(self._objects, self._seconds)
+        return Compiled({name: self._objects[name] for name in self._seconds}, self._seconds)
 
     def _emit(self) -> bool:
         """Compile the largest of what waits; False if nothing does."""
@@ -332,17 +360,6 @@ def _threads() -> int:
     except AttributeError:  # not Linux
         processors = os.cpu_count() or 1
     return max(1, min(processors - 1, _MOST_THREADS))
-
-
-@contextmanager
-def _yielding() -> Iterator[None]:
-    """Give up the interpreter's lock quickly: LLVM's threads want it for moments, and often."""
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(min(interval, _SWITCH_SECONDS))
-    try:
-        yield
-    finally:
-        sys.setswitchinterval(interval)
 
 
 def _path(kernel: KernelSource, paths: Mapping[str, Path] | None) -> Path:
