@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from graphflow.codegen.schedule import Call, FunctionAddress, KernelSource, plain_steps
+from graphflow.codegen.schedule import Call, KernelSource, kernels_in, plain_steps
 from graphflow.records import dataclass, field
 from graphflow.tables import duration
 
@@ -36,8 +36,7 @@ def sources(program: Any) -> list[Source]:
     found: dict[str, Source] = {}
     for call in plain_steps(program.schedule.steps):
         if isinstance(call, Call):
-            epilogues = [a.kernel for a in call.arguments if isinstance(a, FunctionAddress)]
-            for kernel in (call.kernel, *epilogues):
+            for kernel in kernels_in([call]):
                 fresh = Source(kernel, paths.get(kernel.name))
                 found.setdefault(kernel.name, fresh).calls.append(call)
     return list(found.values())

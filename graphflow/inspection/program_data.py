@@ -37,11 +37,10 @@ from graphflow.codegen.memory import buffer_bytes
 from graphflow.codegen.schedule import (
     Branch,
     Call,
-    FunctionAddress,
     HostCall,
-    KernelSource,
     Loop,
     Schedule,
+    kernels_in,
 )
 from graphflow.explain import stages_of
 from graphflow.inspection.graph_data import graph_data, location_data
@@ -132,7 +131,7 @@ class _Steps:
             "id": number,
             "kind": "host" if host else "kernel",
             "name": step.name if host else step.kernel.name,
-            "kernels": [] if host else [kernel.name for kernel in _kernels_of(step)],
+            "kernels": [] if host else [kernel.name for kernel in kernels_in([step])],
             "ir": place.ir,
             "locations": [location_data(found) for found in place.locations],
             "bytes": 0 if host else step.bytes,
@@ -172,10 +171,6 @@ class _Steps:
         }
 
 
-def _kernels_of(call: Call) -> list[KernelSource]:
-    return [call.kernel, *(a.kernel for a in call.arguments if isinstance(a, FunctionAddress))]
-
-
 def _tree(steps: Sequence[Any]) -> Iterator[Any]:
     """``steps`` and those inside them, in order of their ids."""
     for step in steps:
@@ -189,7 +184,7 @@ def _kernels(steps: Sequence[Any], paths: Mapping[str, Any]) -> list[dict[str, A
     """The distinct kernels, in order of first use."""
     found: dict[str, dict[str, Any]] = {}
     for number, step in enumerate(_tree(steps)):
-        for kernel in _kernels_of(step) if isinstance(step, Call) else ():
+        for kernel in kernels_in([step]) if isinstance(step, Call) else ():
             path = paths.get(kernel.name)
             entry = found.setdefault(
                 kernel.name,

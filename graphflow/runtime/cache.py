@@ -192,13 +192,10 @@ class Batch:
         key = self.keys[kernel.name] = kernel_key(kernel)
         if key in _linked:
             return True
-        if self._folder is None:
-            return False
-        _write_sources(self._folder, [kernel])
-        data = read_file(_object_path(self._folder, kernel, key), key)
-        if data is not None:
-            self._objects[kernel.name] = data
-        return data is not None
+        if self._folder is not None:
+            _write_sources(self._folder, [kernel])
+        self._objects.update(_find([kernel], self.keys, self._folder))
+        return kernel.name in self._objects
 
     def _compile(self, kernel: KernelSource) -> None:
         self.missing.add(kernel.name)
