@@ -28,15 +28,14 @@ from graphflow.tables import duration, table
 from graphflow.utils.data import DataLoader
 from graphflow.utils.progress import Progress
 from graphflow.vision import datasets
-from graphflow.vision.models import ResNet
-from graphflow.vision.models.resnet import BasicBlock
+from graphflow.vision.models.quantization import QuantizableBasicBlock, QuantizableResNet
 
 BATCH, EPOCHS, CALIBRATED = 32, 4, 128
 
 
-def network(classes: int = 10) -> ResNet:
+def network(classes: int = 10) -> QuantizableResNet:
     """ResNet-18 for grey images of about 30 pixels: nothing is halved before the first block."""
-    model = ResNet(BasicBlock, (2, 2, 2, 2), num_classes=classes)
+    model = QuantizableResNet(QuantizableBasicBlock, (2, 2, 2, 2), num_classes=classes)
     model.conv1 = nn.Conv2d(1, 64, 3, padding=1, bias=False)
     nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
     model.maxpool = nn.Identity()
@@ -64,22 +63,12 @@ def fit(model: nn.Module, data: Any, epochs: int) -> None:
         bar.note = f"loss {loss.item():.4f}"
 
 
-def pairs(model: nn.Module) -> list[list[str]]:
-    """Names of every convolution with the norm behind it."""
-    found = [["conv1", "bn1"]]
-    for name, block in model.named_modules():
-        if isinstance(block, BasicBlock):
-            found += [[f"{name}.conv1", f"{name}.bn1"], [f"{name}.conv2", f"{name}.bn2"]]
-            if block.downsample is not None:
-                found.append([f"{name}.downsample.0", f"{name}.downsample.1"])
-    return found
-
-
-def quantized(model: nn.Module, samples: gf.Tensor) -> nn.Module:
+def quantized(model: QuantizableResNet, samples: gf.Tensor) -> nn.Module:
     """The network with 8-bit weights, for inputs of the ranges that ``samples`` have."""
     model = copy.deepcopy(model).eval()
     model.qconfig = quantization.get_default_qconfig("x86")
-    prepared = quantization.prepare(quantization.fuse_modules(model, pairs(model)))
+    model.fuse_model()
+    prepared = quantization.prepare(model)
     with gf.no_grad():
         for begin in range(0, len(samples), BATCH):
             prepared(samples[begin : begin + BATCH])
@@ -115,10 +104,10 @@ class Outcome(NamedTuple):
     seconds: float
 
 
-def compare(model: nn.Module, data: Any, test: Any, rounds: int = 200) -> list[Outcome]:
+def compare(model: QuantizableResNet, data: Any, test: Any, rounds: int = 200) -> list[Outcome]:
     """Quantise ``model`` with some of ``data``; what it is before and after."""
     samples = next(iter(DataLoader(data, CALIBRATED, shuffle=True)))[0]
-    both = [model, quantized(model, samples)]
+    both: list[nn.Module] = [model, quantized(model, samples)]
     images, labels = whole(test)
     right = [accuracy(gf.compile(each), images, labels) for each in both]
     spent = times(both, images[:1], rounds)

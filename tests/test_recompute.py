@@ -11,11 +11,11 @@ from graphs import random_graph as any_graph
 from graphflow.codegen.order import run_order
 from graphflow.errors import CompileError
 from graphflow.ir.build import NODES as b
-from graphflow.ir.build import input_node
+from graphflow.ir.build import constant, input_node
 from graphflow.ir.graph import Graph
 from graphflow.ir.interp import interpret
 from graphflow.ir.node import Node
-from graphflow.ir.types import TensorType
+from graphflow.ir.types import TensorType, float32, int8, int32
 from graphflow.passes.dataflow import Dataflow, Role
 from graphflow.passes.fuse import Fuse
 from graphflow.passes.groups import Group, Limits, find_groups
@@ -185,3 +185,35 @@ def test_orders_of_random_graphs_are_topological(seed: int) -> None:
 def test_a_cycle_is_refused() -> None:
     with pytest.raises(CompileError, match="cycle"):
         run_order([{1}, {2}, {1}], small={0})
+
+
+def integers(h: Node) -> Node:
+    """``h`` as 8-bit integers, clipped."""
+    least, most = (constant(np.float32(end)) for end in (-128, 127))
+    low = b.where(b.lt(h, least), least, h)
+    return b.cast(b.where(b.gt(low, most), most, low), dtype=int8)
+
+
+def test_a_cast_to_more_bytes_is_made_again() -> None:
+    """The integers are stored, though the whole chain is cheap to make of their number."""
+    whole = integers(product(x(64, 32), "w"))
+    number = b.cast(whole, dtype=float32) * 0.5
+    graph = graph_of(product(b.exp(number), "v") + number)
+    found = [out for _, out in outputs_of(graph)]
+    assert sum(out.dtype is int8 for out in found) == 1
+    both_ways(graph)
+
+
+def test_sums_read_integers_that_their_product_made() -> None:
+    """Parts of the chain are read twice, all by the chain itself: it is one epilogue."""
+    whole = integers(product(x(64, 32), "w"))
+    graph = graph_of(b.reduce_sum(b.cast(whole, dtype=int32), axes=(0,)))
+    found = dict(outputs_of(graph))
+    assert found["contraction"].dtype is int8
+    both_ways(graph)
+
+
+def outputs_of(graph: Graph) -> list[tuple[str, Node]]:
+    """The kind of each fused group, with what it writes."""
+    fused = [n for n in Fuse().run(graph).nodes if n.op.name == "fused"]
+    return [(n.attrs["kind"], out) for n in fused for out in n.attrs["body"].outputs]

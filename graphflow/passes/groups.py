@@ -144,17 +144,21 @@ class _Finder:
                 found.add(number)
         return found
 
-    def _costs_a_result(self, number: int, seed: int) -> bool:
-        """Whether ``number`` reads from the cluster of ``seed`` what others read, too.
+    def _costs_a_result(self, number: int, seed: int, folded: Collection[int]) -> bool:
+        """Whether ``number`` reads from the cluster of ``seed`` what others read, too, that are
+        not ``folded`` themselves.
 
         That value is stored anyway: what is ``_only_folded`` is better made of it by
         the reduction than stored beside it.
         """
-        sources = {e.source for e in self.flow.edges[number] if e.source >= 0}
-        home = self.home[seed]
+        flow, home = self.flow, self.home[seed]
+        sources = {e.source for e in flow.edges[number] if e.source >= 0}
         return any(
             self.home[source] == home
-            and (self.flow.escapes[source] or len(set(self.flow.users[source])) > 1)
+            and (
+                flow.escapes[source]
+                or any(u != number and u not in folded for u in flow.users[source])
+            )
             for source in sources
         )
 
@@ -215,7 +219,7 @@ class _Finder:
             if number in seen:
                 continue
             seen.add(number)
-            if number in folded and self._costs_a_result(number, seed):
+            if number in folded and self._costs_a_result(number, seed, folded):
                 continue
             if self.home[number] == self.home[seed] or self._try(number, seed):
                 for other in self._neighbours(number, all_producers):

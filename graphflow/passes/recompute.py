@@ -135,7 +135,8 @@ class _Search:
                     return None
                 if edge.operand is not node:
                     return None
-                if cost + node.op.cost > MOST_COST and self._replaces_several(source):
+                dear = cost + node.op.cost > MOST_COST
+                if _widens(flow.work[top], node) or (dear and self._replaces_several(source)):
                     reads.add(source)  # stored instead of what is made of it
                     continue
                 nodes.add(source)
@@ -220,6 +221,11 @@ class _Search:
             copies=copies_of(self.flow, numbers),
             again=frozenset(work[n] for n in again),
         )
+
+
+def _widens(node: Node, operand: Node) -> bool:
+    """Whether ``node`` is made of ``operand`` alone, whose elements have fewer bytes."""
+    return len(node.inputs) == 1 and operand.dtype.itemsize < node.dtype.itemsize
 
 
 def _in_order(flow: Dataflow, edge: Edge) -> bool:

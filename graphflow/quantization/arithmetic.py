@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from graphflow.dispatch import apply
 from graphflow.functions.elementwise import clamp, round
-from graphflow.functions.quantizing import quantize_per_tensor
+from graphflow.functions.quantizing import dequantize_per_tensor, quantize_per_tensor
 from graphflow.functions.reductions import amax, amin, sum
 from graphflow.functions.shaping import reshape, t
 from graphflow.ir.types import float32, int8, int32
@@ -43,6 +43,11 @@ class Weight(NamedTuple):
 def totals(weight: Tensor) -> Tensor:
     """What the integers of each feature add up to, as float32."""
     return cast(sum(cast(weight, int32), tuple(range(1, weight.ndim))), float32)
+
+
+def rounded(x: Tensor, scale: Any, zero: Any) -> Tensor:
+    """The numbers that ``x`` stands for as int8."""
+    return dequantize_per_tensor(quantize_per_tensor(x, scale, zero, int8), scale, zero)
 
 
 def linear(x: Tensor, weight: Weight, bias: Tensor | None, scale: Any, zero: Any) -> Tensor:

@@ -12,7 +12,6 @@ from typing import Any, ClassVar, Self
 
 from graphflow.autograd.modes import no_grad
 from graphflow.errors import GraphFlowError
-from graphflow.functions.creation import tensor
 from graphflow.functions.elementwise import eq
 from graphflow.functions.quantizing import (
     dequantize_per_channel,
@@ -21,11 +20,12 @@ from graphflow.functions.quantizing import (
     quantize_per_tensor,
 )
 from graphflow.functions.shaping import unsqueeze
-from graphflow.ir.types import float32, int8, int32, uint8
+from graphflow.ir.types import int8
 from graphflow.nn import functional as F
 from graphflow.nn.module import Module
 from graphflow.nn.modules.conv import _Conv
 from graphflow.quantization import arithmetic
+from graphflow.quantization.ranges import Ranged, input_range
 from graphflow.tensor import Tensor
 
 
@@ -41,15 +41,6 @@ def quantized_weight(weight: Tensor, observer: Any) -> tuple[Tensor, Tensor]:
         else:
             whole = quantize_per_tensor(weight.detach(), scale, zero_point, int8)
     return whole, scale
-
-
-def input_range(observer: Any) -> tuple[float, int]:
-    """Scale and zero point of what comes in, for int8, whichever dtype ``observer`` has."""
-    scale, zero_point = observer.calculate_qparams()
-    if scale.ndim:
-        raise ValueError("what comes into a layer has one scale: use an observer of tensors")
-    shift = 128 if observer.dtype is uint8 else 0
-    return float(scale.item()), int(zero_point.item()) - shift
 
 
 class Quantized(Module):
@@ -80,29 +71,11 @@ class Quantized(Module):
         return dequantize_per_channel(self.weight, self.weight_scale, zeros, 0)
 
 
-class _Static(Quantized):
+class _Static(Ranged, Quantized):
     """With a scale and a zero point for what comes in, chosen by calibration."""
 
     scale: float
     zero_point: int
-
-    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
-        super()._save_to_state_dict(destination, prefix, keep_vars)
-        destination[prefix + "scale"] = tensor(self.scale, dtype=float32)
-        destination[prefix + "zero_point"] = tensor(self.zero_point, dtype=int32)
-
-    def _load_from_state_dict(
-        self, state_dict: Any, prefix: str, local: Any, strict: bool, missing: list[str],
-        *rest: Any,
-    ) -> None:  # fmt: skip
-        given = dict(state_dict)
-        for name, kind in (("scale", float), ("zero_point", int)):
-            value = given.pop(prefix + name, None)
-            if value is None:
-                missing.append(prefix + name)
-            else:
-                setattr(self, name, kind(value.item()))
-        super()._load_from_state_dict(given, prefix, local, strict, missing, *rest)
 
     def _input(self) -> str:
         return f"scale={self.scale:g}, zero_point={self.zero_point}"

@@ -10,7 +10,14 @@ from graphflow.autograd.modes import no_grad
 from graphflow.ir.types import DType, int8, uint8
 from graphflow.nn import modules
 from graphflow.nn.module import Module
-from graphflow.quantization import embeddings, layers, recurrent, training
+from graphflow.quantization import (
+    embeddings,
+    functional_modules,
+    layers,
+    pooling,
+    recurrent,
+    training,
+)
 from graphflow.quantization.qconfig import (
     QConfig,
     default_dynamic_qconfig,
@@ -22,6 +29,12 @@ STATIC: Mapping[type[Module], Any] = {
     modules.Conv1d: layers.Conv1d,
     modules.Conv2d: layers.Conv2d,
     modules.Conv3d: layers.Conv3d,
+    functional_modules.FloatFunctional: functional_modules.QFunctional,
+    **{
+        getattr(modules, f"{name}{dims}d"): getattr(pooling, f"{name}{dims}d")
+        for name in ("AvgPool", "AdaptiveAvgPool")
+        for dims in (1, 2, 3)
+    },
 }
 """Layers that calibration makes integers of."""
 DYNAMIC: Mapping[type[Module], Any] = {
@@ -74,17 +87,22 @@ def _wrapped(model: Module, inplace: bool) -> tuple[Module, Module]:
 
 
 def prepare(model: Module, inplace: bool = False, **kwargs: Any) -> Module:
-    """Have observers watch what comes into linear layers and convolutions.
+    """Have observers watch what comes into layers that multiply, averages and sums.
 
     Layers are configured by attribute ``qconfig``, their own or that of a module above them;
     None leaves them as they are.  Run samples through the result, then :func:`convert` it.
     """
     model, holder = _wrapped(model, inplace)
     for _, _, module, qconfig in _places(holder):
-        if qconfig is not None and type(module) in STATIC:
-            module.add_module("input_observer", qconfig.activation())
-            module.register_forward_pre_hook(_observe_input)
-            module.qconfig = qconfig
+        if qconfig is None or type(module) not in STATIC:
+            continue
+        if isinstance(module, functional_modules.FloatFunctional):
+            functional_modules.observe(module, qconfig.activation)
+            continue
+        module.add_module("input_observer", qconfig.activation())
+        module.register_forward_pre_hook(_observe_input)
+        module.register_forward_hook(functional_modules.after_a_layer)
+        module.qconfig = qconfig
     return model
 
 
@@ -98,7 +116,9 @@ def prepare_qat(model: Module, mapping: Any = None, inplace: bool = False) -> Mo
     _, holder = _wrapped(model, inplace)
     for parent, name, module, qconfig in _places(holder):
         made = (mapping or TRAINED).get(type(module))
-        if qconfig is not None and made is not None:
+        if qconfig is not None and type(module) is functional_modules.FloatFunctional:
+            functional_modules.observe(module, qconfig.activation)
+        elif qconfig is not None and made is not None:
             parent._modules[name] = made.from_float(module, qconfig)
     return _model(holder)
 
@@ -111,18 +131,28 @@ def convert(module: Module, mapping: Any = None, inplace: bool = False, **kwargs
             made = (mapping or TABLES)[type(child)].from_float(child, qconfig.weight)
             parent._modules[name] = made.train(child.training)
             continue
-        if isinstance(child, training.FakeQuantized):
-            kind = next(k for k in STATIC if isinstance(child, k))
-            observers = (child.input_fake_quant, child.weight_fake_quant)
-        elif "input_observer" in child._modules:
-            kind = type(child)
-            observers = (child._modules["input_observer"], child.qconfig.weight())
-        else:
+        found = _observed(child)
+        if found is None:
             continue
+        kind, observers = found
         with no_grad():
             parent._modules[name] = (mapping or STATIC)[kind].from_float(child, *observers)
             parent._modules[name].train(child.training)
     return _model(holder)
+
+
+def _observed(child: Module) -> tuple[type[Module], tuple[Any, ...]] | None:
+    """The kind of a prepared layer, and what it was given to choose ranges; None for others."""
+    own = child._modules
+    if isinstance(child, training.FakeQuantized):
+        kind = next(k for k in STATIC if isinstance(child, k))
+        return kind, (child.input_fake_quant, child.weight_fake_quant)
+    if "x_observer" in own:
+        return type(child), (own["x_observer"], own["y_observer"])
+    if "input_observer" not in own:
+        return None
+    weight = (child.qconfig.weight(),) if hasattr(child, "weight") else ()
+    return type(child), (own["input_observer"], *weight)
 
 
 def _for_tables(qconfig: QConfig) -> bool:

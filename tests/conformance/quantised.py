@@ -50,6 +50,21 @@ def _static(layer: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return make
 
 
+def _branches(t: Any) -> Any:
+    """Two layers side by side, whose results are added up."""
+
+    class Branches(t.nn.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two = t.nn.Conv2d(4, 6, 3, padding=1), t.nn.Conv2d(4, 6, 1)
+            self.own = t.ao.nn.quantized.FloatFunctional()
+
+        def forward(self, x: Any) -> Any:
+            return self.own.add_relu(self.one(x), self.two(x))
+
+    return Branches()
+
+
 def _dynamic(layer: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return lambda t: t.nn.Sequential(layer(t)).eval()
 
@@ -72,7 +87,16 @@ def rows() -> Iterator[Row]:
     yield Row("dynamic: LSTM", lstm, (_numbers(7, 5, 24),), 0.04)
     yield Row("static: linear", _static(linear), (_numbers(64, 24),), 0.03)
     conv = lambda t: t.nn.Conv2d(4, 6, 3, 2, 1, groups=2)  # noqa: E731
-    yield Row("static: convolution", _static(conv), (_numbers(8, 4, 9, 9),), 0.03)
+    images = (_numbers(8, 4, 9, 9),)
+    yield Row("static: convolution", _static(conv), images, 0.03)
+    yield Row("static: a sum of branches", _static(_branches), images, 0.03)
+    pools = {
+        "windows": lambda t: t.nn.AvgPool2d(3, 2, 1),
+        "all": lambda t: t.nn.AdaptiveAvgPool2d(1),
+    }
+    for name, pool in pools.items():
+        both = lambda t, p=pool: t.nn.Sequential(conv(t), p(t))  # noqa: E731
+        yield Row(f"static: averages of {name}", _static(both), images, 0.03)
 
 
 def _quantised(t: Any, how: str, model: Any, given: Any) -> Any:

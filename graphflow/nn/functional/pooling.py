@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import prod
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -125,10 +126,17 @@ def max_pool3d_with_indices(
 # ---- the mean ------------------------------------------------------------------------
 
 
+Total: TypeAlias = Callable[[Tensor, Windows], Tensor]
+"""What the elements of every window of ``x[N, C, ...]`` add up to."""
+
+
 @beside_operands
-def _sums(x: Tensor, w: Windows) -> Tensor:
-    """The sum of every window: a convolution with ones, channel by channel."""
-    full_x = padded(x, w, 0)
+def sums(x: Tensor, w: Windows, value: Any = 0, dtype: T.DType | None = None) -> Tensor:
+    """The sum of every window: a convolution with ones, channel by channel.
+
+    ``value`` is what padding counts as, ``dtype`` that of the sums (else that of ``x``).
+    """
+    full_x = padded(x, w, value)
     spatial = tuple(full_x.shape[LEADING:])
     dims, count = len(spatial), x.shape[0] * x.shape[1]
     ones = full((1, 1, 1, *w.sizes), 1, x.dtype)
@@ -137,6 +145,7 @@ def _sums(x: Tensor, w: Windows) -> Tensor:
     out = apply(
         "conv", reshape(full_x, (count, 1, 1, *spatial)), ones, steps=w.steps, low=(0,) * dims,
         high=high, spread=(1,) * dims, dilations=(1,) * dims,
+        **({} if dtype is None else {"dtype": dtype}),
     )  # fmt: skip
     return reshape(out, (*x.shape[:LEADING], *w.counts))
 
@@ -153,23 +162,25 @@ def _members(w: Windows, padding_counts: bool) -> np.ndarray[Any, Any]:
 
 
 @beside_operands
-def _avg_pool(
+def average(
     name: str, dims: int, input: Tensor, kernel_size: Any, stride: Any, padding: Any,
     ceil_mode: bool, count_include_pad: bool, divisor_override: int | None = None,
+    total: Total = sums,
 ) -> Tensor:  # fmt: skip
+    """The mean of every window, by the sums that ``total`` finds; see :func:`avg_pool2d`."""
     w = windows_of(name, input, kernel_size, stride, padding, 1, ceil_mode, dims)
     if divisor_override == 0:
         raise ValueError(f"{name}: divisor_override must not be 0")
-    sums = _sums(batched(input, dims), w)
+    found = total(batched(input, dims), w)
     divisor: Any = divisor_override
     if divisor is None and not ceil_mode and not any(w.edges):
         divisor = prod(w.sizes)
     elif divisor is None:
         members = _members(w, count_include_pad)
         same = members.size and (members == members.flat[0]).all()
-        divisor = int(members.flat[0]) if same else literal(members.astype(sums.dtype.numpy))
-    rounding = None if input.dtype.is_floating_point else "trunc"
-    return unbatched(div(sums, divisor, rounding_mode=rounding), input, dims)
+        divisor = int(members.flat[0]) if same else literal(members.astype(found.dtype.numpy))
+    rounding = None if found.dtype.is_floating_point else "trunc"
+    return unbatched(div(found, divisor, rounding_mode=rounding), input, dims)
 
 
 def avg_pool1d(
@@ -178,7 +189,7 @@ def avg_pool1d(
 ) -> Tensor:  # fmt: skip
     """The mean of every window of [N, C, L] or [C, L]; see :func:`avg_pool2d`."""
     given = (kernel_size, stride, padding, ceil_mode, count_include_pad)
-    return _avg_pool("avg_pool1d", 1, input, *given)
+    return average("avg_pool1d", 1, input, *given)
 
 
 def avg_pool2d(
@@ -191,7 +202,7 @@ def avg_pool2d(
     ``divisor_override`` replaces the number of elements.
     """
     given = (kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
-    return _avg_pool("avg_pool2d", 2, input, *given)
+    return average("avg_pool2d", 2, input, *given)
 
 
 def avg_pool3d(
@@ -200,7 +211,7 @@ def avg_pool3d(
 ) -> Tensor:  # fmt: skip
     """The mean of every window of [N, C, D, H, W] or [C, D, H, W]; see :func:`avg_pool2d`."""
     given = (kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
-    return _avg_pool("avg_pool3d", 3, input, *given)
+    return average("avg_pool3d", 3, input, *given)
 
 
 # ---- norms ---------------------------------------------------------------------------
@@ -212,7 +223,7 @@ def _lp_pool(
 ) -> Tensor:  # fmt: skip
     sizes = per_dimension(name, "kernel_size", kernel_size, dims, 1)
     powers = pow(input, norm_type)
-    means = _avg_pool(name, dims, powers, kernel_size, stride, 0, ceil_mode, True)
+    means = average(name, dims, powers, kernel_size, stride, 0, ceil_mode, True)
     positive = mul(sign(means), relu(abs(means)))
     return pow(mul(positive, prod(sizes)), 1.0 / norm_type)
 
@@ -241,7 +252,7 @@ def lp_pool3d(
 # ---- a given number of windows -------------------------------------------------------
 
 
-def _wanted(name: str, dims: int, input: Tensor, output_size: Any) -> tuple[int, ...]:
+def wanted_counts(name: str, dims: int, input: Tensor, output_size: Any) -> tuple[int, ...]:
     shape = need_tensor(name, input).shape
     if len(shape) not in (dims + 1, dims + LEADING):
         raise ShapeError(
@@ -265,7 +276,7 @@ def _spans(extent: int, count: int) -> tuple[np.ndarray[Any, Any], np.ndarray[An
     return numbers * extent // count, -(-(numbers + 1) * extent // count)
 
 
-def _even(extents: Any, counts: tuple[int, ...]) -> Windows | None:
+def even_windows(extents: Any, counts: tuple[int, ...]) -> Windows | None:
     """Windows of one size that do not overlap, where the numbers work out so."""
     if any(count == 0 or extent % count for extent, count in zip(extents, counts)):
         return None
@@ -284,14 +295,17 @@ def _tables(x: Tensor, counts: tuple[int, ...]) -> list[np.ndarray[Any, Any]]:
     return found
 
 
-def _adaptive_avg_pool(name: str, dims: int, input: Tensor, output_size: Any) -> Tensor:
-    counts = _wanted(name, dims, input, output_size)
+def adaptive_average(
+    name: str, dims: int, input: Tensor, output_size: Any, total: Total | None = None
+) -> Tensor:
+    """The means of windows that cover all; ``total`` adds up those that are of one size."""
+    counts = wanted_counts(name, dims, input, output_size)
     x = batched(input, dims)
-    even = _even(x.shape[LEADING:], counts)
-    if set(counts) == {1}:
+    even = even_windows(x.shape[LEADING:], counts)
+    if set(counts) == {1} and total is None:
         out = mean(x, tuple(range(LEADING, x.ndim)), keepdim=True)
     elif even is not None:
-        out = div(_sums(x, even), prod(even.sizes))
+        out = div((total or sums)(x, even), prod(even.sizes))
     else:
         out = x
         for axis, table in enumerate(_tables(x, counts), start=LEADING):
@@ -313,25 +327,25 @@ def _means(x: Tensor, axis: int, table: np.ndarray[Any, Any]) -> Tensor:
 
 def adaptive_avg_pool1d(input: Tensor, output_size: Any) -> Tensor:
     """The means of ``output_size`` windows that cover [N, C, L] or [C, L] evenly."""
-    return _adaptive_avg_pool("adaptive_avg_pool1d", 1, input, output_size)
+    return adaptive_average("adaptive_avg_pool1d", 1, input, output_size)
 
 
 def adaptive_avg_pool2d(input: Tensor, output_size: Any) -> Tensor:
     """The means of [H, W] windows that cover [N, C, ., .] evenly; None keeps an extent."""
-    return _adaptive_avg_pool("adaptive_avg_pool2d", 2, input, output_size)
+    return adaptive_average("adaptive_avg_pool2d", 2, input, output_size)
 
 
 def adaptive_avg_pool3d(input: Tensor, output_size: Any) -> Tensor:
     """The means of [D, H, W] windows that cover [N, C, ., ., .] evenly; None keeps an extent."""
-    return _adaptive_avg_pool("adaptive_avg_pool3d", 3, input, output_size)
+    return adaptive_average("adaptive_avg_pool3d", 3, input, output_size)
 
 
 def _adaptive_max_pool(
     name: str, dims: int, input: Tensor, output_size: Any, return_indices: bool
 ) -> Any:
-    counts = _wanted(name, dims, input, output_size)
+    counts = wanted_counts(name, dims, input, output_size)
     x = batched(input, dims)
-    even = _even(x.shape[LEADING:], counts)
+    even = even_windows(x.shape[LEADING:], counts)
     indices = return_indices or (mode.grad and x.requires_grad)
     if even is not None:
         found, index = largest(x.detach(), even, indices)

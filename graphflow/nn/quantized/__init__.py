@@ -2,10 +2,10 @@
 
 from graphflow.nn.quantized import dynamic
 from graphflow.quantization.embeddings import Embedding, EmbeddingBag
-from graphflow.quantization.functional_modules import FloatFunctional
+from graphflow.quantization.functional_modules import FloatFunctional, QFunctional
 from graphflow.quantization.layers import Conv1d, Conv2d, Conv3d, DeQuantStub, Linear, QuantStub
 
-FXFloatFunctional = QFunctional = FloatFunctional
+FXFloatFunctional = FloatFunctional
 Quantize, DeQuantize = QuantStub, DeQuantStub
 
 __all__ = [

@@ -39,6 +39,11 @@ def _given(bias: Node | None) -> list[Node]:
     return [] if bias is None else [bias]
 
 
+@composite(arithmetic.rounded, name="quantized rounded", when=_calibrated)
+def _integers(w: Writer, a: Arguments) -> Any:
+    return _rounded(w, a)
+
+
 @composite(arithmetic.linear, name="quantized linear", when=_calibrated)
 def _linear(w: Writer, a: Arguments) -> Any:
     x, weight = _rounded(w, a), _weight(w, a.weight)
