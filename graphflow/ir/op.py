@@ -220,6 +220,9 @@ class OpDef:
     late: bool = False
     """Waits for something that goes on by itself: the schedule runs all it can before it."""
     commutative: bool = False
+    picks: bool = False
+    """The result's elements are elements of the operands, the greatest or the least: a rising
+    function may be taken of the elements before."""
     fallible: bool = False
     """May fail at run time (an index out of range): state is committed after it."""
     cost: float = 1.0

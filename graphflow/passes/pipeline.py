@@ -27,6 +27,7 @@ from graphflow.passes.decompose import Decompose
 from graphflow.passes.fold import Fold
 from graphflow.passes.fuse import Fuse
 from graphflow.passes.loop_products import LoopProducts
+from graphflow.passes.narrow import Narrow
 from graphflow.passes.rewrite import hits
 from graphflow.passes.scaled_taps import ScaledTaps
 from graphflow.passes.simplify import Simplify
@@ -77,6 +78,10 @@ PIPELINE: tuple[Step, ...] = (
         "each makes work for the others: a law frees a constant to fold, a folded "
         "condition decides a choice, merged operands make where(c, x, x)",
         repeat=True,
+    ),
+    Step(
+        (Narrow(),),
+        "on simple roundings, and before layouts are chosen for what is stored",
     ),
     Step(
         (LoopProducts(),),

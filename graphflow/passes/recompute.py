@@ -224,8 +224,10 @@ class _Search:
 
 
 def _widens(node: Node, operand: Node) -> bool:
-    """Whether ``node`` is made of ``operand`` alone, whose elements have fewer bytes."""
-    return len(node.inputs) == 1 and operand.dtype.itemsize < node.dtype.itemsize
+    """Whether ``node`` is made of ``operand`` alone, of integers of fewer bytes."""
+    if len(node.inputs) > 1 or operand.dtype.kind not in ("int", "uint"):
+        return False
+    return operand.dtype.itemsize < node.dtype.itemsize
 
 
 def _in_order(flow: Dataflow, edge: Edge) -> bool:

@@ -66,6 +66,7 @@ def binary(
     parts: PartsRule | None = None,
     condition: bool = False,
     commutative: bool = False,
+    picks: bool = False,
     domain: tuple[float, float] | tuple[tuple[float, float], ...] = (-3.0, 3.0),
     tolerance: tuple[float, float] = (1e-6, 1e-13),
     dtypes: tuple[str, ...] = NUMBERS,
@@ -88,6 +89,7 @@ def binary(
             scalar=everywhere(cpu) if isinstance(cpu, str) else cpu,
             parts=parts,
             commutative=commutative,
+            picks=picks,
             cost=cost,
             tests=OpTests(
                 domain=domain,
@@ -251,7 +253,7 @@ def _share(beaten: str, operand: int) -> OperandRule:
 
 MAXIMUM = binary(
     "maximum", "The larger operand; NaN if either is NaN; on bool: or.",
-    reference=np.maximum, kinds=ORDERED, commutative=True, dtypes=EVERY,
+    reference=np.maximum, kinds=ORDERED, commutative=True, picks=True, dtypes=EVERY,
     cpu=templates(
         float="vm.maximum({0}, {1})", integer="vm.maximum({0}, {1})", boolean="{0} | {1}"
     ),
@@ -259,7 +261,7 @@ MAXIMUM = binary(
 )  # fmt: skip
 MINIMUM = binary(
     "minimum", "The smaller operand; NaN if either is NaN; on bool: and.",
-    reference=np.minimum, kinds=ORDERED, commutative=True, dtypes=EVERY,
+    reference=np.minimum, kinds=ORDERED, commutative=True, picks=True, dtypes=EVERY,
     cpu=templates(
         float="vm.minimum({0}, {1})", integer="vm.minimum({0}, {1})", boolean="{0} & {1}"
     ),

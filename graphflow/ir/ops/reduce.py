@@ -117,6 +117,7 @@ def reduction(
     kinds: frozenset[str],
     dtypes: tuple[str, ...],
     empty: bool,
+    picks: bool = False,
     samples: tuple[Sample, ...] = (),
 ) -> OpDef:
     """Register a reduction; ``empty``: folding no elements is allowed."""
@@ -130,6 +131,7 @@ def reduction(
             vjp=(vjp,),
             parts=parts,
             reduction=fold,
+            picks=picks,
             reordered=orders.folded,
             tests=OpTests(
                 tolerance={"f32": 2e-6, "f64": 1e-13},
@@ -254,13 +256,13 @@ SPECIAL = Sample((np.array([[1.0, np.nan, 3.0], [-np.inf, np.inf, 0.0]]),), {"ax
 
 REDUCE_MAX = reduction(
     "reduce_max", "The largest element; NaN if any is NaN.",
-    reference=_extreme(np.maximum), kinds=ORDERED, dtypes=EVERY, empty=False,
+    reference=_extreme(np.maximum), kinds=ORDERED, dtypes=EVERY, empty=False, picks=True,
     fold=Reduction(lowest, "vm.maximum({0}, {1})"),
     vjp=_chosen_vjp, samples=(SPECIAL,),
 )  # fmt: skip
 REDUCE_MIN = reduction(
     "reduce_min", "The smallest element; NaN if any is NaN.",
-    reference=_extreme(np.minimum), kinds=ORDERED, dtypes=EVERY, empty=False,
+    reference=_extreme(np.minimum), kinds=ORDERED, dtypes=EVERY, empty=False, picks=True,
     fold=Reduction(highest, "vm.minimum({0}, {1})"),
     vjp=_chosen_vjp, samples=(SPECIAL,),
 )  # fmt: skip
