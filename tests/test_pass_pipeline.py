@@ -35,7 +35,7 @@ graph main {
 
 def test_the_order() -> None:
     assert describe() == (
-        "widen,winograd,decompose,split_complex,(fold,simplify,cse)*,loop_products,"
+        "widen,winograd,decompose,split_complex,(fold,simplify,cse)*,narrow,loop_products,"
         "channels_last,simplify,dce,fuse"
     )
     assert all(step.reason for step in PIPELINE)
