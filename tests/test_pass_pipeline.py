@@ -45,7 +45,7 @@ def test_records() -> None:
     stages = run_pipeline(Graph.parse(TEXT))
     assert [s.name for s in stages] == [
         "traced", "widen", "winograd", "decompose", "split_complex",
-        "fold", "simplify", "cse", "fold", "simplify", "cse", "loop_products",
+        "fold", "simplify", "cse", "fold", "simplify", "cse", "narrow", "loop_products",
         "channels_last", "simplify", "dce", "fuse",
     ]  # fmt: skip
     assert stages[0].note == "traced: 8 nodes" and stages[5].note == "fold: 8 → 7 nodes"
