@@ -21,6 +21,7 @@ from graphflow.codegen.contraction.tiling import (
     axes_blocks,
     blocks,
     cache_sizes,
+    far_blocks,
     heights,
     tiling,
 )
@@ -383,6 +384,10 @@ def test_blocks_fit_the_caches() -> None:
         assert 0 <= steps * -(-depth // steps) - depth < max(1, -(-depth // steps))
         _, columns, rows = axes_blocks(tile, 4, depth)
         assert columns % tile.width == 0 and rows % tile.height == 0 and rows and columns
+        for bundle in (1, 9, 16 * 9):
+            steps, columns, rows = far_blocks(tile, 4, depth // bundle * bundle, bundle)
+            assert columns % tile.width == 0 and rows % tile.height == 0 and rows and columns
+            assert steps % bundle == 0 and steps * tile.width * 4 <= second // 3
 
 
 # --- other processors --------------------------------------------------------

@@ -131,6 +131,29 @@ def test_windows(steps: int, sizes: tuple[int, ...]) -> None:
     check(weight, windows, np.ascontiguousarray(out), threads=2)
 
 
+@pytest.mark.parametrize(
+    "sizes", [(2, 272, 7, 40), (3, 20, 9, 70), (1, 260, 5, 33), (5, 64, 19, 17)]
+)
+def test_weights_whose_taps_are_neighbours(sizes: tuple[int, ...]) -> None:
+    """Windows of images that are channels last: all taps of some channels are packed together."""
+    rng = np.random.default_rng(17)
+    n, c, side, o = sizes
+    x = rng.standard_normal((n, side, side, c)).astype(np.float32).transpose(0, 3, 1, 2)
+    windows = np.lib.stride_tricks.sliding_window_view(x, (3, 3), (2, 3))[:, :, ::2, ::2]
+    kernel = rng.standard_normal((o, c, 3, 3)).astype(np.float32)
+    forward: Labels = ((0, 1, 2, 3, 4, 5), (6, 1, 4, 5), (0, 2, 3, 6))
+    one, many = (check(forward, windows, kernel, threads=threads) for threads in (1, 3))
+    assert one.tobytes() == many.tobytes(), "the number of threads changed the bits"
+    turned = np.ascontiguousarray(kernel.transpose(1, 0, 2, 3))[:, :, ::2, ::-2]
+    check(forward, windows[..., :2, :2], turned.transpose(1, 0, 2, 3), threads=2)
+
+
+def test_rows_of_weights_in_plain_python() -> None:
+    rng = np.random.default_rng(18)
+    a, b = strided(rng, (3, 2, 16), np.float32), rng.standard_normal((18, 16, 2), np.float32)
+    check(((0, 1, 2), (3, 2, 1), (0, 3)), np.ascontiguousarray(a), b, threads=2, jit=False)
+
+
 def test_columns_in_another_order_than_the_result() -> None:
     """Packing may prefer it; the ends of a panel then look as if it were contiguous."""
     rng = np.random.default_rng(14)

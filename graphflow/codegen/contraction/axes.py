@@ -22,7 +22,7 @@ from graphflow.codegen.contraction.call import (
 )
 from graphflow.codegen.contraction.choice import Choice, advised, choose
 from graphflow.codegen.contraction.kernels import TILED, accumulator
-from graphflow.codegen.contraction.tiling import axes_blocks, tiling
+from graphflow.codegen.contraction.tiling import Tiling, axes_blocks, far_blocks, far_steps, tiling
 from graphflow.codegen.layout import Layout
 from graphflow.codegen.schedule import Call, KernelSource, Value
 from graphflow.codegen.sizes import example_of, greatest, is_fixed, least
@@ -49,6 +49,8 @@ IN_PLACE_ROWS, IN_PLACE_STEPS = 48, 128
 """Up to so many rows the second operand is not packed, and is read so many steps at a time."""
 COLLIDING = 256
 """Elements at multiples of which steps share few places of the first-level cache."""
+NEIGHBOURS = 16
+"""So many of them at least are taken together where taps lie between them."""
 LANES = 8
 """Columns are multiplied so many at a time, at least."""
 
@@ -124,6 +126,78 @@ def _groups(rows: Axes) -> tuple[int, int]:
     if single_stride(rows[1:-1], C) != 1 or rows[0].strides[A] != GROUP * rows[-1].strides[A]:
         return 0, 0
     return GROUP, prod(axis.extent for axis in rows[1:-1])
+
+
+def _in_bundles(walk: Walk, dtype: DType) -> Walk:
+    """The walk with a part of the last depth inside of axes that are nearer in the second operand.
+
+    So it is with weights: taps are neighbours there, channels in the image.  All taps of a
+    part of the channels are then packed together, while their lines are in cache.
+    """
+    near = _nearer(walk.depth)
+    if not near or not _from_afar(walk, dtype):
+        return walk
+    *outer, last = walk.depth
+    most = far_steps(*_tile_of(dtype)) // prod(axis.extent for axis in near)
+    parts = [part for part in range(NEIGHBOURS, most + 1, NEIGHBOURS) if last.extent % part == 0]
+    if last.extent <= most or not parts:
+        return walk
+    part = parts[-1]
+    a, b, c = (part * stride for stride in last.strides)
+    far, inner = Axis(last.extent // part, (a, b, c)), Axis(part, last.strides)
+    return replace(walk, depth=(*outer[: -len(near)], far, *near, inner))
+
+
+def _nearer(depth: Axes) -> Axes:
+    """The axes before the last one that are nearer than it in the second operand, where the last
+    one's steps are neighbours in the first."""
+    *outer, last = depth
+    if last.strides[A] != 1 or not all(is_fixed(axis.extent) for axis in depth):
+        return ()
+    reach = [abs(axis.strides[B]) < abs(last.strides[B]) for axis in outer]
+    return tuple(outer[len(outer) - [*reversed(reach), False].index(False) :])
+
+
+def _bundle(depth: Axes, most: int) -> tuple[int, int]:
+    """Steps that are packed together, if at most ``most``; how many taps they have, if they run on
+    in the second operand, where taps are the inner axis and not the outer ones, else 0."""
+    near, last = _nearer(depth), depth[-1]
+    taps = prod(axis.extent for axis in near)
+    if not near or taps * last.extent > most:
+        return 1, 0
+    runs = single_stride(near, B) == 1 and last.strides[B] == taps
+    return taps * last.extent, taps * (runs and last.extent >= NEIGHBOURS)
+
+
+def _from_afar(walk: Walk, dtype: DType) -> bool:
+    """Whether rows meet all panels, which come from the second-level cache, before the next rows.
+
+    They do where tiles are tall enough, and read and written where elements lie.
+    """
+    tile, itemsize = _tile_of(dtype)
+    row = _row_in_result(walk)
+    straight = is_fixed(row) and row >= 0 and single_stride(walk.columns, C) == 1
+    there = _in_place(walk.count("rows"), walk.columns, walk.depth, tile.width)
+    apart = _packs_rows(walk, tile) or there or not is_fixed(walk.count("depth"))
+    return tile.is_tall(itemsize) and straight and not apart
+
+
+def _tile_of(dtype: DType) -> tuple[Tiling, int]:
+    return tiling(host_target(), dtype.itemsize), dtype.itemsize
+
+
+def _packs_rows(walk: Walk, tile: Tiling) -> bool:
+    """Whether rows of the first operand, which are neighbours at steps far apart, are packed."""
+    row, step = walk.rows[-1], walk.depth[-1]
+    return row.strides[A] == 1 and row.extent >= tile.height and step.strides[A] >= FAR
+
+
+def _row_in_result(walk: Walk) -> int:
+    """How far rows are apart in the result; -1 if they do not run on, or columns are not in the
+    result's order: the kernel must not compare ends."""
+    row = single_stride(walk.rows, C)
+    falling = [axis.strides[C] for axis in walk.columns]
+    return -1 if row is None or falling != sorted(falling, reverse=True) else row
 
 
 def _in_place(rows: int, columns: Sequence[Axis], depth: Sequence[Axis], width: int) -> bool:
@@ -268,6 +342,7 @@ def axes_call(walk: Walk, places: Sequence[Layout], context: Scratch) -> Call:
     a, b, c = places
     dtype = c.type.dtype
     m, n, k, batches = (walk.count(kind) for kind in ("rows", "columns", "depth", "batch"))
+    walk = _in_bundles(walk, dtype) if dtype.short in TILED else walk
     kernel, cut, scratch, product = _plan(walk, a.type.dtype, dtype, context)
     tables = _every(walk)
     kinds = (walk.batch, walk.rows, walk.columns, walk.depth)
@@ -297,11 +372,16 @@ def _plan(
     what the product is called where blocks are chosen by measuring."""
     if dtype.short not in TILED:
         total = accumulator(dtype.short)
-        return plain_axes_kernel(element.short, dtype.short, total), (0,) * 23, (), ""
-    tile, itemsize = tiling(host_target(), dtype.itemsize), dtype.itemsize
-    row, column, step = walk.rows[-1], walk.columns[-1], walk.depth[-1]
-    packed = row.strides[A] == 1 and row.extent >= tile.height and step.strides[A] >= FAR
-    depth, columns, rows = axes_blocks(tile, itemsize, walk.count("depth"))
+        return plain_axes_kernel(element.short, dtype.short, total), (0,) * 26, (), ""
+    tile, itemsize = _tile_of(dtype)
+    row, column = walk.rows[-1], walk.columns[-1]
+    packed, afar = _packs_rows(walk, tile), _from_afar(walk, dtype)
+    bundle, taps = _bundle(walk.depth, far_steps(tile, itemsize)) if afar else (1, 0)
+    steps = walk.count("depth")
+    if afar:
+        depth, columns, rows = far_blocks(tile, itemsize, steps, bundle)
+    else:
+        depth, columns, rows = axes_blocks(tile, itemsize, steps)
     rows = rows // 2 // tile.height * tile.height if packed else rows
     in_place = _in_place(walk.count("rows"), walk.columns, walk.depth, tile.width)
     depth = least(depth, IN_PLACE_STEPS) if in_place else depth
@@ -316,22 +396,20 @@ def _plan(
         columns, rows = _advised_blocks(product, walk, (columns, tile.width), (rows, unit))
     line = LINE_BYTES // itemsize
     sums = rounded_up(depth * columns, line)
-    tables = sums + rounded_up(rows * columns, line)
-    strips = tables + rounded_up((depth + 2 * rows + columns) * (8 // itemsize), line)
+    tables = sums + (0 if afar else rounded_up(rows * columns, line))
+    entries = depth + 2 * rows + columns + (bundle if taps else 0)
+    strips = tables + rounded_up(entries * (8 // itemsize), line)
     items = strips + (-(-rows // tile.height) * tile.strip * depth if packed else 0)
     items = rounded_up(items, line)
     scratch = context.temporary(TensorType(dtype, (context.threads, items)))
-    c_row = single_stride(walk.rows, C)
-    falling = [axis.strides[C] for axis in walk.columns]
-    if falling != sorted(falling, reverse=True):
-        c_row = None  # columns are not in the result's order: the kernel must not compare ends
     runs = [(walk.rows, C), (walk.columns, C), (walk.columns, B), (walk.depth, B)]
     cut = (
-        depth, columns, rows, items, sums, tables, -1 if c_row is None else c_row,
+        depth, columns, rows, items, sums, tables, _row_in_result(walk),
         row.extent, row.strides[A], row.strides[C],
         column.extent, column.strides[B], column.strides[C],
         *(_alone(axes, which)[-1].extent for axes, which in runs),
         int(packed), strips, int(in_place), unit, inner, together,
+        tile.height if afar else rows, tile.width if bundle > 1 else columns, taps,
     )  # fmt: skip
     return kernel, cut, (scratch,), product
 

@@ -16,7 +16,7 @@ from textwrap import indent
 from graphflow.codegen.contraction.tiling import Tiling, height_text
 from graphflow.codegen.schedule import KernelSource
 
-AXES_AT = 35
+AXES_AT = 38
 """Word of the first axis; an axis is an extent and its strides in a, b and c."""
 
 PACKING = 24
@@ -84,7 +84,7 @@ def finished_rows(spaces: int, ready: str, columns: str) -> str:
 
 _TILED = '''\
 """c[i, j] = sum over k of a[i, k] * b[k, j], where i, j and k run over several axes"""
-from graphflow.codegen.contraction.micro_kernels import pack, place, tile, tile_at
+from graphflow.codegen.contraction.micro_kernels import pack, pack_to, place, tile, tile_at
 from graphflow.codegen.prelude import kernel, pointer_at_{element}, pointer_at_i64, share
 
 LANES, VECTORS, HEIGHT = {lanes}, {vectors}, {height}
@@ -115,8 +115,15 @@ def {name}(args, tid, nth):
     in_place = args[31] != 0
     # Rows of which every inner-th, several in all, are neighbours in c: groups of them.
     row_unit, inner_rows, together = args[32], args[33], args[34]
+    # Rows that meet all panels before the next ones do; columns packed before the next ones.
+    chunk, group = args[35], args[36]
+    # Steps that run on in b, of which every taps-th are neighbours in a: bundles of them.
+    taps = args[37]
     depth_word = depth_at + 4 * (depth_axes - 1)
     depth_run, depth_a, depth_b = args[depth_word], args[depth_word + 1], args[depth_word + 2]
+    bundle, places = taps * depth_run, column_targets + n_block
+    for step in range(bundle):
+        places[step] = (step % taps * depth_run + step // taps) * WIDTH
     column_units, row_units = (n + WIDTH - 1) // WIDTH, (m + row_unit - 1) // row_unit
     column_cost = (batches * column_units + nth - 1) // nth * WIDTH * (m + PACKING)
     row_cost = (batches * row_units + nth - 1) // nth * row_unit * n + n * PACKING
@@ -128,6 +135,9 @@ def {name}(args, tid, nth):
             j_begin, j_end = first * WIDTH, min(n, last * WIDTH)
         else:
             i_begin, i_end = first * row_unit, min(m, last * row_unit)
+        # Blocks of rows are as long as one another.
+        parts = max(1, (i_end - i_begin + i_block - 1) // i_block)
+        i_part = ((i_end - i_begin + parts - 1) // parts + row_unit - 1) // row_unit * row_unit
         j0 = j_begin
         while j0 < j_end:
             j1 = min(j_end, j0 + n_block)
@@ -143,7 +153,7 @@ def {name}(args, tid, nth):
             packed = -1
             i0 = i_begin
             while i0 < i_end:
-                i1 = min(i_end, i0 + i_block)
+                i1 = min(i_end, i0 + i_part)
 {row_tables}\
                 k0 = 0
                 more = True
@@ -158,20 +168,28 @@ def {name}(args, tid, nth):
                             steps[step + inner] = spot + inner * depth_a
                         step += run
                     # Pack the rectangles of b in these steps.
-                    step = depth if packed == k0 or in_place else 0
-                    while step < depth:
-                        run = min(depth - step, depth_in - (k0 + step) % depth_in)
-                        b_step = b_batch + place(args, depth_at, depth_axes, k0 + step, 2)
-                        j = j0
-                        while j < j1:
-                            column = (j - j0) % WIDTH
-                            across = min(min(WIDTH - column, j1 - j), column_in - j % column_in)
-                            panel = panels + (j - j0) // WIDTH * WIDTH * depth
-                            pack(LANES, WIDTH, WIDTH - column, panel + (step * WIDTH + column),
-                                 b_step + place(args, columns_at, column_axes, j, 2),
-                                 column_b, depth_b, across, run)
-                            j += across
-                        step += run
+                    j2 = j1 if packed == k0 or in_place else j0
+                    while j2 < j1:
+                        j3, step = min(j1, j2 + group), 0
+                        while step < depth:
+                            run = min(depth - step, depth_in - (k0 + step) % depth_in)
+                            run = bundle if taps else run
+                            b_step = b_batch + place(args, depth_at, depth_axes, k0 + step, 2)
+                            j = j2
+                            while j < j3:
+                                column = (j - j0) % WIDTH
+                                across = min(min(WIDTH - column, j3 - j), column_in - j % column_in)
+                                panel = panels + ((j - j0) // WIDTH * depth + step) * WIDTH + column
+                                b_at = b_step + place(args, columns_at, column_axes, j, 2)
+                                if taps:
+                                    pack_to(LANES, WIDTH - column, panel, places, b_at,
+                                            column_b, across, run)
+                                else:
+                                    pack(LANES, WIDTH, WIDTH - column, panel, b_at,
+                                         column_b, depth_b, across, run)
+                                j += across
+                            step += run
+                        j2 = j3
                     packed = k0
                     i = i0 if pack_a else i1
                     while i < i1:
@@ -188,30 +206,32 @@ def {name}(args, tid, nth):
                                 step += across
                             row += run
                         i += HEIGHT
-                    j = j0
-                    while j < j1:
-                        width = min(WIDTH, j1 - j)
-                        panel, panel_step = panels + (j - j0) * depth, WIDTH
-                        if in_place:
-                            panel, panel_step = b_batch + (k0 * depth_b + j), depth_b
-                        i = i0
-                        while i < i1:
-                            left = i1 - i
-                            rows = {choose_rows}
-                            c_tile, out_row = sums + ((i - i0) * n_block + (j - j0)), n_block
-                            if direct:
-                                c_tile = c_batch + (row_targets[i - i0] + column_targets[j - j0])
-                                out_row = c_row
-                            if pack_a:
-                                at = (i - i0) // HEIGHT * depth * STRIP + (i - i0) % HEIGHT
-                                tile(LANES, VECTORS, HEIGHT, rows, strips + at, 1, STRIP,
-                                     panel, panel_step, depth, c_tile, out_row, width, k0)
-                            else:
-                                tile_at(LANES, VECTORS, HEIGHT, rows, a_batch, spots + (i - i0),
-                                        steps, panel, panel_step, depth, c_tile, out_row,
-                                        width, k0)
-                            i += rows
-                        j += WIDTH
+                    i3 = i0
+                    while i3 < i1:
+                        i2, i3, j = i3, min(i1, i3 + chunk), j0
+                        while j < j1:
+                            width = min(WIDTH, j1 - j)
+                            panel, panel_step = panels + (j - j0) * depth, WIDTH
+                            if in_place:
+                                panel, panel_step = b_batch + (k0 * depth_b + j), depth_b
+                            i = i2
+                            while i < i3:
+                                left = i3 - i
+                                rows = {choose_rows}
+                                c_tile, out_row = sums + ((i - i0) * n_block + (j - j0)), n_block
+                                if direct:
+                                    there = row_targets[i - i0] + column_targets[j - j0]
+                                    c_tile, out_row = c_batch + there, c_row
+                                if pack_a:
+                                    at = (i - i0) // HEIGHT * depth * STRIP + (i - i0) % HEIGHT
+                                    tile(LANES, VECTORS, HEIGHT, rows, strips + at, 1, STRIP,
+                                         panel, panel_step, depth, c_tile, out_row, width, k0)
+                                else:
+                                    tile_at(LANES, VECTORS, HEIGHT, rows, a_batch,
+                                            spots + (i - i0), steps, panel, panel_step, depth,
+                                            c_tile, out_row, width, k0)
+                                i += rows
+                            j += WIDTH
                     k0 += depth
                 # Bring sums to where they belong, a rectangle of rows and columns at a time.
                 i = i1 if direct else i0

@@ -68,10 +68,14 @@ class Body:
         fetch = cgutils.get_or_insert_function(self.function.module, kind, "llvm.prefetch.p0")
         self.builder.call(fetch, [pointer, _I32(int(writing)), _I32(3), _I32(1)])
 
-    def load_index(self, table: Any, position: int) -> Any:
-        """Entry ``position`` of a table of 64-bit integers."""
-        place = self.builder.gep(table, [_I64(position)], inbounds=True, source_etype=_I64)
-        return self.builder.load(place, align=8, typ=_I64)
+    def load_index(self, table: Any, position: Any) -> Any:
+        """Entry ``position`` (a value or a Python int) of a table of 64-bit integers."""
+        return self.builder.load(self.entry(table, position), align=8, typ=_I64)
+
+    def entry(self, table: Any, position: Any) -> Any:
+        """Address of entry ``position`` of a table of 64-bit integers."""
+        index = _I64(position) if isinstance(position, int) else position
+        return self.builder.gep(table, [index], inbounds=True, source_etype=_I64)
 
     def splat(self, value: Any) -> Any:
         """A vector with ``value`` in every lane."""

@@ -14,7 +14,12 @@ from graphflow.codegen.contraction import micro_kernels
 from graphflow.codegen.contraction.bodies import tile_at_body, tile_body
 from graphflow.codegen.contraction.dots import dots_body
 from graphflow.codegen.contraction.linked import call_body
-from graphflow.codegen.contraction.packing import pack_body, pack_strips_body, place_body
+from graphflow.codegen.contraction.packing import (
+    pack_body,
+    pack_strips_body,
+    pack_to_body,
+    place_body,
+)
 from graphflow.codegen.contraction.pairs import gather_body, tile_of_integers, widen_body
 from graphflow.codegen.contraction.tiling import heights
 from graphflow.codegen.contraction.transforms import transform_body
@@ -127,6 +132,10 @@ def _lower_pack(builder: Any, element: str, literals: list[int], values: list[An
     call_body(builder, pack_body, (element, *literals), values)
 
 
+def _lower_pack_to(builder: Any, element: str, literals: list[int], values: list[Any]) -> None:
+    call_body(builder, pack_to_body, (element, *literals), values)
+
+
 def _lower_pack_strips(builder: Any, element: str, literals: list[int], values: list[Any]) -> None:
     call_body(builder, pack_strips_body, (element, *literals), values)
 
@@ -146,6 +155,7 @@ _register(micro_kernels.gather, "BTIIB", _lower_gather)
 _register(micro_kernels.quads, "LIBBISTI", partial(_lower_integers, 4))
 _register(micro_kernels.combine, "LPIPIIPI", _lower_combine)
 _register(micro_kernels.pack, "LIIPPIIII", _lower_pack)
+_register(micro_kernels.pack_to, "LIPTPIII", _lower_pack_to)
 _register(micro_kernels.pack_strips, "LLPPIII", _lower_pack_strips)
 
 

@@ -179,6 +179,19 @@ def pack(
     _view(target, (depth, count), (width, 1))[...] = view.T
 
 
+def pack_to(
+    lanes: int, room: int, target: Pointer, places: Pointer, source: Pointer,
+    row: int, count: int, depth: int,
+) -> None:  # fmt: skip
+    """``target[places[k] + r] = source[r * row + k]`` for ``r < count``, ``k < depth``.
+
+    Places of ``target`` with ``r`` from ``count`` to ``room`` may be overwritten.
+    """
+    view = _view(source, (count, depth), (row, 1))
+    for k in range(depth):
+        _view(target + places[k], (1, count), (0, 1))[0] = view[:, k]
+
+
 def pack_strips(
     lanes: int, height: int, target: Pointer, source: Pointer, step: int, count: int, depth: int
 ) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeAlias
 
 from llvmlite import ir
 
 from graphflow.codegen.contraction.bodies import Body
 
+Locate: TypeAlias = Callable[[Any, Any], Iterator[Any]]
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
 AHEAD = 16
 """Steps before they are read, lines are asked for: rows so far apart no prefetcher follows."""
@@ -23,7 +25,7 @@ def pack_body(module: Any, element: str, lanes: int) -> Any:
     name = f"pack.{element}.{lanes}"
     body = Body(module, name, element, lanes, "iippiiii")
     b = body.builder
-    width, _, target, source, row, step, count, depth = body.function.args
+    width, room, target, source, row, step, count, depth = body.function.args
     rows_touch = b.icmp_signed("==", row, _I64(1))
     steps_touch = b.and_(
         b.icmp_signed("==", step, _I64(1)), b.icmp_signed(">=", depth, _I64(SHORT_DEPTH))
@@ -33,14 +35,42 @@ def pack_body(module: Any, element: str, lanes: int) -> Any:
             _pack_rows(body, first)
         b.ret_void()
     with b.if_then(steps_touch):
-        with body.loop(count, lanes) as first:
-            _pack_transposed(body, first)
+        _pack_transposed(body, (source, row, count), (target, room), depth, _every(body, width))
         b.ret_void()
     with body.loop(depth) as k, body.loop(count) as r:
         value = body.load_scalar(body.at(source, b.mul(r, row), b.mul(k, step)))
         body.store(value, body.at(target, b.mul(k, width), r))
     b.ret_void()
     return body.function
+
+
+def pack_to_body(module: Any, element: str, lanes: int) -> Any:
+    """``target[places[k] + r] = source[r * row + k]`` for ``r < count``, ``k < depth``.
+
+    Places with ``count <= r < room`` receive anything: no result depends on them.
+    """
+    body = Body(module, f"pack_to.{element}.{lanes}", element, lanes, "ipppiii")
+    room, target, places, source, row, count, depth = body.function.args
+
+    def locate(start: Any, k: Any) -> Iterator[Any]:
+        table = body.entry(places, k)
+        return (body.at(start, body.load_index(table, lane)) for lane in range(lanes))
+
+    _pack_transposed(body, (source, row, count), (target, room), depth, locate)
+    body.builder.ret_void()
+    return body.function
+
+
+def _every(body: Body, width: Any) -> Locate:
+    """Rows of a target that are ``width`` apart."""
+
+    def locate(start: Any, k: Any) -> Iterator[Any]:
+        place = body.at(start, body.builder.mul(k, width))
+        for _ in range(body.lanes):
+            yield place
+            place = body.at(place, width)
+
+    return locate
 
 
 def pack_strips_body(module: Any, element: str, lanes: int, height: int) -> Any:
@@ -108,41 +138,48 @@ def _pack_rows(body: Body, first: Any) -> None:
                     copy(mask, mask)
 
 
-def _pack_transposed(body: Body, first: Any) -> None:
-    """Rows of ``depth`` neighbours each: transpose blocks of ``lanes`` by ``lanes``."""
-    b = body.builder
-    width, room, target, source, row, _, count, depth = body.function.args
-    last_row, last_block = b.sub(count, _I64(1)), b.sub(depth, _I64(body.lanes))
-    # Rows past the last one repeat it; the last block begins early enough to be whole.
-    rows = [
-        body.at(source, b.mul(body.smaller(b.add(first, _I64(r)), last_row), row))
-        for r in range(body.lanes)
-    ]
-    target = body.at(target, first)
-    whole = b.icmp_signed(">=", b.sub(room, first), _I64(body.lanes))
-    mask = body.mask(b.sub(count, first))
-    short = b.icmp_signed("<", depth, _I64(body.lanes))
-    with b.if_then(short):
-        _transpose_short(body, rows, target, mask)
-    with b.if_then(b.not_(short)), b.if_else(whole) as (plain, edge):
-        for block, limit in ((plain, None), (edge, mask)):
-            with block, body.loop(depth, body.lanes) as begin:
-                k = body.smaller(begin, last_block)
-                place = body.at(target, b.mul(k, width))
-                for value in _transpose(body, [body.load(body.at(start, k)) for start in rows]):
-                    body.write(value, place, 0, limit)
-                    place = body.at(place, width)
+def _pack_transposed(
+    body: Body, left: tuple[Any, Any, Any], right: tuple[Any, Any], depth: Any, locate: Locate
+) -> None:
+    """Rows of ``depth`` neighbours each: transpose blocks of ``lanes`` by ``lanes``.
+
+    ``left`` is where the rows begin, how far apart, and how many they are; ``right`` where
+    they go, and how many may be overwritten there.  ``locate`` says where a step goes, and
+    the ``lanes - 1`` after it.
+    """
+    (source, row, count), (target, room), b = left, right, body.builder
+    with body.loop(count, body.lanes) as first:
+        last_row, last_block = b.sub(count, _I64(1)), b.sub(depth, _I64(body.lanes))
+        # Rows past the last one repeat it; the last block begins early enough to be whole.
+        rows = [
+            body.at(source, b.mul(body.smaller(b.add(first, _I64(r)), last_row), row))
+            for r in range(body.lanes)
+        ]
+        start = body.at(target, first)
+        whole = b.icmp_signed(">=", b.sub(room, first), _I64(body.lanes))
+        mask = body.mask(b.sub(count, first))
+        short = b.icmp_signed("<", depth, _I64(body.lanes))
+        with b.if_then(short):
+            _transpose_short(body, rows, (start, mask), depth, locate)
+        with b.if_then(b.not_(short)), b.if_else(whole) as (plain, edge):
+            for block, limit in ((plain, None), (edge, mask)):
+                with block, body.loop(depth, body.lanes) as begin:
+                    k = body.smaller(begin, last_block)
+                    read = [body.load(body.at(place, k)) for place in rows]
+                    for value, place in zip(_transpose(body, read), locate(start, k), strict=True):
+                        body.write(value, place, 0, limit)
 
 
-def _transpose_short(body: Body, rows: list[Any], target: Any, mask: Any) -> None:
+def _transpose_short(
+    body: Body, rows: list[Any], right: tuple[Any, Any], depth: Any, locate: Locate
+) -> None:
     """A block of fewer than ``lanes`` neighbours: read under a mask, stored as far as it goes."""
-    b = body.builder
-    width, depth = body.function.args[0], body.function.args[-1]
+    (start, mask), b = right, body.builder
     inside = body.mask(depth)
-    columns = _transpose(body, [body.masked_load(start, inside) for start in rows])
+    columns = _transpose(body, [body.masked_load(place, inside) for place in rows])
     for k, value in enumerate(columns[:-1]):
         with b.if_then(b.icmp_signed("<", _I64(k), depth)):
-            body.masked_store(value, body.at(target, b.mul(width, _I64(k))), mask)
+            body.masked_store(value, next(locate(start, _I64(k))), mask)
 
 
 def _transpose(body: Body, rows: list[Any]) -> list[Any]:

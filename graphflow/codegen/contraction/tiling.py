@@ -39,6 +39,11 @@ class Tiling:
         """Row length of a packed strip of the left operand: ``height`` in whole vectors."""
         return -(-self.height // self.lanes) * self.lanes
 
+    def is_tall(self, itemsize: int) -> bool:
+        """Whether it uses a line of a panel for so long that the next one may come from the
+        second-level cache meanwhile: 14 cycles with AVX-512."""
+        return self.lanes * itemsize == AVX512_BYTES
+
 
 def heights(height: int) -> tuple[int, ...]:
     """Row counts that have a tile, falling: ``height`` and the powers of two below it."""
@@ -142,7 +147,7 @@ def _most_steps(tile: Tiling, itemsize: int, depth: int) -> int:
     """
     _, second = cache_sizes()
     near = _near_steps(tile, itemsize)
-    tall = tile.lanes * itemsize == AVX512_BYTES and is_fixed(depth) and depth > FEW_BLOCKS * near
+    tall = tile.is_tall(itemsize) and is_fixed(depth) and depth > FEW_BLOCKS * near
     return max(near, _panel_steps(tile, itemsize, second // 16)) if tall else near
 
 
@@ -176,3 +181,26 @@ def axes_blocks(tile: Tiling, itemsize: int, depth: int) -> tuple[int, int, int]
         columns // 4 // tile.width * tile.width,
         MOST_ROWS * 10 // tile.height * tile.height,
     )
+
+
+def far_blocks(tile: Tiling, itemsize: int, depth: int, bundle: int) -> tuple[int, int, int]:
+    """The same where a strip of rows meets all panels before the next one does.
+
+    Panels come from the second level each time, and are as deep as two of them take 9/16 of
+    it, so that sums are seldom kept in ``c``, or as many as that.  Steps are cut between
+    bundles of ``bundle``.  Rows cost the tables of where they lie.
+    """
+    most, bundles = far_steps(tile, itemsize), max(1, depth // bundle)
+    parts = -(-bundles // max(1, most // bundle))
+    steps = -(-bundles // parts) * bundle
+    columns = max(tile.width, min(MOST_COLUMNS // 4, 2 * most * tile.width // steps))
+    return (
+        steps,
+        columns // tile.width * tile.width,
+        MOST_ROWS * 21 // tile.height * tile.height,
+    )
+
+
+def far_steps(tile: Tiling, itemsize: int) -> int:
+    """Most steps of a panel that comes from the second-level cache."""
+    return _panel_steps(tile, itemsize, cache_sizes()[1] * 9 // 32)
