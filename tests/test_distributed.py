@@ -12,6 +12,7 @@ import graphflow.distributed as dist
 from graphflow.codegen.build_schedule import build_schedule
 from graphflow.codegen.order import run_order
 from graphflow.codegen.schedule import Call, HostCall
+from graphflow.codegen.schedule_form import from_bytes, to_bytes
 from graphflow.distributed import process_group
 from graphflow.distributed.process_group import ProcessGroup
 from graphflow.errors import DTypeError, GraphError, GraphFlowError, TraceError
@@ -22,6 +23,7 @@ from graphflow.ir.types import TensorType, float32, int64
 from graphflow.nn.parallel import DataParallel, DistributedDataParallel, data_parallel
 from graphflow.nn.parallel.distributed import buckets
 from graphflow.passes.pipeline import run_pipeline
+from graphflow.runtime.storage import address_of
 
 
 @pytest.fixture
@@ -37,7 +39,7 @@ class Twins:
     def __init__(self):
         self.numbers, self.begun, self.log = itertools.count(1), {}, []
 
-    def start(self, arrays, reduce, group, finite):
+    def start(self, arrays, reduce, group, finite, parts=()):
         number = next(self.numbers)
         flat = np.concatenate([np.ravel(a) for a in arrays])
         self.begun[number] = 2 * flat if reduce == "sum" else flat
@@ -48,6 +50,9 @@ class Twins:
         found = self.begun.pop(ticket)
         self.log.append(("wait", found.size))
         return found
+
+    def rooms(self, vectors):
+        return None
 
     def carrier(self):
         return "twins agree"
@@ -380,3 +385,78 @@ def test_early_vertices_run_at_once_and_late_ones_when_nothing_else_is_left():
     assert run_order([[1, 2, 3], [4], [4], [4], []], early={3}) == [0, 3, 1, 2, 4]
     assert run_order(chain, late={1}) == [0, 2, 4, 1, 3, 5]
     assert run_order([[1], [], [3], []], late={0, 2}) == [0, 1, 2, 3]
+
+
+# ---- rooms --------------------------------------------------------------------------------------
+
+
+class Lender(Twins):
+    """Says where vectors should lie: one after the other in memory of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.memory, self.there = np.zeros(4096, np.float32), []
+
+    def rooms(self, vectors):
+        begins = itertools.accumulate((type.static_bytes for type, _ in vectors), initial=64)
+        return [address_of(self.memory) + begin for begin, _ in zip(begins, vectors)]
+
+    def start(self, arrays, reduce, group, finite, parts=()):
+        self.there.append([address_of(a) - address_of(self.memory) for a in arrays])
+        self.shapes = [type.static_shape for type in parts]
+        return super().start(arrays, reduce, group, finite)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_gradients_are_made_where_the_transport_says(twins, threads):
+    def losses(carrier, compiled):
+        use_transport(carrier)
+        options = {"bucket_cap_mb": 1e-3, "broadcast_buffers": False}
+        model, step, batch = training(wrapped_for_twins, 40, **options)
+        step = gf.compile(step) if compiled else step
+        found = [step(*batch).item() for _ in range(4)]
+        return found, [p.detach().numpy().copy() for p in model.parameters()]
+
+    before = gf.get_num_threads()
+    gf.set_num_threads(threads)
+    try:
+        expected, parameters = losses(Twins(), False)
+        lender = Lender()
+        found, others = losses(lender, True)
+    finally:
+        gf.set_num_threads(before)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    for a, b in zip(parameters, others, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+    # All gradients but the first layer's weight are one bucket; optimisers have memory from the
+    # second step on.
+    assert lender.there[-2:] == [[64], [64 + 4 * (3 * 40 + 3 + 40)]]
+    assert lender.shapes == [(40, 6)]
+
+
+def test_kernels_write_gradients_in_rooms_and_what_has_a_place_is_copied_there(twins):
+    def function(x, y):
+        made = (x * 3.0).exp()
+        dist.all_reduce(made)
+        dist.all_reduce(shown := y.t())  # an input, in another order
+        return made, shown
+
+    graph = run_pipeline(gf.trace(function, gf.ones(20, 30), gf.ones(4, 5)))[-1].graph
+    schedule = build_schedule(graph)
+    copy = from_bytes(to_bytes(schedule))
+    for steps, buffers in [(s.steps, s.buffers) for s in (schedule, copy)]:
+        starts = [s for s in steps if isinstance(s, HostCall) and s.rooms]
+        rooms = [call.inputs[1][0] for call in starts]
+        assert [buffers[room].type.shape for room in rooms] == [(600,), (20,)]
+        assert {type.shape for call in starts for type in call.parts} == {(20, 30), (5, 4)}
+        for room in rooms:
+            parts = {b.id for b in buffers if b.base == room}
+            writers = [s for s in steps if isinstance(s, Call) and s.writes & parts]
+            assert len(writers) == 1 and not writers[0].writes - parts
+        assert not any(isinstance(s, Call) and s.reads & set(rooms) for s in steps)
+    x, y = gf.randn(20, 30), gf.randn(4, 5)
+    compiled = gf.compile(function)
+    for _ in range(2):
+        found = compiled(x, y.clone())
+        np.testing.assert_allclose(found[0].numpy(), 2 * np.exp(3 * x.numpy()), rtol=1e-5)
+        np.testing.assert_allclose(found[1].numpy(), 2 * y.numpy().T)

@@ -1,5 +1,6 @@
 """Sums through memory that ranks share: here the ranks are threads, each with its own view."""
 
+import itertools
 import threading
 import time
 
@@ -8,6 +9,7 @@ import pytest
 
 from graphflow.distributed import shared
 from graphflow.distributed.shared import Ring
+from graphflow.runtime.storage import address_of
 
 CAPACITY = 4096
 COMBINE = {"sum": np.add, "max": np.maximum, "min": np.minimum, "product": np.multiply}
@@ -112,6 +114,50 @@ def test_a_rank_that_is_ahead_leaves_its_vector_and_waits_where_one_is_still_rea
     first, second = together(2, work)
     assert log[:2] == [(0, 0), (0, 1)], "nobody waited for the other"
     assert first == second == [[2.0 * n] * (CAPACITY // 16) for n in range(3)]
+
+
+def test_vectors_are_made_ahead_where_they_are_begun():
+    sizes = [CAPACITY // 8, CAPACITY // 4 + 4]
+
+    def work(ring, rank):
+        sums, places = [], []
+        for number in range(5):
+            places.append(ring.ahead(sizes, waiting))
+            assert ring.ahead(sizes, waiting) == places[-1], "asking again changes nothing"
+            for size, place in zip(sizes, places[-1], strict=True):
+                sum = ring.begin(size // 4, np.dtype(np.float32), "sum", waiting, 0.25)
+                assert address_of(sum.own) == sum.address == place
+                sum.own[:] = 10 * number + rank
+                sum.publish()
+                sums.append(sum)
+            if rank:
+                time.sleep(0.01)
+            for sum in sums[-2:]:
+                assert set(sum.finish().tolist()) == {(20 * number + 1) / 4}
+        return places
+
+    for places in together(2, work):
+        for one, next in itertools.pairwise(places):
+            assert not {*one} & {*next}, "the step before may still be read"
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_both_of_two_ranks_find_which_has_nan(dtype):
+    def work(ring, rank):
+        found = []
+        for bad in (None, 0, 1):
+            sum = ring.begin(9, np.dtype(dtype), "sum", waiting, finite=True)
+            assert sum.looks
+            sum.own[:] = 1.0
+            if bad == rank:
+                sum.own[4] = np.inf if rank else np.nan
+            sum.publish()
+            sum.finish()
+            found.append([(n, (~np.isfinite(row)).nonzero()[0].tolist()) for n, row in sum.faults])
+        return found
+
+    for found in together(2, work):
+        assert found == [[], [(0, [4])], [(1, [4])]]
 
 
 def test_memory_is_found_by_those_who_may_and_by_nobody_else(tmp_path, monkeypatch):

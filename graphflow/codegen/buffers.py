@@ -34,6 +34,12 @@ class BufferTable:
         self.buffers.append(Buffer(len(self.buffers), kind, type, name, data))
         return len(self.buffers) - 1
 
+    def part(self, whole: int, type: TensorType, offset: int) -> int:
+        """A buffer that is part of ``whole``, from byte ``offset`` on."""
+        number = len(self.buffers)
+        self.buffers.append(Buffer(number, BufferKind.WINDOW, type, base=whole, offset=offset))
+        return number
+
     def begun(self) -> Callable[[], None]:
         """A function that forgets all buffers made from now on."""
         buffers, windows, failures = len(self.buffers), dict(self._windows), len(self.failures)

@@ -88,7 +88,7 @@ def build_schedule(
                 "before scheduling"
             )
     work = collect(graph)
-    placement = place(graph, work)
+    placement = place(graph, work, rooms=not backend.whole)
     emitter = Emitter(graph, work, placement, Templates(BufferTable(threads, backend)))
     for steps in emitter.made():
         if ask is not None:
@@ -117,6 +117,7 @@ class Emitter:
         self.templates, self.context = templates, templates.table
         self.steps: list[Step] = []
         self.buffer_of: dict[int, int] = {}  # value → buffer
+        self._rooms: dict[Node, int] = {}
         self.position = {
             node: number if position is None else position
             for number, node in enumerate(graph.nodes)
@@ -171,6 +172,9 @@ class Emitter:
 
     def _new_buffer(self, number: int) -> int:
         value = self.work.values[number]
+        if number in self.placement.within:
+            node, offset = self.placement.within[number]
+            return self.context.part(self._room(node), value.type, offset)
         if value.leaf is None:
             fresh = number in self.placement.fresh
             kind = BufferKind.OUTPUT if fresh else BufferKind.ARENA
@@ -181,6 +185,15 @@ class Emitter:
             return self.context.buffer(BufferKind.CONSTANT, value.type, data=data.array)
         kind = BufferKind.STATE if value.leaf in self.state else BufferKind.INPUT
         return self.context.buffer(kind, value.type, attrs["name"])
+
+    def _room(self, node: Node) -> int:
+        """The buffer in which operands of host operation ``node`` lie, made when asked for."""
+        if node not in self._rooms:
+            types = [operand.tensor_type for operand in node.inputs[1:]]
+            size = sum(prod(type.static_shape) for type in types)
+            whole = TensorType(types[0].dtype, (size,))
+            self._rooms[node] = self.context.buffer(BufferKind.ROOM, whole)
+        return self._rooms[node]
 
     def located(self, layout: Layout) -> Layout:
         """``layout`` over a buffer instead of a value."""
@@ -320,6 +333,10 @@ class Emitter:
         node = unit.node
         if node is None:
             raise CompileError("a host unit without an operation")
+        parts: tuple[TensorType, ...] = ()
+        if self.placement.rooms and node.op.rooms is not None:
+            parts = tuple(layout.type for layout in operands[1:])
+            operands = [operands[0], self._in_room(node, operands[1:])]
         inputs = tuple((self._whole(layout).buffer, layout.type) for layout in operands)
         outputs = [result.buffer for result in results]
         self.steps.append(
@@ -334,6 +351,8 @@ class Emitter:
                 Provenance(f"{node.op.name} -> {node.type}", unit.locations, self.position[node]),
                 tuple(outputs[1:]),
                 node.op.fills,
+                node.op.rooms if parts else None,
+                parts,
             )
         )
 
@@ -345,6 +364,17 @@ class Emitter:
         copy = self.context.temporary(layout.type)
         self.steps += self._copied(layout, copy)
         return copy
+
+    def _in_room(self, node: Node, operands: Sequence[Layout]) -> Layout:
+        """The room of host operation ``node``, with copies of operands that were not made there."""
+        room, begin = self._room(node), 0
+        for layout in operands:
+            buffer = self.context.buffers[layout.buffer]
+            if (buffer.base, buffer.offset) != (room, begin):
+                part = self.context.part(room, layout.type, begin)
+                self.steps += self._copied(layout, contiguous(part, layout.type))
+            begin += layout.type.static_bytes
+        return contiguous(room, self.context.buffers[room].type)
 
     def _described(self, call: Call, unit: Unit, flops: int) -> Call:
         """``call`` with what lowering leaves open: provenance, traffic, work."""

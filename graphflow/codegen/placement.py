@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 
 from graphflow.codegen.layout import Layout, contiguous
 from graphflow.codegen.order import reaches, run_order
+from graphflow.codegen.rooms import made_in_rooms
 from graphflow.codegen.units import Unit, Value, Work
 from graphflow.ir.graph import Graph
 from graphflow.ir.node import Node
@@ -31,7 +32,8 @@ class Placement:
     ``v`` takes (itself, a state's old value, or a dying operand); ``outputs`` the
     layouts of the graph's results and ``fresh`` the values that hold them;
     ``commits`` are trailing copies (source, state's old value); ``committed`` the
-    old values that get overwritten."""
+    old values that get overwritten; ``within`` has values that lie in the room of a host
+    operation, and at which byte, if there are ``rooms``."""
 
     order: list[int] = field(default_factory=list)
     home: dict[int, int] = field(default_factory=dict)
@@ -39,14 +41,19 @@ class Placement:
     fresh: set[int] = field(default_factory=set)
     commits: list[tuple[Layout, int]] = field(default_factory=list)
     committed: list[int] = field(default_factory=list)
+    within: dict[int, tuple[Node, int]] = field(default_factory=dict)
+    rooms: bool = False
 
 
-def place(graph: Graph, work: Work, region: bool = False) -> Placement:
+def place(
+    graph: Graph, work: Work, region: bool = False, rooms: bool = False
+) -> Placement:  # fmt: skip
     """Decide for ``graph``, whose units are in ``work`` (which may get copies added).
 
-    Each result of a ``region`` has memory of its own to go to.
+    Each result of a ``region`` has memory of its own to go to.  With ``rooms``, operands of
+    host operations that have one are made there.
     """
-    placement = Placement()
+    placement = Placement(rooms=rooms)
     old = {state: _leaf(work, state) for state, new in graph.updates if new is not state}
     if region:
         _place_results(graph, work, placement)
@@ -79,6 +86,8 @@ def place(graph: Graph, work: Work, region: bool = False) -> Placement:
     small = {n for n, unit in enumerate(work.units) if _makes_little(work, unit)} | {fence}
     small -= early | late
     placement.order = [n for n in run_order(successors, early, late, small) if n != fence]
+    if rooms:
+        placement.within = made_in_rooms(work, placement.fresh | set(placement.home))
     _reuse_operands(work, placement)
     return placement
 
@@ -317,14 +326,14 @@ def _reuse_operands(work: Work, placement: Placement) -> None:
     for position, number in enumerate(placement.order):
         for operand in work.units[number].operands:
             last[operand.buffer] = position
-    kept = placement.fresh | set(placement.home)
+    kept = placement.fresh | set(placement.home) | set(placement.within)
     kept |= {source.buffer for source, _ in placement.commits}
     for position, number in enumerate(placement.order):
         unit = work.units[number]
         if unit.kind != "loop" or unit.fallible:
             continue
         for result in unit.results:
-            if result in placement.fresh or result in placement.home:
+            if result in kept:
                 continue
             for operand in unit.operands:
                 value = work.values[operand.buffer]

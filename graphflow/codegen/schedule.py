@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from graphflow.ir.graph import Location
+from graphflow.ir.op import RoomsRule
 from graphflow.ir.types import TensorType
 from graphflow.records import dataclass, field
 
@@ -25,6 +26,7 @@ class BufferKind(enum.Enum):
     OUTPUT = "output"  # fresh from the output pool at every call
     ARENA = "arena"  # planned inside the program's arena
     OWN = "own"  # planned inside the part of the arena that every thread has for itself
+    ROOM = "room"  # where a host call wants its operands; asked for at every call
     KEPT = "kept"  # the program's own from call to call: what depends on state alone
     ERROR = "error"  # one int64 word: 0, or the number of the failure
     WINDOW = "window"  # part of another buffer, which moves from iteration to iteration
@@ -162,6 +164,11 @@ class HostCall:
     more: tuple[int, ...] = ()
     fills: bool = False
     """Whether ``function`` takes ``into``, the memory of its result."""
+    rooms: RoomsRule | None = None
+    """Where the second input is to be, in which operands lie end to end; see
+    :class:`~graphflow.ir.op.OpDef`."""
+    parts: tuple[TensorType, ...] = ()
+    """Their types."""
 
 
 @dataclass(frozen=True, slots=True)

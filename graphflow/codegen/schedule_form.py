@@ -163,7 +163,8 @@ class _Writer:
             if arrays:
                 raise TypeError(f"an array among the attributes of {step.name}")
             inputs = [[buffer, self.type(type)] for buffer, type in step.inputs]
-            return ["host", *touched, step.name, attrs, inputs, step.output, list(step.more)]
+            outputs = [step.output, list(step.more), [self.type(type) for type in step.parts]]
+            return ["host", *touched, step.name, attrs, inputs, *outputs]
         if isinstance(step, Loop):
             test = None if step.test is None else self.argument(step.test)
             parts = [self.steps(step.head), self.steps(step.body)]
@@ -279,7 +280,7 @@ class _Reader:
 
     def host(
         self, reads: frozenset[int], writes: frozenset[int], name: str, attrs: Any, inputs: Row,
-        output: int, more: Row,
+        output: int, more: Row, parts: Sequence[int] = (),
     ) -> HostCall:  # fmt: skip
         from graphflow.ir.json_form import read_value  # most programs have no such step
 
@@ -287,7 +288,8 @@ class _Reader:
         return HostCall(
             name, op.reference, {k: read_value(v, name) for k, v in attrs.items()},
             tuple((buffer, self.types[type]) for buffer, type in inputs), output, reads, writes,
-            more=tuple(more), fills=op.fills,
+            more=tuple(more), fills=op.fills, rooms=op.rooms if parts else None,
+            parts=tuple(self.types[type] for type in parts),
         )  # fmt: skip
 
     def loop(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import enum
 import os
 import time
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,7 @@ class Board:
         self.seen += 1
         slot, word = self.seen % _KEPT, self.rank * _ENTRY.itemsize // 8
         begin = self._place(self.rank, slot)
-        self._bytes[begin : begin + _LENGTH] = what.encode()[:_LENGTH].ljust(_LENGTH, b"\0")
+        self._bytes[begin : begin + _LENGTH] = _text(what)
         self._words[word + _NUMBER // 8 + slot] = self.seen
         self._words[word + _SEEN // 8] = self.seen
         return self.seen
@@ -114,6 +115,11 @@ class Board:
             if words[(rank * _ENTRY.itemsize + _NUMBER) // 8 + slot] == number and said != own:
                 return rank, bytes(said).rstrip(b"\0").decode()
         return None
+
+
+@cache
+def _text(what: str) -> bytes:
+    return what.encode()[:_LENGTH].ljust(_LENGTH, b"\0")
 
 
 def entries(lines: Any) -> list[Entry]:

@@ -14,7 +14,9 @@ import itertools
 import os
 import time
 from collections.abc import Sequence
-from typing import Any
+from functools import cache
+from math import prod
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -22,12 +24,19 @@ from graphflow.distributed.board import Board, Entry, Stage
 from graphflow.distributed.shared import Ring, Sum, Wait, create, join
 from graphflow.errors import GraphFlowError
 from graphflow.ir.op import Array
-from graphflow.ir.types import from_numpy_dtype
+from graphflow.ir.ops.rules import Attrs
+from graphflow.ir.types import TensorType, from_numpy_dtype
 from graphflow.runtime.end_to_end import lay_end_to_end
+from graphflow.runtime.storage import address_of
 
 _LOOK_SECONDS = 0.2
 _SPIN_SECONDS = 0.25
+_BLAME_SECONDS = 0.5
+"""By how much the rank at fault is the first to raise: the job is said to end for its sake."""
 _SMALLEST_RING = 1 << 20
+_LARGEST_ROOMS = 1 << 26
+"""Gradients of a step that are made where other ranks read them are fewer bytes: rows have room
+for two steps of those, but otherwise for two buckets."""
 
 
 def mpi() -> Any:
@@ -52,6 +61,11 @@ class Watch:
     def come_to(self, what: str, whole: bool) -> int:
         """Say what this rank does next; its number, 0 for what only some ranks take part in."""
         return self.board.come_to(what) if self.board is not None and whole else 0
+
+    @property
+    def seen(self) -> int:
+        """The number of the last collective that this rank has come to."""
+        return self.board.seen if self.board is not None else 0
 
     def complete(self, request: Any, what: str, number: int) -> None:
         """Return when ``request`` is done; raise if it cannot be, or not in time."""
@@ -202,6 +216,12 @@ class Channel:
     def _message(self, what: str, start: Any, *args: Any) -> Pending:
         return Pending(start(*args), self._watch, what, 0)
 
+    def number_of(self, place: int) -> int:
+        """The rank of the job that is at ``place`` of this communicator."""
+        world, group = mpi().COMM_WORLD.Get_group(), self.comm.Get_group()
+        (found,) = mpi().Group.Translate_ranks(group, [place], world)
+        return int(found)
+
     # ---- shared memory ----------------------------------------------------------------------
 
     def ring(self, wanted: int) -> Ring | None:
@@ -226,6 +246,16 @@ class Channel:
         """This rank comes to ``what``; how it waits for what others have to do with that."""
         number = self._watch.come_to(what, self._whole)
         return lambda request: self._watch.complete(request, what, number)
+
+    def rooms(self, sizes: Sequence[int]) -> list[int] | None:
+        """The addresses of the next vectors, of ``sizes`` bytes, in memory that is shared."""
+        total = sum(-(-size // 64) * 64 for size in sizes)
+        ring = self.ring(total) if total <= _LARGEST_ROOMS else None
+        return None if ring is None else ring.ahead(sizes, self._settled)
+
+    def _settled(self, request: Any) -> None:
+        """Wait for others to be done with what this rank is done with."""
+        self._watch.complete(request, "an all_reduce after the last", self._watch.seen)
 
     def _meet(self, capacity: int) -> None:
         """Make rows of ``capacity`` bytes on rank 0 and map them on all, or learn why not."""
@@ -324,29 +354,50 @@ class MpiTransport:
     def __init__(self, channels: dict[int, Channel], rank: int) -> None:
         self._channels, self._rank = channels, rank
         self._numbers = itertools.count(1)
-        self._begun: dict[int, tuple[Message | Sum, Any]] = {}
+        self._begun: dict[int, _Begun] = {}
         self._spare: dict[tuple[Any, int], list[Array]] = {}
 
-    def start(self, arrays: Sequence[Array], reduce: str, group: int, finite: bool) -> int:
+    def start(
+        self, arrays: Sequence[Array], reduce: str, group: int, finite: bool,
+        parts: Sequence[TensorType] = (),
+    ) -> int:  # fmt: skip
         """Begin; see :class:`graphflow.ir.ops.collectives.Transport`."""
         channel = self._channels.get(group)
         if channel is None:
             raise GraphFlowError(f"all_reduce: this process has no process group {group}")
-        for begun, _ in self._begun.values():
+        for begun, *_ in self._begun.values():
             begun.advance()
-        made = self._room(channel, sum(a.size for a in arrays), arrays[0].dtype, reduce)
-        scale = 1.0 / channel.size if reduce == "avg" else 1.0
+        size = arrays[0].size if len(arrays) == 1 else sum(a.size for a in arrays)
+        made = self._room(channel, size, arrays[0].dtype, reduce, finite)
+        if not (isinstance(made, Sum) and _is_there(arrays, made, finite)):
+            scale = 1.0 / channel.size if reduce == "avg" and isinstance(made, Message) else 1.0
+            self._lay(arrays, scale, made, finite, parts)
+        made.publish()
+        ticket = next(self._numbers)
+        self._begun[ticket] = made, channel, arrays, parts
+        return ticket
+
+    def _lay(
+        self, arrays: Sequence[Array], scale: float, made: Message | Sum, finite: bool,
+        parts: Sequence[TensorType],
+    ) -> None:  # fmt: skip
+        """Put the arrays where they go, times ``scale``; an error if they should be finite."""
         sound = lay_end_to_end(arrays, scale, made.own)
         if sound is None:
             _gather(arrays, scale, made.own)
             with np.errstate(all="ignore"):
                 sound = not finite or bool(np.isfinite(np.add.reduce(made.own)))
-        if finite and not sound:
-            self._check(arrays)
-        made.publish()
-        ticket = next(self._numbers)
-        self._begun[ticket] = (made, arrays[0].dtype)
-        return ticket
+        if finite and not sound and not (isinstance(made, Sum) and made.looks):
+            _check(self._rank, made.own, _shapes(arrays, parts))
+
+    def rooms(self, vectors: Sequence[tuple[TensorType, Attrs]]) -> list[int] | None:
+        """See :class:`graphflow.ir.ops.collectives.Transport`."""
+        groups = {attrs["group"] for _, attrs in vectors}
+        channel = self._channels.get(groups.pop())
+        held = any(type.dtype.numpy != accumulated(type.dtype.numpy) for type, _ in vectors)
+        if channel is None or groups or held:
+            return None
+        return channel.rooms([type.static_bytes for type, _ in vectors])
 
     def carrier(self) -> str:
         """See :class:`graphflow.ir.ops.collectives.Transport`."""
@@ -356,36 +407,76 @@ class MpiTransport:
         """Let programs reduce over group ``number``, too."""
         self._channels[number] = channel
 
-    def _room(self, channel: Channel, size: int, dtype: Any, reduce: str) -> Message | Sum:
+    def _room(
+        self, channel: Channel, size: int, dtype: Any, reduce: str, finite: bool
+    ) -> Message | Sum:
         """A reduction of ``size`` values whose vector is to be filled."""
         dtype = accumulated(dtype)
         ring = channel.ring(size * dtype.itemsize)
         if ring is not None:
-            wait = channel.waiting(f"all_reduce of {from_numpy_dtype(dtype).short}[{size}]")
-            return ring.begin(size, dtype, reduce, wait)
+            wait = channel.waiting(_named(dtype, size))
+            scale = 1.0 / channel.size if reduce == "avg" else 1.0
+            return ring.begin(size, dtype, reduce, wait, scale, finite)
         spare = self._spare.get((dtype, size))
         return Message(channel, spare.pop() if spare else np.empty(size, dtype), reduce)
-
-    def _check(self, arrays: Sequence[Array]) -> None:
-        for number, array in enumerate(arrays):
-            if not np.isfinite(array).all():
-                kind = "NaN" if np.isnan(array).any() else "infinity"
-                raise GraphFlowError(
-                    f"rank {self._rank}: {kind} in gradient {number} of {len(arrays)} of a bucket, "
-                    f"{describe(array)}, before it is reduced over the ranks "
-                    "(DistributedDataParallel(check_finite=False) lets it pass)"
-                )
 
     def wait(self, ticket: int, into: Array | None = None) -> Array:
         """Finish; see :class:`graphflow.ir.ops.collectives.Transport`."""
         begun = self._begun.pop(ticket, None)
         if begun is None:
             raise GraphFlowError(f"all_reduce_wait: nothing has begun under ticket {ticket}")
-        made, dtype = begun
+        made, channel, arrays, parts = begun
+        dtype = arrays[0].dtype
         vector = made.finish(into if into is not None and into.dtype == made.own.dtype else None)
+        if isinstance(made, Sum) and made.faults:
+            self._blame(channel, *made.faults[0], _shapes(arrays, parts))
         if isinstance(made, Message):
             self._spare.setdefault((vector.dtype, vector.size), []).append(vector)
         return vector if vector.dtype == dtype else vector.astype(dtype)
+
+    def _blame(
+        self, channel: Channel, place: int, vector: Array, shapes: Sequence[tuple[int, ...]]
+    ) -> None:
+        """Raise on every rank for what the one at ``place`` of the group has."""
+        rank = channel.number_of(place)
+        if rank != self._rank:
+            time.sleep(_BLAME_SECONDS)
+        _check(rank, vector, shapes)
+
+
+_Begun: TypeAlias = "tuple[Message | Sum, Channel, Sequence[Array], Sequence[TensorType]]"
+"""A reduction under way: of which arrays, the only one perhaps of such parts."""
+
+
+def _shapes(arrays: Sequence[Array], parts: Sequence[TensorType]) -> list[tuple[int, ...]]:
+    """The shapes of what lies end to end."""
+    return [type.static_shape for type in parts] or [a.shape for a in arrays]
+
+
+@cache
+def _named(dtype: Any, size: int) -> str:
+    return f"all_reduce of {from_numpy_dtype(dtype).short}[{size}]"
+
+
+def _is_there(arrays: Sequence[Array], made: Sum, finite: bool) -> bool:
+    """Whether the values were made where they go, and need not be looked at now."""
+    there = len(arrays) == 1 and address_of(arrays[0]) == made.address
+    return there and (made.looks or not finite)
+
+
+def _check(rank: int, vector: Array, shapes: Sequence[tuple[int, ...]]) -> None:
+    """Raise if the gradients of ``rank``, end to end, have NaN or infinity."""
+    begin = 0
+    for number, shape in enumerate(shapes):
+        array = vector[begin : begin + prod(shape)].reshape(shape)
+        begin += array.size
+        if not np.isfinite(array).all():
+            kind = "NaN" if np.isnan(array).any() else "infinity"
+            raise GraphFlowError(
+                f"rank {rank}: {kind} in gradient {number} of {len(shapes)} of a bucket, "
+                f"{describe(array)}, before it is reduced over the ranks "
+                "(DistributedDataParallel(check_finite=False) lets it pass)"
+            )
 
 
 def _gather(arrays: Sequence[Array], scale: float, vector: Array) -> None:

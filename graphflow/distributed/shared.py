@@ -18,16 +18,20 @@ import mmap
 import os
 import platform
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any, Protocol
 
 import numpy as np
 
 from graphflow.ir.op import Array
+from graphflow.runtime.end_to_end import add_scaled
+from graphflow.runtime.storage import address_of
 
 _LINE = 64  # bytes: what different ranks write has no cache line in common
 _WORDS = _LINE // 8
 _NAME = "graphflow-ranks"
+_VIEWS = 64  # of rows: making one with cold caches is 40 µs
 _ARRIVED, _ADDED, _READ = range(3)  # words of a rank's line: the last vector it has …
 _fence = threading.Lock()
 
@@ -79,16 +83,59 @@ class Ring:
         self._count = self._next = 0
         self._regions: dict[int, tuple[int, int]] = {}
         self._open: dict[int, Sum] = {}
+        self._views: dict[tuple[int, int, Any], Array] = {}
+        self._address = address_of(self._rows[rank])
 
     @staticmethod
     def bytes(capacity: int, size: int) -> int:
         """How large the memory of a ring is."""
         return _head(size) + size * capacity
 
-    def begin(self, count: int, dtype: Any, reduce: str, wait: Wait) -> Sum:
-        """Room for ``count`` values in this rank's row, once nobody reads what lies there."""
-        size = -(-count * dtype.itemsize // _LINE) * _LINE
-        begin = self._next if self._next + size <= self.capacity else 0
+    def begin(
+        self, count: int, dtype: Any, reduce: str, wait: Wait, scale: float = 1.0,
+        finite: bool = False,
+    ) -> Sum:  # fmt: skip
+        """Room for ``count`` values in this rank's row, once nobody reads what lies there.
+
+        What they are reduced to is multiplied by ``scale``.  Of two ranks that must have
+        ``finite`` values both look whether they have (:attr:`Sum.faults`).
+        """
+        begin, end = self._region(self._next, count * dtype.itemsize, wait)
+        self._count, self._next = self._count + 1, end
+        self._regions[self._count] = (begin, end)
+        made = self._open[self._count] = Sum(
+            self, self._count, self._view(begin, count, dtype), _combination(reduce, dtype), wait
+        )
+        made.address = self._address + begin
+        made.scale, made.looks = scale, finite and self.size == 2
+        return made
+
+    def ahead(self, sizes: Sequence[int], wait: Wait) -> list[int]:
+        """The addresses of the vectors to be begun next, of ``sizes`` bytes, in this rank's row.
+
+        They may be written to from now on.  Together they take half of the row at most.
+        """
+        found, end = [], self._next
+        for size in sizes:
+            begin, end = self._region(end, size, wait)
+            found.append(self._address + begin)
+        return found
+
+    def _view(self, begin: int, count: int, dtype: Any) -> Array:
+        """All rows of a vector."""
+        key = begin, count, dtype
+        found = self._views.get(key)
+        if found is None:
+            if len(self._views) >= _VIEWS:
+                self._views.clear()
+            found = self._rows[:, begin : begin + count * dtype.itemsize].view(dtype)
+            self._views[key] = found
+        return found
+
+    def _region(self, next: int, bytes: int, wait: Wait) -> tuple[int, int]:
+        """Where a vector lies that follows on one before ``next``, once nobody reads there."""
+        size = -(-bytes // _LINE) * _LINE
+        begin = next if next + size <= self.capacity else 0
         end = begin + size
         before = [n for n, (b, e) in self._regions.items() if b < end and begin < e]
         if before:
@@ -97,13 +144,7 @@ class Ring:
             if not read.Test():
                 wait(read)
             self._regions = {n: r for n, r in self._regions.items() if n > before[-1]}
-        self._count, self._next = self._count + 1, end
-        self._regions[self._count] = (begin, end)
-        rows = self._rows[:, begin : begin + count * dtype.itemsize].view(dtype)
-        made = self._open[self._count] = Sum(
-            self, self._count, rows, _combination(reduce, dtype), wait
-        )
-        return made
+        return begin, end
 
     def finish_to(self, number: int) -> None:
         """Finish the sums up to that one, in the order in which they were begun."""
@@ -133,11 +174,21 @@ class Ring:
 class Sum:
     """One reduction: fill :attr:`own`, :meth:`publish` it, and :meth:`finish`."""
 
+    __slots__ = (
+        "_combine", "_made", "_number", "_ring", "_rows", "_wait", "address", "faults", "looks",
+        "scale",
+    )  # fmt: skip
+
     def __init__(
         self, ring: Ring, number: int, rows: Array, combine: Callable[..., Any], wait: Wait
     ) -> None:
         self._ring, self._number, self._rows = ring, number, rows
         self._combine, self._wait = combine, wait
+        self.scale, self.address = 1.0, 0
+        self.looks = False
+        """Whether :meth:`finish` looks for NaN and infinity."""
+        self.faults: list[tuple[int, Array]] = []
+        """The ranks that have some, and copies of their vectors."""
         self._made: Array | None = None
 
     @property
@@ -162,13 +213,28 @@ class Sum:
             with np.errstate(all="ignore"):
                 self._wait(self._ring.mark(_ARRIVED, self._number))
                 if self._ring.size == 2:
-                    self._combine(*self._rows, out=out)
+                    self._of_two(out)
                 else:
                     self._in_shares(out)
             self._made = out
             self._ring.say(_READ, self._number)
             self._ring.close(self._number)
         return self._made
+
+    def _of_two(self, out: Array) -> None:
+        """Each of two ranks adds up everything."""
+        a, b = self._rows
+        finite = add_scaled(a, b, self.scale, out) if self._combine is np.add else None
+        if finite is None:
+            self._combine(a, b, out=out)
+            self._scaled(out)
+        if self.looks and not finite:
+            rows = enumerate(self._rows)
+            self.faults = [(n, row.copy()) for n, row in rows if not np.isfinite(row).all()]
+
+    def _scaled(self, out: Array) -> None:
+        if self.scale != 1.0:
+            np.multiply(out, out.dtype.type(self.scale), out=out)
 
     def _in_shares(self, out: Array) -> None:
         """Each rank adds up a share of the elements for all: less to read from three ranks on."""
@@ -178,6 +244,7 @@ class Sum:
         self._combine(self._rows[0][share], self._rows[1][share], out=out[share])
         for row in self._rows[2:]:
             self._combine(out[share], row[share], out=out[share])
+        self._scaled(out[share])
         self.own[share] = out[share]  # where no other rank reads before it has been said
         self._ring.say(_ADDED, self._number)
         self._wait(self._ring.mark(_ADDED, self._number))
@@ -191,6 +258,7 @@ def _head(size: int) -> int:
     return -(-size * _LINE // mmap.PAGESIZE) * mmap.PAGESIZE
 
 
+@cache
 def _combination(reduce: str, dtype: Any) -> Callable[..., Any]:
     if dtype == np.bool_:
         return np.logical_and if reduce in ("min", "product") else np.logical_or

@@ -94,6 +94,10 @@ PartsRule: TypeAlias = "Callable[[Builder, OpDef, Application], Any]"
 """An operation on complex operands in terms of real ones: ``n.inputs`` are pairs (real,
 imaginary), or values that are real already; the result is a pair or a real value."""
 
+RoomsRule: TypeAlias = "Callable[[Sequence[tuple[TensorType, Attrs]]], Sequence[int] | None]"
+"""Where each of some vectors should lie, given their types and the attributes of the operations
+that will have them as operands, in order; ``None``: it does not matter."""
+
 
 class NonDifferentiable:
     """Marks an operation whose result carries no gradient (comparisons, indices)."""
@@ -187,6 +191,10 @@ class OpDef:
     fills: bool = False
     """Whether ``reference`` also takes ``into``, an array that its result may be written to
     instead of a new one."""
+    rooms: RoomsRule | None = None
+    """Operations on the host whose operands after the first are made end to end: where, for all
+    calls of a program in the run that begins.  ``reference`` gets them as one vector, and their
+    types as ``parts``."""
     fill: Callable[[Mapping[str, Any], DType], bool | int | float] | None = None
     """Views with conditions: the value where no piece applies."""
     view_inverse: Callable[..., Any] | None = None

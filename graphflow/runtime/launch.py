@@ -36,6 +36,7 @@ from graphflow.runtime.kept import Holder
 from graphflow.runtime.preparation import Preparation, companions
 from graphflow.runtime.references import results_of
 from graphflow.runtime.resident import Reserve
+from graphflow.runtime.rooms import Rooms
 from graphflow.runtime.slots import Slots
 from graphflow.runtime.storage import COUNTS_ARE_EXACT, Array, OutputPool, Storage
 from graphflow.runtime.tape import Op, encode, kernels_of
@@ -44,6 +45,9 @@ from graphflow.runtime.threads import pool
 SERIAL_NS = 20_000
 """A step whose threads would share less work than this stays on the caller's: waking
 others costs more."""
+
+_KEPT_ARRAYS = 256
+"""Arrays of operands of host calls that are kept, each at one of the addresses it had."""
 
 _STATUS, _SLOTS = int(Context.STATUS), int(Context.SLOTS_START)  # enums are slow to look up
 
@@ -125,11 +129,12 @@ class LoadedProgram:
         self._missing = sum(buffer >= 0 for buffer in schedule.state)
         self._plain = flags.DISABLE_JIT.value
         self._hosts = [step for step in plain_steps(schedule.steps) if isinstance(step, HostCall)]
-        self._arrays: dict[int, tuple[int, TensorType, Array]] = {}
+        self._arrays: dict[tuple[int, int], tuple[TensorType, Array]] = {}
         self.is_brief = alone and self._is_brief()
         self._context = TapeContext(self.tape, self._slots.count, self.threads, self.is_brief)
         for slot, address in self._slots.fixed(self._context.address, self.memory).items():
             self._context.set_slot(slot, address)
+        self._rooms = Rooms(self._hosts, self._slots, self._context.words)
         self._prepare_calls()
 
     def _prepare_calls(self) -> None:
@@ -205,6 +210,7 @@ class LoadedProgram:
         start, plain = (self._launch if self.threads > 1 else self.native), self._plain
         simple, turns = self._results is None, self._turns
         kept = self.memory.kept if self.schedule.watched else None
+        prepare = self._preparing()
 
         def launch(inputs: Sequence[int | float]) -> Sequence[Storage | None]:
             if self._missing:
@@ -223,8 +229,8 @@ class LoadedProgram:
                     packed = pack(*values)
                 except (struct.error, OverflowError) as error:
                     packed = self._pack_again(inputs, values, error)
-                if kept is not None:
-                    kept.look(self._watched)
+                if prepare is not None:
+                    prepare()
                 start(packed)
                 if words[_STATUS] or plain:
                     self._resolve(outputs)
@@ -238,6 +244,20 @@ class LoadedProgram:
                 lock.release()
 
         return launch
+
+    def _preparing(self) -> Callable[[], None] | None:
+        """What is to be done before each run, if anything."""
+        kept = self.memory.kept if self.schedule.watched else None
+        settle = self._rooms.settle if self._slots.rooms else None
+        if kept is None:
+            return settle
+
+        def prepare() -> None:
+            kept.look(self._watched)
+            if settle is not None:
+                settle()
+
+        return prepare
 
     def _is_brief(self) -> bool:
         """Whether a run is over before others would notice, and can neither fail nor stop."""
@@ -305,10 +325,12 @@ class LoadedProgram:
         address = self._words[_SLOTS + place.slot] + place.offset
         if place.strides:
             address += sum(step * n for step, n in zip(place.strides, self._context.counters()))
-        known = self._arrays.get(buffer)  # caches are cold here: making one is 15 µs
-        if known is None or known[0] != address or known[1] is not type:
-            known = self._arrays[buffer] = address, type, array_at(address, type)
-        return known[2]
+        known = self._arrays.get((buffer, address))  # caches are cold here: making one is 15 µs
+        if known is None or known[0] is not type:
+            if len(self._arrays) >= _KEPT_ARRAYS:
+                self._arrays.clear()
+            known = self._arrays[buffer, address] = type, array_at(address, type)
+        return known[1]
 
     def _arrange(self, outputs: list[Storage]) -> list[Storage | None]:
         """Results out of output buffers, where they are not simply the same."""

@@ -20,8 +20,10 @@ def results_of(
     """
     try:
         with np.errstate(all="ignore"):
-            filled = {} if into is None else {"into": into}
-            value = call.function(*operands, **call.attrs, **filled)
+            options: dict[str, Any] = {} if into is None else {"into": into}
+            if call.parts:
+                options["parts"] = call.parts
+            value = call.function(*operands, **call.attrs, **options)
     except GraphFlowError:
         raise
     except Exception as error:

@@ -21,20 +21,22 @@ class Slots:
 
     First come the words that change at every call, in one row: inputs, then
     outputs.  A run-time scalar's word is its value, and its buffer is that word.
-    The arena is one slot, and so is the block itself.
+    The arena is one slot, and so is the block itself.  Rooms come last.
     """
 
     def __init__(self, schedule: Schedule, scalars: frozenset[int]) -> None:
         self.buffers: Mapping[int, Buffer] = {b.id: b for b in schedule.buffers}
         self.outputs = [b for b in schedule.buffers if b.kind is BufferKind.OUTPUT]
         lasting = (BufferKind.CONSTANT, BufferKind.KEPT)
+        self.rooms = [b for b in schedule.buffers if b.kind is BufferKind.ROOM]
         self._lasting = [b for b in schedule.buffers if b.kind in lasting]
         first_output = len(schedule.inputs)
         first_state = first_output + len(self.outputs)
         self._arena = first_state + len(schedule.state)
         self._block = self._arena + 1
         self._first_lasting = self._block + 1
-        self.count = self._first_lasting + len(self._lasting)
+        first_room = self._first_lasting + len(self._lasting)
+        self.count = first_room + len(self.rooms)
         codes = ["q"] * first_state
         self.places: dict[int, Operand] = {}
         for number, identity in enumerate(schedule.inputs):
@@ -48,6 +50,7 @@ class Slots:
         self._place(first_output, [b.id for b in self.outputs])
         self._place(first_state, schedule.state)
         self._place(self._first_lasting, [b.id for b in self._lasting])
+        self._place(first_room, [b.id for b in self.rooms])
         for buffer in schedule.buffers:
             if buffer.kind is BufferKind.ARENA:
                 self.places[buffer.id] = Operand(self._arena, schedule.offsets.get(buffer.id, 0))
@@ -64,7 +67,8 @@ class Slots:
                 )
         self.changing = first_state
         """How many words change at every call."""
-        self.dynamic = frozenset(n for n in range(first_state) if n not in scalars)
+        changing = [*range(first_state), *range(first_room, self.count)]
+        self.dynamic = frozenset(n for n in changing if n not in scalars)
 
     def _word(self, word: int) -> Operand:
         return Operand(self._block, 8 * word)

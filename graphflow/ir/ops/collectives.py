@@ -41,16 +41,26 @@ _TOKEN = TensorType(int64, ())
 class Transport(Protocol):
     """Carries collectives; every rank must start the same ones in the same order."""
 
-    def start(self, arrays: Sequence[Array], reduce: str, group: int, finite: bool) -> int:
+    def start(
+        self, arrays: Sequence[Array], reduce: str, group: int, finite: bool,
+        parts: Sequence[TensorType] = (),
+    ) -> int:  # fmt: skip
         """Begin to reduce the arrays, laid end to end, over a group; returns the ticket.
 
-        Where they must be ``finite``, others are an error that names the rank.
+        Where they must be ``finite``, others are an error that names the rank, now or when they
+        are waited for.  A single array may be what ``parts`` are, end to end.
         """
 
     def wait(self, ticket: int, into: Array | None = None) -> Array:
         """The reduced vector, which is the caller's until the next start of its size.
 
         It may lie in ``into``, a row-major vector of its type.
+        """
+
+    def rooms(self, vectors: Sequence[tuple[TensorType, Attrs]]) -> Sequence[int] | None:
+        """The addresses at which the vectors of the next starts save a copy, if there are such.
+
+        ``vectors`` are their types and the attributes of the starts, in order.
         """
 
     def carrier(self) -> str:
@@ -64,7 +74,10 @@ class Alone:
         self._numbers = itertools.count(1)
         self._begun: dict[int, Array] = {}
 
-    def start(self, arrays: Sequence[Array], reduce: str, group: int, finite: bool) -> int:
+    def start(
+        self, arrays: Sequence[Array], reduce: str, group: int, finite: bool,
+        parts: Sequence[TensorType] = (),
+    ) -> int:  # fmt: skip
         """Lay the arrays end to end."""
         ticket = next(self._numbers)
         self._begun[ticket] = np.concatenate([np.ravel(a) for a in arrays])
@@ -73,6 +86,9 @@ class Alone:
     def wait(self, ticket: int, into: Array | None = None) -> Array:
         """What :meth:`start` was given."""
         return _taken(self._begun, ticket)
+
+    def rooms(self, vectors: Sequence[tuple[TensorType, Attrs]]) -> None:
+        """Wherever the program likes."""
 
     def carrier(self) -> str:
         """Nothing."""
@@ -146,8 +162,15 @@ def _infer_wait(types: Types, attrs: Attrs) -> TensorType:
 # ---- meanings -------------------------------------------------------------------------------
 
 
-def _start(token: Array, *values: Array, reduce: str, group: int, finite: bool) -> Array:
-    return np.array(transport().start(values, reduce, group, finite), np.int64)
+def _start(
+    token: Array, *values: Array, reduce: str, group: int, finite: bool,
+    parts: Sequence[TensorType] = (),
+) -> Array:  # fmt: skip
+    return np.array(transport().start(values, reduce, group, finite, parts), np.int64)
+
+
+def _rooms(vectors: Sequence[tuple[TensorType, Attrs]]) -> Sequence[int] | None:
+    return transport().rooms(vectors)
 
 
 def _reduced(ticket: Array, *values: Array, reduce: str, group: int) -> Array:
@@ -192,6 +215,7 @@ START = register(
         infer=_infer_start,
         reference=_start,
         vjp=NON_DIFFERENTIABLE,
+        rooms=_rooms,
         pure=False,
         early=True,
         cost=1000.0,
