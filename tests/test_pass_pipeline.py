@@ -35,7 +35,7 @@ graph main {
 
 def test_the_order() -> None:
     assert describe() == (
-        "widen,winograd,decompose,split_complex,(fold,simplify,cse)*,narrow,loop_products,"
+        "widen,integer_products,winograd,decompose,split_complex,(fold,simplify,cse)*,narrow,loop_products,"
         "channels_last,simplify,dce,fuse"
     )
     assert all(step.reason for step in PIPELINE)
@@ -44,7 +44,7 @@ def test_the_order() -> None:
 def test_records() -> None:
     stages = run_pipeline(Graph.parse(TEXT))
     assert [s.name for s in stages] == [
-        "traced", "widen", "winograd", "decompose", "split_complex",
+        "traced", "widen", "integer_products", "winograd", "decompose", "split_complex",
         "fold", "simplify", "cse", "fold", "simplify", "cse", "narrow", "loop_products",
         "channels_last", "simplify", "dce", "fuse",
     ]  # fmt: skip

@@ -108,18 +108,24 @@ class Model(Module):
 
 
 def _translated(model: Any, trainable: bool) -> Translation:
-    """The model as a function, its weights (floating-point initializers) as tensors."""
+    """The model as a function, its weights (:func:`_is_weight`) as tensors."""
     assert OPERATORS  # filled
     check_supported(model)
     weights: dict[str, Tensor] = {}
     for item in model.graph.initializer:
         array = array_of(item) if item.dims else None
-        if array is None or array.dtype.kind not in "fV":
+        if array is None or not _is_weight(array):
             continue
         made: Any = tensor(np.array(array))
-        weights[item.name] = Parameter(made) if trainable else made
+        floats = made.dtype.is_floating_point
+        weights[item.name] = Parameter(made, requires_grad=floats) if trainable else made
         weights[item.name].name = item.name
     return Translation(model, weights)
+
+
+def _is_weight(array: np.ndarray[Any, Any]) -> bool:
+    """Numbers, and matrices of 8-bit integers; other integers decide shapes, or are zero points."""
+    return array.dtype.kind in "fV" or (array.dtype.itemsize == 1 and array.ndim > 1)
 
 
 def _give_examples(specs: Sequence[TensorSpec]) -> None:

@@ -14,12 +14,15 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
+import numpy as np
+
 from graphflow.ir.build import constant, emit
 from graphflow.ir.graph import Graph
 from graphflow.ir.interp import interpret
-from graphflow.ir.node import Node
+from graphflow.ir.node import Form, Node
 from graphflow.ir.op import Kind
 from graphflow.ir.pattern import Pattern, build, match, parse_pattern, splat_of
+from graphflow.ir.types import TensorType, int8, uint8
 from graphflow.passes.base import Pass
 from graphflow.passes.in_regions import in_regions
 from graphflow.passes.rewrite import hits, rewrite
@@ -29,6 +32,7 @@ _WHOLE = (*(f"add({steps}, %zero)" for steps in _STEPS), *_STEPS)
 _ABOVE = tuple(f"where(lt({whole}, %low), %low, {whole})" for whole in _WHOLE)
 _CLIPPED = tuple(parse_pattern(f"where(gt({x}, %high), %high, {x})") for x in _ABOVE)
 """``clamp(round(x * scale) + zero, low, high)`` in the forms that it has."""
+_BYTES = (int8, uint8)
 _COMPUTED = (Kind.ELEMENTWISE, Kind.CONTRACTION, Kind.REDUCTION)
 """Kinds of what can round its results as it makes them."""
 
@@ -53,20 +57,32 @@ class Narrow(Pass):
 
 
 def _narrowed(graph: Graph) -> Graph:
-    if not any(form.op.picks or form.op.kind is Kind.VIEW for form in graph.forms):
+    if not any(map(_makes_bytes, graph.forms)):
         return graph
     uses = Counter(operand for node in graph.nodes for operand in set(node.inputs))
     uses.update(graph.roots)
     return rewrite(graph, partial(_earlier, uses), into_regions=False)
 
 
+def _makes_bytes(form: Form) -> bool:
+    made = form.type
+    return (
+        form.op.kind is Kind.ELEMENTWISE and isinstance(made, TensorType) and made.dtype in _BYTES
+    )
+
+
 def _earlier(uses: Mapping[Node, int], node: Node) -> Node | None:
-    """``node`` with its rounding done before elements are picked; ``None`` if it does none."""
+    """``node`` with its rounding done before elements are picked, or not at all where it gives
+    back the integers that it is given; ``None`` if it does none."""
     found = rounding_of(node)
-    if found is None or uses.get(found[1], 1) > 1:
+    if found is None:
         return None
     rounds, x = found
-    if not _ends_well(uses, x):
+    given = _given_back(node, rounds, x)
+    if given is not None:
+        hits["round what is round"] += 1
+        return given
+    if uses.get(x, 1) > 1 or not _ends_well(uses, x):
         return None
     hits["round before picking"] += 1
     return _rounded(uses, rounds, x)
@@ -77,7 +93,7 @@ def rounding_of(node: Node) -> tuple[Rounds, Node] | None:
     if node.op.kind is not Kind.ELEMENTWISE or len(node.inputs) != 1:
         return None
     clipped = node.inputs[0]
-    if node.dtype.kind not in ("int", "uint") or node.dtype.itemsize >= clipped.dtype.itemsize:
+    if node.dtype not in _BYTES or not clipped.dtype.is_floating_point:
         return None
     for pattern in _CLIPPED:
         bound = match(pattern, clipped)
@@ -107,6 +123,28 @@ class Rounds(NamedTuple):
         """The integer of a number."""
         whole = self(constant(number, like.dtype))
         return interpret(Graph((), (whole,)), []).outputs[0].item()
+
+
+def _given_back(node: Node, rounds: Rounds, x: Node) -> Node | None:
+    """The integers that ``x`` is made of, one by one, if ``node`` is these again, all of them."""
+    steps: list[Node] = []
+    while x.dtype is not node.dtype:
+        inner = [n for n in x.inputs if splat_of(n) is None]
+        plain = x.op.kind is Kind.ELEMENTWISE or (x.op.kind is Kind.VIEW and x.op.fill is None)
+        if len(inner) != 1 or not plain:
+            return None
+        steps.append(x)
+        x = inner[0]
+    info = np.iinfo(node.dtype.numpy)
+    every = np.arange(info.min, info.max + 1).astype(node.dtype.numpy)
+    made, shown = constant(every), x
+    for step in reversed(steps):
+        if step.op.kind is Kind.VIEW:
+            shown = emit(step.op, shown, **step.attrs)
+        else:
+            made = emit(step.op, *(splat_of(n) or made for n in step.inputs), **step.attrs)
+    again = interpret(Graph((), (rounds(made),)), []).outputs[0]
+    return shown if (again == every).all() else None
 
 
 def _inner(uses: Mapping[Node, int], x: Node) -> tuple[Node, ...]:

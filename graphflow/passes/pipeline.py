@@ -26,6 +26,7 @@ from graphflow.passes.dce import Dce
 from graphflow.passes.decompose import Decompose
 from graphflow.passes.fold import Fold
 from graphflow.passes.fuse import Fuse
+from graphflow.passes.integer_products import IntegerProducts
 from graphflow.passes.loop_products import LoopProducts
 from graphflow.passes.narrow import Narrow
 from graphflow.passes.rewrite import hits
@@ -60,6 +61,10 @@ PIPELINE: tuple[Step, ...] = (
     Step(
         (Widen(),),
         "first, so that products of halves take every form that those of float32 have",
+    ),
+    Step(
+        (IntegerProducts(),),
+        "before forms are chosen that only products of floats have",
     ),
     Step(
         (Winograd(),),
