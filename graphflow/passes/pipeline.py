@@ -118,7 +118,9 @@ LASTING: tuple[Step, ...] = (
 """The pipeline where what depends on state alone is kept between calls."""
 
 PORTABLE = tuple(
-    step for step in PIPELINE if not any(isinstance(p, (Winograd, Widen)) for p in step.passes)
+    step
+    for step in PIPELINE
+    if not any(isinstance(p, (Winograd, Widen, IntegerProducts)) for p in step.passes)
 )
 """The pipeline for other devices than the processor: without forms that only it has kernels for."""
 
