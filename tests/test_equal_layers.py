@@ -82,6 +82,7 @@ def kernels(graph: Graph) -> tuple[set[str], bool]:
         (gpt_step, 128, 8, 0.0),
         (gpt_step, 64, 32, 0.1),
         (image_step, 16, 200, 0.1),
+        (image_step, 32, 64, 0.0),
     ],
 )
 def test_the_kernels_are_the_same(step: Any, width: int, batch: int, drop: float) -> None:

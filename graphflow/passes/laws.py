@@ -119,6 +119,7 @@ LAWS: tuple[Law, ...] = (
     Law("reduce_max(reduce_max(%x))", views.reduction_of_reduction),  # max max = max
     Law("reduce_min(reduce_min(%x))", views.reduction_of_reduction),  # min min = min
     Law("reduce_sum(expand(%x))", views.sum_of_copies, rounding=True),  # x + … + x = n * x
+    Law("reduce_sum(mul(%x, %y))", views.sum_of_scaled, rounding=True),  # Σ x w = w * Σ x
 )
 
 

@@ -14,7 +14,7 @@ how many layers there are.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import TypeAlias
 
@@ -53,7 +53,8 @@ class Kinds:
         while (kind := self._cheapest()) is not None:
             self._tried.add(kind)
             moves = list(self._cheap(self._values[kind]))
-            if not self._in_a_row(moves, self._values[kind]):
+            values = self._values[kind]
+            if not self._in_a_row(moves, values) or self._is_chain(moves, set(values)):
                 continue
             seconds = self.search.seconds + sum(move.seconds for move in moves)
             if seconds > MOST * self.whole:
@@ -71,6 +72,24 @@ class Kinds:
         """
         places = [values.index(move.value) for move in moves]
         return bool(places) and places[-1] - places[0] == len(places) - 1
+
+    def _is_chain(self, moves: Iterable[Move], values: Collection[int]) -> bool:
+        """Whether one of ``values`` would be made of another, perhaps through what has gone.
+
+        By the time that one is due all before it would be made again (the outputs of residual
+        blocks), and where that is no use any more depends on how deep the model is.
+        """
+        search = self.search
+        stack = [read for move in moves for again in move.again.values() for read in again.reads]
+        seen: set[int] = set()
+        while stack:
+            read = stack.pop()
+            if read in values:
+                return True
+            if read in search.remade and read not in seen:
+                seen.add(read)
+                stack.extend(search.again[search.place[read][0]].reads)
+        return False
 
     def _cheapest(self) -> _Kind | None:
         """The kind whose bytes cost least; ``None`` if those of all others cost too much."""

@@ -292,6 +292,48 @@ def sum_of_copies(node: Node, bound: Bindings) -> Node | None:
     return fit(NODES.mul(view, constant(count, node.dtype)), node.tensor_type)
 
 
+def sum_of_scaled(node: Node, bound: Bindings) -> Node | None:
+    """``Σ x w = w Σ x`` for a factor ``w`` that lies in memory and repeats along the folded axes.
+
+    The gradient of a batch norm adds up what those of its weight and bias add up, but scaled:
+    ``Σ x w`` and ``Σ (x w) y`` become ``w Σ x`` and ``w Σ x y``.
+    """
+    product, axes = node.inputs[0], node.attrs["axes"]
+    if node.dtype.short not in ("f32", "f64"):
+        return None
+    for one, two in (product.inputs, product.inputs[::-1]):
+        if _repeats(one, product.shape, axes):
+            return _scaled_sum(node, two, one)
+        if one.op.name == "mul" and one.shape == product.shape:
+            for scaled, factor in (one.inputs, one.inputs[::-1]):
+                if _repeats(factor, product.shape, axes):
+                    return _scaled_sum(node, NODES.mul(scaled, two), factor)
+    return None
+
+
+def _repeats(factor: Node, shape: Shape, axes: tuple[int, ...]) -> bool:
+    """Whether ``factor`` is a leaf, or a view of one, that is the same along ``axes``."""
+    front = len(shape) - len(factor.shape)
+    if any(axis >= front and factor.shape[axis - front] != 1 for axis in axes):
+        return False
+    if factor.tensor_type.numel == 1:
+        return False
+    while factor.op.kind is Kind.VIEW and len(factor.inputs) == 1:
+        factor = factor.inputs[0]
+    return factor.op.kind is Kind.LEAF
+
+
+def _scaled_sum(node: Node, x: Node, factor: Node) -> Node | None:
+    """``factor`` times the sum of ``x`` over the axes that reduction ``node`` folds."""
+    shape, axes = node.inputs[0].shape, node.attrs["axes"]
+    if x.shape != shape:
+        return None
+    front = len(shape) - len(factor.shape)
+    kept = tuple(e for axis, e in enumerate(factor.shape, front) if axis not in axes)
+    view = factor if kept == factor.shape else NODES.reshape(factor, shape=kept)
+    return fit(NODES.mul(NODES.reduce_sum(x, axes=axes), view), node.tensor_type)
+
+
 # ---- broadcasts ----------------------------------------------------------------------
 
 

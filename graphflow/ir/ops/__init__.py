@@ -17,6 +17,7 @@ from graphflow.ir.ops import (
 register_later(
     [
         "graphflow.ir.ops.softmax",
+        "graphflow.ir.ops.standardise",
         "graphflow.ir.ops.scatter",
         "graphflow.ir.ops.convolution",
         "graphflow.ir.ops.window",

@@ -14,7 +14,7 @@ from graphflow.dispatch import apply
 from graphflow.errors import ShapeError
 from graphflow.functions.elementwise import add, clamp, div, mul, pow, rsqrt, sub
 from graphflow.functions.norms import norm
-from graphflow.functions.reductions import count, mean
+from graphflow.functions.reductions import count, mean, normal_dims
 from graphflow.functions.shaping import cut
 from graphflow.ir import types as T
 from graphflow.promotion import cast
@@ -31,12 +31,17 @@ def _wide(x: Tensor) -> Tensor:
     return cast(x, T.float32) if x.dtype.itemsize == 2 else x
 
 
-def _standardised(x: Tensor, dims: tuple[int, ...], eps: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """(x - mean) / sqrt(var + eps) over ``dims``, and mean and (biased) variance themselves."""
+def _standardised(x: Tensor, dims: tuple[int, ...], eps: float) -> Tensor:
+    """(x - mean) / sqrt(var + eps) over ``dims``."""
+    return apply("standardise", x, axes=normal_dims(dims, x.ndim), eps=float(eps))
+
+
+def _statistics(x: Tensor, dims: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Mean and (biased) variance over ``dims``, which stay; no gradient goes through them."""
+    x = x.detach()
     centre = mean(x, dims, keepdim=True)
     centred = sub(x, centre)
-    variance = mean(mul(centred, centred), dims, keepdim=True)
-    return mul(centred, rsqrt(add(variance, eps))), centre, variance
+    return centre, mean(mul(centred, centred), dims, keepdim=True)
 
 
 def _affine(x: Tensor, weight: Tensor | None, bias: Tensor | None, shape: Sequence[int]) -> Tensor:
@@ -70,7 +75,7 @@ def layer_norm(
                 f"layer_norm: {what} of shape {list(x.shape)} must have the normalised shape "
                 f"{list(input.shape[dims[0] :])}"
             )
-    out, _, _ = _standardised(_wide(input), dims, eps)
+    out = _standardised(_wide(input), dims, eps)
     if weight is not None:
         out = mul(out, weight)
     return cast(out if bias is None else add(out, bias), input.dtype)
@@ -134,11 +139,12 @@ def batch_norm(
         if isinstance(eps, (int, float)) and eps <= 0:
             raise ValueError(f"batch_norm: eps must be greater than 0, not {eps}")
         dims = (0, *range(2, input.ndim))
-        out, centre, variance = _standardised(x, dims, eps)
+        out = _standardised(x, dims, eps)
         seen = count(input, dims)
-        if seen:  # an empty batch says nothing
+        if seen and not (running_mean is running_var is None):  # an empty batch says nothing
+            centre, variance = _statistics(x, dims)
             _move(running_mean, centre, momentum)
-            _move(running_var, mul(variance.detach(), seen / max(1, seen - 1)), momentum)
+            _move(running_var, mul(variance, seen / max(1, seen - 1)), momentum)
     elif running_mean is None or running_var is None:
         raise ValueError("batch_norm: expected running_mean and running_var when not training")
     else:
@@ -169,11 +175,12 @@ def instance_norm(
         raise ShapeError(f"instance_norm: expected at least 3 dimensions, got {list(input.shape)}")
     _more_than_one("instance_norm", input.shape, (0, 1))
     dims = tuple(range(2, input.ndim))
-    out, centre, variance = _standardised(_wide(input), dims, eps)
-    seen = count(input, dims)
-    _move(running_mean, mean(centre.detach(), 0), momentum)
-    unbiased = mul(mean(variance.detach(), 0), seen / max(1, seen - 1))
-    _move(running_var, unbiased, momentum)
+    out = _standardised(_wide(input), dims, eps)
+    if not (running_mean is running_var is None):
+        seen = count(input, dims)
+        centre, variance = _statistics(_wide(input), dims)
+        _move(running_mean, mean(centre, 0), momentum)
+        _move(running_var, mul(mean(variance, 0), seen / max(1, seen - 1)), momentum)
     return cast(_affine(out, weight, bias, _channel_shape(input)), input.dtype)
 
 
@@ -195,8 +202,7 @@ def group_norm(
     if not input.numel():
         return _affine(mul(input, 1.0), weight, bias, _channel_shape(input))
     rows = _wide(input).reshape(samples, num_groups, -1)
-    out, _, _ = _standardised(rows, (2,), eps)
-    out = out.reshape(tuple(input.shape))
+    out = _standardised(rows, (2,), eps).reshape(tuple(input.shape))
     return cast(_affine(out, weight, bias, _channel_shape(input)), input.dtype)
 
 

@@ -242,6 +242,14 @@ def _softmax(w: Writer, n: Node) -> Any:
     return w.add("Where", w.add("IsNaN", found), w.like(0, n), found)
 
 
+@primitive("standardise")
+def _standardise(w: Writer, n: Node) -> Any:
+    x, axes = n.inputs[0], n.attrs["axes"]
+    centred = w.add("Sub", x, reduced(w, "ReduceMean", x, axes, 1))
+    variance = reduced(w, "ReduceMean", w.add("Mul", centred, centred), axes, 1)
+    return w.add("Div", centred, w.add("Sqrt", w.add("Add", variance, w.like(n.attrs["eps"], n))))
+
+
 @primitive("cumsum")
 def _cumsum(w: Writer, n: Node) -> Any:
     axis = w.constant(np.int64(n.attrs["axis"]))
