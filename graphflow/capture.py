@@ -197,7 +197,7 @@ def capture(
     title = name or str(getattr(function, "__name__", type(function).__name__))
     leaves, structure = pytree.flatten((args, dict(kwargs)))
     reach = Reach(function, tuple(leaves))
-    tracer = Tracer(title, named_cells(reach.roots))
+    tracer = Tracer(title, named_cells(reach.roots), explicit)
     _name_modules(tracer, reach.roots)
     tracer.shared = shared_cells(leaves)
     tracer.given = tuple(leaf._cell for leaf in leaves if isinstance(leaf, Tensor))

@@ -7,6 +7,7 @@ way, and keep the history that ``backward()`` walks, in the same way for both.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -148,12 +149,22 @@ def full(
     """A new tensor filled with ``value``; in a trace an expanded constant."""
     tracer = mode.tracer
     if tracer is None:
-        array = np.full(shape, value, dtype.numpy)
+        array = _filled(shape, value, dtype)
         chosen = mode.place if device is None else device
         if chosen is None or chosen == CPU:
             return Tensor._of(Cell(array))
         return Tensor._of(Cell(put(array, chosen)))
     return Tensor._of(Cell(build.splat(value, TensorType(dtype, as_plain(tuple(shape)))), tracer))
+
+
+def _filled(
+    shape: tuple[int, ...], value: bool | int | float, dtype: DType
+) -> np.ndarray[Any, Any]:
+    """An array of one value; for zeros the memory is only touched when it is used."""
+    plain = value.__class__ in (bool, int, float)
+    if plain and not value and math.copysign(1.0, value) > 0.0:
+        return np.zeros(shape, dtype.numpy)
+    return np.full(shape, value, dtype.numpy)
 
 
 def literal(array: np.ndarray[Any, Any]) -> Tensor:

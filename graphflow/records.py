@@ -12,6 +12,7 @@ over an ``attrgetter``.
 from __future__ import annotations
 
 from operator import attrgetter
+from types import MemberDescriptorType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -129,7 +130,14 @@ else:
                 heads.append(f"{name}=_default_{name}")
             else:
                 heads.append(name)
-            lines.append(f"_set(self, {name!r}, {value})" if frozen else f"self.{name} = {value}")
+            slot = getattr(cls, name, None) if frozen else None
+            if isinstance(slot, MemberDescriptorType):  # a third less than by the slot's name
+                scope[f"_set_{name}"] = slot.__set__
+                lines.append(f"_set_{name}(self, {value})")
+            else:
+                lines.append(
+                    f"_set(self, {name!r}, {value})" if frozen else f"self.{name} = {value}"
+                )
         if hasattr(cls, "__post_init__"):
             lines.append("self.__post_init__()")
         body = "\n ".join(lines) or "pass"

@@ -61,8 +61,12 @@ class outside_trace:
 class Tracer:
     """One trace under way; ``mode.tracer`` while the user's function runs."""
 
-    def __init__(self, name: str, names: Mapping[Cell, str] | None = None) -> None:
+    def __init__(
+        self, name: str, names: Mapping[Cell, str] | None = None, explicit: bool = False
+    ) -> None:
         self.name = name
+        self.explicit = explicit
+        """Whether the graph is for the user, who may differentiate it."""
         self.inputs: list[Node] = []
         self.number_inputs: set[Node] = set()
         self.captured: dict[Cell, Node] = {}
@@ -237,7 +241,12 @@ class Tracer:
         return found
 
     def block_gradient(self, inputs: Sequence[Tensor], out: Tensor) -> None:
-        """Under ``no_grad``: keep the graph's own autodiff from looking through ``out``."""
+        """Under ``no_grad``: keep the graph's own autodiff from looking through ``out``.
+
+        That differentiates the bodies of control flow, and graphs that the user asked for.
+        """
+        if self.region is None and not self.explicit:
+            return
         if any(t._requires_grad for t in inputs) and carries_gradient(out):
             node = build.emit("stop_gradient", out._cell.value)
             self.locations.setdefault(node, self.locations[out._cell.value])

@@ -16,7 +16,7 @@ class Pass(abc.ABC):
     Fields are its options.  A pass keeps what the graph computes (within the
     rounding its docstring allows), its inputs and their order, and the user's
     locations; it takes near-linear time.  It returns the very graph it was
-    given when there is nothing to do.
+    given when there is nothing to do, and finds nothing to do in what it has returned.
     """
 
     name: ClassVar[str]

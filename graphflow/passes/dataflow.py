@@ -65,8 +65,11 @@ class Dataflow:
         self.edges: list[tuple[Edge, ...]] = []
         self.users: list[list[int]] = []
         self.escapes: list[bool] = []
+        self.literals: set[Node] = set()
+        """Scalar constants, which are written into the text of kernels, and views of them."""
         self._base: dict[Node, tuple[Node, tuple[int, ...] | None, bool]] = {}
         self._cost: dict[Node, float] = {}
+        self._shown: dict[Node, Edge] = {}
         self._roots = set(graph.roots)
         for node in graph.nodes:
             self._add(node)
@@ -95,28 +98,36 @@ class Dataflow:
             pieces = view_pieces(node)
             here = choice_of_axes(node, pieces)
             self._base[node] = base, _compose(axes, here), mapped and bool(pieces)
+            if base in self.literals:
+                self.literals.add(node)
             return
         rank = len(node.type.shape) if isinstance(node.type, TensorType) else 0
         self._base[node] = node, tuple(range(rank)), True
         if role is Role.LEAF or role is Role.CHEAP:
+            if is_literal(node):
+                self.literals.add(node)
             return
         number = self.number[node] = len(self.work)
         self.work.append(node)
         self.roles.append(role)
         self.users.append([])
         self.escapes.append(False)
-        edges = []
+        edges = [self._shown.get(operand) or self._edge(operand) for operand in node.inputs]
         read_at = gathered_operand(node) if role is Role.READ else None
-        for place, operand in enumerate(node.inputs):
-            base, axes, _ = self._base[operand]
-            gathered = read_at is not None and read_at[0] == place
-            if gathered and read_at is not None and axes is not None:
-                axes = tuple(-1 if k == read_at[1] else a for k, a in enumerate(axes))
-            source = self.number.get(base, -1)
-            edges.append(Edge(operand, source, axes, gathered))
+        if read_at is not None:
+            place, axis = read_at
+            edges[place] = _gathered(edges[place], axis)
+        for edge in edges:
+            source = edge.source
             if source >= 0 and (not self.users[source] or self.users[source][-1] != number):
                 self.users[source].append(number)
         self.edges.append(tuple(edges))
+
+    def _edge(self, operand: Node) -> Edge:
+        """What ``operand`` shows, the same to all that read it element by element."""
+        base, axes, _ = self._base[operand]
+        edge = self._shown[operand] = Edge(operand, self.number.get(base, -1), axes)
+        return edge
 
     def _classify(self, node: Node) -> Role:
         op = node.op
@@ -156,6 +167,14 @@ class Dataflow:
             elif role is not Role.LEAF:
                 return None
         return cost
+
+
+def _gathered(edge: Edge, axis: int) -> Edge:
+    """``edge`` to data that is read at a computed index along ``axis``."""
+    axes = edge.axes
+    if axes is not None:
+        axes = tuple(-1 if k == axis else a for k, a in enumerate(axes))
+    return Edge(edge.operand, edge.source, axes, gathered=True)
 
 
 @of_form

@@ -163,8 +163,9 @@ def _read_anew(group: Group) -> Iterable[Node]:
 
 def _worth_a_body(group: Group) -> bool:
     """True when the group computes more than one thing."""
-    copies = sum(n.op.kind is not Kind.LEAF and not is_alias(n) for n in group.copies)
-    return len(group.nodes) + copies > 1 and group.kind != "single"
+    if group.kind == "single" or len(group.nodes) > 1:
+        return group.kind != "single"
+    return any(n.op.kind is not Kind.LEAF and not is_alias(n) for n in group.copies)
 
 
 class Bodies:

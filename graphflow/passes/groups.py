@@ -109,11 +109,8 @@ class _Finder:
         role = flow.role[node]
         if role is Role.SINGLE:
             return _Cluster([number], (), (), fusible=False)
-        reads = {
-            e.operand: e.source
-            for e in flow.edges[number]
-            if e.source >= 0 or not is_literal(flow.base(e.operand))
-        }
+        edges, literals = flow.edges[number], flow.literals
+        reads = {e.operand: e.source for e in edges if e.operand not in literals}
         if role is Role.REDUCTION:
             space = node.inputs[0].shape, folded_axes(node)
             return _Cluster([number], *space, reads, late=frozenset([number]))

@@ -168,10 +168,11 @@ def run_pipeline(
     _report(stages, Counter(), graph)
     if callback is not None:
         callback(stages[0], None)
+    left: dict[int, Graph] = {}
     for step in steps:
         for item in _passes(step, stages):
             fired = Counter(hits) if flags.DEBUG.value >= 5 else Counter()
-            stages.append(_run(item, stages[-1].graph))
+            stages.append(_run(item, stages[-1].graph, left))
             _report(stages, hits - fired, graph)
             if callback is not None:
                 callback(stages[-1], step)
@@ -187,10 +188,12 @@ def _passes(step: Step, stages: list[Stage]) -> Iterator[Pass]:
             return
 
 
-def _run(item: Pass, graph: Graph) -> Stage:
+def _run(item: Pass, graph: Graph, left: dict[int, Graph]) -> Stage:
+    """One pass's run, which is spared on what that pass itself has ``left`` behind."""
     before = len(graph.nodes)
     start = time.perf_counter()
-    result = item.run(graph)
+    result = graph if left.get(id(item)) is graph else item.run(graph)
+    left[id(item)] = result
     after = len(result.nodes)
     seconds = time.perf_counter() - start
     change = f"{before} → {after} nodes" if result is not graph else f"{after} nodes, unchanged"

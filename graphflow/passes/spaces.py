@@ -184,8 +184,6 @@ def reads_at_own_index(flow: Dataflow, reader: int, edge: Edge) -> bool:
     if flow.roles[reader] is Role.READ:
         return False
     rank = len(flow.work[reader].shape)
-    if edge.axes == _all_axes(rank):
-        return True
     return _flows(edge, Space.FULL, Space.FULL, rank, _all_axes(rank))
 
 
@@ -193,6 +191,8 @@ def _flows(edge: Edge, source: Space, target: Space, rank: int, kept_axes: tuple
     """True when every axis of the operand runs along the same domain axis at both ends."""
     if edge.axes is None or (source is Space.FULL and target is not Space.FULL):
         return False
+    if source is Space.FULL and edge.axes == _all_axes(rank):
+        return True
     shape = edge.operand.shape
     shift = (len(kept_axes) if target is Space.DROPPED else rank) - len(shape)
     for axis, origin in enumerate(edge.axes):

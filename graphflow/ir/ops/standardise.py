@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from graphflow.errors import GraphError
-from graphflow.ir.dims import dim_product
+from graphflow.ir.dims import SymDim, dim_product
 from graphflow.ir.op import Application, Array, Builder, Kind, OpDef, OpTests, Sample, register
 from graphflow.ir.ops.gradients import restore_axes, scalar
 from graphflow.ir.ops.rules import FLOAT, Attrs, check_arity, check_axis, require, spelled
@@ -46,10 +46,9 @@ def _mean(b: Builder, x: Any, axes: tuple[int, ...]) -> Any:
     """The mean over ``axes``, which stay as extents of 1."""
     number = dim_product(tuple(x.shape[axis] for axis in axes))
     total = restore_axes(b, b.reduce_sum(x, axes=axes), axes, x.shape)
-    known = isinstance(number, int)
-    return b.div(
-        total, scalar(b, number, x.dtype) if known else b.extent(dim=number, dtype=x.dtype)
-    )
+    if isinstance(number, SymDim):
+        return b.div(total, b.extent(dim=number, dtype=x.dtype))
+    return b.div(total, scalar(b, number, x.dtype))
 
 
 def _parts(b: Builder, n: Application) -> tuple[Any, Any]:
