@@ -23,7 +23,7 @@ class Entry:
     """A program, what it assumed, and when that was last checked.
 
     ``simple`` entries have a quick path: arguments are leaves, results are fresh
-    tensors or plain values, nothing is aliased, and no history leaves the function.
+    tensors, views of such or plain values, nothing is aliased, and no history leaves the function.
     """
 
     __slots__ = (
@@ -60,7 +60,7 @@ class Entry:
             and not any(leaves[i]._chain for group in groups for i in group)
             and program.simple
             and mode.autocast is None  # a quick call tells programs by their arguments
-            and all(r.kind in ("new", "value") and not r.chain for r in captured.results)
+            and all(r.kind in ("new", "value") for r in captured.results)
         )
 
     def word(self, arg: Any, spec: tuple[Any, Any, Any], words: list[int | float]) -> bool:

@@ -136,18 +136,24 @@ def _run(entry: Entry, names: dict[str, Any]) -> Iterator[str]:
         yield f"storages = {launch}"
         made, first = "storages", "storages[0]"
     yield from _counted(entry, names)
-    if entry.capture.structure == pytree.LEAF and results[0].kind == "new":
+    alone = entry.capture.structure == pytree.LEAF
+    if alone and results[0].kind == "new" and not results[0].chain:
         yield f"return tensor_over({first})"
     else:
         yield from _returned(entry, names, made)
 
 
 def _returned(entry: Entry, names: dict[str, Any], made: str) -> Iterator[str]:
-    """What the function returns: tensors over the memory in ``made``, and plain values."""
+    """What the function returns: tensors over the memory in ``made``, views and plain values."""
     leaves = []
     for number, result in enumerate(entry.capture.results):
-        names[f"plain{number}"] = result.value
-        leaves.append(f"plain{number}" if result.kind == "value" else f"tensors[{result.index}]")
+        leaf = f"tensors[{result.index}]"
+        if result.kind == "value":
+            names[f"plain{number}"], leaf = result.value, f"plain{number}"
+        elif result.chain:
+            names["seen"], names[f"chain{number}"] = Tensor._of, result.chain
+            leaf = f"seen({leaf}._cell, chain{number})"
+        leaves.append(leaf)
     yield f"tensors = [tensor_over(storage) for storage in {made}]"
     if entry.capture.structure == pytree.LEAF:
         yield f"return {leaves[0]}"

@@ -42,6 +42,31 @@ def test_numbers_constants_and_names_of_all_kinds() -> None:
         step(x, 10**400, True)
 
 
+def test_results_that_are_views() -> None:
+    """Seen through the same steps as by the slow call; those of one result share memory."""
+
+    @gf.compile
+    def turned(x: Any) -> Any:
+        return (x * 2.0).reshape(3, 2).T
+
+    @gf.compile
+    def several(x: Any) -> Any:
+        y = x + 1.0
+        return {"whole": y, "part": y[1], "turned": y.T}
+
+    x = gf.from_numpy(np.arange(6, dtype=np.float32).reshape(2, 3))
+    slow, slowly = turned(x), several(x)
+    found, all_found = called_quickly(turned, x), called_quickly(several, x)
+    assert found.tolist() == slow.tolist() == [[0.0, 4.0, 8.0], [2.0, 6.0, 10.0]]
+    assert found.stride() == slow.stride() and not found.requires_grad
+    for name, value in all_found.items():
+        assert value.tolist() == slowly[name].tolist(), name
+    all_found["part"].zero_()
+    assert all_found["whole"].tolist() == [[1.0, 2.0, 3.0], [0.0, 0.0, 0.0]]
+    assert all_found["turned"].tolist() == [[1.0, 0.0], [2.0, 0.0], [3.0, 0.0]]
+    assert slowly["part"].tolist() == [4.0, 5.0, 6.0]
+
+
 def test_a_deleted_variable_is_missed_by_the_function_itself() -> None:
     offset = gf.tensor(1.0)
 
