@@ -1,4 +1,4 @@
-"""A run of ``Trainer`` that is killed in the middle of an epoch ends with the bits of a whole one."""
+"""A run of ``Trainer`` that is killed in the middle of epochs ends with the bits of a whole one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 SCRIPT = ROOT / "tests" / "trainer_to_kill.py"
 SEED = 9
 KILLED = (3, 6)
-"""After which update of each run, in the middle of an epoch of four, it is killed, at a random moment."""
+"""After which update of each run it is killed, at a random moment in an epoch of four updates."""
 
 
 def _started(folder: pathlib.Path) -> subprocess.Popen[str]:
