@@ -384,8 +384,8 @@ class MpiTransport:
         """Put the arrays where they go, times ``scale``; an error if they should be finite."""
         sound = lay_end_to_end(arrays, scale, made.own)
         if sound is None:
-            _gather(arrays, scale, made.own)
             with np.errstate(all="ignore"):
+                _gather(arrays, scale, made.own)
                 sound = not finite or bool(np.isfinite(np.add.reduce(made.own)))
         if finite and not sound and not (isinstance(made, Sum) and made.looks):
             _check(self._rank, made.own, _shapes(arrays, parts))
@@ -432,7 +432,10 @@ class MpiTransport:
             self._blame(channel, *made.faults[0], _shapes(arrays, parts))
         if isinstance(made, Message):
             self._spare.setdefault((vector.dtype, vector.size), []).append(vector)
-        return vector if vector.dtype == dtype else vector.astype(dtype)
+        if vector.dtype == dtype:
+            return vector
+        with np.errstate(over="ignore"):
+            return vector.astype(dtype)
 
     def _blame(
         self, channel: Channel, place: int, vector: Array, shapes: Sequence[tuple[int, ...]]

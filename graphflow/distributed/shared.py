@@ -210,11 +210,11 @@ class Sum:
         if self._made is None:
             self._ring.finish_to(self._number - 1)
             out = np.empty_like(self.own) if into is None else into
-            with np.errstate(all="ignore"):
-                self._wait(self._ring.mark(_ARRIVED, self._number))
-                if self._ring.size == 2:
-                    self._of_two(out)
-                else:
+            self._wait(self._ring.mark(_ARRIVED, self._number))
+            if self._ring.size == 2:
+                self._of_two(out)
+            else:
+                with np.errstate(all="ignore"):
                     self._in_shares(out)
             self._made = out
             self._ring.say(_READ, self._number)
@@ -226,8 +226,9 @@ class Sum:
         a, b = self._rows
         finite = add_scaled(a, b, self.scale, out) if self._combine is np.add else None
         if finite is None:
-            self._combine(a, b, out=out)
-            self._scaled(out)
+            with np.errstate(all="ignore"):
+                self._combine(a, b, out=out)
+                self._scaled(out)
         if self.looks and not finite:
             rows = enumerate(self._rows)
             self.faults = [(n, row.copy()) for n, row in rows if not np.isfinite(row).all()]

@@ -190,7 +190,7 @@ class OpDef:
     operand, or, with ``operand=POSITION``, the integer ``piece.index[0]`` itself (i64)."""
     fills: bool = False
     """Whether ``reference`` also takes ``into``, an array that its result may be written to
-    instead of a new one."""
+    instead of a new one.  Where it is, NumPy's warnings are the reference's business."""
     rooms: RoomsRule | None = None
     """Operations on the host whose operands after the first are made end to end: where, for all
     calls of a program in the run that begins.  ``reference`` gets them as one vector, and their

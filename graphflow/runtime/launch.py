@@ -304,8 +304,7 @@ class LoadedProgram:
         operands = [self._array(buffer, type) for buffer, type in call.inputs]
         into = self._buffer(call.output) if call.fills else None
         for output, value in results_of(call, operands, into):
-            if value is not into:
-                self._store(call, output, value)
+            self._store(call, output, value)
 
     def _store(self, call: HostCall, output: int, value: Array) -> None:
         """Put a result of a host call into its buffer."""

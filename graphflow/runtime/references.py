@@ -18,17 +18,20 @@ def results_of(
 
     What the reference raises is told as a :class:`GraphFlowError` of the user's line.
     """
+    options = {"parts": call.parts} if call.parts else {}
     try:
-        with np.errstate(all="ignore"):
-            options: dict[str, Any] = {} if into is None else {"into": into}
-            if call.parts:
-                options["parts"] = call.parts
-            value = call.function(*operands, **call.attrs, **options)
+        if into is None:
+            with np.errstate(all="ignore"):
+                value = call.function(*operands, **call.attrs, **options)
+        else:  # it is in a hurry, and sees to NumPy's warnings itself
+            value = call.function(*operands, **call.attrs, **options, into=into)
     except GraphFlowError:
         raise
     except Exception as error:
         where = "".join(f" ({place})" for place in call.provenance.locations[:1])
         raise GraphFlowError(f"{call.name}{where} failed: {error}") from error
+    if value is into:
+        return
     items = value if isinstance(value, tuple) else (value,)
     for output, item in zip((call.output, *call.more), items, strict=True):
         yield output, np.asarray(item)

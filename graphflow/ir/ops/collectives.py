@@ -164,9 +164,13 @@ def _infer_wait(types: Types, attrs: Attrs) -> TensorType:
 
 def _start(
     token: Array, *values: Array, reduce: str, group: int, finite: bool,
-    parts: Sequence[TensorType] = (),
+    parts: Sequence[TensorType] = (), into: Array | None = None,
 ) -> Array:  # fmt: skip
-    return np.array(transport().start(values, reduce, group, finite, parts), np.int64)
+    ticket = transport().start(values, reduce, group, finite, parts)
+    if into is None:
+        return np.array(ticket, np.int64)
+    into[()] = ticket
+    return into
 
 
 def _rooms(vectors: Sequence[tuple[TensorType, Attrs]]) -> Sequence[int] | None:
@@ -215,6 +219,7 @@ START = register(
         infer=_infer_start,
         reference=_start,
         vjp=NON_DIFFERENTIABLE,
+        fills=True,
         rooms=_rooms,
         pure=False,
         early=True,
