@@ -216,7 +216,14 @@ def _no(input: Tensor) -> bool:
     return False
 
 
-property_is_meta = property_is_mps = property_is_quantized = _no
+property_is_meta = property_is_mps = _no
+
+
+def property_is_quantized(input: Tensor) -> bool:
+    """Whether it is what ``quantize_per_tensor`` or ``quantize_per_channel`` returned."""
+    return hasattr(input, "_range")
+
+
 property_is_sparse = property_is_xpu = _no
 
 # ---- Python functions over elements --------------------------------------------------------

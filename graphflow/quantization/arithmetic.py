@@ -52,10 +52,14 @@ def rounded(x: Tensor, scale: Any, zero: Any) -> Tensor:
 
 def linear(x: Tensor, weight: Weight, bias: Tensor | None, scale: Any, zero: Any) -> Tensor:
     """``x @ w.T + bias``."""
-    whole = quantize_per_tensor(x, scale, zero, int8)
-    rows = reshape(whole, (1, -1)) if x.ndim == 1 else whole
+    return linear_of(quantize_per_tensor(x, scale, zero, int8), weight, bias, scale, zero)
+
+
+def linear_of(whole: Tensor, weight: Weight, bias: Tensor | None, scale: Any, zero: Any) -> Tensor:
+    """:func:`linear` of int8."""
+    rows = reshape(whole, (1, -1)) if whole.ndim == 1 else whole
     sums = apply("matmul", rows, t(weight.whole), dtype=int32)
-    sums = reshape(sums, (-1,)) if x.ndim == 1 else sums
+    sums = reshape(sums, (-1,)) if whole.ndim == 1 else sums
     return _numbers(sums, weight.total, scale * weight.scale, zero, bias)
 
 
@@ -70,12 +74,22 @@ def convolve(
     groups: int,
 ) -> Tensor:  # fmt: skip
     """A convolution of ``x`` [N, C, …], padded with zeros."""
-    dims = len(steps)
     whole = quantize_per_tensor(x, scale, zero, int8)
+    geometry = (low, high, steps, dilations, groups)
+    return convolve_of(whole, weight, bias, scale, zero, *geometry)
+
+
+def convolve_of(
+    whole: Tensor, weight: Weight, bias: Tensor | None, scale: float, zero: int,
+    low: Sequence[int], high: Sequence[int], steps: Sequence[int], dilations: Sequence[int],
+    groups: int,
+) -> Tensor:  # fmt: skip
+    """:func:`convolve` of int8."""
+    dims = len(steps)
     if any(low) or any(high):
         ends = ((0, 0, *low), (0, 0, *high))
         whole = apply("pad", whole, low=ends[0], high=ends[1], value=int(zero))
-    channels, features = int(x.shape[1]), int(weight.whole.shape[0])
+    channels, features = int(whole.shape[1]), int(weight.whole.shape[0])
     sums = apply(
         "conv",
         reshape(whole, (whole.shape[0], groups, channels // groups, *whole.shape[2:])),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any, ClassVar, Self
 
 from graphflow.functions.quantizing import quantize_per_tensor
@@ -13,6 +14,19 @@ from graphflow.promotion import cast
 from graphflow.quantization import arithmetic
 from graphflow.quantization.ranges import Ranged, input_range
 from graphflow.tensor import Tensor
+
+
+def steps_of(whole: Tensor, w: Windows, zero: int) -> Tensor:
+    """What int8 less its zero point adds up to, over every window of ``whole[N, C, ...]``.
+
+    It is exact (24 bits, as float32) for windows of at most 2^16 elements.
+    """
+    if w.sizes == w.extents and not any(w.edges):
+        sums = sum(whole, tuple(range(LEADING, whole.ndim)), keepdim=True, dtype=int32)
+    else:
+        sums = pooling.sums(whole, w, zero, int32)
+    made: Tensor = cast(sums, float32) - float(zero * prod(w.sizes))
+    return made
 
 
 class _Average(Ranged):
@@ -33,19 +47,9 @@ class _Average(Ranged):
         return made
 
     def _total(self, x: Tensor, w: Windows) -> Tensor:
-        """What the elements of every window of ``x[N, C, ...]`` add up to, as numbers.
-
-        Windows hold at most 2^17 elements where this is exact (sums of 24 bits).
-        """
+        """What the elements of every window of ``x[N, C, ...]`` add up to, as numbers."""
         whole = quantize_per_tensor(x, self.scale, self.zero_point, int8)
-        if w.sizes == w.extents and not any(w.edges):
-            sums = sum(whole, tuple(range(LEADING, x.ndim)), keepdim=True, dtype=int32)
-        else:
-            sums = pooling.sums(whole, w, self.zero_point, int32)
-        count = 1
-        for size in w.sizes:
-            count *= size
-        made: Tensor = (cast(sums, float32) - float(self.zero_point * count)) * self.scale
+        made: Tensor = steps_of(whole, w, self.zero_point) * self.scale
         return made
 
     def extra_repr(self) -> str:

@@ -3,7 +3,8 @@
 Each row makes the same model on both sides, with the same weights, and says how far the results
 are apart, as a part of the largest number, and how far each is from the model of numbers: ours must
 not be further.  Observers are given, so that scales are the same, but PyTorch rounds what comes
-into dynamic layers to 7 bits and what comes out of static ones once more.
+into dynamic layers to 7 bits and what comes out of static ones once more.  Then the functions of
+integers, which must agree but where two integers are equally near.
 """
 
 from __future__ import annotations
@@ -130,6 +131,55 @@ def apart(row: Row) -> tuple[float, float, float]:
     return one, two, three
 
 
+FUNCTIONS: dict[str, Callable[[Any, Any, Any], Any]] = {
+    "linear": lambda f, x, w: f.linear(x(6, 12), w(5, 12), None, 0.2, 100),
+    "conv1d": lambda f, x, w: f.conv1d(
+        x(2, 4, 9), w(6, 4, 3), None, 2, 1, scale=0.2, zero_point=90
+    ),
+    "conv2d": lambda f, x, w: f.conv2d(
+        x(2, 4, 8, 9), w(6, 2, 3, 3), None, 1, (1, 2), 2, 2, scale=0.2, zero_point=90
+    ),
+    "max_pool1d": lambda f, x, w: f.max_pool1d(x(2, 3, 9), 3, 2, 1),
+    "max_pool2d": lambda f, x, w: f.max_pool2d(x(2, 3, 9, 8), 3, 2, 1),
+    "avg_pool2d": lambda f, x, w: f.avg_pool2d(x(2, 3, 9, 8), 3, 2, 1),
+    "avg_pool2d of members": lambda f, x, w: f.avg_pool2d(x(2, 3, 9, 8), 3, 2, 1, True, False),
+    "avg_pool3d": lambda f, x, w: f.avg_pool3d(x(2, 3, 4, 6, 4), 2),
+    "adaptive_avg_pool2d": lambda f, x, w: f.adaptive_avg_pool2d(x(2, 3, 8, 6), (2, 3)),
+    "adaptive_avg_pool2d, uneven": lambda f, x, w: f.adaptive_avg_pool2d(x(2, 3, 8, 7), (3, 3)),
+    "clamp": lambda f, x, w: f.clamp(x(4, 5), -0.7, 1.1),
+    "hardtanh": lambda f, x, w: f.hardtanh(x(4, 5)),
+    "threshold": lambda f, x, w: f.threshold(x(4, 5), 0.3, -0.4),
+    "leaky_relu": lambda f, x, w: f.leaky_relu(x(4, 5), 0.1),
+    "leaky_relu, another range": lambda f, x, w: f.leaky_relu(x(4, 5), 0.1, False, 0.05, 40),
+    "hardswish": lambda f, x, w: f.hardswish(x(4, 5), 0.03, 20),
+    "elu": lambda f, x, w: f.elu(x(4, 5), 0.03, 50, 0.7),
+    "celu": lambda f, x, w: f.celu(x(4, 5), 0.03, 50, 0.7),
+    "hardsigmoid": lambda f, x, w: f.hardsigmoid(x(4, 5)),
+    "interpolate": lambda f, x, w: f.interpolate(x(2, 3, 4, 5), scale_factor=2),
+    "upsample_bilinear": lambda f, x, w: f.upsample_bilinear(x(2, 3, 4, 5), (7, 9)),
+}
+
+
+def functions() -> Iterator[tuple[str, int, float]]:
+    """Of ``nn.quantized.functional``: the name, steps apart, and the part that is apart."""
+    for name, call in FUNCTIONS.items():
+        found = []
+        for t in (torch, gf):
+
+            def x(*shape: int, t: Any = t) -> Any:
+                return t.quantize_per_tensor(t.tensor(_numbers(*shape)), 0.031, 110, t.quint8)
+
+            def w(*shape: int, t: Any = t) -> Any:
+                return t.quantize_per_tensor(t.tensor(_numbers(*shape)), 0.02, 0, t.qint8)
+
+            made = call(t.ao.nn.quantized.functional, x, w)
+            found.append((made.int_repr().numpy().astype(int), made.q_scale(), made.q_zero_point()))
+        (theirs, *own), (ours, *same) = found
+        assert own == same, f"{name}: of range {same}, not {own}"
+        apart = np.abs(theirs - ours)
+        yield name, int(apart.max()), float((apart > 0).mean())
+
+
 def main() -> int:
     """Print every row; 1 when one is too far apart."""
     warnings.simplefilter("ignore")
@@ -141,6 +191,10 @@ def main() -> int:
         failed += wrong
         text = f"{between:.1e} apart; {own:.1e} from numbers, PyTorch's {theirs:.1e}"
         print(f"{row.name}: {text}{' FAILED' if wrong else ''}")
+    for name, steps, part in functions():
+        wrong = steps > 1 or part > 0.1
+        failed += wrong
+        print(f"{name}: {steps} steps apart at most, {part:.0%} apart{' FAILED' if wrong else ''}")
     return int(bool(failed))
 
 

@@ -1,6 +1,6 @@
 """Layers of 8-bit integers at PyTorch's address; they are made by :mod:`graphflow.quantization`."""
 
-from graphflow.nn.quantized import dynamic
+from graphflow.nn.quantized import dynamic, functional
 from graphflow.quantization.embeddings import Embedding, EmbeddingBag
 from graphflow.quantization.functional_modules import FloatFunctional, QFunctional
 from graphflow.quantization.layers import Conv1d, Conv2d, Conv3d, DeQuantStub, Linear, QuantStub
@@ -21,4 +21,5 @@ __all__ = [
     "QFunctional",
     "Quantize",
     "dynamic",
+    "functional",
 ]
