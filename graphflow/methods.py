@@ -53,7 +53,9 @@ class LoadedLate(type):
 class TensorMethods(metaclass=LoadedLate):
     """Everything a tensor can do, by PyTorch's names."""
 
-    __slots__ = ()
+    __slots__ = ("_range",)
+    _range: Any
+    """Of integers that were quantised: which numbers they stand for; else it is not there."""
     __array_priority__ = 1000.0
     """``array * tensor`` is the tensor's business, not NumPy's."""
 

@@ -60,7 +60,7 @@ class Tensor(TensorMethods):
 
     __slots__ = (
         "__weakref__", "_array", "_base", "_cell", "_chain", "_grad", "_grad_fn",
-        "_hooks", "_origin", "_range", "_requires_grad", "_seen", "_weak", "name",
+        "_hooks", "_origin", "_requires_grad", "_seen", "_weak", "name",
     )  # fmt: skip
 
     _array: Any
@@ -71,8 +71,6 @@ class Tensor(TensorMethods):
     _grad_fn: GradNode | None
     _hooks: list[Callable[[Tensor], Any]] | None
     _origin: int
-    _range: Any
-    """Of integers that were quantised: which numbers they stand for; else it is not there."""
     _requires_grad: bool
     _seen: int
     _weak: bool

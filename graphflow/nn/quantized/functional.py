@@ -195,8 +195,8 @@ def avg_pool3d(
 def _adaptive(name: str, dims: int, input: Tensor, output_size: Any) -> Tensor:
     counts = pooling.wanted_counts(name, dims, input, output_size)
     if pooling.even_windows(input.shape[input.ndim - dims :], counts) is not None:
-        pool = lambda x, total: pooling.adaptive_average(name, dims, x, output_size, total)  # noqa: E731
-        return _averaged(name, input, pool)
+        average = pooling.adaptive_average
+        return _averaged(name, input, lambda x, total: average(name, dims, x, output_size, total))
     scale, zero = _input(name, input)
     return _rounded(input, partial(getattr(F, name), output_size=output_size), scale, zero)
 
