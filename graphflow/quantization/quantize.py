@@ -11,12 +11,14 @@ from graphflow.ir.types import DType, int8, uint8
 from graphflow.nn import modules
 from graphflow.nn.module import Module
 from graphflow.quantization import (
+    attention,
     embeddings,
     functional_modules,
     layers,
     pooling,
     recurrent,
     training,
+    transposed,
 )
 from graphflow.quantization.qconfig import (
     QConfig,
@@ -29,6 +31,9 @@ STATIC: Mapping[type[Module], Any] = {
     modules.Conv1d: layers.Conv1d,
     modules.Conv2d: layers.Conv2d,
     modules.Conv3d: layers.Conv3d,
+    modules.ConvTranspose1d: transposed.ConvTranspose1d,
+    modules.ConvTranspose2d: transposed.ConvTranspose2d,
+    modules.ConvTranspose3d: transposed.ConvTranspose3d,
     functional_modules.FloatFunctional: functional_modules.QFunctional,
     **{
         getattr(modules, f"{name}{dims}d"): getattr(pooling, f"{name}{dims}d")
@@ -92,7 +97,13 @@ def prepare(model: Module, inplace: bool = False, **kwargs: Any) -> Module:
     Layers are configured by attribute ``qconfig``, their own or that of a module above them;
     None leaves them as they are.  Run samples through the result, then :func:`convert` it.
     """
-    model, holder = _wrapped(model, inplace)
+    _, holder = _wrapped(model, inplace)
+    for parent, name, module, qconfig in list(_places(holder)):
+        if qconfig is not None and type(module) is modules.MultiheadAttention:
+            made = attention.MultiheadAttention.from_float(module)
+            if hasattr(module, "qconfig"):
+                made.qconfig = module.qconfig
+            parent._modules[name] = made
     for _, _, module, qconfig in _places(holder):
         if qconfig is None or type(module) not in STATIC:
             continue
@@ -103,7 +114,7 @@ def prepare(model: Module, inplace: bool = False, **kwargs: Any) -> Module:
         module.register_forward_pre_hook(_observe_input)
         module.register_forward_hook(functional_modules.after_a_layer)
         module.qconfig = qconfig
-    return model
+    return _model(holder)
 
 
 def prepare_qat(model: Module, mapping: Any = None, inplace: bool = False) -> Module:

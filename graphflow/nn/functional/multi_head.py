@@ -180,10 +180,12 @@ class MultiHead:
     """
 
     heads: int
-    projections: Projections
+    projections: Any
+    """:class:`Projections`, or what applies layers in their place."""
     learned: tuple[Tensor, Tensor] | None
     zero: bool
-    out_weight: Tensor
+    out_weight: Any
+    """The matrix of what goes out, or a layer in its place."""
     out_bias: Tensor | None
     batch_first: bool = False
 
@@ -256,7 +258,11 @@ class MultiHead:
     def _joined(self, mixed: Tensor) -> Tensor:
         """The heads side by side again, projected."""
         back = permute(mixed, 0, 2, 1, 3) if self.batch_first else permute(mixed, 2, 0, 1, 3)
-        return linear(reshape(back, (*back.shape[:2], -1)), self.out_weight, self.out_bias)
+        rows = reshape(back, (*back.shape[:2], -1))
+        if isinstance(self.out_weight, Tensor):
+            return linear(rows, self.out_weight, self.out_bias)
+        made: Tensor = self.out_weight(rows)
+        return made
 
 
 def _given(made: Tensor, static: Tensor) -> Tensor:
