@@ -86,10 +86,10 @@ class _QuantizedTransposed(_QuantizedConv):
         low = [d * (k - 1) - p for d, k, p in parts]
         high = [edge + more for edge, more in zip(low, extra, strict=True)]
         whole = _cut(whole, [max(0, -e) for e in low], [max(0, -e) for e in high])
-        edges = [[max(0, e) for e in ends] for ends in (low, high)]
+        before, after = ([max(0, e) for e in ends] for ends in (low, high))
         made = arithmetic.convolve_of(
-            whole, self._weight(), self.bias, self.scale, self.zero_point, *edges,
-            (1,) * self.dims, own.dilation, own.groups,
+            whole, self._weight(), self.bias, self.scale, self.zero_point,
+            before, after, (1,) * self.dims, own.dilation, own.groups,
         )  # fmt: skip
         return made if batched else made.squeeze(0)
 
