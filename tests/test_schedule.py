@@ -100,6 +100,29 @@ def test_padding_and_joining_read_their_operands_in_place(machine):
     assert len(schedule.steps) == 2
 
 
+def test_parts_are_written_where_they_are_put_together(machine):
+    a, c, d = x(3, 4), x(3, 2, name="c"), x(2, 6, name="d")
+    rows = b.concatenate(b.exp(a), c, axis=1)
+    schedule = check(machine, Graph((a, c, d), (b.concatenate(rows, b.tanh(d), axis=0),)))
+    assert len(schedule.steps) == 3 and "ARENA" not in kinds(schedule)
+    (target,) = {n for step in schedule.steps for n in step.writes}
+    assert target == schedule.results[0].buffer
+
+
+def test_a_part_with_another_reader_or_below_another_is_written_elsewhere(machine):
+    a, c = x(3, 4), x(3, 4, name="c")
+    part = b.exp(a)
+    schedule = check(
+        machine, Graph((a, c), (b.concatenate(part, c, axis=0), b.permute(part, axes=(1, 0))))
+    )
+    assert len({result.buffer for result in schedule.results}) == 2
+    check(machine, Graph((a, c), (b.concatenate(part, part, axis=1),)))
+    corner = b.tanh(b.slice(c, starts=(0, 0), limits=(2, 3), steps=(1, 1)))
+    check(machine, Graph((a, c), (b.slice_update(b.exp(a), corner, starts=(1, 0), steps=(1, 1)),)))
+    sums = b.reduce_sum(a, axes=(0,)), b.exp(b.reduce_max(a, axes=(1,)))
+    check(machine, Graph((a,), (b.concatenate(*sums, axis=0),)))
+
+
 # ---- outputs -----------------------------------------------------------------------------
 
 

@@ -47,6 +47,7 @@ from graphflow.codegen.schedule import (
     Step,
     kernels_in,
 )
+from graphflow.codegen.side_by_side import part_of, parts_of
 from graphflow.codegen.sizes import for_example
 from graphflow.codegen.stored_order import ordered
 from graphflow.codegen.task import Backend
@@ -199,13 +200,31 @@ class Emitter:
         """``layout`` over a buffer instead of a value."""
         return Layout(self.buffer(layout.buffer), layout.type, layout.offset, layout.strides)
 
+    def placed(self, value: int) -> Layout:
+        """Where ``value`` is written: in a buffer of its own, or to a part of another value."""
+        made, whole = self.work.values[value], self.placement.inside.get(value)
+        if whole is None:
+            return ordered(self.buffer(value), made.type, made.order)
+        return part_of(self.placed(whole[0]), made.type, whole[1])
+
     # -- units ----------------------------------------------------------------
+
+    def _rest(self, unit: Unit) -> None:
+        """Append copies of those operands of ``unit`` that are not where they belong yet."""
+        target = self.placed(unit.results[0])
+        for operand, starts in zip(unit.operands, parts_of(unit.body), strict=True):
+            if operand.buffer not in self.placement.inside:
+                part = part_of(target, operand.type, starts)
+                calls = self._copied(self.located(operand), part)
+                self.steps += [self._described(call, unit, 0) for call in calls]
 
     def unit(self, unit: Unit) -> None:
         """Append the steps of ``unit``."""
+        if any(operand.buffer in self.placement.inside for operand in unit.operands):
+            self._rest(unit)
+            return
         operands = [self.located(layout) for layout in unit.operands]
-        values = [self.work.values[value] for value in unit.results]
-        results = [ordered(self.buffer(v.id), v.type, v.order) for v in values]
+        results = [self.placed(value) for value in unit.results]
         if unit.kind == "host":
             self._host(unit, operands, results)
             return

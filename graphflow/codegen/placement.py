@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from graphflow.codegen.layout import Layout, contiguous
 from graphflow.codegen.order import reaches, run_order
 from graphflow.codegen.rooms import made_in_rooms
+from graphflow.codegen.side_by_side import Starts, put_together
 from graphflow.codegen.units import Unit, Value, Work
 from graphflow.ir.graph import Graph
 from graphflow.ir.node import Node
@@ -33,7 +34,8 @@ class Placement:
     layouts of the graph's results and ``fresh`` the values that hold them;
     ``commits`` are trailing copies (source, state's old value); ``committed`` the
     old values that get overwritten; ``within`` has values that lie in the room of a host
-    operation, and at which byte, if there are ``rooms``."""
+    operation, and at which byte, if there are ``rooms``; ``inside[v]`` is the value that
+    ``v`` is a part of, and where in that."""
 
     order: list[int] = field(default_factory=list)
     home: dict[int, int] = field(default_factory=dict)
@@ -43,6 +45,7 @@ class Placement:
     committed: list[int] = field(default_factory=list)
     within: dict[int, tuple[Node, int]] = field(default_factory=dict)
     rooms: bool = False
+    inside: dict[int, tuple[int, Starts]] = field(default_factory=dict)
 
 
 def place(
@@ -89,6 +92,9 @@ def place(
     if rooms:
         placement.within = made_in_rooms(work, placement.fresh | set(placement.home))
     _reuse_operands(work, placement)
+    bound = {*placement.fresh, *(source.buffer for source, _ in placement.commits)}
+    moved = {*placement.home, *placement.home.values(), *placement.within}
+    placement.inside = put_together(work, bound, moved)
     return placement
 
 

@@ -1,0 +1,89 @@
+"""Values that are written where they are put together, so that nothing copies them there.
+
+What a unit does that only lays its operands side by side (a concatenation) is done when
+each of them lies there.  An operand that an elementwise unit makes, and that nobody else
+reads, is written there by that unit; parts of parts likewise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from math import prod
+
+from graphflow.codegen.layout import Layout, contiguous
+from graphflow.codegen.sizes import is_fixed, whole
+from graphflow.codegen.units import Unit, Value, Work
+from graphflow.ir.graph import Graph
+from graphflow.ir.op import Kind
+from graphflow.ir.types import TensorType
+from graphflow.passes.dataflow import view_pieces
+
+Starts = tuple[int, ...]
+_MAPS = (Kind.LEAF, Kind.ELEMENTWISE, Kind.VIEW, Kind.GATHER, Kind.GENERATOR)
+
+
+def put_together(
+    work: Work, bound: Collection[int], moved: Collection[int]
+) -> dict[int, tuple[int, Starts]]:
+    """By value: the value that it is a part of, and where in that it begins.
+
+    Values in ``bound`` need memory of their own, those in ``moved`` share it with others.
+    """
+    readers: dict[int, int] = {}
+    for unit in work.units:
+        for operand in unit.operands:
+            readers[operand.buffer] = readers.get(operand.buffer, 0) + 1
+    found = {}
+    for unit in work.units:
+        starts = parts_of(unit.body) if unit.kind == "loop" else ()
+        if not starts or work.values[unit.results[0]].order or unit.results[0] in moved:
+            continue
+        for operand, start in zip(unit.operands, starts, strict=True):
+            value = work.values[operand.buffer]
+            alone = readers[value.id] == 1 and value.id not in bound and value.id not in moved
+            if alone and _is_whole(operand, value) and _can_place(work, value):
+                found[value.id] = unit.results[0], start
+    return found
+
+
+def parts_of(body: Graph) -> tuple[Starts, ...]:
+    """Where each operand begins in the result of a body that lays them side by side, else
+    nothing."""
+    made = body.outputs[0]
+    if len(body.outputs) > 1 or made.op.kind is not Kind.VIEW or made.inputs != body.inputs:
+        return ()
+    shape, *parts = (node.tensor_type.static_shape for node in (made, *made.inputs))
+    if len(parts) < 2 or not all(is_fixed(d) and d for part in (shape, *parts) for d in part):
+        return ()
+    pieces = view_pieces(made)
+    if [piece.operand for piece in pieces] != list(range(len(parts))):
+        return ()
+    if sum(map(prod, parts)) != prod(shape):
+        return ()  # they overlap
+    found = []
+    for piece in pieces:
+        names = [tuple(index.terms) for index in piece.index]
+        if names != [((f"i{axis}", 1),) for axis in range(len(shape))]:
+            return ()
+        found.append(tuple(-whole(index.offset) for index in piece.index))
+    return tuple(found)
+
+
+def _is_whole(operand: Layout, value: Value) -> bool:
+    """Whether ``operand`` shows all of ``value`` in its own order."""
+    return not value.order and operand.same_place(contiguous(value.id, value.type))
+
+
+def _can_place(work: Work, value: Value) -> bool:
+    """Whether the unit that makes ``value`` may write it to a part of other memory."""
+    if value.unit < 0:
+        return False
+    unit: Unit = work.units[value.unit]
+    plain = all(node.op.kind in _MAPS for node in unit.body.nodes)
+    return unit.kind == "loop" and not unit.fallible and plain
+
+
+def part_of(outer: Layout, type: TensorType, starts: Starts) -> Layout:
+    """Where a part of ``type`` lies that begins at ``starts`` of what lies at ``outer``."""
+    offset = outer.offset + sum(s * t for s, t in zip(starts, outer.strides, strict=True))
+    return Layout(outer.buffer, type, offset, outer.strides)
