@@ -61,7 +61,13 @@ class IntegerProducts(Pass):
 
     def run(self, graph: Graph) -> Graph:
         """The graph with such products of integers, in its regions too."""
+        if not graph.has_control and not any(map(_is_of_bytes, graph.forms)):
+            return graph  # as nearly all are
         return rewrite(graph, _of_integers, only=_is_product)
+
+
+def _is_of_bytes(form: Form) -> bool:
+    return isinstance(form.type, TensorType) and form.type.dtype in (int8, uint8)
 
 
 def _is_product(form: Form) -> bool:
