@@ -22,6 +22,7 @@ from graphflow.passes.groups import Group, Limits, find_groups
 from graphflow.passes.in_regions import in_regions
 from graphflow.passes.recompute import computed_anew
 from graphflow.passes.turn import turn_products
+from graphflow.records import replace
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,7 @@ class _Rewriter:
         self.graph = graph
         self.home = {n: g for g in groups if g.again for n in g.nodes if n not in g.again}
         self.read_anew = {n for g in groups for n in _read_anew(g)}
+        self.again = {n for g in groups for n in g.again}
         self.new: dict[Node, Node] = {n: n for n in (*graph.inputs, *graph.state)}
         self.locations: dict[Node, Location] = {}
         self.roots = set(graph.roots)
@@ -116,6 +118,10 @@ class _Rewriter:
         outputs = [n for n in own if self._needed(n, group)]
         if not outputs:
             return  # all that read it compute it anew
+        group = self._alive(group, outputs)
+        if group.kind == "contraction" and len(group.nodes) == 1:
+            self.rebuilt(outputs[0])  # a product and nothing else
+            return
         operands, first, body = self.bodies.of(group, outputs, self.graph.locations)
         new_operands = [self.rebuilt(n) for n in operands]
         known = self.fused.get(first)
@@ -131,6 +137,14 @@ class _Rewriter:
         location = self.graph.locations.get(outputs[0])
         if location is not None:
             self.locations[fused] = location
+
+    def _alive(self, group: Group, outputs: Sequence[Node]) -> Group:
+        """``group`` without what was for the sake of values that others compute anew."""
+        if self.again.isdisjoint(group.nodes):
+            return group
+        members = {*group.nodes, *group.copies}
+        needed = {*topological(outputs, within=members)}
+        return replace(group, nodes=tuple(n for n in group.nodes if n in needed))
 
     def _needed(self, node: Node, group: Group) -> bool:
         """Whether anything outside the group reads ``node``, through views or not."""
