@@ -372,7 +372,7 @@ def _plan(
     what the product is called where blocks are chosen by measuring."""
     if dtype.short not in TILED:
         total = accumulator(dtype.short)
-        return plain_axes_kernel(element.short, dtype.short, total), (0,) * 26, (), ""
+        return plain_axes_kernel(element.short, dtype.short, total), (0,) * 25, (), ""
     tile, itemsize = _tile_of(dtype)
     row, column = walk.rows[-1], walk.columns[-1]
     packed, afar = _packs_rows(walk, tile), _from_afar(walk, dtype)
@@ -390,7 +390,7 @@ def _plan(
     columns = least(columns, rounded_up(greatest(1, walk.count("columns")), tile.width))
     rows = least(rows, rounded_up(greatest(1, walk.count("rows")), tile.height))
     rows = greatest(unit, rows // unit * unit)
-    kernel, product = tiled_axes_kernel(dtype.short, itemsize, tile), ""
+    kernel, product = tiled_axes_kernel(dtype.short, itemsize, tile, packed), ""
     if advised() and all(is_fixed(axis.extent) for axis in _every(walk)):
         product = f"{kernel.name} {context.threads} {walk}"
         columns, rows = _advised_blocks(product, walk, (columns, tile.width), (rows, unit))
@@ -408,7 +408,7 @@ def _plan(
         row.extent, row.strides[A], row.strides[C],
         column.extent, column.strides[B], column.strides[C],
         *(_alone(axes, which)[-1].extent for axes, which in runs),
-        int(packed), strips, int(in_place), unit, inner, together,
+        strips, int(in_place), unit, inner, together,
         tile.height if afar else rows, tile.width if bundle > 1 else columns, taps,
     )  # fmt: skip
     return kernel, cut, (scratch,), product

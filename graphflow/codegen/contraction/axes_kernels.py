@@ -16,7 +16,7 @@ from textwrap import indent
 from graphflow.codegen.contraction.tiling import Tiling, height_text
 from graphflow.codegen.schedule import KernelSource
 
-AXES_AT = 38
+AXES_AT = 37
 """Word of the first axis; an axis is an extent and its strides in a, b and c."""
 
 PACKING = 24
@@ -84,7 +84,7 @@ def finished_rows(spaces: int, ready: str, columns: str) -> str:
 
 _TILED = '''\
 """c[i, j] = sum over k of a[i, k] * b[k, j], where i, j and k run over several axes"""
-from graphflow.codegen.contraction.micro_kernels import pack, pack_to, place, tile, tile_at
+from graphflow.codegen.contraction.micro_kernels import pack, pack_to, place, {tile}
 from graphflow.codegen.prelude import kernel, pointer_at_{element}, pointer_at_i64, share
 
 LANES, VECTORS, HEIGHT = {lanes}, {vectors}, {height}
@@ -109,16 +109,15 @@ def {name}(args, tid, nth):
     column_run, column_b, column_c = args[22], args[23], args[24]
     # Rows and columns that run on in c; columns and steps that do in b.
     row_out, column_out, column_in, depth_in = args[25], args[26], args[27], args[28]
-    # Neighbouring rows of a whose steps are far apart are packed, too.
-    pack_a, strips = args[29], panels + args[30]
+{strips}\
     # Columns of b that lie together may be multiplied where they are.
-    in_place = args[31] != 0
+    in_place = args[30] != 0
     # Rows of which every inner-th, several in all, are neighbours in c: groups of them.
-    row_unit, inner_rows, together = args[32], args[33], args[34]
+    row_unit, inner_rows, together = args[31], args[32], args[33]
     # Rows that meet all panels before the next ones do; columns packed before the next ones.
-    chunk, group = args[35], args[36]
+    chunk, group = args[34], args[35]
     # Steps that run on in b, of which every taps-th are neighbours in a: bundles of them.
-    taps = args[37]
+    taps = args[36]
     depth_word = depth_at + 4 * (depth_axes - 1)
     depth_run, depth_a, depth_b = args[depth_word], args[depth_word + 1], args[depth_word + 2]
     bundle, places = taps * depth_run, column_targets + n_block
@@ -191,21 +190,7 @@ def {name}(args, tid, nth):
                             step += run
                         j2 = j3
                     packed = k0
-                    i = i0 if pack_a else i1
-                    while i < i1:
-                        strip = strips + (i - i0) // HEIGHT * depth * STRIP
-                        row, height = 0, min(HEIGHT, i1 - i)
-                        while row < height:
-                            run = min(height - row, row_run - (i + row) % row_run)
-                            step = 0
-                            while step < depth:
-                                across = min(depth - step, depth_run - (k0 + step) % depth_run)
-                                pack(LANES, STRIP, STRIP - row, strip + (step * STRIP + row),
-                                     a_batch + (spots[i - i0 + row] + steps[step]),
-                                     row_a, depth_a, run, across)
-                                step += across
-                            row += run
-                        i += HEIGHT
+{pack_rows}\
                     i3 = i0
                     while i3 < i1:
                         i2, i3, j = i3, min(i1, i3 + chunk), j0
@@ -222,14 +207,7 @@ def {name}(args, tid, nth):
                                 if direct:
                                     there = row_targets[i - i0] + column_targets[j - j0]
                                     c_tile, out_row = c_batch + there, c_row
-                                if pack_a:
-                                    at = (i - i0) // HEIGHT * depth * STRIP + (i - i0) % HEIGHT
-                                    tile(LANES, VECTORS, HEIGHT, rows, strips + at, 1, STRIP,
-                                         panel, panel_step, depth, c_tile, out_row, width, k0)
-                                else:
-                                    tile_at(LANES, VECTORS, HEIGHT, rows, a_batch,
-                                            spots + (i - i0), steps, panel, panel_step, depth,
-                                            c_tile, out_row, width, k0)
+{multiply}\
                                 i += rows
                             j += WIDTH
                     k0 += depth
@@ -262,6 +240,41 @@ def {name}(args, tid, nth):
                 i0 = i1
             j0 = j1
 '''
+
+_STRIPS = """\
+    # Neighbouring rows of a whose steps are far apart are packed, too.
+    strips = panels + args[29]
+"""
+
+_PACK_ROWS = """\
+                    i = i0
+                    while i < i1:
+                        strip = strips + (i - i0) // HEIGHT * depth * STRIP
+                        row, height = 0, min(HEIGHT, i1 - i)
+                        while row < height:
+                            run = min(height - row, row_run - (i + row) % row_run)
+                            step = 0
+                            while step < depth:
+                                across = min(depth - step, depth_run - (k0 + step) % depth_run)
+                                pack(LANES, STRIP, STRIP - row, strip + (step * STRIP + row),
+                                     a_batch + (spots[i - i0 + row] + steps[step]),
+                                     row_a, depth_a, run, across)
+                                step += across
+                            row += run
+                        i += HEIGHT
+"""
+
+_MULTIPLY_PACKED = """\
+                                at = (i - i0) // HEIGHT * depth * STRIP + (i - i0) % HEIGHT
+                                tile(LANES, VECTORS, HEIGHT, rows, strips + at, 1, STRIP,
+                                     panel, panel_step, depth, c_tile, out_row, width, k0)
+"""
+
+_MULTIPLY = """\
+                                tile_at(LANES, VECTORS, HEIGHT, rows, a_batch,
+                                        spots + (i - i0), steps, panel, panel_step, depth,
+                                        c_tile, out_row, width, k0)
+"""
 
 _PLAIN = '''\
 """c[i, j] = sum over k of a[i, k] * b[k, j] over several axes each, accumulated as {total}"""
@@ -307,13 +320,20 @@ def _source(
 
 
 @cache
-def tiled_axes_kernel(element: str, itemsize: int, tiling: Tiling) -> KernelSource:
-    """The ``mm_axes`` kernel for ``"f32"`` or ``"f64"`` and the given tile."""
-    name = f"mm_axes_{element}_{tiling.height}x{tiling.vectors}x{tiling.lanes}"
+def tiled_axes_kernel(element: str, itemsize: int, tiling: Tiling, packed: bool) -> KernelSource:
+    """The ``mm_axes`` kernel for ``"f32"`` or ``"f64"`` and the given tile.
+
+    Rows of the first operand are ``packed`` where they are neighbours at steps far apart; else
+    they are read where they lie.  A kernel has one of the two: tiles are most of its code.
+    """
+    name = f"mm_axes{'_packed' * packed}_{element}_{tiling.height}x{tiling.vectors}x{tiling.lanes}"
     return _source(
         _TILED, name, element, lanes=tiling.lanes, vectors=tiling.vectors, height=tiling.height,
-        width=tiling.width, strip=tiling.strip, packing=PACKING,
-        choose_rows=height_text(tiling.height), itemsize=itemsize, row_tables=row_tables(16),
+        width=tiling.width, strip=tiling.strip, packing=PACKING, itemsize=itemsize,
+        choose_rows=height_text(tiling.height), row_tables=row_tables(16),
+        tile="tile" if packed else "tile_at", pack_rows=_PACK_ROWS if packed else "",
+        strips=_STRIPS if packed else "",
+        multiply=_MULTIPLY_PACKED if packed else _MULTIPLY,
     )  # fmt: skip
 
 
