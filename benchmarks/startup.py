@@ -5,22 +5,25 @@ from __future__ import annotations
 import statistics
 import tempfile
 
+from benchmarks.systems import LIBRARIES
 from benchmarks.worker import answer_of, environment
 
 CALLS = 3  # after the first; what a steady step needs of memory shows by then
 
 PARTS = ("import", "build", "call", "step", "total", "arrays")
-"""Seconds of a fresh process: its imports, model and tensors, the first call, a later one, the
-three first ones together, and before them the workload's arrays, which NumPy makes for all."""
+"""Seconds of a fresh process: the system's import, model and tensors, the first call, a later one,
+the three first ones together; and apart from them the benchmark's own modules and the workload's
+arrays, which NumPy makes for all."""
 
 # Runs in the fresh process; prints PARTS, and its peak of memory.
 _CODE = """
 import time; begin = time.perf_counter()
+import {library}
+imported = time.perf_counter()
 import importlib, json, resource, sys
 from benchmarks.systems import SYSTEMS, prepare
 from benchmarks.workloads import WORKLOADS, with_arrays
 importlib.import_module("benchmarks.systems." + SYSTEMS[{system!r}][0])
-imported = time.perf_counter()
 workload = with_arrays(WORKLOADS[{workload!r}])
 made = time.perf_counter()
 prepared = prepare({system!r}, workload, {threads})
@@ -65,7 +68,9 @@ def measure(
 def _first_call(
     system: str, workload: str, threads: int, python: str, folder: str
 ) -> dict[str, float]:
-    code = _CODE.format(system=system, workload=workload, threads=threads, calls=CALLS)
+    code = _CODE.format(
+        library=LIBRARIES[system], system=system, workload=workload, threads=threads, calls=CALLS
+    )
     # Each system's cache on disk is empty, and then what the run before left there.
     caches = {
         "GRAPHFLOW_CACHE_DIR": folder,

@@ -8,8 +8,10 @@ new whole value, and every view re-derives its own value from that.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -17,6 +19,8 @@ from graphflow.errors import GraphFlowError
 from graphflow.ir.build import emit
 from graphflow.ir.node import Node
 from graphflow.ir.op import OpDef
+from graphflow.runtime.fork import renew_after_fork
+from graphflow.runtime.storage import COUNTS_ARE_EXACT, Array
 
 if TYPE_CHECKING:
     from graphflow.runtime.cuda.memory import DeviceArray
@@ -30,6 +34,8 @@ class ViewStep(NamedTuple):
     attrs: Mapping[str, Any]
 
 
+Filling: TypeAlias = Callable[[Array], None]
+"""What writes all of a row-major array."""
 Chain = tuple[ViewStep, ...]
 Layout = tuple[Any, Any]
 """A NumPy dtype and a shape; equal ones are one object."""
@@ -57,6 +63,9 @@ class Cell:
     known, None as long as nobody asked, and ``CAPTURED`` once a program may reach
     this memory by itself: arguments over it need a closer look.
     """
+
+    is_unfilled: ClassVar[bool] = False
+    """Whether the memory awaits what it will hold: see :class:`UnfilledCell`."""
 
     __slots__ = ("__weakref__", "_address", "layout", "shared", "tracer", "value", "version")
 
@@ -88,6 +97,96 @@ class Cell:
         if not self._address:
             self._address = self.value.__array_interface__["data"][0]
         return self._address
+
+    @property
+    def memory(self) -> Any:
+        """The value, for who asks what it is and not what is in it."""
+        return self.value
+
+    def fill_later(self, fill: Filling) -> None:
+        """Have ``fill(array)`` write all of eager memory, before anybody reads of it.
+
+        That is now if the array is known outside this cell, or memory that others see too.
+        """
+        self.forget_filling()
+        array = self.value
+        counted = sys.getrefcount(array) == _HELD_ALONE and COUNTS_ARE_EXACT
+        if counted and array.flags.owndata and not (self._address or self.shared or self.layout):
+            self.value = (array, fill)
+            self.__class__ = UnfilledCell
+        else:
+            fill(array)
+
+    def forget_filling(self) -> None:
+        """All of eager memory is about to be written by the caller."""
+
+
+_HELD_ALONE = 3
+"""References to an array in ``Cell.fill_later`` if only the cell has it: the cell's, the local
+variable's and the argument's of ``getrefcount``."""
+
+
+class UnfilledCell(Cell):
+    """A cell whose memory awaits what it will hold; reading ``value`` writes it, and ends that.
+
+    A model's first weights are random numbers, and most models that are run read a checkpoint
+    over them: those numbers are never made.  The slot has the array and what fills it.
+    """
+
+    __slots__ = ()
+    is_unfilled = True
+    _lock: ClassVar[_FillingLock]
+
+    @property
+    def value(self) -> Any:
+        """The array, filled now; who finds another thread at that waits for it."""
+        with self._lock.lock:
+            if self.is_unfilled:
+                array, fill = _slot(self)
+                fill(array)
+                self._become(array)
+        return self.value
+
+    @value.setter
+    def value(self, value: Any) -> None:
+        with self._lock.lock:
+            self._become(value)
+
+    @property
+    def memory(self) -> Any:
+        """The array as it is."""
+        with self._lock.lock:
+            return _slot(self)[0] if self.is_unfilled else self.value
+
+    def forget_filling(self) -> None:
+        """All of the memory is about to be written by the caller."""
+        with self._lock.lock:
+            if self.is_unfilled:
+                self._become(_slot(self)[0])
+
+    def _become(self, value: Any) -> None:
+        """An ordinary cell of ``value``."""
+        self.__class__ = Cell  # type: ignore[assignment]
+        self.value = value
+
+
+_slot: Callable[[Cell], Any] = Cell.__dict__["value"].__get__
+"""What the slot of a cell has, whatever its class says."""
+
+
+class _FillingLock:
+    """One at a time fills a cell; a forked child has a lock that nobody holds."""
+
+    def __init__(self) -> None:
+        self.after_fork()
+        renew_after_fork(self)
+
+    def after_fork(self) -> None:
+        """A fresh lock: another thread of the parent may have held it."""
+        self.lock = threading.RLock()
+
+
+UnfilledCell._lock = _FillingLock()
 
 
 def view_of(op: OpDef, array: Any, attrs: Mapping[str, Any]) -> Any:

@@ -15,7 +15,15 @@ from typing import Any
 import numpy as np
 
 from graphflow.autograd.history import record
-from graphflow.cell import Cell, ViewStep, copy_of, invert_view, view_of, write_through
+from graphflow.cell import (
+    Cell,
+    Filling,
+    ViewStep,
+    copy_of,
+    invert_view,
+    view_of,
+    write_through,
+)
 from graphflow.device import CPU, Device, devices, is_placed, put, put_in_place
 from graphflow.errors import DTypeError, GraphFlowError, ShapeError, TraceError
 from graphflow.ir import build
@@ -24,6 +32,7 @@ from graphflow.ir.op import Kind, OpDef, lookup
 from graphflow.ir.types import DType, TensorType, keeps_kind
 from graphflow.mode import mode
 from graphflow.quiet import quietly
+from graphflow.runtime.storage import Array
 from graphflow.tensor import Tensor
 from graphflow.traced_sizes import as_plain
 
@@ -274,9 +283,11 @@ def _replaced(owner: Tensor, view: Tensor, new: Tensor) -> Tensor:
 def _store(target: Tensor, new: Tensor) -> None:
     tracer = mode.tracer
     if tracer is None:
+        source = new._eager()
+        if not target._chain:
+            target._cell.forget_filling()
         array = target._eager()
         _check_writeable(array)
-        source = new._eager()
         if array.__class__ is source.__class__ is np.ndarray:
             np.copyto(array, source)
         else:
@@ -292,21 +303,31 @@ def _store(target: Tensor, new: Tensor) -> None:
     tracer.mutated(target._cell)
 
 
-def fill_with(target: Tensor, write: Callable[[np.ndarray[Any, Any]], bool]) -> bool:
-    """Let ``write`` put new values into all of eager memory, if nothing is recorded of that.
+def fill_with(target: Tensor, filler: Callable[[Array], Filling | None]) -> bool:
+    """Put new values into all of eager memory, if nothing is recorded of that.
 
-    False, with nothing done, where it is another's business or ``write`` declines.
+    ``filler(array)`` is what writes them: at once, or when somebody asks for them first.  False,
+    with nothing done, where it is another's business or the filler declines (None).
     """
     owner = target._base if target._base is not None else target
     if mode.tracer is not None or (mode.grad and owner._requires_grad):
         return False
-    array = target._eager()
+    array = target._memory()
     if array.__class__ is not np.ndarray:
         return False
     _check_writeable(array)
-    written = write(array)
-    target._cell.version += written
-    return written
+    fill = filler(array)
+    if fill is None:
+        return False
+    cell = target._cell
+    cell.version += 1
+    del array
+    if target._chain:
+        fill(target._eager())
+    else:
+        target._array = None
+        cell.fill_later(fill)
+    return True
 
 
 def assign_at(target: Tensor, places: tuple[Any, ...], value: np.ndarray[Any, Any]) -> None:

@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from graphflow.cell import Cell
+from graphflow.cell import Cell, Filling
 from graphflow.checks import need_dtype, need_int, need_tensor
 from graphflow.device import beside_operands
 from graphflow.dispatch import TENSORS, apply, assign, fill_with
@@ -29,6 +29,7 @@ from graphflow.ir.op import ARRAYS, Builder
 from graphflow.ir.types import DType, broadcast_shapes
 from graphflow.mode import mode
 from graphflow.promotion import as_operand, cast, get_default_dtype
+from graphflow.runtime.storage import Array
 from graphflow.tensor import Tensor
 
 __all__ = [
@@ -135,7 +136,7 @@ class Draw:
     def fills(self, target: Tensor, words: tuple[int, ...], formula: _Formula) -> bool:
         """``target[...] = formula(uniform of each word)`` by a kernel; False if there is none."""
         single = target.dtype is T.float32 and mode.guard is None
-        return single and fill_with(target, lambda array: self._write(array, words, formula))
+        return single and fill_with(target, lambda array: self._filler(array, words, formula))
 
     def _many(
         self, shape: tuple[int, ...], words: tuple[int, ...], formula: _Formula | None = None
@@ -144,22 +145,26 @@ class Draw:
         if mode.tracer is not None or math.prod(shape) < _MANY:
             return None
         made = np.empty(shape, np.float32)
-        return Tensor._of(Cell(made)) if self._write(made, words, formula) else None
+        fill = self._filler(made, words, formula)
+        if fill is None:
+            return None
+        fill(made)
+        return Tensor._of(Cell(made))
 
-    def _write(
-        self, out: np.ndarray[Any, Any], words: tuple[int, ...], formula: _Formula | None
-    ) -> bool:
-        """Let a kernel, where the cache has it, write over many row-major elements.
+    def _filler(
+        self, out: Array, words: tuple[int, ...], formula: _Formula | None
+    ) -> Filling | None:
+        """A kernel, where the cache has it, that writes over many row-major elements.
 
         The formula is worked out for a few at a time, in the caches, by every thread.
         """
         if mode.place is not None or out.size < _MANY or not out.flags.c_contiguous:
-            return False
+            return None
         from graphflow.runtime.random_floats import random_floats
 
         seed, base = self._key._eager().tolist()
         here = None if formula is None else partial(formula, ARRAYS)
-        return random_floats(seed, base + self._number, words, out, here)
+        return random_floats(seed, base + self._number, words, here)
 
 
 _Formula: TypeAlias = Callable[..., Any]

@@ -117,6 +117,10 @@ class Tensor(TensorMethods):
         self._array = value
         return value  # type: ignore[no-any-return]
 
+    def _memory(self) -> np.ndarray[Any, Any]:
+        """:meth:`_eager` for who asks what the array is, not what is in it."""
+        return self._cell.memory if not self._chain and self._cell.is_unfilled else self._eager()
+
     def _host(self) -> np.ndarray[Any, Any]:
         """The values as a NumPy array: the memory itself, or a copy of what is on a device."""
         array: Any = self._eager()
@@ -139,14 +143,11 @@ class Tensor(TensorMethods):
     @property
     def _type(self) -> TensorType:
         tracer = mode.tracer
-        if tracer is not None:
-            return tracer.node(self).tensor_type
-        array = self._eager()
-        return TensorType(from_numpy_dtype(array.dtype), array.shape)
+        return self._type_now() if tracer is None else tracer.node(self).tensor_type
 
     def _type_now(self) -> TensorType:
         """The type of eager memory, trace or not."""
-        array = self._eager()
+        array = self._memory()
         return TensorType(from_numpy_dtype(array.dtype), array.shape)
 
     @property
@@ -162,10 +163,9 @@ class Tensor(TensorMethods):
     def dtype(self) -> DType:
         """The element type."""
         array = self._array
-        if array is None:
-            if self._chain:
-                return self._type.dtype
-            array = self._cell.value
+        if array is None and self._chain:
+            return self._type.dtype
+        array = self._cell.memory if array is None else array
         return array.dtype if array.__class__ is Node else from_numpy_dtype(array.dtype)
 
     @property

@@ -20,6 +20,16 @@ SYSTEMS = {
     "ort": ("onnxruntime_session", "ONNX Runtime"),
 }
 
+LIBRARIES = {
+    "static": "graphflow.nn.functional",
+    "eager": "graphflow.nn.functional",
+    "torch": "torch.nn.functional",
+    "torch_compile": "torch.nn.functional",
+    "jax": "jax.numpy",
+    "pytensor": "pytensor.tensor",
+    "ort": "onnxruntime",
+}
+"""What a program that uses a system imports of it."""
 OURS = ("static", "eager")
 USUAL = (*OURS, "torch", "jax")
 """What is measured if nothing is said: PyTensor wants an environment of its own, and

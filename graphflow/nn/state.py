@@ -245,4 +245,4 @@ class ModuleState(ModuleTree):
 def _copy(held: Tensor, new: Tensor) -> None:
     with no_grad():
         value = cast(new.detach(), held.dtype).reshape(tuple(held.shape))
-        held.detach().copy_(value)
+        held.copy_(value)

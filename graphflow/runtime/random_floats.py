@@ -12,6 +12,7 @@ from __future__ import annotations
 import ctypes
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import TypeAlias
 
@@ -61,25 +62,35 @@ def companions() -> list[KernelSource]:
 
 
 def random_floats(
-    seed: int, call: int, words: Sequence[int], out: Array, formula: Formula | None = None
-) -> bool:
-    """Fill ``out``, row-major and float32, with ``formula`` of numbers in [0, 1).
+    seed: int, call: int, words: Sequence[int], formula: Formula | None = None
+) -> Callable[[Array], None] | None:
+    """What fills a row-major float32 array with ``formula`` of numbers in [0, 1).
 
     They are the upper 24 bits of each of the Philox ``words`` at each element; without a formula
     there is one word.  A formula is given arrays of neighbouring elements, whose memory is used
     again, and returns what belongs there; several threads call it.
 
-    False where the kernel is not in the cache, or kernels are Python functions.
+    None where the kernel is not in the cache, or kernels are Python functions.
     """
     address = None if flags.DISABLE_JIT.value else find(KERNEL)
     if address is None:
         _Wanted.in_vain = True
-        return False
-    kernel, flat, addressof = _CALL(address), out.reshape(-1), ctypes.addressof
+        return None
+    return partial(_fill, _CALL(address), (seed, call), words, formula)
+
+
+def _fill(
+    kernel: Callable[..., None],
+    stream: tuple[int, int],
+    words: Sequence[int],
+    formula: Formula | None,
+    out: Array,
+) -> None:
+    flat, addressof = out.reshape(-1), ctypes.addressof
 
     def numbers(at: int, word: int, begin: int, end: int) -> None:
         # The kernel writes at out + 4 * element: it is told of the elements of a whole tensor.
-        words = _WORDS(at - 4 * begin, seed, call, word, begin, end)
+        words = _WORDS(at - 4 * begin, *stream, word, begin, end)
         kernel(addressof(words), 0, 1)
 
     def fill(begin: int, end: int) -> None:
@@ -96,7 +107,6 @@ def random_floats(
                 flat[start:stop] = formula(*(array[: stop - start] for array in room))
 
     _shared(fill, flat.size)
-    return True
 
 
 def _shared(fill: Callable[[int, int], None], count: int) -> None:
