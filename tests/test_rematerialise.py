@@ -95,7 +95,11 @@ def test_a_graph_that_fits_stays_as_it_is(fused: Graph) -> None:
 
 def test_the_interpreter_finds_the_same_numbers() -> None:
     graph = run_pipeline(traced(layers=3))[-1].graph
-    made = Rematerialise(outline_of, 0).run(graph)
+    assert_same_numbers(graph, Rematerialise(outline_of, 0).run(graph))
+
+
+def assert_same_numbers(graph: Graph, made: Graph) -> None:
+    """``made`` is another graph than ``graph`` with the same results, to the last bit."""
     assert made is not graph
     rng = np.random.default_rng(3)
     print("seed 3")
@@ -118,6 +122,38 @@ def test_random_graphs_mean_the_same(seed: int, monkeypatch: Any) -> None:
     made = Rematerialise(outline_of, 0).run(graph).verify("fused")
     assert_same_results(graph, made, case)
     build_schedule(made, 2)
+
+
+class Attending(nn.Module):
+    """A residual block of attention."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.out = nn.LayerNorm(WIDTH), nn.Linear(WIDTH, WIDTH)
+        self.qkv = nn.Linear(WIDTH, 3 * WIDTH)
+
+    def forward(self, x: Any) -> Any:
+        heads = (*x.shape[:2], 4, WIDTH // 4)
+        q, k, v = (y.reshape(heads).transpose(1, 2) for y in self.qkv(self.norm(x)).chunk(3, -1))
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return x + self.out(y.transpose(1, 2).reshape(x.shape))
+
+
+def test_a_batch_in_chunks_whose_kernels_share_weights() -> None:
+    """One kernel has values of two chunks: what is made again for one is wanted for the other."""
+    gf.manual_seed(7)
+    model = nn.Sequential(Attending(), Attending())
+    opt = optim.AdamW(model.parameters(), lr=1e-2)
+
+    def step(x: Any) -> Any:
+        opt.zero_grad()
+        loss = F.mse_loss(gf.cat([model(part) for part in x.chunk(4)]), x)
+        loss.backward()
+        opt.step()
+        return loss
+
+    graph = run_pipeline(gf.trace(step, gf.randn(12, 16, WIDTH)))[-1].graph
+    assert_same_numbers(graph, Rematerialise(outline_of, 0).run(graph))
 
 
 def test_kernels_store_what_is_read_only(fused: Graph) -> None:

@@ -217,13 +217,21 @@ class Search:
             return False  # an argument, or state
         when = self._remade(move, read)
         if when is not None:
-            return when > time > self.gone[read]
+            return when > time > self._there_until(read, when)
         if max(self.last[read], move.kept.get(read, -1)) >= time:
             return False
         if self._comes_along(move, read, time):
             return True
         move.kept[read] = time
         return False
+
+    def _there_until(self, value: int, when: int) -> int:
+        """The last position at which a value that is made again at ``when`` is there at first."""
+        known = self.gone.get(value)
+        if known is not None:
+            return known
+        early = (use for use in self.outline.uses[value] if use < when)
+        return max([self.outline.makers[value], *early])
 
     def _remade(self, move: Move, value: int) -> int | None:
         """When a value is made again, if it is."""
@@ -325,9 +333,8 @@ class Search:
             before, self.remade[value] = self.remade[value], again.time
             if before >= 0:
                 continue
-            uses = outline.uses[value]
-            early = max([outline.makers[value], *(u for u in uses if u < again.time)])
-            last = max([again.time, *uses])
+            early = self._there_until(value, again.time)
+            last = max([again.time, *outline.uses[value]])
             if self.last[value] >= again.time:
                 self._room(-outline.sizes[value], early + 1, again.time - 1)
             else:
