@@ -199,7 +199,7 @@ def test_convolutions_pool_and_large_constants(interpreted) -> None:
 
 
 ELEMENTWISE = (
-    "abs neg exp log1p expm1 sqrt rsqrt sin cos tanh sigmoid erf erfp1 relu floor ceil round sign "
+    "abs neg exp log1p expm1 sqrt rsqrt sin cos tanh sigmoid erf phi relu floor ceil round sign "
     "reciprocal add sub mul div pow maximum minimum atan2 eq lt where remainder floor_divide"
 ).split()
 

@@ -227,11 +227,13 @@ def _options(lowered: Lowered) -> Any:
 
 
 def _few_passes() -> Any:
-    """What bodies of the vocabulary gain from: strides that are always the same become constants.
+    """What bodies of the vocabulary gain from: strides that are always the same become constants,
+    and lookups instructions.
 
     They are vectors already; all that LLVM does for other code took half the time of a product.
     """
     passes = llvm.create_new_module_pass_manager()
+    passes.add_always_inliner_pass()
     passes.add_sroa_pass()
     passes.add_ipsccp_pass()
     passes.add_instruction_combine_pass()

@@ -18,7 +18,7 @@ from numba.core.errors import NumbaError
 from numba.core.typed_passes import NopythonTypeInference, PreLowerStripPhis
 from numba.core.untyped_passes import FixupArgs, IRProcessing, ReconstructSSA, TranslateByteCode
 
-from graphflow.codegen import atomics_lowering, intrinsics, vector_calls
+from graphflow.codegen import atomics_lowering, intrinsics, lookups, vector_calls
 from graphflow.codegen.bridge import types
 from graphflow.codegen.contexts import kernel_target
 from graphflow.codegen.contraction import lowering as contraction_lowering
@@ -111,13 +111,16 @@ def lower(kernel: KernelSource, path: Path, target: Target) -> Lowered:
         ) from error
     needed = module.__dict__.get("graphflow_functions", {})
     lines = [line for line in str(module).splitlines() if not _declares_vector_function(line)]
-    definitions = vector_calls.definitions(needed.values(), target.has_fma)
+    definitions = vector_calls.definitions(needed.values(), target)
     lines = _merge(lines, definitions.splitlines())
     lines += _entry(kernel.name, inner, extra).splitlines()
     text = "\n".join([*_closed(lines, f'define i32 @"{inner}"'), _USE_GOT])
     text = hint_loops(text, masked_from(target, text))
     tiled = _TILES.search(kernel.source) is not None
-    return Lowered(kernel, text, bodies_of(module), libraries, tiled)
+    bodies = bodies_of(module)
+    if lookups.LOOKUP in definitions:
+        bodies = *bodies, lookups.BODIES
+    return Lowered(kernel, text, bodies, libraries, tiled)
 
 
 def _translated(function: Any, arguments: tuple[Any, ...]) -> Any:

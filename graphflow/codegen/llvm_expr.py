@@ -14,10 +14,13 @@ of compensated arithmetic survive.
 from __future__ import annotations
 
 import struct
+import zlib
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
+
+from graphflow.codegen import lookups
 
 FLOATS = ("f32", "f64")
 _LLVM_TYPES = {
@@ -48,6 +51,10 @@ class Machine(Protocol):
     def has_fma(self) -> bool:
         """True when a fused multiply-add is one instruction."""
 
+    @property
+    def has_lookup(self) -> bool:
+        """True when a vector is taken from a table of 32 floats by one instruction."""
+
     def constant(self, type: str, value: int | float) -> Payload:
         """A literal."""
 
@@ -68,6 +75,9 @@ class Machine(Protocol):
 
     def bitcast(self, source: str, target: str, a: Payload) -> Payload:
         """The same bits as another type."""
+
+    def lookup(self, table: Sequence[float], index: Payload) -> Payload:
+        """:func:`lookup`."""
 
 
 class Value:
@@ -218,6 +228,15 @@ def split_polynomial(x: Value, coefficients: Sequence[float]) -> Value:
     return mad(odd, x, even)
 
 
+def lookup(table: Sequence[float], index: Value) -> Value:
+    """The f32 that the low five bits of ``index`` (i32) name in ``table``, which ends in zeros.
+
+    For machines that have it (:attr:`Machine.has_lookup`).
+    """
+    padded = [*table, *[0.0] * (lookups.TABLE_SIZE - len(table))]
+    return Value(index.machine, "f32", index.machine.lookup(padded, index.payload))
+
+
 def two_sum(a: Value, b: Value) -> tuple[Value, Value]:
     """``s + e == a + b`` exactly, ``s`` the rounded sum (Knuth)."""
     s = a + b
@@ -259,8 +278,8 @@ _FLOAT_CALLS = {
 class LLVMMachine:
     """Writes LLVM instructions, one line of text each.  Payloads are operand names."""
 
-    def __init__(self, has_fma: bool) -> None:
-        self._has_fma = has_fma
+    def __init__(self, has_fma: bool, has_lookup: bool = False) -> None:
+        self._has_fma, self._has_lookup = has_fma, has_lookup
         self.lines: list[str] = []
         self.declarations: set[str] = set()
 
@@ -268,6 +287,11 @@ class LLVMMachine:
     def has_fma(self) -> bool:
         """True when the target fuses multiply and add in one instruction."""
         return self._has_fma
+
+    @property
+    def has_lookup(self) -> bool:
+        """True when the target has AVX-512."""
+        return self._has_lookup
 
     def _emit(self, text: str) -> str:
         name = f"%t{len(self.lines)}"
@@ -341,11 +365,22 @@ class LLVMMachine:
         old, new = _LLVM_TYPES[source], _LLVM_TYPES[target]
         return a if old == new else self._emit(f"bitcast {old} {a} to {new}")
 
+    def lookup(self, table: Sequence[float], index: str) -> str:
+        """A call that the loop vectoriser makes one of vectors."""
+        values = [self.constant("f32", value) for value in table]
+        name = f"@vm.table.{zlib.crc32(' '.join(values).encode()):08x}"
+        row = ", ".join(f"float {value}" for value in values)
+        kind = f"[{len(values)} x float]"
+        self.declarations.add(f"{name} = internal constant {kind} [{row}], align 64")
+        self.declarations.update(lookups.DECLARATIONS)
+        return self._emit(f"call float @{lookups.LOOKUP}(i32 {index}, ptr {name})")
+
 
 class NumpyMachine:
     """Computes on NumPy arrays of the exact types."""
 
     has_fma = True
+    has_lookup = True
 
     def constant(self, type: str, value: int | float) -> Payload:
         """A NumPy scalar; integers wrap."""
@@ -388,6 +423,10 @@ class NumpyMachine:
         """A reinterpretation of bits."""
         return np.asarray(a).view(_NUMPY_TYPES[target])
 
+    def lookup(self, table: Sequence[float], index: Payload) -> Payload:
+        """Elements of an array."""
+        return np.asarray(table, np.float32)[index & (lookups.TABLE_SIZE - 1)]
+
 
 def _integer_quotient(a: Payload, b: Payload) -> Payload:
     quotient = np.floor_divide(a, b)
@@ -412,10 +451,9 @@ _NUMPY_CALLS: dict[str, Callable[..., Any]] = {
 
 
 def llvm_function(
-    name: str, function: Callable[..., Value], types: Sequence[str], has_fma: bool
+    name: str, function: Callable[..., Value], types: Sequence[str], machine: LLVMMachine
 ) -> tuple[str, frozenset[str]]:
     """LLVM text of ``function`` at argument ``types``, and the declarations it needs."""
-    machine = LLVMMachine(has_fma)
     arguments = [Value(machine, type, f"%a{i}") for i, type in enumerate(types)]
     result = function(*arguments)
     parameters = ", ".join(f"{_LLVM_TYPES[t]} %a{i}" for i, t in enumerate(types))
@@ -431,7 +469,7 @@ def llvm_function(
 
 def result_type(function: Callable[..., Value], types: Sequence[str]) -> str:
     """The type ``function`` returns at argument ``types``."""
-    machine = LLVMMachine(True)
+    machine = LLVMMachine(has_fma=True)
     return function(*[Value(machine, t, f"%a{i}") for i, t in enumerate(types)]).type
 
 

@@ -88,6 +88,11 @@ class Target:
         return "f16c" in self.enabled if self.is_x86 else self.triple.startswith(_ARM64)
 
     @property
+    def has_lookup(self) -> bool:
+        """True when a vector is taken from a table of 32 floats by an instruction."""
+        return self.is_x86 and "avx512f" in self.enabled
+
+    @property
     def has_byte_products(self) -> bool:
         """True when four products of bytes, one of two signed, are added up by an instruction
         (``vpdpbusd``: VNNI, with AVX-512 or without)."""

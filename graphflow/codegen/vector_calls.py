@@ -12,7 +12,8 @@ from typing import Any
 
 from llvmlite import ir
 
-from graphflow.codegen.llvm_expr import llvm_function
+from graphflow.codegen.llvm_expr import LLVMMachine, llvm_function
+from graphflow.codegen.target import Target
 from graphflow.codegen.vector_math import FUNCTIONS, VectorFunction
 
 PREFIX = "vm."
@@ -41,17 +42,18 @@ def call_vector_function(
 
 
 @cache
-def _definition(name: str, kinds: tuple[str, ...], has_fma: bool) -> tuple[str, frozenset[str]]:
+def _definition(name: str, kinds: tuple[str, ...], target: Target) -> tuple[str, frozenset[str]]:
     function = FUNCTIONS[name]
-    return llvm_function(_name(function, kinds), function.formula, kinds, has_fma)
+    machine = LLVMMachine(target.has_fma, target.has_lookup)
+    return llvm_function(_name(function, kinds), function.formula, kinds, machine)
 
 
-def definitions(needed: Iterable[tuple[str, tuple[str, ...]]], has_fma: bool) -> str:
+def definitions(needed: Iterable[tuple[str, tuple[str, ...]]], target: Target) -> str:
     """A module's worth of LLVM text defining the ``vm`` functions in ``needed``."""
     bodies: list[str] = []
     declarations: set[str] = set()
     for name, kinds in needed:
-        body, declared = _definition(name, kinds, has_fma)
+        body, declared = _definition(name, kinds, target)
         bodies.append(body)
         declarations |= declared
     return "\n".join([*sorted(declarations), *bodies])

@@ -91,7 +91,10 @@ LAWS: tuple[Law, ...] = (
     ),
     Law("tanh(where(gt(%x, %k), %x, %y))", views.tanh_of_large),  # tanh(x) = 1 for x > 20
     Law("tanh(log1p(exp(%x)))", views.tanh_of_softplus, rounding=True),  # (u²-1)/(u²+1), u=1+eˣ
-    Law("add(erf(%x), 1.0)", "erfp1(%x)", rounding=True),  # erf(x) + 1, in one function
+    # erf(x) + 1 = 2 Phi(sqrt(2) x), which needs no relative accuracy of erf (GELU).
+    Law("add(erf(mul(%x, %c)), 1.0)", views.normal_share, rounding=True),  # c = sqrt(1/2)
+    Law("add(erf(%x), 1.0)", "mul(phi(mul(%x, 1.4142135623730951)), 2.0)", rounding=True),
+    Law("mul(mul(%x, 0.5), mul(phi(%y), 2.0))", "mul(%x, phi(%y))", rounding=True),
     # Conversions.
     Law("cast(%x)", views.cast_to_same),  # a cast to the type x has
     Law("cast(cast(%x))", views.cast_of_lossless_cast),  # the first cast lost nothing

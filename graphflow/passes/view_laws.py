@@ -66,6 +66,18 @@ def quotient_by_power_of_two(node: Node, bound: Bindings) -> Node | None:
     return fit(NODES.mul(bound["x"], constant(inverse, node.dtype)), node.tensor_type)
 
 
+def normal_share(node: Node, bound: Bindings) -> Node | None:
+    """``erf(x c) + 1 = 2 Phi(x)`` for a ``c`` that is ``sqrt(1/2)`` in its type."""
+    factor = splat_of(bound["c"])
+    if factor is None or node.dtype.short not in ("f32", "f64"):
+        return None
+    apart = abs(float(factor.attrs["value"].array) - math.sqrt(0.5))
+    if apart > float(np.finfo(node.dtype.numpy).eps):
+        return None
+    doubled = NODES.mul(NODES.phi(bound["x"]), constant(2.0, node.dtype))
+    return fit(doubled, node.tensor_type)
+
+
 # ---- casts ---------------------------------------------------------------------------
 
 

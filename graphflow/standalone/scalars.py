@@ -49,9 +49,9 @@ def reciprocal(x: Scalar) -> Scalar:
     return type(x)(1) / x
 
 
-def erfp1(x: Scalar) -> Scalar:
-    """``1 + erf(x)``."""
-    return type(x)(1) + type(x)(math.erf(x))
+def phi(x: Scalar) -> Scalar:
+    """The standard normal distribution function."""
+    return type(x)(0.5 + 0.5 * math.erf(x * math.sqrt(0.5)))
 
 
 BUILT_IN = {
@@ -63,7 +63,5 @@ BUILT_IN = {
 }  # fmt: skip
 """Scalar functions that Numba has already."""
 
-DEFINED = {
-    f.__name__: f for f in (select, relu, maximum, minimum, sigmoid, rsqrt, reciprocal, erfp1)
-}
+DEFINED = {f.__name__: f for f in (select, relu, maximum, minimum, sigmoid, rsqrt, reciprocal, phi)}
 """Those above, by name."""

@@ -46,7 +46,7 @@ class BuilderMachine:
     instructions (``fneg``, ``freeze``, ``llvm.maximum``) are spelled in older ones.
     """
 
-    has_fma = True
+    has_fma, has_lookup = True, False
 
     def __init__(self, builder: Any) -> None:
         self.builder = builder
@@ -110,6 +110,10 @@ class BuilderMachine:
     def bitcast(self, source: str, target: str, a: Any) -> Any:
         """The same bits as another type."""
         return self.builder.bitcast(a, _LLVM[target])
+
+    def lookup(self, table: Sequence[float], index: Any) -> Any:
+        """No formula asks for it: a table would be read from memory."""
+        raise NotImplementedError
 
 
 def converted(builder: Any, source: str, target: str, a: Any) -> Any:

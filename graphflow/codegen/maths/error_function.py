@@ -5,13 +5,15 @@ polynomial is enough in single precision: ``erfc^(1/8)`` is nearly straight.  ``
 -log(erfc(1 + u))`` is fitted in ``u`` because its terms then do not cancel near 1, where
 its error matters most.
 
-``1 + erf(x)``, which GELU wants, needs no relative accuracy of erf, so a power of one short
-polynomial serves all of single precision: half the multiplications.
+The normal distribution function, which GELU wants, needs no relative accuracy of erf, so a power
+of one short polynomial serves all of single precision: half the multiplications.
 """
 
 from __future__ import annotations
 
-from graphflow.codegen.llvm_expr import Value, mad, polynomial, select, split_polynomial
+import math
+
+from graphflow.codegen.llvm_expr import Value, lookup, mad, polynomial, select, split_polynomial
 from graphflow.codegen.maths.exponential import exp
 
 # erf(x) / x - 1 in x^2 - 1.25, |x| <= 1.48: around the middle, so that rounding errors
@@ -27,13 +29,49 @@ _FAR_SINGLE = (
     0.9900994896888733, -0.11241500079631805, -0.10229092091321945, 0.015561905689537525,
     0.003071580780670047, -0.0005735448794439435,
 )  # fmt: skip
-# (erfc(t)^(1/8) - 1) / t, 0 <= t <= 4, fitted for the error of erf
+# ((2 Phi(-t))^(1/8) - 1) / t, 0 <= t <= 4 sqrt(2), fitted for the error of Phi
 _ROOT_SINGLE = (
-    -0.1410473883152008, -0.06963036954402924, -0.0020890170708298683, 0.006589155178517103,
-    0.00018668918346520513, -0.0005129918572492898, 8.892880578059703e-05,
-    -4.8079582484206185e-06,
+    -0.09973554768309921, -0.03481542811691665, -0.0007377291231013828, 0.0016459724716580242,
+    3.403603194990628e-05, -6.455094038034146e-05, 7.948268329753686e-06, -3.07599973545509e-07,
 )  # fmt: skip
-_ROOT_LIMIT = 4.0  # from here on 1 + erf rounds to 2, or is less than 2^-24
+_ROOT_LIMIT = 5.656854249492381  # from here on Phi rounds to 1, or is less than 2^-25
+# Phi(t) - 1/2 in t - k / 4, where t is nearest to k / 4: constant terms for k = 0, 1, ..., then
+# those of degree 1, ...  The last is where Phi rounds to 1, or is less than 2^-26.
+_TABLES = (
+    (
+        0.0, 0.09870633, 0.19146246, 0.27337265, 0.34134474, 0.39435023, 0.4331928, 0.45994085,
+        0.47724986, 0.48777553, 0.49379033, 0.49702024, 0.4986501, 0.49942297, 0.49976736,
+        0.49991158, 0.49996832, 0.4999893, 0.4999966, 0.499999, 0.4999997, 0.4999999, 0.49999997,
+        0.5,
+    ),
+    (
+        0.3989421, 0.38666746, 0.35206497, 0.30113745, 0.24197103, 0.18264954, 0.12951805,
+        0.08627765, 0.05399114, 0.031739686, 0.01752825, 0.009093477, 0.004431764, 0.0020289822,
+        0.0008726385, 0.00035256954, 0.00013381631, 4.771191e-05, 1.5980762e-05, 5.0282947e-06,
+        1.4862638e-06, 4.1268888e-07, 1.0764564e-07, 0.0,
+    ),
+    (
+        1.3102925e-05, -0.048333135, -0.08801573, -0.112926036, -0.120984964, -0.11415556,
+        -0.09713832, -0.07549291, -0.053991232, -0.035707302, -0.021910477, -0.012503672,
+        -0.0066477507, -0.0032971653, -0.0015271589, -0.0006610906, -0.00026764406,
+        -0.00010139309, -3.5958972e-05, -1.1943095e-05, -3.7159841e-06, -1.0834231e-06,
+        -2.9608756e-07, 0.0,
+    ),
+    (
+        -0.06680742, -0.06025176, -0.043918774, -0.021960406, -7.84931e-05, 0.017006688,
+        0.026868396, 0.02957369, 0.02695152, 0.021481311, 0.015350185, 0.009967953, 0.0059307427,
+        0.0032506967, 0.0016475882, 0.0007743187, 0.00033813415, 0.0001374208, 5.2042804e-05,
+        1.8384722e-05, 6.0632815e-06, 1.8681279e-06, 5.38162e-07, 0.0,
+    ),
+    (
+        0.003025591, 0.011778983, 0.020086663, 0.022860898, 0.020109165, 0.013659112, 0.006089024,
+        -0.00035747746, -0.0044624163, -0.006110117, -0.0059200204, -0.0047507044, -0.0033268926,
+        -0.0020831565, -0.001182146, -0.00061308965, -0.0002922251, -0.00012852179,
+        -5.2308635e-05, -1.974559e-05, -6.9256675e-06, -2.2595657e-06, -6.848773e-07, 0.0,
+    ),
+)  # fmt: skip
+_LAST = 5.75
+_QUARTERS = 1.5 * 2.0**21  # numbers as large as this are multiples of 1/4
 # erf(x) / x - 1 in x^2, |x| <= 1
 _NEAR_DOUBLE = (
     0.1283791670955126, -0.37612638903183754, 0.1128379167095512, -0.02686617064512984,
@@ -63,14 +101,34 @@ def erf(x: Value) -> Value:
     return _single(x) if x.type == "f32" else _double(x)
 
 
-def erf_plus_one(x: Value) -> Value:
-    """``1 + erf(x)``; what it loses for large negative ``x`` is what the sum would lose."""
-    return (_single_loosely(x) if x.type == "f32" else _double(x)) + 1.0
+def normal_share(x: Value) -> Value:
+    """``(1 + erf(x / sqrt(2))) / 2``; what it loses for large negative ``x`` is what the sum
+    would lose."""
+    if x.type == "f32" and x.machine.has_lookup:
+        return _from_tables(x)
+    erf_of = _loosely(x) if x.type == "f32" else _double(x * math.sqrt(0.5))
+    return mad(erf_of, 0.5, 0.5)
 
 
-def _single_loosely(x: Value) -> Value:
-    """erf within ``2^-23``.  With ``e`` the root minus one, ``(1 + e)^2 - 1 = e^2 + 2 e``: three
-    times this, instead of squaring, keeps what is small exact, and rounds once a step."""
+def _from_tables(x: Value) -> Value:
+    """Phi within ``2^-24`` by a polynomial of degree 4 whose coefficients are looked up.
+
+    Half the multiplications of one for all arguments; where Phi ends it is exactly 0.
+    """
+    size = x.call("abs")
+    limited = select(size > _LAST, x.constant(_LAST), size)
+    shifted = limited + _QUARTERS
+    index, rest = shifted.bitcast("i32"), limited - (shifted - _QUARTERS)
+    above = lookup(_TABLES[-1], index)
+    for table in reversed(_TABLES[:-1]):
+        above = mad(above, rest, lookup(table, index))
+    return above.call("copysign", x) + 0.5
+
+
+def _loosely(x: Value) -> Value:
+    """``erf(x / sqrt(2))`` within ``2^-22``.  With ``e`` the root minus one, ``(1 + e)^2 - 1`` is
+    ``e^2 + 2 e``: three times this, instead of squaring, keeps what is small exact, rounds once a
+    step, and is exactly -1 in the end, so that Phi is 0 there."""
     size = x.call("abs")
     limited = select(size > _ROOT_LIMIT, x.constant(_ROOT_LIMIT), size)
     less = limited * polynomial(limited, _ROOT_SINGLE)

@@ -228,11 +228,23 @@ ERF = unary(
     vjp=_erf_vjp,
     domain=(-6.0, 6.0), tolerance=(2e-6, 1e-13),
 )  # fmt: skip
-ERFP1 = unary(
-    "erfp1", "1 + erf(x), for which a kernel needs half of erf.",
-    reference=lambda x: erf(x) + 1, cpu="vm.erfp1({0})", cost=16.0,
-    vjp=_erf_vjp,
-    domain=(-1.0, 6.0), tolerance=(2e-6, 1e-13),
+
+
+def _phi(x: Array) -> Array:
+    """(1 + erf(x / sqrt(2))) / 2."""
+    return (erf(x * x.dtype.type(math.sqrt(0.5))) + 1) * x.dtype.type(0.5)
+
+
+def _phi_vjp(b: Builder, n: Application, ct: Any) -> Any:
+    x = n.inputs[0]
+    return ct * (b.exp(x * x * -0.5) * (1.0 / math.sqrt(2.0 * math.pi)))
+
+
+PHI = unary(
+    "phi", "Standard normal distribution function as a sum: absolutely accurate below 0.",
+    reference=_phi, cpu="vm.phi({0})", cost=16.0,
+    vjp=_phi_vjp,
+    domain=(-1.0, 8.0), tolerance=(2e-6, 1e-13),
 )  # fmt: skip
 RECIPROCAL = unary(
     "reciprocal", "1 / x.",

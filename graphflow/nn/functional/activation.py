@@ -21,7 +21,6 @@ from graphflow.functions.elementwise import (
     abs,
     add,
     div,
-    erf,
     exp,
     log,
     log1p,
@@ -200,7 +199,7 @@ def gelu(input: Tensor, approximate: str = "none") -> Tensor:
         return mul(mul(input, 0.5), add(tanh(inner), 1.0))
     if approximate != "none":
         raise ValueError(f"gelu: approximate must be 'none' or 'tanh', not {approximate!r}")
-    return mul(mul(input, 0.5), add(erf(mul(input, math.sqrt(0.5))), 1.0))
+    return mul(input, apply("phi", input))
 
 
 def silu(input: Tensor, inplace: bool = False) -> Tensor:

@@ -114,9 +114,10 @@ def _expm1(w: Writer, n: Node) -> Any:
     return w.add("Sub", w.add("Exp", n.inputs[0]), w.like(1, n))
 
 
-@primitive("erfp1")
-def _erfp1(w: Writer, n: Node) -> Any:
-    return w.add("Add", w.add("Erf", n.inputs[0]), w.like(1, n))
+@primitive("phi")
+def _phi(w: Writer, n: Node) -> Any:
+    scaled = w.add("Mul", n.inputs[0], w.like(math.sqrt(0.5), n))
+    return w.add("Mul", w.add("Add", w.add("Erf", scaled), w.like(1, n)), w.like(0.5, n))
 
 
 @primitive("log1p")
