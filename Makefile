@@ -50,11 +50,13 @@ test-distributed: $(VENV)/distributed.stamp
 test-cudasim: $(VENV)/dev.stamp
 	$(BIN)/python -m tests.cudasim --seconds 180
 	$(BIN)/python -m tests.cudasim.models
+	$(BIN)/python -m tests.cudasim.models --library
 
 # An environment of its own: numba-cuda takes the place of Numba's own CUDA target.
 test-ptx: $(VENV)-cuda/stamp
 	$(VENV)-cuda/bin/python -m tests.cudasim.ptx --seconds 200
 	$(VENV)-cuda/bin/python -m pytest -q -p no:cacheprovider tests/cudasim/stored_kernels.py
+	$(VENV)-cuda/bin/python -m pytest -q -p no:cacheprovider tests/cudasim/cublas_binding.py
 
 gpu: $(VENV)-cuda/stamp
 	$(VENV)-cuda/bin/python -m benchmarks.gpu

@@ -149,19 +149,26 @@ def _losses(name: str, device: str, count: int) -> tuple[Any, list[float]]:
 
 
 def products(run: Run) -> str:
-    """Products of square matrices, against NumPy, and how fast they are."""
+    """Products of square matrices, by the library and by our kernels: right, and how fast."""
     found = []
     n = run.size(4096)
     data = np.random.default_rng(0).normal(size=(2, n, n)).astype(np.float32)
     wanted = data[0, :4].astype(np.float64) @ data[1].astype(np.float64)
-    for dtype, tolerance in ((gf.float32, 1e-4), (gf.float16, 1e-2), (gf.bfloat16, 5e-2)):
+    dtypes = ((gf.float32, 1e-4), (gf.float32, 5e-3), (gf.float16, 1e-2), (gf.bfloat16, 5e-2))
+    both = [(True, n == 1, *case) for n, case in enumerate(dtypes)]
+    both += [(False, False, *case) for n, case in enumerate(dtypes) if n != 1]
+    for library, allowed, dtype, tolerance in both:
+        gf.backends.cuda.library, gf.backends.cuda.matmul.allow_tf32 = library, allowed
         a, b = (gf.tensor(m).cuda().to(dtype) for m in data)
         step = gf.compile(lambda a, b: a @ b)
         rows = step(a, b)[:4].float().cpu().numpy()
         assert np.abs(rows - wanted).max() <= tolerance * np.abs(wanted).max(), dtype
         seconds = run.seconds(lambda step=step, a=a, b=b: step(a, b))
-        found.append(f"{dtype.name} {2e-12 * n**3 / seconds:.2f} TFLOP/s")
-    return ", ".join(found)
+        rate = f"{2e-12 * n**3 / seconds:.2f} TFLOP/s"
+        who = next(x for x in str(step.explain()).splitlines() if x.startswith("products: "))
+        found.append(f"{dtype.name}{' allowing TF32' * allowed} {rate} ({who})")
+    gf.backends.cuda.library, gf.backends.cuda.matmul.allow_tf32 = True, False
+    return "\n".join(found)
 
 
 def eager(run: Run) -> str:

@@ -37,7 +37,8 @@ class DeviceProgram(Program):
     @property
     def launching(self) -> str:
         """The device, and whether steps are replayed as CUDA graphs."""
-        return f"device: cuda:{self._index}; {self.loaded.replay}"
+        lines = (f"device: cuda:{self._index}; {self.loaded.replay}", str(self.loaded.products))
+        return "\n".join(filter(None, lines))
 
     @property
     def simple(self) -> bool:
@@ -60,8 +61,9 @@ class DeviceProgram(Program):
         from graphflow.backends import cuda
 
         return CudaProgram(
-            self.schedule, scalars=scalars, beside=beside, device=self._index, replay=cuda.replay
-        )
+            self.schedule, scalars=scalars, beside=beside, device=self._index,
+            replay=cuda.replay, library=cuda.library,
+        )  # fmt: skip
 
     def _bind(self) -> None:
         """Point every state at its memory, and read the run-time scalars."""

@@ -7,6 +7,7 @@ Operands lie on one device, but for 0-d tensors on the CPU, which go where they 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,8 @@ from graphflow.ir.node import attrs_key
 from graphflow.ir.op import OpDef
 from graphflow.ir.types import TensorType, TupleType, from_numpy_dtype
 from graphflow.passes.pipeline import PORTABLE, run_pipeline
+from graphflow.records import replace
+from graphflow.runtime.cuda import library
 from graphflow.runtime.cuda.current import current
 from graphflow.runtime.cuda.launch import CudaProgram
 from graphflow.runtime.cuda.memory import DeviceArray
@@ -67,7 +70,7 @@ def evaluate(op: OpDef, arrays: Sequence[Any], attrs: dict[str, Any]) -> Any:
     operands = [contiguous(array) for array in together(op.name, arrays)]
     types = [type_of(array) for array in operands]
     device = operands[0].block.device
-    key = (op.name, attrs_key(attrs), tuple(types), backend().atomic, device)
+    key = (op.name, attrs_key(attrs), tuple(types), backend(), device)
     if key not in _programs:
         _programs[key] = _program(op, types, attrs, device)
     program = _programs[key]
@@ -90,14 +93,20 @@ def _program(
         return None
     graph = Graph(inputs=leaves, outputs=(build.emit(op, *leaves, **attrs),))
     schedule = build_schedule(run_pipeline(graph, PORTABLE)[-1].graph, backend=backend())
-    return CudaProgram(schedule, device=device)
+    return CudaProgram(schedule, device=device, library=backend().library)
 
 
 def backend() -> Backend:
-    """How kernels are written now: ``gf.backends.cuda.deterministic`` says."""
+    """How kernels are written now: the switches of ``gf.backends.cuda`` say."""
     from graphflow.backends import cuda
 
-    return DETERMINISTIC if cuda.deterministic else CUDA
+    wanted = cuda.library and not library.missing()
+    return _backend(cuda.deterministic, wanted, cuda.matmul.allow_tf32)
+
+
+@cache
+def _backend(deterministic: bool, library: bool, tf32: bool) -> Backend:
+    return replace(DETERMINISTIC if deterministic else CUDA, library=library, tf32=tf32)
 
 
 def shown(schedule: Schedule, position: int, inputs: Sequence[DeviceArray]) -> DeviceArray:

@@ -8,7 +8,10 @@ deterministic = False
 """Whether programs made from now on give equal bits in every run: no atomic additions."""
 replay = True
 """Whether programs made from now on may replay their steps as CUDA graphs; ``explain()`` tells."""
+library = True
+"""Whether programs made from now on may let cuBLASLt compute products; ``explain()`` tells."""
 matmul = SimpleNamespace(allow_tf32=False)
+"""``allow_tf32``: whether cuBLASLt may round float32 to TF32 in programs made from now on."""
 
 
 def is_built() -> bool:

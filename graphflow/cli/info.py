@@ -14,6 +14,7 @@ from graphflow import flags
 from graphflow.codegen.cuda.toolchain import INSTALL, installed, is_simulated
 from graphflow.codegen.target import host_target
 from graphflow.runtime import cache
+from graphflow.runtime.cuda.library import not_installed
 from graphflow.runtime.folder import default_folder
 from graphflow.runtime.threads import get_num_threads
 from graphflow.tables import quantity
@@ -53,6 +54,7 @@ def facts() -> list[tuple[str, str]]:
         ("cache", f"{default_folder()}, {quantity(cache.size())}"),
         ("cuda", _cuda()),
         ("cuda kernels", _kernels()),
+        ("cuda products", _products()),
         ("flags", _flags()),
     ]
 
@@ -77,6 +79,16 @@ def _kernels() -> str:
     if not found or found[0][0] == "numba":
         return f"numba-cuda is not installed: {INSTALL}"
     return " ".join(found[0][:2])
+
+
+def _products() -> str:
+    """What would compute products there beside our own kernels, or what is missing for it."""
+    missing = not_installed()
+    if missing:
+        return f"kernels of our own; {missing}"
+    library = _version("nvidia-cublas")
+    where = "that of the system" if library == "not installed" else f"nvidia-cublas {library}"
+    return f"cuBLASLt ({where}) by nvmath-python {_version('nvmath-python')}"
 
 
 def _cuda() -> str:

@@ -25,6 +25,7 @@ from graphflow.codegen.contraction import (
 )
 from graphflow.codegen.contraction.labels import (
     is_matrix_product,
+    place_of_product,
     summand,
     without_product,
 )
@@ -291,7 +292,11 @@ class Emitter:
         a, *others = (operands[position[n]] for n in product.inputs)
         onto = self._onto(body, product, operands, results)
         alone = onto or body.outputs == (product,)
-        tile = results[0] if alone else self._tile(body, product, operands, results)
+        tile = (
+            results[0]
+            if alone
+            else place_of_product(body, product, operands, results, self.context.temporary)
+        )
         labels = labels_of(product) if product.op.tiles is None else None
         epilogue: tuple[KernelSource, tuple[Argument, ...]] | None = None
         takes = _takes_epilogue(product)
@@ -334,19 +339,6 @@ class Emitter:
         """Whether ``place`` is state, so that what is made of it may be kept between calls."""
         kind = self.context.buffers[place.buffer].kind
         return not self.inner and kind in (BufferKind.STATE, BufferKind.CONSTANT)
-
-    def _tile(
-        self, body: Graph, product: Node, operands: Sequence[Layout], results: Sequence[Layout]
-    ) -> Layout:
-        """Where the driver writes the product: a result's own memory if nothing else is
-        there (the epilogue then works in place), else a temporary."""
-        if product in body.outputs:
-            return results[body.outputs.index(product)]
-        read = {operand.buffer for operand in operands}
-        for result in results:
-            if result.type == product.type and result.buffer not in read:
-                return result
-        return self.context.temporary(product.tensor_type)
 
     def _host(self, unit: Unit, operands: Sequence[Layout], results: Sequence[Layout]) -> None:
         node = unit.node

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from graphflow.codegen.layout import row_major
+from graphflow.codegen.library import Seen
 from graphflow.codegen.memory import plan_arena
 from graphflow.codegen.schedule import (
     Address,
@@ -105,7 +106,10 @@ class _Instance:
             flops = step.flops * moved // max(1, int(step.bytes))  # an estimate, as it was
         arguments = tuple(map(self.argument, step.arguments))
         items = self.number(step.items)
-        return replace(step, arguments=arguments, bytes=moved, flops=flops, items=items)
+        library = step.library.at(self.numbers) if isinstance(step.library, Seen) else step.library
+        return replace(
+            step, arguments=arguments, bytes=moved, flops=flops, items=items, library=library
+        )
 
     def argument(self, argument: Argument) -> Argument:
         if isinstance(argument, Value):

@@ -11,6 +11,7 @@ import enum
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
+from graphflow.codegen.library import Seen
 from graphflow.ir.graph import Location
 from graphflow.ir.op import RoomsRule
 from graphflow.ir.types import TensorType
@@ -143,6 +144,8 @@ class Call:
     """How much work there is to hand out on a GPU, in threads' or blocks' portions."""
     product: str = ""
     """Which product it computes, where blocks are chosen by measuring."""
+    library: Seen | str = ""
+    """A product's call for a GPU: what a library could be asked for instead, or why none can."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,9 @@ class Backend:
     range.  ``contraction`` makes the calls of a product and of what follows it; without
     one, products are packed kernels with epilogues that they call by address.  With
     ``whole``, kernels get pointers to whole buffers only.  ``atomic`` lets threads add to
-    one place in any order, where that gives more of them work.
+    one place in any order, where that gives more of them work.  With ``library``, a product
+    that a library takes is parted from what follows it where that is no epilogue; ``tf32``
+    lets the library round operands of float32.
     """
 
     name: str
@@ -43,6 +45,8 @@ class Backend:
     contraction: Callable[..., list[Call]] | None = None
     whole: bool = False
     atomic: bool = False
+    library: bool = False
+    tf32: bool = False
 
 
 class LowerContext(Protocol):

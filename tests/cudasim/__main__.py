@@ -21,10 +21,10 @@ from tests.cudasim.calls import asked, chosen, has_kernels, schedule_of
 LEAST_SHARE = 0.95
 
 
-def result_of(schedule, arrays):  # type: ignore[no-untyped-def]
+def result_of(schedule, arrays, library=False):  # type: ignore[no-untyped-def]
     """The first result of a schedule on these inputs, wherever it lies."""
     given = [DeviceArray.of(np.ascontiguousarray(a).reshape(a.shape)) for a in arrays]
-    made = CudaProgram(schedule).run(given)[0]
+    made = CudaProgram(schedule, library=library).run(given)[0]
     if made is None:
         result = schedule.results[0]
         base = given[schedule.inputs.index(result.buffer)]
@@ -35,12 +35,12 @@ def result_of(schedule, arrays):  # type: ignore[no-untyped-def]
     return made.numpy()
 
 
-def check(case) -> str:  # type: ignore[no-untyped-def]
+def check(case, library: bool = False) -> str:  # type: ignore[no-untyped-def]
     """What is wrong with a call on CUDA, if anything."""
     from test_ops_matrix import assert_close
 
     try:
-        found = result_of(schedule_of(case), case.arrays)
+        found = result_of(schedule_of(case), case.arrays, library)
         (expected,) = interpret(case.graph(), case.arrays).outputs[:1]
         assert_close(case, found, expected)
     except Exception as error:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
+from graphflow.codegen.layout import Layout
 from graphflow.ir.build import input_node
 from graphflow.ir.graph import Graph
 from graphflow.ir.node import Node, with_inputs
 from graphflow.ir.op import Kind, Labels
+from graphflow.ir.types import TensorType
 
 SUM = "{0} + {1}"
 """The scalar form of what adds: as register tiles do to what is there."""
@@ -53,3 +57,21 @@ def without_product(body: Graph, product: Node) -> tuple[Graph, list[Node]]:
             new[node] = with_inputs(node, [new[n] for n in node.inputs])
     inputs = tuple(new[n] for n in kept)
     return Graph(inputs, tuple(new[n] for n in body.outputs), name="body"), kept
+
+
+def place_of_product(
+    body: Graph,
+    product: Node,
+    operands: Sequence[Layout],
+    results: Sequence[Layout],
+    temporary: Callable[[TensorType], Layout],
+) -> Layout:
+    """Where a product is written before what follows it: a result's own memory if nothing else
+    is there (what follows then works in place), else a temporary."""
+    if product in body.outputs:
+        return results[body.outputs.index(product)]
+    read = {operand.buffer for operand in operands}
+    for result in results:
+        if result.type == product.type and result.buffer not in read:
+            return result
+    return temporary(product.tensor_type)

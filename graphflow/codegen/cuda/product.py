@@ -12,15 +12,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from graphflow.codegen.contraction.kernels import accumulator
+from graphflow.codegen.contraction.labels import place_of_product, without_product
+from graphflow.codegen.cuda.epilogue import epilogue_of
+from graphflow.codegen.cuda.matmul import Plan, as_matmul
 from graphflow.codegen.cuda.tiles import Tile, tile_for_device
 from graphflow.codegen.cuda.writer import CudaWriter, finished, numpy_name
 from graphflow.codegen.emit import Emitter
 from graphflow.codegen.evaluate import Evaluator, Memory
 from graphflow.codegen.kernel_writer import held_as, literal
 from graphflow.codegen.layout import Layout, contiguous, real_layout
+from graphflow.codegen.library import Operand, Seen, Term
 from graphflow.codegen.loops import Kernel, Load, Slot
+from graphflow.codegen.lower import lower_group
 from graphflow.codegen.names import PLACEHOLDER
-from graphflow.codegen.schedule import Call
+from graphflow.codegen.schedule import Address, Argument, Call
 from graphflow.codegen.sizes import whole
 from graphflow.codegen.spaces import Axis, Space, Survey, Target, survey
 from graphflow.codegen.task import LowerContext, Task
@@ -36,8 +41,12 @@ from graphflow.records import dataclass
 
 PRODUCT = -1
 """The buffer of a product that is in registers only."""
+_TRIED = -2
+"""The buffer of a product of which only the description is wanted."""
 KINDS = {"batch": (1, 1, 1), "rows": (1, 0, 1), "columns": (0, 1, 1), "depth": (1, 1, 0)}
 
+LEAST_WORK = 1 << 20
+"""A product of fewer multiplications is not worth a kernel of its own, whoever computes it."""
 _RESIDENT = 2
 """Blocks of a product that a multiprocessor holds, so that one computes while another loads."""
 _NARROW = ("f32", "i32", "u32")
@@ -76,6 +85,52 @@ def lower_product(
     if 0 in product.shape:
         return []
     operands, results = ([real_layout(a) for a in group] for group in (operands, results))
+    call = _lowered(body, product, operands, results, context)
+    if not context.backend.library or isinstance(plan_of(call), Plan):
+        return [call]
+    return _parted(body, product, operands, results, context) or [call]
+
+
+def _parted(
+    body: Graph,
+    product: Node,
+    operands: Sequence[Layout],
+    results: Sequence[Layout],
+    context: LowerContext,
+) -> list[Call]:
+    """The product by itself, as the library takes it, and then what follows it; nothing if the
+    library does not take it or it is small."""
+    if body.outputs == (product,):
+        return []
+    alone = Graph(tuple(dict.fromkeys(product.inputs)), (product,), name="body")
+    position = {node: index for index, node in enumerate(body.inputs)}
+    inputs = [operands[position[n]] for n in alone.inputs]
+    tried = contiguous(_TRIED, product.tensor_type)
+    plan = plan_of(_lowered(alone, product, inputs, [tried], context))
+    if isinstance(plan, str) or plan.matmul.work < LEAST_WORK:
+        return []
+    tile = place_of_product(body, product, operands, results, context.temporary)
+    rest, kept = without_product(body, product)
+    places = [tile if n is product else operands[position[n]] for n in kept]
+    return [
+        _lowered(alone, product, inputs, [tile], context),
+        *lower_group(rest, places, results, context),
+    ]
+
+
+def plan_of(call: Call) -> Plan | str:
+    """What a library would be asked for instead of ``call``, or why none can be."""
+    return as_matmul(call.library) if isinstance(call.library, Seen) else call.library
+
+
+def _lowered(
+    body: Graph,
+    product: Node,
+    operands: Sequence[Layout],
+    results: Sequence[Layout],
+    context: LowerContext,
+) -> Call:
+    """The one kernel of a product and what follows it."""
     position = {node: index for index, node in enumerate(body.inputs)}
     places = [operands[position[n]] for n in product.inputs]
     names, extents = _variables(product)
@@ -92,7 +147,7 @@ def lower_product(
     task = Task(Space(kept, (), extents, evaluator.bits), context)
     task.prepare(found)
     described = _described(product, places, names, extents, evaluator, found, memory)
-    return [_call(task, described, targets, found)]
+    return _call(task, described, targets, found)
 
 
 def _in_registers(product: Node) -> Layout:
@@ -200,6 +255,7 @@ def _call(task: Task, product: Product, targets: Sequence[Target], found: Survey
     rows, columns = (-(-product.extent(k) // n) for k, n in
                      (("rows", tile.rows), ("columns", tile.columns)))  # fmt: skip
     reads = frozenset(slot.buffer for slot in emitter.read if slot.buffer != PRODUCT)
+    seen = _seen(product, targets, found, kernel.arguments, task.context.backend.tf32)
     resident = _RESIDENT if product.total in _NARROW else 1
     return Call(
         kernel=finished(kernel, out.text(), True, tile.threads, resident),
@@ -210,7 +266,46 @@ def _call(task: Task, product: Product, targets: Sequence[Target], found: Survey
         fallible=emitter.fallible,
         flops=0,
         items=product.extent("batch") * rows * columns,
+        library=seen,
     )
+
+
+def _seen(
+    product: Product,
+    targets: Sequence[Target],
+    found: Survey,
+    arguments: Sequence[Argument],
+    tf32: bool,
+) -> Seen | str:
+    """The product and what follows it as a library could be asked for them."""
+    if len(targets) != 1:
+        return "it has several results"
+    loads = [v for v in found.loads if v.slot.buffer == PRODUCT]
+    if len(loads) != 1:
+        return "what follows it reads it at several places"
+    epilogue = epilogue_of(targets[0].value, found.values, loads[0])
+    if isinstance(epilogue, str):
+        return epilogue
+    axes = [(kind, axis) for kind in KINDS for axis in product.axes[kind]]
+
+    def operand(slot: Slot, offset: int, strides: Sequence[int]) -> Operand:
+        where = Address(slot.buffer, slot.offset * slot.dtype.itemsize)
+        return Operand(arguments.index(where), offset, slot.dtype.short, tuple(strides))
+
+    def stepping(slot: Slot, index: Affine) -> Operand:
+        strides = [0 if kind == "depth" else axis.coefficient(index) for kind, axis in axes]
+        return operand(slot, whole(index.offset), strides)
+
+    a, b = (
+        operand(product.slots[n], product.starts[n], [product.steps[axis][n] for _, axis in axes])
+        for n in (0, 1)
+    )
+    return Seen(
+        kinds=tuple(kind for kind, _ in axes), extents=tuple(axis.extent for _, axis in axes),
+        a=a, b=b, result=stepping(targets[0].slot, targets[0].index), alpha=epilogue.alpha,
+        terms=tuple(Term(stepping(x.slot, x.index), factor) for x, factor in epilogue.terms),
+        activation=epilogue.activation, tf32=tf32,
+    )  # fmt: skip
 
 
 def _offset(emitter: Emitter, product: Product, kind: str, which: int) -> str:

@@ -37,6 +37,7 @@ from graphflow.runtime.cuda.current import current, on, require_device
 from graphflow.runtime.cuda.geometry import geometry
 from graphflow.runtime.cuda.graphs import Start
 from graphflow.runtime.cuda.kernels import function_for
+from graphflow.runtime.cuda.library import Choice, Products, started
 from graphflow.runtime.cuda.memory import Block, DeviceArray, HostArray
 from graphflow.runtime.cuda.replay import Replay
 from graphflow.runtime.references import results_of
@@ -72,6 +73,7 @@ class CudaProgram:
     a program of the same kernels for other sizes, whose constants and device it shares; else
     the program is for the ``device`` given, or the current one.  ``replay`` tells whether its steps
     may be replayed as CUDA graphs; None, for a program of one operation, that this is no question.
+    ``library`` tells whether a library may compute its products.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class CudaProgram:
         beside: CudaProgram | None = None,
         device: int | None = None,
         replay: bool | None = None,
+        library: bool = False,
     ) -> None:
         self.schedule = schedule
         self.device = current() if device is None else device
@@ -100,6 +103,7 @@ class CudaProgram:
             {*schedule.committed, *(b for b in schedule.inputs if b >= 0)}
             | {b for b in schedule.state if b >= 0}
         )
+        self.products = Products(schedule, self.device, library)
         self.replay = None if replay is None else Replay(self, replay)
 
     def _allocate(self, beside: CudaProgram | None) -> None:
@@ -323,6 +327,12 @@ class Walk:
         launch = call.kernel.launch
         if launch is None:
             raise CompileError(f"kernel {call.kernel.name} is not one for a GPU")
+        chosen = self.program.products.chosen(call)
+        if chosen is not None:
+            try:
+                return self.by_library(call, chosen, counters)
+            except GraphFlowError as error:  # of memory that is not aligned well enough
+                self.program.products.refused(call, str(error))
         arguments: list[Any] = []
         elements = iter(launch.elements)
         for argument in call.arguments:
@@ -341,6 +351,18 @@ class Walk:
             function[grid, block, stream](*arguments)
 
         return start
+
+    def by_library(self, call: Call, chosen: Choice, counters: tuple[int, ...]) -> Start:
+        """What starts a product by the library that was chosen for it."""
+        assert chosen.plan is not None
+        addresses = {}
+        for number in chosen.plan.places:
+            if number >= 0:
+                argument = call.arguments[number]
+                assert isinstance(argument, Address)
+                place = self.places[argument.buffer]
+                addresses[number] = place.block.address + place.at(counters) + argument.offset
+        return started(chosen, addresses)
 
     def check(self) -> None:
         """Read the error word, which waits for everything before; raise what it says."""

@@ -1,0 +1,161 @@
+"""Products by a library instead of kernels of our own: which of a program's, and why not others.
+
+What a library does is behind two calls, so that tests can put one of NumPy in its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
+from importlib.util import find_spec
+from math import gcd
+from typing import Any, Protocol
+
+from graphflow.codegen.cuda.matmul import Matmul, Plan
+from graphflow.codegen.cuda.product import plan_of
+from graphflow.codegen.cuda.toolchain import INSTALL, is_simulated, toolchain
+from graphflow.codegen.schedule import Call, Schedule, plain_steps
+from graphflow.errors import GraphFlowError
+from graphflow.records import dataclass
+
+ITEMSIZES = {"f16": 2, "bf16": 2, "f32": 4, "f64": 8}
+ALIGNED = 16
+"""Bytes: loads are no wider, so more is not asked for."""
+BINDING = "nvmath.bindings.cublasLt"
+
+Launch = Callable[[Sequence[int], Any], None]
+"""Starts a product for the addresses of a, b, c, d and the bias (0: none), on a stream."""
+
+
+class Library(Protocol):
+    """Something that computes products of matrices on one device."""
+
+    @property
+    def name(self) -> str:
+        """The library and its version."""
+
+    def prepared(self, matmul: Matmul, alignments: tuple[int, ...]) -> Launch:
+        """What starts a product on operands at multiples of so many bytes.
+
+        Chosen once for each product.  Raises :class:`GraphFlowError` if the library has no way
+        to compute it.
+        """
+
+
+@cache
+def missing() -> str:
+    """Why no library is used here; empty if one is.  Nothing is imported."""
+    if is_simulated():
+        return "the simulator has no libraries"
+    if toolchain().package != "numba-cuda":
+        return f"libraries take numba-cuda, not {toolchain().package}"
+    return not_installed()
+
+
+def not_installed() -> str:
+    """What has to be installed for the library; empty if nothing."""
+    if find_spec("nvmath") is None:
+        return f"nvmath-python is not installed: {INSTALL}"
+    return ""
+
+
+@cache
+def library(device: int) -> Library | str:
+    """The library of a device, or why there is none."""
+    why = missing()
+    if why:
+        return why
+    from graphflow.runtime.cuda.cublas import CublasLt
+
+    try:
+        return CublasLt(device)
+    except Exception as error:  # a binding fails in many ways, all of which mean: no library
+        return f"cuBLASLt does not start: {' '.join(str(error).split()) or type(error).__name__}"
+
+
+@dataclass(slots=True)
+class Choice:
+    """A product of a program: ``plan`` if ``library`` computes it, else ``why`` not."""
+
+    kernel: str
+    library: Library | None
+    plan: Plan | None
+    why: str
+
+
+class Products:
+    """Who computes the products of a program; ``wanted`` tells whether a library may."""
+
+    def __init__(self, schedule: Schedule, device: int, wanted: bool) -> None:
+        calls = [c for c in plain_steps(schedule.steps) if isinstance(c, Call) and c.library]
+        found: Library | str = "gf.backends.cuda.library is off"
+        if calls and wanted:
+            found = library(device)
+        self._chosen: dict[int, Choice] = {id(call): _choice(call, found) for call in calls}
+
+    def chosen(self, call: Call) -> Choice | None:
+        """The choice for a call, if a library computes it."""
+        choice = self._chosen.get(id(call))
+        return None if choice is None or choice.plan is None else choice
+
+    def refused(self, call: Call, why: str) -> None:
+        """From now on ``call`` is its kernel."""
+        choice = self._chosen[id(call)]
+        choice.plan, choice.why = None, why
+
+    def __str__(self) -> str:
+        if not self._chosen:
+            return ""
+        by: dict[str, int] = {}
+        for choice in self._chosen.values():
+            if choice.plan is not None and choice.library is not None:
+                by[f"by {choice.library.name}"] = by.get(f"by {choice.library.name}", 0) + 1
+            else:
+                own = f"by a kernel of our own ({choice.why})"
+                by[own] = by.get(own, 0) + 1
+        return "products: " + "; ".join(f"{count} {text}" for text, count in by.items())
+
+    def rows(self) -> Iterator[tuple[str, str]]:
+        """The kernel of each product, and who computes it instead or why nobody does."""
+        for choice in self._chosen.values():
+            by = "" if choice.library is None else choice.library.name
+            yield choice.kernel, by if choice.plan is not None else choice.why
+
+
+def _choice(call: Call, found: Library | str) -> Choice:
+    plan = plan_of(call)
+    if isinstance(plan, str):
+        return Choice(call.kernel.name, None, None, plan)
+    if isinstance(found, str):
+        return Choice(call.kernel.name, None, None, found)
+    choice = Choice(call.kernel.name, found, plan, "")
+    try:  # memory of a program's own begins where every matrix may
+        found.prepared(plan.matmul, (ALIGNED,) * 5)
+    except GraphFlowError as error:
+        choice.plan, choice.why = None, str(error)
+    return choice
+
+
+def started(choice: Choice, addresses: Mapping[int, int]) -> Callable[[Any], None]:
+    """What starts a product by the library on the stream that it is given.
+
+    ``addresses`` are where the call's arguments lie.
+    """
+    assert choice.plan is not None and choice.library is not None
+    plan, m = choice.plan, choice.plan.matmul
+    sizes = [ITEMSIZES[x.dtype] for x in (m.a, m.b, m.c, m.d, m.d)]
+    every = [
+        tuple(
+            addresses[place] + at * size if place >= 0 else 0
+            for place, at, size in zip(plan.places, start, sizes, strict=True)
+        )
+        for start in plan.starts
+    ]
+    alignments = tuple(gcd(ALIGNED, *(one[n] for one in every)) for n in range(5))
+    launch = choice.library.prepared(m, alignments)
+
+    def start(stream: Any) -> None:
+        for places in every:
+            launch(places, stream)
+
+    return start
