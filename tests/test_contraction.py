@@ -16,6 +16,7 @@ from graphflow import flags
 from graphflow.codegen.compile import compile_kernels
 from graphflow.codegen.contraction import adds_onto, contraction_call
 from graphflow.codegen.contraction.call import DOT_ROWS
+from graphflow.codegen.contraction.tiles import LAST_STEPS
 from graphflow.codegen.contraction.tiling import (
     Tiling,
     axes_blocks,
@@ -155,6 +156,17 @@ def test_every_tile_height_and_edge(dtype: Any) -> None:
         for n in (1, tile.lanes - 1, tile.lanes, tile.lanes + 1, tile.width, tile.width + 3):
             for forms in ("nn", "nt", "tn"):
                 check(random(rng, (m, 9), dtype, forms[0]), random(rng, (9, n), dtype, forms[1]))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_every_depth_about_the_last_steps(dtype: Any) -> None:
+    """Tall tiles that are whole take them a few rows at a time, if there are more than these."""
+    rng = np.random.default_rng(9)
+    tile = tiling(host_target(), np.dtype(dtype).itemsize)
+    for k in range(1, 3 * LAST_STEPS):
+        for m, n in [(tile.height, tile.width), (2 * tile.height + 11, tile.width + tile.lanes)]:
+            for forms in ("nn", "nt", "tn"):
+                check(random(rng, (m, k), dtype, forms[0]), random(rng, (k, n), dtype, forms[1]))
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -9,8 +9,8 @@ import llvmlite.binding as llvm
 import pytest
 from llvmlite import ir
 
-from graphflow.codegen.compile import as_written
-from graphflow.codegen.contraction import bodies, dots, pairs
+from graphflow.codegen.compile import _few_passes, as_written
+from graphflow.codegen.contraction import dots, pairs, tiles
 from graphflow.codegen.contraction.tiling import (
     dots_tile,
     neighbours,
@@ -54,11 +54,11 @@ def assembly_of(module: Any, target: Target) -> str:
     module.triple, module.data_layout = target.triple, str(machine.target_data)
     parsed = llvm.parse_assembly(str(module).replace("define internal", "define"))
     builder = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(3))
-    builder.getModulePassManager().run(parsed, builder)
+    _few_passes().run(parsed, builder)
     return str(machine.emit_assembly(parsed))
 
 
-@pytest.mark.parametrize("body", [bodies.tile_body, bodies.tile_at_body])
+@pytest.mark.parametrize("body", [tiles.tile_body, tiles.tile_at_body])
 @pytest.mark.parametrize("element", ["f32", "f64"])
 @pytest.mark.parametrize("name", TARGETS)
 def test_sums_stay_in_registers(body: Any, element: str, name: str) -> None:
@@ -71,6 +71,25 @@ def test_sums_stay_in_registers(body: Any, element: str, name: str) -> None:
     for lines in found:
         spilled = [line for line in lines if STACK.search(line) and VECTOR.search(line)]
         assert not spilled, f"{len(spilled)} of {len(lines)} lines: {spilled[:4]}"
+
+
+@pytest.mark.parametrize("body", [tiles.tile_body, tiles.tile_at_body])
+@pytest.mark.parametrize("element", ["f32", "f64"])
+def test_a_tall_tile_stores_rows_while_it_multiplies(body: Any, element: str) -> None:
+    """And asks for a row of lines at each step, not for all of them before the first."""
+    target = TARGETS["avx512"]
+    tile = tiling(target, 4 if element == "f32" else 8)
+    module = ir.Module()
+    body(module, element, tile.height, tile.vectors, tile.lanes)
+    text = assembly_of(module, target)
+    (loop,) = (lines for lines in loops(text) if any("vfmadd" in line for line in lines))
+    expected = [line for line in loop if "prefetch" in line]
+    assert len(expected) == tile.vectors == text.count("prefetch")
+    last = max(re.split(r"\n\.L\w+:", text), key=lambda block: block.count("vfmadd"))
+    assert last.count("vfmadd") == tiles.LAST_STEPS * tile.height * tile.vectors
+    assert not [line for line in last.splitlines() if STACK.search(line) and "zmm" in line]
+    early = re.findall(r"\tvmovup[sd]\s+%zmm\d+, .*\(", last[: last.rindex("vfmadd")])
+    assert len(early) == (tile.height - tiles.PART_ROWS) * tile.vectors
 
 
 INTEGERS = {

@@ -11,7 +11,6 @@ from numba.core.typing.templates import AbstractTemplate, signature
 
 from graphflow.codegen.bridge import lowers, register_template, types
 from graphflow.codegen.contraction import micro_kernels
-from graphflow.codegen.contraction.bodies import tile_at_body, tile_body
 from graphflow.codegen.contraction.dots import dots_body
 from graphflow.codegen.contraction.linked import call_body
 from graphflow.codegen.contraction.packing import (
@@ -21,6 +20,7 @@ from graphflow.codegen.contraction.packing import (
     place_body,
 )
 from graphflow.codegen.contraction.pairs import gather_body, tile_of_integers, widen_body
+from graphflow.codegen.contraction.tiles import tile_at_body, tile_body
 from graphflow.codegen.contraction.tiling import heights
 from graphflow.codegen.contraction.transforms import transform_body
 from graphflow.codegen.contraction.vectors import combine_body, dot_body
