@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from graphflow.autocasting import Precision
+    from graphflow.autograd.parts import Shares
     from graphflow.debugging.nonfinite import nan_guard
     from graphflow.device import Device
     from graphflow.trace import Tracer
@@ -23,13 +24,15 @@ class Mode(threading.local):
     """Per-thread modes.  ``grad``: record for backward.  ``tracer``: the trace under way.
     ``guard``: what looks at the results of operations and programs.
     ``autocast``: the precision that operations choose for themselves.
-    ``place``: the device of tensors that are made without naming one (None: the CPU)."""
+    ``place``: the device of tensors that are made without naming one (None: the CPU).
+    ``part``: histories that leaves have in the part of a batch that is being computed."""
 
     grad: bool = True
     tracer: Tracer | None = None
     guard: nan_guard | None = None
     autocast: Precision | None = None
     place: Device | None = None
+    part: Shares | None = None
 
     def __setattr__(self, name: str, value: object) -> None:
         before = self._is_unusual()

@@ -197,7 +197,7 @@ class Program:
         """
         from graphflow.passes.pipeline import run_pipeline
         from graphflow.passes.plugged import pipeline_steps
-        from graphflow.scheduling import fitted
+        from graphflow.scheduling import fitted, has_parts
 
         started = time.perf_counter()
         steps = pipeline_steps(self._passes, self.portable, self.keep)
@@ -205,7 +205,7 @@ class Program:
         scheduling = time.perf_counter()
         self.passes_seconds = scheduling - started
         lowered = self._stages[-1].graph
-        cheap = not (self._example or self.portable or self.keep)
+        cheap = not (self._example or self.portable or self.keep or has_parts(self.graph))
         self._prepare(lowered)
 
         def build() -> tuple[Schedule, tuple[Stage, ...]]:

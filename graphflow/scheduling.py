@@ -50,6 +50,12 @@ def bytes_beside(schedule: Schedule) -> int:
     return sum(buffer_bytes(b) for b in schedule.buffers if b.kind not in beside)
 
 
+def has_parts(graph: Graph) -> bool:
+    """Whether parts of ``graph`` are computed each by itself: then nothing is made again unasked,
+    as what suits a graph of one part may be others than those that suit one of several."""
+    return any(node.op.begins for node in graph.nodes)
+
+
 def fitted(
     graph: Graph, lower: Lower, limit: int | None, example: Mapping[str, int], cheap: bool
 ) -> tuple[Schedule, tuple[Stage, ...]]:

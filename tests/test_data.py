@@ -237,6 +237,20 @@ def test_a_share_is_cut_where_the_last_is_dropped() -> None:
         DistributedSampler(range(4))
 
 
+@pytest.mark.parametrize(("size", "ranks", "batch"), [(24, 4, 3), (26, 4, 3), (5, 2, 4), (7, 1, 3)])
+def test_batches_of_all_ranks_are_the_next_of_the_order(size: int, ranks: int, batch: int) -> None:
+    shares = [
+        list(DistributedSampler(range(size), ranks, r, seed=3, batch_size=batch))
+        for r in range(ranks)
+    ]
+    order = list(DistributedSampler(range(size), 1, 0, seed=3))
+    order += order[: -size % ranks]
+    taken = [share[i : i + batch] for i in range(0, len(shares[0]), batch) for share in shares]
+    assert [index for part in taken for index in part] == order
+    with pytest.raises(ValueError, match="batch_size should be a positive integer, got 0"):
+        DistributedSampler(range(4), 2, 0, batch_size=0)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [((range(3), 0, 0), "positive"), ((range(3), 2, 2), "rank 2"), (([], 1, 0), "empty")],

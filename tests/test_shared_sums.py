@@ -47,7 +47,7 @@ def messages(seed, size, count):
     rng = np.random.default_rng(seed)
     made = []
     for _ in range(count):
-        reduce = str(rng.choice([*COMBINE, "avg"]))
+        reduce = str(rng.choice([*COMBINE, "avg", "pairwise_avg"]))
         dtype = rng.choice([np.float32, np.float64, np.int64, np.bool_])
         values = 10 * rng.standard_normal((size, rng.integers(1, 250)))
         made.append((reduce, (values > 0) if dtype == np.bool_ else values.astype(dtype)))
@@ -56,14 +56,14 @@ def messages(seed, size, count):
 
 def expected(reduce, rows):
     if rows.dtype == np.bool_:
-        return rows.any(0) if reduce in ("sum", "avg", "max") else rows.all(0)
-    made = rows[0]
-    for row in rows[1:]:  # in the order of the ranks: the same bits
-        made = COMBINE.get(reduce, np.add)(made, row)
-    return made
+        return rows.any(0) if reduce in ("sum", "avg", "pairwise_avg", "max") else rows.all(0)
+    while len(rows) > 1:  # pairs of ranks, and pairs of those: the same bits
+        pairs = [COMBINE.get(reduce, np.add)(*rows[i : i + 2]) for i in range(0, len(rows) - 1, 2)]
+        rows = [*pairs, *rows[len(pairs) * 2 :]]
+    return rows[0]
 
 
-@pytest.mark.parametrize("size", [2, 3, 5])
+@pytest.mark.parametrize("size", [2, 3, 4, 5])
 def test_all_ranks_have_the_same_bits_whatever_is_under_way(size):
     seed = size
     print("seed", seed)

@@ -181,6 +181,8 @@ def edge_of(tensor: Tensor) -> Edge | None:
     if not tensor._requires_grad:
         return None
     node = tensor.grad_fn
+    if node is None and mode.part is not None:
+        node = mode.part.get(id(tensor))
     return Edge(node, None) if node is not None else Edge(None, tensor)
 
 

@@ -38,17 +38,18 @@ def recomputed(
     """
     leaves, nest = pytree.flatten((args, kwargs))
 
-    chosen = mode.autocast
+    chosen, place = mode.autocast, mode.part
     if chosen is not None:  # a cast that was kept belongs to one run only
         chosen = replace(chosen, cached=False)
 
     def part(given: list[Any]) -> tuple[list[Any], Any]:
         again, named = pytree.unflatten(nest, given)
-        held, mode.autocast = mode.autocast, chosen
+        held = mode.autocast, mode.part
+        mode.autocast, mode.part = chosen, place
         try:
             return pytree.flatten(function(*again, **named))
         finally:
-            mode.autocast = held
+            mode.autocast, mode.part = held
 
     before = _Draws() if draws else None
     start = next(serials)

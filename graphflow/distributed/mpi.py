@@ -21,9 +21,11 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from graphflow.distributed.board import Board, Entry, Stage
+from graphflow.distributed.messages import InPairs, Message
 from graphflow.distributed.shared import Ring, Sum, Wait, create, join
 from graphflow.errors import GraphFlowError
 from graphflow.ir.op import Array
+from graphflow.ir.ops.collectives import AVERAGES, PAIRWISE
 from graphflow.ir.ops.rules import Attrs
 from graphflow.ir.types import TensorType, from_numpy_dtype
 from graphflow.runtime.end_to_end import lay_end_to_end
@@ -326,28 +328,6 @@ def _operation(MPI: Any, reduce: str, array: Array) -> Any:
             "product": MPI.PROD}[reduce]  # fmt: skip
 
 
-class Message:
-    """One reduction that MPI carries: fill :attr:`own`, :meth:`publish` it, and :meth:`finish`."""
-
-    def __init__(self, channel: Channel, own: Array, reduce: str) -> None:
-        self._channel, self.own, self._reduce = channel, own, reduce
-        self._pending: Pending | None = None
-
-    def publish(self) -> None:
-        """Set it off."""
-        self._pending = self._channel.reduce_in_place(self.own, self._reduce)
-
-    def advance(self) -> bool:
-        """Let messages move; whether all have arrived."""
-        return self._pending is not None and self._pending.advance()
-
-    def finish(self, into: Array | None = None) -> Array:
-        """The reduced vector, where it was filled in."""
-        assert self._pending is not None
-        self._pending.finish()
-        return self.own
-
-
 class MpiTransport:
     """Carries the all-reduces of programs: operands go straight into one vector a reduction."""
 
@@ -370,7 +350,7 @@ class MpiTransport:
         size = arrays[0].size if len(arrays) == 1 else sum(a.size for a in arrays)
         made = self._room(channel, size, arrays[0].dtype, reduce, finite)
         if not (isinstance(made, Sum) and _is_there(arrays, made, finite)):
-            scale = 1.0 / channel.size if reduce == "avg" and isinstance(made, Message) else 1.0
+            scale = 1.0 / channel.size if reduce in AVERAGES and isinstance(made, Message) else 1.0
             self._lay(arrays, scale, made, finite, parts)
         made.publish()
         ticket = next(self._numbers)
@@ -415,10 +395,11 @@ class MpiTransport:
         ring = channel.ring(size * dtype.itemsize)
         if ring is not None:
             wait = channel.waiting(_named(dtype, size))
-            scale = 1.0 / channel.size if reduce == "avg" else 1.0
+            scale = 1.0 / channel.size if reduce in AVERAGES else 1.0
             return ring.begin(size, dtype, reduce, wait, scale, finite)
         spare = self._spare.get((dtype, size))
-        return Message(channel, spare.pop() if spare else np.empty(size, dtype), reduce)
+        own = spare.pop() if spare else np.empty(size, dtype)
+        return (InPairs if reduce == PAIRWISE else Message)(channel, own, reduce)
 
     def wait(self, ticket: int, into: Array | None = None) -> Array:
         """Finish; see :class:`graphflow.ir.ops.collectives.Transport`."""

@@ -25,6 +25,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from graphflow.ir.op import Array
+from graphflow.ir.ops.collectives import AVERAGES
 from graphflow.runtime.end_to_end import add_scaled
 from graphflow.runtime.storage import address_of
 
@@ -242,9 +243,7 @@ class Sum:
         count, size, rank = len(out), self._ring.size, self._ring.rank
         shares = [slice(count * r // size, count * (r + 1) // size) for r in range(size)]
         share = shares[rank]
-        self._combine(self._rows[0][share], self._rows[1][share], out=out[share])
-        for row in self._rows[2:]:
-            self._combine(out[share], row[share], out=out[share])
+        in_pairs(self._combine, [row[share] for row in self._rows], out[share])
         self._scaled(out[share])
         self.own[share] = out[share]  # where no other rank reads before it has been said
         self._ring.say(_ADDED, self._number)
@@ -259,12 +258,22 @@ def _head(size: int) -> int:
     return -(-size * _LINE // mmap.PAGESIZE) * mmap.PAGESIZE
 
 
+def in_pairs(combine: Callable[..., Any], rows: Sequence[Array], out: Array) -> None:
+    """Fill ``out`` with two or more rows, combined as a binary tree, ``((0 + 1) + (2 + 3))``."""
+    while len(rows) > 2:
+        whole = len(rows) // 2 * 2
+        pairs = zip(rows[:whole:2], rows[1:whole:2], strict=True)
+        rows = [*(combine(a, b) for a, b in pairs), *rows[whole:]]
+    combine(rows[0], rows[1], out=out)
+
+
 @cache
 def _combination(reduce: str, dtype: Any) -> Callable[..., Any]:
     if dtype == np.bool_:
         return np.logical_and if reduce in ("min", "product") else np.logical_or
     made: dict[str, Callable[..., Any]] = {
-        "sum": np.add, "avg": np.add, "max": np.maximum, "min": np.minimum, "product": np.multiply,
+        **dict.fromkeys(("sum", *AVERAGES), np.add),
+        "max": np.maximum, "min": np.minimum, "product": np.multiply,
     }  # fmt: skip
     return made[reduce]
 

@@ -65,11 +65,15 @@ class Dataflow:
         self.edges: list[tuple[Edge, ...]] = []
         self.users: list[list[int]] = []
         self.escapes: list[bool] = []
+        self.part: list[int] = []
+        """To which part of the graph work belongs, -1 for none (:attr:`OpDef.begins`)."""
         self.literals: set[Node] = set()
         """Scalar constants, which are written into the text of kernels, and views of them."""
         self._base: dict[Node, tuple[Node, tuple[int, ...] | None, bool]] = {}
         self._cost: dict[Node, float] = {}
         self._shown: dict[Node, Edge] = {}
+        self._parts: dict[Node, int] = {}
+        """Nodes that belong to a part, views among them."""
         self._roots = set(graph.roots)
         for node in graph.nodes:
             self._add(node)
@@ -93,6 +97,7 @@ class Dataflow:
     def _add(self, node: Node) -> None:
         role = self._classify(node)
         self.role[node] = role
+        part = self._part(node) if self._parts or node.op.begins else -1
         if role is Role.VIEW:
             base, axes, mapped = self._base[node.inputs[0]]
             pieces = view_pieces(node)
@@ -112,6 +117,7 @@ class Dataflow:
         self.roles.append(role)
         self.users.append([])
         self.escapes.append(False)
+        self.part.append(part)
         edges = [self._shown.get(operand) or self._edge(operand) for operand in node.inputs]
         read_at = gathered_operand(node) if role is Role.READ else None
         if read_at is not None:
@@ -122,6 +128,17 @@ class Dataflow:
             if source >= 0 and (not self.users[source] or self.users[source][-1] != number):
                 self.users[source].append(number)
         self.edges.append(tuple(edges))
+
+    def _part(self, node: Node) -> int:
+        """The part that ``node`` belongs to: it begins there, or has operands of it."""
+        known, begins = self._parts, node.op.begins
+        if begins:
+            found: int = node.attrs[begins]
+        else:
+            found = max((known.get(n, -1) for n in node.inputs), default=-1)
+        if found >= 0 or begins:
+            known[node] = found
+        return found
 
     def _edge(self, operand: Node) -> Edge:
         """What ``operand`` shows, the same to all that read it element by element."""

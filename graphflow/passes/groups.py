@@ -75,6 +75,7 @@ class _Cluster:
     product: int = -1  # the contraction
     fusible: bool = True
     piece: int = -1  # of a long chain; groups of two pieces stay apart
+    part: int = -1  # of the graph; so do groups of two parts
     late: frozenset[int] = frozenset()  # members that wait for a reduction of a single stage
 
 
@@ -109,13 +110,14 @@ class _Finder:
         role = flow.role[node]
         if role is Role.SINGLE:
             return _Cluster([number], (), (), fusible=False)
+        part = flow.part[number]
         edges, literals = flow.edges[number], flow.literals
         reads = {e.operand: e.source for e in edges if e.operand not in literals}
         if role is Role.REDUCTION:
             space = node.inputs[0].shape, folded_axes(node)
-            return _Cluster([number], *space, reads, late=frozenset([number]))
+            return _Cluster([number], *space, reads, part=part, late=frozenset([number]))
         product = number if role is Role.CONTRACTION else -1
-        return _Cluster([number], node.shape, (), reads, product)
+        return _Cluster([number], node.shape, (), reads, product, part=part)
 
     def of(self, number: int) -> _Cluster:
         """The cluster that holds work node ``number``."""
@@ -185,17 +187,18 @@ class _Finder:
     def siblings(self) -> None:
         """Merge groups over one domain that read the same operand, and those of single
         elements (step counts, bias corrections) whatever they read."""
-        readers: dict[Node, list[int]] = {}
+        readers: dict[tuple[Node, int], list[int]] = {}
+        scalars: dict[int, list[int]] = {}
         for number, edges in enumerate(self.flow.edges):
-            if not self.clusters[number].fusible:
+            cluster, part = self.clusters[number], self.flow.part[number]
+            if not cluster.fusible:
                 continue
             for edge in edges:
                 if edge.operand.tensor_type.numel != 1:
-                    readers.setdefault(self.flow.base(edge.operand), []).append(number)
-        scalars = [
-            n for n, c in enumerate(self.clusters) if c.fusible and not c.domain and not c.reduced
-        ]
-        for numbers in (*readers.values(), scalars):
+                    readers.setdefault((self.flow.base(edge.operand), part), []).append(number)
+            if not (cluster.domain or cluster.reduced):
+                scalars.setdefault(part, []).append(number)
+        for numbers in (*readers.values(), *scalars.values()):
             for first, second in pairwise(numbers):
                 if self.of(first).product < 0 and self.of(second).product < 0:
                     self._try(second, first)
@@ -250,6 +253,8 @@ class _Finder:
         space = _common_space(one, two)
         if space is None or (one.piece >= 0 <= two.piece and one.piece != two.piece):
             return False
+        if one.part != two.part:
+            return False
         if len(one.members) + len(two.members) > self.limits.operations:
             return False
         homes = (at, bt)
@@ -267,7 +272,9 @@ class _Finder:
         reads = self._reads(one, two, homes)
         product, piece = max(one.product, two.product), max(one.piece, two.piece)
         members = sorted(one.members + two.members)
-        self.clusters[merged] = _Cluster(members, *space, reads, product, piece=piece, late=late)
+        self.clusters[merged] = _Cluster(
+            members, *space, reads, product, piece=piece, part=one.part, late=late
+        )
         return True
 
     def _reads(self, one: _Cluster, two: _Cluster, homes: tuple[int, int]) -> dict[Node, int]:

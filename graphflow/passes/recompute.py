@@ -82,6 +82,8 @@ class _Search:
         """The nodes that group ``reader`` would compute for ``number``, and the work nodes
         that they read; ``None`` if it cannot or should not."""
         group = self.groups[reader]
+        if any(self.flow.part[n] != self.flow.part[number] for n in self.members[reader]):
+            return None
         if group.kind == "single" or not self._reads_plainly(number, reader):
             return None
         found = self._recipe(number, reader)
@@ -131,7 +133,8 @@ class _Search:
                     reads.add(source)
                     continue
                 node = flow.work[source]
-                if flow.role[node] is not Role.ELEMENTWISE or node.shape != shape:
+                elsewhere = flow.part[source] != flow.part[number]
+                if elsewhere or flow.role[node] is not Role.ELEMENTWISE or node.shape != shape:
                     return None
                 if edge.operand is not node:
                     return None

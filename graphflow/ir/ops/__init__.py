@@ -29,6 +29,7 @@ register_later(
         "graphflow.ir.ops.strided",
         "graphflow.ir.ops.diagonal",
         "graphflow.ir.ops.collectives",
+        "graphflow.ir.ops.parts",
         "graphflow.ir.ops.complex_numbers",
         "graphflow.ir.ops.fourier",
         "graphflow.ir.ops.winograd",

@@ -34,7 +34,11 @@ from graphflow.ir.ops.matrices import Types
 from graphflow.ir.ops.rules import Attrs, spelled
 from graphflow.ir.types import DType, TensorType, dtype_named, int64
 
-REDUCTIONS = ("sum", "avg", "max", "min", "product")
+PAIRWISE = "pairwise_avg"
+"""An average over ranks that are added up in the order of a binary tree, ``((0 + 1) + (2 + 3))``,
+however the values travel."""
+AVERAGES = ("avg", PAIRWISE)
+REDUCTIONS = ("sum", *AVERAGES, "max", "min", "product")
 _TOKEN = TensorType(int64, ())
 
 
@@ -138,7 +142,7 @@ def _operands(name: str, types: Types, attrs: Attrs) -> TensorType:
 def _check_reduction(said: str, dtype: DType, reduce: str) -> None:
     if reduce not in REDUCTIONS:
         raise GraphError(f"{said}: no reduction {reduce!r}; known: {', '.join(REDUCTIONS)}")
-    if reduce == "avg" and not (dtype.is_floating_point or dtype.is_complex):
+    if reduce in AVERAGES and not (dtype.is_floating_point or dtype.is_complex):
         raise DTypeError(f"{said}: an average needs floating-point operands; use a sum")
     if reduce in ("max", "min") and dtype.is_complex:
         raise DTypeError(f"{said}: complex numbers have no {reduce}")
@@ -190,7 +194,7 @@ def _vjp(b: Builder, n: Application, ct: Any, position: int) -> Any:
     if position == 0:
         return None
     reduce, group = n.attrs["reduce"], n.attrs["group"]
-    if reduce not in ("sum", "avg"):
+    if reduce not in ("sum", *AVERAGES):
         raise GraphFlowError(f"all_reduce: a {reduce} over ranks has no gradient; use a sum")
     ticket = b.all_reduce_start(n.inputs[0], ct, reduce=reduce, group=group, finite=False)
     whole = b.all_reduce(ticket, ct, reduce=reduce, group=group)

@@ -13,8 +13,10 @@ from graphflow.distributed.process_group import ProcessGroup, group_or_world
 from graphflow.distributed.reducing import begin
 from graphflow.errors import GraphFlowError
 from graphflow.functions.creation import zeros_like
+from graphflow.ir.ops.collectives import PAIRWISE
 from graphflow.mode import mode, structure
 from graphflow.nn.module import Module
+from graphflow.nn.parallel.virtual_ranks import in_parts, parts_of
 from graphflow.tensor import Tensor
 
 FIRST_BUCKET_BYTES = 1 << 20
@@ -38,8 +40,13 @@ class DistributedDataParallel(Module):
     rank keeps its own.  ``find_unused_parameters``: parameters without a gradient in a pass
     take part with zeros, for models whose ranks use different parts.  ``check_finite``: NaN or
     infinity in a gradient is an error that names the rank; switch it off for a
-    gradient scaler that looks for them itself.  The other arguments are accepted and mean
-    nothing here.
+    gradient scaler that looks for them itself.
+
+    ``virtual_ranks``: train as on so many ranks, a power of two, however many there are.
+    Each rank then computes its batch in as many equal parts, along axis ``dim``, as it stands
+    for ranks, and gradients are added up in an order that does not depend on who computes which
+    part: parameters have the same bits on 1, 2, 4 … ranks whose batches, in the order of
+    ranks, are the same global batch.  The other arguments are accepted and mean nothing here.
     """
 
     def __init__(
@@ -48,7 +55,7 @@ class DistributedDataParallel(Module):
         process_group: ProcessGroup | None = None, bucket_cap_mb: float | None = None,
         find_unused_parameters: bool = False, check_reduction: bool = False,
         gradient_as_bucket_view: bool = False, static_graph: bool = False,
-        *, check_finite: bool = True,
+        *, check_finite: bool = True, virtual_ranks: int | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         if not isinstance(module, Module):
@@ -63,6 +70,9 @@ class DistributedDataParallel(Module):
                 "require a gradient"
             )
         self.module = module
+        self._trained = trained
+        self._dim = dim
+        self._parts = 0 if virtual_ranks is None else parts_of(virtual_ranks, self._group.size())
         self.broadcast_buffers = broadcast_buffers
         self.find_unused_parameters = find_unused_parameters
         self.check_finite = check_finite
@@ -111,6 +121,8 @@ class DistributedDataParallel(Module):
         """The module's own result."""
         if self._wants_buffers():
             self._broadcast(list(self.module.buffers()))
+        if self._parts and mode.grad:
+            return in_parts(self.module, self._trained, self._parts, self._dim, args, kwargs)
         return self.module(*args, **kwargs)
 
     def _wants_buffers(self) -> bool:
@@ -149,9 +161,10 @@ class DistributedDataParallel(Module):
             )
         if not self.require_backward_grad_sync:
             return
+        how = PAIRWISE if self._parts else "avg"
         with no_grad():
             begun = [
-                begin(self._gradients(bucket), "avg", self._group, self.check_finite)
+                begin(self._gradients(bucket), how, self._group, self.check_finite)
                 for bucket in self._buckets
                 if self._gradients(bucket)
             ]

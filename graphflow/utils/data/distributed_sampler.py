@@ -17,6 +17,10 @@ class DistributedSampler(Sampler[int]):
     initialised.  Shares are equally long: the order is filled up with its own beginning, or
     with ``drop_last`` cut.  With ``shuffle`` the order is that of ``seed`` and the epoch, so
     call ``set_epoch(epoch)`` before each epoch; the order is the same until then.
+
+    With ``batch_size``, that of a rank, whole batches are dealt out instead of single indices:
+    the batches of all ranks, one after the other, are then the next of the order, which is how
+    ``DistributedDataParallel(virtual_ranks=…)`` takes them.
     """
 
     def __init__(
@@ -27,6 +31,8 @@ class DistributedSampler(Sampler[int]):
         shuffle: bool = True,
         seed: int = 0,
         drop_last: bool = False,
+        *,
+        batch_size: int | None = None,
     ) -> None:
         if num_replicas is None or rank is None:
             from graphflow import distributed
@@ -37,10 +43,13 @@ class DistributedSampler(Sampler[int]):
             raise ValueError(f"num_replicas should be a positive integer, got {num_replicas!r}")
         if not 0 <= rank < num_replicas:
             raise ValueError(f"rank {rank} is not one of 0 to {num_replicas - 1}")
+        if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
+            raise ValueError(f"batch_size should be a positive integer, got {batch_size!r}")
         if not len(dataset):
             raise ValueError("the dataset is empty: there is nothing to share out")
         self.dataset, self.num_replicas, self.rank = dataset, num_replicas, rank
         self.shuffle, self.seed, self.drop_last, self.epoch = shuffle, seed, drop_last, 0
+        self.batch_size = batch_size
 
     @property
     def num_samples(self) -> int:
@@ -68,7 +77,14 @@ class DistributedSampler(Sampler[int]):
             order = shuffled(size, draw_seed(self.seed + self.epoch))
         else:
             order = np.arange(size)
-        return np.resize(order, self.total_size)[self.rank :: self.num_replicas]
+        order = np.resize(order, self.total_size)
+        if self.batch_size is None:
+            return order[self.rank :: self.num_replicas]
+        rest = self.num_samples % self.batch_size
+        whole = self.total_size - rest * self.num_replicas
+        batches = order[:whole].reshape(-1, self.num_replicas, self.batch_size)[:, self.rank]
+        last = order[whole:].reshape(self.num_replicas, rest)[self.rank]
+        return np.concatenate([batches.ravel(), last])
 
     def __len__(self) -> int:
         return self.num_samples
