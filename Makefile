@@ -59,6 +59,7 @@ test-ptx: $(VENV)-cuda/stamp
 	$(VENV)-cuda/bin/python -m pytest -q -p no:cacheprovider tests/cudasim/cublas_binding.py
 
 gpu: $(VENV)-cuda/stamp
+	$(VENV)-cuda/bin/python -m pytest -q tests/gpu
 	$(VENV)-cuda/bin/python -m benchmarks.gpu
 
 # Tests whose graphs are written in every form and read again.

@@ -32,7 +32,9 @@ def test_operations_agree_with_the_interpreter() -> None:
     assert found is not None and int(found[2]) > 100, done.stdout
 
 
-PARTS = "tensors functions precision devices several lending pinned replay library".split()
+PARTS = (
+    "tensors functions precision devices several lending pinned replay library allocator".split()
+)
 
 
 @pytest.mark.parametrize("part", PARTS)

@@ -2,8 +2,9 @@
 
 from typing import TYPE_CHECKING
 
-from graphflow.cuda import devices
+from graphflow.cuda import devices, memory
 from graphflow.cuda.devices import *
+from graphflow.cuda.memory import *
 from graphflow.later import importer
 
 if TYPE_CHECKING:
@@ -16,4 +17,4 @@ else:
     __getattr__ = importer(globals(), _LATER)
 
 __all__ = ["Event", "Stream", "amp", "current_stream", "default_stream", "stream"]
-__all__ += devices.__all__
+__all__ += devices.__all__ + memory.__all__

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from graphflow.codegen.cuda.toolchain import State, state, toolchain
 from graphflow.device import Device, available
 from graphflow.errors import GraphFlowError
 from graphflow.runtime.cuda.current import choose, current, on
-
-if TYPE_CHECKING:
-    from graphflow.runtime.cuda.memory import Usage
 
 
 def is_available() -> bool:
@@ -34,10 +31,6 @@ def manual_seed(seed: int) -> None:
 
 def manual_seed_all(seed: int) -> None:
     """Accepted: random numbers are the same on every device, see ``gf.manual_seed``."""
-
-
-def empty_cache() -> None:
-    """Nothing to do: memory that no tensor refers to is given back at once."""
 
 
 def synchronize(device: Any = None) -> None:
@@ -77,28 +70,6 @@ class device:
         choose(self._before)
 
 
-def memory_allocated(device: Any = None) -> int:
-    """Bytes that tensors and programs hold on a device."""
-    return _usage(device).now
-
-
-def max_memory_allocated(device: Any = None) -> int:
-    """The most bytes held at one time since the start, or the last reset."""
-    return _usage(device).most
-
-
-def reset_peak_memory_stats(device: Any = None) -> None:
-    """Begin anew with what :func:`max_memory_allocated` tells."""
-    held = _usage(device)
-    held.most = held.now
-
-
-def _usage(device: Any) -> Usage:
-    from graphflow.runtime.cuda.memory import usage
-
-    return usage(current() if device is None else _index(device))
-
-
 def _index(device: Any) -> int:
     if device is None:
         return current()
@@ -116,15 +87,11 @@ __all__ = [
     "current_device",
     "device",
     "device_count",
-    "empty_cache",
     "get_device_name",
     "is_available",
     "is_bf16_supported",
     "manual_seed",
     "manual_seed_all",
-    "max_memory_allocated",
-    "memory_allocated",
-    "reset_peak_memory_stats",
     "set_device",
     "synchronize",
 ]

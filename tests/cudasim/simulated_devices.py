@@ -12,7 +12,7 @@ import pytest
 import graphflow as gf
 from graphflow.codegen.cuda import toolchain as chain
 from graphflow.errors import DeviceLostError, GraphFlowError, OutOfMemoryError
-from graphflow.runtime.cuda import current, memory
+from graphflow.runtime.cuda import allocator, current
 
 
 def test_a_device_that_is_not_there_is_refused() -> None:
@@ -83,7 +83,8 @@ def test_a_step_without_memory_says_what_it_needs_and_changes_nothing(
     before = total.tolist()
     full = Full(chain.toolchain().cuda, 4096, error)
     held = gf.cuda.memory_allocated()
-    monkeypatch.setattr(memory, "toolchain", lambda: chain.Toolchain("full", "1", full))
+    monkeypatch.setattr(allocator, "toolchain", lambda: chain.Toolchain("full", "1", full))
+    gf.cuda.empty_cache()
     with pytest.raises(OutOfMemoryError, match=r"needs .* for temporaries.*are held") as caught:
         step(x)
     assert isinstance(caught.value, MemoryError)
@@ -92,7 +93,8 @@ def test_a_step_without_memory_says_what_it_needs_and_changes_nothing(
 
 def test_other_errors_of_the_driver_are_not_taken_for_that(monkeypatch: pytest.MonkeyPatch) -> None:
     full = Full(chain.toolchain().cuda, 0, RuntimeError("CUDA_ERROR_NOT_PERMITTED"))
-    monkeypatch.setattr(memory, "toolchain", lambda: chain.Toolchain("full", "1", full))
+    monkeypatch.setattr(allocator, "toolchain", lambda: chain.Toolchain("full", "1", full))
+    gf.cuda.empty_cache()
     with pytest.raises(RuntimeError, match="NOT_PERMITTED"):
         gf.ones(2).cuda()
 

@@ -159,7 +159,7 @@ def test_what_is_asked_for_with_a_capsule() -> None:
 def test_streams_of_others_are_ordered_with_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a driver is asked for, by a stand-in for it."""
     from graphflow.codegen.cuda import toolchain as chain
-    from graphflow.runtime.cuda import lending
+    from graphflow.runtime.cuda import allocator, lending
 
     said: list[str] = []
 
@@ -176,7 +176,8 @@ def test_streams_of_others_are_ordered_with_ours(monkeypatch: pytest.MonkeyPatch
         event=lambda timing: Event(),
     )  # fmt: skip
     monkeypatch.setattr(lending, "is_simulated", lambda: False)
-    monkeypatch.setattr(lending, "toolchain", lambda: chain.Toolchain("x", "1", cuda))
+    for module in (lending, allocator):
+        monkeypatch.setattr(module, "toolchain", lambda: chain.Toolchain("x", "1", cuda))
     order(None, 1, 0)
     order(1, None, 0)
     assert said == []

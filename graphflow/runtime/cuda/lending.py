@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import importlib
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,12 +18,13 @@ from graphflow.codegen.cuda.toolchain import is_simulated, toolchain
 from graphflow.codegen.layout import row_major
 from graphflow.errors import GraphFlowError
 from graphflow.ir.types import bfloat16, from_numpy_dtype
+from graphflow.runtime.cuda.allocator import ANY, LEGACY, stream_numbered
 from graphflow.runtime.cuda.current import current, on
 from graphflow.runtime.cuda.memory import Block, DeviceArray
 from graphflow.runtime.dlpack import CPU_MEMORY, CUDA_MEMORY, Memory, capsule, take
 
-LEGACY, PER_THREAD, UNORDERED = 1, 2, -1
-"""Numbers of streams in both protocols; ``UNORDERED`` asks for no order at all."""
+UNORDERED = ANY
+"""In both protocols this asks for no order at all."""
 
 
 def lent(
@@ -50,6 +51,8 @@ def lent(
         array = _copied(array)
     if stream != UNORDERED:
         order(None, stream, array.block.device)
+    if stream not in (None, LEGACY):
+        array.block.streams.add(stream)
     size = array.dtype.itemsize
     memory = Memory(
         array.block.address + array.offset if array.size else 0, here, array.shape,
@@ -172,15 +175,8 @@ def order(before: int | None, after: int | None, device: int) -> None:
         raise ValueError("stream 0 could be either default stream; say 1 (legacy) or 2")
     if is_simulated() or {before, after} <= {None, LEGACY}:
         return
-    cuda = toolchain().cuda
-    streams: dict[int | None, Callable[[], Any]] = {
-        None: cuda.default_stream, LEGACY: cuda.legacy_default_stream,
-        PER_THREAD: cuda.per_thread_default_stream,
-    }  # fmt: skip
     with on(device):
-        first, second = (
-            streams[s]() if s in streams else cuda.external_stream(s) for s in (before, after)
-        )
-        event = cuda.event(timing=False)
+        first, second = stream_numbered(before), stream_numbered(after)
+        event = toolchain().cuda.event(timing=False)
         event.record(first)
         event.wait(second)

@@ -14,46 +14,25 @@ from typing import Any
 
 import numpy as np
 
-from graphflow.codegen.cuda.toolchain import is_simulated, toolchain
+from graphflow.codegen.cuda.toolchain import is_simulated
 from graphflow.codegen.layout import contiguous_in, row_major
-from graphflow.errors import OutOfMemoryError
+from graphflow.runtime.cuda.allocator import ANY, allocator
 from graphflow.runtime.cuda.current import current, on, require_device
 from graphflow.runtime.cuda.pinned import copy_without_waiting, is_pinned
-from graphflow.tables import quantity
 
 HostArray = np.ndarray[Any, Any]
-LEAST = 256
-"""Bytes: no block is smaller, and blocks start at multiples of it."""
-
-
-class Usage:
-    """Bytes held on a device: ``now``, and the ``most`` at one time."""
-
-    def __init__(self) -> None:
-        self.now = self.most = 0
-
-    def add(self, nbytes: int) -> None:
-        """Count ``nbytes`` more, or fewer."""
-        self.now += nbytes
-        self.most = max(self.most, self.now)
-
-
-_usage: dict[int, Usage] = {}
-
-
-def usage(device: int) -> Usage:
-    """What tensors and programs of this process hold on a device."""
-    return _usage.setdefault(device, Usage())
 
 
 class Block:
     """Bytes on a device (the current one, unless given), freed when nobody refers to them.
 
     ``handle`` is memory of another library, which stays its own; ``readonly`` says that it is
-    not to be written.
+    not to be written; ``streams`` are those of other libraries that the block was lent to.
     """
 
-    __slots__ = ("__weakref__", "_address", "_views", "device", "handle", "nbytes", "readonly")
+    __slots__ = (
+        "__weakref__", "_address", "_views", "device", "handle", "nbytes", "readonly", "streams",
+    )  # fmt: skip
 
     def __init__(self, nbytes: int, device: int | None = None, handle: Any = None) -> None:
         require_device()
@@ -61,12 +40,12 @@ class Block:
         self.device = current() if device is None else device
         self._views: dict[tuple[int, str], Any] = {}
         self.handle = handle
+        self.streams: set[int] = set()
         if handle is None:
-            room = max(LEAST, -(-nbytes // LEAST) * LEAST)
-            held = usage(self.device)
-            self.handle = _allocated(room, self.device)
-            held.add(room)
-            weakref.finalize(self, held.add, -room)
+            memory = allocator(self.device)
+            self.handle = memory.take(nbytes)
+            back = weakref.finalize(self, memory.give, self.handle, nbytes, self.streams)
+            back.atexit = False
 
     def view(self, offset: int, dtype: np.dtype[Any]) -> Any:
         """Everything from byte ``offset`` on as a kernel's argument of elements of ``dtype``."""
@@ -116,21 +95,6 @@ class Block:
         with on(self.device):
             data: HostArray = self.handle[offset : offset + nbytes].copy_to_host()
         return data.view(dtype).reshape(tuple(shape))
-
-
-def _allocated(room: int, device: int) -> Any:
-    """Bytes from the driver, whose way to say that there are no more differs by package."""
-    try:
-        with on(device):
-            return toolchain().cuda.device_array(room, np.uint8)
-    except Exception as error:
-        if not (isinstance(error, MemoryError) or "OUT_OF_MEMORY" in str(error)):
-            raise
-        held = usage(device)
-        raise OutOfMemoryError(
-            f"no {quantity(room)} of memory of cuda:{device} are free; {quantity(held.now)} are "
-            f"held by tensors and programs of this process, {quantity(held.most)} at most so far"
-        ) from None
 
 
 class DeviceArray:
@@ -222,6 +186,7 @@ class DeviceArray:
         """Version 3; work on the memory is in the order of the legacy default stream, 1."""
         if self.dtype.kind == "V":
             raise AttributeError(f"{self.dtype} has no typestr; DLPack lends such memory")
+        self.block.streams.add(ANY)
         return {
             "shape": self.shape,
             "typestr": self.dtype.str,
