@@ -27,7 +27,7 @@ from graphflow.codegen.contraction.labels import (
     is_matrix_product,
     place_of_product,
     summand,
-    without_product,
+    without,
 )
 from graphflow.codegen.control import control_steps
 from graphflow.codegen.kept import Kept, with_kept
@@ -317,7 +317,7 @@ class Emitter:
             only_read = {o.buffer for o in operands} - {r.buffer for r in (*results, tile)}
             return [replace(call, writes=call.writes - only_read) for call in calls]
         if not alone:
-            rest, kept = without_product(body, product)
+            rest, kept = without(body, (product,))
             places = [tile if n is product else operands[position[n]] for n in kept]
             calls += lower_group(rest, places, results, self.context)
         return calls

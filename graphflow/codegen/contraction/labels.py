@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from graphflow.codegen.layout import Layout
 from graphflow.ir.build import input_node
@@ -39,18 +39,19 @@ def summand(body: Graph, product: Node) -> Node | None:
     return other if other in body.inputs and other.type == product.type else None
 
 
-def without_product(body: Graph, product: Node) -> tuple[Graph, list[Node]]:
-    """What ``body`` does with ``product``: a graph that reads it, and the nodes it reads."""
+def without(body: Graph, made: Collection[Node]) -> tuple[Graph, list[Node]]:
+    """What ``body`` does with nodes that are made elsewhere: a graph that reads them, and the
+    nodes it reads."""
     new: dict[Node, Node] = {}
     kept: list[Node] = []
     seen = set(body.outputs)
     for node in reversed(body.nodes):
-        if node in seen and node is not product:
+        if node in seen and node not in made:
             seen.update(node.inputs)
     for node in body.nodes:
         if node not in seen:
             continue
-        if node is product or node in body.inputs:
+        if node in made or node in body.inputs:
             new[node] = input_node(f"x{len(kept)}", node.tensor_type)
             kept.append(node)
         else:

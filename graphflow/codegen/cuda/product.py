@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from graphflow.codegen.contraction.kernels import accumulator
-from graphflow.codegen.contraction.labels import place_of_product, without_product
+from graphflow.codegen.contraction.labels import place_of_product, without
 from graphflow.codegen.cuda.epilogue import epilogue_of
 from graphflow.codegen.cuda.matmul import Plan, as_matmul
 from graphflow.codegen.cuda.tiles import Tile, tile_for_device
@@ -47,6 +47,8 @@ KINDS = {"batch": (1, 1, 1), "rows": (1, 0, 1), "columns": (0, 1, 1), "depth": (
 
 LEAST_WORK = 1 << 20
 """A product of fewer multiplications is not worth a kernel of its own, whoever computes it."""
+_FAR = 8
+"""What is so many times smaller than a product is worth a pass of its own before it."""
 _RESIDENT = 2
 """Blocks of a product that a multiprocessor holds, so that one computes while another loads."""
 _NARROW = ("f32", "i32", "u32")
@@ -98,24 +100,52 @@ def _parted(
     results: Sequence[Layout],
     context: LowerContext,
 ) -> list[Call]:
-    """The product by itself, as the library takes it, and then what follows it; nothing if the
-    library does not take it or it is small."""
+    """The product as the library takes it, what is small before it and what follows it behind
+    it; nothing if the library does not take it or it is small."""
     if body.outputs == (product,):
         return []
     alone = Graph(tuple(dict.fromkeys(product.inputs)), (product,), name="body")
-    position = {node: index for index, node in enumerate(body.inputs)}
-    inputs = [operands[position[n]] for n in alone.inputs]
+    at = dict(zip(body.inputs, operands))
+    inputs = [at[n] for n in alone.inputs]
     tried = contiguous(_TRIED, product.tensor_type)
     plan = plan_of(_lowered(alone, product, inputs, [tried], context))
     if isinstance(plan, str) or plan.matmul.work < LEAST_WORK:
         return []
+    made = _vectors(body, product)
+    if made:
+        before = Graph(body.inputs, tuple(made), name="body")
+        at.update((node, context.temporary(node.tensor_type)) for node in made)
+        rest, kept = without(body, made)
+        (whole,) = (n for n in rest.nodes if n.op.kind is Kind.CONTRACTION)
+        call = _lowered(rest, whole, [at[n] for n in kept], results, context)
+        if isinstance(plan_of(call), Plan):
+            places = [at[n] for n in made]
+            return [*lower_group(before, operands, places, context), call]
     tile = place_of_product(body, product, operands, results, context.temporary)
-    rest, kept = without_product(body, product)
-    places = [tile if n is product else operands[position[n]] for n in kept]
+    rest, kept = without(body, (product,))
+    places = [tile if n is product else at[n] for n in kept]
     return [
         _lowered(alone, product, inputs, [tile], context),
         *lower_group(rest, places, results, context),
     ]
+
+
+def _vectors(body: Graph, product: Node) -> list[Node]:
+    """What ``body`` computes beside the product and joins with it, if it is less than that by
+    far: a bias in another precision."""
+    follows = {product}
+    for node in body.nodes:
+        if not follows.isdisjoint(node.inputs):
+            follows.add(node)
+    beside = dict.fromkeys(
+        n
+        for node in body.nodes
+        if node in follows and node is not product
+        for n in node.inputs
+        if n not in follows and n not in body.inputs and n.op.kind is not Kind.LEAF
+    )
+    small = [n for n in beside if n.tensor_type.numel * _FAR <= product.tensor_type.numel]
+    return small if len(small) == len(beside) else []
 
 
 def plan_of(call: Call) -> Plan | str:

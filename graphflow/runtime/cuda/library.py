@@ -5,7 +5,7 @@ What a library does is behind two calls, so that tests can put one of NumPy in i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from importlib.util import find_spec
 from math import gcd
@@ -106,20 +106,15 @@ class Products:
     def __str__(self) -> str:
         if not self._chosen:
             return ""
-        by: dict[str, int] = {}
+        by: dict[tuple[str, str], list[str]] = {}
         for choice in self._chosen.values():
-            if choice.plan is not None and choice.library is not None:
-                by[f"by {choice.library.name}"] = by.get(f"by {choice.library.name}", 0) + 1
-            else:
-                own = f"by a kernel of our own ({choice.why})"
-                by[own] = by.get(own, 0) + 1
-        return "products: " + "; ".join(f"{count} {text}" for text, count in by.items())
-
-    def rows(self) -> Iterator[tuple[str, str]]:
-        """The kernel of each product, and who computes it instead or why nobody does."""
-        for choice in self._chosen.values():
-            by = "" if choice.library is None else choice.library.name
-            yield choice.kernel, by if choice.plan is not None else choice.why
+            name = "" if choice.plan is None or choice.library is None else choice.library.name
+            by.setdefault((name, choice.why), []).append(choice.kernel)
+        said = []
+        for (name, why), kernels in by.items():
+            own = f"kernels of our own ({', '.join(dict.fromkeys(kernels))}): {why}"
+            said.append(f"{len(kernels)} by {name or own}")
+        return "products: " + "; ".join(said)
 
 
 def _choice(call: Call, found: Library | str) -> Choice:
