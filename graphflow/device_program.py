@@ -52,7 +52,7 @@ class DeviceProgram(Program):
     def _lower(self, graph: Graph) -> Schedule:
         from graphflow.codegen.build_schedule import build_schedule
 
-        return build_schedule(graph, 1, self._example, backend())
+        return build_schedule(graph, 1, self._example, backend(self._index))
 
     def _prepare(self, graph: Graph) -> None:
         """Temporaries lie on the device."""

@@ -70,7 +70,7 @@ def evaluate(op: OpDef, arrays: Sequence[Any], attrs: dict[str, Any]) -> Any:
     operands = [contiguous(array) for array in together(op.name, arrays)]
     types = [type_of(array) for array in operands]
     device = operands[0].block.device
-    key = (op.name, attrs_key(attrs), tuple(types), backend(), device)
+    key = (op.name, attrs_key(attrs), tuple(types), backend(device), device)
     if key not in _programs:
         _programs[key] = _program(op, types, attrs, device)
     program = _programs[key]
@@ -92,15 +92,17 @@ def _program(
     if isinstance(build.infer_type(op, leaves, attrs), TupleType):
         return None
     graph = Graph(inputs=leaves, outputs=(build.emit(op, *leaves, **attrs),))
-    schedule = build_schedule(run_pipeline(graph, PORTABLE)[-1].graph, backend=backend())
-    return CudaProgram(schedule, device=device, library=backend().library)
+    how = backend(device)
+    schedule = build_schedule(run_pipeline(graph, PORTABLE)[-1].graph, backend=how)
+    return CudaProgram(schedule, device=device, library=how.library)
 
 
-def backend() -> Backend:
-    """How kernels are written now: the switches of ``gf.backends.cuda`` say."""
+def backend(device: int) -> Backend:
+    """How kernels are written now for a device: the switches of ``gf.backends.cuda`` say, and
+    whether there is a library."""
     from graphflow.backends import cuda
 
-    wanted = cuda.library and not library.missing()
+    wanted = cuda.library and not isinstance(library.library(device), str)
     return _backend(cuda.deterministic, wanted, cuda.matmul.allow_tf32)
 
 

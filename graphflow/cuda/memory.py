@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from graphflow.codegen.cuda.toolchain import state, toolchain
 from graphflow.cuda.devices import _index, _needed
 from graphflow.runtime.cuda.current import current, on
+from graphflow.tables import quantity, table
 
 if TYPE_CHECKING:
     from graphflow.runtime.cuda.allocator import Allocator
@@ -53,6 +54,23 @@ def reset_peak_memory_stats(device: Any = None) -> None:
     _memory(device).reset_peaks()
 
 
+reset_max_memory_allocated = reset_max_memory_cached = reset_peak_memory_stats
+
+
+def reset_accumulated_memory_stats(device: Any = None) -> None:
+    """Begin anew with what is only counted up: memory taken and freed, calls of the driver."""
+    _memory(device).reset_totals()
+
+
+def memory_summary(device: Any = None, abbreviated: bool = False) -> str:
+    """The numbers of :func:`memory_stats` as a table."""
+    rows = [
+        [name, quantity(number) if "bytes" in name else number]
+        for name, number in memory_stats(device).items()
+    ]
+    return table(["memory", f"cuda:{_memory(device).device}"], rows)
+
+
 def memory_stats(device: Any = None) -> dict[str, int]:
     """Those of PyTorch's numbers that mean something here, by its names.
 
@@ -90,5 +108,9 @@ __all__ = [
     "memory_allocated",
     "memory_reserved",
     "memory_stats",
+    "memory_summary",
+    "reset_accumulated_memory_stats",
+    "reset_max_memory_allocated",
+    "reset_max_memory_cached",
     "reset_peak_memory_stats",
 ]

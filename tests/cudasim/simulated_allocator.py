@@ -227,6 +227,10 @@ def test_the_numbers_of_pytorch() -> None:
     assert found["allocated_bytes.all.allocated"] - found["allocated_bytes.all.freed"] == held
     gf.cuda.reset_peak_memory_stats()
     assert gf.cuda.max_memory_reserved() == gf.cuda.max_memory_allocated() == held
+    gf.cuda.reset_accumulated_memory_stats()
+    found = gf.cuda.memory_stats()
+    assert found["num_device_alloc"] == found["allocated_bytes.all.freed"] == 0
+    assert "reserved_bytes.all.peak" in gf.cuda.memory_summary()
     assert all(isinstance(n, int) for n in gf.cuda.mem_get_info())
 
 

@@ -146,6 +146,28 @@ def test_attention_is_batched_over_heads_where_they_lie(lib: NumpyLibrary) -> No
     assert [(m.batch, m.a.leading, m.a.step) for m in lib.calls] == [(3, 12, 4)] * 2
 
 
+CALLS: dict[str, tuple[Any, list[tuple[int, ...]], list[tuple[int, ...]]]] = {
+    "a convolution of 1 by 1": (F.conv2d, [(2, 3, 4, 4), (5, 3, 1, 1)], [(16, 5, 3, 2)]),
+    "two axes of depth": (
+        lambda x, w: gf.einsum("bij,bkj->ik", x, w), [(3, 4, 5), (3, 6, 5)], [(6, 4, 15, 1)],
+    ),
+    "a row": (lambda x, w: x @ w, [(5,), (5, 6)], [(6, 1, 5, 1)]),
+    "a column": (lambda x, w: x @ w, [(4, 5), (5,)], [(4, 1, 5, 1)]),
+    "a number": (lambda x, w: x @ w, [(5,), (5,)], [(1, 1, 5, 1)]),
+    "attention": (
+        F.scaled_dot_product_attention, [(2, 3, 8, 4)] * 3, [(8, 8, 4, 6), (4, 8, 8, 6)],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_functions(lib: NumpyLibrary, name: str) -> None:
+    function, shapes, wanted = CALLS[name]
+    rng = np.random.default_rng(7)
+    same(function, *(array(rng, *shape) for shape in shapes))
+    assert [(m.d.rows, m.d.columns, m.depth, m.batch) for m in lib.calls] == wanted
+
+
 def test_precision(lib: NumpyLibrary, monkeypatch: pytest.MonkeyPatch) -> None:
     x, w = (gf.randn(4, 4).cuda() for _ in range(2))
     for allowed, wanted in (("high", "tf32"), ("highest", "f32")):
@@ -191,6 +213,10 @@ def test_why_kernels_of_our_own_are_used(
     rng = np.random.default_rng(6)
     step = same(lambda x, w: F.conv2d(x, w), array(rng, 1, 2, 5, 5), array(rng, 3, 2, 3, 3))
     assert "runs over several axes" in str(step.explain())
+    step = same(
+        lambda x, w: F.conv2d(x, w, stride=2), array(rng, 1, 2, 5, 5), array(rng, 3, 2, 1, 1)
+    )
+    assert "operands or the result do not lie as matrices do" in str(step.explain())
     step = gf.compile(lambda a, b: a @ b)
     whole = gf.arange(4).reshape(2, 2).cuda()
     assert step(whole, whole).tolist() == [[2, 3], [6, 11]]

@@ -104,8 +104,8 @@ def as_matmul(seen: Seen) -> Plan | str:
             if plan is not None:
                 found.append(plan)
     if not found:
-        terms = " or of what is added" if seen.terms else ""
-        return f"the strides of operands, of the result{terms} are not those of matrices"
+        whose = "operands, the result or what is added" if seen.terms else "operands or the result"
+        return f"{whose} do not lie as matrices do"
     best = max(found, key=lambda plan: (plan.matmul.work, plan.matmul.d.rows))
     if len(best.starts) > MOST_CALLS:
         return f"it would be {len(best.starts)} calls"

@@ -140,6 +140,14 @@ class Allocator:
             for usage in (self.allocated, self.reserved):
                 usage.most = usage.now
 
+    def reset_totals(self) -> None:
+        """Begin anew with what is only counted up."""
+        with self._lock:
+            self._collect()
+            for usage in (self.allocated, self.reserved):
+                usage.total = usage.now
+            self.asked = self.reused = self.retries = self.failures = 0
+
     def _collect(self) -> None:
         while self._returned:
             freed = self._returned.popleft()
