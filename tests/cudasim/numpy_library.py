@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from graphflow.codegen.cuda import product
+from graphflow.codegen.cuda import parted
 from graphflow.codegen.cuda.epilogue import gelu
 from graphflow.codegen.cuda.matmul import Matmul, Matrix
 from graphflow.errors import GraphFlowError
@@ -86,5 +86,5 @@ def in_place_of_cublas(put: Callable[[Any, str, Any], None]) -> NumpyLibrary:
     made = NumpyLibrary()
     put(library, "missing", lambda: "")
     put(library, "library", lambda device: made)
-    put(product, "LEAST_WORK", 0)
+    put(parted, "LEAST_WORK", 0)
     return made

@@ -16,7 +16,7 @@ import pytest
 import graphflow as gf
 import graphflow.nn.functional as F
 from graphflow import on_device
-from graphflow.codegen.cuda import product as products
+from graphflow.codegen.cuda import parted
 from graphflow.ir.op import Kind
 from tests.cudasim.models import step_of
 from tests.cudasim.numpy_library import NumpyLibrary, in_place_of_cublas
@@ -95,6 +95,7 @@ EPILOGUES = {
     "gelu with erf": (F.gelu, None),
     "leaky": (F.leaky_relu, None),
     "tanh": (lambda x: x.tanh(), None),
+    "relu and more": (lambda x: x.relu().cos(), (True, "relu")),
 }
 
 
@@ -113,17 +114,30 @@ def test_what_follows(lib: NumpyLibrary, name: str, half: bool) -> None:
     found = compiled(*(x.cuda() for x in given)).cpu().float().numpy()
     np.testing.assert_allclose(found, step(*given).float().numpy(), atol=1e-2 if half else 1e-6)
     (made,) = lib.calls
-    assert (made.bias, made.activation) == (wanted or (False, ""))
+    assert (made.bias, made.activation) == (wanted or (True, "")), "as much as it does"
     assert made.d.dtype == ("f16" if half else "f32") and made.compute == "f32"
     calls = compiled.programs[0].schedule.steps
-    assert len(calls) == (1 if wanted else 2), "what does not fit is a kernel after the product"
+    more = name == "relu and more" or not wanted
+    assert len(calls) == 1 + more, "what does not fit is a kernel after the product"
     assert "products: 1 by NumPy's library" in str(compiled.explain())
+
+
+def test_what_a_gradient_will_read_is_what_the_library_makes(lib: NumpyLibrary) -> None:
+    """Several results: the sum with its bias, and a function of it."""
+
+    def step(x: gf.Tensor, w: gf.Tensor, b: gf.Tensor) -> gf.Tensor:
+        before = F.linear(x, w, b)
+        return gf.stack([before, F.gelu(before) * before.cos()])
+
+    compiled = same(step, *linear(np.random.default_rng(8)))
+    (made,) = lib.calls
+    assert made.bias and "products: 1 by NumPy's library" in str(compiled.explain())
 
 
 def test_small_products_stay_with_what_follows(
     lib: NumpyLibrary, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(products, "LEAST_WORK", 1 << 20)
+    monkeypatch.setattr(parted, "LEAST_WORK", 1 << 20)
     step = same(lambda x, w, b: F.linear(x, w, b).tanh(), *linear(np.random.default_rng(2)))
     text = str(step.explain())
     assert not lib.calls and "no epilogue of the library's" in text

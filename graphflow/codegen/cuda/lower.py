@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from graphflow.codegen.cuda.cut import cut, is_cut
 from graphflow.codegen.cuda.lines import lower_lines
-from graphflow.codegen.cuda.product import lower_product
+from graphflow.codegen.cuda.parted import lower_product
 from graphflow.codegen.cuda.writer import write_kernel
 from graphflow.codegen.emit import Emitter
 from graphflow.codegen.loops import Accumulate, Combine, Fold, LoopKind, Start

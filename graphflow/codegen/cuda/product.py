@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from graphflow.codegen.contraction.kernels import accumulator
-from graphflow.codegen.contraction.labels import place_of_product, without
 from graphflow.codegen.cuda.epilogue import epilogue_of
 from graphflow.codegen.cuda.matmul import Plan, as_matmul
 from graphflow.codegen.cuda.tiles import Tile, tile_for_device
@@ -20,10 +19,9 @@ from graphflow.codegen.cuda.writer import CudaWriter, finished, numpy_name
 from graphflow.codegen.emit import Emitter
 from graphflow.codegen.evaluate import Evaluator, Memory
 from graphflow.codegen.kernel_writer import held_as, literal
-from graphflow.codegen.layout import Layout, contiguous, real_layout
+from graphflow.codegen.layout import Layout, contiguous
 from graphflow.codegen.library import Operand, Seen, Term
 from graphflow.codegen.loops import Kernel, Load, Slot
-from graphflow.codegen.lower import lower_group
 from graphflow.codegen.names import PLACEHOLDER
 from graphflow.codegen.schedule import Address, Argument, Call
 from graphflow.codegen.sizes import whole
@@ -34,21 +32,14 @@ from graphflow.errors import CompileError
 from graphflow.ir.affine import Affine
 from graphflow.ir.graph import Graph
 from graphflow.ir.node import Node
-from graphflow.ir.op import Kind
 from graphflow.ir.products import labels_of
 from graphflow.ir.types import DType, dtype_named
 from graphflow.records import dataclass
 
 PRODUCT = -1
 """The buffer of a product that is in registers only."""
-_TRIED = -2
-"""The buffer of a product of which only the description is wanted."""
 KINDS = {"batch": (1, 1, 1), "rows": (1, 0, 1), "columns": (0, 1, 1), "depth": (1, 1, 0)}
 
-LEAST_WORK = 1 << 20
-"""A product of fewer multiplications is not worth a kernel of its own, whoever computes it."""
-_FAR = 8
-"""What is so many times smaller than a product is worth a pass of its own before it."""
 _RESIDENT = 2
 """Blocks of a product that a multiprocessor holds, so that one computes while another loads."""
 _NARROW = ("f32", "i32", "u32")
@@ -79,81 +70,12 @@ class Product:
         return count
 
 
-def lower_product(
-    body: Graph, operands: Sequence[Layout], results: Sequence[Layout], context: LowerContext
-) -> list[Call]:
-    """The call that computes the product in ``body`` and everything that follows it."""
-    product = next(n for n in body.nodes if n.op.kind is Kind.CONTRACTION)
-    if 0 in product.shape:
-        return []
-    operands, results = ([real_layout(a) for a in group] for group in (operands, results))
-    call = _lowered(body, product, operands, results, context)
-    if not context.backend.library or isinstance(plan_of(call), Plan):
-        return [call]
-    return _parted(body, product, operands, results, context) or [call]
-
-
-def _parted(
-    body: Graph,
-    product: Node,
-    operands: Sequence[Layout],
-    results: Sequence[Layout],
-    context: LowerContext,
-) -> list[Call]:
-    """The product as the library takes it, what is small before it and what follows it behind
-    it; nothing if the library does not take it or it is small."""
-    if body.outputs == (product,):
-        return []
-    alone = Graph(tuple(dict.fromkeys(product.inputs)), (product,), name="body")
-    at = dict(zip(body.inputs, operands))
-    inputs = [at[n] for n in alone.inputs]
-    tried = contiguous(_TRIED, product.tensor_type)
-    plan = plan_of(_lowered(alone, product, inputs, [tried], context))
-    if isinstance(plan, str) or plan.matmul.work < LEAST_WORK:
-        return []
-    made = _vectors(body, product)
-    if made:
-        before = Graph(body.inputs, tuple(made), name="body")
-        at.update((node, context.temporary(node.tensor_type)) for node in made)
-        rest, kept = without(body, made)
-        (whole,) = (n for n in rest.nodes if n.op.kind is Kind.CONTRACTION)
-        call = _lowered(rest, whole, [at[n] for n in kept], results, context)
-        if isinstance(plan_of(call), Plan):
-            places = [at[n] for n in made]
-            return [*lower_group(before, operands, places, context), call]
-    tile = place_of_product(body, product, operands, results, context.temporary)
-    rest, kept = without(body, (product,))
-    places = [tile if n is product else at[n] for n in kept]
-    return [
-        _lowered(alone, product, inputs, [tile], context),
-        *lower_group(rest, places, results, context),
-    ]
-
-
-def _vectors(body: Graph, product: Node) -> list[Node]:
-    """What ``body`` computes beside the product and joins with it, if it is less than that by
-    far: a bias in another precision."""
-    follows = {product}
-    for node in body.nodes:
-        if not follows.isdisjoint(node.inputs):
-            follows.add(node)
-    beside = dict.fromkeys(
-        n
-        for node in body.nodes
-        if node in follows and node is not product
-        for n in node.inputs
-        if n not in follows and n not in body.inputs and n.op.kind is not Kind.LEAF
-    )
-    small = [n for n in beside if n.tensor_type.numel * _FAR <= product.tensor_type.numel]
-    return small if len(small) == len(beside) else []
-
-
 def plan_of(call: Call) -> Plan | str:
     """What a library would be asked for instead of ``call``, or why none can be."""
     return as_matmul(call.library) if isinstance(call.library, Seen) else call.library
 
 
-def _lowered(
+def product_call(
     body: Graph,
     product: Node,
     operands: Sequence[Layout],
@@ -163,7 +85,7 @@ def _lowered(
     """The one kernel of a product and what follows it."""
     position = {node: index for index, node in enumerate(body.inputs)}
     places = [operands[position[n]] for n in product.inputs]
-    names, extents = _variables(product)
+    names, extents = axes_of(product)
     kept = tuple(n for n in names if n.startswith("k"))
     layouts = {**dict(zip(body.inputs, operands)), product: _in_registers(product)}
     memory = Memory([*operands, layouts[product]], results, whole=True)
@@ -184,7 +106,7 @@ def _in_registers(product: Node) -> Layout:
     return contiguous(PRODUCT, product.tensor_type)
 
 
-def _variables(product: Node) -> tuple[list[str], dict[str, int]]:
+def axes_of(product: Node) -> tuple[list[str], dict[str, int]]:
     """Names of the axes, ``k0 …`` along the result and ``r0 …`` along the depth, and extents."""
     labels = labels_of(product)
     sizes: dict[int, int] = {}
