@@ -154,6 +154,17 @@ def test_a_product_is_chosen_once_and_called(
     assert bias == 80
 
 
+def test_a_call_that_fails_says_what_the_library_said(
+    library: tuple[cublas.CublasLt, WithoutDevice], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, lt = library
+    start = found.prepared(PLAIN, (16,) * 5)
+    monkeypatch.setattr(lt, "matmul", lambda *given: lt.check_status(13), raising=False)
+    said = r"cuBLASLt 13\..*EXECUTION_FAILED.*\(5 by 3 sums of 4 products, 2 times\)"
+    with pytest.raises(GraphFlowError, match=said):
+        start((16, 32, 48, 64, 80), 0)
+
+
 def test_no_algorithm_is_an_error_that_says_so(
     library: tuple[cublas.CublasLt, WithoutDevice],
 ) -> None:

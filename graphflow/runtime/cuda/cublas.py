@@ -118,7 +118,7 @@ class CublasLt:
             with on(self.device):
                 return _Product(self, matmul, alignments)
         except self._binding.lt.cuBLASLtError as error:
-            return f"{self.name}: {' '.join(str(error).split())}"
+            return self._said(error, matmul)
 
     def algorithm(self, product: _Product, preference: int) -> Any:
         """The library's first choice for a product; raises its error if it has none."""
@@ -135,18 +135,32 @@ class CublasLt:
         return result
 
     def start(self, product: _Product, addresses: Sequence[int], stream: Any) -> None:
-        """Start a product on a stream."""
+        """Start a product on a stream.
+
+        Raises :class:`GraphFlowError` with what the library says if it cannot.
+        """
+        try:
+            with self._lock, on(self.device):
+                self._start(product, addresses, stream)
+        except self._binding.lt.cuBLASLtError as error:
+            raise GraphFlowError(self._said(error, product.matmul)) from error
+
+    def _said(self, error: Exception, matmul: Matmul) -> str:
+        rows, columns = matmul.d.rows, matmul.d.columns
+        shape = f"{rows} by {columns} sums of {matmul.depth} products, {matmul.batch} times"
+        return f"{self.name}: {' '.join(str(error).split())} ({shape})"
+
+    def _start(self, product: _Product, addresses: Sequence[int], stream: Any) -> None:
         a, b, c, d, bias = addresses
         lt, layouts = self._binding.lt, product.layouts
-        with self._lock, on(self.device):
-            if product.matmul.bias:  # which is read here, when the call is made
-                self._binding.set("matmul_desc", product.description, "BIAS_POINTER", bias)
-            lt.matmul(
-                self._handle, product.description, product.scalars.ctypes.data, a, layouts[0],
-                b, layouts[1], product.scalars.ctypes.data + product.scalars.itemsize, c,
-                layouts[2], d, layouts[3], product.algorithm.ptr, self._workspace.address,
-                WORKSPACE, int(stream),
-            )  # fmt: skip
+        if product.matmul.bias:  # which is read here, when the call is made
+            self._binding.set("matmul_desc", product.description, "BIAS_POINTER", bias)
+        lt.matmul(
+            self._handle, product.description, product.scalars.ctypes.data, a, layouts[0],
+            b, layouts[1], product.scalars.ctypes.data + product.scalars.itemsize, c,
+            layouts[2], d, layouts[3], product.algorithm.ptr, self._workspace.address,
+            WORKSPACE, int(stream),
+        )  # fmt: skip
 
 
 _NOT_SUPPORTED = 15
