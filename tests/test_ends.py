@@ -74,3 +74,17 @@ def test_a_rank_waits_until_it_is_watched(tmp_path):
     thread.join()
     ends.close()
     assert board._own["pid"] == os.getpid()
+
+
+def test_ranks_that_are_many_collectives_apart_do_not_take_one_for_another(tmp_path):
+    """A model of more tensors than the board keeps: all broadcasts begin before any is over."""
+    Board.create(tmp_path / "board", 2)
+    ahead, behind = (Board(tmp_path / "board", rank, 2) for rank in range(2))
+    for number in range(1, 151):
+        assert ahead.come_to(f"broadcast of f32[{number}]") == number
+    for number in range(1, 101):
+        behind.come_to(f"broadcast of f32[{number}]")
+    assert [n for n in range(1, 151) if ahead.astray(n) or behind.astray(n)] == []
+    behind.come_to("barrier")
+    assert ahead.astray(101) == (1, "barrier")
+    assert behind.astray(101) == (0, "broadcast of f32[101]")

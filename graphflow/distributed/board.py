@@ -91,10 +91,15 @@ class Board:
         self.seen += 1
         slot, word = self.seen % _KEPT, self.rank * _ENTRY.itemsize // 8
         begin = self._place(self.rank, slot)
+        self._words[word + _NUMBER // 8 + slot] = 0  # the words of two numbers are never one's
         self._bytes[begin : begin + _LENGTH] = _text(what)
         self._words[word + _NUMBER // 8 + slot] = self.seen
         self._words[word + _SEEN // 8] = self.seen
         return self.seen
+
+    def _number(self, rank: int, slot: int) -> int:
+        """Of which collective ``rank`` says in ``slot`` what it is; 0 while it writes there."""
+        return self._words[(rank * _ENTRY.itemsize + _NUMBER) // 8 + slot]
 
     def _place(self, rank: int, slot: int) -> int:
         """Where ``rank`` says what its collective in ``slot`` is, in bytes."""
@@ -105,15 +110,22 @@ class Board:
         return [entry for entry in entries(self._lines) if entry.rank != self.rank]
 
     def astray(self, number: int) -> tuple[int, str] | None:
-        """A rank whose collective ``number`` is another than this rank's, and which it is."""
-        slot, words = number % _KEPT, self._words
+        """A rank whose collective ``number`` is another than this rank's, and which it is.
+
+        None where this rank has begun so many since that it says no longer what that one was.
+        """
+        slot = number % _KEPT
+        if self._number(self.rank, slot) != number:
+            return None
         begin = self._place(self.rank, slot)
         own = self._bytes[begin : begin + _LENGTH]
         for rank in range(self.size):
             begin = self._place(rank, slot)
-            said = self._bytes[begin : begin + _LENGTH]
-            if words[(rank * _ENTRY.itemsize + _NUMBER) // 8 + slot] == number and said != own:
-                return rank, bytes(said).rstrip(b"\0").decode()
+            if self._number(rank, slot) != number:
+                continue
+            said = bytes(self._bytes[begin : begin + _LENGTH])
+            if said != own and self._number(rank, slot) == number:  # it was not written meanwhile
+                return rank, said.rstrip(b"\0").decode()
         return None
 
 
