@@ -122,7 +122,7 @@ def traced(parts):
 def test_the_graph_shows_the_parts():
     text = str(traced(PARTS))
     entered = re.findall(r"part\(%\S+, before=-1, number=(\d+)\)", text)
-    assert {int(number) for number in entered} == {*range(PARTS + 1)}, "each part, and their sums"
+    assert {int(number) for number in entered} == {*range(PARTS + 1)}, "each part, and results"
     assert str(Graph.parse(text)) == text
     assert "part(" not in str(traced(None))
 
@@ -132,7 +132,22 @@ def test_no_kernel_has_work_of_two_parts():
     flow = Dataflow(graph)
     mixed = [{flow.part[flow.number[n]] for n in g.nodes} for g in find_groups(graph, flow=flow)]
     assert {len(parts) for parts in mixed} == {1}
-    assert set.union(*mixed) == {-1, *range(PARTS + 1)}  # none, each part, and their sums
+    sums = {PARTS + 1 + place for place in range(8)}  # a part for each parameter's
+    assert set.union(*mixed) == {-1, *range(PARTS + 1)} | sums
+
+
+def test_equal_gradients_of_two_parameters_are_two_values():
+    """Ranks reduce them apart: one product that two updates read would be rounded otherwise."""
+    a, b = nn.Parameter(gf.ones(3)), nn.Parameter(gf.ones(3))
+    model = nn.ParameterList([a, b])
+    model.forward = lambda x: x + a + b
+    parallel = DistributedDataParallel(model, virtual_ranks=2)
+
+    def step(x):
+        return gf.autograd.grad(parallel(x).square().sum(), [a, b])
+
+    first, second = gf.trace(step, gf.TensorSpec((4, 3))).outputs
+    assert first is not second
 
 
 @pytest.mark.parametrize("rows", [[8, 16, 8, 24]])

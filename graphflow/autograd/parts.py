@@ -53,24 +53,27 @@ class Share(GradNode):
 def shares(leaves: Sequence[Tensor], count: int) -> list[Shares]:
     """Histories of the ``leaves`` for each of ``count`` parts, a power of two.
 
-    What all parts make together is a part of the graph, too, with the number ``count``.
+    What all parts make together is a part of the graph, too, with the number ``count``; so are
+    the sums of each leaf, with a number of their own: equal gradients of two leaves stay two, as
+    they are where ranks reduce them, or the kernel of an update would be another one.
     """
     edges = [{id(leaf): edge for leaf in leaves if (edge := edge_of(leaf)) is not None}]
-    made = _above(edges, [count], OUTSIDE)
+    sums = {key: count + 1 + place for place, key in enumerate(edges[0])}
+    out = dict.fromkeys(sums, OUTSIDE)
+    made = [_above(branch, sums, out) for branch in edges]
     while len(made) < count:
         edges = [_edges(branch) for branch in made for _ in range(2)]
-        made = _above(edges, [count] * len(edges), count)
-    return list(_above([_edges(branch) for branch in made], range(count), count))
+        made = [_above(branch, sums, sums) for branch in edges]
+    return [
+        _above(_edges(branch), dict.fromkeys(sums, part), sums) for part, branch in enumerate(made)
+    ]
 
 
 def _above(
-    edges: Sequence[Mapping[int, Edge]], sources: Sequence[int], target: int
-) -> list[dict[int, GradNode]]:
-    """Histories before ``edges``, branch by branch."""
-    return [
-        {key: Share(edge, source, target) for key, edge in branch.items()}
-        for branch, source in zip(edges, sources, strict=True)
-    ]
+    edges: Mapping[int, Edge], sources: Mapping[int, int], targets: Mapping[int, int]
+) -> dict[int, GradNode]:
+    """Histories before ``edges``, by leaf."""
+    return {key: Share(edge, sources[key], targets[key]) for key, edge in edges.items()}
 
 
 def _edges(branch: Mapping[int, GradNode]) -> dict[int, Edge]:
