@@ -8,8 +8,9 @@ import pytest
 from tests.distributed.test_jobs import launch, parameters
 
 ROOT = Path(__file__).parent.parent.parent
-NAMES = ("mlp", "cnn", "gpt")
-"""ReLU and SGD with momentum; ReLU, max pools and SGD; attention and AdamW."""
+NAMES = ("mlp", "cnn", "gpt", "resnet18_train")
+"""ReLU and SGD with momentum; ReLU, max pools and SGD; attention and AdamW; batch norms, and more
+tensors than the board of a job keeps collectives."""
 
 
 def run(folder, ranks, *arguments):
