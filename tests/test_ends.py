@@ -36,18 +36,20 @@ def test_the_first_of_ends_that_are_all_there_is_named(tmp_path, first, code):
     made = processes(tmp_path / "board", 4)
     ends, over = Ends(tmp_path / "board", 4), threading.Event()
     ends._open_missing()
-    assert ends.first is None and ends.status() is None
+    assert ends.first is None and ends.failed() == (None, None)
     status = end(made[first], code)
     for rank in (3, 1, 0, 2):
         end(made[rank])
     over.set()
     ends.watch(over)
     assert ends.first is not None and ends.first.rank == first
-    assert ends.status() in (status, None)  # None: before Linux 6.15
+    entry, how = ends.failed()
+    assert entry == ends.first and how in (status, None)  # None: before Linux 6.15
     ends.close()
 
 
-def test_ranks_at_their_end_are_not_missed(tmp_path):
+@pytest.mark.parametrize("killed", [None, 1])
+def test_ranks_at_their_end_are_not_missed_unless_they_die_there(tmp_path, killed):
     made = processes(tmp_path / "board", 2)
     ends, over = Ends(tmp_path / "board", 2), threading.Event()
     ends._open_missing()
@@ -55,10 +57,16 @@ def test_ranks_at_their_end_are_not_missed(tmp_path):
         board = Board(tmp_path / "board", rank, 2)
         board._own["pid"] = process.pid
         board.stage(Stage.ENDED)
-        end(process)
+        if rank == killed:
+            end(process)
+        else:
+            process.communicate(b"\n")
     over.set()
     ends.watch(over)
     assert ends.first is None
+    entry, how = ends.failed()
+    named = None if entry is None else entry.rank
+    assert (named, how) in ((killed, None if killed is None else -9), (None, None))
     ends.close()
 
 

@@ -32,8 +32,9 @@ class Ends:
         self._board, self._ranks = Watched(board), ranks
         self._descriptors: dict[int, Entry] = {}
         self._waiting = select.epoll()
+        self._ended: list[tuple[Entry, int]] = []
         self.first: Entry | None = None
-        self._of_first = -1
+        """The first that had not come to the end of its script."""
 
     @staticmethod
     def can_be_known() -> bool:
@@ -51,22 +52,17 @@ class Ends:
                 self._waiting.unregister(descriptor)
                 self._gone(self._descriptors[descriptor].rank, descriptor)
 
-    def status(self) -> int | None:
-        """How the first one ended, as ``os.waitstatus_to_exitcode`` does.
+    def failed(self) -> tuple[Entry | None, int | None]:
+        """The first that did not end well, and how, as ``os.waitstatus_to_exitcode`` says it.
 
-        None if Linux (before 6.15) does not say, or while nobody has waited for the process.
+        How is None if Linux (before 6.15) does not say, or while nobody has waited for the
+        process.  A rank that dies after the end of its script is only known by how.
         """
-        if self._of_first < 0:
-            return None
-        import fcntl
-
-        found = bytearray(_INFO.pack(_INFO_EXIT, *[0] * 13))
-        try:
-            fcntl.ioctl(self._of_first, _GET_INFO, found)
-        except OSError:
-            return None
-        given, *_, code = _INFO.unpack(found)
-        return os.waitstatus_to_exitcode(code) if given & _INFO_EXIT else None
+        for entry, descriptor in self._ended:
+            status = _status(descriptor)
+            if status or entry.stage is not Stage.ENDED:
+                return entry, status
+        return None, None
 
     def close(self) -> None:
         """Give everything back."""
@@ -94,5 +90,21 @@ class Ends:
 
     def _gone(self, rank: int, descriptor: int) -> None:
         entry = self._board.entries()[rank]
+        self._ended.append((entry, descriptor))
         if entry.stage is not Stage.ENDED and self.first is None:
-            self.first, self._of_first = entry, descriptor
+            self.first = entry
+
+
+def _status(descriptor: int) -> int | None:
+    """How the process of a descriptor ended, if Linux says."""
+    if descriptor < 0:
+        return None
+    import fcntl
+
+    found = bytearray(_INFO.pack(_INFO_EXIT, *[0] * 13))
+    try:
+        fcntl.ioctl(descriptor, _GET_INFO, found)
+    except OSError:
+        return None
+    given, *_, code = _INFO.unpack(found)
+    return os.waitstatus_to_exitcode(code) if given & _INFO_EXIT else None

@@ -28,6 +28,7 @@ does not know which was the first by the time it has stopped them, so we stop th
 _PID = re.compile(rb"PID (\d+) RUNNING AT")
 _SIGNAL = re.compile(rb"\(signal (\d+)\)")
 _RULE, _BANNER, _END = b"=====", b"BAD TERMINATION", b"Please see the FAQ"
+_FAILED = b"YOUR APPLICATION TERMINATED WITH THE EXIT STRING"
 _GRACE_SECONDS = 5.0
 """How long the other ranks may take to end."""
 _LOOK_SECONDS = 0.1
@@ -154,9 +155,8 @@ class _Job:
             return self._say(f"rank {said['rank']} {said['cause']}", int(said["code"]))
         if status == 0:
             return 0
-        first = self._first()
+        first, how = self._first()
         who = "a rank" if first is None else f"rank {first.rank}"
-        how = None if self.ends is None else self.ends.status()
         if how is None:  # mpiexec's word, which is one for all ranks that it has stopped
             how = -self.signal if self.signal else status
         if how >= 0:
@@ -166,12 +166,15 @@ class _Job:
         where = f" (process {pid})" if pid else ""
         return self._say(f"{who}{where} was killed by signal {-how}, {name}", 128 - how)
 
-    def _first(self) -> Entry | None:
-        """The rank whose end ended the job: as we saw it, else as mpiexec names its process."""
-        if self.ends is not None and self.ends.first is not None:
-            return self.ends.first
+    def _first(self) -> tuple[Entry | None, int | None]:
+        """The rank whose end ended the job, and how if that is known: as we saw it, else as
+        mpiexec names its process."""
+        if self.ends is not None:
+            found, how = self.ends.failed()
+            if found is not None:
+                return found, how
         known = {entry.pid: entry for entry in read_board(self.folder / BOARD)}
-        return known.get(self.pid)
+        return known.get(self.pid), None
 
     def _say(self, what: str, status: int) -> int:
         others = "" if self.ranks == 1 else "; the other ranks were stopped"
@@ -197,6 +200,9 @@ class _Job:
                 held = None
             if line.startswith(_RULE):
                 held = line
+            elif line.startswith(_FAILED):  # what it says of ranks that it did not have to stop
+                self._learn(line)
+                inside = True
             elif not _ABORT.match(line):
                 _write(target, line)
         if held is not None:
@@ -216,10 +222,10 @@ class _Job:
         After an exit with status 0 they may be about to end, too.
         """
         while not self.over.wait(_LOOK_SECONDS):
-            gone = self.ends is not None and self.ends.first is not None
+            gone = self.ends is not None and self.ends.failed()[0] is not None
             if gone or (self.folder / FAILURE).exists():
                 self.over.wait(_LOOK_SECONDS)  # until mpiexec has asked how it ended
-                died = gone and self.ends is not None and self.ends.status() != 0
+                died = gone and self.ends is not None and self.ends.failed()[1] != 0
                 if died or not self.over.wait(_GRACE_SECONDS):
                     self._stop_ranks()
                 if not self.over.wait(_GRACE_SECONDS):

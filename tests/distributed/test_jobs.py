@@ -106,6 +106,13 @@ def test_one_clear_message_names_rank_and_cause(kind, status, message):
     assert "MPI_Abort" not in done.stderr
 
 
+def test_a_rank_that_dies_after_the_end_of_its_script_is_named():
+    done = launch(2, "unhappy_job.py", "after", 1)
+    assert done.stdout.split() == ["done", "done"] and done.returncode == 137, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert re.search(r"rank 1 \(process \d+\) was killed by signal 9, SIGKILL", line)
+
+
 @pytest.mark.parametrize(
     ("kind", "status", "message"),
     [

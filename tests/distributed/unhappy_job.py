@@ -1,5 +1,6 @@
 """A job of the tests in which one rank does what the argument says, and the others wait for it."""
 
+import atexit
 import os
 import signal
 import sys
@@ -51,4 +52,6 @@ for number in range(3):
         if kind == "nan":
             x = x * float("nan")
         unhappy()
+if kind == "after" and rank == unlike:
+    atexit.register(os.kill, os.getpid(), signal.SIGKILL)
 print("done")
