@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import struct
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 from graphflow.distributed.board import Entry, Stage, Watched
@@ -63,6 +65,13 @@ class Ends:
             if status or entry.stage is not Stage.ENDED:
                 return entry, status
         return None, None
+
+    def stop(self) -> None:
+        """End all ranks that are still there, those at their end too: they wait for one that is
+        not."""
+        for descriptor in list(self._descriptors):
+            with suppress(OSError):
+                signal.pidfd_send_signal(descriptor, signal.SIGKILL)
 
     def close(self) -> None:
         """Give everything back."""

@@ -229,7 +229,10 @@ class _Job:
                 if died or not self.over.wait(_GRACE_SECONDS):
                     self._stop_ranks()
                 if not self.over.wait(_GRACE_SECONDS):
-                    process.kill()
+                    if self.ends is not None:
+                        self.ends.stop()
+                    if not self.over.wait(_LOOK_SECONDS):
+                        process.kill()
                 return
 
     def _stop_ranks(self) -> None:
