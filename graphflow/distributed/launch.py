@@ -169,12 +169,15 @@ class _Job:
     def _first(self) -> tuple[Entry | None, int | None]:
         """The rank whose end ended the job, and how if that is known: as we saw it, else as
         mpiexec names its process."""
-        if self.ends is not None:
-            found, how = self.ends.failed()
-            if found is not None:
-                return found, how
+        found, how = self._failed()
+        if found is not None:
+            return found, how
         known = {entry.pid: entry for entry in read_board(self.folder / BOARD)}
         return known.get(self.pid), None
+
+    def _failed(self) -> tuple[Entry | None, int | None]:
+        """What :meth:`Ends.failed` says; nothing where ends are not watched."""
+        return (None, None) if self.ends is None else self.ends.failed()
 
     def _say(self, what: str, status: int) -> int:
         others = "" if self.ranks == 1 else "; the other ranks were stopped"
@@ -222,10 +225,10 @@ class _Job:
         After an exit with status 0 they may be about to end, too.
         """
         while not self.over.wait(_LOOK_SECONDS):
-            gone = self.ends is not None and self.ends.failed()[0] is not None
+            gone = self._failed()[0] is not None
             if gone or (self.folder / FAILURE).exists():
                 self.over.wait(_LOOK_SECONDS)  # until mpiexec has asked how it ended
-                died = gone and self.ends is not None and self.ends.failed()[1] != 0
+                died = gone and self._failed()[1] != 0
                 if died or not self.over.wait(_GRACE_SECONDS):
                     self._stop_ranks()
                 if not self.over.wait(_GRACE_SECONDS):

@@ -13,7 +13,6 @@ from math import prod
 
 from graphflow.codegen.contraction.axes_kernels import PACKING, plain_axes_kernel, tiled_axes_kernel
 from graphflow.codegen.contraction.call import (
-    LINE_BYTES,
     PARALLEL_FLOPS,
     Scratch,
     address,
@@ -22,7 +21,14 @@ from graphflow.codegen.contraction.call import (
 )
 from graphflow.codegen.contraction.choice import Choice, advised, choose
 from graphflow.codegen.contraction.kernels import TILED, accumulator
-from graphflow.codegen.contraction.tiling import Tiling, axes_blocks, far_blocks, far_steps, tiling
+from graphflow.codegen.contraction.tiling import (
+    LINE_BYTES,
+    Tiling,
+    axes_blocks,
+    far_blocks,
+    far_steps,
+    tiling,
+)
 from graphflow.codegen.layout import Layout
 from graphflow.codegen.schedule import Call, KernelSource, Value
 from graphflow.codegen.sizes import example_of, greatest, is_fixed, least

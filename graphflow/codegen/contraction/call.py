@@ -16,7 +16,7 @@ from graphflow.codegen.contraction.kernels import (
     row_kernel,
     tiled_kernel,
 )
-from graphflow.codegen.contraction.tiling import Tiling, blocks, tiling
+from graphflow.codegen.contraction.tiling import LINE_BYTES, Tiling, blocks, tiling
 from graphflow.codegen.layout import Layout
 from graphflow.codegen.schedule import (
     Address,
@@ -50,7 +50,6 @@ WAY_BYTES = 4096
 """Places this far apart (or a multiple) compete for the same set of a first-level cache."""
 DEEP = 64
 """So many of them spill from the second level too, depending on the pages they are in."""
-LINE_BYTES = 64
 APART_LINES = 33
 """Lines between what two threads pack, which would else lie whole pages apart, or nearly."""
 

@@ -12,7 +12,6 @@ from math import prod
 
 from graphflow.codegen.contraction.axes import Axes, Axis
 from graphflow.codegen.contraction.call import (
-    LINE_BYTES,
     PARALLEL_FLOPS,
     Epilogue,
     Scratch,
@@ -22,7 +21,13 @@ from graphflow.codegen.contraction.call import (
     with_epilogue,
 )
 from graphflow.codegen.contraction.pairs_kernel import pairs_kernel
-from graphflow.codegen.contraction.tiling import HEAD, cache_sizes, neighbours, pairs_tile
+from graphflow.codegen.contraction.tiling import (
+    HEAD,
+    LINE_BYTES,
+    cache_sizes,
+    neighbours,
+    pairs_tile,
+)
 from graphflow.codegen.layout import Layout, row_major
 from graphflow.codegen.schedule import Call, Value
 from graphflow.codegen.sizes import is_fixed

@@ -17,7 +17,6 @@ from graphflow.codegen.contraction.axes import (
     product_call,
 )
 from graphflow.codegen.contraction.call import (
-    LINE_BYTES,
     PARALLEL_FLOPS,
     Epilogue,
     Scratch,
@@ -28,7 +27,7 @@ from graphflow.codegen.contraction.call import (
 )
 from graphflow.codegen.contraction.dots_kernel import dots_kernel
 from graphflow.codegen.contraction.pairs_calls import Copier, Dots, pairs_calls, takes_pairs
-from graphflow.codegen.contraction.tiling import dots_tile
+from graphflow.codegen.contraction.tiling import LINE_BYTES, dots_tile
 from graphflow.codegen.layout import Layout
 from graphflow.codegen.schedule import Call, Value
 from graphflow.codegen.sizes import is_fixed

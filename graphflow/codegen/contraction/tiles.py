@@ -15,13 +15,12 @@ from typing import Any, TypeAlias
 from llvmlite import ir
 
 from graphflow.codegen.contraction.bodies import Body
-from graphflow.codegen.contraction.tiling import AVX512_BYTES
+from graphflow.codegen.contraction.tiling import AVX512_BYTES, LINE_BYTES
 from graphflow.records import dataclass
 
 Rows: TypeAlias = list[list[Any]]
 """Vectors of sums: a list for each row."""
 _I64, _POINTER = ir.IntType(64), ir.PointerType()
-LINE_BYTES = 64
 FEW_SUMS = 8
 """A tile of up to so many vectors of sums has no time to spare in a step."""
 LAST_STEPS, PART_ROWS = 4, 2

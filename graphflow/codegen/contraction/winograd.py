@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from graphflow.codegen.contraction.call import (
-    LINE_BYTES,
     PARALLEL_FLOPS,
     Epilogue,
     Scratch,
@@ -15,7 +14,7 @@ from graphflow.codegen.contraction.call import (
     with_epilogue,
 )
 from graphflow.codegen.contraction.choice import Choice, advised, choose
-from graphflow.codegen.contraction.tiling import cache_sizes, tiling
+from graphflow.codegen.contraction.tiling import LINE_BYTES, cache_sizes, tiling
 from graphflow.codegen.contraction.winograd_kernels import DEPTH, PART, RUN, winograd_kernel
 from graphflow.codegen.layout import Layout
 from graphflow.codegen.schedule import Argument, Call, Value
