@@ -13,6 +13,8 @@ from graphflow.codegen.schedule import KernelSource
 from graphflow.ir.build import NODES as b
 from graphflow.ir.build import splat
 from graphflow.ir.graph import Graph
+from graphflow.ir.op import Application
+from graphflow.ir.ops.standardise import STANDARDISE
 from graphflow.ir.types import float32, int64
 
 
@@ -31,6 +33,14 @@ def cross_entropy_gradient() -> Graph:
     places = b.iota(shape=(128, 100), axis=1, dtype=int64)
     hot = b.cast(b.eq(places, b.reshape(labels, shape=(128, 1))), dtype=float32)
     return Graph((x, labels), ((softmax(x) - hot) * (1.0 / 128),))
+
+
+def standardised() -> Graph:
+    """Rows around their mean, over the root of their variance."""
+    x = leaf("x", 60, 70)
+    assert STANDARDISE.decompose is not None
+    made = STANDARDISE.decompose(b, Application((x,), None, {"axes": (1,), "eps": 1e-5}))
+    return Graph((x,), (made,))
 
 
 def dropout() -> Graph:
@@ -55,6 +65,7 @@ def bodies() -> dict[str, Graph]:
         "map_joined": Graph((x, y), (b.concatenate(x, y, axis=1),)),
         "map_random": dropout(),
         "row_softmax": Graph((x,), (softmax(x),)),
+        "row_standardise": standardised(),
         "row_layer_norm": Graph((x, w), (layer_norm(x, w, w),)),
         "row_cross_entropy": cross_entropy(),
         "row_cross_entropy_gradient": cross_entropy_gradient(),

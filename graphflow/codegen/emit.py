@@ -32,6 +32,7 @@ from graphflow.codegen.loops import (
     Statement,
     Store,
     Value,
+    When,
     Within,
     arguments_of,
 )
@@ -57,10 +58,10 @@ SMALL_EXTENT = 8
 
 @dataclass(slots=True)
 class Block:
-    """An open loop: its header, and what has been named inside."""
+    """An open loop, or what runs under a condition: its header, and what has been named inside."""
 
     axes: tuple[Axis, ...]
-    header: tuple[str, str, str, LoopKind, str]
+    header: tuple[str, str, str, LoopKind, str] | tuple[Value, bool]
     statements: list[Statement] = field(default_factory=list)
     known: list[object] = field(default_factory=list)
 
@@ -216,14 +217,24 @@ class Emitter:
         text = f"row // ({inner})" if inner else "row"
         return f"{text} % {self.extent(axes[position])}" if position else text
 
+    def open_when(self, condition: Value, holds: bool) -> None:
+        """Begin what runs only where ``condition`` is what ``holds`` says."""
+        self.need_named(condition)
+        self._blocks.append(Block((), (condition, holds)))
+
     def close(self, count: int = 1) -> None:
-        """End the innermost ``count`` loops."""
+        """End the innermost ``count`` loops (or conditions)."""
         for _ in range(count):
             block = self._blocks.pop()
             self._live.difference_update(block.known)
-            variable, begin, end, kind, step = block.header
-            loop = Loop(variable, begin, end, kind, tuple(block.statements), step)
-            self._blocks[-1].statements.append(loop)
+            body = tuple(block.statements)
+            closed: Statement
+            if len(block.header) == 2:
+                closed = When(*block.header, body)
+            else:
+                variable, begin, end, kind, step = block.header
+                closed = Loop(variable, begin, end, kind, body, step)
+            self._blocks[-1].statements.append(closed)
 
     def add(self, statement: Statement) -> None:
         """Append a statement to the innermost open loop."""

@@ -38,6 +38,7 @@ from graphflow.codegen.loops import (
     Statement,
     Store,
     Value,
+    When,
     Within,
 )
 from graphflow.codegen.spaces import operands_of
@@ -276,6 +277,12 @@ class KernelWriter:
         with self.out.block(f"for {statement.variable} in range({bounds}):"):
             self.statements(statement.body)
 
+    def when(self, statement: When) -> None:
+        """What runs under a condition."""
+        text = self.text(statement.condition)
+        with self.out.block(f"if {text}:" if statement.holds else f"if not {text}:"):
+            self.statements(statement.body)
+
     def share(self, statement: Share) -> None:
         """A shared range."""
         raise NotImplementedError
@@ -356,6 +363,7 @@ _WRITERS: dict[type, str] = {
     Accumulate: "accumulate",
     Share: "share",
     Loop: "loop",
+    When: "when",
     Report: "report",
 }
 _SPELLERS: dict[type, str] = {

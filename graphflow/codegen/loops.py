@@ -241,6 +241,15 @@ class Loop:
 
 
 @dataclass(frozen=True, slots=True)
+class When:
+    """``body`` where ``condition`` is what ``holds`` says; elsewhere nothing."""
+
+    condition: Value
+    holds: bool
+    body: tuple[Statement, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """Store the error code, if one was remembered, in the error word."""
 
@@ -248,7 +257,7 @@ class Report:
 
 
 Statement: TypeAlias = (
-    Let | Offset | Check | Store | Start | Accumulate | Combine | Share | Loop | Report
+    Let | Offset | Check | Store | Start | Accumulate | Combine | Share | Loop | When | Report
 )
 
 

@@ -17,6 +17,9 @@ Softmax of rows; the exponentials live in the output row between two passes::
             t0 = out[p0 + j]
             out[p0 + j] = t0 / sum0
 
+A pass whose folds are only chosen (``where``) in some rows runs in those: ``if t5:`` before its
+loop.
+
 Long rows are summed in blocks of ``BLOCK`` elements, so that rounding errors
 grow with the number of blocks only.
 """
@@ -29,7 +32,9 @@ from graphflow.codegen.emit import SMALL_EXTENT, THREAD, Emitter
 from graphflow.codegen.loops import Accumulate, Fold, Load, LoopKind, Start, Value
 from graphflow.codegen.lower_map import open_rows
 from graphflow.codegen.passes_plan import (
+    Only,
     Spill,
+    plan_skips,
     plan_spills,
     plan_stages,
     spill_load,
@@ -50,6 +55,7 @@ def lower_row(task: Task, plan: Plan, targets: Sequence[Target], found: Survey) 
     mask = 0
     for axis in plan.reduced:
         mask |= axis.mask
+    only_where = plan_skips(stages, targets, found, plan, task.bound)
     spills = plan_spills(stages, found, mask, task.bound)
     prefix = "row" if plan.kept else "red"
     emitter = Emitter(prefix, targets, found.uses, task.error, task.bound)
@@ -58,7 +64,9 @@ def lower_row(task: Task, plan: Plan, targets: Sequence[Target], found: Survey) 
     for number in range(len(stages.folds)):
         starting = [s for s in spills if s.first == number]
         kept_back = [_spill_target(s, scratch) for s in starting if not s.stored]
-        row_pass(emitter, plan.reduced, stages.folds[number], stages.full[number], kept_back)
+        folds, full = stages.folds[number], stages.full[number]
+        only = None if starting else only_where[number]
+        row_pass(emitter, plan.reduced, folds, full, kept_back, only)
         for spill in starting:
             emitter.replaced[spill.value] = spill_load(spill, scratch.get(spill))
     emitter.store(stages.kept)
@@ -88,8 +96,12 @@ def row_pass(
     folds: Sequence[Fold],
     stores: Sequence[Target],
     spills: Sequence[Target] = (),
+    only: Only | None = None,
 ) -> None:
-    """One run through the reduced loops: folds into locals, and stores."""
+    """One run through the reduced loops: folds into locals, and stores.
+
+    Where the run is not needed (``only``), folds stay what they begin with.
+    """
     if not folds and not stores and not spills:
         return
     kind = LoopKind.REDUCE if folds else LoopKind.SERIAL
@@ -100,18 +112,9 @@ def row_pass(
     long = bool(reduced) and reduced[-1].extent > LONG and bool(regrouped)
     parts = {f: emitter.fresh("part") for f in regrouped} if long or len(reduced) > 1 else {}
     before = emitter.depth
-    for axis in reduced[:-1]:
-        emitter.open_axis(axis, kind)
-    if long:
-        open_blocks(emitter, reduced[-1])
-    for fold, name in parts.items():
-        emitter.add(Start(name, fold))
-    inner = emitter.depth
-    if reduced and long:
-        open_block(emitter, reduced[-1])
-    elif reduced:
-        baked = reduced[-1].extent <= SMALL_EXTENT and len(reduced) == 1 and before > 0
-        emitter.open_axis(reduced[-1], kind, baked)
+    if only is not None:
+        emitter.open_when(*only)
+    inner = _open_reduced(emitter, reduced, kind, parts, long)
     _fold(emitter, totals, parts, [t.value for t in (*stores, *spills)])
     emitter.store(stores, spills)
     emitter.close(emitter.depth - inner)
@@ -120,6 +123,26 @@ def row_pass(
     emitter.close(emitter.depth - before)
     for fold, (name, position) in totals.items():
         emitter.bind(fold, position or name)
+
+
+def _open_reduced(
+    emitter: Emitter, reduced: Sequence[Axis], kind: LoopKind, parts: dict[Fold, str], long: bool
+) -> int:
+    """Begin the reduced loops, ``parts`` where one begins; the depth around the innermost."""
+    nested = emitter.depth > 0
+    for axis in reduced[:-1]:
+        emitter.open_axis(axis, kind)
+    if long:
+        open_blocks(emitter, reduced[-1])
+    for fold, name in parts.items():
+        emitter.add(Start(name, fold))
+    inner = emitter.depth
+    if long:
+        open_block(emitter, reduced[-1])
+    elif reduced:
+        baked = reduced[-1].extent <= SMALL_EXTENT and len(reduced) == 1 and nested
+        emitter.open_axis(reduced[-1], kind, baked)
+    return inner
 
 
 def _fold(

@@ -15,7 +15,7 @@ from graphflow.codegen.loops import Fold, Load, LoopKind
 from graphflow.codegen.lower_column import Columns, column_pass, lower_column
 from graphflow.codegen.lower_map import lower_map
 from graphflow.codegen.lower_row import is_regrouped, lower_row, row_pass
-from graphflow.codegen.passes_plan import plan_stages
+from graphflow.codegen.passes_plan import Only, plan_skips, plan_stages
 from graphflow.codegen.schedule import Call
 from graphflow.codegen.sizes import example_of, is_fixed
 from graphflow.codegen.spaces import Axis, Plan, Space, Survey, Target, plan_loops, survey
@@ -59,17 +59,19 @@ def should_split(plan: Plan, found: Survey) -> bool:
 def lower_split(task: Task, plan: Plan, targets: Sequence[Target], found: Survey) -> list[Call]:
     """Two calls a stage: partial folds, then the folds; a last one for what needs them all."""
     stages = plan_stages(targets, found, task.bound)
+    only_where = plan_skips(stages, targets, found, plan, task.bound)
     calls: list[Call] = []
     last = max(n for n, folds in enumerate(stages.folds) if folds)
     waiting = list(stages.kept)
     for number, (folds, full) in enumerate(zip(stages.folds, stages.full)):
+        only = only_where[number]
         if not folds:
             if full:
                 space = replace(task.space, kept=tuple(task.space.extents), reduced=())
                 rest = replace(task, space=space)
                 calls.append(lower_map(rest, full, survey(full, task.bound)))
             continue
-        partial, count, call = _partial_call(task, plan, folds, full)
+        partial, count, call = _partial_call(task, plan, folds, full, only)
         calls.append(call)
         done = waiting if number == last else []
         later = folds if number + 1 < len(stages.folds) else []
@@ -78,7 +80,7 @@ def lower_split(task: Task, plan: Plan, targets: Sequence[Target], found: Survey
 
 
 def _partial_call(
-    task: Task, plan: Plan, folds: Sequence[Fold], full: Sequence[Target]
+    task: Task, plan: Plan, folds: Sequence[Fold], full: Sequence[Target], only: Only | None
 ) -> tuple[dict[Fold, Load], int, Call]:
     """Fold every chunk; the loads of the partial results, and the number of chunks."""
     cut = max(plan.reduced, key=lambda axis: axis.extent)
@@ -114,7 +116,7 @@ def _partial_call(
     else:
         for axis in plan.kept:
             emitter.open_axis(axis)
-        row_pass(emitter, plan.reduced, folds, full)
+        row_pass(emitter, plan.reduced, folds, full, only=only)
         emitter.store(results)
     return partial, count, finish_call(task, emitter, [*results, *full], found)
 

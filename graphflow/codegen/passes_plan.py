@@ -9,13 +9,18 @@ in cache) and kept in memory when it is not.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 from graphflow.codegen.loops import Apply, Fold, Load, Slot, Value
-from graphflow.codegen.spaces import Survey, Target, operands_of
+from graphflow.codegen.spaces import Plan, Survey, Target, operands_of
 from graphflow.records import dataclass
 
 EXPENSIVE = 6.0
 """Scalar operations from which a value is kept for the next pass, not computed again."""
+
+
+Only: TypeAlias = "tuple[Value, bool]"
+"""Where a condition holds, or where it does not."""
 
 
 @dataclass(slots=True)
@@ -25,7 +30,7 @@ class Stages:
     folds: list[list[Fold]]
     full: list[list[Target]]
     kept: list[Target]
-    ready: Mapping[Value, int]
+    ready: dict[Value, int]
     """The first pass in which a value can be computed."""
 
 
@@ -84,6 +89,59 @@ def _in_order(targets: Sequence[Target], bound: Mapping[Value, Value]) -> list[V
             stack.append((value, True))
             stack += [(bound.get(v, v), False) for v in reversed(operands_of(value))]
     return order
+
+
+def plan_skips(
+    stages: Stages,
+    targets: Sequence[Target],
+    found: Survey,
+    plan: Plan,
+    bound: Mapping[Value, Value],
+) -> list[Only | None]:
+    """Where each pass is needed, ``None`` for everywhere: only where what it folds is chosen.
+
+    Such a pass stores nothing: stores wait for the next one.  Nor does it check indices, which
+    are wrong whether their element is chosen or not.  Where neighbouring lines are folded side
+    by side (columns), some would need the pass and some not: all get it.
+    """
+    reduced_mask = sum(axis.mask for axis in plan.reduced)
+    if plan.column or any(check.varies & reduced_mask for check in found.checks):
+        return [None for _ in stages.folds]
+    needed = _needed(stages, targets, bound)
+    only_where: list[Only | None] = []
+    for number, folds in enumerate(stages.folds):
+        places = {needed[fold] for fold in folds}
+        only = places.pop() if len(places) == 1 else None
+        if only is not None:
+            condition = bound.get(only[0], only[0])
+            known = stages.ready[condition] <= number and not condition.varies & reduced_mask
+            only = only if known and _postpone(stages, number) else None
+        only_where.append(only)
+    return only_where
+
+
+def _postpone(stages: Stages, number: int) -> bool:
+    """Leave what pass ``number`` would store to the next; false if it is the last."""
+    full = stages.full
+    if full[number] and number + 1 < len(full):
+        full[number + 1] = [*full[number], *full[number + 1]]
+        full[number] = []
+    return not full[number]
+
+
+def _needed(
+    stages: Stages, targets: Sequence[Target], bound: Mapping[Value, Value]
+) -> dict[Value, Only | None]:
+    """Where each value is needed, by what it is chosen for; ``None``: everywhere."""
+    needed: dict[Value, Only | None] = {bound.get(t.value, t.value): None for t in targets}
+    for value in reversed(stages.ready):  # operands come first, so users do now
+        here = needed[value]
+        for place, operand in enumerate(operands_of(value)):
+            operand, only = bound.get(operand, operand), here
+            if isinstance(value, Apply) and value.op.chooses and place:
+                only = value.arguments[0], place == 1
+            needed[operand] = only if needed.get(operand, only) == only else None
+    return needed
 
 
 def plan_spills(

@@ -231,6 +231,9 @@ class OpDef:
     picks: bool = False
     """The result's elements are elements of the operands, the greatest or the least: a rising
     function may be taken of the elements before."""
+    chooses: bool = False
+    """The second operand where the first holds, else the third: the one that is not chosen need
+    not be known."""
     begins: str = ""
     """Views: the attribute that numbers the part of the graph to which what is made of the
     result belongs, by itself or through others (-1: to none).  Parts share no kernel."""

@@ -17,7 +17,7 @@ from graphflow.codegen.cuda.writer import write_kernel
 from graphflow.codegen.emit import Emitter
 from graphflow.codegen.loops import Accumulate, Combine, Fold, LoopKind, Start
 from graphflow.codegen.lower_row import fold_names
-from graphflow.codegen.passes_plan import plan_stages
+from graphflow.codegen.passes_plan import Only, plan_skips, plan_stages
 from graphflow.codegen.schedule import Call
 from graphflow.codegen.sizes import example_of
 from graphflow.codegen.spaces import Axis, Plan, Survey, Target, plan_loops, survey
@@ -59,8 +59,9 @@ def lower_reduction(task: Task, targets: Sequence[Target], found: Survey) -> lis
     prefix = ("row" if plan.kept else "red") if team else "col"
     emitter = Emitter(prefix, targets, found.uses, task.error, task.bound)
     open_all(emitter, plan.kept)
-    for folds, full in zip(stages.folds, stages.full):
-        _pass(emitter, plan.reduced, folds, full, team)
+    only_where = plan_skips(stages, targets, found, plan, task.bound)
+    for folds, full, only in zip(stages.folds, stages.full, only_where):
+        _pass(emitter, plan.reduced, folds, full, team, only=only)
     emitter.store(stages.kept)
     return [finish_call(task, emitter, targets, found)]
 
@@ -80,6 +81,7 @@ def _pass(
     stores: Sequence[Target],
     team: bool,
     part: tuple[str, str] | None = None,
+    only: Only | None = None,
 ) -> None:
     """One run through the reduced loops: folds into locals, and stores."""
     if not folds and not stores:
@@ -88,6 +90,8 @@ def _pass(
     for fold, (name, position) in totals.items():
         emitter.add(Start(name, fold, position))
     before = emitter.depth
+    if only is not None:
+        emitter.open_when(*only)
     _open_reduced(emitter, reduced, team, part)
     for fold in folds:
         if fold.position is not None:

@@ -36,6 +36,7 @@ from graphflow.codegen.loops import (
     Slot,
     Statement,
     Store,
+    When,
 )
 from graphflow.codegen.names import PLACEHOLDER, kernel_name
 from graphflow.codegen.schedule import KernelSource, Launch
@@ -114,6 +115,8 @@ def team_loops(body: Sequence[Statement]) -> Iterable[Loop]:
                 yield statement
             else:
                 yield from team_loops(statement.body)
+        elif isinstance(statement, When):
+            yield from team_loops(statement.body)
 
 
 def combines(body: Sequence[Statement]) -> Iterable[Combine]:
@@ -121,7 +124,7 @@ def combines(body: Sequence[Statement]) -> Iterable[Combine]:
     for statement in body:
         if isinstance(statement, Combine):
             yield statement
-        elif isinstance(statement, Loop):
+        elif isinstance(statement, (Loop, When)):
             yield from combines(statement.body)
 
 

@@ -394,6 +394,7 @@ WHERE = register(
             lambda b, n, ct: b.where(n.inputs[0], scalar(b, 0, ct.dtype), ct),
         ),
         scalar="select({0}, {1}, {2})",
+        chooses=True,
         parts=complex_parts.each,
         tests=OpTests(
             dtypes=("f32", "f64", "i64", "bool"),

@@ -8,6 +8,7 @@ the first.  The rule's two sums wait for nothing but operands.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,9 @@ from graphflow.ir.op import Application, Array, Builder, Kind, OpDef, OpTests, S
 from graphflow.ir.ops.gradients import restore_axes, scalar
 from graphflow.ir.ops.rules import FLOAT, Attrs, check_arity, check_axis, require, spelled
 from graphflow.ir.types import TensorType
+
+_LEAST = 8
+"""Elements from which the sums of a row take longer than what is computed once a row."""
 
 
 def _infer(types: Sequence[TensorType], attrs: Attrs) -> TensorType:
@@ -51,11 +55,38 @@ def _mean(b: Builder, x: Any, axes: tuple[int, ...]) -> Any:
     return b.div(total, scalar(b, number, x.dtype))
 
 
+def _in_rows(x: Any, axes: tuple[int, ...]) -> bool:
+    """Whether ``axes`` are the last ones, and worth a variance in one pass.
+
+    Across rows (a batch norm's channels) neighbours would share a second pass that few need.
+    """
+    rank, number = len(x.shape), dim_product(tuple(x.shape[axis] for axis in axes))
+    last = tuple(range(rank - len(axes), rank))
+    return sorted(axes) == [*last] and (isinstance(number, SymDim) or number >= _LEAST)
+
+
+def _in_one_pass(b: Builder, x: Any, mean: Any, variance: Any, axes: tuple[int, ...]) -> Any:
+    """``variance`` as the mean of squares less the square of the mean, where that is good enough.
+
+    Both are summed up in the pass that the mean takes anyway.  Where the variance is at least
+    the mean's square, it is a difference of numbers at most twice as large: rounding errors
+    double at most.  Elsewhere (rows far from zero, constant rows, sums that overflowed or are
+    NaN) ``variance`` is chosen, and kernels make a pass for it in such rows only.
+    """
+    square = b.mul(mean, mean)
+    once = b.sub(_mean(b, b.mul(x, x), axes), square)
+    good = b.logical_and(b.le(square, once), b.lt(once, scalar(b, inf, x.dtype)))
+    return b.where(good, once, variance)
+
+
 def _parts(b: Builder, n: Application) -> tuple[Any, Any]:
     """``x - mean`` and ``1 / sqrt(var + eps)``."""
     (x,), axes = n.inputs, n.attrs["axes"]
-    centred = b.sub(x, _mean(b, x, axes))
+    mean = _mean(b, x, axes)
+    centred = b.sub(x, mean)
     variance = _mean(b, b.mul(centred, centred), axes)
+    if _in_rows(x, axes):
+        variance = _in_one_pass(b, x, mean, variance, axes)
     return centred, b.rsqrt(b.add(variance, scalar(b, n.attrs["eps"], x.dtype)))
 
 
