@@ -146,6 +146,11 @@ def override(**values: Any) -> Iterator[None]:
             flag.value = value
 
 
+def wants_report() -> bool:
+    """Whether every program is to be told about, in words or files."""
+    return DEBUG.value > 0 or DUMP.value is not None
+
+
 def _spelled(value: Any) -> str:
     return str(int(value)) if isinstance(value, bool) else str(value)
 

@@ -36,8 +36,7 @@ from graphflow.program import Program
 from graphflow.records import dataclass
 from graphflow.runtime import cache
 from graphflow.runtime.executor import executor_kernels
-from graphflow.runtime.plans import load_plan, store_plan, text_key
-from graphflow.runtime.tape import kernels_of
+from graphflow.runtime.plans import Plan, load_plan, store_plan, text_key
 from graphflow.serialization.atomic import replacing
 from graphflow.serialization.safetensors import damaged, holds, read, write
 from graphflow.trace import ScalarSource
@@ -99,12 +98,13 @@ class FrozenProgram(Program):
         """
         key = text_key(parts.text, self._threads)
         found = load_plan(key)
-        if found is None:
-            if _face_facts(self.graph) != parts.facts["face"]:
-                raise ValueError("its face is not that of its graph")
-            found = self._schedule()
-            store_plan(key, found)
-        return found
+        if found is not None:
+            schedule, self._walk = found
+            return schedule
+        if _face_facts(self.graph) != parts.facts["face"]:
+            raise ValueError("its face is not that of its graph")
+        self._unstored.append(key)
+        return self._schedule()
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ def save_program(program: Program, path: str | os.PathLike[str], native: bool) -
     except TypeError as error:
         raise GraphFlowError(f"program {graph.name!r} cannot be saved: {error}") from None
     arrays |= {f"constant:{i}": array for i, array in enumerate(constants)}
-    kernels = kernels_of(program.template)
+    kernels = program.template.kernels
     if native:
         found = cache.object_code([*kernels, *executor_kernels()])
         arrays |= {f"object:{name}": np.frombuffer(code, np.uint8) for name, code in found.items()}
@@ -144,7 +144,7 @@ def save_program(program: Program, path: str | os.PathLike[str], native: bool) -
             raise GraphFlowError(f"{name} is {array.dtype}, which the file format has not")
     described = json.dumps(_facts_of(program, graph))
     parts = _Parts(graph.to_json(), described, {}, {})
-    store_plan(text_key(parts.text, program._threads), program.template)
+    store_plan(text_key(parts.text, program._threads), Plan(program.template, program._walk))
     metadata = {
         "format": FORMAT,
         "version": str(VERSION),
@@ -318,7 +318,7 @@ def _trusted(metadata: Mapping[str, str], arrays: Mapping[str, Array]) -> Schedu
     constants = [arrays[f"constant:{i}"] for i in range(count)]
     schedule = from_data(json.loads(metadata["schedule"]), constants)
     code: dict[KernelSource, bytes] = {}
-    for kernel in (*kernels_of(schedule), *executor_kernels()):
+    for kernel in (*schedule.kernels, *executor_kernels()):
         held = arrays.get(f"object:{kernel.name}")
         if held is not None:
             code[kernel] = held.tobytes()

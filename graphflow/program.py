@@ -32,9 +32,10 @@ from graphflow.profiling.watch import opened
 from graphflow.records import replace
 from graphflow.runtime.fork import renew_after_fork
 from graphflow.runtime.launch import LoadedProgram, aliased_results, copied_out
-from graphflow.runtime.plans import load_plan, plan_key, store_plan
+from graphflow.runtime.plans import Plan, load_plan, plan_key, store_plan
 from graphflow.runtime.threads import get_num_threads
 from graphflow.runtime.turns import turn
+from graphflow.runtime.walk import Walk
 from graphflow.tensor import Tensor
 from graphflow.trace import ScalarSource
 from graphflow.traced_sizes import Assumption
@@ -74,6 +75,7 @@ class Program:
     tune: float | None = None
     tuning: Tuning | None = None
     _prepared: Preparation | None = None
+    _walk: Walk | None = None
     portable: ClassVar[bool] = False
     """Whether passes that suit a processor only are left out."""
 
@@ -109,7 +111,7 @@ class Program:
                     self._prepared.close()
                     self._prepared = None
         self.build_seconds = time.perf_counter() - started
-        if _wants_report():
+        if flags.wants_report():
             from graphflow.debug import report
 
             report(self)
@@ -118,17 +120,16 @@ class Program:
         self, cells: Sequence[Cell], scalars: Sequence[ScalarSource], numbers: Sequence[int]
     ) -> None:
         """What a program has before it has a schedule."""
-        self.cells = tuple(cells)
-        self.scalars = tuple(scalars)
+        self.cells, self.scalars = tuple(cells), tuple(scalars)
         self._numbers = frozenset(numbers)
         self._threads = get_num_threads()
         self.passes_seconds = self.schedule_seconds = self.trace_seconds = 0.0
         self._stages: tuple[Stage, ...] = ()
         self._by_size: OrderedDict[tuple[int, ...], Program] = OrderedDict()
         self._assumptions: tuple[Assumption, ...] = ()
+        self._unstored: list[bytes] = []  # keys of the plan, which is complete when loaded
         self._unloaded = False
-        self._plain = True
-        """Whether the outputs of the graph are what the traced function returns."""
+        self._plain = True  # whether the graph's outputs are what the traced function returns
 
     def _open(self, beside: LoadedProgram | None = None) -> None:
         """Make the schedule for ``sizes`` ready to run over the program's memory."""
@@ -137,6 +138,8 @@ class Program:
         by_value = {*self._numbers, *range(len(graph.inputs) - scalars, len(graph.inputs))}
         with without_collection():
             self.loaded = self._load(frozenset(by_value), beside)
+        while self._unstored:
+            store_plan(self._unstored.pop(), Plan(self.template, self._walk))
         self._memory = dict(zip(graph.state, self.cells, strict=True))
         changing = {node for node, _ in graph.updates}
         self._changing = frozenset(i for i, n in enumerate(graph.state) if n in changing)
@@ -151,10 +154,12 @@ class Program:
 
     def _load(self, scalars: frozenset[int], beside: LoadedProgram | None) -> Any:
         """The schedule with its kernels, ready to run."""
-        return LoadedProgram(
+        made = LoadedProgram(
             self.schedule, scalars=scalars, threads=self._threads, beside=beside,
-            alone=not self.sizes, prepared=self._prepared,
+            alone=not self.sizes, prepared=self._prepared, known=self._walk,
         )  # fmt: skip
+        self._walk = None if self.sizes else made.walk
+        return made
 
     def at(self, sizes: Mapping[str, int]) -> Program:
         """This program for other sizes of its symbolic dimensions.
@@ -178,15 +183,17 @@ class Program:
 
     def _schedule(self) -> Schedule:
         """The schedule: found again when an equal graph was compiled before, or built."""
-        fresh = self._passes or _wants_report()
+        fresh = self._passes or flags.wants_report()
         what = self._threads, self._example, self.keep, self.memory_limit
         key = b"" if fresh else plan_key(self.graph, *what, self.tune is not None)
         found = load_plan(key) if key else None
         if found is None:
-            found = self._placed = self._build()
+            self._placed = self._build()
+            found = Plan(self._placed, None)
             if key and (self.tuning is None or self.tuning.complete):
-                store_plan(key, found)
-        return found
+                self._unstored.append(key)
+        self._walk = found.walk
+        return found.schedule
 
     @without_collection()
     def _build(self) -> Schedule:
@@ -387,7 +394,10 @@ class Program:
             if cell.value is not tensor._eager():
                 np.copyto(tensor._eager(), cell.value)
             tensor._cell.version += 1
-        return [_cell_of(storage, held, self, position) for position, storage in enumerate(outputs)]
+        return [
+            Cell(self.alias(i, held)) if made is None else Cell(made.array, None, made.address)
+            for i, made in enumerate(outputs)
+        ]
 
     def _rebind(self, position: int, tensor: Tensor) -> Cell:
         """Let a state live in an argument's memory (a row-major copy of it, if it is strided)."""
@@ -486,15 +496,5 @@ class Program:
         return f"<program {self.face.name}: {len(list(plain_steps(self.schedule.steps)))} calls>"
 
 
-def _wants_report() -> bool:
-    return flags.DEBUG.value > 0 or flags.DUMP.value is not None
-
-
 def _contiguous(tensor: Tensor) -> np.ndarray[Any, Any]:
     return np.ascontiguousarray(tensor._eager()).reshape(tensor._eager().shape)
-
-
-def _cell_of(storage: Any, inputs: Sequence[Any], program: Program, position: int) -> Cell:
-    if storage is None:
-        return Cell(program.alias(position, inputs))
-    return Cell(storage.array, None, storage.address)

@@ -13,7 +13,6 @@ from graphflow.ir.types import TensorType, float32
 from graphflow.passes.chain_cuts import segments
 from graphflow.passes.dataflow import Dataflow
 from graphflow.passes.pipeline import run_pipeline
-from graphflow.runtime.tape import kernels_of
 
 UNARY = "tanh sigmoid sin cos neg relu".split()
 BINARY = "add sub mul maximum minimum".split()
@@ -37,7 +36,7 @@ def repeating(period: int, length: int = 800) -> Graph:
 def test_a_repeating_chain_needs_few_kernels(period: int) -> None:
     graph = run_pipeline(repeating(period))[-1].graph
     schedule = build_schedule(graph, 1)
-    kernels, calls = kernels_of(schedule), len(schedule.steps)
+    kernels, calls = schedule.kernels, len(schedule.steps)
     assert calls >= 10
     assert len(kernels) <= 6, f"{len(kernels)} of {calls} kernels differ"
 

@@ -19,7 +19,6 @@ from graphflow.ir.interp import interpret
 from graphflow.ir.node import Node
 from graphflow.ir.types import TensorType, float32
 from graphflow.passes.pipeline import run_pipeline
-from graphflow.runtime.tape import kernels_of
 
 UNARY = "tanh sigmoid sin cos neg relu abs".split()
 BINARY = "add sub mul maximum minimum".split()
@@ -72,7 +71,7 @@ def test_a_varied_chain_is_right(seed: int) -> None:
 def test_a_long_repeating_chain_needs_few_kernels(period: int) -> None:
     case = chain(6000, period, period)
     running = Running(case, 1)
-    kernels = kernels_of(running.schedule)
+    kernels = running.schedule.kernels
     assert len(running.schedule.steps) > 100 and len(kernels) <= 8, len(kernels)
     got = running.run()
     for made, want in zip(got, interpret(case.graph, case.args).outputs, strict=True):

@@ -12,14 +12,14 @@ import pytest
 import graphflow as gf
 import graphflow.nn.functional as F
 from graphflow import nn, optim
-from graphflow.runtime import launch
+from graphflow.runtime import walk
 
 THREADS = [1, 2]
 
 
 @pytest.fixture(autouse=True, params=THREADS, ids=lambda n: f"{n} threads")
 def _threads(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(launch, "SERIAL_NS", 0)
+    monkeypatch.setattr(walk, "SERIAL_NS", 0)
     before = gf.get_num_threads()
     gf.set_num_threads(request.param)
     yield

@@ -20,7 +20,7 @@ from graphflow.ir import ops as _ops  # noqa: F401  (registers the operations)
 from graphflow.ir.build import NODES, input_node, state_node
 from graphflow.ir.graph import Graph
 from graphflow.ir.types import TensorType, float32
-from graphflow.runtime import launch
+from graphflow.runtime import walk
 
 SEEDS = (146, 3, 10, 22)  # the first held a fold of booleans that became a float
 SIZE = 90
@@ -28,7 +28,7 @@ SIZE = 90
 
 @pytest.fixture(autouse=True)
 def _every_step_is_shared(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launch, "SERIAL_NS", 0)  # these graphs are too small to wake anybody
+    monkeypatch.setattr(walk, "SERIAL_NS", 0)  # these graphs are too small to wake anybody
 
 
 def bits(running: Running) -> list[bytes]:

@@ -5,7 +5,7 @@ from graphs import assert_same_array, random_graph
 from running import Running
 
 from graphflow.ir.interp import interpret
-from graphflow.runtime import launch
+from graphflow.runtime import walk
 
 SEEDS = range(8)
 
@@ -14,7 +14,7 @@ SEEDS = range(8)
 def test_random_graphs_give_what_the_interpreter_gives(
     seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(launch, "SERIAL_NS", 0)  # these graphs are too small to wake anybody
+    monkeypatch.setattr(walk, "SERIAL_NS", 0)  # these graphs are too small to wake anybody
     case = random_graph(seed, 20, control=False)
     want = interpret(case.graph, case.args, case.state)
     bits = []

@@ -21,7 +21,6 @@ from graphflow.runtime.tape import (
     TapeBuilder,
     Who,
     encode,
-    kernels_of,
 )
 from graphflow.runtime.threads import get_num_threads, set_num_threads
 
@@ -29,14 +28,8 @@ from graphflow.runtime.threads import get_num_threads, set_num_threads
 def encoded(schedule: Schedule, serial: bool = False) -> Tape:
     """The tape of a schedule, each buffer in a slot of its own and kernels at made-up addresses."""
     places = {b.id: Operand(b.id) for b in schedule.buffers}
-    numbers: dict[str, int] = {}
-    return encode(
-        schedule,
-        places,
-        lambda kernel: numbers.setdefault(kernel.name, 1000 + len(numbers)),
-        frozenset(schedule.inputs),
-        serial,
-    )
+    tape = encode(schedule, places, frozenset(schedule.inputs), serial)
+    return tape.linked([1000 + number for number in range(len(schedule.kernels))])
 
 
 def ops(tape: Tape) -> str:
@@ -172,13 +165,13 @@ def test_only_slots_that_change_are_resolved_at_every_run() -> None:
     assert {int(row[1]) for row in tape.relocations[3:4]} == {x}
 
 
-def test_kernels_of_finds_epilogues_once() -> None:
+def test_kernels_of_a_schedule_are_epilogues_too_each_once() -> None:
     b = Builder()
     x, y = b.input(4, 8), b.output(4, 8)
     block = BlockAddress((Address(x), Address(y), Value(8)))
     for _ in range(2):
         b.call(DRIVER, [FunctionAddress(DOUBLED), block, 4, 8], (x,), (y,))
-    assert kernels_of(b.schedule(y)) == (DRIVER, DOUBLED)
+    assert b.schedule(y).kernels == (DRIVER, DOUBLED)
 
 
 def test_estimates_grow_with_traffic_and_arithmetic() -> None:

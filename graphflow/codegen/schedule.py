@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeAlias
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from graphflow.codegen.library import Seen
 from graphflow.ir.graph import Location
@@ -292,6 +293,27 @@ class Schedule:
     watched: tuple[int, ...] = ()
     own_bytes: int = 0
     threads: int = 1
+
+    @cached_property
+    def kernels(self) -> tuple[KernelSource, ...]:
+        """Every kernel that is called, epilogues included, each once."""
+        return tuple(dict.fromkeys(kernels_in(self.steps)))
+
+    def put_off(
+        self, read: Callable[[], tuple[Step, ...]], kernels: tuple[KernelSource, ...]
+    ) -> Schedule:
+        """This schedule, made without steps: ``read`` gives them when somebody asks."""
+        del self.__dict__["steps"]
+        self.__dict__.update(kernels=kernels, _read=read)
+        return self
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            if name != "steps" or "_read" not in self.__dict__:
+                raise AttributeError(f"a schedule has no {name!r}")
+            steps = self.__dict__["steps"] = self.__dict__["_read"]()
+            return steps
 
     def __str__(self) -> str:
         return "\n".join(_describe(self))

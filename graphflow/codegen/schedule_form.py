@@ -1,17 +1,17 @@
 """Schedules as plain data and back: what the cache and frozen programs keep.
 
 :func:`to_data` gives dictionaries, lists, numbers and strings, with the arrays of constants
-beside them; :func:`to_bytes` both in one.  Tables come first (types, kernels with their
-sources), rows refer to them by number.  What a step is for (IR text, the user's lines) is
-left out.  A size of symbolic dimensions is ``{"size": [value, "2*batch"]}``.
+beside them; :func:`to_bytes` both in one, for this version of Python, with the steps apart:
+they are most of it, and a program whose tape is known runs without them.  Tables come first
+(types, kernels with their sources), rows refer to them by number.  What a step is for (IR text,
+the user's lines) is left out.  A size of symbolic dimensions is ``{"size": [value, "2*batch"]}``.
 
 Kernels trust the numbers of their calls, so only data from a trusted place may be read back.
 """
 
 from __future__ import annotations
 
-import json
-import struct
+import marshal
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
@@ -52,7 +52,7 @@ def to_data(schedule: Schedule) -> tuple[dict[str, Any], list[Array]]:
 
     Raises TypeError for a host operation whose attributes have no form as data.
     """
-    writer = _Writer()
+    writer = _Writer(schedule.kernels)
     body = {
         "buffers": [writer.buffer(b) for b in schedule.buffers],
         "steps": [writer.step(s) for s in schedule.steps],
@@ -80,60 +80,57 @@ def to_data(schedule: Schedule) -> tuple[dict[str, Any], list[Array]]:
 
 def from_data(data: Any, arrays: Sequence[Array]) -> Schedule:
     """The schedule that :func:`to_data` took apart; :class:`CompileError` if it is none."""
-    return _read(data, lambda reader: arrays)
+    return _read(data, lambda reader: arrays)[0]
 
 
 def to_bytes(schedule: Schedule) -> bytes:
-    """:func:`to_data` in one piece: the length of the text, the text, the arrays."""
+    """:func:`to_data` in one piece, for :func:`from_bytes`."""
     data, arrays = to_data(schedule)
-    text = json.dumps(data, separators=(",", ":")).encode()
-    return b"".join((struct.pack("<Q", len(text)), text, *(a.tobytes() for a in arrays)))
+    data["steps"] = marshal.dumps(data["steps"])
+    return marshal.dumps((data, [array.tobytes() for array in arrays]))
 
 
 def from_bytes(payload: bytes) -> Schedule:
-    """The schedule that :func:`to_bytes` wrote on a machine of the same byte order."""
-    (length,) = struct.unpack_from("<Q", payload)
-    data, start = json.loads(payload[8 : 8 + length]), 8 + length
-    return _read(data, lambda reader: _arrays(payload, start, data["buffers"], reader.types))
+    """The schedule that :func:`to_bytes` wrote, in the same version of Python.
+
+    Its steps are read when somebody asks for them.
+    """
+    data, raw = marshal.loads(payload)
+    steps, data["steps"] = data["steps"], ()
+    made, reader = _read(data, lambda reader: _arrays(raw, data["buffers"], reader.types))
+    return made.put_off(lambda: reader.steps(marshal.loads(steps)), tuple(reader.kernels))
 
 
-def _read(data: Any, arrays: Callable[[_Reader], Sequence[Array]]) -> Schedule:
+def _read(data: Any, arrays: Callable[[_Reader], Sequence[Array]]) -> tuple[Schedule, _Reader]:
     try:
         reader = _Reader(data)
         reader.arrays = arrays(reader)
-        return reader.schedule(data)
+        return reader.schedule(data), reader
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise CompileError(f"the data are no schedule: {error!r}") from None
 
 
 def _arrays(
-    payload: bytes, start: int, buffers: Sequence[Row], types: Sequence[TensorType]
+    raw: Sequence[bytes], buffers: Sequence[Row], types: Sequence[TensorType]
 ) -> list[Array]:
-    """The arrays of constants, which lie one after another from ``start``."""
-    found = []
-    for row in buffers:
-        if row[3] >= 0:
-            type = types[row[1]]
-            count = int(np.prod(type.static_shape, dtype=np.int64))
-            flat = np.frombuffer(payload, type.dtype.numpy, count, start)
-            found.append(flat.reshape(type.static_shape))
-            start += flat.nbytes
-    return found
+    """The arrays of constants, whose bytes are ``raw``."""
+    constants = [types[row[1]] for row in buffers if row[3] >= 0]
+    return [
+        np.frombuffer(data, type.dtype.numpy).reshape(type.static_shape)
+        for data, type in zip(raw, constants, strict=True)
+    ]
 
 
 class _Writer:
     """Fills the tables while rows are written."""
 
-    def __init__(self) -> None:
+    def __init__(self, kernels: Sequence[KernelSource]) -> None:
         self.types: dict[TensorType, int] = {}
-        self.kernels: dict[KernelSource, int] = {}
+        self.kernels = {kernel: number for number, kernel in enumerate(kernels)}
         self.arrays: list[Array] = []
 
     def type(self, type: TensorType) -> int:
         return self.types.setdefault(type, len(self.types))
-
-    def kernel(self, kernel: KernelSource) -> int:
-        return self.kernels.setdefault(kernel, len(self.kernels))
 
     def buffer(self, buffer: Buffer) -> Row:
         data = -1
@@ -154,7 +151,7 @@ class _Writer:
         if isinstance(step, Call):
             arguments = [self.argument(a) for a in step.arguments]
             facts = [step.parallel, step.fallible, _number(step.bytes), _number(step.flops)]
-            return ["call", *touched, self.kernel(step.kernel), arguments, *facts]
+            return ["call", *touched, self.kernels[step.kernel], arguments, *facts]
         if isinstance(step, HostCall):
             from graphflow.ir.json_form import write_value
 
@@ -179,7 +176,7 @@ class _Writer:
         if isinstance(argument, Value):
             return _number(argument.value)
         if isinstance(argument, FunctionAddress):
-            return {"kernel": self.kernel(argument.kernel)}
+            return {"kernel": self.kernels[argument.kernel]}
         return {"block": [self.argument(a) for a in argument.arguments]}
 
 

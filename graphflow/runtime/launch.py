@@ -14,12 +14,10 @@ from collections.abc import Callable, Collection, Sequence
 import numpy as np
 
 from graphflow import flags
-from graphflow.codegen.estimate import estimate_ns, shared_ns
 from graphflow.codegen.layout import contiguous_in
 from graphflow.codegen.schedule import (
     Buffer,
     BufferKind,
-    Call,
     HostCall,
     Result,
     Schedule,
@@ -39,12 +37,9 @@ from graphflow.runtime.resident import Reserve
 from graphflow.runtime.rooms import Rooms
 from graphflow.runtime.slots import Slots
 from graphflow.runtime.storage import COUNTS_ARE_EXACT, Array, OutputPool, Storage
-from graphflow.runtime.tape import Op, encode, kernels_of
+from graphflow.runtime.tape import Op
 from graphflow.runtime.threads import pool
-
-SERIAL_NS = 20_000
-"""A step whose threads would share less work than this stays on the caller's: waking
-others costs more."""
+from graphflow.runtime.walk import Walk, walk_of
 
 _KEPT_ARRAYS = 256
 """Arrays of operands of host calls that are kept, each at one of the addresses it had."""
@@ -78,7 +73,7 @@ class LoadedProgram:
     :func:`graphflow.runtime.threads.get_num_threads`.  ``beside`` is a program of
     the same kernels for other sizes: they share kernels and memory, and take turns.
     ``alone`` says that no program will be beside this one, ``prepared`` is what was made ready
-    while it was scheduled.
+    while it was scheduled, ``known`` the walk through the schedule if there is one already.
 
     A program that is ``brief`` (:attr:`is_brief`) holds the interpreter's lock while it
     runs, so it needs no other.
@@ -96,6 +91,7 @@ class LoadedProgram:
         beside: LoadedProgram | None = None,
         alone: bool = False,
         prepared: Preparation | None = None,
+        known: Walk | None = None,
     ) -> None:
         self.schedule = schedule
         reserve = batch = None
@@ -105,21 +101,18 @@ class LoadedProgram:
         elif beside is None:  # the size is known: touched while kernels load
             reserve = Reserve(schedule.arena_bytes, exact=True)
         self.loaded: Loaded = (
-            load(kernels_of(schedule), companions, batch) if beside is None else beside.loaded
+            load(schedule.kernels, companions, batch) if beside is None else beside.loaded
         )
         self._turns: Turns = Turns() if beside is None else beside._turns
         self.memory = self._turns.memory = ProgramMemory(schedule, self._turns.memory, reserve)
-        self.estimate_ns = estimate_ns(schedule.steps)
-        serial = shared_ns(schedule.steps) < SERIAL_NS or flags.DISABLE_JIT.value
-        self.threads = 1 if serial else max(1, threads or pool.budget)
         self._slots = Slots(schedule, frozenset(scalars))
-        self.tape = encode(
-            schedule,
-            self._slots.places,
-            lambda kernel: self.loaded.addresses[kernel.name],
-            self._slots.dynamic,
-            serial=self.threads == 1,
-        )
+        most = max(1, threads or pool.budget)
+        if known is None or not known.fits(self._slots.scalars, most):
+            known = walk_of(schedule, self._slots, most)
+        self.walk = known
+        self.threads = 1 if known.serial else most
+        addresses = self.loaded.addresses
+        self.tape = known.tape.linked([addresses[kernel.name] for kernel in schedule.kernels])
         self._outputs = [OutputPool(b.type.static_shape, b.type.dtype.numpy)
                          for b in self._slots.outputs]  # fmt: skip
         self.is_large = any(output.is_large for output in self._outputs)
@@ -128,7 +121,8 @@ class LoadedProgram:
         self._watched: list[Holder] = []
         self._missing = sum(buffer >= 0 for buffer in schedule.state)
         self._plain = flags.DISABLE_JIT.value
-        self._hosts = [step for step in plain_steps(schedule.steps) if isinstance(step, HostCall)]
+        steps = plain_steps(schedule.steps) if known.hosts else ()
+        self._hosts = [step for step in steps if isinstance(step, HostCall)]
         self._arrays: dict[tuple[int, int], tuple[TensorType, Array]] = {}
         self.is_brief = alone and self._is_brief()
         self._context = TapeContext(self.tape, self._slots.count, self.threads, self.is_brief)
@@ -178,7 +172,7 @@ class LoadedProgram:
                 watched = map(state.get, self.schedule.watched)
                 self._watched = [found for found in watched if found is not None]
             if buffer >= 0:
-                self._context.set_slot(self._slots.places[buffer].slot, holder.address)
+                self._context.set_slot(self._slots.state + position, holder.address)
 
     def bind_all(self, holders: Sequence[Holder]) -> None:
         """:meth:`bind` for every state in order."""
@@ -262,9 +256,10 @@ class LoadedProgram:
     def _is_brief(self) -> bool:
         """Whether a run is over before others would notice, and can neither fail nor stop."""
         certain = not (self.schedule.failures or self._hosts or self._plain)
-        short = self.threads == 1 and self.estimate_ns < SERIAL_NS
-        straight = all(isinstance(step, Call) for step in self.schedule.steps)
-        return certain and short and straight and self._results is None and COUNTS_ARE_EXACT
+        short = self.threads == 1 and self.walk.is_short
+        return (
+            certain and short and self.walk.straight and self._results is None and COUNTS_ARE_EXACT
+        )
 
     def _wait(self, lock: threading.Lock) -> None:
         """Wait for the thread that runs this program now."""

@@ -8,8 +8,11 @@ where in the user's code is not part of it (equal graphs share a plan).
 
 from __future__ import annotations
 
+import marshal
+import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from graphflow import flags
 from graphflow.codegen.schedule import Schedule
@@ -19,6 +22,14 @@ from graphflow.digests import new_digest
 from graphflow.ir.graph import Graph
 from graphflow.runtime.compiler_files import compiler_digest
 from graphflow.runtime.folder import read_file, store, usable_folder
+from graphflow.runtime.walk import Walk
+
+
+class Plan(NamedTuple):
+    """A schedule, and the walk through it if its sizes are fixed."""
+
+    schedule: Schedule
+    walk: Walk | None
 
 
 def plan_key(
@@ -33,39 +44,47 @@ def plan_key(
     ``limit`` bytes of memory all that it may need; ``measured`` says that blocks were chosen
     by timing them."""
     digest = new_digest(compiler_digest())
-    facts = graph.hash(), threads, host_target().identity, sorted(example.items()), keep, limit
-    digest.update(" ".join(map(str, (*facts, measured))).encode())
+    facts = graph.hash(), _where(threads), sorted(example.items()), keep, limit, measured
+    digest.update(" ".join(map(str, facts)).encode())
     return digest.digest()
 
 
 def text_key(text: str, threads: int) -> bytes:
     """The key of a program by the text of a file; only who has read the text stores under it."""
     digest = new_digest(compiler_digest())
-    digest.update(f"{threads} {host_target().identity} {len(text)} {text}".encode())
+    digest.update(f"{_where(threads)} {len(text)} {text}".encode())
     return digest.digest()
 
 
-def load_plan(key: bytes) -> Schedule | None:
-    """The schedule stored under ``key``; None when there is none that can be trusted."""
+def _where(threads: int) -> str:
+    """The machine that a plan is for, and the version of Python, in whose own form it is kept."""
+    return f"{threads} {host_target().identity} {sys.implementation.cache_tag}"
+
+
+def load_plan(key: bytes) -> Plan | None:
+    """What was stored under ``key``; None when there is nothing that can be trusted."""
     folder = usable_folder()
     if folder is None or flags.DISABLE_JIT.value:
         return None
     payload = read_file(_path(folder, key), key)
     if payload is None:
         return None
-    return from_bytes(payload)
+    schedule, row = marshal.loads(payload)
+    return Plan(from_bytes(schedule), None if row is None else Walk.from_row(row))
 
 
-def store_plan(key: bytes, schedule: Schedule) -> None:
-    """Keep ``schedule`` for the next process."""
+def store_plan(key: bytes, plan: Plan) -> None:
+    """Keep ``plan`` for the next process."""
     folder = usable_folder()
-    if folder is None:
+    if folder is None or flags.DISABLE_JIT.value:
         return
+    schedule, walk = plan
     try:
         payload = to_bytes(schedule)
     except TypeError:
         return  # a host operation that only this process knows
-    store(_path(folder, key), key, payload)
+    row = None if walk is None else walk.to_row()
+    store(_path(folder, key), key, marshal.dumps((payload, row)))
 
 
 def _path(folder: Path, key: bytes) -> Path:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from functools import cached_property
 
 from graphflow.codegen.schedule import Buffer, BufferKind, Schedule
 from graphflow.errors import CompileError
@@ -25,57 +26,64 @@ class Slots:
     """
 
     def __init__(self, schedule: Schedule, scalars: frozenset[int]) -> None:
+        self._schedule = schedule
+        self.scalars = scalars
         self.buffers: Mapping[int, Buffer] = {b.id: b for b in schedule.buffers}
         self.outputs = [b for b in schedule.buffers if b.kind is BufferKind.OUTPUT]
         lasting = (BufferKind.CONSTANT, BufferKind.KEPT)
         self.rooms = [b for b in schedule.buffers if b.kind is BufferKind.ROOM]
         self._lasting = [b for b in schedule.buffers if b.kind in lasting]
-        first_output = len(schedule.inputs)
-        first_state = first_output + len(self.outputs)
-        self._arena = first_state + len(schedule.state)
+        self._first_output = len(schedule.inputs)
+        self.state = self._first_output + len(self.outputs)
+        """The slot of the first state."""
+        self._arena = self.state + len(schedule.state)
         self._block = self._arena + 1
         self._first_lasting = self._block + 1
-        first_room = self._first_lasting + len(self._lasting)
-        self.count = first_room + len(self.rooms)
-        codes = ["q"] * first_state
-        self.places: dict[int, Operand] = {}
-        for number, identity in enumerate(schedule.inputs):
-            self.places[identity] = Operand(number)
-            if number in scalars and identity >= 0:
-                self.places[identity] = self._word(Context.SLOTS_START + number)
-                codes[number] = _scalar_code(self.buffers[identity])
-            elif number in scalars:
-                codes[number] = "d"  # nobody reads it
+        self._first_room = self._first_lasting + len(self._lasting)
+        self.count = self._first_room + len(self.rooms)
+        codes = ["q"] * self.state
+        for number in scalars:
+            identity = schedule.inputs[number]
+            # "d": nobody reads it
+            codes[number] = _scalar_code(self.buffers[identity]) if identity >= 0 else "d"
         self.format = "=" + "".join(codes)
-        self._place(first_output, [b.id for b in self.outputs])
-        self._place(first_state, schedule.state)
-        self._place(self._first_lasting, [b.id for b in self._lasting])
-        self._place(first_room, [b.id for b in self.rooms])
+        self.changing = self.state
+        """How many words change at every call."""
+        changing = [*range(self.state), *range(self._first_room, self.count)]
+        self.dynamic = frozenset(n for n in changing if n not in scalars)
+
+    @cached_property
+    def places(self) -> Mapping[int, Operand]:
+        """Where each buffer lies."""
+        schedule, places = self._schedule, dict[int, Operand]()
+        for first, buffers in (
+            (0, schedule.inputs),
+            (self._first_output, [b.id for b in self.outputs]),
+            (self.state, schedule.state),
+            (self._first_lasting, [b.id for b in self._lasting]),
+            (self._first_room, [b.id for b in self.rooms]),
+        ):
+            places.update((buffer, Operand(slot)) for slot, buffer in enumerate(buffers, first))
+        for number in self.scalars:
+            places[schedule.inputs[number]] = self._word(Context.SLOTS_START + number)
         for buffer in schedule.buffers:
             if buffer.kind is BufferKind.ARENA:
-                self.places[buffer.id] = Operand(self._arena, schedule.offsets.get(buffer.id, 0))
+                places[buffer.id] = Operand(self._arena, schedule.offsets.get(buffer.id, 0))
             elif buffer.kind is BufferKind.OWN:
                 offset = schedule.offsets.get(buffer.id, 0)
-                self.places[buffer.id] = Operand(self._arena, offset, (), schedule.own_bytes)
+                places[buffer.id] = Operand(self._arena, offset, (), schedule.own_bytes)
             elif buffer.kind is BufferKind.ERROR:
-                self.places[buffer.id] = self._word(Context.ERROR)
+                places[buffer.id] = self._word(Context.ERROR)
         for buffer in schedule.buffers:
             if buffer.kind is BufferKind.WINDOW:
-                base = self.places[buffer.base]
-                self.places[buffer.id] = Operand(
+                base = places[buffer.base]
+                places[buffer.id] = Operand(
                     base.slot, base.offset + buffer.offset, buffer.strides, base.thread
                 )
-        self.changing = first_state
-        """How many words change at every call."""
-        changing = [*range(first_state), *range(first_room, self.count)]
-        self.dynamic = frozenset(n for n in changing if n not in scalars)
+        return places
 
     def _word(self, word: int) -> Operand:
         return Operand(self._block, 8 * word)
-
-    def _place(self, first: int, buffers: Sequence[int]) -> None:
-        for slot, buffer in enumerate(buffers, first):
-            self.places[buffer] = Operand(slot)
 
     def fixed(self, context: int, memory: ProgramMemory) -> dict[int, int]:
         """The address in every slot that never changes, given that of the context block."""

@@ -30,7 +30,7 @@ any call that writes them, before and after.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -49,10 +49,9 @@ from graphflow.codegen.schedule import (
     Schedule,
     Step,
     Value,
-    kernels_in,
 )
 from graphflow.errors import CompileError
-from graphflow.records import dataclass
+from graphflow.records import dataclass, replace
 
 Words: TypeAlias = "np.ndarray[Any, np.dtype[np.int64]]"
 
@@ -112,18 +111,39 @@ class Operand:
     thread: int = 0
 
 
-Word: TypeAlias = "int | Operand | tuple[Operand, int]"
-"""A number, an address, or one with bytes to be added to it."""
+@dataclass(frozen=True, slots=True)
+class KernelNumber:
+    """The address of a kernel, given by its number."""
+
+    number: int
+
+
+Word: TypeAlias = "int | Operand | tuple[Operand, int] | KernelNumber"
+"""A number, an address, one with bytes to be added to it, or a kernel's."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tape:
-    """The encoded tables.  ``area`` is the template every thread's area starts from."""
+    """The encoded tables.  ``area`` is the template every thread's area starts from.
+
+    Until it is :meth:`linked`, a tape has the numbers of kernels where their addresses will be:
+    in its calls, and in the words ``entries`` of the area.  It can be kept for other processes.
+    """
 
     code: Words
     relocations: Words
     area: Words
+    entries: Words
     calls: int
+
+    def linked(self, addresses: Sequence[int]) -> Tape:
+        """This tape for kernels that lie at ``addresses``, which are in the order of numbers."""
+        places = np.array(addresses, np.int64)
+        code, area = self.code.copy(), self.area.copy()
+        calls = code[:, 0] == Op.CALL
+        code[calls, 1] = places[code[calls, 1]]
+        area[self.entries] = places[area[self.entries]]
+        return replace(self, code=code, area=area)
 
     def __str__(self) -> str:
         """One instruction a line, for people."""
@@ -146,6 +166,7 @@ class TapeBuilder:
         self._code: list[list[int]] = []
         self._area: list[int] = [0] * AREA_HEADER
         self._area[COUNTERS : COUNTERS + MAX_LEVELS] = [-1] * MAX_LEVELS
+        self._entries: list[int] = []
         self._fixed: list[list[int]] = []
         self._changing: list[list[int]] = []
         self._loops: list[_OpenLoop] = []
@@ -167,6 +188,10 @@ class TapeBuilder:
             if isinstance(word, int):
                 area.append(word)
                 continue
+            if isinstance(word, KernelNumber):
+                area.append(word.number)
+                self._entries.append(position)
+                continue
             area.append(0)
             if isinstance(word, tuple):
                 self._relocate(position, *word)
@@ -175,7 +200,7 @@ class TapeBuilder:
         return Operand(SELF, 8 * start)
 
     def call(self, kernel: int, words: Sequence[Word], who: Who = Who.FIRST) -> int:
-        """Call the kernel at address ``kernel``; returns the number of the call."""
+        """Call kernel number ``kernel``; returns the number of the call."""
         self._emit(Op.CALL, kernel, self.block(words).offset, who, self._calls)
         self._calls += 1
         return self._calls - 1
@@ -242,6 +267,7 @@ class TapeBuilder:
             _table(self._code),
             _table([*self._fixed, *self._changing]),
             np.array(self._area, np.int64),
+            np.array(self._entries, np.int64),
             self._calls,
         )
 
@@ -277,11 +303,10 @@ def _table(rows: list[list[int]]) -> Words:
 def encode(
     schedule: Schedule,
     places: Mapping[int, Operand],
-    kernel_address: Callable[[KernelSource], int],
     dynamic: frozenset[int],
     serial: bool,
 ) -> Tape:
-    """The tape of ``schedule``.
+    """The tape of ``schedule``, with the numbers that its ``kernels`` have there.
 
     ``places`` tells the slot and offset of every buffer.  ``serial`` leaves
     barriers out: the tape is then for one thread only.  Failures are checked
@@ -290,7 +315,7 @@ def encode(
     """
     total = points(schedule.steps)
     meet = (False,) * total if serial else barriers(schedule)
-    encoder = _Encoder(schedule, places, kernel_address, TapeBuilder(dynamic), meet, serial)
+    encoder = _Encoder(schedule, places, TapeBuilder(dynamic), meet, serial)
     encoder.steps(schedule.steps)
     encoder.guard.check()
     return encoder.builder.finish()
@@ -303,12 +328,12 @@ class _Encoder:
         self,
         schedule: Schedule,
         places: Mapping[int, Operand],
-        kernel_address: Callable[[KernelSource], int],
         builder: TapeBuilder,
         meet: Sequence[bool],
         serial: bool,
     ) -> None:
-        self.places, self.kernel_address, self.builder = places, kernel_address, builder
+        self.places, self.builder = places, builder
+        self._numbers = {kernel: number for number, kernel in enumerate(schedule.kernels)}
         self.guard = _Guard(builder, serial)
         self._meet = iter(meet)
         self._committed = frozenset(schedule.committed)
@@ -340,13 +365,13 @@ class _Encoder:
             self.guard.check()
         if step.fallible:
             self.guard.fallible()
-        builder, places, address = self.builder, self.places, self.kernel_address
+        builder, places, numbers = self.builder, self.places, self._numbers
         words = [  # numbers are most of a plan's arguments
-            a.value if a.__class__ is Value else _word(builder, a, places, address)
+            a.value if a.__class__ is Value else _word(builder, a, places, numbers)
             for a in step.arguments
         ]
         who = Who.EACH if self._apart else Who.ALL if step.parallel else Who.FIRST
-        self.builder.call(self.kernel_address(step.kernel), words, who)
+        builder.call(numbers[step.kernel], words, who)
         self.guard.called()
 
     def _loop(self, step: Loop) -> None:
@@ -439,7 +464,7 @@ def _word(
     builder: TapeBuilder,
     argument: Argument,
     places: Mapping[int, Operand],
-    kernel_address: Callable[[KernelSource], int],
+    numbers: Mapping[KernelSource, int],
 ) -> Word:
     """An argument as a word of the area, or as an address to resolve."""
     if isinstance(argument, Value):
@@ -447,11 +472,6 @@ def _word(
     if isinstance(argument, Address):
         return places[argument.buffer], argument.offset
     if isinstance(argument, FunctionAddress):
-        return kernel_address(argument.kernel)
-    inner = [_word(builder, a, places, kernel_address) for a in argument.arguments]
+        return KernelNumber(numbers[argument.kernel])
+    inner = [_word(builder, a, places, numbers) for a in argument.arguments]
     return builder.block(inner)
-
-
-def kernels_of(schedule: Schedule) -> tuple[KernelSource, ...]:
-    """Every kernel the schedule calls, epilogues included, each once."""
-    return tuple(dict.fromkeys(kernels_in(schedule.steps)))
