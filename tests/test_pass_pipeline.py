@@ -35,8 +35,8 @@ graph main {
 
 def test_the_order() -> None:
     assert describe() == (
-        "widen,integer_products,winograd,decompose,split_complex,(fold,simplify,cse)*,narrow,"
-        "loop_products,channels_last,simplify,dce,fuse"
+        "widen,integer_products,picked,winograd,decompose,split_complex,(fold,simplify,cse)*,"
+        "narrow,loop_products,channels_last,simplify,dce,fuse"
     )
     assert all(step.reason for step in PIPELINE)
 
@@ -44,15 +44,15 @@ def test_the_order() -> None:
 def test_records() -> None:
     stages = run_pipeline(Graph.parse(TEXT))
     assert [s.name for s in stages] == [
-        "traced", "widen", "integer_products", "winograd", "decompose", "split_complex",
-        "fold", "simplify", "cse", "fold", "simplify", "cse", "narrow", "loop_products",
-        "channels_last", "simplify", "dce", "fuse",
+        "traced", "widen", "integer_products", "picked", "winograd", "decompose",
+        "split_complex", "fold", "simplify", "cse", "fold", "simplify", "cse", "narrow",
+        "loop_products", "channels_last", "simplify", "dce", "fuse",
     ]  # fmt: skip
-    assert stages[0].note == "traced: 8 nodes" and stages[6].note == "fold: 8 → 7 nodes"
-    assert stages[7].note == "simplify: 7 → 3 nodes"
-    assert stages[8].note == "cse: 3 nodes, unchanged" and stages[8].graph is stages[7].graph
+    assert stages[0].note == "traced: 8 nodes" and stages[7].note == "fold: 8 → 7 nodes"
+    assert stages[8].note == "simplify: 7 → 3 nodes"
+    assert stages[9].note == "cse: 3 nodes, unchanged" and stages[9].graph is stages[8].graph
     assert all(a.nodes == b.before for a, b in itertools.pairwise(stages))
-    assert str(stages[7]).startswith("simplify: 7 → 3 nodes (")
+    assert str(stages[8]).startswith("simplify: 7 → 3 nodes (")
 
 
 @pytest.mark.parametrize("seed", range(60))
@@ -90,7 +90,7 @@ def test_dump_writes_a_file_a_stage(tmp_path: pathlib.Path) -> None:
     (folder,) = tmp_path.iterdir()
     assert folder.name == f"a_b_{graph.hash()[:8]}"
     names = sorted(p.name for p in folder.iterdir())
-    assert names[:3] == ["00_traced.ir", "06_fold.ir", "07_simplify.ir"]
+    assert names[:3] == ["00_traced.ir", "07_fold.ir", "08_simplify.ir"]
     assert Graph.parse((folder / "00_traced.ir").read_text()).same_as(graph)
 
 

@@ -164,7 +164,7 @@ def plan_loops(space: Space, targets: Sequence[Target], found: Survey) -> Plan:
     """Order and merge the loops for these targets."""
     leading = max(targets, key=lambda t: (t.full, len(t.index.terms))).index
     kept = _ordered(space.kept, space, leading)
-    memory = dict.fromkeys([*(t.index for t in targets), *(x.index for x in found.loads)])
+    memory = [*(t.index for t in targets), *(x.index for x in found.loads)]
     through = [a for a in memory if any(n in space.reduced for n, _ in a.terms)]
     widest = max(through, key=lambda a: len(a.terms), default=leading)
     reduced = _ordered(space.reduced, space, widest)

@@ -99,6 +99,18 @@ RoomsRule: TypeAlias = "Callable[[Sequence[tuple[TensorType, Attrs]]], Sequence[
 that will have them as operands, in order; ``None``: it does not matter."""
 
 
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """How a result shows for each of its elements at most one of a box of operand 0, by numbers
+    that nothing else of that operand goes into."""
+
+    shown: Callable[[Builder, Application, Any], tuple[Any, Any]]
+    """The condition that elements of operand 0 are shown, and a value of the result's shape at
+    all places of its box: the cotangent is the second where the first holds."""
+    together: Callable[[Builder, Application, Any], Any]
+    """What that value adds up to over each box where the condition holds."""
+
+
 class NonDifferentiable:
     """Marks an operation whose result carries no gradient (comparisons, indices)."""
 
@@ -205,6 +217,9 @@ class OpDef:
     one label run together; those that the result lacks are summed over."""
     tiles: Tiles | None = None
     """Contractions over tiles of images, which have no labels: which of them."""
+    choice: Choice | None = None
+    """Operations whose result shows elements that were chosen; attribute ``axes`` names those of
+    the boxes of operand 0."""
     slides: bool = False
     """Contractions: taps ``w[G, O, C, *K]`` over images ``x[N, G, C, *S]``, with attributes
     ``steps``, ``low``, ``high``, ``spread`` and ``dilations`` an axis (see ``conv``)."""

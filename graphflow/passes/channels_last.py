@@ -208,14 +208,16 @@ class _Walk:
         return emit(node.op, *(self.in_order(n, order) for n in node.inputs), **attrs), result
 
     def _common_order(self, node: Node) -> Order | None:
-        """The order of the first operand that has one and the result's rank and size."""
-        alone = len(node.inputs) == 1
-        if not alone and node.op.kind is not Kind.ELEMENTWISE:
-            if len({len(n.shape) for n in node.inputs}) != 1:
-                return None
+        """The order of the first operand that has one and the result's rank and size, or, if no
+        operand is as large as the result, its rank."""
+        alone, elementwise = len(node.inputs) == 1, node.op.kind is Kind.ELEMENTWISE
+        if not alone and not elementwise and len({len(n.shape) for n in node.inputs}) != 1:
+            return None
+        wide = elementwise and all(n.shape != node.shape for n in node.inputs)
         for operand in node.inputs:
             if operand in self.turned:
-                if alone or node.op.kind is not Kind.ELEMENTWISE or operand.shape == node.shape:
+                same_rank = wide and len(operand.shape) == len(node.shape)
+                if alone or not elementwise or operand.shape == node.shape or same_rank:
                     return self.turned[operand][1]
         return None
 

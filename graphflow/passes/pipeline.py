@@ -29,6 +29,7 @@ from graphflow.passes.fuse import Fuse
 from graphflow.passes.integer_products import IntegerProducts
 from graphflow.passes.loop_products import LoopProducts
 from graphflow.passes.narrow import Narrow
+from graphflow.passes.picked import Picked
 from graphflow.passes.rewrite import hits
 from graphflow.passes.scaled_taps import ScaledTaps
 from graphflow.passes.simplify import Simplify
@@ -65,6 +66,10 @@ PIPELINE: tuple[Step, ...] = (
     Step(
         (IntegerProducts(),),
         "before forms are chosen that only products of floats have",
+    ),
+    Step(
+        (Picked(),),
+        "while what was picked can be told, before it is decomposed",
     ),
     Step(
         (Winograd(),),

@@ -16,6 +16,7 @@ from graphflow.ir.ops import (
 
 register_later(
     [
+        "graphflow.ir.ops.pick",
         "graphflow.ir.ops.softmax",
         "graphflow.ir.ops.standardise",
         "graphflow.ir.ops.scatter",

@@ -121,6 +121,26 @@ def reshaped(types: Sequence[TensorType], attrs: Attrs, orders: Orders) -> Reord
     return {"shape": put(new, tuple(found))}, tuple(found)
 
 
+def below_reshape(
+    old: Sequence[object], new: Sequence[object], axes: Sequence[int]
+) -> tuple[int, ...] | None:
+    """The axes of shape ``new`` that together are ``axes`` of shape ``old``; ``None`` if none are.
+
+    Axes of one element count as among them.
+    """
+    parts = _parts(old, new)
+    if parts is None:
+        return None
+    kept: set[int] = set()
+    for olds, news in parts.values():
+        inside = [axis in axes for axis in olds]
+        if any(inside) != all(inside):
+            return None
+        if not inside[0]:
+            kept.update(news)
+    return tuple(axis for axis in range(len(new)) if axis not in kept)
+
+
 def _singles(shape: Sequence[object], first: int) -> range:
     """Axes of one element that follow each other from ``first`` on."""
     last = first

@@ -125,8 +125,8 @@ def are_apart(w: Windows) -> bool:
 def chosen(x: Tensor, w: Windows) -> Tensor:
     """The largest element of each of the windows, which :func:`are_apart`.
 
-    It is chosen from axes of places inside windows by comparisons that are not recorded: the
-    gradient goes to the first largest element by the same choices, without any index.
+    It is picked from axes of places inside windows, by a byte that numbers the first largest:
+    the gradient goes there, and nowhere where a NaN is the largest.
     """
     full = padded(x, w, lowest(x.dtype))
     front, ends = x.shape[:LEADING], [n * k for n, k in zip(w.counts, w.sizes)]
@@ -135,13 +135,18 @@ def chosen(x: Tensor, w: Windows) -> Tensor:
         full = apply("slice", full, starts=zeros, limits=(*front, *ends), steps=ones)
     pairs = [extent for n, k in zip(w.counts, w.sizes) for extent in (n, k)]
     inside = reshape(full, (*front, *pairs))
-    taps = [_place_inside(inside, w, tap) for tap in product(*map(range, w.sizes))]
-    seen = [tap.detach() for tap in taps]
-    best, found = seen[0], taps[0]
-    for value, tap in zip(seen[1:], taps[1:]):
-        found = where(gt(value, best), tap, found)
+    best, *rest = [_place_inside(inside.detach(), w, tap) for tap in product(*map(range, w.sizes))]
+    number = _byte(0)
+    for place, value in enumerate(rest, start=1):
+        number = where(gt(value, best), _byte(place), number)
         best = maximum(best, value)
-    return where(best != best, best, found)
+    number = where(best != best, _byte(len(rest) + 1), number)
+    axes = tuple(range(LEADING + 1, inside.ndim, 2))
+    return apply("pick", inside, number, best, axes=axes)
+
+
+def _byte(number: int) -> Tensor:
+    return literal(np.array(number, np.uint8))
 
 
 def _place_inside(x: Tensor, w: Windows, tap: Ints) -> Tensor:

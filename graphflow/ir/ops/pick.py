@@ -1,0 +1,151 @@
+"""One element of each of many small boxes, chosen by a number: what max pooling shows.
+
+``pick`` has a gradient rule of its own and no kernel.  The derived gradient of a chain of
+choices would be one padded tensor a place, added up; the rule's is one comparison of places.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from graphflow.errors import DTypeError, GraphError, ShapeError
+from graphflow.ir.dims import Shape
+from graphflow.ir.node import ArrayValue
+from graphflow.ir.op import (
+    Application,
+    Array,
+    Builder,
+    Choice,
+    Kind,
+    OpDef,
+    OpTests,
+    Sample,
+    register,
+)
+from graphflow.ir.ops.gradients import mask, scalar
+from graphflow.ir.ops.rules import Attrs, check_arity, check_axis, spelled
+from graphflow.ir.types import TensorType
+
+Types = Sequence[TensorType]
+MOST_PLACES = 100
+"""A byte numbers them, and the number after the last."""
+
+
+def _infer(types: Types, attrs: Attrs) -> TensorType:
+    check_arity("pick", types, 3)
+    x, index, other = types
+    axes = attrs.get("axes")
+    if not isinstance(axes, tuple) or list(axes) != sorted(set(axes)):
+        raise GraphError(f"{spelled('pick', types)}: axes must be distinct and rise, not {axes!r}")
+    for axis in axes:
+        check_axis("pick", types, axis, x.rank)
+    extents = [x.shape[axis] for axis in axes]
+    known = [extent for extent in extents if isinstance(extent, int)]
+    if len(known) < len(extents) or prod(known) > MOST_PLACES:
+        raise ShapeError(f"{spelled('pick', types)}: more than {MOST_PLACES} places to pick from")
+    if index.dtype.kind not in ("int", "uint") or other.dtype is not x.dtype:
+        raise DTypeError(
+            f"{spelled('pick', types)}: takes numbers of places and others like operand 0"
+        )
+    shape = tuple(extent for axis, extent in enumerate(x.shape) if axis not in axes)
+    if index.shape != shape or other.shape != shape:
+        raise ShapeError(f"{spelled('pick', types)}: operands 1 and 2 must lack exactly the axes")
+    return other
+
+
+def _pick(x: Array, index: Array, other: Array, *, axes: tuple[int, ...]) -> Array:
+    count = prod(x.shape[axis] for axis in axes)
+    places = np.moveaxis(x, axes, range(len(axes))).reshape(count, *index.shape)
+    inside = (index >= 0) & (index < count)
+    at = np.where(inside, index, 0).astype(np.int64)
+    return np.where(inside, np.take_along_axis(places, at[None], 0)[0], other)
+
+
+def _numbers(b: Builder, x: Any, axes: Sequence[int], dtype: Any) -> Any:
+    """The number of its place of every element of ``x``, with extents of 1 on other axes."""
+    shape = tuple(extent if axis in axes else 1 for axis, extent in enumerate(x.shape))
+    return b.constant(value=ArrayValue(np.arange(prod(shape)).astype(dtype.numpy).reshape(shape)))
+
+
+def _shown(b: Builder, n: Application, value: Any) -> tuple[Any, Any]:
+    """Which elements of operand 0 are picked, and ``value`` at all places of its box."""
+    x, index, _ = n.inputs
+    axes = n.attrs["axes"]
+    spread = tuple(1 if axis in axes else extent for axis, extent in enumerate(x.shape))
+    numbers = _numbers(b, x, axes, index.dtype)
+    return b.eq(b.reshape(index, shape=spread), numbers), b.reshape(value, shape=spread)
+
+
+def _is_place(b: Builder, n: Application) -> Any:
+    """Where the index operand is the number of a place."""
+    (x, index, _), axes = n.inputs, n.attrs["axes"]
+    inside = b.lt(index, scalar(b, prod(x.shape[axis] for axis in axes), index.dtype))
+    if index.dtype.kind == "uint":
+        return inside
+    return b.logical_and(inside, b.ge(index, scalar(b, 0, index.dtype)))
+
+
+def _together(b: Builder, n: Application, value: Any) -> Any:
+    """The sums over boxes of ``value`` where operand 0 shows, else 0."""
+    return mask(b, _is_place(b, n), value)
+
+
+def _vjp(b: Builder, n: Application, ct: Any) -> Any:
+    condition, spread = _shown(b, n, ct)
+    found = mask(b, condition, spread)
+    shape = tuple(n.inputs[0].shape)
+    return found if tuple(found.shape) == shape else b.expand(found, shape=shape)
+
+
+def _vjp_other(b: Builder, n: Application, ct: Any) -> Any:
+    return b.where(_is_place(b, n), scalar(b, 0, ct.dtype), ct)
+
+
+def _decompose(b: Builder, n: Application) -> Any:
+    """A chain of choices among slices."""
+    x, index, found = n.inputs
+    axes = n.attrs["axes"]
+    shape: Shape = tuple(found.shape)
+    for number, place in enumerate(product(*(range(x.shape[axis]) for axis in axes))):
+        at = dict(zip(axes, place))
+        starts = tuple(at.get(axis, 0) for axis in range(len(x.shape)))
+        limits = tuple(at[axis] + 1 if axis in at else e for axis, e in enumerate(x.shape))
+        part = b.slice(x, starts=starts, limits=limits, steps=(1,) * len(starts))
+        chosen = b.eq(index, scalar(b, number, index.dtype))
+        found = b.where(chosen, b.reshape(part, shape=shape), found)
+    return found
+
+
+def _samples() -> tuple[Sample, ...]:
+    cases: list[tuple[tuple[int, ...], tuple[int, ...]]] = [
+        ((2, 3, 2, 4, 3), (2, 4)), ((6, 3), (0,)), ((5, 4), (1,)), ((2, 2), (0, 1)),
+        ((3, 0, 2), (2,)), ((3, 2), ()),
+    ]  # fmt: skip
+    found = []
+    for shape, axes in cases:
+        left = tuple(extent for axis, extent in enumerate(shape) if axis not in axes)
+        places = prod(shape[axis] for axis in axes) + 1  # the last is no place
+        index = (np.arange(prod(left)) * 7 % places).reshape(left).astype(np.int8)
+        found.append(Sample((shape, index, left), {"axes": axes}))
+    return tuple(found)
+
+
+PICK = register(
+    OpDef(
+        name="pick",
+        kind=Kind.LINE,
+        summary="The element at the place numbered (row-major over axes), or another for no place.",
+        infer=_infer,
+        reference=_pick,
+        vjp=(_vjp, None, _vjp_other),
+        decompose=_decompose,
+        choice=Choice(_shown, _together),
+        cost=8.0,
+        tests=OpTests(samples=_samples()),
+    )
+)
