@@ -357,7 +357,8 @@ class TensorBuilder:
     def __getattr__(self, op: str) -> Callable[..., Any]:
         if op.startswith("_"):
             raise AttributeError(op)
-        return partial(self.emit, op)
+        made = self.__dict__[op] = partial(self.emit, op)
+        return made
 
 
 TENSORS = TensorBuilder()

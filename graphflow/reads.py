@@ -14,7 +14,7 @@ import functools
 import operator
 import sys
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -194,10 +194,10 @@ class Reach:
 
     def _function(self, function: types.FunctionType, owner: Any, label: str) -> None:
         code = function.__code__
-        free, names, texts = _names_in(code)
+        free, attributes, texts = _names_in(code)
         if not {"hasattr", "getattr"} & set(free):
-            texts = []
-        names += texts
+            texts = ()
+        names = (*attributes, *texts)
         for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
             try:
                 value = cell.cell_contents
@@ -213,14 +213,14 @@ class Reach:
 
     # ---- values --------------------------------------------------------------------
 
-    def _read(self, read: Read, names: list[str], depth: int) -> None:
+    def _read(self, read: Read, names: Sequence[str], depth: int) -> None:
         key = (id(read.holder), read.key)
         if key not in self._seen:
             self._seen.add(key)
             self.reads.append(read)
         self._value(read.name, read.value, names, depth)
 
-    def _value(self, name: str, value: Any, names: list[str], depth: int) -> None:
+    def _value(self, name: str, value: Any, names: Sequence[str], depth: int) -> None:
         if isinstance(value, Tensor):
             self.roots.append((name, value))
         elif hasattr(type(value), "named_tensors"):
@@ -231,9 +231,9 @@ class Reach:
         elif depth < _DEPTH and isinstance(value, (dict, list, tuple)):
             self._container(name, value, names, depth)
         elif depth < _DEPTH and _is_users(value):
-            self._object(name, value, names, [], depth)
+            self._object(name, value, names, (), depth)
 
-    def _container(self, name: str, value: Any, names: list[str], depth: int) -> None:
+    def _container(self, name: str, value: Any, names: Sequence[str], depth: int) -> None:
         if type(value) in (dict, list):
             if ("c", id(value)) in self._seen:
                 return
@@ -244,7 +244,7 @@ class Reach:
                 self._value(f"{name}[{key!r}]", item, names, depth + 1)
 
     def _object(
-        self, name: str, value: Any, names: list[str], texts: list[str], depth: int
+        self, name: str, value: Any, names: Sequence[str], texts: Sequence[str], depth: int
     ) -> None:
         """The attributes of a user's object, class or module that the code names."""
         if hasattr(type(value), "named_tensors"):
@@ -282,7 +282,7 @@ class Reach:
                 self._enter(forward, part, name)
             self._enter(part.__dict__.get("forward"), None, name)  # one of its own
 
-    def _module_attributes(self, name: str, module: Any, names: list[str]) -> None:
+    def _module_attributes(self, name: str, module: Any, names: Sequence[str]) -> None:
         """Lists, dictionaries and the user's objects on a module; plain values are guarded."""
         for attribute in dict.fromkeys(names):
             found = getattr(type(module), attribute, None)
@@ -315,7 +315,8 @@ def _is_users(value: Any) -> bool:
     return not foreign or package == "__main__"
 
 
-def _names_in(code: types.CodeType) -> tuple[list[str], list[str], list[str]]:
+@functools.lru_cache(maxsize=1024)
+def _names_in(code: types.CodeType) -> tuple[tuple[str, ...], ...]:
     """Names of globals and of attributes in ``code``, and its strings that could be names."""
     free, attributes = [], []
     for step in dis.get_instructions(code):
@@ -328,4 +329,4 @@ def _names_in(code: types.CodeType) -> tuple[list[str], list[str], list[str]]:
         if isinstance(inner, types.CodeType):
             for mine, more in zip((free, attributes, texts), _names_in(inner)):
                 mine += more
-    return free, attributes, texts
+    return tuple(free), tuple(attributes), tuple(texts)

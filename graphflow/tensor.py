@@ -155,7 +155,7 @@ class Tensor(TensorMethods):
         """The extents, a :class:`Size`."""
         array = self._array
         if array is None or array.__class__ is Node:
-            type = self._type
+            type = self._type if array is None else array.tensor_type
             return Size(type.static_shape if type.is_static else traced_shape(type.shape))
         return Size(array.shape)
 

@@ -100,6 +100,8 @@ class Tracer:
         """The example's size of every symbolic dimension, where there is an example."""
         self.rules = 0
         """Whether a gradient rule is under way, which compares sizes as types do."""
+        self.rule_place: Location | None = None
+        """Where the rule under way was asked for, once that is known: far up the stack."""
         self.assumptions: dict[Assumption, None] = {}
         """What the function was told about sizes because the example has it so."""
         self._taken: dict[str, int] = {}  # names, and the last number that was put after each
@@ -454,7 +456,12 @@ class Tracer:
 
     def here(self) -> Location:
         """The user's line, and the module whose call is under way."""
-        return user_place(1, self.modules[-1] if self.modules else "")
+        place = self.rule_place
+        if place is None:
+            place = user_place(1, self.modules[-1] if self.modules else "")
+            if self.rules:
+                self.rule_place = place
+        return place
 
 
 def user_place(skip: int = 0, module: str = "") -> Location:

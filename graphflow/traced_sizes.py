@@ -251,6 +251,7 @@ class _AsTypesDo:
     def __exit__(self, *error: object) -> None:
         if mode.tracer is not None:
             mode.tracer.rules -= 1
+            mode.tracer.rule_place = None
 
 
 as_types_do = _AsTypesDo()

@@ -169,6 +169,20 @@ def test_gradients_belong_to_the_module_whose_work_they_undo():
     assert found["matmul"] == {"model.0", "model.2"}
 
 
+def test_gradients_are_made_where_they_were_asked_for_and_hooks_where_they_stand():
+    def run(x):
+        y = (x * x).exp().requires_grad_()
+        y.register_hook(lambda ct: ct.atan())
+        ((y.tanh() ** 3).cos().sum() * 2).backward()
+        return y.grad.log()
+
+    first = run.__code__.co_firstlineno
+    places = gf.trace(run, gf.TensorSpec((3,))).locations
+    lines = {node.op.name: place.line - first for node, place in places.items()}
+    rules = [lines[name] for name in ("sin", "neg", "expand")]
+    assert (lines["atan2"], rules, lines["log"]) == (2, [3, 3, 3], 4), lines
+
+
 def test_the_sum_of_gradients_belongs_to_the_module_whose_result_they_are_of():
     model = nn.Sequential(nn.Linear(3, 4), nn.Tanh())
 

@@ -28,7 +28,8 @@ def test_the_same_operation_is_the_same_object() -> None:
 
 def test_values_are_told_apart_by_type_and_bits() -> None:
     values = [
-        0, 0.0, -0.0, False, None, "", (), (0,), (0.0,), 1, 1.0, True, "1", float("nan"),
+        0, 0.0, -0.0, False, None, "", (), (0,), (0.0,), (1, 0), (1, False), (True, 0), 1, 1.0,
+        True, "1", float("nan"),
         float("inf"), float32, int32, TensorType(float32, ()), TupleType(()), symbol("n"),
         symbol("n") + 1, "n", ArrayValue(np.zeros(1, np.float32)), ArrayValue(-np.zeros(1)),
         ArrayValue(np.zeros(1)), ArrayValue(np.zeros((1, 1))), ArrayValue(np.zeros(1, np.int64)),
@@ -43,6 +44,8 @@ def test_values_are_told_apart_by_type_and_bits() -> None:
 def test_zeros_of_either_sign_are_different_constants() -> None:
     assert constant(0.0, float32) is not constant(-0.0, float32)
     assert constant(1, int64) is not constant(1.0, float64)
+    for like in (1, 1.0, True):
+        assert constant(like).attrs["value"].array.dtype == np.asarray(like).dtype
     assert constant(float("nan"), float32) is constant(float("nan"), float32)
 
 

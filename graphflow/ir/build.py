@@ -7,22 +7,32 @@ this module gives :class:`Node` its arithmetic operators.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, TypeAlias
-from weakref import WeakValueDictionary
 
 import numpy as np
 
 from graphflow.errors import GraphError
-from graphflow.ir.node import ArrayValue, Form, Node, attrs_key, form_of, make_node, with_form
+from graphflow.ir.node import (
+    ArrayValue,
+    Form,
+    Node,
+    attrs_key,
+    form_of,
+    make_node,
+    value_key,
+    with_form,
+)
 from graphflow.ir.op import OpDef, lookup
 from graphflow.ir.types import DType, TensorType, Type
 
 Scalar: TypeAlias = bool | int | float
 
 
-_inferred: WeakValueDictionary[tuple[Any, ...], Form] = WeakValueDictionary()
+_inferred: dict[tuple[Any, ...], Form] = {}
 """The forms of what has been emitted, by operation, key of attributes and types of operands."""
+_MOST = 1 << 14
+"""Forms that are kept for what may never be emitted again."""
 
 
 def emit(op: OpDef | str, *inputs: Node, **attrs: Any) -> Node:
@@ -35,6 +45,8 @@ def emit(op: OpDef | str, *inputs: Node, **attrs: Any) -> Node:
     if form is None:
         form = form_of(record, types, attrs, own, infer_type(record, inputs, attrs))
         if all(map(_is_static, (form.type, *types))):  # what is symbolic depends on more
+            if len(_inferred) >= _MOST:
+                _inferred.clear()
             _inferred[key] = form
     return with_form(form, inputs, attrs)
 
@@ -50,9 +62,18 @@ def infer_type(op: OpDef, inputs: tuple[Node, ...], attrs: dict[str, Any]) -> Ty
 
 def constant(value: Any, dtype: DType | None = None) -> Node:
     """A constant node from anything NumPy takes."""
-    array = np.asarray(value, dtype.numpy if dtype is not None else None)
-    data = ArrayValue(array)
+    kind = value.__class__
+    if kind is float or kind is int or kind is bool:
+        data = _number(value_key(value), value, dtype)
+    else:
+        data = ArrayValue(np.asarray(value, dtype.numpy if dtype is not None else None))
     return make_node(lookup("constant"), (), {"value": data}, data.type)
+
+
+@lru_cache(maxsize=1024)
+def _number(key: Any, value: Scalar, dtype: DType | None) -> ArrayValue:
+    """The data of a Python number; ``key`` tells apart what ``==`` merges."""
+    return ArrayValue(np.asarray(value, dtype.numpy if dtype is not None else None))
 
 
 def splat(value: Scalar, type: TensorType) -> Node:
@@ -81,7 +102,8 @@ class NodeBuilder:
     def __getattr__(self, op: str) -> Callable[..., Any]:
         if op.startswith("_"):
             raise AttributeError(op)
-        return partial(self.emit, op)
+        made = self.__dict__[op] = partial(self.emit, op)
+        return made
 
 
 def _lift(inputs: tuple[Any, ...]) -> tuple[Node, ...]:

@@ -185,6 +185,8 @@ def form_of(
 
 
 def _has_regions(attrs: Attrs) -> bool:
+    if not attrs:
+        return False
     from graphflow.ir.graph import Graph  # which is made of nodes
 
     return any(isinstance(value, Graph) for value in attrs.values())
@@ -236,7 +238,13 @@ def attrs_key(attrs: Attrs) -> tuple[Any, ...]:
     """A hashable key that tells apart what ``==`` merges (0.0/-0.0, 1/True/1.0)."""
     if not attrs:
         return ()
-    return tuple((name, value_key(attrs[name])) for name in sorted(attrs))
+    if len(attrs) == 1:
+        [(name, value)] = attrs.items()
+        return ((name, value_key(value)),)
+    return tuple([(name, value_key(attrs[name])) for name in sorted(attrs)])
+
+
+_INTEGERS = {int}
 
 
 def value_key(value: Any) -> Any:
@@ -247,6 +255,8 @@ def value_key(value: Any) -> Any:
     if kind is float:
         return ("float", struct.pack("<d", value))
     if kind is tuple:
+        if set(map(type, value)) == _INTEGERS:
+            return ("integers", value)
         return ("tuple", tuple(map(value_key, value)))
     if isinstance(value, DType):
         return ("dtype", value.short)
