@@ -36,7 +36,7 @@ graph main {
 def test_the_order() -> None:
     assert describe() == (
         "widen,integer_products,picked,winograd,decompose,split_complex,(fold,simplify,cse)*,"
-        "narrow,loop_products,channels_last,simplify,dce,fuse"
+        "narrow,loop_products,channels_last,simplify,sliced,simplify,dce,fuse"
     )
     assert all(step.reason for step in PIPELINE)
 
@@ -46,7 +46,7 @@ def test_records() -> None:
     assert [s.name for s in stages] == [
         "traced", "widen", "integer_products", "picked", "winograd", "decompose",
         "split_complex", "fold", "simplify", "cse", "fold", "simplify", "cse", "narrow",
-        "loop_products", "channels_last", "simplify", "dce", "fuse",
+        "loop_products", "channels_last", "simplify", "sliced", "simplify", "dce", "fuse",
     ]  # fmt: skip
     assert stages[0].note == "traced: 8 nodes" and stages[7].note == "fold: 8 → 7 nodes"
     assert stages[8].note == "simplify: 7 → 3 nodes"

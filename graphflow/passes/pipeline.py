@@ -33,6 +33,7 @@ from graphflow.passes.picked import Picked
 from graphflow.passes.rewrite import hits
 from graphflow.passes.scaled_taps import ScaledTaps
 from graphflow.passes.simplify import Simplify
+from graphflow.passes.sliced import Sliced
 from graphflow.passes.split_complex import SplitComplex
 from graphflow.passes.widen import Widen
 from graphflow.passes.winograd import Winograd
@@ -100,6 +101,10 @@ PIPELINE: tuple[Step, ...] = (
     Step(
         (ChannelsLast(), Simplify()),
         "on simple products over windows; the views it makes compose",
+    ),
+    Step(
+        (Sliced(), Simplify()),
+        "on views that have composed, in the order in which they will be read",
     ),
     Step(
         (Dce(),),

@@ -1,20 +1,19 @@
-"""One element of each of many small boxes, chosen by a number: what max pooling shows.
+"""One element of each of many small boxes, at a place with a number: what max pooling finds.
 
-``pick`` has a gradient rule of its own and no kernel.  The derived gradient of a chain of
-choices would be one padded tensor a place, added up; the rule's is one comparison of places.
+``pick`` computes nothing: it says of elements that were found which ones of an operand they
+are (a number that is no place: none of them).  The derived gradient of the search, a chain of
+choices, would be one padded tensor a place, added up; the rule's is one comparison of places.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import product
 from math import prod
 from typing import Any
 
 import numpy as np
 
 from graphflow.errors import DTypeError, GraphError, ShapeError
-from graphflow.ir.dims import Shape
 from graphflow.ir.node import ArrayValue
 from graphflow.ir.op import (
     Application,
@@ -38,7 +37,7 @@ MOST_PLACES = 100
 
 def _infer(types: Types, attrs: Attrs) -> TensorType:
     check_arity("pick", types, 3)
-    x, index, other = types
+    x, index, found = types
     axes = attrs.get("axes")
     if not isinstance(axes, tuple) or list(axes) != sorted(set(axes)):
         raise GraphError(f"{spelled('pick', types)}: axes must be distinct and rise, not {axes!r}")
@@ -48,22 +47,22 @@ def _infer(types: Types, attrs: Attrs) -> TensorType:
     known = [extent for extent in extents if isinstance(extent, int)]
     if len(known) < len(extents) or prod(known) > MOST_PLACES:
         raise ShapeError(f"{spelled('pick', types)}: more than {MOST_PLACES} places to pick from")
-    if index.dtype.kind not in ("int", "uint") or other.dtype is not x.dtype:
+    if index.dtype.kind not in ("int", "uint") or found.dtype is not x.dtype:
         raise DTypeError(
-            f"{spelled('pick', types)}: takes numbers of places and others like operand 0"
+            f"{spelled('pick', types)}: takes numbers of places and elements of operand 0"
         )
     shape = tuple(extent for axis, extent in enumerate(x.shape) if axis not in axes)
-    if index.shape != shape or other.shape != shape:
+    if index.shape != shape or found.shape != shape:
         raise ShapeError(f"{spelled('pick', types)}: operands 1 and 2 must lack exactly the axes")
-    return other
+    return found
 
 
-def _pick(x: Array, index: Array, other: Array, *, axes: tuple[int, ...]) -> Array:
+def _pick(x: Array, index: Array, found: Array, *, axes: tuple[int, ...]) -> Array:
     count = prod(x.shape[axis] for axis in axes)
     places = np.moveaxis(x, axes, range(len(axes))).reshape(count, *index.shape)
     inside = (index >= 0) & (index < count)
     at = np.where(inside, index, 0).astype(np.int64)
-    return np.where(inside, np.take_along_axis(places, at[None], 0)[0], other)
+    return np.where(inside, np.take_along_axis(places, at[None], 0)[0], found)
 
 
 def _numbers(b: Builder, x: Any, axes: Sequence[int], dtype: Any) -> Any:
@@ -102,23 +101,13 @@ def _vjp(b: Builder, n: Application, ct: Any) -> Any:
     return found if tuple(found.shape) == shape else b.expand(found, shape=shape)
 
 
-def _vjp_other(b: Builder, n: Application, ct: Any) -> Any:
+def _vjp_found(b: Builder, n: Application, ct: Any) -> Any:
     return b.where(_is_place(b, n), scalar(b, 0, ct.dtype), ct)
 
 
 def _decompose(b: Builder, n: Application) -> Any:
-    """A chain of choices among slices."""
-    x, index, found = n.inputs
-    axes = n.attrs["axes"]
-    shape: Shape = tuple(found.shape)
-    for number, place in enumerate(product(*(range(x.shape[axis]) for axis in axes))):
-        at = dict(zip(axes, place))
-        starts = tuple(at.get(axis, 0) for axis in range(len(x.shape)))
-        limits = tuple(at[axis] + 1 if axis in at else e for axis, e in enumerate(x.shape))
-        part = b.slice(x, starts=starts, limits=limits, steps=(1,) * len(starts))
-        chosen = b.eq(index, scalar(b, number, index.dtype))
-        found = b.where(chosen, b.reshape(part, shape=shape), found)
-    return found
+    """What was found: that it is what is picked is the meaning of the operation."""
+    return n.inputs[2]
 
 
 def _samples() -> tuple[Sample, ...]:
@@ -126,26 +115,28 @@ def _samples() -> tuple[Sample, ...]:
         ((2, 3, 2, 4, 3), (2, 4)), ((6, 3), (0,)), ((5, 4), (1,)), ((2, 2), (0, 1)),
         ((3, 0, 2), (2,)), ((3, 2), ()),
     ]  # fmt: skip
-    found = []
+    samples = []
     for shape, axes in cases:
         left = tuple(extent for axis, extent in enumerate(shape) if axis not in axes)
         places = prod(shape[axis] for axis in axes) + 1  # the last is no place
         index = (np.arange(prod(left)) * 7 % places).reshape(left).astype(np.int8)
-        found.append(Sample((shape, index, left), {"axes": axes}))
-    return tuple(found)
+        x = np.sin(np.arange(1, prod(shape) + 1)).reshape(shape)
+        found = _pick(x, index, np.full(left, 0.5), axes=axes)
+        samples.append(Sample((x, index, found), {"axes": axes}))
+    return tuple(samples)
 
 
 PICK = register(
     OpDef(
         name="pick",
         kind=Kind.LINE,
-        summary="The element at the place numbered (row-major over axes), or another for no place.",
+        summary="Operand 2, which has elements of operand 0 at places that have numbers.",
         infer=_infer,
         reference=_pick,
-        vjp=(_vjp, None, _vjp_other),
+        vjp=(_vjp, None, _vjp_found),
         decompose=_decompose,
         choice=Choice(_shown, _together),
-        cost=8.0,
+        cost=0.0,
         tests=OpTests(samples=_samples()),
     )
 )

@@ -125,8 +125,8 @@ def are_apart(w: Windows) -> bool:
 def chosen(x: Tensor, w: Windows) -> Tensor:
     """The largest element of each of the windows, which :func:`are_apart`.
 
-    It is picked from axes of places inside windows, by a byte that numbers the first largest:
-    the gradient goes there, and nowhere where a NaN is the largest.
+    A byte a window numbers the place of the first largest: the gradient goes there, and nowhere
+    where a NaN is the largest.
     """
     full = padded(x, w, lowest(x.dtype))
     front, ends = x.shape[:LEADING], [n * k for n, k in zip(w.counts, w.sizes)]
