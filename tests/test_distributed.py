@@ -18,6 +18,7 @@ from graphflow.distributed.process_group import ProcessGroup
 from graphflow.errors import DTypeError, GraphError, GraphFlowError, TraceError
 from graphflow.ir.build import emit, input_node
 from graphflow.ir.graph import Graph
+from graphflow.ir.op import ROOM_HEAD
 from graphflow.ir.ops.collectives import use_transport
 from graphflow.ir.types import TensorType, float32, int64
 from graphflow.nn.parallel import DataParallel, DistributedDataParallel, data_parallel
@@ -51,7 +52,7 @@ class Twins:
         self.log.append(("wait", found.size))
         return found
 
-    def rooms(self, vectors):
+    def rooms(self, wanted):
         return None
 
     def carrier(self):
@@ -397,9 +398,10 @@ class Lender(Twins):
         super().__init__()
         self.memory, self.there = np.zeros(4096, np.float32), []
 
-    def rooms(self, vectors):
-        begins = itertools.accumulate((type.static_bytes for type, _ in vectors), initial=64)
-        return [address_of(self.memory) + begin for begin, _ in zip(begins, vectors)]
+    def rooms(self, wanted):
+        sizes = (type.static_bytes for type, *_ in wanted.vectors)
+        begins = itertools.accumulate(sizes, initial=ROOM_HEAD)
+        return [address_of(self.memory) + begin for begin, _ in zip(begins, wanted.vectors)]
 
     def start(self, arrays, reduce, group, finite, parts=()):
         self.there.append([address_of(a) - address_of(self.memory) for a in arrays])
@@ -430,7 +432,7 @@ def test_gradients_are_made_where_the_transport_says(twins, threads):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
     # All gradients but the first layer's weight are one bucket; optimisers have memory from the
     # second step on.
-    assert lender.there[-2:] == [[64], [64 + 4 * (3 * 40 + 3 + 40)]]
+    assert lender.there[-2:] == [[ROOM_HEAD], [ROOM_HEAD + 4 * (3 * 40 + 3 + 40)]]
     assert lender.shapes == [(40, 6)]
 
 

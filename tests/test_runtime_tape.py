@@ -7,8 +7,17 @@ import pytest
 from schedules import COUNT, DOUBLED, DRIVER, ROLL, SET, Builder
 
 from graphflow.codegen.estimate import estimate_ns, shared_ns
-from graphflow.codegen.schedule import Address, BlockAddress, FunctionAddress, Schedule, Value
+from graphflow.codegen.schedule import (
+    Address,
+    BlockAddress,
+    FunctionAddress,
+    KernelSource,
+    Schedule,
+    Value,
+)
 from graphflow.errors import CompileError
+from graphflow.ir.types import int64
+from graphflow.records import replace
 from graphflow.runtime.cache import load
 from graphflow.runtime.context import TapeContext
 from graphflow.runtime.executor import Context
@@ -399,3 +408,49 @@ def test_a_host_instruction_returns_and_goes_on_inside_loops() -> None:
         context.launch()
     assert visits == [(4, 0), (9, 0), (9, 1), (4, 2), (9, 2), (9, 3), (4, 4), (9, 4), (9, 5)]
     assert total.array[0] == 6
+
+
+HALVE = KernelSource(
+    "rt_halve",
+    """\
+from graphflow.codegen.prelude import address_of, kernel, pointer_at_i64, pointer_i64
+
+
+@kernel
+def rt_halve(args, tid, nth):
+    x = pointer_i64(args, 1)
+    out = pointer_i64(args, 2)
+    even = x[0] % 2 == 0
+    if even:
+        out[0] = x[0] // 2
+    pointer_at_i64(address_of(args))[0] = 1 if even else 0
+""",
+)
+
+
+@pytest.mark.parametrize("serial", [True, False])
+def test_a_host_call_is_tried_by_its_kernel_first(serial: bool) -> None:
+    """Of the numbers from 5 on, odd ones are Python's to halve, and all where threads walk."""
+    b = Builder()
+    x, half = b.input(1, dtype=int64), b.output(1, dtype=int64)
+    b.host(lambda a: a, [x], half)
+    b.steps[-1] = replace(b.steps[-1], attempt=HALVE)
+    schedule = b.schedule(half)
+    assert schedule.kernels == (HALVE,)
+    tape = encode(schedule, {x: Operand(0), half: Operand(1)}, frozenset({0, 1}), serial)
+    assert not tape.calls, "attempts are not calls of the schedule"
+    tape = tape.linked([load([HALVE]).addresses["rt_halve"]])
+    found, value = counting(0, 0), counting(0, 0)
+    context = TapeContext(tape, 2, 1)
+    context.set_slot(0, value.address)
+    context.set_slot(1, found.address)
+    for number in range(5, 11):
+        value.array[0] = number
+        found.array[0] = -1
+        context.launch()
+        by_kernel = serial and number % 2 == 0
+        assert context.words[Context.STATUS] == (Op.END if by_kernel else Op.HOST)
+        assert found.array[0] == (number // 2 if by_kernel else -1)
+        if not by_kernel:
+            context.launch()
+            assert context.words[Context.STATUS] == Op.END

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from graphflow.distributed import shared
+from graphflow.distributed.ahead import Group, Vector
 from graphflow.distributed.shared import Ring
+from graphflow.ir.op import ROOM_HEAD
 from graphflow.runtime.storage import address_of
 
 CAPACITY = 4096
@@ -73,7 +75,7 @@ def test_all_ranks_have_the_same_bits_whatever_is_under_way(size):
         """Begin a few, finish them in an order of this rank's own, again and again."""
         rng, found, begun = np.random.default_rng([seed, rank]), {}, {}
         for number, (reduce, rows) in enumerate(todo):
-            sum = ring.begin(rows.shape[1], rows.dtype, reduce, waiting)
+            sum = ring.begin(Vector(rows.shape[1], rows.dtype, reduce), waiting)
             sum.own[:] = rows[rank]
             sum.publish()
             begun[number] = sum
@@ -93,15 +95,15 @@ def test_all_ranks_have_the_same_bits_whatever_is_under_way(size):
 
 
 def test_a_rank_that_is_ahead_leaves_its_vector_and_waits_where_one_is_still_read():
-    """Four vectors of half a ring: the third needs room that the first had."""
-    held, log = threading.Event(), []
+    """Three vectors of half a ring: the third needs room that the first had."""
+    held, log, count = threading.Event(), [], (CAPACITY // 2 - ROOM_HEAD) // 8
 
     def work(ring, rank):
         sums = []
         for number in range(3):
             if rank and number == 0:
                 held.wait(10)
-            sum = ring.begin(CAPACITY // 16, np.dtype(np.float64), "sum", waiting)
+            sum = ring.begin(Vector(count, np.dtype(np.float64), "sum"), waiting)
             sum.own[:] = number
             sum.publish()
             log.append((rank, number))
@@ -113,19 +115,21 @@ def test_a_rank_that_is_ahead_leaves_its_vector_and_waits_where_one_is_still_rea
 
     first, second = together(2, work)
     assert log[:2] == [(0, 0), (0, 1)], "nobody waited for the other"
-    assert first == second == [[2.0 * n] * (CAPACITY // 16) for n in range(3)]
+    assert first == second == [[2.0 * n] * count for n in range(3)]
 
 
 def test_vectors_are_made_ahead_where_they_are_begun():
     sizes = [CAPACITY // 8, CAPACITY // 4 + 4]
+    vectors = [Vector(size // 4, np.dtype(np.float32), "sum", 0.25) for size in sizes]
+    group = Group(vectors, lambda what, number: waiting)
 
     def work(ring, rank):
         sums, places = [], []
         for number in range(5):
-            places.append(ring.ahead(sizes, waiting))
-            assert ring.ahead(sizes, waiting) == places[-1], "asking again changes nothing"
-            for size, place in zip(sizes, places[-1], strict=True):
-                sum = ring.begin(size // 4, np.dtype(np.float32), "sum", waiting, 0.25)
+            places.append(ring.ahead(group, waiting))
+            assert ring.ahead(group, waiting) == places[-1], "asking again changes nothing"
+            for vector, place in zip(vectors, places[-1], strict=True):
+                sum = ring.begin(vector, waiting)
                 assert address_of(sum.own) == sum.address == place
                 sum.own[:] = 10 * number + rank
                 sum.publish()
@@ -146,7 +150,7 @@ def test_both_of_two_ranks_find_which_has_nan(dtype):
     def work(ring, rank):
         found = []
         for bad in (None, 0, 1):
-            sum = ring.begin(9, np.dtype(dtype), "sum", waiting, finite=True)
+            sum = ring.begin(Vector(9, np.dtype(dtype), "sum", finite=True), waiting)
             assert sum.looks
             sum.own[:] = 1.0
             if bad == rank:

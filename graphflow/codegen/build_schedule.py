@@ -46,6 +46,7 @@ from graphflow.codegen.schedule import (
     Result,
     Schedule,
     Step,
+    attempt_of,
     kernels_in,
 )
 from graphflow.codegen.side_by_side import part_of, parts_of
@@ -364,6 +365,7 @@ class Emitter:
                 node.op.fills,
                 node.op.rooms if parts else None,
                 parts,
+                attempt_of(node.op, bool(parts)),
             )
         )
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from graphflow.codegen.library import Seen
 from graphflow.ir.graph import Location
-from graphflow.ir.op import RoomsRule
+from graphflow.ir.op import OpDef, RoomsRule
 from graphflow.ir.types import TensorType
 from graphflow.records import dataclass, field
 
@@ -173,6 +173,15 @@ class HostCall:
     :class:`~graphflow.ir.op.OpDef`."""
     parts: tuple[TensorType, ...] = ()
     """Their types."""
+    attempt: KernelSource | None = None
+    """What is tried first where one thread walks the tape; see :class:`~graphflow.ir.op.OpDef`."""
+
+
+def attempt_of(op: OpDef, in_room: bool) -> KernelSource | None:
+    """The kernel that a host call of ``op``, whose operands may lie in a room, tries first."""
+    if op.attempt is None or (op.rooms is not None and not in_room):
+        return None
+    return KernelSource(*op.attempt)
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,11 +250,13 @@ def plain_steps(steps: Sequence[Step]) -> Iterator[Call | HostCall]:
 
 
 def kernels_in(steps: Sequence[Step]) -> Iterator[KernelSource]:
-    """The kernels that ``steps`` call, epilogues included, some of them more than once."""
+    """The kernels that ``steps`` call or try, epilogues included, some of them more than once."""
     for step in plain_steps(steps):
         if isinstance(step, Call):
             yield step.kernel
             yield from _functions(step.arguments)
+        elif step.attempt is not None:
+            yield step.attempt
 
 
 def _functions(arguments: Sequence[Argument]) -> Iterator[KernelSource]:

@@ -33,6 +33,7 @@ from graphflow.codegen.schedule import (
     Schedule,
     Step,
     Value,
+    attempt_of,
 )
 from graphflow.codegen.sizes import Size
 from graphflow.errors import CompileError
@@ -286,7 +287,7 @@ class _Reader:
             name, op.reference, {k: read_value(v, name) for k, v in attrs.items()},
             tuple((buffer, self.types[type]) for buffer, type in inputs), output, reads, writes,
             more=tuple(more), fills=op.fills, rooms=op.rooms if parts else None,
-            parts=tuple(self.types[type] for type in parts),
+            parts=tuple(self.types[type] for type in parts), attempt=attempt_of(op, bool(parts)),
         )  # fmt: skip
 
     def loop(

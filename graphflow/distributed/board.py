@@ -10,6 +10,7 @@ from __future__ import annotations
 import enum
 import os
 import time
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from graphflow.records import dataclass
+from graphflow.runtime.storage import address_of
 
 _KEPT = 64
 _LENGTH = 80
@@ -62,7 +64,7 @@ class Board:
         self._bytes: memoryview = self._lines.view(np.uint8).data
         self._words = self._bytes.cast("q")
         self._own["pid"] = os.getpid()
-        self.seen = 0
+        self._address = address_of(self._lines)
         self.stage(Stage.RUNNING)
 
     @staticmethod
@@ -88,18 +90,44 @@ class Board:
 
     def come_to(self, what: str) -> int:
         """This rank comes to another collective; its number."""
-        self.seen += 1
-        slot, word = self.seen % _KEPT, self.rank * _ENTRY.itemsize // 8
-        begin = self._place(self.rank, slot)
-        self._words[word + _NUMBER // 8 + slot] = 0  # the words of two numbers are never one's
-        self._bytes[begin : begin + _LENGTH] = _text(what)
-        self._words[word + _NUMBER // 8 + slot] = self.seen
-        self._words[word + _SEEN // 8] = self.seen
-        return self.seen
+        number = self.seen + 1
+        slot, words = number % _KEPT, self._words
+        begin, said = self._place(self.rank, slot), self._number_place(self.rank, slot) // 8
+        words[said] = 0  # the words of two numbers are never one's
+        self._bytes[begin : begin + _LENGTH] = description(what)
+        words[said] = words[self._seen_place // 8] = number
+        return number
+
+    @property
+    def seen(self) -> int:
+        """The number of this rank's last collective: Python's, or a kernel's."""
+        return self._words[self._seen_place // 8]
+
+    def words_for(self, other: int) -> Sequence[int]:
+        """What kernels that come to collectives have to know of the board.
+
+        Rank ``other`` is the one that has to come to the same ones.  See
+        :class:`graphflow.ir.ops.shared_sums.Head`, from SEEN to TEXT_WORDS.
+        """
+        start, ranks = self._address, (self.rank, other)
+        return (
+            start + self._seen_place, _KEPT,
+            *(start + self._number_place(rank, 0) for rank in ranks),
+            *(start + self._place(rank, 0) for rank in ranks), _LENGTH // 8,
+        )  # fmt: skip
+
+    @property
+    def _seen_place(self) -> int:
+        """Where this rank says how many collectives it has come to, in bytes."""
+        return self.rank * _ENTRY.itemsize + _SEEN
+
+    def _number_place(self, rank: int, slot: int) -> int:
+        """Where ``rank`` says which collective is described in ``slot``, in bytes."""
+        return rank * _ENTRY.itemsize + _NUMBER + 8 * slot
 
     def _number(self, rank: int, slot: int) -> int:
         """Of which collective ``rank`` says in ``slot`` what it is; 0 while it writes there."""
-        return self._words[(rank * _ENTRY.itemsize + _NUMBER) // 8 + slot]
+        return self._words[self._number_place(rank, slot) // 8]
 
     def _place(self, rank: int, slot: int) -> int:
         """Where ``rank`` says what its collective in ``slot`` is, in bytes."""
@@ -130,7 +158,8 @@ class Board:
 
 
 @cache
-def _text(what: str) -> bytes:
+def description(what: str) -> bytes:
+    """What a rank writes down that comes to ``what``."""
     return what.encode()[:_LENGTH].ljust(_LENGTH, b"\0")
 
 

@@ -102,7 +102,7 @@ def _same_type(name: str, tensors: Sequence[Tensor], like: Tensor) -> None:
 
 
 def _summed(array: Array) -> Array:
-    from graphflow.distributed.mpi import accumulated
+    from graphflow.distributed.messages import accumulated
 
     return array.astype(accumulated(array.dtype), copy=False)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -55,3 +56,20 @@ class InPairs(Message):
         with np.errstate(all="ignore"):
             in_pairs(np.add, self._rows, self.own)
         return self.own
+
+
+def accumulated(dtype: Any) -> Any:
+    """The dtype in which values of ``dtype`` are reduced: MPI has no numbers of 16 bits."""
+    return np.dtype(np.float32) if dtype.itemsize == 2 and dtype.kind not in "iu" else dtype
+
+
+def gather(arrays: Sequence[Array], scale: float, vector: Array) -> None:
+    """Lay ``arrays`` end to end in ``vector``, times ``scale``, whatever their type."""
+    begin = 0
+    for array in arrays:
+        part = vector[begin : begin + array.size].reshape(array.shape)
+        if scale == 1.0:
+            part[...] = array
+        else:
+            np.multiply(array, vector.dtype.type(scale), out=part)
+        begin += array.size

@@ -14,19 +14,19 @@ import itertools
 import os
 import time
 from collections.abc import Sequence
-from functools import cache
+from functools import partial
 from math import prod
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from graphflow.distributed.board import Board, Entry, Stage
-from graphflow.distributed.messages import InPairs, Message
-from graphflow.distributed.shared import Ring, Sum, Wait, create, join
+from graphflow.distributed.ahead import LOOKS, Group, Vector, Wait
+from graphflow.distributed.board import Board, Entry, Stage, description
+from graphflow.distributed.messages import InPairs, Message, accumulated, gather
+from graphflow.distributed.shared import Ring, Sum, create, join
 from graphflow.errors import GraphFlowError
-from graphflow.ir.op import Array
+from graphflow.ir.op import Array, RoomOf, RoomsWanted
 from graphflow.ir.ops.collectives import AVERAGES, PAIRWISE
-from graphflow.ir.ops.rules import Attrs
 from graphflow.ir.types import TensorType, from_numpy_dtype
 from graphflow.runtime.end_to_end import lay_end_to_end
 from graphflow.runtime.storage import address_of
@@ -218,6 +218,10 @@ class Channel:
     def _message(self, what: str, start: Any, *args: Any) -> Pending:
         return Pending(start(*args), self._watch, what, 0)
 
+    def scale(self, reduce: str) -> float:
+        """What a sum of all ranks is multiplied by to get what is wanted."""
+        return 1.0 / self.size if reduce in AVERAGES else 1.0
+
     def number_of(self, place: int) -> int:
         """The rank of the job that is at ``place`` of this communicator."""
         world, group = mpi().COMM_WORLD.Get_group(), self.comm.Get_group()
@@ -227,9 +231,9 @@ class Channel:
     # ---- shared memory ----------------------------------------------------------------------
 
     def ring(self, wanted: int) -> Ring | None:
-        """Memory of all ranks for vectors of ``wanted`` bytes; None where they share none.
+        """Memory of all ranks for ``wanted`` bytes of vectors; None where they share none.
 
-        All ranks come here together, with the same number.  Two such vectors have room, so
+        All ranks come here together, with the same number.  As many again have room, so
         that a rank need not wait until the last one has been read.
         """
         if self.size == 1:
@@ -249,11 +253,25 @@ class Channel:
         number = self._watch.come_to(what, self._whole)
         return lambda request: self._watch.complete(request, what, number)
 
-    def rooms(self, sizes: Sequence[int]) -> list[int] | None:
-        """The addresses of the next vectors, of ``sizes`` bytes, in memory that is shared."""
-        total = sum(-(-size // 64) * 64 for size in sizes)
-        ring = self.ring(total) if total <= _LARGEST_ROOMS else None
-        return None if ring is None else ring.ahead(sizes, self._settled)
+    def group(self, vectors: Sequence[Vector]) -> Group | None:
+        """What a program will reduce in every run; None if it is too large to be kept ready."""
+        watch, board = self._watch, self._watch.board if self._whole else None
+
+        def waits(what: str, number: int) -> Wait:
+            return partial(watch.complete, what=what, number=number)
+
+        words = board.words_for(1 - self.rank) if board is not None and self.size == 2 else ()
+        found = Group(vectors, waits, words, description, 1 if watch.crowded else LOOKS)
+        return found if found.bytes <= _LARGEST_ROOMS else None
+
+    def rooms(self, group: Group) -> Sequence[int] | None:
+        """The addresses of the next vectors of a program in memory that is shared."""
+        ring = self.ring(group.bytes)
+        return None if ring is None else ring.ahead(group, self._settled)
+
+    def begun_at(self, head: int) -> Sum | None:
+        """The sum that a kernel began, whose head is there."""
+        return None if self._ring is None else self._ring.begun_at(head)
 
     def _settled(self, request: Any) -> None:
         """Wait for others to be done with what this rank is done with."""
@@ -316,11 +334,6 @@ def as_bytes(array: Array) -> Array:
     return array.reshape(-1).view(np.uint8)
 
 
-def accumulated(dtype: Any) -> Any:
-    """The dtype in which values of ``dtype`` are reduced: MPI has no numbers of 16 bits."""
-    return np.dtype(np.float32) if dtype.itemsize == 2 and dtype.kind not in "iu" else dtype
-
-
 def _operation(MPI: Any, reduce: str, array: Array) -> Any:
     if array.dtype == np.bool_:
         return MPI.LAND if reduce in ("min", "product") else MPI.LOR
@@ -350,7 +363,7 @@ class MpiTransport:
         size = arrays[0].size if len(arrays) == 1 else sum(a.size for a in arrays)
         made = self._room(channel, size, arrays[0].dtype, reduce, finite)
         if not (isinstance(made, Sum) and _is_there(arrays, made, finite)):
-            scale = 1.0 / channel.size if reduce in AVERAGES and isinstance(made, Message) else 1.0
+            scale = channel.scale(reduce) if isinstance(made, Message) else 1.0
             self._lay(arrays, scale, made, finite, parts)
         made.publish()
         ticket = next(self._numbers)
@@ -365,19 +378,31 @@ class MpiTransport:
         sound = lay_end_to_end(arrays, scale, made.own)
         if sound is None:
             with np.errstate(all="ignore"):
-                _gather(arrays, scale, made.own)
+                gather(arrays, scale, made.own)
                 sound = not finite or bool(np.isfinite(np.add.reduce(made.own)))
         if finite and not sound and not (isinstance(made, Sum) and made.looks):
             _check(self._rank, made.own, _shapes(arrays, parts))
 
-    def rooms(self, vectors: Sequence[tuple[TensorType, Attrs]]) -> list[int] | None:
+    def rooms(self, wanted: RoomsWanted) -> Sequence[int] | None:
         """See :class:`graphflow.ir.ops.collectives.Transport`."""
-        groups = {attrs["group"] for _, attrs in vectors}
-        channel = self._channels.get(groups.pop())
-        held = any(type.dtype.numpy != accumulated(type.dtype.numpy) for type, _ in vectors)
-        if channel is None or groups or held:
+        channel = self._channels.get(wanted.vectors[0][1]["group"])
+        if channel is None:
             return None
-        return channel.rooms([type.static_bytes for type, _ in vectors])
+        if wanted.plan is None or wanted.plan[0] is not channel:
+            wanted.plan = channel, self._group(channel, wanted.vectors)
+        group: Group | None = wanted.plan[1]
+        return None if group is None else channel.rooms(group)
+
+    def _group(self, channel: Channel, vectors: Sequence[RoomOf]) -> Group | None:
+        """The vectors of a program, if all are of ``channel`` and travel as they are."""
+        found = []
+        for type, attrs, parts in vectors:
+            dtype, reduce = type.dtype.numpy, attrs["reduce"]
+            if self._channels.get(attrs["group"]) is not channel or dtype != accumulated(dtype):
+                return None
+            scale, finite = channel.scale(reduce), attrs["finite"]
+            found.append(Vector(type.static_shape[0], dtype, reduce, scale, finite, parts))
+        return channel.group(found)
 
     def carrier(self) -> str:
         """See :class:`graphflow.ir.ops.collectives.Transport`."""
@@ -392,18 +417,17 @@ class MpiTransport:
     ) -> Message | Sum:
         """A reduction of ``size`` values whose vector is to be filled."""
         dtype = accumulated(dtype)
-        ring = channel.ring(size * dtype.itemsize)
+        vector = Vector(size, dtype, reduce, channel.scale(reduce), finite)
+        ring = channel.ring(vector.room)
         if ring is not None:
-            wait = channel.waiting(_named(dtype, size))
-            scale = 1.0 / channel.size if reduce in AVERAGES else 1.0
-            return ring.begin(size, dtype, reduce, wait, scale, finite)
+            return ring.begin(vector, channel.waiting(vector.what))
         spare = self._spare.get((dtype, size))
         own = spare.pop() if spare else np.empty(size, dtype)
         return (InPairs if reduce == PAIRWISE else Message)(channel, own, reduce)
 
     def wait(self, ticket: int, into: Array | None = None) -> Array:
         """Finish; see :class:`graphflow.ir.ops.collectives.Transport`."""
-        begun = self._begun.pop(ticket, None)
+        begun = self._begun.pop(ticket, None) or self._begun_by_kernel(ticket)
         if begun is None:
             raise GraphFlowError(f"all_reduce_wait: nothing has begun under ticket {ticket}")
         made, channel, arrays, parts = begun
@@ -417,6 +441,14 @@ class MpiTransport:
             return vector
         with np.errstate(over="ignore"):
             return vector.astype(dtype)
+
+    def _begun_by_kernel(self, ticket: int) -> _Begun | None:
+        """The reduction whose ticket says where its head is."""
+        for channel in self._channels.values():
+            made = channel.begun_at(-ticket)
+            if made is not None:
+                return made, channel, [made.own], made.vector.parts
+        return None
 
     def _blame(
         self, channel: Channel, place: int, vector: Array, shapes: Sequence[tuple[int, ...]]
@@ -435,11 +467,6 @@ _Begun: TypeAlias = "tuple[Message | Sum, Channel, Sequence[Array], Sequence[Ten
 def _shapes(arrays: Sequence[Array], parts: Sequence[TensorType]) -> list[tuple[int, ...]]:
     """The shapes of what lies end to end."""
     return [type.static_shape for type in parts] or [a.shape for a in arrays]
-
-
-@cache
-def _named(dtype: Any, size: int) -> str:
-    return f"all_reduce of {from_numpy_dtype(dtype).short}[{size}]"
 
 
 def _is_there(arrays: Sequence[Array], made: Sum, finite: bool) -> bool:
@@ -461,15 +488,3 @@ def _check(rank: int, vector: Array, shapes: Sequence[tuple[int, ...]]) -> None:
                 f"{describe(array)}, before it is reduced over the ranks "
                 "(DistributedDataParallel(check_finite=False) lets it pass)"
             )
-
-
-def _gather(arrays: Sequence[Array], scale: float, vector: Array) -> None:
-    """Lay ``arrays`` end to end in ``vector``, times ``scale``, whatever their type."""
-    begin = 0
-    for array in arrays:
-        part = vector[begin : begin + array.size].reshape(array.shape)
-        if scale == 1.0:
-            part[...] = array
-        else:
-            np.multiply(array, vector.dtype.type(scale), out=part)
-        begin += array.size

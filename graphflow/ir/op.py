@@ -94,9 +94,28 @@ PartsRule: TypeAlias = "Callable[[Builder, OpDef, Application], Any]"
 """An operation on complex operands in terms of real ones: ``n.inputs`` are pairs (real,
 imaginary), or values that are real already; the result is a pair or a real value."""
 
-RoomsRule: TypeAlias = "Callable[[Sequence[tuple[TensorType, Attrs]]], Sequence[int] | None]"
-"""Where each of some vectors should lie, given their types and the attributes of the operations
-that will have them as operands, in order; ``None``: it does not matter."""
+RoomOf: TypeAlias = "tuple[TensorType, Attrs, Sequence[TensorType]]"
+"""The type of a vector, the attributes of the operation that will have it as its operand, and the
+types of what lies there end to end."""
+
+
+class RoomsWanted:
+    """Vectors of a program that are to be made where they are wanted, in order.
+
+    ``plan`` is for who says where: it is asked before every run.
+    """
+
+    __slots__ = ("plan", "vectors")
+
+    def __init__(self, vectors: Sequence[RoomOf]) -> None:
+        self.vectors = vectors
+        self.plan: Any = None
+
+
+RoomsRule: TypeAlias = "Callable[[RoomsWanted], Sequence[int] | None]"
+"""The addresses for them; ``None``: it does not matter.  The :data:`ROOM_HEAD` bytes before each
+belong to the operation; they are zeros where it does not matter."""
+ROOM_HEAD = 192
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +226,10 @@ class OpDef:
     """Operations on the host whose operands after the first are made end to end: where, for all
     calls of a program in the run that begins.  ``reference`` gets them as one vector, and their
     types as ``parts``."""
+    attempt: tuple[str, str] | None = None
+    """Operations on the host, if they have no ``rooms`` or their operands lie there: name and text
+    of a kernel that does what ``reference`` does, where that can be done at once.  Its arguments
+    are a word for whether it did, then the addresses of operands (the room's) and result."""
     fill: Callable[[Mapping[str, Any], DType], bool | int | float] | None = None
     """Views with conditions: the value where no piece applies."""
     view_inverse: Callable[..., Any] | None = None

@@ -15,6 +15,7 @@ import numpy as np
 
 from graphflow import flags
 from graphflow.codegen.schedule import KernelSource
+from graphflow.ir.ops.shared_sums import ADDING_UP
 from graphflow.runtime.cache import find
 from graphflow.runtime.storage import Array, address_of
 
@@ -50,7 +51,7 @@ def lay_end_to_end(args, tid, nth):
     pointer_at_i64(address_of(args))[2] = 1 - (i64(seen) >> 31)
 '''
 LAY = KernelSource("lay_end_to_end", _LAY_TEXT)
-_ADD_TEXT = '''\
+_ADD_TEXT = f'''\
 """out = (a + b) * scale over args[4] f32; args: out, a, b, where scale is, how many, all finite"""
 from graphflow.codegen.prelude import (
     address_of, i64, kernel, pointer_at_i64, pointer_f32, pointer_u32, u32,
@@ -62,16 +63,12 @@ def add_scaled(args, tid, nth):
     out = pointer_f32(args, 0)
     a = pointer_f32(args, 1)
     b = pointer_f32(args, 2)
-    scale = pointer_f32(args, 3)[0]
     first = pointer_u32(args, 1)
     second = pointer_u32(args, 2)
-    seen = u32(0)
-    for i in range(args[4]):
-        x = u32(u32(first[i] & u32(0x7FFFFFFF)) + u32(0x00800000))
-        y = u32(u32(second[i] & u32(0x7FFFFFFF)) + u32(0x00800000))
-        seen = u32(seen | u32(x | y))
-        out[i] = (a[i] + b[i]) * scale
-    pointer_at_i64(address_of(args))[5] = 1 - (i64(seen) >> 31)
+    scale = pointer_f32(args, 3)[0]
+    count = args[4]
+{ADDING_UP}
+    pointer_at_i64(address_of(args))[5] = finite
 '''
 ADD = KernelSource("add_scaled", _ADD_TEXT)
 _CALL = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)

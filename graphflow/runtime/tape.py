@@ -205,6 +205,13 @@ class TapeBuilder:
         self._calls += 1
         return self._calls - 1
 
+    def attempt(self, kernel: int, words: Sequence[Word]) -> int:
+        """Call kernel number ``kernel``, and jump to a place that :meth:`target` names later
+        unless it leaves 0 in the word before ``words``; returns the branch to name."""
+        block = self.block([0, *words])
+        self._emit(Op.CALL, kernel, block.offset, Who.FIRST, -1)  # no call of the schedule's
+        return self.branch(Jump.IF_TRUE, block)
+
     def barrier(self) -> None:
         """Let all threads meet."""
         self._emit(Op.BARRIER)
@@ -335,7 +342,7 @@ class _Encoder:
         self.places, self.builder = places, builder
         self._numbers = {kernel: number for number, kernel in enumerate(schedule.kernels)}
         self.guard = _Guard(builder, serial)
-        self._meet = iter(meet)
+        self._meet, self._serial = iter(meet), serial
         self._committed = frozenset(schedule.committed)
         self._hosts = 0
         self._apart = False  # inside a loop whose iterations each thread runs by itself
@@ -348,16 +355,26 @@ class _Encoder:
             elif isinstance(step, Branch):
                 self._branch(step)
             elif isinstance(step, HostCall):
-                next(self._meet)
-                self.guard.check()
-                self.builder.host(self._hosts)
-                self._hosts += 1
+                self._host(step)
             else:
                 self._call(step)
 
     def _barrier(self) -> None:
         if next(self._meet):
             self.guard.barrier()
+
+    def _host(self, step: HostCall) -> None:
+        next(self._meet)
+        self.guard.check()
+        done = -1
+        if step.attempt is not None and self._serial:
+            operands = (*(buffer for buffer, _ in step.inputs), step.output)
+            words = [self.places[buffer] for buffer in operands]
+            done = self.builder.attempt(self._numbers[step.attempt], words)
+        self.builder.host(self._hosts)
+        if done >= 0:
+            self.builder.target(done)
+        self._hosts += 1
 
     def _call(self, step: Call) -> None:
         self._barrier()

@@ -27,11 +27,13 @@ from graphflow.ir.op import (
     Kind,
     OpDef,
     OpTests,
+    RoomsWanted,
     Sample,
     register,
 )
 from graphflow.ir.ops.matrices import Types
 from graphflow.ir.ops.rules import Attrs, spelled
+from graphflow.ir.ops.shared_sums import BEGIN, FINISH
 from graphflow.ir.types import DType, TensorType, dtype_named, int64
 
 PAIRWISE = "pairwise_avg"
@@ -61,10 +63,10 @@ class Transport(Protocol):
         It may lie in ``into``, a row-major vector of its type.
         """
 
-    def rooms(self, vectors: Sequence[tuple[TensorType, Attrs]]) -> Sequence[int] | None:
+    def rooms(self, wanted: RoomsWanted) -> Sequence[int] | None:
         """The addresses at which the vectors of the next starts save a copy, if there are such.
 
-        ``vectors`` are their types and the attributes of the starts, in order.
+        The bytes before each are the head that kernels look at: see ``shared_sums.py``.
         """
 
     def carrier(self) -> str:
@@ -91,7 +93,7 @@ class Alone:
         """What :meth:`start` was given."""
         return _taken(self._begun, ticket)
 
-    def rooms(self, vectors: Sequence[tuple[TensorType, Attrs]]) -> None:
+    def rooms(self, wanted: RoomsWanted) -> None:
         """Wherever the program likes."""
 
     def carrier(self) -> str:
@@ -177,8 +179,8 @@ def _start(
     return into
 
 
-def _rooms(vectors: Sequence[tuple[TensorType, Attrs]]) -> Sequence[int] | None:
-    return transport().rooms(vectors)
+def _rooms(wanted: RoomsWanted) -> Sequence[int] | None:
+    return transport().rooms(wanted)
 
 
 def _reduced(ticket: Array, *values: Array, reduce: str, group: int) -> Array:
@@ -225,6 +227,7 @@ START = register(
         vjp=NON_DIFFERENTIABLE,
         fills=True,
         rooms=_rooms,
+        attempt=BEGIN,
         pure=False,
         early=True,
         cost=1000.0,
@@ -253,6 +256,7 @@ WAIT = register(
         infer=_infer_wait,
         reference=_wait,
         fills=True,
+        attempt=FINISH,
         vjp=NON_DIFFERENTIABLE,
         pure=False,
         late=True,
