@@ -135,7 +135,7 @@ def test_loops_vectorise_without_calls(name: str, element: str) -> None:
     assert re.search(rf"%{wide}\d+", text)
 
 
-@pytest.mark.skipif(not host_target().has_lookup, reason="tables want AVX-512")
+@pytest.mark.skipif(not host_target().has_avx512, reason="tables want AVX-512")
 @pytest.mark.parametrize("rest", ["", "* vm.sin(a[i])"])  # the longer loop is masked
 def test_tables_are_looked_up_in_registers(rest: str) -> None:
     lines = (
@@ -151,6 +151,36 @@ def test_tables_are_looked_up_in_registers(rest: str) -> None:
     text = assembly(KernelSource("loop", "\n".join(lines)))
     assert len(re.findall(r"vperm[it]2ps\s.*%zmm", text)) >= 5
     assert "gather" not in text
+
+
+@pytest.mark.skipif(not host_target().has_avx512, reason="an instruction of AVX-512")
+@pytest.mark.parametrize("rest", ["", "* vm.sin(a[i])"])  # the longer loop is masked
+def test_powers_of_two_are_one_instruction(rest: str) -> None:
+    lines = (
+        "from graphflow.codegen.prelude import kernel, pointer_f32, vm",
+        "@kernel",
+        "def loop(args, tid, nth):",
+        "    a = pointer_f32(args, 0)",
+        "    out = pointer_f32(args, 1)",
+        "    for i in range(args[2]):",
+        f"        out[i] = vm.exp(a[i]) {rest}",
+        "",
+    )
+    text = assembly(KernelSource("loop", "\n".join(lines)))
+    assert re.search(r"vscalefps\s.*%zmm", text) and not re.search(r"vpslld\s", text)
+
+
+@pytest.mark.parametrize("name", ["exp", "exp2", "sigmoid", "tanh", "phi"])
+def test_bits_do_not_depend_on_the_place_in_a_loop(name: str) -> None:
+    """Full vectors, shorter ones and single elements are different instructions."""
+    length = 4 * 16 + 8 + 4 + 3
+    ends = [np.nan, np.inf, -np.inf, 0.0, -0.0, 88.7, 88.8, -87.3, -87.4, -103.9, -104.1, 1e-40]
+    x = np.concatenate([ends, np.linspace(-104, 89, length - len(ends))]).astype(np.float32)
+    function = accuracy.compiled(name, "f32", 1)
+    first = function(x)
+    for turn in range(1, length):
+        turned = function(np.roll(x, turn))
+        np.testing.assert_array_equal(np.roll(turned, -turn).view(np.uint32), first.view(np.uint32))
 
 
 def test_a_target_without_fma_gets_no_fma() -> None:

@@ -228,7 +228,7 @@ def _options(lowered: Lowered) -> Any:
 
 def _few_passes() -> Any:
     """What bodies of the vocabulary gain from: strides that are always the same become constants,
-    and lookups instructions.
+    and calls of single instructions these instructions.
 
     They are vectors already; all that LLVM does for other code took half the time of a product.
     """

@@ -18,7 +18,7 @@ from numba.core.errors import NumbaError
 from numba.core.typed_passes import NopythonTypeInference, PreLowerStripPhis
 from numba.core.untyped_passes import FixupArgs, IRProcessing, ReconstructSSA, TranslateByteCode
 
-from graphflow.codegen import atomics_lowering, intrinsics, lookups, vector_calls
+from graphflow.codegen import atomics_lowering, avx512, intrinsics, vector_calls
 from graphflow.codegen.bridge import types
 from graphflow.codegen.contexts import kernel_target
 from graphflow.codegen.contraction import lowering as contraction_lowering
@@ -118,8 +118,8 @@ def lower(kernel: KernelSource, path: Path, target: Target) -> Lowered:
     text = hint_loops(text, masked_from(target, text))
     tiled = _TILES.search(kernel.source) is not None
     bodies = bodies_of(module)
-    if lookups.LOOKUP in definitions:
-        bodies = *bodies, lookups.BODIES
+    if avx512.LOOKUP in definitions:  # all are declared where one is
+        bodies = *bodies, avx512.BODIES
     return Lowered(kernel, text, bodies, libraries, tiled)
 
 

@@ -20,7 +20,7 @@ from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
-from graphflow.codegen import lookups
+from graphflow.codegen import avx512
 
 FLOATS = ("f32", "f64")
 _LLVM_TYPES = {
@@ -52,8 +52,8 @@ class Machine(Protocol):
         """True when a fused multiply-add is one instruction."""
 
     @property
-    def has_lookup(self) -> bool:
-        """True when a vector is taken from a table of 32 floats by one instruction."""
+    def has_avx512(self) -> bool:
+        """True when :func:`lookup` and :func:`scaled` are one instruction each."""
 
     def constant(self, type: str, value: int | float) -> Payload:
         """A literal."""
@@ -78,6 +78,9 @@ class Machine(Protocol):
 
     def lookup(self, table: Sequence[float], index: Payload) -> Payload:
         """:func:`lookup`."""
+
+    def scaled(self, x: Payload, n: Payload) -> Payload:
+        """:func:`scaled`."""
 
 
 class Value:
@@ -231,10 +234,18 @@ def split_polynomial(x: Value, coefficients: Sequence[float]) -> Value:
 def lookup(table: Sequence[float], index: Value) -> Value:
     """The f32 that the low five bits of ``index`` (i32) name in ``table``, which ends in zeros.
 
-    For machines that have it (:attr:`Machine.has_lookup`).
+    For machines that have it (:attr:`Machine.has_avx512`).
     """
-    padded = [*table, *[0.0] * (lookups.TABLE_SIZE - len(table))]
+    padded = [*table, *[0.0] * (avx512.TABLE_SIZE - len(table))]
     return Value(index.machine, "f32", index.machine.lookup(padded, index.payload))
+
+
+def scaled(x: Value, n: Value) -> Value:
+    """``x * 2^n`` of f32, rounded once, for whole ``n``.
+
+    For machines that have it (:attr:`Machine.has_avx512`).
+    """
+    return Value(x.machine, "f32", x.machine.scaled(x.payload, n.payload))
 
 
 def two_sum(a: Value, b: Value) -> tuple[Value, Value]:
@@ -278,20 +289,10 @@ _FLOAT_CALLS = {
 class LLVMMachine:
     """Writes LLVM instructions, one line of text each.  Payloads are operand names."""
 
-    def __init__(self, has_fma: bool, has_lookup: bool = False) -> None:
-        self._has_fma, self._has_lookup = has_fma, has_lookup
+    def __init__(self, has_fma: bool, has_avx512: bool = False) -> None:
+        self.has_fma, self.has_avx512 = has_fma, has_avx512
         self.lines: list[str] = []
         self.declarations: set[str] = set()
-
-    @property
-    def has_fma(self) -> bool:
-        """True when the target fuses multiply and add in one instruction."""
-        return self._has_fma
-
-    @property
-    def has_lookup(self) -> bool:
-        """True when the target has AVX-512."""
-        return self._has_lookup
 
     def _emit(self, text: str) -> str:
         name = f"%t{len(self.lines)}"
@@ -372,15 +373,20 @@ class LLVMMachine:
         row = ", ".join(f"float {value}" for value in values)
         kind = f"[{len(values)} x float]"
         self.declarations.add(f"{name} = internal constant {kind} [{row}], align 64")
-        self.declarations.update(lookups.DECLARATIONS)
-        return self._emit(f"call float @{lookups.LOOKUP}(i32 {index}, ptr {name})")
+        self.declarations.update(avx512.DECLARATIONS)
+        return self._emit(f"call float @{avx512.LOOKUP}(i32 {index}, ptr {name})")
+
+    def scaled(self, x: str, n: str) -> str:
+        """A call that the loop vectoriser makes one of vectors."""
+        self.declarations.update(avx512.DECLARATIONS)
+        return self._emit(f"call float @{avx512.SCALED}(float {x}, float {n})")
 
 
 class NumpyMachine:
     """Computes on NumPy arrays of the exact types."""
 
     has_fma = True
-    has_lookup = True
+    has_avx512 = True
 
     def constant(self, type: str, value: int | float) -> Payload:
         """A NumPy scalar; integers wrap."""
@@ -425,7 +431,11 @@ class NumpyMachine:
 
     def lookup(self, table: Sequence[float], index: Payload) -> Payload:
         """Elements of an array."""
-        return np.asarray(table, np.float32)[index & (lookups.TABLE_SIZE - 1)]
+        return np.asarray(table, np.float32)[index & (avx512.TABLE_SIZE - 1)]
+
+    def scaled(self, x: Payload, n: Payload) -> Payload:
+        """Another exponent; of NaN any, which stays NaN."""
+        return np.ldexp(x, np.nan_to_num(n).astype(np.int32))
 
 
 def _integer_quotient(a: Payload, b: Payload) -> Payload:

@@ -20,7 +20,7 @@ from collections import Counter
 from graphflow.codegen.target import Target
 from graphflow.records import dataclass
 
-HEAVY = 250
+HEAVY = 220
 """LLVM instructions in a loop, called functions included, from which it is masked …"""
 HUGE = 750
 """… and where that costs something, but would take long to compile otherwise."""

@@ -88,8 +88,8 @@ class Target:
         return "f16c" in self.enabled if self.is_x86 else self.triple.startswith(_ARM64)
 
     @property
-    def has_lookup(self) -> bool:
-        """True when a vector is taken from a table of 32 floats by an instruction."""
+    def has_avx512(self) -> bool:
+        """True when there are the instructions of :mod:`graphflow.codegen.avx512`."""
         return self.is_x86 and "avx512f" in self.enabled
 
     @property

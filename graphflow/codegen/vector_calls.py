@@ -44,7 +44,7 @@ def call_vector_function(
 @cache
 def _definition(name: str, kinds: tuple[str, ...], target: Target) -> tuple[str, frozenset[str]]:
     function = FUNCTIONS[name]
-    machine = LLVMMachine(target.has_fma, target.has_lookup)
+    machine = LLVMMachine(target.has_fma, target.has_avx512)
     return llvm_function(_name(function, kinds), function.formula, kinds, machine)
 
 

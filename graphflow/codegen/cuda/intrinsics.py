@@ -46,7 +46,7 @@ class BuilderMachine:
     instructions (``fneg``, ``freeze``, ``llvm.maximum``) are spelled in older ones.
     """
 
-    has_fma, has_lookup = True, False
+    has_fma, has_avx512 = True, False
 
     def __init__(self, builder: Any) -> None:
         self.builder = builder
@@ -113,6 +113,10 @@ class BuilderMachine:
 
     def lookup(self, table: Sequence[float], index: Any) -> Any:
         """No formula asks for it: a table would be read from memory."""
+        raise NotImplementedError
+
+    def scaled(self, x: Any, n: Any) -> Any:
+        """No formula asks for it: there is no such instruction."""
         raise NotImplementedError
 
 

@@ -104,7 +104,7 @@ def erf(x: Value) -> Value:
 def normal_share(x: Value) -> Value:
     """``(1 + erf(x / sqrt(2))) / 2``; what it loses for large negative ``x`` is what the sum
     would lose."""
-    if x.type == "f32" and x.machine.has_lookup:
+    if x.type == "f32" and x.machine.has_avx512:
         return _from_tables(x)
     erf_of = _loosely(x) if x.type == "f32" else _double(x * math.sqrt(0.5))
     return mad(erf_of, 0.5, 0.5)

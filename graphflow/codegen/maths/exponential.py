@@ -5,13 +5,13 @@ polynomials interpolate at Chebyshev nodes (computed with 300 bits; the error
 noted is that of the exact polynomial).  ``n`` is rounded by adding
 ``1.5 * 2^(p-1)``, which leaves it in the low bits of the sum and needs no
 rounding instruction; twice the bias of an exponent is added with it.  Results
-are scaled by ``2^n`` in two factors, so that subnormal results are rounded once
-and overflow happens where it should.
+are scaled by ``2^n`` by one instruction or in two factors, so that subnormal
+results are rounded once and overflow happens where it should.
 """
 
 from __future__ import annotations
 
-from graphflow.codegen.llvm_expr import Value, fast_two_sum, mad, polynomial, select
+from graphflow.codegen.llvm_expr import Value, fast_two_sum, mad, polynomial, scaled, select
 from graphflow.records import dataclass
 
 LOG2_E = 1.4426950408889634
@@ -122,8 +122,10 @@ def _power_of_two(biased: Value, type: str) -> Value:
     return (biased << _FORMATS[type].mantissa_bits).bitcast(type)
 
 
-def scale(x: Value, whole: Value) -> Value:
+def scale(x: Value, n: Value, whole: Value) -> Value:
     """``x * 2^n`` for ``n = whole - 2 * bias``, rounded once."""
+    if x.type == "f32" and x.machine.has_avx512:
+        return scaled(x, n)
     # whole is not negative, so the logical and the arithmetic shift agree;
     # AVX2 has only the logical one for 64 bits.
     unsigned = whole.bitcast(whole.type.replace("i", "u"))
@@ -131,28 +133,28 @@ def scale(x: Value, whole: Value) -> Value:
     return x * _power_of_two(half, x.type) * _power_of_two(whole - half, x.type)
 
 
-def _reduce(x: Value) -> tuple[Value, Value, Value]:
-    """``x = n ln 2 + r + rest``: r, rest, and the integer for :func:`scale`."""
+def _reduce(x: Value) -> tuple[Value, Value, Value, Value]:
+    """``x = n ln 2 + r + rest``: r, rest, and n, as a number and an integer for :func:`scale`."""
     form = format_of(x)
     n, whole = _round(x, LOG2_E)
     high = mad(-n, form.ln2_high, x)
     r = mad(-n, form.ln2_low, high)
     rest = mad(-n, form.ln2_low, high - r)
-    return r, rest, whole
+    return r, rest, n, whole
 
 
 def exp(x: Value) -> Value:
     """e to the power ``x``."""
     form = format_of(x)
-    r, _, whole = _reduce(_clamp(x, form.exp_low, form.exp_high))
-    return scale(polynomial(r, (1.0, 1.0, *form.exp_tail)), whole)
+    r, _, n, whole = _reduce(_clamp(x, form.exp_low, form.exp_high))
+    return scale(polynomial(r, (1.0, 1.0, *form.exp_tail)), n, whole)
 
 
 def _careful_exp(x: Value) -> Value:
     """:func:`exp` that also counts what rounding the reduced argument lost (not above 0)."""
     form = format_of(x)
-    r, rest, whole = _reduce(_clamp(x, form.exp_low, 0.0))
-    return scale((r + mad(r * r, polynomial(r, form.exp_tail), rest)) + 1.0, whole)
+    r, rest, n, whole = _reduce(_clamp(x, form.exp_low, 0.0))
+    return scale((r + mad(r * r, polynomial(r, form.exp_tail), rest)) + 1.0, n, whole)
 
 
 def exp2(x: Value) -> Value:
@@ -161,13 +163,13 @@ def exp2(x: Value) -> Value:
     x = _clamp(x, form.exp2_low, form.exp2_high)
     n, whole = _round(x)
     r = x - n
-    return scale(mad(r, polynomial(r, form.exp2_tail), r.constant(1.0)), whole)
+    return scale(mad(r, polynomial(r, form.exp2_tail), r.constant(1.0)), n, whole)
 
 
 def expm1(x: Value) -> Value:
     """``exp(x) - 1``, accurate near zero."""
     form = format_of(x)
-    r, rest, whole = _reduce(_clamp(x, form.expm1_low, form.exp_high))
+    r, rest, _, whole = _reduce(_clamp(x, form.expm1_low, form.exp_high))
     mantissa = r + mad(r * r, polynomial(r, form.exp_tail), rest)
     # 2^(n-1), because 2^n itself may overflow where the result does not.
     half = _power_of_two(whole - (form.bias + 1), x.type)

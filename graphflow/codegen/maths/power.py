@@ -104,10 +104,11 @@ def _size_f64(size: Value, y: Value) -> Value:
     form = format_of(t)
     shifted = t + form.magic
     whole = shifted.bitcast("i64") - (form.magic_bits - 2 * form.bias)
-    r = (t - (shifted - form.magic)) + t_low
+    n = shifted - form.magic
+    r = (t - n) + t_low
     value = mad(r, polynomial(r, form.exp2_tail), r.constant(1.0))
     # Exponents up to 2000 in size: two factors cover -2046 … 2046.
-    return exponential.scale(value, whole)
+    return exponential.scale(value, n, whole)
 
 
 def pow(x: Value, y: Value) -> Value:
