@@ -205,7 +205,7 @@ def explain_program(program: Program) -> Explanation:
     """The explanation of one program."""
     schedule, loaded = program.schedule, program.loaded.loaded
     stages = tuple(stages_of(program))
-    path = next((p.parent for p in loaded.paths.values()), None)
+    path = loaded.folder if loaded.kernels else None
     return Explanation(
         name=program.graph.name,
         stages=stages,

@@ -90,7 +90,7 @@ def program_data(program: Program) -> dict[str, Any]:
         "cache": {
             "hits": loaded.hits,
             "misses": loaded.misses,
-            "path": next((str(path.parent) for path in loaded.paths.values()), None),
+            "path": str(loaded.folder) if loaded.kernels else None,
         },
         "schedule": str(schedule),
     }

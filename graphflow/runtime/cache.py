@@ -55,7 +55,7 @@ class Loaded:
 
     ``addresses`` by kernel name; ``hits`` kernels found (in memory or on disk),
     ``misses`` kernels compiled; ``seconds`` spent; ``compile_seconds`` by name
-    for the compiled ones; ``paths`` of source files by name.
+    for the compiled ones; ``kernels`` are those that were asked for, ``folder`` the cache's.
     """
 
     addresses: Mapping[str, int]
@@ -63,7 +63,15 @@ class Loaded:
     misses: int
     seconds: float
     compile_seconds: Mapping[str, float]
-    paths: Mapping[str, Path]
+    kernels: tuple[KernelSource, ...]
+    folder: Path
+
+    @cached_property
+    def paths(self) -> Mapping[str, Path]:
+        """Paths of source files by name.  Who asks is about to read: a missing one is put back."""
+        if usable_folder() == self.folder:
+            _write_sources(self.folder, self.kernels)
+        return _paths(self.kernels, self.folder)
 
 
 @dataclass(frozen=True)
@@ -188,12 +196,10 @@ class Batch:
         return kernel.name not in self.keys
 
     def _is_found(self, kernel: KernelSource) -> bool:
-        """Whether memory or the folder has a kernel; its source is beside it then."""
+        """Whether memory or the folder has a kernel."""
         key = self.keys[kernel.name] = kernel_key(kernel)
         if key in _linked:
             return True
-        if self._folder is not None:
-            _write_sources(self._folder, [kernel])
         self._objects.update(_find([kernel], self.keys, self._folder))
         return kernel.name in self._objects
 
@@ -205,6 +211,8 @@ class Batch:
 
             self._compilation = Compilation().__enter__()
             self._ask(self._companions())
+        if self._folder is not None:
+            _write_sources(self._folder, [kernel])
         self._compilation.add(kernel, source_path(kernel, default_folder()))
 
     def finish(self) -> Made:
@@ -281,7 +289,8 @@ def _linked_batch(kernels: list[KernelSource], batch: Batch) -> Loaded:
         misses=len(missing),
         seconds=batch.seconds + time.perf_counter() - start,
         compile_seconds={name: made.seconds[name] for name in missing},
-        paths=_paths(kernels),
+        kernels=tuple(kernels),
+        folder=default_folder(),
     )
 
 
@@ -309,8 +318,7 @@ def _find(
     return objects
 
 
-def _paths(kernels: list[KernelSource]) -> dict[str, Path]:
-    folder = default_folder()
+def _paths(kernels: Iterable[KernelSource], folder: Path) -> dict[str, Path]:
     return {kernel.name: source_path(kernel, folder) for kernel in kernels}
 
 
@@ -326,11 +334,11 @@ def _compile(
     # Imports Numba, which costs more than everything else here.
     from graphflow.codegen.compile import compile_kernels
 
-    compiled = compile_kernels(kernels, _paths(kernels))
+    compiled = compile_kernels(kernels, _paths(kernels, default_folder()))
     return compiled.objects, compiled.seconds
 
 
-def _write_sources(folder: Path, kernels: list[KernelSource]) -> None:
+def _write_sources(folder: Path, kernels: Iterable[KernelSource]) -> None:
     """Put the readable source of each kernel beside its object code, for people and debuggers."""
     try:
         for kernel in kernels:
@@ -364,8 +372,8 @@ def _store(folder: Path, keys: Mapping[KernelSource, bytes], objects: Mapping[st
 def _load_plain(kernels: list[KernelSource], start: float) -> Loaded:
     from graphflow.codegen.plain import PlainKernel, load_function  # for debugging only
 
-    folder = usable_folder()
-    paths = _paths(kernels)
+    folder, chosen = usable_folder(), default_folder()
+    paths = _paths(kernels, chosen)
     if folder is not None:
         _write_sources(folder, kernels)
     for kernel in kernels:
@@ -373,7 +381,8 @@ def _load_plain(kernels: list[KernelSource], start: float) -> Loaded:
             function = load_function(kernel.name, kernel.source, paths[kernel.name])
             _plain[kernel] = PlainKernel(function)
     addresses = {kernel.name: _plain[kernel].address for kernel in kernels}
-    return Loaded(addresses, len(kernels), 0, time.perf_counter() - start, {}, paths)
+    seconds = time.perf_counter() - start
+    return Loaded(addresses, len(kernels), 0, seconds, {}, tuple(kernels), chosen)
 
 
 def object_code(kernels: Iterable[KernelSource]) -> Mapping[str, bytes]:

@@ -40,6 +40,7 @@ from graphflow.runtime.cuda.kernels import function_for
 from graphflow.runtime.cuda.library import Choice, Products, started
 from graphflow.runtime.cuda.memory import Block, DeviceArray, HostArray
 from graphflow.runtime.cuda.replay import Replay
+from graphflow.runtime.folder import default_folder
 from graphflow.runtime.references import results_of
 from graphflow.tables import quantity
 
@@ -153,7 +154,7 @@ class CudaProgram:
     @property
     def loaded(self) -> Loaded:
         """No kernels of the CPU's cache."""
-        return Loaded({}, 0, 0, 0.0, {}, {})
+        return Loaded({}, 0, 0, 0.0, {}, (), default_folder())
 
     @property
     def nbytes(self) -> int:
