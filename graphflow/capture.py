@@ -28,7 +28,6 @@ from graphflow.ir.graph import Graph
 from graphflow.ir.node import Node
 from graphflow.ir.types import DType, TensorType, float32, float64
 from graphflow.mode import mode
-from graphflow.partition import Backward, partition
 from graphflow.reads import Reach, Read, array_read
 from graphflow.records import dataclass, field, replace
 from graphflow.stale_gradient import StaleGradient
@@ -39,6 +38,7 @@ from graphflow.traced_sizes import Assumption, at_sizes
 if TYPE_CHECKING:
     from graphflow.autograd.history import GradNode
     from graphflow.dynamic import Dynamic
+    from graphflow.partition import Backward
 
 
 @dataclass(frozen=True)
@@ -249,7 +249,11 @@ def _finish(
         for leaf in leaves
     )
     live = [r.differentiable for r in results if r.differentiable is not None]
-    backward = partition(tracer, live, outputs) if live else None
+    backward = None
+    if live:
+        from graphflow.partition import partition  # most functions keep their gradients inside
+
+        backward = partition(tracer, live, outputs)
     argument_grads = _argument_grads(tracer, outputs)
     found = found_gradients(tracer, [r.value for r in results if r.kind in ("tensor", "view")])
     grads = _final_grads(tracer, keep_grads)

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graphflow import pytree
-from graphflow.autograd.compiled import CompiledNode
 from graphflow.autograd.several import attach
 from graphflow.capture import capture, check_arguments, leaf_labels, shared_cells
 from graphflow.cell import Cell
@@ -30,7 +29,6 @@ from graphflow.entry import Entry
 from graphflow.errors import IndexRangeError
 from graphflow.guards import Described, Recompile
 from graphflow.mode import mode
-from graphflow.partition import Backward
 from graphflow.program import MOST_SIZES, Program
 from graphflow.quick import MISS, quick_call
 from graphflow.results import rebuild
@@ -47,6 +45,7 @@ from graphflow.traced_sizes import NeedsSize
 
 if TYPE_CHECKING:
     from graphflow.explain import Explanation
+    from graphflow.partition import Backward
 
 _MAX_PROGRAMS = 16
 """Programs kept per signature; the least recently used goes first."""
@@ -188,6 +187,8 @@ class Compiled:
         live: Sequence[Tensor],
     ) -> None:
         """Give live results a history whose backward is a program, made at its first use."""
+        from graphflow.autograd.compiled import CompiledNode  # seldom asked for
+
         targets = [
             leaf if i < 0 else leaves[i]
             for leaf, i in zip(backward.leaves, backward.leaf_arguments, strict=True)

@@ -267,13 +267,15 @@ def traced_shape(shape: Shape) -> tuple[Any, ...]:
     return tuple(map(as_traced, shape))
 
 
+_PLAIN = {int}
+
+
 def as_plain(value: Any) -> Any:
     """An attribute, with sizes as the dimensions that graphs are made of."""
-    if value.__class__ is TracedSize:
-        return SymDim(value.terms)
-    if value.__class__ is tuple:
-        return tuple(map(as_plain, value))
-    return value
+    kind = value.__class__
+    if kind is tuple:
+        return value if _PLAIN.issuperset(map(type, value)) else tuple(map(as_plain, value))
+    return SymDim(value.terms) if kind is TracedSize else value
 
 
 def same_size(one: Any, other: Any) -> bool:

@@ -20,17 +20,10 @@ from graphflow.ir.types import int64
 from graphflow.records import replace
 from graphflow.runtime.cache import load
 from graphflow.runtime.context import TapeContext
+from graphflow.runtime.encoding import TapeBuilder, encode
 from graphflow.runtime.executor import Context
 from graphflow.runtime.storage import Storage, empty
-from graphflow.runtime.tape import (
-    Jump,
-    Op,
-    Operand,
-    Tape,
-    TapeBuilder,
-    Who,
-    encode,
-)
+from graphflow.runtime.tape import Jump, Op, Operand, Tape, Who
 from graphflow.runtime.threads import get_num_threads, set_num_threads
 
 

@@ -18,7 +18,6 @@ from graphflow.ir.graph import Graph
 from graphflow.ir.node import Node
 from graphflow.ir.op import Kind
 from graphflow.ir.types import TensorType
-from graphflow.passes.dataflow import is_alias
 from graphflow.records import dataclass
 
 Placed: TypeAlias = "np.ndarray[Any, np.dtype[np.int64]]"
@@ -155,6 +154,8 @@ class _Uses:
 def expected_bytes(graph: Graph) -> int:
     """About how large the arena of a fused graph will be: the most bytes that are alive at once
     in the order of its nodes; 0 where extents are symbolic."""
+    from graphflow.passes.dataflow import is_alias  # a process that finds its plan needs none
+
     base: dict[Node, Node] = {}
     last: dict[Node, int] = {}
     lasting = set(graph.roots)

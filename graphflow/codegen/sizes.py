@@ -219,6 +219,8 @@ def example_for(
 
 def is_possible(graph: Graph, sizes: Mapping[str, int]) -> bool:
     """Whether no extent in ``graph`` is negative or zero for these sizes."""
+    if not sizes:
+        return True  # all extents are numbers
     types = {item for form in graph.forms for item in _tensors(form.type) if not item.is_static}
     return all(
         dim.evaluate(sizes) > 0 for type in types for dim in type.shape if isinstance(dim, SymDim)

@@ -20,7 +20,6 @@ from graphflow.ir.dims import SymDim
 from graphflow.ir.types import DType, from_numpy_dtype
 from graphflow.mode import mode
 from graphflow.promotion import cast, get_default_dtype, number_dtype
-from graphflow.runtime.dlpack import CUDA_MEMORY
 from graphflow.tensor import Tensor
 from graphflow.traced_sizes import as_plain
 
@@ -470,6 +469,8 @@ def from_dlpack(ext_tensor: Any) -> Tensor:
     """A tensor over the memory of any object with ``__dlpack__``: nothing is copied."""
     if isinstance(ext_tensor, Tensor):
         return ext_tensor.detach()
+    from graphflow.runtime.dlpack import CUDA_MEMORY  # its records are of ctypes, and rare
+
     if getattr(ext_tensor, "__dlpack_device__", lambda: (1, 0))()[0] == CUDA_MEMORY:
         from graphflow.runtime.cuda.lending import taken
 

@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 
 from graphflow import flags
-from graphflow.codegen.estimate import estimate_ns, shared_ns
 from graphflow.codegen.schedule import Call, HostCall, Schedule, plain_steps
 from graphflow.records import dataclass
 from graphflow.runtime.slots import Slots
-from graphflow.runtime.tape import ROW, Tape, encode
+from graphflow.runtime.tape import ROW, Tape
 
 SERIAL_NS = 20_000
 """A step whose threads would share less work than this stays on the caller's: waking
@@ -67,6 +66,9 @@ class Walk:
 
 def walk_of(schedule: Schedule, slots: Slots, threads: int) -> Walk:
     """The walk through ``schedule``, whose buffers lie in ``slots``, for up to ``threads``."""
+    from graphflow.codegen.estimate import estimate_ns, shared_ns  # plans that are kept need
+    from graphflow.runtime.encoding import encode  # neither
+
     steps = schedule.steps
     shared = shared_ns(steps)
     serial = _is_serial(shared, threads)
