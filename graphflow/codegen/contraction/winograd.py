@@ -32,6 +32,8 @@ FEWEST_TILES = {False: 12, True: 48}
 """Tiles of a block, at least; more where the taps of one product are not in cache (True)."""
 MOST_PARTS = 64
 """Blocks of tiles whose products are added to a gradient."""
+LITTLE_BESIDE = 6
+"""Sums are little beside what is multiplied for them at a time: one for so many elements."""
 
 
 def winograd_calls(
@@ -167,7 +169,10 @@ def _gradient(
     (images, channels, *extents), (filters, *places) = xs, ys[1:]
     size, products = node.attrs["size"], _products(node)
     tiles = images * -(-places[0] // size) * -(-places[1] // size)
-    part = max(DEPTH, -(-tiles // (MOST_PARTS * DEPTH)) * DEPTH)
+    # Few steps stay in the second-level cache, but each part reads and writes the sums.
+    small = LITTLE_BESIDE * channels * filters <= DEPTH // 2 * (channels + filters)
+    least = DEPTH // 2 if small else DEPTH
+    part = max(least, -(-tiles // (MOST_PARTS * least)) * least)
     part = -(-tiles // -(-tiles // part))
     line = LINE_BYTES // dtype.itemsize
     in_row = (-(-channels // line) | 1) * line  # odd numbers of lines: all sets of a cache
