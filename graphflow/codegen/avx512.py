@@ -54,33 +54,38 @@ _ROUNDING = 4
 """As the processor is set to: to nearest."""
 
 
-def _part(name: str, n: int) -> str:
-    """The form for ``n`` operands, as part of a longer vector."""
+def _looked_up(n: int) -> str:
+    """The form of a lookup for ``n`` indices, as part of a longer vector."""
     low = [f"i32 {i}" for i in range(n)]
     longer = ", ".join([*low, *["i32 poison"] * (16 - n)])
-    parameters, lines, arguments = [], [], []
-    for place, kind in enumerate(_FUNCTIONS[name]):
-        whole = f"%a{place}"
-        parameters.append(f"{_wide(kind, n)} {whole}")
-        if kind != "ptr":
-            operand, whole = f"{_wide(kind, n)} {whole}", f"%w{place}"
-            other = f"{_wide(kind, n)} poison"
-            lines.append(f"  {whole} = shufflevector {operand}, {other}, <16 x i32> <{longer}>")
-        arguments.append(f"{_wide(kind, 16)} {whole}")
-    return "\n".join([
-        f"define <{n} x float> @{name}.{n}({', '.join(parameters)}) alwaysinline nounwind {{",
-        *lines,
-        f"  %all = call <16 x float> @{name}.16({', '.join(arguments)})",
-        "  %value = shufflevector <16 x float> %all, <16 x float> poison, "
-        f"<{n} x i32> <{', '.join(low)}>",
-        f"  ret <{n} x float> %value",
-        "}",
-    ])  # fmt: skip
+    return f"""
+define <{n} x float> @{LOOKUP}.{n}(<{n} x i32> %index, ptr %table) alwaysinline nounwind {{
+  %wide = shufflevector <{n} x i32> %index, <{n} x i32> poison, <16 x i32> <{longer}>
+  %all = call <16 x float> @{LOOKUP}.16(<16 x i32> %wide, ptr %table)
+  %value = shufflevector <16 x float> %all, <16 x float> poison, <{n} x i32> <{", ".join(low)}>
+  ret <{n} x float> %value
+}}
+"""
+
+
+def _scaled(n: int) -> str:
+    """The form of a product with powers of two for ``n`` operands: shorter ones have no rounding
+    of their own."""
+    kind, last = f"<{n} x float>", f"i16 -1, i32 {_ROUNDING}" if n == 16 else "i8 -1"
+    types = ", ".join([kind] * 3 + [part.split()[0] for part in last.split(", ")])
+    return f"""
+declare {kind} {_SCALE}.ps.{32 * n}({types})
+
+define {kind} @{SCALED}.{n}({kind} %x, {kind} %n) alwaysinline nounwind {{
+  %value = call {kind} {_SCALE}.ps.{32 * n}(
+    {kind} %x, {kind} %n, {kind} zeroinitializer, {last})
+  ret {kind} %value
+}}
+"""
 
 
 BODIES = f"""
 declare <16 x float> {_PERMUTE}(<16 x float>, <16 x i32>, <16 x float>)
-declare <16 x float> {_SCALE}.ps.512(<16 x float>, <16 x float>, <16 x float>, i16, i32)
 declare <4 x float> {_SCALE}.ss(<4 x float>, <4 x float>, <4 x float>, i8, i32)
 
 define float @{LOOKUP}(i32 %index, ptr %table) alwaysinline nounwind {{
@@ -106,13 +111,7 @@ define float @{SCALED}(float %x, float %n) alwaysinline nounwind {{
   %value = extractelement <4 x float> %all, i32 0
   ret float %value
 }}
-
-define <16 x float> @{SCALED}.16(<16 x float> %x, <16 x float> %n) alwaysinline nounwind {{
-  %value = call <16 x float> {_SCALE}.ps.512(
-    <16 x float> %x, <16 x float> %n, <16 x float> zeroinitializer, i16 -1, i32 {_ROUNDING})
-  ret <16 x float> %value
-}}
-
-{chr(10).join(_part(name, n) for name in _FUNCTIONS for n in _LENGTHS[:-1])}
+{"".join(map(_looked_up, _LENGTHS[:-1]))}
+{"".join(map(_scaled, _LENGTHS))}
 !0 = !{{}}
 """

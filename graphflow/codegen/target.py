@@ -90,7 +90,7 @@ class Target:
     @property
     def has_avx512(self) -> bool:
         """True when there are the instructions of :mod:`graphflow.codegen.avx512`."""
-        return self.is_x86 and "avx512f" in self.enabled
+        return self.is_x86 and {"avx512f", "avx512vl"} <= self.enabled
 
     @property
     def has_byte_products(self) -> bool:

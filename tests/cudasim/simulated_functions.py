@@ -78,6 +78,19 @@ def test_random_functions_draw_the_numbers_of_the_cpu(name: str) -> None:
     np.testing.assert_allclose(*found, 1e-5, 1e-6)
 
 
+@pytest.mark.parametrize("extent", [20, 300])
+def test_rows_near_and_far_from_zero_are_normalised(extent: int) -> None:
+    """Some blocks make the pass around the mean, some do not."""
+    x = np.random.default_rng(2).standard_normal((5, extent)).astype(np.float32)
+    x[1] += 1e3
+    x[3] = 4
+    normalised = gf.compile(lambda x: F.layer_norm(x, (extent,)))
+    here, there = (normalised(gf.tensor(x).to(d)).cpu().numpy() for d in ("cpu", "cuda"))
+    np.testing.assert_allclose(here, there, atol=1e-3)
+    np.testing.assert_allclose(here[::2], there[::2], atol=1e-5)
+    assert (there[3] == 0).all()
+
+
 def test_recurrent_layers_begin_with_zeros_on_the_device() -> None:
     gf.manual_seed(0)
     layer = nn.LSTM(4, 2)

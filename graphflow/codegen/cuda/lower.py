@@ -83,7 +83,10 @@ def _pass(
     part: tuple[str, str] | None = None,
     only: Only | None = None,
 ) -> None:
-    """One run through the reduced loops: folds into locals, and stores."""
+    """One run through the reduced loops: folds into locals, and stores.
+
+    Where the run is not needed (``only``), folds stay what they begin with.
+    """
     if not folds and not stores:
         return
     totals = {fold: fold_names(emitter, fold) for fold in folds}
@@ -91,7 +94,8 @@ def _pass(
         emitter.add(Start(name, fold, position))
     before = emitter.depth
     if only is not None:
-        emitter.open_when(*only)
+        emitter.open_when(*only)  # all threads of a block agree: they have the same totals
+    inner = emitter.depth
     _open_reduced(emitter, reduced, team, part)
     for fold in folds:
         if fold.position is not None:
@@ -101,10 +105,12 @@ def _pass(
     for fold, (name, position) in totals.items():
         emitter.add(Accumulate(name, fold, fold.operand, position))
     emitter.store(stores)
-    emitter.close(emitter.depth - before)
+    emitter.close(emitter.depth - inner)
     for fold, (name, position) in totals.items():
         if team:
             emitter.add(Combine(name, fold, position))
+    emitter.close(emitter.depth - before)
+    for fold, (name, position) in totals.items():
         emitter.bind(fold, position or name)
 
 
