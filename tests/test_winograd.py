@@ -1,6 +1,5 @@
 """Convolution by Winograd's transforms: exact matrices, kernels, errors, and when it is chosen."""
 
-from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
@@ -60,7 +59,7 @@ def gradients(x: Any, w: Any, ct: Any, pads: tuple[int, int]) -> tuple[Any, Any]
     return dx, dw
 
 
-def step(pads: tuple[int, int], size: int | None = None) -> Callable[..., Any]:
+def step(pads: tuple[int, int], size: int | None = None, dynamic: Any = False) -> Any:
     """A compiled program of a convolution and both gradients."""
 
     def run(x: Any, w: Any, ct: Any) -> Any:
@@ -69,7 +68,7 @@ def step(pads: tuple[int, int], size: int | None = None) -> Callable[..., Any]:
         return (y, *gf.autograd.grad(y, (x, w), ct))
 
     passes = [Winograd((size,), always=True)] if size else None
-    return gf.compile(run, passes=passes, dynamic=False)
+    return gf.compile(run, passes=passes, dynamic=dynamic)
 
 
 def kernels(program: Any) -> set[str]:
@@ -100,6 +99,26 @@ def test_convolution_and_gradients_are_right(shape: Any, size: int) -> None:
         assert error < BOUNDS[size], f"{name} of {shape}: {error:.1e}"
     used = kernels(program)
     assert any(name.endswith(f"f32_{size}") for name in used), used
+
+
+@pytest.mark.parametrize("size", POINTS)
+def test_one_program_serves_any_number_of_images(size: int) -> None:
+    """Also fewer than there are sums of tiles to be put together."""
+
+    program = step((1, 1), size, dynamic={"x": {0: "n"}, "ct": {0: "n"}})
+    rng = np.random.default_rng(size)
+    w = rng.standard_normal((10, 9, 3, 3), np.float32)
+    for n in (700, 1, 2, 7, 90):
+        x = rng.standard_normal((n, 9, 9, 7), np.float32)
+        ct = rng.standard_normal((n, 10, 9, 7), np.float32)
+        found = program(*map(gf.tensor, (x, w, ct)))
+        wanted = (convolved(x, w, (1, 1)), *gradients(x, w, ct, (1, 1)))
+        for name, one, other in zip("y dx dw".split(), found, wanted, strict=True):
+            error = np.abs(one.numpy() - other).max() / np.abs(other).max()
+            assert error < BOUNDS[size], f"{name} of {n} images: {error:.1e}"
+    assert not program.recompiles
+    roles = {name.split("_")[1] for name in kernels(program)}
+    assert roles == {"taps", "image", "pairs", "sums", "back"}
 
 
 def activations(rng: Any, shape: Any) -> Any:

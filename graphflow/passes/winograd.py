@@ -9,6 +9,7 @@ from operator import attrgetter
 from typing import Any, ClassVar
 
 from graphflow.ir.build import emit
+from graphflow.ir.dims import Dim
 from graphflow.ir.formulas.winograd import POINTS, TAPS
 from graphflow.ir.graph import Graph
 from graphflow.ir.node import Node
@@ -29,6 +30,8 @@ FEWEST_CHANNELS = 8
 """With fewer, vectors of channels are not full."""
 FEWEST_TILES = 24
 """Fewer take as long: taps are read no faster."""
+USUAL_IMAGES = 32
+"""Where their number is not known."""
 LEADING = 3
 
 
@@ -38,7 +41,7 @@ class Winograd(Pass):
 
     Of tiles of 4 x 4 and of 2 x 2 results, and the direct method, each takes the one of least
     estimated work.  Rounding differs: by the bounds in ``docs/convolution.md``; only float32
-    is replaced, and only where extents are known::
+    is replaced, and only where all extents but the number of images are known::
 
         %2: f32[8,1,64,32,32] = conv(%x, %w, …)    →    %2 = winograd_taps(%w, size=4)
                                                         %3 = winograd(%x, %2, size=4, …)
@@ -70,19 +73,21 @@ class Winograd(Pass):
 
 
 def _is_plain(node: Node) -> bool:
-    """Two-dimensional, one group, no strides, nothing spread; padding, and known extents."""
+    """Two-dimensional, one group, no strides, nothing spread; padding."""
     x, w = node.inputs
     attrs: Any = node.attrs
-    extents = (*x.shape, *w.shape, *node.shape)
     return (
         len(x.shape) == LEADING + 2
-        and all(isinstance(d, int) for d in extents)
-        and 0 not in extents
         and w.shape[0] == 1
         and all(set(attrs[key]) == {1} for key in ("steps", "spread", "dilations"))
         and min(*attrs["low"], *attrs["high"]) >= 0
         and not attrs.get("direct", False)
     )
+
+
+def _known(images: Dim, *others: Dim) -> bool:
+    """Whether extents are known, as all but the number of images must be, and none is 0."""
+    return images != 0 and all(isinstance(d, int) and d > 0 for d in others)
 
 
 def _best(
@@ -91,6 +96,8 @@ def _best(
     """The size of tiles with least estimated work; None for the direct method."""
     if min(channels, filters) < FEWEST_CHANNELS:
         return None
+    if not isinstance(images, int):
+        images = USUAL_IMAGES
     best, found = DIRECT * TAPS**2 * images * prod(places) * channels * filters, None
     best = float("inf") if chosen.always else best
     for size in chosen.sizes:
@@ -107,6 +114,8 @@ def _convolved(node: Node, chosen: Winograd, tap: int) -> Node | None:
     x, w = node.inputs
     images, _, channels, *extents = x.shape
     filters, places = w.shape[1], node.shape[LEADING:]
+    if not _known(images, *x.shape[1:], *w.shape, *node.shape[1:]):
+        return None
     size = _best(chosen, images, channels, filters, places, tap)
     if size is None:
         return None
@@ -122,10 +131,12 @@ def _convolved(node: Node, chosen: Winograd, tap: int) -> Node | None:
 def _gradient(node: Node, chosen: Winograd) -> Node | None:
     """The gradient of taps: images and channels are exchanged, the cotangent is the kernel."""
     x, ct = node.inputs
-    if node.shape[LEADING:] != (TAPS, TAPS):
-        return None
     channels, _, images, *extents = x.shape
     filters, places = ct.shape[1], ct.shape[LEADING:]
+    if node.shape[LEADING:] != (TAPS, TAPS) or not _known(
+        images, channels, *extents, filters, *places
+    ):
+        return None
     size = _best(chosen, images, channels, filters, places, TAP)
     if size is None:
         return None

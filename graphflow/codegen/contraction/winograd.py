@@ -18,6 +18,7 @@ from graphflow.codegen.contraction.tiling import LINE_BYTES, cache_sizes, tiling
 from graphflow.codegen.contraction.winograd_kernels import DEPTH, PART, RUN, winograd_kernel
 from graphflow.codegen.layout import Layout
 from graphflow.codegen.schedule import Argument, Call, Value
+from graphflow.codegen.sizes import example_of, least
 from graphflow.codegen.target import host_target
 from graphflow.ir.formulas.winograd import TAPS
 from graphflow.ir.node import Node
@@ -106,12 +107,15 @@ def _image(
     (images, channels, *extents), (filters, *places) = xs, ys[1:]
     size, products = node.attrs["size"], _products(node)
     tiles = images * -(-places[0] // size) * -(-places[1] // size)
-    item = dtype.itemsize
+    usual, item = example_of(tiles), dtype.itemsize
     product_bytes = channels * filters * item
-    parts = _parts(tiles, product_bytes, filters, context.threads)
+    parts = _parts(usual, product_bytes, filters, context.threads)
     part = rounded_up(-(-filters // parts), PANEL)
     block = _block(
-        tiles, products * (channels + part) * item, product_bytes, context.threads // parts
+        example_of(tiles),
+        products * (channels + part) * item,
+        product_bytes,
+        context.threads // parts,
     )
     product = ""
     if advised():
@@ -171,9 +175,9 @@ def _gradient(
     tiles = images * -(-places[0] // size) * -(-places[1] // size)
     # Few steps stay in the second-level cache, but each part reads and writes the sums.
     small = LITTLE_BESIDE * channels * filters <= DEPTH // 2 * (channels + filters)
-    least = DEPTH // 2 if small else DEPTH
-    part = max(least, -(-tiles // (MOST_PARTS * least)) * least)
-    part = -(-tiles // -(-tiles // part))
+    fewest, usual = DEPTH // 2 if small else DEPTH, example_of(tiles)
+    parts = -(-usual // max(fewest, -(-usual // (MOST_PARTS * fewest)) * fewest))
+    part = -(-tiles // parts)
     line = LINE_BYTES // dtype.itemsize
     in_row = (-(-channels // line) | 1) * line  # odd numbers of lines: all sets of a cache
     out_panel = part * PANEL
@@ -186,10 +190,12 @@ def _gradient(
     ins, outs, sums = (context.temporary(TensorType(dtype, (products, d))) for d in planes)
     scratch = context.temporary(TensorType(dtype, (context.threads, max(patch, 9 * PART * RUN))))
     calls = []
-    for t0 in range(0, tiles, part):
-        count = min(part, tiles - t0)
+    for number in range(parts):
+        t0 = least(number * part, tiles)
+        t1 = least(t0 + part, tiles)  # of other sizes than the example the last may be empty
+        count = t1 - t0
         words = _values(
-            scratch.shape[1], t0, t0 + count, channels, filters, *extents, *places,
+            scratch.shape[1], t0, t1, channels, filters, *extents, *places,
             *node.attrs["low"], *strides, in_row, planes[0], out_panel, planes[1],
         )  # fmt: skip
         work = 8 * products * count * (channels + filters)
