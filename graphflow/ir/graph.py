@@ -35,9 +35,9 @@ class Location(NamedTuple):
 
 
 @of_form
-def _texts(node: Node) -> tuple[str, str]:
-    """The name of a node's operation, and its attributes and type, as a graph's hash takes them."""
-    return repr(node.op.name), f"{node.attrs_key!r}, {str(node.type)!r}"
+def _text(node: Node) -> str:
+    """A node's operation, attributes and type, as a graph's hash takes them."""
+    return repr((node.op.name, node.attrs_key, str(node.type)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,12 +136,18 @@ class Graph:
 
     @cached_property
     def _hash(self) -> str:
-        position = {node: i for i, node in enumerate(self.nodes)}
-        rows = []
+        position: dict[Node, int] = {}
+        numbers: dict[Form, int] = {}
+        texts: list[str] = []
+        rows: list[list[int]] = []
         for node in self.nodes:
-            name, facts = _texts(node)
-            rows.append(f"({name}, {[position[n] for n in node.inputs]}, {facts})")
-        digest = new_digest("".join(rows).encode())
+            position[node] = len(rows)
+            number = numbers.get(node.form)
+            if number is None:
+                number = numbers[node.form] = len(texts)
+                texts.append(_text(node))
+            rows.append([number, *[position[n] for n in node.inputs]])
+        digest = new_digest(repr((texts, rows)).encode())
         ends = [[position[n] for n in part] for part in (self.inputs, self.state, self.outputs)]
         digest.update(repr((ends, [(position[s], position[v]) for s, v in self.updates])).encode())
         return digest.hexdigest()[:32]

@@ -141,6 +141,9 @@ def _object_path(folder: Path, kernel: KernelSource, key: bytes) -> Path:
 Companions: TypeAlias = Callable[[], list[KernelSource]]
 """Gives the kernels that a program will ask for next."""
 
+COMPANIONS: list[Companions] = []
+"""What modules that call kernels of their own have registered: theirs that are wanted."""
+
 
 class Made(NamedTuple):
     """Object code by kernel name, and the seconds that each compiled kernel took."""

@@ -16,7 +16,7 @@ import numpy as np
 from graphflow import flags
 from graphflow.codegen.schedule import KernelSource
 from graphflow.ir.ops.shared_sums import ADDING_UP
-from graphflow.runtime.cache import find
+from graphflow.runtime.cache import COMPANIONS, find
 from graphflow.runtime.storage import Array, address_of
 
 _LAY_TEXT = '''\
@@ -89,6 +89,9 @@ def expect() -> None:
 def companions() -> list[KernelSource]:
     """The kernels, if this process will use them."""
     return [LAY, ADD] if _Wanted.expected else []
+
+
+COMPANIONS.append(companions)
 
 
 def lay_end_to_end(arrays: Sequence[Array], scale: float, vector: Array) -> bool | None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from graphflow import flags
 from graphflow.codegen.schedule import KernelSource
-from graphflow.runtime.cache import Batch
+from graphflow.runtime.cache import COMPANIONS, Batch
 from graphflow.runtime.executor import executor_kernels
 from graphflow.runtime.resident import Reserve
 
@@ -33,6 +33,4 @@ class Preparation:
 
 def companions() -> list[KernelSource]:
     """What a program will ask for next, or eager code asked for in vain."""
-    from graphflow.runtime import end_to_end, random_floats
-
-    return [*executor_kernels(), *random_floats.companions(), *end_to_end.companions()]
+    return [*executor_kernels(), *(kernel for wanted in COMPANIONS for kernel in wanted())]
