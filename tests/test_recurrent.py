@@ -9,7 +9,7 @@ from graphflow.nn.utils import rnn
 from tests.front import agree, numbers
 from tests.recurrent_oracle import cell, network
 
-SEED = 5
+SEED = 6
 rng = np.random.default_rng(SEED)
 KINDS = {
     "tanh": (nn.RNN, {}),
@@ -18,6 +18,13 @@ KINDS = {
     "lstm": (nn.LSTM, {}),
     "projected": (nn.LSTM, {"proj_size": 2}),
 }
+
+
+@pytest.fixture(autouse=True)
+def drawn_anew(monkeypatch):
+    """Every test draws the same numbers, whatever ran before it in its process: in some
+    orders all relus of a layer were off, and a parameter had no part in the loss."""
+    monkeypatch.setitem(globals(), "rng", np.random.default_rng(SEED))
 
 
 def made(name, **options):
