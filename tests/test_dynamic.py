@@ -372,9 +372,17 @@ def test_attention_over_any_batch_and_length() -> None:
     assert len(compiled.programs) == 1
 
 
-def test_a_convolutional_network_trains_on_any_batch() -> None:
+@pytest.mark.parametrize("kind", ["pooled", "strided", "depthwise", "transposed", "wide"])
+def test_a_convolutional_network_trains_on_any_batch(kind: str) -> None:
     gf.manual_seed(2)
-    layers = nn.Conv2d(2, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2)
+    first = nn.Conv2d(2, 4, 3, padding=1)
+    layers = {
+        "pooled": (first, nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2)),
+        "strided": (first, nn.ReLU(), nn.Conv2d(4, 4, 3, stride=2, padding=1), nn.ReLU()),
+        "depthwise": (first, nn.ReLU(), nn.Conv2d(4, 4, 3, padding=1, groups=4)),
+        "transposed": (first, nn.ReLU(), nn.ConvTranspose2d(4, 4, 3, stride=2)),
+        "wide": (nn.Conv2d(2, 16, 3), nn.ReLU(), nn.Conv2d(16, 4, 3, padding=2)),
+    }[kind]
     model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, CLASSES))
     twin = copy.deepcopy(model)
 

@@ -160,7 +160,7 @@ def _decompose_conv(b: Builder, n: Application) -> Any:
     x, w = n.inputs
     taps = w.shape[LEADING:]
     single = w.shape[1] == 1 and w.shape[2] == 1
-    static = all(isinstance(d, int) for d in (*x.shape, *w.shape))
+    static = _are_known((*x.shape[LEADING:], *taps))
     if "dtype" in n.attrs:
         return _over_windows(b, x, w, n.attrs)
     if single and static and prod(taps) <= MOST_TERMS:
@@ -170,6 +170,11 @@ def _decompose_conv(b: Builder, n: Application) -> Any:
     if static and any(s != 1 for s in n.attrs["spread"]) and _has_phases(n.attrs):
         return _by_phases(b, x, w, n.attrs)
     return _over_windows(b, x, w, n.attrs)
+
+
+def _are_known(extents: Sequence[Any]) -> bool:
+    """Whether all are numbers."""
+    return all(isinstance(d, int) for d in extents)
 
 
 def _has_phases(attrs: Attrs) -> bool:
@@ -306,7 +311,8 @@ def _few_sums(x: Any, w: Any, attrs: Attrs) -> bool:
     places = prod((n + low + high - span) // step + 1 for n, span, low, high, step in sizes)
     one = x.shape[0] == 1 and w.shape[1] == 1 and x.shape[1] > 1
     whole = all(spread == 1 for spread in attrs["spread"])
-    return one and whole and 0 < places <= MOST_TERMS < prod(w.shape[2:])
+    long = not _are_known(w.shape[2:]) or prod(w.shape[2:]) > MOST_TERMS
+    return one and whole and long and 0 < places <= MOST_TERMS
 
 
 def _conv_input(b: Builder, n: Application, ct: Any) -> Any:
