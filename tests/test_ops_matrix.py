@@ -345,6 +345,7 @@ def is_symbolisable(case: Case) -> bool:
         "diagonal_set",
         "strided",
         "view_as_complex",
+        "pick",  # whose places are numbered
     ):
         return False
     return all(step == 1 for step in case.attrs.get("steps", ()))

@@ -46,7 +46,9 @@ def _infer(types: Types, attrs: Attrs) -> TensorType:
     extents = [x.shape[axis] for axis in axes]
     known = [extent for extent in extents if isinstance(extent, int)]
     if len(known) < len(extents) or prod(known) > MOST_PLACES:
-        raise ShapeError(f"{spelled('pick', types)}: more than {MOST_PLACES} places to pick from")
+        raise ShapeError(
+            f"{spelled('pick', types)}: picks from a known number of places, {MOST_PLACES} at most"
+        )
     if index.dtype.kind not in ("int", "uint") or found.dtype is not x.dtype:
         raise DTypeError(
             f"{spelled('pick', types)}: takes numbers of places and elements of operand 0"
