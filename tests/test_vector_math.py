@@ -135,9 +135,8 @@ def test_loops_vectorise_without_calls(name: str, element: str) -> None:
     assert re.search(rf"%{wide}\d+", text)
 
 
-@pytest.mark.skipif(not host_target().has_avx512, reason="tables want AVX-512")
-@pytest.mark.parametrize("rest", ["", "* vm.sin(a[i])"])  # the longer loop is masked
-def test_tables_are_looked_up_in_registers(rest: str) -> None:
+def loop_of(expression: str) -> str:
+    """The assembly of a loop that stores ``expression`` of every ``a[i]``."""
     lines = (
         "from graphflow.codegen.prelude import kernel, pointer_f32, vm",
         "@kernel",
@@ -145,10 +144,16 @@ def test_tables_are_looked_up_in_registers(rest: str) -> None:
         "    a = pointer_f32(args, 0)",
         "    out = pointer_f32(args, 1)",
         "    for i in range(args[2]):",
-        f"        out[i] = vm.phi(a[i]) {rest}",
+        f"        out[i] = {expression}",
         "",
     )
-    text = assembly(KernelSource("loop", "\n".join(lines)))
+    return assembly(KernelSource("loop", "\n".join(lines)))
+
+
+@pytest.mark.skipif(not host_target().has_avx512, reason="tables want AVX-512")
+@pytest.mark.parametrize("rest", ["", "* vm.sin(a[i])"])  # the longer loop is masked
+def test_tables_are_looked_up_in_registers(rest: str) -> None:
+    text = loop_of(f"vm.phi(a[i]) {rest}")
     assert len(re.findall(r"vperm[it]2ps\s.*%zmm", text)) >= 5
     assert "gather" not in text
 
@@ -156,17 +161,7 @@ def test_tables_are_looked_up_in_registers(rest: str) -> None:
 @pytest.mark.skipif(not host_target().has_avx512, reason="an instruction of AVX-512")
 @pytest.mark.parametrize("rest", ["", "* vm.sin(a[i])"])  # the longer loop is masked
 def test_powers_of_two_are_one_instruction(rest: str) -> None:
-    lines = (
-        "from graphflow.codegen.prelude import kernel, pointer_f32, vm",
-        "@kernel",
-        "def loop(args, tid, nth):",
-        "    a = pointer_f32(args, 0)",
-        "    out = pointer_f32(args, 1)",
-        "    for i in range(args[2]):",
-        f"        out[i] = vm.exp(a[i]) {rest}",
-        "",
-    )
-    text = assembly(KernelSource("loop", "\n".join(lines)))
+    text = loop_of(f"vm.exp(a[i]) {rest}")
     assert re.search(r"vscalefps\s.*%zmm", text) and not re.search(r"vpslld\s", text)
 
 
