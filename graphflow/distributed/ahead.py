@@ -21,6 +21,7 @@ from graphflow.ir.types import TensorType, from_numpy_dtype
 from graphflow.records import dataclass
 from graphflow.runtime.storage import address_of
 
+LINE = 64  # bytes: what different ranks write has no cache line in common
 LOOKS = 50_000
 """How often a kernel looks whether the other rank has come: one to three milliseconds."""
 
@@ -45,12 +46,12 @@ class Vector:
     @property
     def room(self) -> int:
         """How many bytes it takes with its head, in whole cache lines."""
-        return ROOM_HEAD + -(-self.count * int(self.dtype.itemsize) // 64) * 64
+        return ROOM_HEAD + -(-self.count * int(self.dtype.itemsize) // LINE) * LINE
 
     @property
     def what(self) -> str:
         """How its reduction is called in messages."""
-        return f"all_reduce of {from_numpy_dtype(self.dtype).short}[{self.count}]"
+        return _named(self.dtype, self.count)
 
     @property
     def is_plain(self) -> bool:
@@ -98,6 +99,11 @@ class Group:
             start = (begin + offset) // 8 + Head.ARRIVED
             own[start : start + len(fixed) // 8] = memoryview(fixed).cast("q")
             before = address + offset
+
+
+@cache
+def _named(dtype: Any, count: int) -> str:
+    return f"all_reduce of {from_numpy_dtype(dtype).short}[{count}]"
 
 
 @cache

@@ -28,15 +28,14 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from graphflow.distributed.ahead import Group, Vector, Wait
+from graphflow.distributed.ahead import LINE, Group, Vector, Wait
 from graphflow.ir.op import ROOM_HEAD, Array
 from graphflow.ir.ops.collectives import AVERAGES
 from graphflow.ir.ops.shared_sums import Head, State
 from graphflow.runtime.end_to_end import add_scaled
 from graphflow.runtime.storage import address_of
 
-_LINE = 64  # bytes: what different ranks write has no cache line in common
-_WORDS = _LINE // 8
+_WORDS = LINE // 8
 _NAME = "graphflow-ranks"
 _VIEWS = 64  # of rows: making one with cold caches is 40 µs
 _ARRIVED, _ADDED, _READ = range(3)  # words of a rank's line: the last vector it has …
@@ -80,7 +79,7 @@ class Ring:
         self, memory: Any, capacity: int, rank: int, size: int, look: Callable[[], object]
     ) -> None:
         self.capacity, self.rank, self.size, self._look = capacity, rank, size, look
-        self._words = memoryview(memory)[: size * _LINE].cast("q")
+        self._words = memoryview(memory)[: size * LINE].cast("q")
         self._rows = np.frombuffer(memory, np.uint8, offset=_head(size))[: size * capacity]
         self._rows = self._rows.reshape(size, capacity)
         self._count = self._next = 0
@@ -194,7 +193,7 @@ class Ring:
     def _line(self, rank: int, what: int) -> int:
         """The address of the word in which ``rank`` says how far it has come."""
         start = self._address - self.rank * self.capacity - _head(self.size)
-        return start + rank * _LINE + 8 * what
+        return start + rank * LINE + 8 * what
 
     def _view(self, begin: int, count: int, dtype: Any) -> Array:
         """All rows of a vector."""
@@ -336,7 +335,7 @@ class Sum:
 
 def _head(size: int) -> int:
     """Bytes before the rows."""
-    return -(-size * _LINE // mmap.PAGESIZE) * mmap.PAGESIZE
+    return -(-size * LINE // mmap.PAGESIZE) * mmap.PAGESIZE
 
 
 def in_pairs(combine: Callable[..., Any], rows: Sequence[Array], out: Array) -> None:
