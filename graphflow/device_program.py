@@ -68,6 +68,7 @@ class DeviceProgram(Program):
     def _bind(self) -> None:
         """Point every state at its memory, and read the run-time scalars."""
         self._carried: list[Carried] = []
+        self._found: dict[int, DeviceArray] = {}  # the state that is bound, by position
         for position, cell in enumerate(self.cells):
             value = cell.value
             if isinstance(value, DeviceArray) or not _may_stay(value):
@@ -113,8 +114,11 @@ class DeviceProgram(Program):
         """Bind state again: its memory may have been replaced since the last run."""
         for position, cell in enumerate(self.cells):
             value = cell.value
+            if value is self._found.get(position):
+                continue
             if isinstance(value, DeviceArray) and value.is_contiguous:
                 self.loaded.bind(position, self._together([value])[0])
+                self._found[position] = value
 
     def _give_back(self, bound: Sequence[tuple[int, Tensor]]) -> None:
         """Copy what the step changed to where it belongs."""
@@ -133,6 +137,7 @@ class DeviceProgram(Program):
         value = contiguous(self._together([tensor._eager()])[0])
         cell = Cell(value)
         self._memory[self.graph.state[position]] = cell
+        self._found.pop(position, None)
         self.loaded.bind(position, value)
         return cell
 

@@ -16,6 +16,7 @@ import pytest
 import graphflow as gf
 from graphflow.codegen.cuda import toolchain as chain
 from graphflow.errors import GraphFlowError, IndexRangeError
+from graphflow.runtime.cuda import driver as calls
 from graphflow.runtime.cuda import graphs, replay
 
 
@@ -216,17 +217,14 @@ class Driver:
 
 def test_what_the_driver_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     driver = Driver()
-    cuda = SimpleNamespace(external_stream=lambda n: f"numba's {n}")
-    monkeypatch.setattr(graphs.importlib, "import_module", lambda name: driver)
-    monkeypatch.setattr(graphs, "toolchain", lambda: chain.Toolchain("numba-cuda", "1", cuda))
-    monkeypatch.setattr(graphs, "int", lambda value: value, raising=False)
+    monkeypatch.setattr(calls.importlib, "import_module", lambda name: driver)
     made = graphs.Recorder(0)
     launch = made.record([lambda s: driver.said.append(s), lambda s: driver.said.append(s)])
     launch()
     del launch
     assert driver.said == [
-        ("cuStreamCreate", 1), ("cuStreamBeginCapture", "stream", 2), "numba's stream",
-        "numba's stream", ("cuStreamEndCapture", "stream"), ("cuGraphInstantiate", "graph", 0),
+        ("cuStreamCreate", 1), ("cuStreamBeginCapture", "stream", 2), "stream",
+        "stream", ("cuStreamEndCapture", "stream"), ("cuGraphInstantiate", "graph", 0),
         ("cuGraphDestroy", "graph"), ("cuGraphLaunch", "ready", 0), ("cuGraphExecDestroy", "ready"),
     ]  # fmt: skip
     driver.said.clear()
@@ -247,7 +245,7 @@ def test_what_is_missing_for_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "simulator" in asked()
     driver = Driver()
     monkeypatch.setattr(graphs, "is_simulated", lambda: False)
-    monkeypatch.setattr(graphs.importlib, "import_module", lambda name: driver)
+    monkeypatch.setattr(calls.importlib, "import_module", lambda name: driver)
     for package, wanted in (("numba", "take numba-cuda"), ("numba-cuda", "")):
         found = chain.Toolchain(package, "1", None)
         monkeypatch.setattr(graphs, "toolchain", lambda found=found: found)

@@ -5,18 +5,22 @@ Needs numba-cuda, but no GPU and no driver; run by ``make test-ptx``.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import pathlib
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
 from graphflow.codegen.cuda.assemble import assemble, entry_of, resources
-from graphflow.codegen.cuda.compile import ptx, ready, signature
+from graphflow.codegen.cuda.compile import ptx
 from graphflow.codegen.schedule import Call, KernelSource, plain_steps
 from graphflow.errors import CompileError
+from graphflow.runtime.cuda import kernels
 from tests.cudasim.calls import chosen, schedule_of
 
 PROGRAM = """
@@ -88,11 +92,41 @@ def test_what_is_wrong_with_a_text_is_said() -> None:
         resources(b"no machine code")
 
 
-def test_stored_code_becomes_the_kernel_of_its_one_signature() -> None:
+class Calls:
+    """Notes what the driver is asked to load, and reads the parameters of launches."""
+
+    def __init__(self) -> None:
+        self.launched: list[tuple[Any, ...]] = []
+
+    def asked(self, name: str, *arguments: Any) -> Any:
+        if name != "cuLaunchKernel":
+            return name, *arguments
+        *_, where, extra = arguments
+        count = len(self.words)
+        pointers = (ctypes.c_void_p * count).from_address(where)
+        read = [ctypes.c_int64.from_address(at).value for at in pointers]
+        self.launched.append((*arguments[:-2], read, extra))
+        return None
+
+    words: Sequence[int] = ()
+
+
+def test_stored_code_is_started_with_the_parameters_it_declares() -> None:
     """Everything up to the driver, which loads the code at the first launch."""
+    calls: Any = Calls()
     for kernel in sources():
-        code = assemble(ptx(kernel, (8, 0)), (8, 0))
-        (made,) = ready(kernel, code, (8, 0)).overloads.values()
-        assert made.argument_types == tuple(signature(kernel).args)
-        assert made.entry_name == entry_of(code) and kernel.name in made.entry_name
-        assert made.library.get_cubin((8, 0, "")).code == code
+        launch = kernel.launch
+        assert launch is not None
+        text = ptx(kernel, (8, 0))
+        code = assemble(text, (8, 0))
+        declared = re.findall(r"\.param \.(\w+) \w+_param_\d+", text.partition(")")[0])
+        arrays = [kernels.array_words(4096 + 16 * n, 40, 4) for n in range(len(launch.elements))]
+        words = [*(word for one in arrays for word in one), *range(launch.integers)]
+        assert len(declared) == len(words) and set(declared) == {"u64"}, "as Numba passes them"
+        assert arrays[0] == (0, 0, 10, 4, 4096, 10, 4)
+        calls.words = words
+        kernels.Loaded(code, calls).starter(7, 128, words)(9)
+        _, module, name = calls.launched[-1][0]
+        assert name.decode() == entry_of(code) and kernel.name in name.decode()
+        assert module == ("cuModuleLoadData", code)
+        assert calls.launched[-1][1:] == (7, 1, 1, 128, 1, 1, 0, 9, words, 0)

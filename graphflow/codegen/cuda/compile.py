@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from graphflow.codegen.cuda.assemble import entry_of
 from graphflow.codegen.cuda.toolchain import toolchain
 from graphflow.codegen.plain import load_function
 from graphflow.codegen.schedule import KernelSource
@@ -27,28 +25,6 @@ def function_of(kernel: KernelSource) -> Any:
 def launchable(kernel: KernelSource) -> Any:
     """The kernel as an object of Numba's that takes a grid and is called."""
     return toolchain().cuda.jit(function_of(kernel))
-
-
-def ready(kernel: KernelSource, code: bytes, capability: tuple[int, int]) -> Any:
-    """:func:`launchable` with machine code that was made before; for numba-cuda.
-
-    What numba-cuda itself does with kernels of its own cache: a library that has the code
-    of this device already, and a kernel of it for the one signature.
-    """
-    found, types = toolchain(), signature(kernel)
-    entry = entry_of(code)
-    library = found.module("codegen").CUDACodeLibrary(None, kernel.name, entry_name=entry)
-    image = importlib.import_module("cuda.core").ObjectCode.from_cubin(code, name=kernel.name)
-    for kind in ("", "a"):  # numba-cuda asks for the code of "9.0a"
-        library._cubin_cache[(*capability, kind)] = image
-    library.finalize()
-    made = found.module("dispatcher")._Kernel._rebuild(
-        cooperative=False, name=entry, signature=types, codelibrary=library, debug=False,
-        lineinfo=False, call_helper=None, extensions=[],
-    )  # fmt: skip
-    dispatcher = launchable(kernel)
-    dispatcher.add_overload(made, tuple(types.args))
-    return dispatcher
 
 
 @cache

@@ -122,16 +122,19 @@ class Allocator:
         with self._lock:
             self._collect()
             while self._waiting:
-                events, freed = self._waiting.popleft()
-                for event in events:
-                    event.synchronize()
-                self.reserved.add(-freed.size)
-            for size, kept in self._free.items():
-                self.reserved.add(-size * len(kept))
+                self.reserved.add(-self._awaited())
+            self.reserved.add(-sum(size * len(kept) for size, kept in self._free.items()))
             self._free.clear()
             if not is_simulated():  # numba-cuda saves up what is to be freed
                 with on(self.device):
                     toolchain().cuda.current_context().deallocations.clear()
+
+    def _awaited(self) -> int:
+        """Let go of what waited longest; its bytes.  Nothing may refer to it afterwards."""
+        events, freed = self._waiting.popleft()
+        for event in events:
+            event.synchronize()
+        return freed.size
 
     def reset_peaks(self) -> None:
         """Begin anew with the most at one time."""

@@ -51,9 +51,10 @@ def require_device() -> State:
 
 
 class _Chosen(threading.local):
-    """The index of the device that a thread has chosen; the first at its start."""
+    """The index of the device that a thread has chosen, the first at its start; and whether the
+    driver has a context for the thread."""
 
-    index = 0
+    index, ready = 0, False
 
 
 _chosen = _Chosen()
@@ -102,6 +103,9 @@ class on(AbstractContextManager[None]):
         there = state()
         several = not there.simulated and len(there.devices) > 1
         self._switched: Any = toolchain().cuda.gpus[index] if several else None
+        if not _chosen.ready and not there.simulated:
+            toolchain().cuda.current_context()  # which the driver's own calls do not make
+            _chosen.ready = True
 
     def __enter__(self) -> None:
         if self._switched is not None:

@@ -6,19 +6,15 @@ It needs a GPU; the simulator has no streams.
 
 from __future__ import annotations
 
-import importlib
 import weakref
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
 from graphflow.codegen.cuda.toolchain import is_simulated, toolchain
-from graphflow.errors import GraphFlowError
 from graphflow.runtime.cuda.current import on
+from graphflow.runtime.cuda.driver import STREAM, Driver, Start
 
-Start = Callable[[Any], None]
-"""Starts a kernel on the stream that it is given (0: the default one)."""
-_DEFAULT_STREAM = 0
 OLDEST_DRIVER = 12000
 """The driver's version from which on its calls are as they are used here."""
 
@@ -32,18 +28,11 @@ class Recorder:
 
     def __init__(self, device: int) -> None:
         self.device = device
-        self.driver: Any = importlib.import_module("cuda.bindings.driver")
+        reached = Driver()
+        self._asked, self.driver = reached.asked, reached.calls
         flags = self.driver.CUstream_flags
         # One that blocks would make work on the default stream end the capture.
         self._stream = self._asked("cuStreamCreate", int(flags.CU_STREAM_NON_BLOCKING))
-        self._numba_stream = toolchain().cuda.external_stream(int(self._stream))
-
-    def _asked(self, name: str, *arguments: Any) -> Any:
-        """What a call of the driver answers beside its status."""
-        status, *answers = getattr(self.driver, name)(*arguments)
-        if status != self.driver.CUresult.CUDA_SUCCESS:
-            raise GraphFlowError(f"{name}: {getattr(status, 'name', status)}")
-        return answers[0] if answers else None
 
     def record(self, starts: Sequence[Start]) -> Callable[[], None]:
         """A function that does, on the default stream, what ``starts`` do, one after the other.
@@ -57,7 +46,7 @@ class Recorder:
             self._asked("cuStreamBeginCapture", self._stream, mode)
             try:
                 for start in starts:
-                    start(self._numba_stream)
+                    start(self._stream)
             except BaseException:
                 driver.cuStreamEndCapture(self._stream)  # whose graph is not wanted any more
                 raise
@@ -71,7 +60,7 @@ class Recorder:
     def launch(self, graph: Any) -> None:
         """Start a graph on the default stream."""
         with on(self.device):
-            self._asked("cuGraphLaunch", graph, _DEFAULT_STREAM)
+            self._asked("cuGraphLaunch", graph, STREAM)
 
 
 class _Graph:
@@ -101,7 +90,7 @@ def missing() -> str:
     if package != "numba-cuda":
         return f"CUDA graphs take numba-cuda, not {package}"
     try:
-        driver: Any = importlib.import_module("cuda.bindings.driver")
+        driver = Driver().calls
         status, version = driver.cuDriverGetVersion()
     except (ImportError, RuntimeError) as error:
         return f"the driver's calls cannot be reached ({error})"

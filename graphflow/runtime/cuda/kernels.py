@@ -1,23 +1,30 @@
-"""CUDA kernels as functions to launch, and their machine code in the cache folder.
+"""CUDA kernels as what starts them, and their machine code in the cache folder.
 
 What is compiled is stored under a digest of everything it depends on (the kernel's source,
 the compute capability, the compilers, our own code generation), so that a later process
 compiles nothing.  The folder is that of :mod:`graphflow.runtime.folder`, with its rules.
+
+Machine code is loaded and started by the driver's own calls, with addresses for arrays: Numba's
+launch looks at the types of all arguments each time.  Where there are no such calls, and in the
+simulator, Numba compiles and launches.
 """
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
+from ctypes import addressof, c_int64, c_void_p, sizeof
 from functools import cache
 from typing import Any
 
-from graphflow.codegen.cuda.assemble import assemble
-from graphflow.codegen.cuda.compile import launchable, ptx, ready
-from graphflow.codegen.cuda.toolchain import is_simulated, toolchain, version_of
+from graphflow.codegen.cuda.assemble import assemble, entry_of
+from graphflow.codegen.cuda.compile import launchable, ptx
+from graphflow.codegen.cuda.toolchain import toolchain, version_of
 from graphflow.codegen.schedule import KernelSource
 from graphflow.digests import new_digest
 from graphflow.records import dataclass
 from graphflow.runtime.compiler_files import helpers_digest
+from graphflow.runtime.cuda.driver import Driver, Start
 from graphflow.runtime.folder import MAGIC, evict, read_file, store, usable_folder
 
 Capability = tuple[int, int]
@@ -29,7 +36,7 @@ _ROOTS = (
 _COMPILERS = ("numba-cuda", "llvmlite", "nvidia-nvvm", "nvidia-nvjitlink")
 _lock = threading.RLock()
 _code: dict[bytes, bytes] = {}
-_launchable: dict[tuple[KernelSource, int], Any] = {}
+_loaded: dict[tuple[KernelSource, int], Loaded] = {}
 
 
 @dataclass(slots=True)
@@ -84,19 +91,49 @@ def _from_folder(kernel: KernelSource, capability: Capability, key: bytes) -> by
     return code
 
 
-def function_for(kernel: KernelSource, device: int) -> Any:
-    """The kernel as an object of Numba's that takes a grid and is called, for a device.
+class Loaded:
+    """A kernel's machine code on the device that is the driver's current one."""
 
-    That device is the driver's current one.  With numba-cuda its code comes from the cache;
-    other targets, and the simulator, compile for themselves.
+    def __init__(self, code: bytes, calls: Driver) -> None:
+        self._calls = calls
+        self._module = calls.asked("cuModuleLoadData", code)
+        self._function = calls.asked("cuModuleGetFunction", self._module, entry_of(code).encode())
+
+    def starter(self, grid: int, block: int, words: Sequence[int]) -> Start:
+        """What starts ``grid`` blocks of ``block`` threads with the parameters ``words``."""
+        held = (c_int64 * len(words))(*words)
+        first, asked = addressof(held), self._calls.asked
+        pointers = (c_void_p * len(words))(*range(first, first + sizeof(held), sizeof(c_int64)))
+
+        def start(
+            stream: Any, kept: Any = (held, pointers), where: int = addressof(pointers)
+        ) -> None:
+            asked(
+                "cuLaunchKernel", self._function, grid, 1, 1, block, 1, 1, 0, int(stream), where, 0
+            )
+
+        return start
+
+
+def array_words(address: int, nbytes: int, itemsize: int) -> tuple[int, ...]:
+    """A one-dimensional array as the parameters that Numba's compilers make of it.
+
+    Owner and parent (none), elements, bytes of one, address, extent, stride.
     """
-    found = _launchable.get((kernel, device))
+    count = nbytes // itemsize
+    return (0, 0, count, itemsize, address, count, itemsize)
+
+
+def loaded(kernel: KernelSource, device: int, calls: Driver) -> Loaded:
+    """The kernel on ``device``, which is the driver's current one."""
+    found = _loaded.get((kernel, device))
     if found is None:
-        chosen = toolchain()
-        if chosen.package != "numba-cuda" or is_simulated():
-            found = launchable(kernel)
-        else:
-            capability = tuple(chosen.cuda.get_current_device().compute_capability)
-            found = ready(kernel, machine_code(kernel, capability), capability)
-        _launchable[kernel, device] = found
+        capability = tuple(toolchain().cuda.get_current_device().compute_capability)
+        found = _loaded[kernel, device] = Loaded(machine_code(kernel, capability), calls)
     return found
+
+
+@cache
+def function_for(kernel: KernelSource) -> Any:
+    """The kernel as an object of Numba's that takes a grid and is called."""
+    return launchable(kernel)

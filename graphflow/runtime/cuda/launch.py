@@ -8,7 +8,7 @@ has to be read.
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import prod
 from typing import Any
@@ -34,9 +34,9 @@ from graphflow.ir.types import TensorType
 from graphflow.records import dataclass
 from graphflow.runtime.cache import Loaded
 from graphflow.runtime.cuda.current import current, on, require_device
+from graphflow.runtime.cuda.driver import Start, direct
 from graphflow.runtime.cuda.geometry import geometry
-from graphflow.runtime.cuda.graphs import Start
-from graphflow.runtime.cuda.kernels import function_for
+from graphflow.runtime.cuda.kernels import array_words, function_for, loaded
 from graphflow.runtime.cuda.library import Choice, Products, started
 from graphflow.runtime.cuda.memory import Block, DeviceArray, HostArray
 from graphflow.runtime.cuda.replay import Replay
@@ -95,6 +95,13 @@ class CudaProgram:
         self._scalars = tuple(sorted(scalars))
         self._lock = threading.Lock()
         self._state: list[DeviceArray | None] = [None] * len(schedule.state)
+        self._unbound = {n for n, buffer in enumerate(schedule.state) if buffer >= 0}
+        self.moves = 0  # how often state has come to lie elsewhere
+        self._outputs = [
+            (b.id, b.type.static_shape, b.type.dtype.numpy)
+            for b in schedule.buffers
+            if b.kind is BufferKind.OUTPUT
+        ]
         with self._room():
             self._allocate(beside)
         for word, position in enumerate(self._scalars, 1):
@@ -111,6 +118,7 @@ class CudaProgram:
         self._arena = Block(self.schedule.arena_bytes, self.device)
         self._words = Block(WORD * (1 + len(self._scalars)), self.device)
         self._words.write(0, np.zeros(1 + len(self._scalars), _INT64))
+        self._held = bytes(WORD * len(self._scalars))
         self._places: dict[int, Place] = {}
         self._constants: dict[int, Block] = {} if beside is None else beside._constants
         for buffer in self.schedule.buffers:
@@ -166,9 +174,13 @@ class CudaProgram:
     def bind(self, position: int, array: DeviceArray) -> None:
         """Let state number ``position`` live in ``array``, which is row-major."""
         self._state[position] = array
+        self._unbound.discard(position)
         buffer = self.schedule.state[position]
         if buffer >= 0:
-            self._places[buffer] = Place(array.block, array.offset)
+            place = Place(array.block, array.offset)
+            if self._places.get(buffer) != place:
+                self._places[buffer] = place
+                self.moves += 1
 
     def state_array(self, position: int) -> DeviceArray:
         """Where state number ``position`` lives."""
@@ -194,55 +206,57 @@ class CudaProgram:
             raise GraphFlowError(f"the program takes {expected} inputs, not {len(inputs)}")
         require_device()
         with self._lock:
-            places = dict(self._places)
-            self._take(inputs, places)
+            given = self._take(inputs)
             with self._room():
-                outputs = self._fresh(places)
+                outputs = self._fresh()
             with running() if is_simulated() else on(self.device):
-                recording = self.replay and self.replay.recording(places)
+                recording = self.replay and self.replay.recording()
                 if self.replay and recording:
-                    self.replay.run(recording, places, outputs)
+                    self.replay.run(recording, given, outputs)
                 else:
-                    self._windows(places)
-                    Walk(self, places).whole()
+                    Walk(self, self.placed(given, outputs)).whole()
             return [self._result(result.buffer, n, outputs)
                     for n, result in enumerate(self.schedule.results)]  # fmt: skip
 
-    def _take(self, inputs: Sequence[Any], places: dict[int, Place]) -> None:
+    def _take(self, inputs: Sequence[Any]) -> dict[int, Place]:
+        """Where inputs lie; the values of run-time scalars are copied to the device."""
+        if self._unbound:
+            number = self.schedule.state[min(self._unbound)]
+            name = self.buffers[number].name or f"state {number}"
+            raise GraphFlowError(f"the program's state has no values yet ({name})")
         values = np.zeros(len(self._scalars), _INT64)
         for word, position in enumerate(self._scalars):
             buffer = self.schedule.inputs[position]
             if buffer >= 0:
                 dtype = self.buffers[buffer].type.dtype.numpy
                 values[word : word + 1].view(dtype)[0] = inputs[position]
-        if len(values):
+        if (held := values.tobytes()) != self._held:
             self._words.write(WORD, values)
-        for position, buffer in enumerate(self.schedule.inputs):
-            if position not in self._scalars and buffer >= 0:
-                given = inputs[position]
-                places[buffer] = Place(given.block, given.offset)
-        for number, buffer in enumerate(self.schedule.state):
-            if buffer >= 0 and self._state[number] is None:
-                name = self.buffers[buffer].name or f"state {number}"
-                raise GraphFlowError(f"the program's state has no values yet ({name})")
+            self._held = held
+        return {
+            buffer: Place(inputs[position].block, inputs[position].offset)
+            for position, buffer in enumerate(self.schedule.inputs)
+            if position not in self._scalars and buffer >= 0
+        }
 
-    def _windows(self, places: dict[int, Place]) -> None:
-        """Place the windows of loops in the buffers that they look into."""
+    def placed(
+        self, given: Mapping[int, Place], outputs: Mapping[int, DeviceArray]
+    ) -> dict[int, Place]:
+        """Where every buffer lies, the windows of loops in the buffers that they look into."""
+        places = {**self._places, **given}
+        places |= {number: Place(array.block) for number, array in outputs.items()}
         for buffer in self.schedule.buffers:
             if buffer.kind is BufferKind.WINDOW:
                 base = places[buffer.base]
                 offset = base.offset + buffer.offset
                 places[buffer.id] = Place(base.block, offset, buffer.strides)
+        return places
 
-    def _fresh(self, places: dict[int, Place]) -> dict[int, DeviceArray]:
-        made = {}
-        for buffer in self.schedule.buffers:
-            if buffer.kind is BufferKind.OUTPUT:
-                shape, dtype = buffer.type.static_shape, buffer.type.dtype.numpy
-                array = DeviceArray.empty(shape, dtype, self.device)
-                made[buffer.id] = array
-                places[buffer.id] = Place(array.block)
-        return made
+    def _fresh(self) -> dict[int, DeviceArray]:
+        return {
+            number: DeviceArray.empty(shape, dtype, self.device)
+            for number, shape, dtype in self._outputs
+        }
 
     def _result(
         self, number: int, position: int, outputs: dict[int, DeviceArray]
@@ -334,24 +348,42 @@ class Walk:
                 return self.by_library(call, chosen, counters)
             except GraphFlowError as error:  # of memory that is not aligned well enough
                 self.program.products.refused(call, str(error))
-        arguments: list[Any] = []
-        elements = iter(launch.elements)
-        for argument in call.arguments:
-            if isinstance(argument, Address):
-                place = self.places[argument.buffer]
-                offset = place.at(counters) + argument.offset
-                arguments.append(place.block.view(offset, _ELEMENTS[next(elements)]))
-            elif isinstance(argument, Value):
-                arguments.append(int(argument.value))
-            else:
-                raise CompileError(f"kernel {call.kernel.name} calls another by address")
         grid, block = geometry(launch, call.items)
-        function = function_for(call.kernel, self.program.device)
+        calls = direct()
+        if calls is not None:
+            words: list[int] = []
+            for argument in self.arguments(call, launch.elements, counters):
+                if isinstance(argument, int):
+                    words.append(argument)
+                else:
+                    memory, at, dtype = argument
+                    nbytes = memory.nbytes - at
+                    words += array_words(memory.address + at, nbytes, dtype.itemsize)
+            return loaded(call.kernel, self.program.device, calls).starter(grid, block, words)
+        function = function_for(call.kernel)
+        arguments = [
+            argument if isinstance(argument, int) else argument[0].view(*argument[1:])
+            for argument in self.arguments(call, launch.elements, counters)
+        ]
 
         def start(stream: Any) -> None:
             function[grid, block, stream](*arguments)
 
         return start
+
+    def arguments(
+        self, call: Call, elements: Sequence[str], counters: tuple[int, ...]
+    ) -> Iterator[int | tuple[Block, int, np.dtype[Any]]]:
+        """The arguments of a kernel: integers, and blocks from a byte on as arrays of a dtype."""
+        kinds = iter(elements)
+        for argument in call.arguments:
+            if isinstance(argument, Address):
+                place = self.places[argument.buffer]
+                yield place.block, place.at(counters) + argument.offset, _ELEMENTS[next(kinds)]
+            elif isinstance(argument, Value):
+                yield int(argument.value)
+            else:
+                raise CompileError(f"kernel {call.kernel.name} calls another by address")
 
     def by_library(self, call: Call, chosen: Choice, counters: tuple[int, ...]) -> Start:
         """What starts a product by the library that was chosen for it."""

@@ -18,6 +18,7 @@ from graphflow.codegen.cuda.toolchain import is_simulated
 from graphflow.codegen.layout import contiguous_in, row_major
 from graphflow.runtime.cuda.allocator import ANY, allocator
 from graphflow.runtime.cuda.current import current, on, require_device
+from graphflow.runtime.cuda.driver import direct
 from graphflow.runtime.cuda.pinned import copy_without_waiting, is_pinned
 
 HostArray = np.ndarray[Any, Any]
@@ -70,8 +71,11 @@ class Block:
         """Fill the block with what begins at byte ``offset`` of another on the same device."""
         if self.nbytes:
             with on(self.device):
-                part = source.handle[offset : offset + self.nbytes]
-                self.handle[: self.nbytes].copy_to_device(part)
+                if (calls := direct()) is not None:
+                    calls.copy(self.address, source.address + offset, self.nbytes)
+                else:
+                    part = source.handle[offset : offset + self.nbytes]
+                    self.handle[: self.nbytes].copy_to_device(part)
 
     def write(self, offset: int, values: HostArray, wait: bool = True) -> None:
         """Copy ``values`` from the host to byte ``offset``, in row-major order.
@@ -80,9 +84,13 @@ class Block:
         """
         if values.nbytes:
             data = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
+            locked = is_pinned(data)
             with on(self.device):
+                if (calls := direct()) is not None and (wait or not locked):
+                    calls.fill(self.address + offset, _place(data), data.nbytes, locked)
+                    return
                 target = self.handle[offset : offset + values.nbytes]
-                if not wait and is_pinned(data):
+                if locked and not wait:
                     copy_without_waiting(target, data)
                 else:
                     target.copy_to_device(data)
@@ -93,8 +101,17 @@ class Block:
         if not nbytes:
             return np.empty(tuple(shape), dtype)
         with on(self.device):
-            data: HostArray = self.handle[offset : offset + nbytes].copy_to_host()
+            if (calls := direct()) is not None:
+                data: HostArray = np.empty(nbytes, np.uint8)
+                calls.fetch(_place(data), self.address + offset, nbytes)
+            else:
+                data = self.handle[offset : offset + nbytes].copy_to_host()
         return data.view(dtype).reshape(tuple(shape))
+
+
+def _place(data: HostArray) -> int:
+    """Where an array of the host starts."""
+    return int(data.__array_interface__["data"][0])
 
 
 class DeviceArray:

@@ -37,12 +37,13 @@ class Piece:
     """Neighbouring steps: ``straight`` ones can be one graph.
 
     Before a ``checked`` piece the error word has to be read: it writes what a step that failed
-    must not.
+    must not.  A ``fallible`` one may write the error word.
     """
 
     steps: tuple[Step, ...]
     straight: bool
     checked: bool = False
+    fallible: bool = False
 
 
 def launches(step: Step) -> int:
@@ -68,7 +69,12 @@ def pieces_of(steps: Sequence[Step], guarded: frozenset[int]) -> tuple[Piece, ..
             made.append(Piece((step,), straight, checked))
         fallible = (fallible and not checked) or getattr(step, "fallible", False)
     return tuple(
-        Piece(p.steps, p.straight and sum(map(launches, p.steps)) >= LEAST_LAUNCHES, p.checked)
+        Piece(
+            p.steps,
+            p.straight and sum(map(launches, p.steps)) >= LEAST_LAUNCHES,
+            p.checked,
+            any(getattr(step, "fallible", False) for step in p.steps),
+        )
         for p in made
     )
 
@@ -98,6 +104,8 @@ class Replay:
         self.why = self.why or graphs.missing() or _unfit(schedule, self.pieces)
         self._walked = False
         self._kept: OrderedDict[tuple[tuple[int, int], ...], Recording] = OrderedDict()
+        self._last: Recording | None = None
+        self._at = 0  # the program's count of moves when that one was chosen
 
     def __str__(self) -> str:
         total = sum(launches(step) for piece in self.pieces for step in piece.steps)
@@ -107,7 +115,7 @@ class Replay:
         shape = f"{sum(inside)} of {total} launches in {len(inside)} CUDA graphs"
         return f"{shape}, {'replayed' if self._kept else 'to be recorded at the second call'}"
 
-    def recording(self, places: Mapping[int, Place]) -> Recording | None:
+    def recording(self) -> Recording | None:
         """The step as it was recorded for state that lies where it does now, or is recorded now.
 
         None if it is to be walked: at the first call, and where recording failed, which a
@@ -118,12 +126,15 @@ class Replay:
         if not self._walked:
             self._walked = True
             return None
-        state = [b for b in self._program.schedule.state if b >= 0]
-        key = tuple((places[b].block.address, places[b].offset) for b in state)
+        program = self._program
+        if self._last is not None and self._at == program.moves:
+            return self._last
+        places = [program._places[b] for b in program.schedule.state if b >= 0]
+        key = tuple((place.block.address, place.offset) for place in places)
         found = self._kept.get(key)
         if found is None:
             try:
-                found = self._recorded(places)
+                found = self._recorded()
             except Exception as error:  # whatever it is, nothing has run yet
                 self.why = f"recording them as a CUDA graph failed ({error})"
                 warnings.warn(f"a step on cuda:{self._program.device}: {self}", stacklevel=2)
@@ -132,18 +143,17 @@ class Replay:
             if len(self._kept) > MOST_GRAPHS:
                 self._kept.popitem(last=False)
         self._kept.move_to_end(key)
+        self._last, self._at = found, program.moves
         return found
 
-    def _recorded(self, places: Mapping[int, Place]) -> Recording:
+    def _recorded(self) -> Recording:
         from graphflow.runtime.cuda.launch import Place, Walk
 
         program = self._program
         given = _given(program.schedule, program._scalars)
-        kept = dict(places)
         inputs = {b: Block(_bytes(program.schedule, b), program.device) for b in given}
-        kept |= {number: Place(block) for number, block in inputs.items()}
-        outputs = program._fresh(kept)
-        program._windows(kept)
+        outputs = program._fresh()
+        kept = program.placed({n: Place(block) for n, block in inputs.items()}, outputs)
         walk = Walk(program, kept)
         recorder = graphs.recorder(program.device)
         made = [
@@ -153,13 +163,13 @@ class Replay:
         return Recording(kept, inputs, outputs, made)
 
     def run(
-        self, recording: Recording, places: Mapping[int, Place], outputs: dict[int, DeviceArray]
+        self, recording: Recording, given: Mapping[int, Place], outputs: dict[int, DeviceArray]
     ) -> None:
-        """Replay a step on the inputs at ``places``, and copy its results to ``outputs``."""
+        """Replay a step on the inputs that are ``given``, and copy its results to ``outputs``."""
         from graphflow.runtime.cuda.launch import Walk
 
         for number, block in recording.inputs.items():
-            block.copy_from(places[number].block, places[number].offset)
+            block.copy_from(given[number].block, given[number].offset)
         walk = Walk(self._program, recording.places)
         for piece, graph in zip(self.pieces, recording.graphs, strict=True):
             if graph is None:
@@ -168,7 +178,7 @@ class Replay:
             if piece.checked:
                 walk.check()
             graph()
-            walk.fallible |= any(getattr(step, "fallible", False) for step in piece.steps)
+            walk.fallible |= piece.fallible
         walk.finish()
         for number, array in outputs.items():
             array.block.copy_from(recording.outputs[number].block)
