@@ -2,8 +2,8 @@
 
 Casts, ``select`` and the functions of ``vm`` are intrinsics of the CUDA target.  The
 formulas of ``vm`` are those of :mod:`graphflow.codegen.maths`, run on a machine that
-writes LLVM instructions through llvmlite's builder; roots, roundings and fused
-multiply-adds are calls of libdevice.
+writes LLVM instructions through llvmlite's builder; roots, roundings, fused
+multiply-adds, and functions that a GPU has units for, are calls of libdevice.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from llvmlite import ir
 from graphflow.codegen.cuda.toolchain import toolchain
 from graphflow.codegen.llvm_expr import FLOATS, Value, bits
 from graphflow.codegen.vector_math import FUNCTIONS, VectorFunction
+from graphflow.errors import GraphFlowError
 
 types: Any = toolchain().module("types")
 intrinsic: Any = toolchain().module("extending").intrinsic
@@ -32,7 +33,14 @@ _LLVM: dict[str, Any] = {
     "bool": ir.IntType(1), "f32": ir.FloatType(), "f64": ir.DoubleType(),
     **{f"{s}{n}": ir.IntType(n) for s in "iu" for n in (8, 16, 32, 64)},
 }  # fmt: skip
-_LIBDEVICE = ("sqrt", "floor", "ceil", "trunc", "rint", "copysign", "fma")
+NATIVE: dict[str, Callable[[Value], Value]] = {
+    name: lambda x, name=name: x.call(name)
+    for name in ("exp", "exp2", "log", "log2", "log10", "log1p", "tanh", "erf", "erfc")
+} | {"sigmoid": lambda x: x.constant(1.0) / ((-x).call("exp") + 1.0)}
+"""Functions of f32 in libdevice that take fewer instructions than our formulas: it uses a GPU's
+units for powers and logarithms to base 2.  Errors are in the CUDA C++ programming guide."""
+_BFLOAT16 = (8, 0)
+"""The compute capability from which on there is an instruction that rounds to bfloat16."""
 _FLOAT = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv", "rem": "frem"}
 _INTEGER = {"and": "and_", "or": "or_", "div": "sdiv", "rem": "srem", "shr": "ashr"}
 _UNSIGNED = {"div": "udiv", "rem": "urem", "shr": "lshr"}
@@ -218,7 +226,39 @@ def _formula(
 ) -> Any:
     machine = BuilderMachine(builder)
     values = [Value(machine, kind, arg) for kind, arg in zip(kinds, args, strict=True)]
+    if function.name in NATIVE and kinds[0] == "f32":
+        return NATIVE[function.name](*values).payload
+    if function.name in _CONVERSIONS:
+        converted = _CONVERSIONS[function.name](builder, args[0])
+        if converted is not None:
+            return converted
     return function.formula(*values).payload
+
+
+def _from_half(builder: Any, bits: Any) -> Any:
+    return builder.fpext(builder.bitcast(bits, ir.HalfType()), ir.FloatType())
+
+
+def _to_half(builder: Any, number: Any) -> Any:
+    return builder.bitcast(builder.fptrunc(number, ir.HalfType()), ir.IntType(16))
+
+
+def _to_bfloat16(builder: Any, number: Any) -> Any:
+    """By one instruction; None where the GPU has none, or which GPU it is cannot be told."""
+    try:
+        flags = toolchain().module("core.targetconfig").ConfigStack.top_or_none()
+    except GraphFlowError:
+        return None
+    if flags is None or tuple(getattr(flags, "compute_capability", ())[:2]) < _BFLOAT16:
+        return None
+    kind = ir.FunctionType(ir.IntType(16), [ir.FloatType()])
+    return builder.asm(kind, "cvt.rn.bf16.f32 $0, $1;", "=h,f", [number], False)
+
+
+_CONVERSIONS: dict[str, Callable[[Any, Any], Any]] = {
+    "f16_to_f32": _from_half, "f32_to_f16": _to_half, "f32_to_bf16": _to_bfloat16,
+}  # fmt: skip
+"""Conversions that GPUs have instructions for; they round as the formulas do."""
 
 
 def _vector(function: VectorFunction) -> Any:
