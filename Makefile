@@ -61,6 +61,7 @@ test-ptx: $(VENV)-cuda/stamp
 gpu: $(VENV)-cuda/stamp
 	$(VENV)-cuda/bin/python -m pytest -q tests/gpu
 	$(VENV)-cuda/bin/python -m benchmarks.gpu
+	$(VENV)-cuda/bin/python -m benchmarks.gpu_peers  # where PyTorch is installed
 
 # Tests whose graphs are written in every form and read again.
 FORMS := $(addprefix tests/test_,programs.py control_flow.py recurrent.py transformer.py)
