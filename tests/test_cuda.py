@@ -33,8 +33,8 @@ def test_operations_agree_with_the_interpreter() -> None:
 
 
 PARTS = (
-    "tensors functions precision devices several lending pinned replay library allocator".split()
-)
+    "tensors functions precision devices several lending pinned replay library allocator columns"
+).split()
 
 
 @pytest.mark.parametrize("part", PARTS)

@@ -275,6 +275,12 @@ class Emitter:
         """Give an integer expression a name in the innermost open loop."""
         self.add(Offset(name, text))
 
+    def vary(self, axis: Axis, text: str) -> None:
+        """Let ``axis`` vary in the innermost open loop, which has it at ``text``."""
+        block = self._blocks[-1]
+        block.axes = (*block.axes, axis)
+        self.add(Offset(axis.name, text))
+
     def offset(self, level: int, text: str) -> str:
         """A name for an index expression, set in the loop at ``level``."""
         name = self._offsets.get(text)

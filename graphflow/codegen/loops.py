@@ -154,6 +154,7 @@ class LoopKind(enum.Enum):
     SERIAL = "serial"  # independent, or ordered for determinism; one thread
     REDUCE = "reduce"  # carries accumulators
     TEAM = "team"  # independent or folding, shared among the threads of a block (GPU)
+    LANES = "lanes"  # the same, shared among the threads that a block has for a column
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +215,8 @@ class Accumulate:
 
 @dataclass(frozen=True, slots=True)
 class Combine:
-    """Fold the accumulators that the threads of a block have, so that all have the total (GPU)."""
+    """Fold the accumulators that the threads of a block have, or those it has for a column, so that
+    all have the total (GPU)."""
 
     target: str
     fold: Fold
@@ -230,7 +232,7 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class Loop:
-    """``for variable in range(begin, end)``, by ``step``."""
+    """``for variable in range(begin, end)``, by ``step`` (LANES: a block has so many columns)."""
 
     variable: str
     begin: str

@@ -150,21 +150,31 @@ def _finish(
     kept: Sequence[Target],
 ) -> Call:
     """Fold the partial results; store kept targets, and the folds that stages after use."""
+    finish = fold_of_parts(task, partial, count)
+    targets = [*kept, *keep_folds(task, plan, later)]
+    found = survey(targets, finish.bound)
+    plan = plan_loops(finish.space, targets, found)
+    return (lower_column if plan.column else lower_row)(finish, plan, targets, found)
+
+
+def fold_of_parts(task: Task, partial: Mapping[Fold, Load], count: int) -> Task:
+    """The task that is left when ``count`` parts are folded: folding their results."""
     old = task.space
-    extents = {**{n: old.extents[n] for n in old.kept}, CHUNK: count}
+    extents = {**{name: old.extents[name] for name in old.kept}, CHUNK: count}
     bits = {**old.bits, CHUNK: 1 << max(mask.bit_length() for mask in old.bits.values())}
-    finish = Task(
-        Space(old.kept, (CHUNK,), extents, bits), task.context, task.error, dict(task.bound)
-    )
+    left = Task(Space(old.kept, (CHUNK,), extents, bits), task.context, task.error, {**task.bound})
     for fold, load in partial.items():
         element = replace(load, varies=fold.varies | bits[CHUNK])
-        finish.bound[fold] = Fold(fold.dtype, fold.varies, fold.op, element)
-    targets = list(kept)
-    for fold in later:
+        left.bound[fold] = Fold(fold.dtype, fold.varies, fold.op, element)
+    return left
+
+
+def keep_folds(task: Task, plan: Plan, folds: Sequence[Fold]) -> list[Target]:
+    """Scratch for what passes after this one need of ``folds``, which ``task`` then reads there."""
+    targets = []
+    for fold in folds:
         slot = task.scratch(fold.dtype, (plan.rows,))
         index = kept_index(plan, {})
         targets.append(Target(slot, index, fold))
         task.bound[fold] = Load(fold.dtype, fold.varies, slot, index)
-    found = survey(targets, finish.bound)
-    plan = plan_loops(finish.space, targets, found)
-    return (lower_column if plan.column else lower_row)(finish, plan, targets, found)
+    return targets

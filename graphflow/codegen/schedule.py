@@ -94,6 +94,7 @@ class Launch:
     ``integers`` 64-bit integers.  ``block`` is the number of threads a block; work is
     handed out by the thread, or by the block where ``by_block`` says so.  ``resident``
     blocks are to fit on a multiprocessor at a time, which bounds the registers of a thread.
+    Blocks of fewer threads give the same results in another order of additions, down to ``least``.
     """
 
     elements: tuple[str, ...]
@@ -101,6 +102,7 @@ class Launch:
     block: int
     by_block: bool = False
     resident: int = 1
+    least: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,15 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from graphflow.codegen.emit import Emitter
-from graphflow.codegen.loops import Fold, Load
+from graphflow.codegen.loops import Fold, Load, LoopKind
 from graphflow.codegen.lower_row import is_regrouped
-from graphflow.codegen.lower_split import CHUNK, kept_index
+from graphflow.codegen.lower_split import CHUNK, fold_of_parts, kept_index
 from graphflow.codegen.passes_plan import Stages
 from graphflow.codegen.schedule import Call
 from graphflow.codegen.sizes import example_of
-from graphflow.codegen.spaces import Axis, Plan, Space, Survey, Target, survey
+from graphflow.codegen.spaces import Axis, Plan, Survey, Target, survey
 from graphflow.codegen.task import Task, finish_call
-from graphflow.records import replace
 
 FEW_ROWS = 128
 """With so many rows every multiprocessor has one."""
@@ -52,17 +51,10 @@ def cut(
     length = emitter.constant("size", size)
     emitter.name_index("first", f"{CHUNK} * {length}")
     emitter.name_index("last", f"min(first + {length}, {emitter.count(plan.reduced)})")
-    fold_part(emitter, plan.reduced, folds, (), True, ("first", "last"))
+    fold_part(emitter, plan.reduced, folds, (), LoopKind.TEAM, ("first", "last"))
     emitter.store(results)
     call = finish_call(task, emitter, results, found)
-    old = task.space
-    extents = {**{name: old.extents[name] for name in old.kept}, CHUNK: count}
-    bits = {**old.bits, CHUNK: 1 << max(mask.bit_length() for mask in old.bits.values())}
-    left = Task(Space(old.kept, (CHUNK,), extents, bits), task.context, task.error, {**task.bound})
-    for fold, load in partial.items():
-        element = replace(load, varies=fold.varies | bits[CHUNK])
-        left.bound[fold] = Fold(fold.dtype, fold.varies, fold.op, element)
-    return left, call
+    return fold_of_parts(task, partial, count), call
 
 
 def _place(task: Task, plan: Plan, fold: Fold, count: int) -> Load:

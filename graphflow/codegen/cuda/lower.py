@@ -1,15 +1,16 @@
 """Skeletons of CUDA kernels: maps, folds and scatters over the loop IR.
 
-A map is one grid-stride loop over all its elements.  A fold runs in one of two forms:
-a block of threads for each row, which suits long rows, or a thread for each row, which
-suits many short ones and rows that lie across memory (neighbouring threads then read
-neighbouring elements).
+A map is one grid-stride loop over all its elements.  A fold runs in one of three forms:
+a block of threads for each row, which suits long rows, a thread for each row, which
+suits many short ones, or a block for a tile of columns (:mod:`.columns`), for rows that lie
+across memory.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from graphflow.codegen.cuda.columns import is_tiled, lower_columns
 from graphflow.codegen.cuda.cut import cut, is_cut
 from graphflow.codegen.cuda.lines import lower_lines
 from graphflow.codegen.cuda.parted import lower_product
@@ -49,21 +50,31 @@ def open_all(emitter: Emitter, axes: Sequence[Axis]) -> None:
 
 
 def lower_reduction(task: Task, targets: Sequence[Target], found: Survey) -> list[Call]:
+    """Calls by rows or by columns, in parts where that gives more blocks work."""
+    plan = plan_loops(task.space, targets, found)
+    stages = plan_stages(targets, found, task.bound)
+    if is_tiled(plan, found):
+        return lower_columns(task, plan, targets, found, stages, fold_pass, lower_rows, lower_map)
+    if is_cut(plan, stages, found):
+        finish, partial = cut(task, plan, stages, fold_pass)
+        return [partial, lower_rows(finish, targets, survey(targets, finish.bound))]
+    return [lower_rows(task, targets, found)]
+
+
+def lower_rows(task: Task, targets: Sequence[Target], found: Survey) -> Call:
     """One call: a thread or a block for each row."""
     plan = plan_loops(task.space, targets, found)
     stages = plan_stages(targets, found, task.bound)
-    if is_cut(plan, stages, found):
-        finish, partial = cut(task, plan, stages, _pass)
-        return [partial, *lower_reduction(finish, targets, survey(targets, finish.bound))]
     team = not _by_thread(plan)
     prefix = ("row" if plan.kept else "red") if team else "col"
     emitter = Emitter(prefix, targets, found.uses, task.error, task.bound)
     open_all(emitter, plan.kept)
     only_where = plan_skips(stages, targets, found, plan, task.bound)
+    kind = LoopKind.TEAM if team else LoopKind.REDUCE
     for folds, full, only in zip(stages.folds, stages.full, only_where):
-        _pass(emitter, plan.reduced, folds, full, team, only=only)
+        fold_pass(emitter, plan.reduced, folds, full, kind, only=only)
     emitter.store(stages.kept)
-    return [finish_call(task, emitter, targets, found)]
+    return finish_call(task, emitter, targets, found)
 
 
 def _by_thread(plan: Plan) -> bool:
@@ -74,18 +85,20 @@ def _by_thread(plan: Plan) -> bool:
     return rows >= MANY_ROWS and (plan.column or depth <= SHORT_ROW)
 
 
-def _pass(
+def fold_pass(
     emitter: Emitter,
     reduced: Sequence[Axis],
     folds: Sequence[Fold],
     stores: Sequence[Target],
-    team: bool,
-    part: tuple[str, str] | None = None,
+    kind: LoopKind,
+    part: Sequence[str] = (),
     only: Only | None = None,
 ) -> None:
     """One run through the reduced loops: folds into locals, and stores.
 
-    Where the run is not needed (``only``), folds stay what they begin with.
+    The loops are one thread's (REDUCE), or those of a block share one (TEAM, LANES): all of it, or
+    the ``part`` between two expressions, of tiles as wide as a third says.  Where the run is not
+    needed (``only``), folds stay what they begin with.
     """
     if not folds and not stores:
         return
@@ -96,7 +109,7 @@ def _pass(
     if only is not None:
         emitter.open_when(*only)  # all threads of a block agree: they have the same totals
     inner = emitter.depth
-    _open_reduced(emitter, reduced, team, part)
+    _open_reduced(emitter, reduced, kind, part)
     for fold in folds:
         if fold.position is not None:
             emitter.need_named(fold.operand)
@@ -107,7 +120,7 @@ def _pass(
     emitter.store(stores)
     emitter.close(emitter.depth - inner)
     for fold, (name, position) in totals.items():
-        if team:
+        if kind is not LoopKind.REDUCE:
             emitter.add(Combine(name, fold, position))
     emitter.close(emitter.depth - before)
     for fold, (name, position) in totals.items():
@@ -115,20 +128,21 @@ def _pass(
 
 
 def _open_reduced(
-    emitter: Emitter, reduced: Sequence[Axis], team: bool, part: tuple[str, str] | None
+    emitter: Emitter, reduced: Sequence[Axis], kind: LoopKind, part: Sequence[str]
 ) -> None:
     """Open the reduced loops: one that the threads of a block share (or ``part`` of it), or
     one after the other."""
-    if not team:
+    if kind is LoopKind.REDUCE:
         for axis in reduced:
-            emitter.open_axis(axis, LoopKind.REDUCE)
-    elif part is not None:
-        emitter.open(tuple(reduced), "at", *part, LoopKind.TEAM)
+            emitter.open_axis(axis, kind)
+    elif part:
+        begin, end, *width = part
+        emitter.open(tuple(reduced), "at", begin, end, kind, *width)
         emitter.split("at", reduced)
     elif len(reduced) == 1:
-        emitter.open_axis(reduced[0], LoopKind.TEAM)
+        emitter.open_axis(reduced[0], kind)
     else:
-        emitter.open(tuple(reduced), "at", "0", emitter.count(reduced), LoopKind.TEAM)
+        emitter.open(tuple(reduced), "at", "0", emitter.count(reduced), kind)
         emitter.split("at", reduced)
 
 

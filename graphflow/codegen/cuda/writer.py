@@ -11,7 +11,8 @@
 
 Scalars and indices are spelled as for the CPU.  A shared loop is a grid-stride loop: over
 threads, or over blocks where the threads of a block share the loops inside (rows).  Their
-partial folds meet in shared memory, by halves, without warp shuffles.
+partial folds meet in shared memory, by halves, without warp shuffles.  Where a block takes a tile
+of columns (:mod:`.columns`), every column has ``lanes`` of its threads.
 '''
 
 from __future__ import annotations
@@ -55,22 +56,30 @@ _NUMPY = {
        for bits in (8, 16, 32, 64)},
 }  # fmt: skip
 THREAD = "cuda.threadIdx.x"
+UNROLLED = 4
+"""Rows that a lane reads before it waits for the first of them."""
+SHARED = (LoopKind.TEAM, LoopKind.LANES)
 
 
 def write_kernel(kernel: Kernel) -> KernelSource:
     """The kernel as a canonical Python module."""
     out = Writer()
     CudaWriter(kernel, out).function()
-    by_block = any(True for _ in team_loops(kernel.body))
-    return finished(kernel, out.text(), by_block)
+    widths = [_width(loop) for loop in team_loops(kernel.body)]
+    return finished(kernel, out.text(), bool(widths), least=2 * max(widths, default=0))
 
 
 def finished(
-    kernel: Kernel, function: str, by_block: bool, block: int = BLOCK, resident: int = 1
+    kernel: Kernel,
+    function: str,
+    by_block: bool,
+    block: int = BLOCK,
+    resident: int = 1,
+    least: int = 0,
 ) -> KernelSource:
     """The source with its head, name and launch, given the text of the function."""
     elements = tuple(stored_as(slot.dtype.short) for slot in kernel.slots)
-    launch = Launch(elements, len(kernel.integers), block, by_block, resident)
+    launch = Launch(elements, len(kernel.integers), block, by_block, resident, least)
     return module(kernel.prefix, operations_of(kernel), formula_of(kernel), function, launch)
 
 
@@ -111,12 +120,17 @@ def team_loops(body: Sequence[Statement]) -> Iterable[Loop]:
     """The loops that the threads of a block share."""
     for statement in body:
         if isinstance(statement, Loop):
-            if statement.kind is LoopKind.TEAM:
+            if statement.kind in SHARED:
                 yield statement
             else:
                 yield from team_loops(statement.body)
         elif isinstance(statement, When):
             yield from team_loops(statement.body)
+
+
+def _width(loop: Loop) -> int:
+    """How many columns a block has side by side; none where its threads share a row."""
+    return int(loop.step) if loop.kind is LoopKind.LANES else 0
 
 
 def combines(body: Sequence[Statement]) -> Iterable[Combine]:
@@ -133,7 +147,8 @@ class CudaWriter(KernelWriter):
 
     def __init__(self, kernel: Kernel, out: Writer) -> None:
         super().__init__(kernel, out)
-        self.by_block = any(True for _ in team_loops(kernel.body))
+        loops = list(team_loops(kernel.body))
+        self.by_block, self.width = bool(loops), max(map(_width, loops), default=0)
         self.inside = False  # a loop that the threads of a block share
         self.extent = "1"
 
@@ -158,6 +173,10 @@ class CudaWriter(KernelWriter):
             self.out.line(f"{name} = cuda.shared.array({BLOCK}, {numpy_name(short)})")
         if self.kernel.body and isinstance(self.kernel.body[-1], Report):
             self.out.line("failed = 0")
+        if self.width:
+            self.out.line(f"width = {self.width}")
+            self.out.line(f"lane, lanes = {THREAD} // width, cuda.blockDim.x // width")
+            self.out.line(f"column = {THREAD} - lane * width")
 
     # ---- memory ----------------------------------------------------------------------
 
@@ -182,7 +201,8 @@ class CudaWriter(KernelWriter):
             self.out.line(f"cuda.atomic.add({name}, {statement.index}, {text})")
             return
         if self.by_block and not self.inside:
-            with self.out.block(f"if {THREAD} == 0:"):
+            first = "lane == 0 and there" if self.width else f"{THREAD} == 0"
+            with self.out.block(f"if {first}:"):
                 super().store(statement)
             return
         super().store(statement)
@@ -204,12 +224,29 @@ class CudaWriter(KernelWriter):
             first = THREAD if statement.begin == "0" else f"{statement.begin} + {THREAD}"
             bounds = f"{first}, {statement.end}, cuda.blockDim.x"
         else:
-            super().loop(statement)
+            (self._by_lanes if statement.kind is LoopKind.LANES else super().loop)(statement)
             return
         with self.out.block(f"for {statement.variable} in range({bounds}):"):
-            before, self.inside = self.inside, self.inside or statement.kind is LoopKind.TEAM
-            self.statements(statement.body)
-            self.inside = before
+            self._body(statement)
+
+    def _body(self, loop: Loop) -> None:
+        before, self.inside = self.inside, self.inside or loop.kind in SHARED
+        self.statements(loop.body)
+        self.inside = before
+
+    def _by_lanes(self, loop: Loop) -> None:
+        """Several rows at a time as long as there are so many, whose loads wait for nothing."""
+        out, row = self.out, loop.variable
+        out.line(f"{row} = {f'{loop.begin} + ' if loop.begin != '0' else ''}lane")
+        with (
+            out.block(f"while {row} + {UNROLLED - 1} * lanes < {loop.end}:"),
+            out.block(f"for _ in range({UNROLLED}):"),
+        ):
+            self._body(loop)
+            out.line(f"{row} += lanes")
+        with out.block(f"while {row} < {loop.end}:"):
+            self._body(loop)
+            out.line(f"{row} += lanes")
 
     def report(self, statement: Report) -> None:
         """The error code, if there is one; of several the largest."""
@@ -226,21 +263,23 @@ class CudaWriter(KernelWriter):
         return f"shared_{self._held(combine)}"
 
     def combine(self, statement: Combine) -> None:
-        """Fold by halves; afterwards every thread has the total."""
+        """Fold by halves; afterwards every thread has the total (of its column: its threads are
+        ``width`` apart)."""
         out, shared, target = self.out, self._shared(statement), statement.target
         out.line(f"{shared}[{THREAD}] = {target}")
         if statement.position:
             out.line(f"shared_places[{THREAD}] = {statement.position}")
         out.line("cuda.syncthreads()")
         out.line("half = cuda.blockDim.x // 2")
-        with out.block("while half > 0:"):
+        with out.block(f"while half {'>= width' if self.width else '> 0'}:"):
             with out.block(f"if {THREAD} < half:"):
                 self._fold_pair(statement, shared)
             out.line("cuda.syncthreads()")
             out.line("half //= 2")
-        out.line(f"{target} = {shared}[0]")
+        first = "column" if self.width else "0"
+        out.line(f"{target} = {shared}[{first}]")
         if statement.position:
-            out.line(f"{statement.position} = shared_places[0]")
+            out.line(f"{statement.position} = shared_places[{first}]")
         out.line("cuda.syncthreads()")
 
     def _fold_pair(self, statement: Combine, shared: str) -> None:

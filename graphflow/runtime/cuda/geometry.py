@@ -18,7 +18,9 @@ def geometry(launch: Launch, items: int) -> tuple[int, int]:
     to be done twice.
     """
     most = SIMULATED_BLOCKS if is_simulated() else MOST_BLOCKS
-    threads = min(launch.block, SIMULATED_THREADS) if is_simulated() else launch.block
+    threads = launch.block
+    if is_simulated():
+        threads = min(threads, max(SIMULATED_THREADS, launch.least))
     if launch.by_block:
         return max(1, min(items, most)), threads
     threads = max(1, min(threads, items))
