@@ -17,6 +17,7 @@ from graphflow.on_device import backend, contiguous, copied, copy_into, part, to
 from graphflow.program import Program
 from graphflow.runtime.cuda.launch import CudaProgram
 from graphflow.runtime.cuda.memory import DeviceArray
+from graphflow.runtime.cuda.routines import Chosen
 from graphflow.tensor import Tensor
 
 
@@ -37,7 +38,8 @@ class DeviceProgram(Program):
     @property
     def launching(self) -> str:
         """The device, and whether steps are replayed as CUDA graphs."""
-        lines = (f"device: cuda:{self._index}; {self.loaded.replay}", str(self.loaded.products))
+        device = f"device: cuda:{self._index}; {self.loaded.replay}"
+        lines = (device, str(self.loaded.products), str(self._chosen))
         return "\n".join(filter(None, lines))
 
     @property
@@ -46,6 +48,11 @@ class DeviceProgram(Program):
         return False
 
     def _schedule(self) -> Schedule:
+        from graphflow.backends import cuda
+
+        off = "" if cuda.cudnn_sdp_enabled() else "gf.backends.cuda.enable_cudnn_sdp(False)"
+        self._chosen = Chosen(self._index, cuda.deterministic, off, self._example)
+        self._stays = self._chosen.stays
         self._placed = self._build()
         return self._placed
 

@@ -354,6 +354,10 @@ class TensorBuilder:
         record_ = lookup(op)
         return _emit(record_, record_.unordered or record_.reference, _lift(inputs), attrs)
 
+    def several(self, op: str, *inputs: Any, **attrs: Any) -> tuple[Tensor, ...]:
+        """The results of ``op``, which has several."""
+        return apply_several(op, *inputs, **attrs)
+
     def __getattr__(self, op: str) -> Callable[..., Any]:
         if op.startswith("_"):
             raise AttributeError(op)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -27,6 +27,7 @@ from graphflow.errors import GraphFlowError, IndexRangeError, ShapeError
 from graphflow.functions.creation import as_tensor, from_numpy
 from graphflow.ir.binding import solve_sizes, type_at
 from graphflow.ir.graph import Graph
+from graphflow.ir.node import Node
 from graphflow.mode import mode
 from graphflow.profiling.watch import opened
 from graphflow.records import replace
@@ -76,8 +77,8 @@ class Program:
     tuning: Tuning | None = None
     _prepared: Preparation | None = None
     _walk: Walk | None = None
-    portable: ClassVar[bool] = False
-    """Whether passes that suit a processor only are left out."""
+    _stays: Callable[[Node], bool] | None = None  # see Decompose
+    portable: ClassVar[bool] = False  # whether passes that suit a processor only are left out
 
     def __init__(
         self,
@@ -97,8 +98,7 @@ class Program:
         started = time.perf_counter()
         self.graph = self.face = graph
         self._hold(cells, scalars, numbers)
-        self.keep = keep
-        self.memory_limit, self.tune = memory_limit, tune
+        self.keep, self.memory_limit, self.tune = keep, memory_limit, tune
         self._passes: tuple[Pass, ...] = tuple(passes or ())
         self.sizes = known_sizes(graph, sizes or {})
         self._example = example_for(graph, self.sizes, example or {})
@@ -207,7 +207,7 @@ class Program:
         from graphflow.scheduling import fitted, has_parts
 
         started = time.perf_counter()
-        steps = pipeline_steps(self._passes, self.portable, self.keep)
+        steps = pipeline_steps(self._passes, self.portable, self.keep, self._stays)
         self._stages = run_pipeline(self.graph, steps)
         scheduling = time.perf_counter()
         self.passes_seconds = scheduling - started

@@ -23,7 +23,8 @@ _attention = {"flash": True, "mem_efficient": True, "math": True, "cudnn": True}
 
 
 def flash_sdp_enabled() -> bool:
-    """What :func:`enable_flash_sdp` said last; nothing depends on it."""
+    """What :func:`enable_flash_sdp` said last; nothing depends on it: cuDNN's is the one fused
+    attention there is."""
     return _attention["flash"]
 
 
@@ -43,20 +44,20 @@ def enable_mem_efficient_sdp(enabled: bool) -> None:
 
 
 def math_sdp_enabled() -> bool:
-    """What :func:`enable_math_sdp` said last; nothing depends on it."""
+    """Whether attention on a device may be products and a softmax."""
     return _attention["math"]
 
 
 def enable_math_sdp(enabled: bool) -> None:
-    """Remember ``enabled``."""
+    """Without it, attention on a device that cuDNN does not compute is an error."""
     _attention["math"] = enabled
 
 
 def cudnn_sdp_enabled() -> bool:
-    """What :func:`enable_cudnn_sdp` said last; nothing depends on it."""
+    """Whether programs made from now on may let cuDNN compute attention as a whole."""
     return _attention["cudnn"]
 
 
 def enable_cudnn_sdp(enabled: bool) -> None:
-    """Remember ``enabled``."""
+    """Let cuDNN compute attention in programs made from now on; ``explain()`` tells."""
     _attention["cudnn"] = enabled

@@ -21,7 +21,6 @@ from graphflow.codegen.schedule import (
     Buffer,
     BufferKind,
     Call,
-    HostCall,
     Loop,
     Schedule,
     Step,
@@ -101,11 +100,11 @@ class _Walk:
                 point = way(step, point, pending)
             elif isinstance(step, Branch):
                 point = self._branch(step, point, pending)
-            elif isinstance(step, HostCall):
-                pending.clear()
-                point += 1
             else:
-                self._meet(point, self._access(step), pending)
+                if isinstance(step, Call):
+                    self._meet(point, self._access(step), pending)
+                else:
+                    pending.clear()
                 point += 1
         return point
 

@@ -36,6 +36,7 @@ from graphflow.codegen.lower import CPU, lower_epilogue, lower_group
 from graphflow.codegen.lower_scatter import lower_check
 from graphflow.codegen.memory import buffer_bytes, plan_arena
 from graphflow.codegen.placement import Placement, place
+from graphflow.codegen.routines import routine_steps
 from graphflow.codegen.schedule import (
     Argument,
     BufferKind,
@@ -90,7 +91,7 @@ def build_schedule(
                 f"{form.op.name} yields {form.type}: give every symbolic dimension a size "
                 "before scheduling"
             )
-    work = collect(graph)
+    work = collect(graph, routines=backend.routines)
     placement = place(graph, work, rooms=not backend.whole)
     emitter = Emitter(graph, work, placement, Templates(BufferTable(threads, backend)))
     for steps in emitter.made():
@@ -150,7 +151,7 @@ class Emitter:
         Its leaves lie at ``leaves``, its outputs go to the buffers ``results``, and its
         state is carried: updated where it lies.
         """
-        work = collect(region, leaves, level)
+        work = collect(region, leaves, level, self.work.routines)
         placement = place(region, work, region=True)
         inner = Emitter(region, work, placement, self.templates, self.position[node])
         for leaf, where in leaves.items():
@@ -229,6 +230,9 @@ class Emitter:
         results = [self.placed(value) for value in unit.results]
         if unit.kind == "host":
             self._host(unit, operands, results)
+            return
+        if unit.kind == "routine":
+            self.steps += routine_steps(self, unit, operands, results)
             return
         if unit.kind == "control":
             self.steps += control_steps(self, unit, operands, [r.buffer for r in results])

@@ -20,6 +20,7 @@ from graphflow.codegen.schedule import (
     Branch,
     Buffer,
     HostCall,
+    LibraryCall,
     Loop,
     Result,
     Schedule,
@@ -100,6 +101,11 @@ class _Instance:
             attrs = {name: self.attribute(value) for name, value in step.attrs.items()}
             inputs = tuple((buffer, self.type(type)) for buffer, type in step.inputs)
             return replace(step, attrs=attrs, inputs=inputs)
+        if isinstance(step, LibraryCall):
+            places = tuple(self.address(argument) for argument in step.arguments)
+            routine = step.routine.at(self.numbers)
+            moved, flops = self.numbers((step.bytes, step.flops))
+            return replace(step, routine=routine, arguments=places, bytes=moved, flops=flops)
         moved = self.number(step.bytes)
         flops = self.number(step.flops)
         if is_fixed(step.flops) and not is_fixed(step.bytes):
@@ -116,11 +122,14 @@ class _Instance:
             number = self.number(argument.value)
             return argument if number is argument.value else Value(number)
         if isinstance(argument, Address):
-            offset = self.number(argument.offset)
-            return argument if offset is argument.offset else replace(argument, offset=offset)
+            return self.address(argument)
         if isinstance(argument, BlockAddress):
             return BlockAddress(tuple(map(self.argument, argument.arguments)))
         return argument
+
+    def address(self, argument: Address) -> Address:
+        offset = self.number(argument.offset)
+        return argument if offset is argument.offset else replace(argument, offset=offset)
 
     def attribute(self, value: Any) -> Any:
         if isinstance(value, tuple):

@@ -1,13 +1,15 @@
-"""A product as a library would be asked for it: plain records beside a kernel.
+"""What a library is asked for: plain records, of products beside a kernel, of whole operations.
 
 A product's call carries a :class:`Seen`: its axes, how its operands and its result step along
 them, and what follows it.  Whether that is a product of matrices that a library takes is another
-question, asked for the sizes at hand (:mod:`graphflow.codegen.cuda.matmul`).
+question, asked for the sizes at hand (:mod:`graphflow.codegen.cuda.matmul`).  An operation that
+a library computes as a whole is a :class:`Routine` instead, and has no kernel.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from graphflow.records import dataclass
 
@@ -61,3 +63,30 @@ class Seen:
             self.alpha, tuple(Term(moved(t.operand), t.factor) for t in self.terms),
             self.activation, self.tf32,
         )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Strided:
+    """An array as it lies from its first element on; ``strides`` count elements."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Routine:
+    """Operation ``name`` as a whole, over its operands and then its results.
+
+    ``deterministic``: equal bits in every run.
+    """
+
+    name: str
+    arrays: tuple[Strided, ...]
+    attrs: tuple[tuple[str, Any], ...]
+    deterministic: bool
+
+    def at(self, numbers: Callable[[Sequence[int]], tuple[int, ...]]) -> Routine:
+        """The same for other sizes: ``numbers`` says what integers are then."""
+        arrays = (Strided(x.dtype, numbers(x.shape), numbers(x.strides)) for x in self.arrays)
+        return Routine(self.name, tuple(arrays), self.attrs, self.deterministic)

@@ -257,7 +257,7 @@ def _writer_in_place(work: Work, placement: Placement, source: Layout, target: i
     if value.unit < 0 or source.buffer in placement.fresh or source.buffer in placement.home:
         return -1
     unit = work.units[value.unit]
-    if unit.kind in ("host", "control") or unit.fallible:
+    if unit.kind in ("host", "routine", "control") or unit.fallible:
         return -1
     whole = contiguous(value.id, work.values[target].type)
     if value.type != work.values[target].type or not source.same_place(whole):

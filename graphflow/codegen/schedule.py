@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from graphflow.codegen.library import Seen
+from graphflow.codegen.library import Routine, Seen
 from graphflow.ir.graph import Location
 from graphflow.ir.op import OpDef, RoomsRule
 from graphflow.ir.types import TensorType
@@ -179,6 +179,22 @@ class HostCall:
     """What is tried first where one thread walks the tape; see :class:`~graphflow.ir.op.OpDef`."""
 
 
+@dataclass(frozen=True, slots=True)
+class LibraryCall:
+    """An operation that a library of the device computes as a whole.
+
+    ``arguments`` are where its operands and then its results begin.
+    """
+
+    routine: Routine
+    arguments: tuple[Address, ...]
+    reads: frozenset[int]
+    writes: frozenset[int]
+    bytes: int = 0
+    flops: int = 0
+    provenance: Provenance = Provenance("")
+
+
 def attempt_of(op: OpDef, in_room: bool) -> KernelSource | None:
     """The kernel that a host call of ``op``, whose operands may lie in a room, tries first."""
     if op.attempt is None or (op.rooms is not None and not in_room):
@@ -233,7 +249,8 @@ class Branch:
         return self.then, self.otherwise
 
 
-Step: TypeAlias = Call | HostCall | Loop | Branch
+PlainStep: TypeAlias = Call | HostCall | LibraryCall
+Step: TypeAlias = PlainStep | Loop | Branch
 
 MAX_LEVELS = 4
 """Loops may nest this deep."""
@@ -241,8 +258,9 @@ UNKNOWN_TRIPS = 1 << 62
 """Trips of a loop that ends by its condition."""
 
 
-def plain_steps(steps: Sequence[Step]) -> Iterator[Call | HostCall]:
-    """The calls and host calls among ``steps`` and inside them, in order."""
+def plain_steps(steps: Sequence[Step]) -> Iterator[PlainStep]:
+    """The calls, those of the host and of a library too, among ``steps`` and inside them, in
+    order."""
     for step in steps:
         if isinstance(step, (Loop, Branch)):
             for part in step.parts:
@@ -257,7 +275,7 @@ def kernels_in(steps: Sequence[Step]) -> Iterator[KernelSource]:
         if isinstance(step, Call):
             yield step.kernel
             yield from _functions(step.arguments)
-        elif step.attempt is not None:
+        elif isinstance(step, HostCall) and step.attempt is not None:
             yield step.attempt
 
 
@@ -385,6 +403,10 @@ def _describe_step(number: str, step: Step, indent: str) -> list[str]:
         return _describe_nested(number, step, indent, effect)
     if isinstance(step, HostCall):
         lines = [f"{number}: host {step.name}", f"   {effect}"]
+    elif isinstance(step, LibraryCall):
+        arguments = ", ".join(map(_spell, step.arguments))
+        work = f"{readable_bytes(step.bytes)}, {step.flops} flop"
+        lines = [f"{number}: library {step.routine.name}({arguments})", f"   {effect}; {work}"]
     else:
         arguments = ", ".join(map(_spell, step.arguments))
         threads = "all threads" if step.parallel else "one thread"

@@ -28,6 +28,7 @@ from graphflow.codegen.schedule import (
     FunctionAddress,
     HostCall,
     KernelSource,
+    LibraryCall,
     Loop,
     Result,
     Schedule,
@@ -51,7 +52,8 @@ _KINDS = {kind.value: kind for kind in BufferKind}
 def to_data(schedule: Schedule) -> tuple[dict[str, Any], list[Array]]:
     """The schedule as plain data, and the arrays of its constants.
 
-    Raises TypeError for a host operation whose attributes have no form as data.
+    Raises TypeError for a host operation whose attributes have no form as data, and for what
+    a library of a device computes.
     """
     writer = _Writer(schedule.kernels)
     body = {
@@ -168,6 +170,8 @@ class _Writer:
             parts = [self.steps(step.head), self.steps(step.body)]
             facts = [step.fallible, step.parallel]
             return ["loop", *touched, step.name, _number(step.trips), test, *parts, *facts]
+        if isinstance(step, LibraryCall):
+            raise TypeError(f"{step.routine.name} is computed by a library of a device")
         parts = [self.steps(step.then), self.steps(step.otherwise)]
         return ["branch", *touched, step.name, self.argument(step.test), *parts, step.fallible]
 

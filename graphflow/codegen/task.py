@@ -32,7 +32,8 @@ class Backend:
     ``whole``, kernels get pointers to whole buffers only.  ``atomic`` lets threads add to
     one place in any order, where that gives more of them work.  With ``library``, a product
     that a library takes is parted from what follows it where that is no epilogue; ``tf32``
-    lets the library round operands of float32.
+    lets the library round operands of float32.  With ``routines``, what libraries compute as a
+    whole (:attr:`OpDef.routine`) and was not decomposed is theirs.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Backend:
     atomic: bool = False
     library: bool = False
     tf32: bool = False
+    routines: bool = False
 
 
 class LowerContext(Protocol):

@@ -24,7 +24,7 @@ from graphflow.ir.graph import Graph, Location
 from graphflow.ir.node import Node
 from graphflow.ir.op import Kind
 from graphflow.ir.products import labels_of
-from graphflow.ir.types import TensorType
+from graphflow.ir.types import TensorType, TupleType
 from graphflow.passes.dataflow import has_kernel, is_alias, is_literal, view_pieces
 from graphflow.passes.fuse import Bodies
 from graphflow.passes.groups import Group
@@ -47,11 +47,12 @@ class Value:
 
 @dataclass(slots=True)
 class Unit:
-    """Work to be lowered.  ``kind``: ``loop``, ``contraction``, ``control``, ``host`` or ``check``.
+    """Work to be lowered.  ``kind``: ``loop``, ``contraction``, ``control``, ``host``, ``routine``
+    or ``check``.
 
     ``operands[i]`` is the layout of ``body.inputs[i]``, ``results[j]`` the value
-    of ``body.outputs[j]``; a host unit and control flow have no body but their
-    operation, ``node``.  A check has no results: it finds out whether its body's
+    of ``body.outputs[j]``; a host unit, a library's routine and control flow have no body but
+    their operation, ``node``.  A check has no results: it finds out whether its body's
     output, places that scatter ``node`` writes, is in range.
     """
 
@@ -68,10 +69,12 @@ class Unit:
 class Work:
     """Units in graph order, the values they touch, and where every tensor is.
 
-    ``level`` counts the loops around them.
+    ``level`` counts the loops around them.  With ``routines``, operations that libraries
+    compute as a whole are theirs.
     """
 
     level: int = 0
+    routines: bool = False
     units: list[Unit] = field(default_factory=list)
     values: list[Value] = field(default_factory=list)
     layouts: dict[Node, Layout] = field(default_factory=dict)
@@ -113,12 +116,18 @@ def copy_body(type: TensorType, flips: int = 0) -> Graph:
     return Graph((source,), (made or emit("stop_gradient", source),), name="body")
 
 
-def collect(graph: Graph, leaves: Mapping[Node, Layout] | None = None, level: int = 0) -> Work:
+def collect(
+    graph: Graph,
+    leaves: Mapping[Node, Layout] | None = None,
+    level: int = 0,
+    routines: bool = False,
+) -> Work:
     """The units and values of ``graph`` (which has been fused).
 
-    ``leaves`` tells how the leaves of a region lie, which runs inside ``level`` loops.
+    ``leaves`` tells how the leaves of a region lie, which runs inside ``level`` loops.  With
+    ``routines``, operations that libraries compute as a whole are theirs.
     """
-    work = Work(level)
+    work = Work(level, routines)
     needed = _needed(graph)
     for node, layout in (leaves or {}).items():
         if node in needed:
@@ -176,6 +185,8 @@ def _visit(work: Work, graph: Graph, node: Node) -> None:
         _visit_fused(work, graph, node)
     elif kind is Kind.CONTROL and work.level + loops_in(node) <= MAX_LEVELS:
         _visit_control(work, graph, node)
+    elif node.op.routine and work.routines:
+        _visit_routine(work, graph, node)
     elif not has_kernel(node):
         _visit_host(work, graph, node)
     elif kind is Kind.CONTRACTION:
@@ -252,6 +263,23 @@ def _visit_host(work: Work, graph: Graph, node: Node) -> None:
     else:
         layouts = work.add(unit, [t for t in node.type.items if isinstance(t, TensorType)])
         _set_items(work, graph, node, layouts)
+
+
+def _visit_routine(work: Work, graph: Graph, node: Node) -> None:
+    operands = [work.layouts[n] for n in node.inputs]
+    body = Graph((), (), name="body")
+    unit = Unit("routine", body, operands, [], False, node, _places(graph, node))
+    items = node.type.items if isinstance(node.type, TupleType) else (node.type,)
+    shown = {user.attrs["index"]: user for user in graph.users[node]}
+    orders = [_with_last_axis_inside(graph, shown.get(n)) for n in range(len(items))]
+    layouts = work.add(unit, [t for t in items if isinstance(t, TensorType)], orders)
+    _set_items(work, graph, node, layouts)
+
+
+def _with_last_axis_inside(graph: Graph, node: Node | None) -> Order:
+    """The order of axes that saves copies of a result, if its last axis can lie together."""
+    order = () if node is None else wanted_order(graph, node)
+    return order if order and order[-1] == len(order) - 1 else ()
 
 
 def _places(graph: Graph, node: Node, body: Graph | None = None) -> tuple[Location, ...]:

@@ -39,6 +39,7 @@ from graphflow.codegen.schedule import (
     Call,
     HostCall,
     Loop,
+    PlainStep,
     Schedule,
     kernels_in,
 )
@@ -130,13 +131,13 @@ class _Steps:
         return {
             "id": number,
             "kind": "host" if host else "kernel",
-            "name": step.name if host else step.kernel.name,
+            "name": _name(step),
             "kernels": [] if host else [kernel.name for kernel in kernels_in([step])],
             "ir": place.ir,
             "locations": [location_data(found) for found in place.locations],
             "bytes": 0 if host else step.bytes,
             "flops": 0 if host else step.flops,
-            "threads": self.threads if not host and step.parallel else 1,
+            "threads": self.threads if isinstance(step, Call) and step.parallel else 1,
             "reads": sorted(step.reads),
             "writes": sorted(step.writes),
             "node": place.node if place.node >= 0 else None,
@@ -169,6 +170,12 @@ class _Steps:
             "runs": 0,
             "steps": inner,
         }
+
+
+def _name(step: PlainStep) -> str:
+    if isinstance(step, Call):
+        return step.kernel.name
+    return step.name if isinstance(step, HostCall) else step.routine.name
 
 
 def _tree(steps: Sequence[Any]) -> Iterator[Any]:

@@ -24,7 +24,7 @@ from graphflow.ir.node import (
     with_form,
 )
 from graphflow.ir.op import OpDef, lookup
-from graphflow.ir.types import DType, TensorType, Type
+from graphflow.ir.types import DType, TensorType, TupleType, Type
 
 Scalar: TypeAlias = bool | int | float
 
@@ -98,6 +98,12 @@ class NodeBuilder:
     def emit(self, op: str, *inputs: Any, **attrs: Any) -> Node:
         """Emit ``op``; Python scalars become 0-d constants of the first node's dtype."""
         return emit(op, *_lift(inputs), **attrs)
+
+    def several(self, op: str, *inputs: Any, **attrs: Any) -> tuple[Node, ...]:
+        """The results of ``op``, taken out of the node with all of them."""
+        whole = self.emit(op, *inputs, **attrs)
+        assert isinstance(whole.type, TupleType)
+        return tuple(emit("get", whole, index=i) for i in range(len(whole.type.items)))
 
     def __getattr__(self, op: str) -> Callable[..., Any]:
         if op.startswith("_"):

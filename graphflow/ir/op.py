@@ -75,6 +75,9 @@ class Builder(Protocol):
     def emit(self, op: str, *inputs: Any, **attrs: Any) -> Any:
         """Emit operation ``op`` and return its result."""
 
+    def several(self, op: str, *inputs: Any, **attrs: Any) -> tuple[Any, ...]:
+        """Emit operation ``op``, which has several results, and return those."""
+
     def __getattr__(self, op: str) -> Callable[..., Any]: ...
 
 
@@ -248,7 +251,10 @@ class OpDef:
     ``steps``, ``low``, ``high``, ``spread`` and ``dilations`` an axis (see ``conv``)."""
     decompose: Callable[[Builder, Application], Any] | None = None
     """What the operation is made of, ``lambda b, n: …`` over ``n.inputs`` and ``n.attrs``,
-    for operations without a kernel of their own."""
+    for operations without a kernel of their own; a tuple where there are several results."""
+    routine: str = ""
+    """Operations with a decomposition: of what kind of a library's routines it is, if some are
+    known to compute it as a whole.  Where there is one, the operation is not decomposed."""
     unordered: Callable[..., Any] | None = None
     """The meaning once more, for eager gradient rules: NumPy may lay out the result's axes
     in any order.  What a rule wants for a transposed operand it transposes at the end, and
@@ -333,6 +339,10 @@ class ArrayBuilder:
     def emit(self, op: str, *inputs: Any, **attrs: Any) -> Any:
         """What the reference of ``op`` makes of arrays (and Python scalars)."""
         return lookup(op).reference(*inputs, **attrs)
+
+    def several(self, op: str, *inputs: Any, **attrs: Any) -> tuple[Any, ...]:
+        """The several results of ``op``."""
+        return tuple(self.emit(op, *inputs, **attrs))
 
     def __getattr__(self, op: str) -> Callable[..., Any]:
         return lookup(op).reference

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from graphflow.errors import GraphError
 from graphflow.ir.graph import Graph
+from graphflow.ir.node import Node
 from graphflow.passes.base import Pass
+from graphflow.passes.decompose import Decompose
 from graphflow.passes.pipeline import LASTING, PIPELINE, PORTABLE, Step
+from graphflow.records import replace
 
 
 class Plugged(Pass):
@@ -56,10 +59,21 @@ class Plugged(Pass):
 
 
 def pipeline_steps(
-    passes: Sequence[Pass], portable: bool = False, keep: bool = False
+    passes: Sequence[Pass],
+    portable: bool = False,
+    keep: bool = False,
+    stays: Callable[[Node], bool] | None = None,
 ) -> tuple[Step, ...]:
-    """The pipeline with the user's own passes in front, each one checked."""
+    """The pipeline with the user's own passes in front, each one checked.
+
+    ``stays``: see :class:`~graphflow.passes.decompose.Decompose`.
+    """
     steps = PORTABLE if portable else LASTING if keep else PIPELINE
+    if stays is not None:
+        steps = tuple(
+            replace(s, passes=(Decompose(stays=stays),)) if Decompose() in s.passes else s
+            for s in steps
+        )
     if not passes:
         return steps
     return (Step(tuple(map(Plugged, passes)), "passes the caller plugged in"), *steps)

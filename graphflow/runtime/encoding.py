@@ -256,8 +256,10 @@ class _Encoder:
                 self._branch(step)
             elif isinstance(step, HostCall):
                 self._host(step)
-            else:
+            elif isinstance(step, Call):
                 self._call(step)
+            else:
+                raise CompileError(f"{step.routine.name} by a library is not for the processor")
 
     def _barrier(self) -> None:
         if next(self._meet):

@@ -184,7 +184,7 @@ def _few(axes: Sequence[Axis]) -> bool:
 
 CUDA = Backend(
     "cuda", lower_map, lower_reduction, lower_scatter, lower_lines, open_all, write_kernel,
-    lower_product, whole=True, atomic=True,
+    lower_product, whole=True, atomic=True, routines=True,
 )  # fmt: skip
 """Kernels for NVIDIA's GPUs, written for Numba's CUDA target."""
 DETERMINISTIC = replace(CUDA, atomic=False)

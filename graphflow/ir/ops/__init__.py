@@ -37,5 +37,6 @@ register_later(
         "graphflow.ir.ops.factorisations",
         "graphflow.ir.ops.equations",
         "graphflow.ir.ops.special",
+        "graphflow.ir.ops.attention",
     ]
 )

@@ -14,6 +14,7 @@ from graphflow.functions.shaping import flatten, unflatten, unsqueeze
 from graphflow.ir import types as T
 from graphflow.ir.types import broadcast_shapes
 from graphflow.nn.functional.attention_blocks import Blocks, attended_in_blocks, cut
+from graphflow.nn.functional.attention_fused import fused, need_products
 from graphflow.nn.functional.attention_weights import attention_weights, causal_mask
 from graphflow.nn.functional.dropout import dropout, idle
 from graphflow.tensor import Tensor
@@ -34,8 +35,9 @@ def scaled_dot_product_attention(
     ``is_causal`` keeps position i from looking beyond position i.  ``scale`` is
     1 / sqrt(E) by default.  Where nothing may be looked at the result is 0.
     ``enable_gqa``: several heads (dimension -3) of the query share one of the key.
-    Scores of more than 16 MiB are never in memory as a whole, nor kept for the backward
-    pass (:mod:`graphflow.nn.functional.attention_blocks`).
+    On the CPU, scores of more than 16 MiB are never in memory as a whole, nor kept for the
+    backward pass (:mod:`graphflow.nn.functional.attention_blocks`).  Compiled for a device,
+    attention without mask and dropout is a library's (:mod:`.attention_fused`).
     """
     _check_operands(query, key, value)
     if is_causal and attn_mask is not None:
@@ -63,13 +65,20 @@ def _attended(
     masked = () if mask is None else mask.shape[:-2]
     lead = broadcast_shapes(broadcast_shapes(query.shape[:-2], key.shape[:-2]), masked)
     drops = not idle("scaled_dot_product_attention", query, dropout_p, True)
-    how = cut(lead, length, source, query.dtype.itemsize, once=drops)
+    placed = query.device.type != "cpu"
+    how = cut(lead, length, source, query.dtype.itemsize, drops, placed)
+    if placed:
+        plain = mask is None and not drops
+        whole = fused(query, key, value, causal, scale, how is None) if plain else None
+        if whole is not None:
+            return whole
+        need_products()
     if how is not None and not (mask is not None and mask.requires_grad):
         factor = 1.0 / math.sqrt(query.shape[-1]) if scale is None else scale
         if mask is None and not drops:
             from graphflow.nn.functional.attention_tiles import attended_in_tiles, tiles_of
 
-            tiles = tiles_of(lead, length, source, factor, causal)
+            tiles = None if placed else tiles_of(lead, length, source, factor, causal)
             if tiles is not None:
                 return like(attended_in_tiles(wide(query), wide(key), wide(value), tiles), query)
         blocks = Blocks(how, factor, causal, dropout_p if drops else None, [])

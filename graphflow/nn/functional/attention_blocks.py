@@ -39,6 +39,8 @@ LEAST_BYTES = 16 << 20
 """Scores of fewer bytes stay about in the last-level cache: they are attended at once."""
 BLOCK_BYTES = 8 << 20
 """About the scores of a block: with their gradients they are still in the cache."""
+MOST_BYTES = 4 << 30
+"""Scores that a device has in memory at a time: every block is many calls of the host there."""
 LEAST_ROWS, ROWS, MOST_BLOCKS = 128, 256, 32
 """Products of fewer rows are slow, of more no faster; more blocks make a program long."""
 
@@ -53,14 +55,25 @@ class Cut:
 
 
 def cut(
-    lead: Sequence[Any], length: Any, source: Any, itemsize: int, once: bool = False
+    lead: Sequence[Any],
+    length: Any,
+    source: Any,
+    itemsize: int,
+    once: bool = False,
+    on_device: bool = False,
 ) -> Cut | None:
     """How to cut attention with scores [*lead, length, source]; None: not at all.
 
     That is where scores are few or extents are not known yet.  ``once``: all heads in one group.
+    ``on_device``: whether they are computed on a device.
     """
     if any(type(extent) is not int for extent in (*lead, length, source)):
         return None
+    if on_device:
+        row = prod(lead) * source * max(itemsize, 4)  # in blocks they are single precision
+        if length * row <= MOST_BYTES:
+            return None
+        return Cut(1, tuple(lead), min(length, max(1, MOST_BYTES // row // 16) * 16))
     line = source * itemsize
     if length < LEAST_ROWS or prod(lead) * length * line <= LEAST_BYTES:
         return None

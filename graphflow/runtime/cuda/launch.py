@@ -24,6 +24,7 @@ from graphflow.codegen.schedule import (
     BufferKind,
     Call,
     HostCall,
+    LibraryCall,
     Loop,
     Schedule,
     Step,
@@ -40,6 +41,7 @@ from graphflow.runtime.cuda.kernels import array_words, function_for, loaded
 from graphflow.runtime.cuda.library import Choice, Products, started
 from graphflow.runtime.cuda.memory import Block, DeviceArray, HostArray
 from graphflow.runtime.cuda.replay import Replay
+from graphflow.runtime.cuda.routines import Routines
 from graphflow.runtime.folder import default_folder
 from graphflow.runtime.references import results_of
 from graphflow.tables import quantity
@@ -112,6 +114,7 @@ class CudaProgram:
             | {b for b in schedule.state if b >= 0}
         )
         self.products = Products(schedule, self.device, library)
+        self.routines = Routines(schedule, self.device)
         self.replay = None if replay is None else Replay(self, replay)
 
     def _allocate(self, beside: CudaProgram | None) -> None:
@@ -303,6 +306,8 @@ class Walk:
                 self.fallible = self.fallible or step.fallible
             elif isinstance(step, HostCall):
                 self.host(step, counters)
+            elif isinstance(step, LibraryCall):
+                self.by_routine(step, counters)(0)
             elif isinstance(step, Branch):
                 self.steps(step.then if self.holds(step.test, counters) else step.otherwise,
                            counters)  # fmt: skip
@@ -334,6 +339,8 @@ class Walk:
             if isinstance(step, Loop):
                 for trip in range(step.trips):
                     yield from self.starts(step.body, (*counters, trip))
+            elif isinstance(step, LibraryCall):
+                yield self.by_routine(step, counters)
             elif isinstance(step, Call) and step.items:
                 yield self.start(step, counters)
 
@@ -396,6 +403,19 @@ class Walk:
                 place = self.places[argument.buffer]
                 addresses[number] = place.block.address + place.at(counters) + argument.offset
         return started(chosen, addresses)
+
+    def by_routine(self, call: LibraryCall, counters: tuple[int, ...]) -> Start:
+        """What starts an operation that a library computes as a whole."""
+        addresses = []
+        for argument in call.arguments:
+            place = self.places[argument.buffer]
+            addresses.append(place.block.address + place.at(counters) + argument.offset)
+        launch = self.program.routines.launch(call)
+
+        def start(stream: Any) -> None:
+            launch(addresses, stream)
+
+        return start
 
     def check(self) -> None:
         """Read the error word, which waits for everything before; raise what it says."""

@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from graphflow.codegen.schedule import BufferKind, Call, Loop, Schedule, Step
+from graphflow.codegen.schedule import BufferKind, Call, LibraryCall, Loop, Schedule, Step
 from graphflow.records import dataclass
 from graphflow.runtime.cuda import graphs
 from graphflow.runtime.cuda.memory import Block, DeviceArray
@@ -48,7 +48,7 @@ class Piece:
 
 def launches(step: Step) -> int:
     """How many launches a step is; 0 if that is not known before it runs."""
-    if isinstance(step, Call):
+    if isinstance(step, (Call, LibraryCall)):
         return 1
     if not isinstance(step, Loop) or step.test is not None or step.fallible:
         return 0
