@@ -13,7 +13,7 @@ from graphflow.codegen.schedule import Schedule
 from graphflow.device import available
 from graphflow.errors import IndexRangeError
 from graphflow.ir.graph import Graph
-from graphflow.on_device import backend, contiguous, copied, copy_into, part, together
+from graphflow.on_device import backend, contiguous, copied, copy_into, part, together, wanted
 from graphflow.program import Program
 from graphflow.runtime.cuda.launch import CudaProgram
 from graphflow.runtime.cuda.memory import DeviceArray
@@ -69,7 +69,7 @@ class DeviceProgram(Program):
 
         return CudaProgram(
             self.schedule, scalars=scalars, beside=beside, device=self._index,
-            replay=cuda.replay, library=cuda.library,
+            replay=cuda.replay, library=wanted(),
         )  # fmt: skip
 
     def _bind(self) -> None:

@@ -13,9 +13,12 @@ from typing import Any
 import numpy as np
 
 from graphflow.codegen.buffers import BufferTable
+from graphflow.codegen.cuda.convolution import Convolution
 from graphflow.codegen.cuda.lower import CUDA, DETERMINISTIC
+from graphflow.codegen.cuda.matmul import Matmul
 from graphflow.codegen.layout import Layout, contiguous_in, real_layout, reshaped
 from graphflow.codegen.layout import viewed as viewed_layout
+from graphflow.codegen.library import Numerics
 from graphflow.codegen.lower import lower_group
 from graphflow.codegen.schedule import Buffer, BufferKind, Schedule
 from graphflow.codegen.task import Backend
@@ -29,9 +32,9 @@ from graphflow.ir.op import OpDef
 from graphflow.ir.types import TensorType, TupleType, from_numpy_dtype
 from graphflow.passes.pipeline import PORTABLE, run_pipeline
 from graphflow.records import replace
-from graphflow.runtime.cuda import library
 from graphflow.runtime.cuda.current import current
 from graphflow.runtime.cuda.launch import CudaProgram
+from graphflow.runtime.cuda.library import Wanted
 from graphflow.runtime.cuda.memory import DeviceArray
 
 _programs: dict[Any, CudaProgram | None] = {}
@@ -92,23 +95,35 @@ def _program(
     if isinstance(build.infer_type(op, leaves, attrs), TupleType):
         return None
     graph = Graph(inputs=leaves, outputs=(build.emit(op, *leaves, **attrs),))
-    how = backend(device)
-    schedule = build_schedule(run_pipeline(graph, PORTABLE)[-1].graph, backend=how)
-    return CudaProgram(schedule, device=device, library=how.library)
+    schedule = build_schedule(run_pipeline(graph, PORTABLE)[-1].graph, backend=backend(device))
+    return CudaProgram(schedule, device=device, library=wanted())
+
+
+def wanted() -> Wanted:
+    """Which products libraries may compute now, as ``gf.backends`` says."""
+    from graphflow.backends import cuda, cudnn
+
+    return Wanted(cuda.library, cudnn.enabled)
 
 
 def backend(device: int) -> Backend:
-    """How kernels are written now for a device: the switches of ``gf.backends.cuda`` say, and
-    whether there is a library."""
-    from graphflow.backends import cuda
+    """How kernels are written now for a device: the switches of ``gf.backends`` say, and
+    whether there are libraries."""
+    from graphflow.backends import cuda, cudnn
 
-    wanted = cuda.library and not isinstance(library.library(device), str)
-    return _backend(cuda.deterministic, wanted, cuda.matmul.allow_tf32)
+    matmuls, convolutions = (
+        not isinstance(wanted().found(device, kind), str) for kind in (Matmul, Convolution)
+    )
+    numerics = Numerics(
+        cuda.matmul.allow_tf32, cudnn.allow_tf32, cuda.deterministic or cudnn.deterministic
+    )
+    return _backend(cuda.deterministic, matmuls, convolutions, numerics)
 
 
 @cache
-def _backend(deterministic: bool, library: bool, tf32: bool) -> Backend:
-    return replace(DETERMINISTIC if deterministic else CUDA, library=library, tf32=tf32)
+def _backend(deterministic: bool, matmuls: bool, convolutions: bool, numerics: Numerics) -> Backend:
+    plain = DETERMINISTIC if deterministic else CUDA
+    return replace(plain, matmuls=matmuls, convolutions=convolutions, numerics=numerics)
 
 
 def shown(schedule: Schedule, position: int, inputs: Sequence[DeviceArray]) -> DeviceArray:

@@ -1,18 +1,36 @@
-"""cuDNN's switches; there is no cuDNN here, and results are deterministic."""
+"""cuDNN's switches: whether and how it computes the convolutions of programs for CUDA.
+
+They count for programs made from now on, if ``gf.backends.cuda.library`` lets libraries compute
+at all; ``explain()`` tells what became of them.
+"""
 
 from __future__ import annotations
 
-enabled = False
+enabled = True
+"""Whether cuDNN may compute convolutions."""
+allow_tf32 = True
+"""Whether it may round float32 to TF32 in them."""
+deterministic = False
+"""Whether it has to add up in the same order in every run (``gf.backends.cuda.deterministic`` asks
+for that, too)."""
 benchmark = False
-deterministic = True
-allow_tf32 = False
+"""Nothing depends on it: cuDNN chooses by its own estimate, and no choices are timed."""
 
 
 def is_available() -> bool:
-    """False."""
-    return False
+    """Whether cuDNN computes convolutions on the current device, if it may."""
+    return not isinstance(_library(), str)
 
 
 def version() -> int | None:
-    """None, there being no cuDNN."""
-    return None
+    """Its version, ``91900`` for 9.19; None where it is not available."""
+    return getattr(_library(), "version", None)
+
+
+def _library() -> object:
+    from graphflow.codegen.cuda.convolution import Convolution
+    from graphflow.codegen.cuda.toolchain import state
+    from graphflow.runtime.cuda.current import current
+    from graphflow.runtime.cuda.library import library
+
+    return library(current(), Convolution) if state().usable else "no device"

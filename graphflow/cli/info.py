@@ -11,6 +11,7 @@ import sys
 from importlib import metadata
 
 from graphflow import flags
+from graphflow.codegen.cuda.convolution import Convolution
 from graphflow.codegen.cuda.toolchain import INSTALL, installed, is_simulated
 from graphflow.codegen.target import host_target
 from graphflow.runtime import cache
@@ -21,6 +22,7 @@ from graphflow.tables import quantity
 from graphflow.version import __version__
 
 _PACKAGES = ("numpy", "numba", "llvmlite", "networkx", "ml_dtypes", "numba-cuda")
+_MISSING = "not installed"
 _NOTABLE = ("avx2", "fma", "avx512f", "avx512bw", "avx512vnni", "avx512bf16", "amx-int8", "neon")
 
 
@@ -55,6 +57,7 @@ def facts() -> list[tuple[str, str]]:
         ("cuda", _cuda()),
         ("cuda kernels", _kernels()),
         ("cuda products", _products()),
+        ("convolutions", _convolutions()),
         ("flags", _flags()),
     ]
 
@@ -63,7 +66,7 @@ def _version(package: str) -> str:
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
-        return "not installed"
+        return _MISSING
 
 
 def _flags() -> str:
@@ -87,8 +90,18 @@ def _products() -> str:
     if missing:
         return f"kernels of our own; {missing}"
     library = _version("nvidia-cublas")
-    where = "that of the system" if library == "not installed" else f"nvidia-cublas {library}"
+    where = "that of the system" if library == _MISSING else f"nvidia-cublas {library}"
     return f"cuBLASLt ({where}) by nvmath-python {_version('nvmath-python')}"
+
+
+def _convolutions() -> str:
+    """The same for convolutions."""
+    missing = not_installed(Convolution)
+    if missing:
+        return f"kernels of our own; {missing}"
+    found = [p for p in ("nvidia-cudnn-cu13", "nvidia-cudnn-cu12") if _version(p) != _MISSING]
+    where = f"{found[0]} {_version(found[0])}" if found else "that of the system"
+    return f"cuDNN ({where}) by nvidia-cudnn-frontend {_version('nvidia-cudnn-frontend')}"
 
 
 def _cuda() -> str:

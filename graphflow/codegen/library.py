@@ -2,14 +2,15 @@
 
 A product's call carries a :class:`Seen`: its axes, how its operands and its result step along
 them, and what follows it.  Whether that is a product of matrices that a library takes is another
-question, asked for the sizes at hand (:mod:`graphflow.codegen.cuda.matmul`).  An operation that
-a library computes as a whole is a :class:`Routine` instead, and has no kernel.
+question, asked for the sizes at hand (:mod:`graphflow.codegen.cuda.matmul`,
+:mod:`graphflow.codegen.cuda.convolution`).  An operation that a library computes as a whole is a
+:class:`Routine` instead, and has no kernel.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from graphflow.records import dataclass
 
@@ -37,9 +38,19 @@ class Term:
 
 
 @dataclass(frozen=True, slots=True)
+class Numerics:
+    """What a library may do: round float32 to TF32 in products of matrices (``matmul_tf32``) and
+    in convolutions, and, unless ``deterministic``, add up in another order in every run."""
+
+    matmul_tf32: bool = False
+    convolution_tf32: bool = False
+    deterministic: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Seen:
     """``result = activation(alpha * sum(a * b) + terms)`` over axes of ``kinds`` (``batch``,
-    ``rows``, ``columns``, ``depth``) and ``extents``; sums of float32 may be TF32's."""
+    ``rows``, ``columns``, ``depth``) and ``extents``, computed as ``numerics`` says."""
 
     kinds: tuple[str, ...]
     extents: tuple[int, ...]
@@ -49,7 +60,7 @@ class Seen:
     alpha: float = 1.0
     terms: tuple[Term, ...] = ()
     activation: str = IDENTITY
-    tf32: bool = False
+    numerics: Numerics = Numerics()
 
     def at(self, numbers: Callable[[Sequence[int]], tuple[int, ...]]) -> Seen:
         """The same for other sizes: ``numbers`` says what integers are then."""
@@ -61,7 +72,7 @@ class Seen:
         return Seen(
             self.kinds, numbers(self.extents), moved(self.a), moved(self.b), moved(self.result),
             self.alpha, tuple(Term(moved(t.operand), t.factor) for t in self.terms),
-            self.activation, self.tf32,
+            self.activation, self.numerics,
         )  # fmt: skip
 
 
@@ -90,3 +101,19 @@ class Routine:
         """The same for other sizes: ``numbers`` says what integers are then."""
         arrays = (Strided(x.dtype, numbers(x.shape), numbers(x.strides)) for x in self.arrays)
         return Routine(self.name, tuple(arrays), self.attrs, self.deterministic)
+
+
+Asked = TypeVar("Asked")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan(Generic[Asked]):
+    """A product by a library: what it is ``asked`` for, once for each of ``starts``.
+
+    ``places`` are the arguments of a call that its operands lie behind (-1: it has none), and a
+    start is the element at which each begins.
+    """
+
+    asked: Asked
+    places: tuple[int, ...]
+    starts: tuple[tuple[int, ...], ...]

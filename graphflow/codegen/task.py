@@ -8,6 +8,7 @@ from typing import Protocol
 from graphflow.codegen.emit import Emitter
 from graphflow.codegen.kernel_writer import held_as
 from graphflow.codegen.layout import Layout
+from graphflow.codegen.library import Numerics
 from graphflow.codegen.loops import Apply, Choose, Fold, Kernel, Slot, Value
 from graphflow.codegen.schedule import Call, KernelSource
 from graphflow.codegen.spaces import Axis, Space, Survey, Target, work
@@ -30,10 +31,10 @@ class Backend:
     range.  ``contraction`` makes the calls of a product and of what follows it; without
     one, products are packed kernels with epilogues that they call by address.  With
     ``whole``, kernels get pointers to whole buffers only.  ``atomic`` lets threads add to
-    one place in any order, where that gives more of them work.  With ``library``, a product
-    that a library takes is parted from what follows it where that is no epilogue; ``tf32``
-    lets the library round operands of float32.  With ``routines``, what libraries compute as a
-    whole (:attr:`OpDef.routine`) and was not decomposed is theirs.
+    one place in any order, where that gives more of them work.  A product that a library takes,
+    as one of matrices (``matmuls``) or as one of ``convolutions``, is parted from what follows
+    it where that is no epilogue; ``numerics`` says what the library may do.  With ``routines``,
+    what libraries compute as a whole (:attr:`OpDef.routine`) and was not decomposed is theirs.
     """
 
     name: str
@@ -46,8 +47,9 @@ class Backend:
     contraction: Callable[..., list[Call]] | None = None
     whole: bool = False
     atomic: bool = False
-    library: bool = False
-    tf32: bool = False
+    matmuls: bool = False
+    convolutions: bool = False
+    numerics: Numerics = Numerics()
     routines: bool = False
 
 

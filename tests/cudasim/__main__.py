@@ -15,13 +15,14 @@ import numpy as np
 from graphflow.ir.interp import interpret
 from graphflow.ir.op import all_ops
 from graphflow.runtime.cuda.launch import CudaProgram
+from graphflow.runtime.cuda.library import NOTHING, Wanted
 from graphflow.runtime.cuda.memory import DeviceArray
 from tests.cudasim.calls import asked, chosen, has_kernels, schedule_of
 
 LEAST_SHARE = 0.95
 
 
-def result_of(schedule, arrays, library=False):  # type: ignore[no-untyped-def]
+def result_of(schedule, arrays, library=NOTHING):  # type: ignore[no-untyped-def]
     """The first result of a schedule on these inputs, wherever it lies."""
     given = [DeviceArray.of(np.ascontiguousarray(a).reshape(a.shape)) for a in arrays]
     made = CudaProgram(schedule, library=library).run(given)[0]
@@ -35,7 +36,7 @@ def result_of(schedule, arrays, library=False):  # type: ignore[no-untyped-def]
     return made.numpy()
 
 
-def check(case, library: bool = False) -> str:  # type: ignore[no-untyped-def]
+def check(case, library: Wanted = NOTHING) -> str:  # type: ignore[no-untyped-def]
     """What is wrong with a call on CUDA, if anything."""
     from test_ops_matrix import assert_close
 

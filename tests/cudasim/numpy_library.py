@@ -19,6 +19,7 @@ from graphflow.codegen.cuda.matmul import Matmul, Matrix
 from graphflow.errors import GraphFlowError
 from graphflow.ir.types import dtype_named
 from graphflow.runtime.cuda import library
+from tests.cudasim.numpy_convolutions import NumpyConvolutions
 
 Array = np.ndarray[Any, Any]
 
@@ -80,11 +81,27 @@ class NumpyLibrary:
         return launch
 
 
-def in_place_of_cublas(put: Callable[[Any, str, Any], None]) -> NumpyLibrary:
-    """A stand-in that programs made from now on use, for small products too; ``put`` is
+Put = Callable[[Any, str, Any], None]
+
+
+def in_place_of_libraries(put: Put) -> tuple[NumpyLibrary, NumpyConvolutions]:
+    """Stand-ins that programs made from now on use, for small products too; ``put`` is
     ``setattr``, or undoes it later."""
-    made = NumpyLibrary()
-    put(library, "missing", lambda: "")
-    put(library, "library", lambda device: made)
+    made = NumpyLibrary(), NumpyConvolutions()
+    put(library, "library", lambda device, kind=Matmul: made[kind is not Matmul])
     put(parted, "LEAST_WORK", 0)
+    return made
+
+
+def in_place_of_cublas(put: Put) -> NumpyLibrary:
+    """The same where there is no cuDNN."""
+    made = in_place_of_libraries(put)[0]
+    put(library, "library", lambda device, kind=Matmul: made if kind is Matmul else "no cuDNN")
+    return made
+
+
+def in_place_of_cudnn(put: Put) -> NumpyConvolutions:
+    """The same where there is no cuBLASLt."""
+    made = in_place_of_libraries(put)[1]
+    put(library, "library", lambda device, kind=Matmul: "no cuBLASLt" if kind is Matmul else made)
     return made

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import product
 
-from graphflow.codegen.library import Operand, Seen, Term
+from graphflow.codegen.library import Operand, Plan, Seen, Term
 from graphflow.records import dataclass, replace
 
 MOST_CALLS = 64
@@ -60,6 +60,11 @@ class Matmul:
     activation: str
 
     @property
+    def dtypes(self) -> tuple[str, ...]:
+        """The element types of ``a``, ``b``, ``c``, ``d`` and the bias."""
+        return self.a.dtype, self.b.dtype, self.c.dtype, self.d.dtype, self.d.dtype
+
+    @property
     def depth(self) -> int:
         """How many products are added up."""
         return self.a.rows if self.transpose_a else self.a.columns
@@ -70,22 +75,12 @@ class Matmul:
         return self.batch * self.d.rows * self.d.columns * self.depth
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """A product by the library: ``matmul`` once for each of ``starts``.
+def as_matmul(seen: Seen) -> Plan[Matmul] | str:
+    """``seen`` as the library would be asked for it, or why it cannot be.
 
-    ``places`` are the arguments of a call that ``a``, ``b``, ``c``, ``d`` and the bias lie
-    behind (``c`` is ``d`` where nothing is added, the bias then -1); a start is the element
-    at which each begins.
+    The plan's places are those of ``a``, ``b``, ``c``, ``d`` and the bias; ``c`` is ``d`` where
+    nothing is added.
     """
-
-    matmul: Matmul
-    places: tuple[int, int, int, int, int]
-    starts: tuple[tuple[int, ...], ...]
-
-
-def as_matmul(seen: Seen) -> Plan | str:
-    """``seen`` as the library would be asked for it, or why it cannot be."""
     types = seen.a.dtype, seen.b.dtype, seen.result.dtype
     if types not in COMPUTED:
         return f"{types[0]} by {types[1]} to {types[2]} is not among the library's types"
@@ -106,7 +101,7 @@ def as_matmul(seen: Seen) -> Plan | str:
     if not found:
         whose = "operands, the result or what is added" if seen.terms else "operands or the result"
         return f"{whose} do not lie as matrices do"
-    best = max(found, key=lambda plan: (plan.matmul.work, plan.matmul.d.rows))
+    best = max(found, key=lambda plan: (plan.asked.work, plan.asked.d.rows))
     if len(best.starts) > MOST_CALLS:
         return f"it would be {len(best.starts)} calls"
     return best
@@ -124,7 +119,7 @@ class _Attempt:
     depth: int
     swapped: bool
 
-    def plan(self) -> Plan | None:
+    def plan(self) -> Plan[Matmul] | None:
         """The product so, if the library takes it."""
         seen, own = self.seen, (self.first, self.second, self.depth)
         left, right = (seen.b, seen.a) if self.swapped else (seen.a, seen.b)
@@ -146,7 +141,7 @@ class _Attempt:
             return None
         compute = COMPUTED[left.dtype, right.dtype, seen.result.dtype]
         matmul = Matmul(
-            compute=TF32 if seen.tf32 and left.dtype == "f32" else compute,
+            compute=TF32 if seen.numerics.matmul_tf32 and left.dtype == "f32" else compute,
             a=replace(a[0], step=steps[0]), b=replace(b[0], step=steps[1]),
             c=added, d=d,
             transpose_a=a[1], transpose_b=b[1], batch=self._extent(one),

@@ -8,9 +8,12 @@ element.  Without the library every call's own kernel computes the same.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 from graphflow.codegen.contraction.labels import place_of_product, without
-from graphflow.codegen.cuda.matmul import Plan
+from graphflow.codegen.cuda.convolution import Convolution
+from graphflow.codegen.cuda.filters import by_library
+from graphflow.codegen.cuda.matmul import Matmul
 from graphflow.codegen.cuda.product import axes_of, plan_of, product_call
 from graphflow.codegen.layout import Layout, contiguous, real_layout
 from graphflow.codegen.lower import lower_group
@@ -40,7 +43,9 @@ def lower_product(
         return []
     operands, results = ([real_layout(a) for a in group] for group in (operands, results))
     call = product_call(body, product, operands, results, context)
-    if not context.backend.library or isinstance(plan_of(call), Plan) or _is_small(product):
+    how, plan = context.backend, plan_of(call)
+    fits = how.matmuls and not isinstance(plan, str) and isinstance(plan.asked, Matmul)
+    if fits or not (how.matmuls or how.convolutions) or _is_small(product):
         return [call]
     return _parted(body, dict(zip(body.inputs, operands)), results, context) or [call]
 
@@ -76,15 +81,24 @@ def _parted(
         product = _product_in(front)
         whole = body.outputs == (stage,)
         tried = results[0] if whole else contiguous(TRIED, stage.tensor_type)
-        if isinstance(plan_of(product_call(front, product, inputs, [tried], context)), str):
+        call = product_call(front, product, inputs, [tried], context)
+        if not _is_taken(call, context):
             continue
         read = [at[n] for n in body.inputs]
-        tile = place_of_product(body, stage, read, results, context.temporary)
-        call = product_call(front, product, inputs, [tile], context)
+        place = partial(place_of_product, body, stage, read, results, context.temporary)
+        calls, tile = by_library(front, product, inputs, call, place, whole, context)
         behind, kept = without(body, (stage,))
         lie = [tile if n is stage else at[n] for n in kept]
-        return [*before, call, *([] if whole else lower_group(behind, lie, results, context))]
+        return [*before, *calls, *([] if whole else lower_group(behind, lie, results, context))]
     return []
+
+
+def _is_taken(call: Call, context: LowerContext) -> bool:
+    """Whether a library that is there takes a product."""
+    plan, how = plan_of(call, copied=True), context.backend
+    if isinstance(plan, str):
+        return False
+    return how.convolutions if isinstance(plan.asked, Convolution) else how.matmuls
 
 
 def _needed(body: Graph, stage: Node) -> tuple[Node, ...]:

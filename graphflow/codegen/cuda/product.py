@@ -12,15 +12,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from graphflow.codegen.contraction.kernels import accumulator
+from graphflow.codegen.cuda.convolution import Convolution, as_convolution
 from graphflow.codegen.cuda.epilogue import epilogue_of
-from graphflow.codegen.cuda.matmul import Plan, as_matmul
+from graphflow.codegen.cuda.matmul import Matmul, as_matmul
 from graphflow.codegen.cuda.tiles import Tile, tile_for_device
 from graphflow.codegen.cuda.writer import CudaWriter, finished, numpy_name
 from graphflow.codegen.emit import Emitter
 from graphflow.codegen.evaluate import Evaluator, Memory
 from graphflow.codegen.kernel_writer import held_as, literal
 from graphflow.codegen.layout import Layout, contiguous
-from graphflow.codegen.library import Operand, Seen, Term
+from graphflow.codegen.library import Numerics, Operand, Plan, Seen, Term
 from graphflow.codegen.loops import Kernel, Load, Slot
 from graphflow.codegen.names import PLACEHOLDER
 from graphflow.codegen.schedule import Address, Argument, Call
@@ -70,9 +71,21 @@ class Product:
         return count
 
 
-def plan_of(call: Call) -> Plan | str:
-    """What a library would be asked for instead of ``call``, or why none can be."""
-    return as_matmul(call.library) if isinstance(call.library, Seen) else call.library
+def plan_of(call: Call, copied: bool = False) -> Plan[Matmul] | Plan[Convolution] | str:
+    """What a library would be asked for instead of ``call``, or why none can be.
+
+    What is a product of matrices is asked for as that.  With ``copied``, filters will be.
+    """
+    seen = call.library
+    if not isinstance(seen, Seen):
+        return seen
+    matmul = as_matmul(seen)
+    if not isinstance(matmul, str):
+        return matmul
+    convolution = as_convolution(seen, copied)
+    if not isinstance(convolution, str):
+        return convolution
+    return matmul if convolution == matmul else f"{matmul}, and {convolution}"
 
 
 def product_call(
@@ -207,7 +220,7 @@ def _call(task: Task, product: Product, targets: Sequence[Target], found: Survey
     rows, columns = (-(-product.extent(k) // n) for k, n in
                      (("rows", tile.rows), ("columns", tile.columns)))  # fmt: skip
     reads = frozenset(slot.buffer for slot in emitter.read if slot.buffer != PRODUCT)
-    seen = _seen(product, targets, found, kernel.arguments, task.context.backend.tf32)
+    seen = _seen(product, targets, found, kernel.arguments, task.context.backend.numerics)
     resident = _RESIDENT if product.total in _NARROW else 1
     return Call(
         kernel=finished(kernel, out.text(), True, tile.threads, resident),
@@ -227,7 +240,7 @@ def _seen(
     targets: Sequence[Target],
     found: Survey,
     arguments: Sequence[Argument],
-    tf32: bool,
+    numerics: Numerics,
 ) -> Seen | str:
     """The product and what follows it as a library could be asked for them."""
     if len(targets) != 1:
@@ -256,7 +269,7 @@ def _seen(
         kinds=tuple(kind for kind, _ in axes), extents=tuple(axis.extent for _, axis in axes),
         a=a, b=b, result=stepping(targets[0].slot, targets[0].index), alpha=epilogue.alpha,
         terms=tuple(Term(stepping(x.slot, x.index), factor) for x, factor in epilogue.terms),
-        activation=epilogue.activation, tf32=tf32,
+        activation=epilogue.activation, numerics=numerics,
     )  # fmt: skip
 
 

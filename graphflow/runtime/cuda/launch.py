@@ -38,7 +38,7 @@ from graphflow.runtime.cuda.current import current, on, require_device
 from graphflow.runtime.cuda.driver import Start, direct
 from graphflow.runtime.cuda.geometry import geometry
 from graphflow.runtime.cuda.kernels import array_words, function_for, loaded
-from graphflow.runtime.cuda.library import Choice, Products, started
+from graphflow.runtime.cuda.library import NOTHING, Choice, Products, Wanted, started
 from graphflow.runtime.cuda.memory import Block, DeviceArray, HostArray
 from graphflow.runtime.cuda.replay import Replay
 from graphflow.runtime.cuda.routines import Routines
@@ -76,7 +76,7 @@ class CudaProgram:
     a program of the same kernels for other sizes, whose constants and device it shares; else
     the program is for the ``device`` given, or the current one.  ``replay`` tells whether its steps
     may be replayed as CUDA graphs; None, for a program of one operation, that this is no question.
-    ``library`` tells whether a library may compute its products.
+    ``library`` tells which of its products libraries may compute.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class CudaProgram:
         beside: CudaProgram | None = None,
         device: int | None = None,
         replay: bool | None = None,
-        library: bool = False,
+        library: Wanted = NOTHING,
     ) -> None:
         self.schedule = schedule
         self.device = current() if device is None else device

@@ -11,31 +11,35 @@ from importlib.util import find_spec
 from math import gcd
 from typing import Any, Protocol
 
-from graphflow.codegen.cuda.matmul import Matmul, Plan
+from graphflow.codegen.cuda.convolution import Convolution
+from graphflow.codegen.cuda.matmul import Matmul
 from graphflow.codegen.cuda.product import plan_of
 from graphflow.codegen.cuda.toolchain import INSTALL, is_simulated, toolchain
+from graphflow.codegen.library import Plan
 from graphflow.codegen.schedule import Call, Schedule, plain_steps
 from graphflow.errors import GraphFlowError
 from graphflow.records import dataclass
+from graphflow.runtime.cuda import routines
 
 ITEMSIZES = {"f16": 2, "bf16": 2, "f32": 4, "f64": 8}
 ALIGNED = 16
 """Bytes: loads are no wider, so more is not asked for."""
 BINDING = "nvmath.bindings.cublasLt"
 
+
 Launch = Callable[[Sequence[int], Any], None]
-"""Starts a product for the addresses of a, b, c, d and the bias (0: none), on a stream."""
+"""Starts a product for the addresses of a plan's places (0: none), on a stream."""
 
 
 class Library(Protocol):
-    """Something that computes products of matrices on one device."""
+    """Something that computes products of one kind on one device."""
 
     @property
     def name(self) -> str:
         """The library and its version."""
 
-    def prepared(self, matmul: Matmul, alignments: tuple[int, ...]) -> Launch:
-        """What starts a product on operands at multiples of so many bytes.
+    def prepared(self, asked: Any, alignments: tuple[int, ...], /) -> Launch:
+        """What starts a product, of the library's kind, on operands at multiples of so many bytes.
 
         Chosen once for each product.  Raises :class:`GraphFlowError` if the library has no way
         to compute it.
@@ -49,28 +53,57 @@ def missing() -> str:
         return "the simulator has no libraries"
     if toolchain().package != "numba-cuda":
         return f"libraries take numba-cuda, not {toolchain().package}"
-    return not_installed()
-
-
-def not_installed() -> str:
-    """What has to be installed for the library; empty if nothing."""
-    if find_spec("nvmath") is None:
-        return f"nvmath-python is not installed: {INSTALL}"
     return ""
 
 
+def not_installed(kind: object = Matmul) -> str:
+    """What has to be installed for a kind of product; empty if nothing."""
+    module, package = _BINDINGS[kind]
+    return "" if find_spec(module) else f"{package} is not installed: {INSTALL}"
+
+
+_BINDINGS: dict[object, tuple[str, str]] = {
+    Matmul: ("nvmath", "nvmath-python"), Convolution: (routines.BINDING, "nvidia-cudnn-frontend"),
+}  # fmt: skip
+
+
 @cache
-def library(device: int) -> Library | str:
-    """The library of a device, or why there is none."""
-    why = missing()
+def library(device: int, kind: object = Matmul) -> Library | str:
+    """The library of a device for a kind of product, or why there is none."""
+    why = missing() or not_installed(kind)
     if why:
         return why
-    from graphflow.runtime.cuda.cublas import CublasLt
-
     try:
-        return CublasLt(device)
+        if kind is Matmul:
+            from graphflow.runtime.cuda.cublas import CublasLt
+
+            return CublasLt(device)
+        from graphflow.runtime.cuda.convolutions import Convolutions
+
+        return Convolutions(device)
     except Exception as error:  # a binding fails in many ways, all of which mean: no library
-        return f"cuBLASLt does not start: {' '.join(str(error).split()) or type(error).__name__}"
+        name = "cuBLASLt" if kind is Matmul else "cuDNN"
+        return f"{name} does not start: {' '.join(str(error).split()) or type(error).__name__}"
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Whether libraries may compute products, and cuDNN those that are convolutions, as
+    ``gf.backends`` said."""
+
+    libraries: bool = False
+    cudnn: bool = False
+
+    def found(self, device: int, kind: object) -> Library | str:
+        """The library for a kind of product, or why there is none."""
+        if not self.libraries:
+            return "gf.backends.cuda.library is off"
+        if kind is Convolution and not self.cudnn:
+            return "gf.backends.cudnn.enabled is off"
+        return library(device, kind)
+
+
+NOTHING = Wanted()
 
 
 @dataclass(slots=True)
@@ -79,19 +112,16 @@ class Choice:
 
     kernel: str
     library: Library | None
-    plan: Plan | None
+    plan: Plan[Any] | None
     why: str
 
 
 class Products:
-    """Who computes the products of a program; ``wanted`` tells whether a library may."""
+    """Who computes the products of a program; ``wanted`` tells where a library may."""
 
-    def __init__(self, schedule: Schedule, device: int, wanted: bool) -> None:
+    def __init__(self, schedule: Schedule, device: int, wanted: Wanted) -> None:
         calls = [c for c in plain_steps(schedule.steps) if isinstance(c, Call) and c.library]
-        found: Library | str = "gf.backends.cuda.library is off"
-        if calls and wanted:
-            found = library(device)
-        self._chosen: dict[int, Choice] = {id(call): _choice(call, found) for call in calls}
+        self._chosen = {id(call): _choice(call, device, wanted) for call in calls}
 
     def chosen(self, call: Call) -> Choice | None:
         """The choice for a call, if a library computes it."""
@@ -117,15 +147,16 @@ class Products:
         return "products: " + "; ".join(said)
 
 
-def _choice(call: Call, found: Library | str) -> Choice:
+def _choice(call: Call, device: int, wanted: Wanted) -> Choice:
     plan = plan_of(call)
     if isinstance(plan, str):
         return Choice(call.kernel.name, None, None, plan)
+    found = wanted.found(device, type(plan.asked))
     if isinstance(found, str):
         return Choice(call.kernel.name, None, None, found)
     choice = Choice(call.kernel.name, found, plan, "")
-    try:  # memory of a program's own begins where every matrix may
-        found.prepared(plan.matmul, (ALIGNED,) * 5)
+    try:  # memory of a program's own begins where every operand may
+        found.prepared(plan.asked, (ALIGNED,) * len(plan.places))
     except GraphFlowError as error:
         choice.plan, choice.why = None, str(error)
     return choice
@@ -137,8 +168,8 @@ def started(choice: Choice, addresses: Mapping[int, int]) -> Callable[[Any], Non
     ``addresses`` are where the call's arguments lie.
     """
     assert choice.plan is not None and choice.library is not None
-    plan, m = choice.plan, choice.plan.matmul
-    sizes = [ITEMSIZES[x.dtype] for x in (m.a, m.b, m.c, m.d, m.d)]
+    plan = choice.plan
+    sizes = [ITEMSIZES[dtype] for dtype in plan.asked.dtypes]
     every = [
         tuple(
             addresses[place] + at * size if place >= 0 else 0
@@ -146,8 +177,8 @@ def started(choice: Choice, addresses: Mapping[int, int]) -> Callable[[Any], Non
         )
         for start in plan.starts
     ]
-    alignments = tuple(gcd(ALIGNED, *(one[n] for one in every)) for n in range(5))
-    launch = choice.library.prepared(m, alignments)
+    alignments = tuple(gcd(ALIGNED, *(one[n] for one in every)) for n in range(len(sizes)))
+    launch = choice.library.prepared(plan.asked, alignments)
 
     def start(stream: Any) -> None:
         for places in every:
