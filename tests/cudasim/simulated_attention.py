@@ -153,6 +153,22 @@ def test_batches_of_any_size_are_one_program(lib: NumpyAttention) -> None:
     assert [r.arrays[0].shape[0] for r in lib.calls] == [4, 4, 2, 2, 5, 5]
 
 
+@pytest.mark.parametrize("lead", [(), (3,), (2, 1, 3)], ids=str)
+def test_any_axes_before_positions(lib: NumpyAttention, lead: tuple[int, ...]) -> None:
+    step = compared(gradients(causal=True), drawn(19, *[(*lead, 5, 8)] * 4), gf.float16, 1e-2)
+    assert len(lib.calls) == 2 and "attend_gradient by" in str(step.explain())
+
+
+def test_heads_of_the_query_share_keys(lib: NumpyAttention) -> None:
+    def step(q: gf.Tensor, k: gf.Tensor, v: gf.Tensor, ct: gf.Tensor) -> tuple[gf.Tensor, ...]:
+        out = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+        return out, *gf.autograd.grad(out, (q, k, v), ct)
+
+    shapes = [(2, 4, 5, 8), (2, 2, 7, 8), (2, 2, 7, 8), (2, 4, 5, 8)]
+    compared(step, drawn(20, *shapes), gf.float16, 2e-2)
+    assert [r.arrays[1].shape for r in lib.calls] == [(2, 4, 7, 8)] * 2
+
+
 def test_inside_of_a_loop(lib: NumpyAttention) -> None:
     def step(q: gf.Tensor, k: gf.Tensor) -> gf.Tensor:
         def body(state: gf.Tensor, key: gf.Tensor) -> tuple[gf.Tensor, gf.Tensor]:
