@@ -56,6 +56,7 @@ test-cudasim: $(VENV)/dev.stamp
 test-ptx: $(VENV)-cuda/stamp
 	$(VENV)-cuda/bin/python -m tests.cudasim.ptx --seconds 200
 	$(VENV)-cuda/bin/python -m pytest -q -p no:cacheprovider tests/cudasim/stored_kernels.py tests/cudasim/native_functions.py
+	$(VENV)-cuda/bin/python -m pytest -q -p no:cacheprovider tests/cudasim/vector_kernels.py
 	$(VENV)-cuda/bin/python -m pytest -q -p no:cacheprovider tests/cudasim/cublas_binding.py
 
 gpu: $(VENV)-cuda/stamp

@@ -1,4 +1,5 @@
 """State that belongs on the CPU, used by a program on a device: a generator's, or one number.
+Also what lies on the device, but not as kernels take it.
 
 The device has a copy.  Where a step's update of it needs nothing but the state itself, as a
 generator's does, the host makes the same update, so that nothing is copied either way from one
@@ -27,7 +28,7 @@ MOST_NODES = 8
 
 @dataclass(slots=True)
 class Carried:
-    """State number ``position``: its memory on the CPU, and ``here`` on the device.
+    """State number ``position``: its memory, mostly on the CPU, and ``here`` on the device.
 
     ``advance`` is what a step makes of it, if the host can tell.
     """
@@ -40,6 +41,9 @@ class Carried:
 
     def to_device(self) -> None:
         """Before a step: the value, if the device does not have it."""
+        if isinstance(self.cell.value, DeviceArray):
+            copy_into(self.here, self.cell.value)
+            return
         if self._known is None or not np.array_equal(self._known, self.cell.value):
             copy_into(self.here, self.cell.value)
             self._known = np.array(self.cell.value)
@@ -49,7 +53,10 @@ class Carried:
         self._known = None
 
     def back(self) -> None:
-        """After a step that changes the state: its new value on the CPU."""
+        """After a step that changes the state: its new value where it belongs."""
+        if isinstance(self.cell.value, DeviceArray):
+            copy_into(self.cell.value, self.here)
+            return
         if self.advance is None:
             copy_into(self.cell.value, self.here)
         else:

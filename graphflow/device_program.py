@@ -13,7 +13,7 @@ from graphflow.codegen.schedule import Schedule
 from graphflow.device import available
 from graphflow.errors import IndexRangeError
 from graphflow.ir.graph import Graph
-from graphflow.on_device import backend, contiguous, copied, copy_into, part, together, wanted
+from graphflow.on_device import backend, copied, copy_into, part, ready, together, wanted
 from graphflow.program import Program
 from graphflow.runtime.cuda.launch import CudaProgram
 from graphflow.runtime.cuda.memory import DeviceArray
@@ -80,7 +80,7 @@ class DeviceProgram(Program):
             value = cell.value
             if isinstance(value, DeviceArray) or not _may_stay(value):
                 self._together([value])
-                if value.is_contiguous:
+                if value.is_ready:
                     self.loaded.bind(position, value)
                     continue
             here = DeviceArray.empty(value.shape, value.dtype, self._index)
@@ -98,7 +98,7 @@ class DeviceProgram(Program):
         for number, tensor in bound:
             self._rebind(number, tensor)
         arrays = iter(self._together([x._eager() for x in inputs if isinstance(x, Tensor)]))
-        held = [contiguous(next(arrays)) if isinstance(x, Tensor) else x for x in inputs]
+        held = [ready(next(arrays)) if isinstance(x, Tensor) else x for x in inputs]
         for carried in self._carried:
             carried.to_device()
         try:
@@ -119,11 +119,16 @@ class DeviceProgram(Program):
 
     def _find_state(self) -> None:
         """Bind state again: its memory may have been replaced since the last run."""
+        carried = {state.position for state in self._carried}
         for position, cell in enumerate(self.cells):
             value = cell.value
             if value is self._found.get(position):
                 continue
-            if isinstance(value, DeviceArray) and value.is_contiguous:
+            direct = isinstance(value, DeviceArray) and value.is_ready
+            if direct is (position in carried):
+                self._bind()  # it was ready for kernels, or has become so
+                return
+            if direct:
                 self.loaded.bind(position, self._together([value])[0])
                 self._found[position] = value
 
@@ -140,8 +145,9 @@ class DeviceProgram(Program):
                 tensor._cell.version += 1
 
     def _rebind(self, position: int, tensor: Tensor) -> Cell:
-        """Let a state live in an argument's memory (a row-major copy of it, if it is strided)."""
-        value = contiguous(self._together([tensor._eager()])[0])
+        """Let a state live in an argument's memory (a copy of it that kernels can take, if it is
+        strided, or begins where no vector may)."""
+        value = ready(self._together([tensor._eager()])[0])
         cell = Cell(value)
         self._memory[self.graph.state[position]] = cell
         self._found.pop(position, None)

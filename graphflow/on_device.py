@@ -20,7 +20,7 @@ from graphflow.codegen.layout import Layout, contiguous_in, real_layout, reshape
 from graphflow.codegen.layout import viewed as viewed_layout
 from graphflow.codegen.library import Numerics
 from graphflow.codegen.lower import lower_group
-from graphflow.codegen.schedule import Buffer, BufferKind, Schedule
+from graphflow.codegen.schedule import VECTOR_BYTES, Buffer, BufferKind, Schedule
 from graphflow.codegen.task import Backend
 from graphflow.codegen.units import copy_body
 from graphflow.device import device_of
@@ -70,7 +70,7 @@ def together(what: str, arrays: Sequence[Any], device: int | None = None) -> lis
 
 def evaluate(op: OpDef, arrays: Sequence[Any], attrs: dict[str, Any]) -> Any:
     """The result of ``op`` on the device: fresh row-major memory (a tuple for several)."""
-    operands = [contiguous(array) for array in together(op.name, arrays)]
+    operands = [ready(array) for array in together(op.name, arrays)]
     types = [type_of(array) for array in operands]
     device = operands[0].block.device
     key = (op.name, attrs_key(attrs), tuple(types), backend(device), device)
@@ -164,9 +164,9 @@ def _layout(buffer: int, array: DeviceArray, offset: int) -> Layout:
     return Layout(buffer, type_of(array), offset, tuple(s // size for s in array.strides))
 
 
-def contiguous(array: DeviceArray) -> DeviceArray:
-    """The array itself, or a row-major copy of it."""
-    return array if array.is_contiguous else copied(array)
+def ready(array: DeviceArray) -> DeviceArray:
+    """The array itself if kernels can take it, or a row-major copy that they can."""
+    return array if array.is_ready else copied(array)
 
 
 def copied(array: DeviceArray) -> DeviceArray:
@@ -197,18 +197,19 @@ def copy_into(target: Any, source: Any) -> None:
         _layout(number, array, -low // size)
         for number, (array, low) in enumerate(zip((source, target), lows))
     )
-    key = (source_layout, target_layout, device)
-    if key not in _copies:
-        _copies[key] = _copy_program(source_layout, target_layout, device)
     places = [
         DeviceArray(array.block, (), array.dtype, array.offset + low)
         for array, low in zip((source, target), lows)
     ]
+    vectors = all((place.block.address + place.offset) % VECTOR_BYTES == 0 for place in places)
+    key = (source_layout, target_layout, device, vectors)
+    if key not in _copies:
+        _copies[key] = _copy_program(*key)
     _copies[key].run(places)
 
 
-def _copy_program(source: Layout, target: Layout, device: int) -> CudaProgram:
-    table = BufferTable(1, CUDA)
+def _copy_program(source: Layout, target: Layout, device: int, vectors: bool) -> CudaProgram:
+    table = BufferTable(1, replace(CUDA, vectors=vectors))
     for layout in (source, target):
         table.buffer(BufferKind.INPUT, layout.type)
     body = copy_body(source.type)

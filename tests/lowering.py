@@ -37,6 +37,9 @@ class Memory:
 
     # ---- the context of lowering -----------------------------------------------------
 
+    def is_aligned(self, buffer: int) -> bool:
+        return False
+
     def temporary(self, type: TensorType) -> Layout:
         return contiguous(self.add(filled(type.static_shape, type.dtype.numpy)), type)
 

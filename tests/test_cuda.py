@@ -33,8 +33,8 @@ def test_operations_agree_with_the_interpreter() -> None:
 
 
 PARTS = (
-    "tensors functions precision devices several lending pinned replay library convolutions "
-    "allocator columns attention"
+    "tensors functions precision devices several vectors lending pinned replay library "
+    "convolutions allocator columns attention"
 ).split()
 
 

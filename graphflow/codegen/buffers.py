@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from graphflow.codegen.layout import Layout, contiguous, contiguous_in
-from graphflow.codegen.schedule import Buffer, BufferKind
+from graphflow.codegen.schedule import VECTOR_BYTES, Buffer, BufferKind
+from graphflow.codegen.sizes import is_multiple
 from graphflow.codegen.task import Backend
 from graphflow.ir.types import TensorType, int64
 from graphflow.records import dataclass, field
@@ -99,6 +100,14 @@ class BufferTable:
             )  # fmt: skip
             self.buffers.append(made)
         return Layout(self._windows[key], type, 0, whole.strides[1:])
+
+    def is_aligned(self, buffer: int) -> bool:
+        """Whether ``buffer`` begins at a multiple of ``VECTOR_BYTES``, in every iteration."""
+        found = self.buffers[buffer]
+        if found.kind is not BufferKind.WINDOW:
+            return True
+        moves = (found.offset, *found.strides)
+        return self.is_aligned(found.base) and all(is_multiple(n, VECTOR_BYTES) for n in moves)
 
     def root(self, buffer: int) -> int:
         """The buffer that ``buffer`` is a window of, or itself."""

@@ -175,16 +175,19 @@ class Emitter:
         begin, end = self.ranges.get(axis) or ("0", self.extent(axis, baked))
         self.open((axis,), axis.name, begin, end, kind)
 
-    def open_shared(self, axes: Sequence[Axis]) -> None:
-        """Begin a loop over this thread's part of the product of ``axes``."""
+    def open_shared(self, axes: Sequence[Axis], step: int = 1) -> None:
+        """Begin a loop over this thread's part of the product of ``axes``, ``step`` points of
+        the innermost one at a time."""
         for axis in axes:
             self.items *= axis.extent
+        self.items = self.items // step
+        by = str(step) if step > 1 else ""
         if len(axes) == 1:
             self.share(axes[0])
-            self.open((axes[0],), axes[0].name, "begin", "end", LoopKind.PARALLEL)
+            self.open((axes[0],), axes[0].name, "begin", "end", LoopKind.PARALLEL, by)
             return
         self.share_count(self.count(axes))
-        self.open(tuple(axes), "row", "begin", "end", LoopKind.PARALLEL)
+        self.open(tuple(axes), "row", "begin", "end", LoopKind.PARALLEL, by)
         self.split("row", axes)
 
     def count(self, axes: Sequence[Axis]) -> str:
@@ -302,7 +305,9 @@ class Emitter:
                 if step and level == len(self._blocks) - 1 and step in SHUFFLED and is_fixed(step):
                     parts.append((level, f"{axis.name} * {step}"))
                 elif step:
-                    parts.append((level, self._term(axis.name, step, (affine.terms, axis.name))))
+                    parts.append(
+                        (level, self._term(axis.name, step, (affine.terms, axis.variables)))
+                    )
         for name, coefficient in affine.terms:
             if name == THREAD:
                 parts.append((0, self._term("tid", whole(coefficient), (affine.terms, name))))

@@ -24,11 +24,15 @@ from graphflow.codegen.loops import (
     Combine,
     Count,
     Fold,
+    Held,
+    Hold,
+    Keep,
     Kernel,
     Let,
     Literal,
     Load,
     Loop,
+    Move,
     Offset,
     Position,
     Report,
@@ -295,6 +299,18 @@ class KernelWriter:
         """A fold over the threads of a block, which a processor does not have."""
         raise NotImplementedError
 
+    def hold(self, statement: Hold) -> None:
+        """An array in a thread's registers."""
+        raise NotImplementedError
+
+    def keep(self, statement: Keep) -> None:
+        """An element of such an array."""
+        raise NotImplementedError
+
+    def move(self, statement: Move) -> None:
+        """Several of them, to or from memory."""
+        raise NotImplementedError
+
     # ---- expressions -----------------------------------------------------------------
 
     def text(self, value: Value, whole: bool = False) -> str:
@@ -326,6 +342,10 @@ class KernelWriter:
         if value.guard is None:
             return text
         return f"({text} if {self.text(value.guard)} else {literal(0, value.dtype)})"
+
+    def spell_held(self, value: Held) -> str:
+        """An element of an array in registers."""
+        return f"{value.array}[{value.place}]"
 
     def spell_apply(self, value: Apply) -> str:
         """An operation on its operands."""
@@ -359,6 +379,9 @@ _WRITERS: dict[type, str] = {
     Check: "check",
     Combine: "combine",
     Store: "store",
+    Hold: "hold",
+    Keep: "keep",
+    Move: "move",
     Start: "start",
     Accumulate: "accumulate",
     Share: "share",
@@ -371,6 +394,7 @@ _SPELLERS: dict[type, str] = {
     Count: "spell_count",
     Position: "spell_position",
     Load: "spell_load",
+    Held: "spell_held",
     Apply: "spell_apply",
     Choose: "spell_choose",
     Within: "spell_within",

@@ -131,6 +131,18 @@ class Fold(Value):
     position: Value | None = None
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class Held(Value):
+    """Element ``place`` of a thread's own ``array`` (GPU), where a value was put before.
+
+    ``stored`` says that it lies there as in memory: half precision as its bits.
+    """
+
+    array: str
+    place: str
+    stored: bool
+
+
 def arguments_of(value: Value) -> tuple[Value, ...]:
     """The values that must be known before ``value`` (a fold's operand is not one:
     it is known inside the loops of the fold only)."""
@@ -195,6 +207,38 @@ class Store:
 
 
 @dataclass(frozen=True, slots=True)
+class Hold:
+    """Give the thread an array of ``count`` elements in its registers (GPU)."""
+
+    array: str
+    short: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """``array[place] = value``, as it lies in ``slot`` if one is given (GPU)."""
+
+    array: str
+    place: str
+    value: Value
+    slot: Slot | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """Move ``lanes`` neighbours at once between ``slot`` from ``index`` on and ``array`` from
+    ``place`` on: into the array, or out of it if the slot is ``written`` (GPU)."""
+
+    slot: Slot
+    index: str
+    array: str
+    place: str
+    lanes: int
+    written: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Start:
     """Set an accumulator (a local, or an element of a slot) to the fold's identity."""
 
@@ -232,7 +276,11 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class Loop:
-    """``for variable in range(begin, end)``, by ``step`` (LANES: a block has so many columns)."""
+    """``for variable in range(begin, end)``, by ``step`` (LANES: a block has so many columns).
+
+    A ``TEAM`` loop of a known number of ``parts`` has them one after the other: each thread of
+    the block takes ``step`` neighbours in each, where there are so many.
+    """
 
     variable: str
     begin: str
@@ -240,6 +288,7 @@ class Loop:
     kind: LoopKind
     body: tuple[Statement, ...]
     step: str = ""
+    parts: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,8 +308,9 @@ class Report:
 
 
 Statement: TypeAlias = (
-    Let | Offset | Check | Store | Start | Accumulate | Combine | Share | Loop | When | Report
-)
+    Let | Offset | Check | Store | Hold | Keep | Move | Start | Accumulate | Combine | Share | Loop
+    | When | Report
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,3 +339,5 @@ class Kernel:
     stores: tuple[tuple[str, Value], ...]
     """What is computed, for the name and the formula: result name and value."""
     epilogue: bool = False
+    threads: int = 0
+    """How many a block has, if that matters (GPU)."""

@@ -18,6 +18,10 @@ from graphflow.ir.op import OpDef, RoomsRule
 from graphflow.ir.types import TensorType
 from graphflow.records import dataclass, field
 
+VECTOR_BYTES = 16
+"""What a thread of a GPU moves at a time.  Memory that programs for one are given begins at
+multiples of it, as does all that they take themselves."""
+
 
 class BufferKind(enum.Enum):
     """Who owns a buffer's memory."""

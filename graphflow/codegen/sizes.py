@@ -150,6 +150,13 @@ def surely(low: int, high: int) -> bool:
     return never_negative(dim_of(high) - dim_of(low))
 
 
+def is_multiple(value: int, of: int) -> bool:
+    """True when ``value`` is known to be a multiple of ``of`` for all sizes."""
+    if not isinstance(value, Size):
+        return value % of == 0
+    return all(coefficient % of == 0 for _, coefficient in value.dim.terms)
+
+
 # ---- a graph for example sizes -------------------------------------------------------
 
 

@@ -35,6 +35,8 @@ class Backend:
     as one of matrices (``matmuls``) or as one of ``convolutions``, is parted from what follows
     it where that is no epilogue; ``numerics`` says what the library may do.  With ``routines``,
     what libraries compute as a whole (:attr:`OpDef.routine`) and was not decomposed is theirs.
+    With ``vectors``, memory is read and written several elements at a time: what a program is
+    given begins at a multiple of 16 bytes.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Backend:
     convolutions: bool = False
     numerics: Numerics = Numerics()
     routines: bool = False
+    vectors: bool = False
 
 
 class LowerContext(Protocol):
@@ -63,6 +66,9 @@ class LowerContext(Protocol):
     @property
     def threads(self) -> int:
         """An upper bound on the number of threads: the size of per-thread scratch."""
+
+    def is_aligned(self, buffer: int) -> bool:
+        """Whether ``buffer`` begins where vectors may."""
 
     def temporary(self, type: TensorType) -> Layout:
         """A fresh buffer in the arena, row-major."""

@@ -70,7 +70,9 @@ class Templates:
         """All that lowering depends on.  Nodes are interned: equal bodies have the same ones."""
         number = {buffer: i for i, buffer in enumerate(places)}
         lie = tuple((number[x.buffer], x.type, x.offset, x.strides) for x in layouts)
-        types = tuple(self.table.buffers[buffer].type for buffer in places)
+        types = tuple(
+            (self.table.buffers[buffer].type, self.table.is_aligned(buffer)) for buffer in places
+        )
         body = unit.body.inputs, unit.body.outputs
         return unit.kind, unit.fallible, *body, lie, types, self.table.own
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from llvmlite import ir
 
+from graphflow.codegen.cuda.plain import VECTORS
 from graphflow.codegen.cuda.toolchain import toolchain
 from graphflow.codegen.llvm_expr import FLOATS, Value, bits
 from graphflow.codegen.vector_math import FUNCTIONS, VectorFunction
@@ -301,6 +302,60 @@ def _accumulation(name: str, op: str) -> Any:
     return _define(name, 2, typing, lower)
 
 
+def _narrow(name: str, op: str) -> Any:
+    def typing(context: Any, kinds: Sequence[Any]) -> tuple[str, Sequence[str]] | None:
+        return "i64", ("i64", "i64")
+
+    def lower(builder: Any, taken: Sequence[str], args: Sequence[Any]) -> Any:
+        word, wide = ir.IntType(32), ir.IntType(64)
+        result = getattr(builder, op)(*(builder.trunc(arg, word) for arg in args))
+        return builder.zext(result, wide)
+
+    return _define(name, 2, typing, lower)
+
+
+def _places(context: Any, builder: Any, sig: Any, args: Sequence[Any], memory: int) -> Any:
+    """Pointers to the elements of a thread's own array, and to the vector of memory; what an
+    element is in LLVM.  Places are in bounds, and none counts from the end."""
+    found = [
+        builder.gep(context.make_array(sig.args[k])(context, builder, args[k]).data, [args[k + 1]])
+        for k in (memory, 2 - memory)
+    ]
+    return found[0], found[1], found[0].type.pointee
+
+
+def _vectors(count: int, written: bool) -> Any:
+    """Move ``count`` neighbours between memory and a thread's own array by one instruction.
+
+    Arguments are where they go, the place there, where they come from, and the place there.
+    """
+    memory = 0 if written else 2
+
+    def generate(context: Any, builder: Any, sig: Any, args: Sequence[Any]) -> Any:
+        there, here, element = _places(context, builder, sig, args, memory)
+        vector = ir.VectorType(element, count)
+        align = count * context.get_abi_sizeof(element)
+        there = builder.bitcast(there, vector.as_pointer())
+        lanes = [ir.Constant(ir.IntType(32), lane) for lane in range(count)]
+        if written:
+            value = ir.Constant(vector, ir.Undefined)
+            for lane in lanes:
+                one = builder.load(builder.gep(here, [lane]))
+                value = builder.insert_element(value, one, lane)
+            builder.store(value, there, align=align)
+        else:
+            value = builder.load(there, align=align)
+            for lane in lanes:
+                builder.store(builder.extract_element(value, lane), builder.gep(here, [lane]))
+        return context.get_dummy_value()
+
+    def move(typingctx: Any, to: Any, at: Any, source: Any, place: Any) -> Any:
+        return signature(types.void, to, types.int64, source, types.int64), generate
+
+    move.__name__ = move.__qualname__ = f"{'store' if written else 'load'}_{count}"
+    return intrinsic(move)
+
+
 NAMES: dict[str, Any] = {
     **{name: _cast(name) for name in _NUMBA if name != "bool"},
     "f16": _cast("f32", "f16"),
@@ -308,6 +363,10 @@ NAMES: dict[str, Any] = {
     "select": _select(),
     "add_fast": _accumulation("add_fast", "add"),
     "mul_fast": _accumulation("mul_fast", "mul"),
+    "quotient": _narrow("quotient", "udiv"),
+    "remainder": _narrow("remainder", "urem"),
+    **{f"load_{count}": _vectors(count, written=False) for count in VECTORS},
+    **{f"store_{count}": _vectors(count, written=True) for count in VECTORS},
 }
 
 vm = ModuleType("vm", "The functions of :mod:`graphflow.codegen.vector_math`, for CUDA kernels.")

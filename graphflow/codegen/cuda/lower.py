@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from graphflow.codegen.cuda.columns import is_tiled, lower_columns
 from graphflow.codegen.cuda.cut import cut, is_cut
+from graphflow.codegen.cuda.lanes import CudaEmitter, choose_lanes
 from graphflow.codegen.cuda.lines import lower_lines
 from graphflow.codegen.cuda.parted import lower_product
 from graphflow.codegen.cuda.writer import write_kernel
@@ -34,19 +35,22 @@ SHORT_ROW = 32
 
 
 def lower_map(task: Task, targets: Sequence[Target], found: Survey) -> Call:
-    """One thread an element."""
+    """One thread an element, or a few neighbours."""
     plan = plan_loops(task.space, targets, found)
     prefix = "ew" if task.computes(found) else "copy"
-    emitter = Emitter(prefix, targets, found.uses, task.error, task.bound)
-    open_all(emitter, plan.kept)
+    lanes = choose_lanes(task, plan.kept[-1] if plan.kept else None, targets, found)
+    emitter = CudaEmitter(prefix, targets, task, found, lanes)
+    open_all(emitter, plan.kept, lanes.count)
+    emitter.open_lanes([value for t in targets for value in (*t.depends, t.value)])
     emitter.store(targets)
+    emitter.close_lanes()
     return finish_call(task, emitter, targets, found)
 
 
-def open_all(emitter: Emitter, axes: Sequence[Axis]) -> None:
-    """One shared loop over all of ``axes``."""
+def open_all(emitter: Emitter, axes: Sequence[Axis], step: int = 1) -> None:
+    """One shared loop over all of ``axes``, ``step`` neighbours at a time."""
     if axes:
-        emitter.open_shared(axes)
+        emitter.open_shared(axes, step)
 
 
 def lower_reduction(task: Task, targets: Sequence[Target], found: Survey) -> list[Call]:
@@ -184,7 +188,7 @@ def _few(axes: Sequence[Axis]) -> bool:
 
 CUDA = Backend(
     "cuda", lower_map, lower_reduction, lower_scatter, lower_lines, open_all, write_kernel,
-    lower_product, whole=True, atomic=True, routines=True,
+    lower_product, whole=True, atomic=True, routines=True, vectors=True,
 )  # fmt: skip
 """Kernels for NVIDIA's GPUs, written for Numba's CUDA target."""
 DETERMINISTIC = replace(CUDA, atomic=False)

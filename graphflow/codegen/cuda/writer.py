@@ -29,9 +29,13 @@ from graphflow.codegen.kernel_writer import (
 )
 from graphflow.codegen.loops import (
     Combine,
+    Held,
+    Hold,
+    Keep,
     Kernel,
     Loop,
     LoopKind,
+    Move,
     Report,
     Share,
     Slot,
@@ -48,7 +52,8 @@ BLOCK = 256
 HALVES = ("f16", "bf16")
 _NAMES = (
     "cuda", "kernel", "np", "vm", "select", "add_fast", "mul_fast", "f16", "bf16", "f32", "f64",
-    "i8", "i16", "i32", "i64", "u8", "u16", "u32", "u64",
+    "i8", "i16", "i32", "i64", "u8", "u16", "u32", "u64", "quotient", "remainder",
+    *(f"{way}_{count}" for way in ("load", "store") for count in (2, 4, 8)),
 )  # fmt: skip
 _NUMPY = {
     "bool": "np.bool_", "f32": "np.float32", "f64": "np.float64", "u8": "np.uint8",
@@ -187,12 +192,16 @@ class CudaWriter(KernelWriter):
 
     def put(self, slot: Slot, index: str, text: str) -> str:
         """A store; what is narrower than a word is converted first."""
+        return super().put(slot, index, self._to_store(slot, text))
+
+    def _to_store(self, slot: Slot, text: str) -> str:
+        """A value as it lies in ``slot``."""
         short = slot.dtype.short
         if short in HALVES:
-            text = f"vm.f32_to_{short}({text})"
-        elif short != "i64" and slot.dtype.kind in ("int", "uint"):
-            text = f"{short}({text})"
-        return super().put(slot, index, text)
+            return f"vm.f32_to_{short}({text})"
+        if short != "i64" and slot.dtype.kind in ("int", "uint"):
+            return f"{short}({text})"
+        return text
 
     def store(self, statement: Store) -> None:
         """A store; what all threads of a block agree on is stored by the first."""
@@ -207,6 +216,35 @@ class CudaWriter(KernelWriter):
             return
         super().store(statement)
 
+    # ---- a thread's own arrays ---------------------------------------------------------
+
+    def hold(self, statement: Hold) -> None:
+        """An array whose elements are registers."""
+        kind = numpy_name(statement.short)
+        self.out.line(f"{statement.array} = cuda.local.array({statement.count}, {kind})")
+
+    def keep(self, statement: Keep) -> None:
+        """An element of it, as memory has it if it goes there."""
+        text, slot = self.text(statement.value), statement.slot
+        text = text if slot is None else self._to_store(slot, text)
+        self.out.line(f"{statement.array}[{statement.place}] = {text}")
+
+    def move(self, statement: Move) -> None:
+        """A vector between memory and the array."""
+        there = f"{self.kernel.slots[statement.slot]}, {statement.index}"
+        here = f"{statement.array}, {statement.place}"
+        way, ends = ("store", f"{there}, {here}") if statement.written else (
+            "load", f"{here}, {there}"
+        )  # fmt: skip
+        self.out.line(f"{way}_{statement.lanes}({ends})")
+
+    def spell_held(self, value: Held) -> str:
+        """An element of an array in registers, as it is computed with."""
+        text = super().spell_held(value)
+        if value.stored and value.dtype.short in HALVES:
+            return f"vm.{value.dtype.short}_to_f32({text})"
+        return text
+
     # ---- loops -----------------------------------------------------------------------
 
     def share(self, statement: Share) -> None:
@@ -215,14 +253,16 @@ class CudaWriter(KernelWriter):
 
     def loop(self, statement: Loop) -> None:
         """A loop; shared ones go in strides of the grid or of the block."""
+        times = f" * {statement.step}" if statement.step else ""
         if statement.kind is LoopKind.PARALLEL:
             first, step = ("cuda.blockIdx.x", "cuda.gridDim.x") if self.by_block else (
                 "cuda.grid(1)", "cuda.gridsize(1)"
             )  # fmt: skip
-            bounds = f"{first}, {self.extent}, {step}"
+            bounds = f"{first}{times}, {self.extent}, {step}{times}"
         elif statement.kind is LoopKind.TEAM:
-            first = THREAD if statement.begin == "0" else f"{statement.begin} + {THREAD}"
-            bounds = f"{first}, {statement.end}, cuda.blockDim.x"
+            first = f"{THREAD}{times}"
+            first = first if statement.begin == "0" else f"{statement.begin} + {first}"
+            bounds = f"{first}, {statement.end}, cuda.blockDim.x{times}"
         else:
             (self._by_lanes if statement.kind is LoopKind.LANES else super().loop)(statement)
             return

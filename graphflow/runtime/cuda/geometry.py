@@ -5,8 +5,8 @@ from __future__ import annotations
 from graphflow.codegen.cuda.toolchain import is_simulated
 from graphflow.codegen.schedule import Launch
 
-MOST_BLOCKS = 2048
-"""Enough to fill any GPU several times over; loops go in strides of the grid."""
+MOST_BLOCKS = (1 << 31) - 1
+"""A thread for every portion of work is faster than a few that stride; beyond so many they do."""
 SIMULATED_BLOCKS, SIMULATED_THREADS = 2, 4
 """Every thread of the simulator is one of Python's."""
 

@@ -175,7 +175,8 @@ class CudaProgram:
     # --- state and inputs -------------------------------------------------------------
 
     def bind(self, position: int, array: DeviceArray) -> None:
-        """Let state number ``position`` live in ``array``, which is row-major."""
+        """Let state number ``position`` live in ``array``, which is ready for kernels."""
+        _check(array)
         self._state[position] = array
         self._unbound.discard(position)
         buffer = self.schedule.state[position]
@@ -199,7 +200,7 @@ class CudaProgram:
     def run(self, inputs: Sequence[DeviceArray | int | float]) -> list[DeviceArray | None]:
         """Run one step and return its results in order.
 
-        ``inputs`` are row-major device arrays, or the values of run-time scalars.  A
+        ``inputs`` are device arrays ready for kernels, or the values of run-time scalars.  A
         result is fresh memory; it is None when it lies in an input or a state.
 
         Raises :class:`GraphFlowError` when the step fails; state is then unchanged.
@@ -236,6 +237,9 @@ class CudaProgram:
         if (held := values.tobytes()) != self._held:
             self._words.write(WORD, values)
             self._held = held
+        for position, buffer in enumerate(self.schedule.inputs):
+            if position not in self._scalars and buffer >= 0:
+                _check(inputs[position])
         return {
             buffer: Place(inputs[position].block, inputs[position].offset)
             for position, buffer in enumerate(self.schedule.inputs)
@@ -275,6 +279,15 @@ class CudaProgram:
         strides = tuple(step * size for step in result.strides)
         return DeviceArray(
             whole.block, result.type.static_shape, dtype, result.offset * size, strides
+        )
+
+
+def _check(array: DeviceArray) -> None:
+    """Kernels read vectors: where those cannot begin, a GPU gives up for good."""
+    if not array.is_ready:
+        raise GraphFlowError(
+            f"{array} at {array.block.address + array.offset:#x} is not ready for kernels; "
+            "copy it to row-major memory at a multiple of 16 bytes"
         )
 
 

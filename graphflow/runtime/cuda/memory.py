@@ -16,6 +16,7 @@ import numpy as np
 
 from graphflow.codegen.cuda.toolchain import is_simulated
 from graphflow.codegen.layout import contiguous_in, row_major
+from graphflow.codegen.schedule import VECTOR_BYTES
 from graphflow.runtime.cuda.allocator import ANY, allocator
 from graphflow.runtime.cuda.current import current, on, require_device
 from graphflow.runtime.cuda.driver import direct
@@ -182,6 +183,12 @@ class DeviceArray:
         """Whether the elements lie in row-major order without gaps."""
         size = self.dtype.itemsize
         return contiguous_in(self.shape, tuple(step // size for step in self.strides))
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether kernels can take it: row-major, from where a vector may begin."""
+        aligned = self.size <= 1 or not (self.block.address + self.offset) % VECTOR_BYTES
+        return aligned and self.is_contiguous
 
     def numpy(self) -> HostArray:
         """A copy on the host; waits for what computes it."""

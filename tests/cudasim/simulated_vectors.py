@@ -1,0 +1,189 @@
+"""Kernels that read and write vectors: sizes, alignments and types beside the usual ones.
+
+Run by ``tests/test_cuda.py`` in the simulator, whose vectors complain where they are not aligned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+import graphflow as gf
+from graphflow.codegen.build_schedule import build_schedule
+from graphflow.codegen.cuda.lower import CUDA
+from graphflow.codegen.schedule import Call, plain_steps
+from graphflow.errors import GraphFlowError
+from graphflow.passes.pipeline import PORTABLE, run_pipeline
+from graphflow.runtime.cuda.launch import CudaProgram
+from graphflow.runtime.cuda.memory import DeviceArray
+from graphflow.tensor import Tensor
+
+SIZES = (1, 2, 3, 4, 5, 7, 8, 9, 13, 16, 31, 32, 33, 64)
+DTYPES = (gf.float32, gf.float64, gf.float16, gf.bfloat16, gf.int8, gf.int32, gf.int64, gf.bool)
+
+
+def sources(function: Callable[..., Tensor], *arguments: Tensor) -> list[str]:
+    """The kernels of a function, as text."""
+    graph = run_pipeline(gf.trace(function, *arguments), PORTABLE)[-1].graph
+    steps = plain_steps(build_schedule(graph, backend=CUDA).steps)
+    return [step.kernel.source for step in steps if isinstance(step, Call)]
+
+
+def drawn(seed: int, *shape: int, dtype: gf.dtype = gf.float32) -> Tensor:
+    print(f"seed {seed}")
+    return gf.tensor(np.random.default_rng(seed).integers(-9, 10, shape)).to(dtype)
+
+
+def same(function: Callable[..., Tensor], *arguments: Tensor) -> None:
+    """Eagerly and compiled, on the device what the CPU computes."""
+    expected = function(*arguments).to(gf.float64).numpy()
+    there = [a.cuda() for a in arguments]
+    for run in (function, gf.compile(function)):
+        found = run(*there)
+        assert found.is_cuda
+        np.testing.assert_allclose(found.to(gf.float64).cpu().numpy(), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("size", SIZES)
+def test_sizes_and_types(size: int, dtype: gf.dtype) -> None:
+    x = drawn(size, size, dtype=dtype)
+    same(lambda x: x.to(gf.float32) * 2 + 1, x)
+    same(lambda x: gf.where(x > 0, x, x * x), x)
+
+
+@pytest.mark.parametrize("last", (1, 3, 4, 6, 8, 12, 16))
+@pytest.mark.parametrize("shape", [(1,), (5, 1), (3, 1, 1), (1, 5, 1), (3, 5, 1)])
+def test_broadcasting_in_every_position(shape: tuple[int, ...], last: int) -> None:
+    x, small = drawn(1, 3, 5, last), drawn(2, *shape)
+    same(lambda x, y: x * y - y, x, small)
+    row = drawn(3, *shape[:-1], last)
+    same(lambda x, y: y + x * 2, x, row)
+
+
+@pytest.mark.parametrize("rows,columns", [(4, 4), (3, 8), (8, 3), (5, 7), (16, 12)])
+def test_strided_reads_and_joined_results(rows: int, columns: int) -> None:
+    x, y = drawn(4, rows, columns), drawn(5, rows, columns)
+    same(lambda x: x.t().contiguous() * 2, x)
+    same(lambda x: x.flip(1) + x, x)
+    same(lambda x: gf.nn.functional.pad(x, (1, 2)) + 1, x)
+    same(lambda x, y: gf.cat([x, y], 1) * 3, x, y)
+    same(lambda x: x[:, ::2] + 1, x)
+    same(lambda x: x[1:, 1:] + x[:-1, :-1], x)
+    same(lambda x: x + gf.arange(x.shape[1], device=x.device), x)
+
+
+def test_gathered_rows() -> None:
+    table, places = drawn(6, 7, 8), gf.tensor([[0, 6, -1], [3, 3, 2]])
+    same(lambda t, i: t[i] * 2, table, places)
+    same(lambda t, i: t[:, i], table, places)
+    assert "load_4" in sources(lambda t, i: t[i] * 2, table, gf.tensor([0, 6]))[-1]
+
+
+@pytest.mark.parametrize("start", range(1, 5))
+def test_views_that_begin_anywhere(start: int) -> None:
+    x = drawn(7, 40)
+    there = x.cuda()
+    for dtype in (gf.float32, gf.float16, gf.int8):
+        here, view = x.to(dtype)[start : start + 32], there.to(dtype)[start : start + 32]
+        double = gf.compile(lambda x: x + x)
+        np.testing.assert_array_equal(double(view).cpu().numpy(), (here + here).numpy())
+        np.testing.assert_array_equal((view + view).cpu().numpy(), (here + here).numpy())
+        np.testing.assert_array_equal(view.clone().cpu().numpy(), here.numpy())
+    view = there[start : start + 32]
+    view.mul_(3)
+    view[4:8].copy_(view[8:12])
+    x[start : start + 32].mul_(3)
+    x[start + 4 : start + 8].copy_(x[start + 8 : start + 12])
+    np.testing.assert_array_equal(there.cpu().numpy(), x.numpy())
+
+
+def test_state_that_begins_anywhere() -> None:
+    whole = drawn(8, 33).cuda()
+    odd, even = whole[1:], whole[:32].clone()
+
+    @gf.compile
+    def step(x: Tensor) -> Tensor:
+        odd.add_(x)
+        even.add_(odd)
+        return odd * 2
+
+    expected = whole.cpu().numpy().copy()
+    other = even.cpu().numpy().copy()
+    for _ in range(3):
+        found = step(gf.ones(32).cuda())
+        expected[1:] += 1
+        other += expected[1:]
+        np.testing.assert_array_equal(found.cpu().numpy(), expected[1:] * 2)
+        np.testing.assert_array_equal(whole.cpu().numpy(), expected)
+        np.testing.assert_array_equal(even.cpu().numpy(), other)
+
+
+def test_state_that_moves_to_another_alignment() -> None:
+    layer = gf.nn.Linear(4, 8, bias=False).cuda()
+    step = gf.compile(lambda x: layer.weight * x)
+    base = drawn(9, 8 * 4 + 1).cuda()
+    for view in (base[:32], base[1:], base[:32]):
+        layer.weight._cell.value = view.reshape(8, 4)._eager()
+        found = step(gf.full((4,), 2.0).cuda())
+        np.testing.assert_array_equal(
+            found.detach().cpu().numpy(), view.reshape(8, 4).cpu().numpy() * 2
+        )
+
+
+def test_what_is_not_aligned_is_refused_below() -> None:
+    x = DeviceArray.of(np.arange(9, dtype=np.float32))
+    odd = DeviceArray(x.block, (8,), np.float32, 4)
+    assert x.is_ready and not odd.is_ready and DeviceArray(x.block, (), np.float32, 4).is_ready
+    graph = run_pipeline(gf.trace(lambda x: x + 1, gf.ones(8)), PORTABLE)[-1].graph
+    program = CudaProgram(build_schedule(graph, backend=CUDA))
+    with pytest.raises(GraphFlowError, match="not ready for kernels"):
+        program.run([odd])
+
+
+def test_windows_of_loops_that_are_not_aligned() -> None:
+    for columns in (4, 5, 6, 8):
+        x = drawn(10, 3, columns)
+        same(lambda x: gf.cumsum(x, 0) * 2, x)
+
+        def chain(x: Tensor) -> Tensor:
+            return gf.scan(lambda c, row: (c * 2 + row, c + row), gf.zeros_like(x[0]), x)[1]
+
+        same(chain, x)
+
+
+def test_sizes_that_vary_are_vectors_only_where_all_are() -> None:
+    for columns in (5, 6, 8):
+        step = gf.compile(lambda x: x * 2 + 1, dynamic=True)
+        for rows in (2, 3, 5, 7):
+            x = drawn(11, rows, columns)
+            np.testing.assert_array_equal(step(x.cuda()).cpu().numpy(), x.numpy() * 2 + 1)
+
+
+def test_flat_positions_of_many_elements_are_split_in_64_bits() -> None:
+    def rows(count: int) -> str:
+        x = gf.empty(1, 1).expand(count, 1 << 16)
+        return sources(lambda x, b: x + b, x, gf.empty(1 << 16))[0]
+
+    assert "remainder(" in rows(1 << 10) and "//" not in rows(1 << 10)
+    assert "remainder(" not in rows(1 << 15)
+
+
+def test_state_that_lies_strided() -> None:
+    whole = drawn(12, 8, 5).cuda()
+    turned = gf.zeros(5, 8).cuda()
+    turned._cell.value = whole.t()._eager()
+
+    @gf.compile
+    def step(x: Tensor) -> Tensor:
+        turned.add_(x)
+        return turned * 2
+
+    expected = whole.cpu().numpy()
+    for _ in range(2):
+        found = step(gf.ones(8).cuda())
+        expected = expected + 1
+        np.testing.assert_array_equal(whole.cpu().numpy(), expected)
+        np.testing.assert_array_equal(found.cpu().numpy(), expected.T * 2)
