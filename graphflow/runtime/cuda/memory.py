@@ -69,14 +69,15 @@ class Block:
         return self._address
 
     def copy_from(self, source: Block, offset: int = 0) -> None:
-        """Fill the block with what begins at byte ``offset`` of another on the same device."""
-        if self.nbytes:
-            with on(self.device):
-                if (calls := direct()) is not None:
-                    calls.copy(self.address, source.address + offset, self.nbytes)
-                else:
-                    part = source.handle[offset : offset + self.nbytes]
-                    self.handle[: self.nbytes].copy_to_device(part)
+        """Fill the block with what begins at byte ``offset`` of another on the same device,
+        which is the driver's current one."""
+        if not self.nbytes:
+            return
+        if (calls := direct()) is not None:
+            calls.copy(self.address, source.address + offset, self.nbytes)
+        else:
+            part = source.handle[offset : offset + self.nbytes]
+            self.handle[: self.nbytes].copy_to_device(part)
 
     def write(self, offset: int, values: HostArray, wait: bool = True) -> None:
         """Copy ``values`` from the host to byte ``offset``, in row-major order.
