@@ -151,13 +151,13 @@ def on_both(function, *arrays: np.ndarray) -> tuple[list[np.ndarray], gf.Program
     return [gf.compile(function)(*given).numpy(), there.cpu().numpy()], program.latest.program
 
 
-@pytest.mark.parametrize("axis", [None, 0, 1])
+@pytest.mark.parametrize("axis", [None, 1])  # over axis 0 it is columns that are folded
 def test_long_rows_are_folded_in_parts(axis: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
     from graphflow.codegen.cuda import cut
 
     monkeypatch.setattr(cut, "LONG_ROW", 64)
     monkeypatch.setattr(cut, "PART", 50)
-    x = np.random.default_rng(0).standard_normal((130, 3) if axis == 0 else (3, 130))
+    x = np.random.default_rng(0).standard_normal((3, 130))
     axes = (0, 1) if axis is None else axis
     (here, there), program = on_both(lambda x: (x * x).sum(axes) / 7, x.astype(np.float32))
     names = [call.kernel.name for call in program.schedule.steps]
