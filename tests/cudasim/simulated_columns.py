@@ -5,6 +5,7 @@ Run by ``tests/test_cuda.py`` in the simulator.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -164,6 +165,19 @@ def test_axes_of_images(name: str, shape: tuple[int, ...]) -> None:
     expected = expected if isinstance(expected, tuple) else (expected,)
     for got, want in zip(on_device(AXES[name], x), expected, strict=True):
         np.testing.assert_allclose(got, want.numpy(), 1e-5, 1e-4)
+
+
+def test_what_is_only_read_need_not_wait_for_stores() -> None:
+    x, w = gf.zeros(40, 6), gf.zeros(6)
+
+    def step(x: gf.Tensor) -> gf.Tensor:
+        scaled = x * 2
+        w.add_(scaled.sum(0))
+        return scaled
+
+    (call,) = tiled(step, x)
+    assert "read(a, " in call.kernel.source and "read(out" not in call.kernel.source
+    assert re.search(r"= out1?\[j\]", call.kernel.source)
 
 
 @pytest.mark.parametrize("rows", [19, 300])

@@ -18,15 +18,16 @@ rows.  Column sums of a matrix of 64 columns::
         i = first + lane
         while i + 3 * lanes < stop:
             for _ in range(4):
-                sum0 = add_fast(sum0, a[i * s0 + j])
+                sum0 = add_fast(sum0, read(a, i * s0 + j))
                 i += lanes
         while i < stop:
-            sum0 = add_fast(sum0, a[i * s0 + j])
+            sum0 = add_fast(sum0, read(a, i * s0 + j))
             i += lanes
         ...  # the lanes of a column meet by halves
         if lane == 0 and there:
             partial[chunk * s1 + j] = sum0
 
+What the kernel does not write is read by ``read``, which need not wait for stores of rows before.
 Threads beyond the last column have its index and no rows.  Tiles and parts (``chunk``) depend on
 shapes only, so the bits do not depend on the device.
 """

@@ -302,6 +302,24 @@ def _accumulation(name: str, op: str) -> Any:
     return _define(name, 2, typing, lower)
 
 
+def _read() -> Any:
+    """An element of memory that nothing writes while the kernel runs, at a place in bounds.
+
+    So the read need not wait for stores before it.
+    """
+
+    def generate(context: Any, builder: Any, sig: Any, args: Sequence[Any]) -> Any:
+        memory = context.make_array(sig.args[0])(context, builder, args[0]).data
+        value = builder.load(builder.gep(memory, [args[1]]))
+        value.set_metadata("invariant.load", builder.module.add_metadata([]))
+        return context.data_model_manager[sig.return_type].from_data(builder, value)
+
+    def read(typingctx: Any, memory: Any, place: Any) -> Any:
+        return signature(memory.dtype, memory, types.int64), generate
+
+    return intrinsic(read)
+
+
 def _narrow(name: str, op: str) -> Any:
     def typing(context: Any, kinds: Sequence[Any]) -> tuple[str, Sequence[str]] | None:
         return "i64", ("i64", "i64")
@@ -363,6 +381,7 @@ NAMES: dict[str, Any] = {
     "select": _select(),
     "add_fast": _accumulation("add_fast", "add"),
     "mul_fast": _accumulation("mul_fast", "mul"),
+    "read": _read(),
     "quotient": _narrow("quotient", "udiv"),
     "remainder": _narrow("remainder", "urem"),
     **{f"load_{count}": _vectors(count, written=False) for count in VECTORS},

@@ -49,9 +49,17 @@ def _check(memory: Any, index: int, count: int) -> None:
         raise ValueError(f"{count} elements of {size} bytes from {index} on are not aligned")
 
 
+def read(memory: Any, place: int) -> Any:
+    """An element of memory that nothing writes while the kernel runs."""
+    if place < 0:
+        raise IndexError(f"element {place}")
+    return memory[place]
+
+
 NAMES: dict[str, Any] = {
     **CASTS, "f16": f16, "bf16": bf16, "select": select, "add_fast": add_fast,
     "mul_fast": mul_fast, "vm": vector_math, "quotient": quotient, "remainder": remainder,
+    "read": read,
     **{f"load_{count}": _load(count) for count in VECTORS},
     **{f"store_{count}": _store(count) for count in VECTORS},
 }  # fmt: skip

@@ -31,6 +31,7 @@ f16, bf16, f32, f64 = (_names[name] for name in ("f16", "bf16", "f32", "f64"))
 i8, i16, i32, i64 = (_names[name] for name in ("i8", "i16", "i32", "i64"))
 u8, u16, u32, u64 = (_names[name] for name in ("u8", "u16", "u32", "u64"))
 select, add_fast, mul_fast = (_names[name] for name in ("select", "add_fast", "mul_fast"))
+read = _names["read"]
 quotient, remainder = _names["quotient"], _names["remainder"]
 load_2, load_4, load_8 = (_names[f"load_{count}"] for count in (2, 4, 8))
 store_2, store_4, store_8 = (_names[f"store_{count}"] for count in (2, 4, 8))
@@ -44,6 +45,6 @@ def kernel(function: Any) -> Any:
 
 __all__ = [
     "add_fast", "bf16", "cuda", "f16", "f32", "f64", "i8", "i16", "i32", "i64", "kernel",
-    "load_2", "load_4", "load_8", "mul_fast", "np", "quotient", "remainder", "select", "store_2",
-    "store_4", "store_8", "u8", "u16", "u32", "u64", "vm",
+    "load_2", "load_4", "load_8", "mul_fast", "np", "quotient", "read", "remainder", "select",
+    "store_2", "store_4", "store_8", "u8", "u16", "u32", "u64", "vm",
 ]  # fmt: skip

@@ -52,7 +52,7 @@ BLOCK = 256
 HALVES = ("f16", "bf16")
 _NAMES = (
     "cuda", "kernel", "np", "vm", "select", "add_fast", "mul_fast", "f16", "bf16", "f32", "f64",
-    "i8", "i16", "i32", "i64", "u8", "u16", "u32", "u64", "quotient", "remainder",
+    "i8", "i16", "i32", "i64", "u8", "u16", "u32", "u64", "quotient", "remainder", "read",
     *(f"{way}_{count}" for way in ("load", "store") for count in (2, 4, 8)),
 )  # fmt: skip
 _NUMPY = {
@@ -154,6 +154,7 @@ class CudaWriter(KernelWriter):
         super().__init__(kernel, out)
         loops = list(team_loops(kernel.body))
         self.by_block, self.width = bool(loops), max(map(_width, loops), default=0)
+        self.written = {name for name, _ in kernel.stores}
         self.inside = False  # a loop that the threads of a block share
         self.extent = "1"
 
@@ -188,6 +189,8 @@ class CudaWriter(KernelWriter):
     def element(self, slot: Slot, index: str) -> str:
         """The element as it is computed with: half precision as f32."""
         text = super().element(slot, index)
+        if self.width and self.kernel.slots[slot] not in self.written:
+            text = f"read({self.kernel.slots[slot]}, {index})"
         return f"vm.{slot.dtype.short}_to_f32({text})" if slot.dtype.short in HALVES else text
 
     def put(self, slot: Slot, index: str, text: str) -> str:
