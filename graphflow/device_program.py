@@ -13,7 +13,16 @@ from graphflow.codegen.schedule import Schedule
 from graphflow.device import available
 from graphflow.errors import IndexRangeError
 from graphflow.ir.graph import Graph
-from graphflow.on_device import backend, copied, copy_into, part, ready, together, wanted
+from graphflow.on_device import (
+    attention_switches,
+    backend,
+    copied,
+    copy_into,
+    part,
+    ready,
+    together,
+    wanted,
+)
 from graphflow.program import Program
 from graphflow.runtime.cuda.launch import CudaProgram
 from graphflow.runtime.cuda.memory import DeviceArray
@@ -48,10 +57,9 @@ class DeviceProgram(Program):
         return False
 
     def _schedule(self) -> Schedule:
-        from graphflow.backends import cuda
-
-        off = "" if cuda.cudnn_sdp_enabled() else "gf.backends.cuda.enable_cudnn_sdp(False)"
-        self._chosen = Chosen(self._index, cuda.deterministic, off, self._example)
+        deterministic = backend(self._index).numerics.deterministic
+        off, whole = attention_switches()
+        self._chosen = Chosen(self._index, deterministic, off, whole, self._example)
         self._stays = self._chosen.stays
         self._placed = self._build()
         return self._placed

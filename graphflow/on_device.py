@@ -106,6 +106,17 @@ def wanted() -> Wanted:
     return Wanted(cuda.library, cudnn.enabled)
 
 
+def attention_switches() -> tuple[str, str]:
+    """Why no library may attend now, and why products and a softmax may not, as ``gf.backends``
+    says; each empty if they may."""
+    from graphflow.backends import cuda, cudnn
+
+    off = "" if cuda.cudnn_sdp_enabled() else "gf.backends.cuda.enable_cudnn_sdp(False)"
+    if not (cuda.library and cudnn.enabled):
+        off = f"gf.backends.{'cudnn.enabled' if cuda.library else 'cuda.library'} is off"
+    return off, "" if cuda.math_sdp_enabled() else "gf.backends.cuda.enable_math_sdp(False)"
+
+
 def backend(device: int) -> Backend:
     """How kernels are written now for a device: the switches of ``gf.backends`` say, and
     whether there are libraries."""

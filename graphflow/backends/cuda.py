@@ -9,7 +9,8 @@ deterministic = False
 replay = True
 """Whether programs made from now on may replay their steps as CUDA graphs; ``explain()`` tells."""
 library = True
-"""Whether programs made from now on may let cuBLASLt compute products; ``explain()`` tells."""
+"""Whether programs made from now on may let libraries compute what they take; ``explain()``
+tells."""
 matmul = SimpleNamespace(allow_tf32=False)
 """``allow_tf32``: whether cuBLASLt may round float32 to TF32 in programs made from now on."""
 

@@ -1,4 +1,4 @@
-"""cuDNN's switches: whether and how it computes the convolutions of programs for CUDA.
+"""cuDNN's switches: whether and how it computes convolutions and attention of programs for CUDA.
 
 They count for programs made from now on, if ``gf.backends.cuda.library`` lets libraries compute
 at all; ``explain()`` tells what became of them.
@@ -7,9 +7,9 @@ at all; ``explain()`` tells what became of them.
 from __future__ import annotations
 
 enabled = True
-"""Whether cuDNN may compute convolutions."""
+"""Whether cuDNN may compute convolutions and attention."""
 allow_tf32 = True
-"""Whether it may round float32 to TF32 in them."""
+"""Whether it may round float32 to TF32 in convolutions."""
 deterministic = False
 """Whether it has to add up in the same order in every run (``gf.backends.cuda.deterministic`` asks
 for that, too)."""

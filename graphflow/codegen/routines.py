@@ -55,7 +55,7 @@ def routine_steps(
     layouts = [*places, *results]
     moved = sum(prod(x.shape) * x.type.dtype.itemsize for x in layouts)
     call = LibraryCall(
-        routine=_routine(node, layouts, not emitter.context.backend.atomic),
+        routine=_routine(node, layouts, emitter.context.backend.numerics.deterministic),
         arguments=tuple(Address(x.buffer, x.offset * x.type.dtype.itemsize) for x in layouts),
         reads=frozenset(x.buffer for x in places),
         writes=frozenset(x.buffer for x in results),

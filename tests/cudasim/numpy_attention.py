@@ -51,7 +51,7 @@ class NumpyAttention:
 
     def refusal(self, routine: Routine) -> str:
         """What cuDNN's would say, or what it is told to."""
-        return attention.unfit(routine) or self.refused
+        return attention.unasked(routine) or self.refused
 
     def prepared(self, routine: Routine) -> Callable[[Sequence[int], Any], None]:
         """What starts it."""

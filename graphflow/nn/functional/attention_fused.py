@@ -12,33 +12,24 @@ from typing import Any
 from graphflow.dispatch import apply_several
 from graphflow.errors import GraphFlowError
 from graphflow.functions.shaping import expand, reshape
-from graphflow.ir import types as T
 from graphflow.ir.dims import dim_product
 from graphflow.ir.types import broadcast_shapes
 from graphflow.mode import mode
 from graphflow.tensor import Tensor
 
-FEATURES, WIDEST = 8, 128
-"""Features of a head: a multiple of so many, and no more than so many."""
-
 
 def fused(
     query: Tensor, key: Tensor, value: Tensor, causal: bool, scale: float | None, small: bool
 ) -> Tensor | None:
-    """Attention of a compiled step on a device by operation ``attend``; None where that does not
-    fit: of other dtypes than halves, or of heads of other sizes than a library takes.
+    """Attention of a compiled step on a device by operation ``attend``; None where that is not
+    possible.
 
-    Without a library, scores are in memory as a whole, so they have to be ``small``.
+    Where no library takes it, scores are in memory as a whole, so they have to be ``small``.
     """
-    if mode.tracer is None or query.dtype not in (T.float16, T.bfloat16):
+    operands, widths = (query, key, value), (query.shape[-1], value.shape[-1])
+    if mode.tracer is None or any(0 in x.shape for x in operands):
         return None
-    operands = query, key, value
-    if any(0 in x.shape for x in operands):
-        return None
-    widths = query.shape[-1], value.shape[-1]
-    if any(type(n) is not int or n % FEATURES or n > WIDEST for n in widths):
-        return None
-    if not small and _missing(query.device.index or 0):
+    if not small and _in_parts(query, widths):
         return None
     lead = broadcast_shapes(*(tuple(x.shape[:-2]) for x in operands))
     factor = 1.0 / math.sqrt(widths[0]) if scale is None else float(scale)
@@ -58,21 +49,22 @@ def _in_heads(x: Tensor, lead: tuple[Any, ...]) -> Tensor:
     return reshape(x, (batch, dim_product(tuple(heads)), *x.shape[-2:]))
 
 
-def _missing(device: int) -> bool:
-    """Whether no library attends on a CUDA device."""
-    from graphflow.backends import cuda
+def _in_parts(query: Tensor, widths: tuple[int, int]) -> bool:
+    """Whether no library takes heads of so many features on the device of ``query``."""
+    from graphflow.on_device import attention_switches
+    from graphflow.runtime.cuda.attention import unfit
     from graphflow.runtime.cuda.routines import library
 
-    return not cuda.cudnn_sdp_enabled() or isinstance(library(device), str)
+    off = attention_switches()[0] or unfit(query.dtype.short, widths)
+    return bool(off) or isinstance(library(query.device.index or 0), str)
 
 
 def need_products() -> None:
     """Raise unless attention on a device may be products and a softmax."""
-    from graphflow.backends import cuda
+    from graphflow.on_device import attention_switches
 
-    if not cuda.math_sdp_enabled():
+    if whole := attention_switches()[1]:
         raise GraphFlowError(
-            "scaled_dot_product_attention: only products and a softmax can compute this attention "
-            "(no library takes masks, dropout, float32, eager calls or such heads), and "
-            "gf.backends.cuda.enable_math_sdp(False) rules them out"
+            "scaled_dot_product_attention: no library takes masks, dropout or eager calls; "
+            f"{whole} rules out products and a softmax"
         )

@@ -8,41 +8,34 @@ long as the process runs, for a captured call needs the plan's code.
 
 from __future__ import annotations
 
-import importlib
-import threading
 from collections.abc import Sequence
 from typing import Any
 
 from graphflow.codegen.cuda.convolution import FORWARD, Convolution, Tensor
 from graphflow.errors import GraphFlowError
+from graphflow.runtime.cuda.cudnn import Handle
 from graphflow.runtime.cuda.current import on
 from graphflow.runtime.cuda.library import ALIGNED, Launch
 from graphflow.runtime.cuda.memory import Block
-from graphflow.runtime.cuda.routines import BINDING
-
-_TYPES = {"f16": "HALF", "bf16": "BFLOAT16", "f32": "FLOAT", "tf32": "FLOAT", "f64": "DOUBLE"}
 
 
 class Convolutions:
     """cuDNN on one device: a handle, a workspace, and the convolutions asked for so far."""
 
     def __init__(self, device: int) -> None:
-        self.device, self.cudnn = device, importlib.import_module(BINDING)
-        self._lock = threading.Lock()
+        self.device = device
+        with on(device):
+            self.handle = Handle()
+        self.name, self.version = self.handle.name, self.handle.version
         self._known: dict[Convolution, _Planned | str] = {}
         self._wanted = 0
         self._room: Block | None = None
-        with on(device):
-            self.handle = self.cudnn.create_handle()
-        self.version = int(self.cudnn.backend_version())
-        number = self.version
-        self.name = f"cuDNN {number // 10000}.{number // 100 % 100}.{number % 100}"
 
     def prepared(self, asked: Convolution, alignments: tuple[int, ...]) -> Launch:
         """See :class:`~graphflow.runtime.cuda.library.Library`."""
         if min(alignments) < ALIGNED:
             raise GraphFlowError(f"{self.name} wants arrays at multiples of {ALIGNED} bytes")
-        with self._lock:
+        with self.handle.lock:
             if asked not in self._known:
                 self._known[asked] = self._planned(asked)
             found = self._known[asked]
@@ -54,7 +47,7 @@ class Convolutions:
         try:
             with on(self.device):
                 made = _Planned(self, asked)
-        except (self.cudnn.cudnnGraphNotSupportedError, RuntimeError, ValueError) as error:
+        except (self.handle.module.cudnnGraphNotSupportedError, RuntimeError, ValueError) as error:
             return self._said(error, asked)
         self._wanted = max(self._wanted, made.size)
         return made
@@ -71,10 +64,10 @@ class Convolutions:
         Raises :class:`GraphFlowError` with what the library says if it cannot.
         """
         try:
-            with self._lock, on(self.device):
-                self.cudnn.set_stream(handle=self.handle, stream=int(stream))
+            with self.handle.lock, on(self.device):
+                self.handle.follow(stream)
                 planned.execute(addresses)
-        except (self.cudnn.cudnnGraphNotSupportedError, RuntimeError, ValueError) as error:
+        except (self.handle.module.cudnnGraphNotSupportedError, RuntimeError, ValueError) as error:
             raise GraphFlowError(self._said(error, planned.asked)) from error
 
     def _said(self, error: Exception, asked: Convolution) -> str:
@@ -89,13 +82,11 @@ class _Planned:
 
     def __init__(self, library: Convolutions, asked: Convolution) -> None:
         self.asked, self._library = asked, library
-        cudnn = library.cudnn
-        io, compute = (
-            getattr(cudnn.data_type, _TYPES[x]) for x in (asked.image.dtype, asked.compute)
-        )
+        cudnn = library.handle.module
+        io, compute = (library.handle.type(x) for x in (asked.image.dtype, asked.compute))
         self._graph = graph = cudnn.pygraph(
             io_data_type=io, intermediate_data_type=compute, compute_data_type=compute,
-            handle=library.handle,
+            handle=library.handle.number,
         )  # fmt: skip
         none = [0] * len(asked.steps)
         along = {
@@ -132,7 +123,7 @@ class _Planned:
 
     def _unwanted(self) -> list[Any]:
         """What a plan must not do."""
-        note, asked = self._library.cudnn.numerical_note, self.asked
+        note, asked = self._library.handle.module.numerical_note, self.asked
         plain = asked.compute == "f32" == asked.image.dtype
         notes = [note.TENSOR_CORE] if plain else []
         return [*notes, note.NONDETERMINISTIC] if asked.deterministic else notes
@@ -147,4 +138,4 @@ class _Planned:
             self._room = self._library.room(self.size)
         room = 0 if self._room is None else self._room.address
         given = dict(zip(self._operands, map(int, addresses), strict=True))
-        self._graph.execute(given, room, handle=self._library.handle)
+        self._graph.execute(given, room, handle=self._library.handle.number)

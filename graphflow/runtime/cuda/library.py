@@ -19,7 +19,7 @@ from graphflow.codegen.library import Plan
 from graphflow.codegen.schedule import Call, Schedule, plain_steps
 from graphflow.errors import GraphFlowError
 from graphflow.records import dataclass
-from graphflow.runtime.cuda import routines
+from graphflow.runtime.cuda import cudnn
 
 ITEMSIZES = {"f16": 2, "bf16": 2, "f32": 4, "f64": 8}
 ALIGNED = 16
@@ -28,7 +28,7 @@ BINDING = "nvmath.bindings.cublasLt"
 
 
 Launch = Callable[[Sequence[int], Any], None]
-"""Starts a product for the addresses of a plan's places (0: none), on a stream."""
+"""Starts what was asked for on a stream, for the addresses of a plan's places (0: none)."""
 
 
 class Library(Protocol):
@@ -63,7 +63,7 @@ def not_installed(kind: object = Matmul) -> str:
 
 
 _BINDINGS: dict[object, tuple[str, str]] = {
-    Matmul: ("nvmath", "nvmath-python"), Convolution: (routines.BINDING, "nvidia-cudnn-frontend"),
+    Matmul: ("nvmath", "nvmath-python"), Convolution: (cudnn.BINDING, "nvidia-cudnn-frontend"),
 }  # fmt: skip
 
 

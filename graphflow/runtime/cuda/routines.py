@@ -6,22 +6,17 @@ What a library does is behind a few calls, so that tests can put one of NumPy in
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
-from importlib.util import find_spec
-from typing import Any, Protocol
+from typing import Protocol
 
-from graphflow.codegen.cuda.toolchain import INSTALL, is_simulated, toolchain
+from graphflow.codegen.cuda.convolution import Convolution
 from graphflow.codegen.library import Routine
 from graphflow.codegen.routines import routine_of
 from graphflow.codegen.schedule import LibraryCall, Schedule, plain_steps
 from graphflow.errors import GraphFlowError
 from graphflow.ir.node import Node
-
-BINDING = "cudnn"
-
-Launch = Callable[[Sequence[int], Any], None]
-"""Starts a routine for the addresses of its arrays, on a stream."""
+from graphflow.runtime.cuda.library import Launch, missing, not_installed
 
 
 class Library(Protocol):
@@ -42,27 +37,15 @@ class Library(Protocol):
 
 
 @cache
-def missing() -> str:
-    """Why no library is used here; empty if one is.  Nothing is imported."""
-    if is_simulated():
-        return "the simulator has no libraries"
-    if toolchain().package != "numba-cuda":
-        return f"libraries take numba-cuda, not {toolchain().package}"
-    if find_spec(BINDING) is None:
-        return f"nvidia-cudnn-frontend is not installed: {INSTALL}"
-    return ""
-
-
-@cache
 def library(device: int) -> Library | str:
     """The library of a device, or why there is none."""
-    why = missing()
+    why = missing() or not_installed(Convolution)  # by the same binding
     if why:
         return why
-    from graphflow.runtime.cuda.attention import Cudnn
+    from graphflow.runtime.cuda.attention import Attention
 
     try:
-        return Cudnn(device)
+        return Attention(device)
     except Exception as error:  # a binding fails in many ways, all of which mean: no library
         return f"cuDNN does not start: {' '.join(str(error).split()) or type(error).__name__}"
 
@@ -71,20 +54,27 @@ class Chosen:
     """Which operations of a graph the library of a device computes as a whole.
 
     ``off`` is why none may, if so; sizes of symbolic dimensions are those of an ``example``.
+    What it does not compute is done in parts, unless there is ``whole``, the switch that says so.
     """
 
     def __init__(
-        self, device: int, deterministic: bool, off: str, example: Mapping[str, int]
+        self, device: int, deterministic: bool, off: str, whole: str, example: Mapping[str, int]
     ) -> None:
         self._device, self._deterministic = device, deterministic
-        self._off, self._example = off, example
+        self._off, self._whole, self._example = off, whole, example
         self._why: dict[Node, str] = {}
 
     def stays(self, node: Node) -> bool:
-        """Whether ``node``, which has a routine, is the library's."""
+        """Whether ``node``, which has a routine, is the library's.
+
+        Raises :class:`GraphFlowError` if it is not, but must be.
+        """
         if node not in self._why:
             self._why[node] = self._off or self._refusal(node)
-        return not self._why[node]
+        why = self._why[node]
+        if why and self._whole:
+            raise GraphFlowError(f"{node.op.name}: {why}; {self._whole} rules out its parts")
+        return not why
 
     def _refusal(self, node: Node) -> str:
         found = library(self._device)
