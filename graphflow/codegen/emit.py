@@ -371,7 +371,7 @@ class Emitter:
 
     def need_named(self, value: Value) -> None:
         """Make ``value`` known here under a name, however small it is."""
-        self.uses[value] = self.uses.get(value, 0) + 1
+        self.uses[value] = self.uses.get(value, 1) + 1
         self.need(value)
 
     def _prepare(self, source: Value) -> None:

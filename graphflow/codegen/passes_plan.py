@@ -97,15 +97,17 @@ def plan_skips(
     found: Survey,
     plan: Plan,
     bound: Mapping[Value, Value],
+    apart: bool = False,
 ) -> list[Only | None]:
     """Where each pass is needed, ``None`` for everywhere: only where what it folds is chosen.
 
     Such a pass stores nothing: stores wait for the next one.  Nor does it check indices, which
     are wrong whether their element is chosen or not.  Where neighbouring lines are folded side
-    by side (columns), some would need the pass and some not: all get it.
+    by side (columns), some would need the pass and some not: all get it, unless each is folded
+    by threads of its own (``apart``).
     """
     reduced_mask = sum(axis.mask for axis in plan.reduced)
-    if plan.column or any(check.varies & reduced_mask for check in found.checks):
+    if (plan.column and not apart) or any(check.varies & reduced_mask for check in found.checks):
         return [None for _ in stages.folds]
     needed = _needed(stages, targets, bound)
     only_where: list[Only | None] = []

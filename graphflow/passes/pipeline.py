@@ -29,6 +29,7 @@ from graphflow.passes.fuse import Fuse
 from graphflow.passes.integer_products import IntegerProducts
 from graphflow.passes.loop_products import LoopProducts
 from graphflow.passes.narrow import Narrow
+from graphflow.passes.one_pass import OnePass
 from graphflow.passes.picked import Picked
 from graphflow.passes.rewrite import hits
 from graphflow.passes.scaled_taps import ScaledTaps
@@ -127,12 +128,17 @@ LASTING: tuple[Step, ...] = (
 )
 """The pipeline where what depends on state alone is kept between calls."""
 
-PORTABLE = tuple(
-    step
-    for step in PIPELINE
-    if not any(isinstance(p, (Winograd, Widen, IntegerProducts)) for p in step.passes)
+PORTABLE: tuple[Step, ...] = (
+    *(
+        step
+        for step in PIPELINE[:-1]
+        if not any(isinstance(p, (Winograd, Widen, IntegerProducts)) for p in step.passes)
+    ),
+    Step((OnePass(), Simplify()), "on sums that are told apart by nothing but what they sum up"),
+    PIPELINE[-1],
 )
-"""The pipeline for other devices than the processor: without forms that only it has kernels for."""
+"""The pipeline for other devices than the processor: without forms that only it has kernels for,
+and with those that are for kernels of which some threads pass over memory and others do not."""
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ Run by ``tests/test_cuda.py`` in the simulator.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -15,7 +16,7 @@ import graphflow as gf
 import graphflow.nn.functional as F
 from graphflow import nn
 from graphflow.codegen.build_schedule import build_schedule
-from graphflow.codegen.cuda import columns
+from graphflow.codegen.cuda import columns, plain
 from graphflow.codegen.cuda.lower import CUDA
 from graphflow.codegen.schedule import Call, plain_steps
 from graphflow.passes.pipeline import PORTABLE, run_pipeline
@@ -195,13 +196,52 @@ def test_passes_over_columns(rows: int) -> None:
     np.testing.assert_allclose(found, function(x.double(), y.double()).numpy(), 1e-5, 1e-7)
 
 
+def variance(x: gf.Tensor) -> gf.Tensor:
+    centred = x - x.mean(0)
+    return (centred * centred).mean(0)
+
+
+@pytest.mark.parametrize("rows", [40, 300])
+@pytest.mark.parametrize("dtype", [gf.float32, gf.float64], ids=str)
+@pytest.mark.usefixtures("narrow")
+def test_columns_far_from_zero_take_a_second_pass(dtype: gf.dtype, rows: int) -> None:
+    array = numbers(rows, 7, seed=rows) + np.array([0, 1, 1.9, 2.2, -30, 1e3, 0.1], np.float32)
+    array[:, 6] = 3.7  # its mean is not exact
+    x = gf.tensor(array).to(dtype)
+    passes = tiled(variance, x)
+    assert [call.kernel.source.count(" < needed0") for call in passes] == [0, 2]
+    (found,) = on_device(variance, x)
+    np.testing.assert_allclose(found, array.astype(np.float64).var(0), 1e-5, 1e-10)
+
+
+@pytest.mark.usefixtures("narrow")
+def test_columns_that_need_no_second_pass_are_not_read_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    x = gf.tensor(numbers(300, 7, seed=9) + np.array([0, 0, 0, 0, 0, 5, 0], np.float32))
+    on_device(variance, x)
+    reads: list[int] = []
+
+    def read(memory: np.ndarray, place: int) -> object:
+        if len(memory) >= 300 * 7:
+            reads.append(place % 7)
+        return plain.read(memory, place)
+
+    for call in tiled(variance, x):
+        module = next(m for name, m in sys.modules.items() if name.endswith(call.kernel.name))
+        monkeypatch.setattr(module, "read", read)
+    on_device(variance, x)
+    assert [reads.count(column) for column in range(7)] == [300, 300, 300, 300, 300, 600, 300]
+
+
 def test_any_number_of_rows() -> None:
-    function = gf.compile(lambda x: (x.sum(0), x.amax(0)), dynamic=True)
+    function = gf.compile(lambda x: (x.sum(0), x.amax(0), variance(x)), dynamic=True)
     for rows in (40, 1200, 3, 9, 257):
         array = numbers(rows, 6, seed=rows)
-        total, largest = function(gf.tensor(array).cuda())
+        total, largest, var = function(gf.tensor(array).cuda())
         np.testing.assert_allclose(total.cpu().numpy(), array.sum(0, np.float64), 1e-5, 1e-4)
         np.testing.assert_array_equal(largest.cpu().numpy(), array.max(0))
+        np.testing.assert_allclose(var.cpu().numpy(), array.var(0, np.float64), 1e-5, 1e-6)
 
 
 @pytest.mark.usefixtures("narrow")

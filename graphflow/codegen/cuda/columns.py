@@ -7,8 +7,8 @@ rows.  Column sums of a matrix of 64 columns::
     lane, lanes = cuda.threadIdx.x // width, cuda.blockDim.x // width
     column = cuda.threadIdx.x - lane * width
     for row in range(cuda.blockIdx.x, nchunk * ntile, cuda.gridDim.x):
-        tile = row % ntile
-        chunk = row // (ntile)
+        tile = remainder(row, ntile)
+        chunk = quotient(row, ntile)
         j = min(tile * width + column, nj - 1)
         there = tile * width + column < nj
         first = chunk * size
@@ -37,11 +37,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
+from graphflow.codegen.cuda.lanes import CudaEmitter, choose_lanes
 from graphflow.codegen.emit import Emitter
 from graphflow.codegen.loops import Fold, Load, LoopKind
 from graphflow.codegen.lower_row import is_regrouped
 from graphflow.codegen.lower_split import CHUNK, fold_of_parts, keep_folds, kept_index
-from graphflow.codegen.passes_plan import Stages
+from graphflow.codegen.passes_plan import Only, Stages, plan_skips
 from graphflow.codegen.schedule import Call
 from graphflow.codegen.sizes import example_of
 from graphflow.codegen.spaces import Axis, Plan, Survey, Target, survey
@@ -90,14 +91,19 @@ def lower_columns(
     (by ``meet``); what is left to be stored everywhere then is a call of its own (by ``store``).
     """
     width, parts = tiles_of(plan)
+    only_where = plan_skips(stages, targets, found, plan, task.bound, apart=True)
     if parts > 1 and not _reads_results(task, stages):
-        return _in_parts(task, plan, stages, width, parts, fold_pass, meet, store)
-    emitter = Emitter("tile", targets, found.uses, task.error, task.bound)
+        return _in_parts(task, plan, stages, only_where, width, parts, fold_pass, meet, store)
+    emitter = _emitter(task, targets, found)
     rows = _open_tiles(emitter, plan, width)
-    for folds, full in zip(stages.folds, stages.full):
-        fold_pass(emitter, plan.reduced, folds, full, LoopKind.LANES, rows)
+    for folds, full, only in zip(stages.folds, stages.full, only_where):
+        fold_pass(emitter, plan.reduced, folds, full, LoopKind.LANES, _where(emitter, rows, only))
     emitter.store(stages.kept)
     return [finish_call(task, emitter, targets, found)]
+
+
+def _emitter(task: Task, stored: Sequence[Target], found: Survey) -> CudaEmitter:
+    return CudaEmitter("tile", stored, task, found, choose_lanes(task, None, stored, found))
 
 
 def _reads_results(task: Task, stages: Stages) -> bool:
@@ -128,9 +134,22 @@ def _open_tiles(emitter: Emitter, plan: Plan, width: int, parts: int = 1) -> tup
     return first, "stop", str(width)
 
 
+def _where(emitter: Emitter, rows: tuple[str, ...], only: Only | None) -> tuple[str, ...]:
+    """No rows in columns that do not need the pass; their folds stay what they begin with."""
+    if only is None:
+        return rows
+    condition, holds = only
+    emitter.need_named(condition)
+    first, stop, width = rows
+    needed = emitter.fresh("needed")
+    choices = f"{stop}, {first}" if holds else f"{first}, {stop}"
+    emitter.name_index(needed, f"select({emitter.names[condition]}, {choices})")
+    return first, needed, width
+
+
 def _in_parts(
-    task: Task, plan: Plan, stages: Stages, width: int, parts: int,
-    fold_pass: FoldPass, meet: Lower, store: Lower,
+    task: Task, plan: Plan, stages: Stages, only_where: Sequence[Only | None],
+    width: int, parts: int, fold_pass: FoldPass, meet: Lower, store: Lower,
 ) -> list[Call]:  # fmt: skip
     calls: list[Call] = []
     last = max(number for number, folds in enumerate(stages.folds) if folds)
@@ -142,10 +161,11 @@ def _in_parts(
         partial = {fold: _place(task, plan, fold, parts) for fold in folds}
         results = [Target(load.slot, load.index, fold) for fold, load in partial.items()]
         found = survey([*results, *full], task.bound)
-        emitter = Emitter("tile", full, found.uses, task.error, task.bound)
+        emitter = _emitter(task, full, found)
         for load in partial.values():
             emitter.add_result(load.slot, "partial")
         rows = _open_tiles(emitter, plan, width, parts)
+        rows = _where(emitter, rows, only_where[number])
         fold_pass(emitter, plan.reduced, folds, full, LoopKind.LANES, rows)
         emitter.store(results)
         calls.append(finish_call(task, emitter, [*results, *full], found))
