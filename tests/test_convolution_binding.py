@@ -17,7 +17,7 @@ from graphflow.runtime.cuda import convolutions, library
 PLAIN = Convolution(
     FORWARD, "tf32", Tensor("f32", (4, 8, 9, 9), (648, 1, 72, 8)),
     Tensor("f32", (6, 8, 3, 3), (72, 1, 24, 8)), Tensor("f32", (4, 6, 4, 4), (96, 1, 24, 6)),
-    (2, 2), (1, 1),
+    (2, 2), (1, 1), (1, 0), (1, 0),
 )  # fmt: skip
 
 
@@ -133,7 +133,7 @@ def test_a_response_is_planned_once_and_started(module: Module) -> None:
     asked = graph.calls[0][1]
     image, filter = asked.pop("image"), asked.pop("weight")
     assert asked == {
-        "pre_padding": [0, 0], "post_padding": [0, 0], "stride": [2, 2], "dilation": [1, 1],
+        "pre_padding": [1, 0], "post_padding": [1, 0], "stride": [2, 2], "dilation": [1, 1],
     }  # fmt: skip
     assert (image.given["dim"], image.given["stride"]) == ([4, 8, 9, 9], [648, 1, 72, 8])
     assert (filter.given["dim"], filter.given["stride"]) == ([6, 8, 3, 3], [72, 1, 24, 8])

@@ -16,7 +16,8 @@ from graphflow.codegen.cuda.convolution import (
     Tensor,
     as_convolution,
 )
-from graphflow.codegen.library import Numerics, Operand, Plan, Seen, Term
+from graphflow.codegen.cuda.padding import unpadded
+from graphflow.codegen.library import Numerics, Operand, Padded, Plan, Seen, Term
 from graphflow.records import replace
 from tests.cudasim.numpy_convolutions import convolve
 
@@ -127,6 +128,10 @@ def test_random_convolutions() -> None:
 
 
 LAST, FIRST = True, False
+SMALL = Convolution(
+    FORWARD, "f32", Tensor("f32", (1,) * 4, (1,) * 4), Tensor("f32", (1,) * 4, (1,) * 4),
+    Tensor("f32", (1,) * 4, (1,) * 4), (1, 1), (1, 1), (0, 0), (0, 0),
+)  # fmt: skip
 PLAIN = (4, 1, 8, 6, (7, 7), (3, 3), (1, 1), (1, 1))
 
 
@@ -136,7 +141,7 @@ def test_channels_last_is_told_by_strides(form: str) -> None:
     assert made == Convolution(
         form, "f32", Tensor("f32", (4, 8, 9, 9), (648, 1, 72, 8)),
         Tensor("f32", (6, 8, 3, 3), (72, 1, 24, 8)), Tensor("f32", (4, 6, 7, 7), (294, 1, 42, 6)),
-        (1, 1), (1, 1),
+        (1, 1), (1, 1), (0, 0), (0, 0),
     )  # fmt: skip
 
 
@@ -227,3 +232,51 @@ def test_windows_are_those_of_the_image_not_filters() -> None:
     assert made.image.extents == (1, 4, 1, 11) and made.filter.extents == (32, 4, 1, 3)
     made = check(seen(1, 1, 4, 32, (9,), (3,), (1,), (1,), LAST, turned=True))
     assert made.image.extents == (1, 4, 1, 11)
+
+
+def test_random_images_in_copies_with_zeros_around() -> None:
+    """Of a copy of any four axes, a part of it as an image, or of a line of it."""
+    rng = np.random.default_rng(1)
+    taken = 0
+    for trial in range(400):
+        extents = tuple(int(n) for n in rng.integers(1, 5, 4))
+        low, high = (tuple(int(n) for n in rng.integers(0, 3, 4) * (rng.random(4) < 0.5))
+                     for _ in range(2))  # fmt: skip
+        wide = tuple(map(sum, zip(low, extents, high)))
+        order = tuple(int(n) for n in rng.permutation(4))
+        source = Operand(0, 3, "f32", strides(extents, order))
+        copy = Padded(source, Operand(1, 0, "f32", strides(wide, (0, 1, 2, 3))), low, extents, wide)
+        memory = rng.normal(size=3 + prod(extents))
+        array = shown(memory, 3, Tensor("f32", extents, source.strides))
+        padded = np.pad(array, list(zip(low, high)))
+        axes = rng.permutation(4)
+        begins = [int(rng.integers(0, n)) for n in wide]
+        steps = [int(rng.choice([1, 1, 1, 2])) for _ in range(4)]
+        counts = [int(rng.integers(0, (n - 1 - b) // s + 1)) + 1
+                  for n, b, s in zip(wide, begins, steps)]  # fmt: skip
+        lie = [s * k for s, k in zip(copy.result.strides, steps)]
+        start = sum(b * s for b, s in zip(begins, copy.result.strides))
+        image = Tensor("f32", tuple(counts[k] for k in axes), tuple(lie[k] for k in axes))
+        wanted = shown(np.ascontiguousarray(padded).ravel(), start, image)
+        plain = replace(SMALL, image=image)
+        plan = unpadded(Plan(plain, (1, 2, 3), ((start, 0, 0),)), copy)
+        if plan is None:
+            continue
+        taken += 1
+        made = plan.asked
+        found = shown(memory, plan.starts[0][0], made.image)
+        found = np.pad(found, [(0, 0), (0, 0), *zip(made.low, made.high)])
+        np.testing.assert_array_equal(found, wanted, err_msg=f"trial {trial}: {copy} {image}")
+    assert taken > 100, taken
+
+
+def test_zeros_between_images_or_channels_need_the_copy() -> None:
+    source = Operand(0, 0, "f32", (48, 16, 4, 1))
+    wide = Operand(1, 0, "f32", (80, 16, 4, 1))
+    copy = Padded(source, wide, (0, 1, 0, 0), (2, 3, 4, 4), (2, 5, 4, 4))
+    image = Tensor("f32", (2, 5, 4, 4), (80, 16, 4, 1))
+    assert unpadded(Plan(replace(SMALL, image=image), (1, 2, 3), ((0, 0, 0),)), copy) is None
+    inner = Tensor("f32", (2, 3, 4, 4), (80, 16, 4, 1))
+    plan = unpadded(Plan(replace(SMALL, image=inner), (1, 2, 3), ((16, 0, 0),)), copy)
+    assert plan is not None and plan.asked.image.strides == source.strides
+    assert plan.starts[0][0] == 0

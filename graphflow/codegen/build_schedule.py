@@ -91,7 +91,7 @@ def build_schedule(
                 f"{form.op.name} yields {form.type}: give every symbolic dimension a size "
                 "before scheduling"
             )
-    work = collect(graph, routines=backend.routines)
+    work = collect(graph, routines=backend.routines, pads=backend.convolutions)
     placement = place(graph, work, rooms=not backend.whole)
     emitter = Emitter(graph, work, placement, Templates(BufferTable(threads, backend)))
     for steps in emitter.made():
@@ -151,7 +151,7 @@ class Emitter:
         Its leaves lie at ``leaves``, its outputs go to the buffers ``results``, and its
         state is carried: updated where it lies.
         """
-        work = collect(region, leaves, level, self.work.routines)
+        work = collect(region, leaves, level, self.work.routines, self.work.pads)
         placement = place(region, work, region=True)
         inner = Emitter(region, work, placement, self.templates, self.position[node])
         for leaf, where in leaves.items():

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from graphflow.codegen.layout import row_major
-from graphflow.codegen.library import Seen
 from graphflow.codegen.memory import plan_arena
 from graphflow.codegen.schedule import (
     Address,
@@ -112,7 +111,9 @@ class _Instance:
             flops = step.flops * moved // max(1, int(step.bytes))  # an estimate, as it was
         arguments = tuple(map(self.argument, step.arguments))
         items = self.number(step.items)
-        library = step.library.at(self.numbers) if isinstance(step.library, Seen) else step.library
+        library = step.library
+        if not isinstance(library, str):
+            library = library.at(self.numbers)
         return replace(
             step, arguments=arguments, bytes=moved, flops=flops, items=items, library=library
         )

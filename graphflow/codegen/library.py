@@ -64,14 +64,10 @@ class Seen:
 
     def at(self, numbers: Callable[[Sequence[int]], tuple[int, ...]]) -> Seen:
         """The same for other sizes: ``numbers`` says what integers are then."""
-
-        def moved(operand: Operand) -> Operand:
-            offset, *strides = numbers((operand.offset, *operand.strides))
-            return Operand(operand.argument, offset, operand.dtype, tuple(strides))
-
+        terms = tuple(Term(_moved(t.operand, numbers), t.factor) for t in self.terms)
+        a, b, result = (_moved(x, numbers) for x in (self.a, self.b, self.result))
         return Seen(
-            self.kinds, numbers(self.extents), moved(self.a), moved(self.b), moved(self.result),
-            self.alpha, tuple(Term(moved(t.operand), t.factor) for t in self.terms),
+            self.kinds, numbers(self.extents), a, b, result, self.alpha, terms,
             self.activation, self.numerics,
         )  # fmt: skip
 
@@ -101,6 +97,30 @@ class Routine:
         """The same for other sizes: ``numbers`` says what integers are then."""
         arrays = (Strided(x.dtype, numbers(x.shape), numbers(x.strides)) for x in self.arrays)
         return Routine(self.name, tuple(arrays), self.attrs, self.deterministic)
+
+
+@dataclass(frozen=True, slots=True)
+class Padded:
+    """A copy with zeros around: ``result[i] = source[i - low]`` where ``source``, of ``extents``,
+    has that element, else 0; ``result`` is of ``wide`` extents and row-major."""
+
+    source: Operand
+    result: Operand
+    low: tuple[int, ...]
+    extents: tuple[int, ...]
+    wide: tuple[int, ...]
+
+    def at(self, numbers: Callable[[Sequence[int]], tuple[int, ...]]) -> Padded:
+        """The same for other sizes: ``numbers`` says what integers are then."""
+        return Padded(
+            _moved(self.source, numbers), _moved(self.result, numbers), numbers(self.low),
+            numbers(self.extents), numbers(self.wide),
+        )  # fmt: skip
+
+
+def _moved(operand: Operand, numbers: Callable[[Sequence[int]], tuple[int, ...]]) -> Operand:
+    offset, *strides = numbers((operand.offset, *operand.strides))
+    return Operand(operand.argument, offset, operand.dtype, tuple(strides))
 
 
 Asked = TypeVar("Asked")

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from graphflow.codegen.library import Routine, Seen
+from graphflow.codegen.library import Padded, Routine, Seen
 from graphflow.ir.graph import Location
 from graphflow.ir.op import OpDef, RoomsRule
 from graphflow.ir.types import TensorType
@@ -151,8 +151,9 @@ class Call:
     """How much work there is to hand out on a GPU, in threads' or blocks' portions."""
     product: str = ""
     """Which product it computes, where blocks are chosen by measuring."""
-    library: Seen | str = ""
-    """A product's call for a GPU: what a library could be asked for instead, or why none can."""
+    library: Seen | Padded | str = ""
+    """A product's call for a GPU: what a library could be asked for instead, or why none can.
+    That of a copy which a product reads: what it pads, which a library may do by itself."""
 
 
 @dataclass(frozen=True, slots=True)

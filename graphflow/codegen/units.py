@@ -16,6 +16,7 @@ from graphflow.codegen.contraction.labels import is_matrix_product
 from graphflow.codegen.control_forms import can_fail, control_form, loops_in
 from graphflow.codegen.in_range import may_fail
 from graphflow.codegen.layout import Layout, contiguous, view_of
+from graphflow.codegen.padded_products import Chain, padded_operands, with_padding
 from graphflow.codegen.schedule import MAX_LEVELS
 from graphflow.codegen.stored_order import Order, ordered, wanted_order
 from graphflow.errors import CompileError
@@ -70,15 +71,17 @@ class Work:
     """Units in graph order, the values they touch, and where every tensor is.
 
     ``level`` counts the loops around them.  With ``routines``, operations that libraries
-    compute as a whole are theirs.
+    compute as a whole are theirs; with ``pads``, products pad their operands.
     """
 
     level: int = 0
     routines: bool = False
+    pads: bool = False
     units: list[Unit] = field(default_factory=list)
     values: list[Value] = field(default_factory=list)
     layouts: dict[Node, Layout] = field(default_factory=dict)
     bodies: Bodies = field(default_factory=Bodies)
+    padded: Mapping[Node, Mapping[int, Chain]] = field(default_factory=dict)
 
     def value(
         self, type: TensorType, leaf: Node | None = None, unit: int = -1, order: Order = ()
@@ -121,14 +124,20 @@ def collect(
     leaves: Mapping[Node, Layout] | None = None,
     level: int = 0,
     routines: bool = False,
+    pads: bool = False,
 ) -> Work:
     """The units and values of ``graph`` (which has been fused).
 
     ``leaves`` tells how the leaves of a region lie, which runs inside ``level`` loops.  With
-    ``routines``, operations that libraries compute as a whole are theirs.
+    ``routines``, operations that libraries compute as a whole are theirs; with ``pads``, products
+    pad operands that are padded for products alone.
     """
-    work = Work(level, routines)
+    work = Work(level, routines, pads)
     needed = _needed(graph)
+    if pads:
+        work.padded = padded_operands(graph)
+        made = (chain for chains in work.padded.values() for chain in chains.values())
+        needed.difference_update(node for chain in made for node in chain)
     for node, layout in (leaves or {}).items():
         if node in needed:
             value = work.value(node.tensor_type, leaf=node)
@@ -197,11 +206,12 @@ def _visit(work: Work, graph: Graph, node: Node) -> None:
 
 def _visit_fused(work: Work, graph: Graph, node: Node) -> None:
     body: Graph = node.attrs["body"]
-    operands = [work.layouts[n] for n in node.inputs]
     suspects = [n for n in body.nodes if n.op.fallible]
     outer = dict(zip(body.inputs, node.inputs, strict=True)) if suspects else {}
     fallible = any(may_fail(n, outer) for n in suspects)
-    unit = Unit(node.attrs["kind"], body, operands, [], fallible, node, _places(graph, node, body))
+    places = _places(graph, node, body)
+    body, operands = _padding(work, node, body)
+    unit = Unit(node.attrs["kind"], body, operands, [], fallible, node, places)
     layouts = work.add(unit, [n.tensor_type for n in body.outputs])
     if len(body.outputs) == 1:
         work.layouts[node] = layouts[0]
@@ -214,9 +224,16 @@ def _set_items(work: Work, graph: Graph, node: Node, layouts: Sequence[Layout]) 
         work.layouts[user] = layouts[user.attrs["index"]]
 
 
+def _padding(work: Work, node: Node, body: Graph) -> tuple[Graph, list[Layout]]:
+    """The body of ``node``, which pads its operands if they are, and what that reads."""
+    chains = work.padded.get(node, {})
+    read = [chains[n][0].inputs[0] if n in chains else x for n, x in enumerate(node.inputs)]
+    operands = [work.layouts[n] for n in read]
+    return with_padding(body, chains) if chains else body, operands
+
+
 def _visit_contraction(work: Work, graph: Graph, node: Node) -> None:
-    operands = [work.layouts[n] for n in node.inputs]
-    body = work.bodies.alone(node)
+    body, operands = _padding(work, node, work.bodies.alone(node))
     unit = Unit("contraction", body, operands, [], False, node, _places(graph, node))
     matrices = node.op.tiles is None and is_matrix_product(labels_of(node))
     order = wanted_order(graph, node) if matrices else ()

@@ -20,6 +20,7 @@ def convolve(what: Convolution, arrays: Sequence[Array]) -> Array:
     """The response, or the gradient of the filter, in float64; ``arrays`` are image, filter and
     response."""
     image, filter, response = (np.asarray(x) for x in arrays)
+    image = np.pad(image, [(0, 0), (0, 0), *zip(what.low, what.high)])
     taps, places = filter.shape[2:], response.shape[2:]
     for size, p, t, s, d in zip(image.shape[2:], places, taps, what.steps, what.dilations):
         assert p == (size - (t - 1) * d - 1) // s + 1, "the extent that cuDNN computes"
@@ -57,7 +58,8 @@ def at(address: int, tensor: Tensor) -> Array:
 
 
 class NumpyConvolutions:
-    """The stand-in: notes what it was asked for, and refuses ``refused`` forms."""
+    """The stand-in: notes what it was asked for, and refuses ``refused`` forms, and to pad unless
+    it ``pads``."""
 
     name = "NumPy's convolutions"
 
@@ -65,10 +67,13 @@ class NumpyConvolutions:
         self.prepared_for: list[tuple[Convolution, tuple[int, ...]]] = []
         self.calls: list[Convolution] = []
         self.refused: set[str] = set()
+        self.pads = True
 
     def prepared(self, asked: Convolution, alignments: tuple[int, ...]) -> Any:
         if asked.form in self.refused:
             raise GraphFlowError(f"{self.name}: nothing for {asked.form}")
+        if any((*asked.low, *asked.high)) and not self.pads:
+            raise GraphFlowError(f"{self.name}: no zeros around")
         self.prepared_for.append((asked, alignments))
 
         def launch(addresses: Sequence[int], stream: Any) -> None:

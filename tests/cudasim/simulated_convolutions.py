@@ -236,3 +236,83 @@ def test_operands_that_begin_anywhere_are_a_kernels(lib: NumpyConvolutions) -> N
     found = step(whole.cuda()[1:], w.cuda()).cpu().numpy()
     np.testing.assert_allclose(found, F.conv2d(whole[1:], w).numpy(), atol=1e-4)
     assert {n for _, a in lib.prepared_for for n in a} <= {16, 4}
+
+
+def test_zeros_around_are_the_librarys_and_need_no_copy(lib: NumpyConvolutions) -> None:
+    rng = np.random.default_rng(5)
+    x, w = array(rng, 2, 8, 7, 7), array(rng, 9, 8, 3, 3)
+    step = same(lambda x, w: F.conv2d(x, w, padding=1), x, w)
+    assert "padded copies spared: 3" in str(step.explain())
+    assert {(c.form, c.low, c.high) for c in lib.calls} == {
+        (FORWARD, (1, 1), (1, 1)), (WEIGHTS, (1, 1), (1, 1)),
+    }  # fmt: skip
+    assert {c.image.extents for c in lib.calls} == {(2, 8, 7, 7), (2, 9, 7, 7)}
+
+
+def test_what_the_library_cannot_pad_is_copied(lib: NumpyConvolutions) -> None:
+    lib.pads = False
+    rng = np.random.default_rng(6)
+    step = same(
+        lambda x, w: F.conv2d(x, w, padding=(2, 1)), array(rng, 2, 8, 7, 7), array(rng, 9, 8, 3, 3)
+    )
+    assert "spared" not in str(step.explain()) and len(lib.calls) == 3
+    assert all(c.low == c.high == (0, 0) for c in lib.calls)
+
+
+def test_images_that_begin_anywhere_are_copied_with_zeros_around(lib: NumpyConvolutions) -> None:
+    step = gf.compile(lambda x, w: F.conv2d(x, w, padding=1))
+    whole, w = gf.randn(3, 1, 5, 5), gf.randn(9, 1, 3, 3)
+    for begin in (0, 1, 0):
+        found = step(whole.cuda()[begin:], w.cuda()).cpu().numpy()
+        wanted = F.conv2d(whole[begin:], w, padding=1).numpy()
+        np.testing.assert_allclose(found, wanted, atol=1e-4)
+
+
+def test_a_padded_image_that_others_read_is_there(lib: NumpyConvolutions) -> None:
+    def both(x: gf.Tensor, w: gf.Tensor) -> gf.Tensor:
+        wide = F.pad(x, (1, 1, 1, 1))
+        return F.conv2d(wide, w)[:, :1] + wide[:, :1, 1:-1, 1:-1].cos() + wide.sum()
+
+    rng = np.random.default_rng(7)
+    x, w = array(rng, 2, 8, 6, 6), array(rng, 9, 8, 3, 3)
+    step = gf.compile(both)
+    found = step(gf.tensor(x).cuda(), gf.tensor(w).cuda()).cpu().numpy()
+    np.testing.assert_allclose(found, both(gf.tensor(x), gf.tensor(w)).numpy(), atol=1e-3)
+    assert "spared" not in str(step.explain()) and len(lib.calls) == 1
+
+
+def test_state_that_is_padded_and_then_written(lib: NumpyConvolutions) -> None:
+    """The convolution reads what the copy would have read, before that changes."""
+    results = []
+    for device in ("cpu", "cuda"):
+        image = gf.tensor(array(np.random.default_rng(9), 2, 8, 6, 6)).to(device)
+        w = gf.tensor(array(np.random.default_rng(10), 8, 8, 3, 3) / 8).to(device)
+
+        @gf.compile
+        def step(w: gf.Tensor, image: gf.Tensor = image) -> gf.Tensor:
+            made = F.conv2d(image, w, padding=1)
+            image.mul_(0.5)
+            image.add_(made)
+            return made.sum()
+
+        sums = [float(step(w)) for _ in range(3)]
+        results.append((sums, image.cpu().numpy()))
+    np.testing.assert_allclose(results[1][0], results[0][0], rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(results[1][1], results[0][1], atol=1e-4)
+    assert len(lib.calls) == 3
+
+
+def test_in_the_body_of_a_loop(lib: NumpyConvolutions) -> None:
+    def layers(x: gf.Tensor, ws: gf.Tensor) -> tuple[gf.Tensor, gf.Tensor]:
+        def layer(x: gf.Tensor, w: gf.Tensor) -> tuple[gf.Tensor, gf.Tensor]:
+            y = F.conv2d(x, w, padding=1).tanh()
+            return y, y.sum()
+
+        return gf.scan(layer, x, ws)
+
+    rng = np.random.default_rng(11)
+    x, ws = gf.tensor(array(rng, 2, 8, 4, 4)), gf.tensor(array(rng, 3, 8, 8, 3, 3))
+    step = gf.compile(layers)
+    for found, wanted in zip(step(x.cuda(), ws.cuda()), layers(x, ws), strict=True):
+        np.testing.assert_allclose(found.cpu().numpy(), wanted.numpy(), atol=1e-3)
+    assert len(lib.calls) == 3 and "padded copies spared: 1" in str(step.explain())

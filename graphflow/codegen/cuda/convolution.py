@@ -46,7 +46,7 @@ class Tensor:
 @dataclass(frozen=True, slots=True)
 class Convolution:
     """A response of an image under a filter (``FORWARD``), or the gradient of the filter
-    (``WEIGHTS``), without padding::
+    (``WEIGHTS``); the image has ``low`` and ``high`` zeros around along its spatial axes::
 
         response[n, k, p] = sum over c, t of image[n, c, p * steps + t * dilations] filter[k, c, t]
         filter[k, c, t] = sum over n, p of image[n, c, p * steps + t * dilations] response[n, k, p]
@@ -62,6 +62,8 @@ class Convolution:
     response: Tensor
     steps: tuple[int, ...]
     dilations: tuple[int, ...]
+    low: tuple[int, ...]
+    high: tuple[int, ...]
     deterministic: bool = False
 
     @property
@@ -226,9 +228,9 @@ class _Attempt:
         if taken is None:
             return None
         found = (
-            _tensor(self.image.dtype, image),
-            _tensor(filter.dtype, taken, anyhow),
-            _tensor(response.dtype, made),
+            tensor(self.image.dtype, image),
+            tensor(filter.dtype, taken, anyhow),
+            tensor(response.dtype, made),
         )  # fmt: skip
         if found[0] is None or found[1] is None or found[2] is None:
             return None
@@ -239,7 +241,7 @@ class _Attempt:
         return Convolution(
             FORWARD if forward else WEIGHTS, compute, found[0], found[1], found[2],
             tuple(step for step, _ in along), tuple(dilation for _, dilation in along),
-            seen.numerics.deterministic,
+            (0,) * len(along), (0,) * len(along), seen.numerics.deterministic,
         )  # fmt: skip
 
     def _overlap(self) -> bool:
@@ -282,7 +284,7 @@ def _joined(
                 yield ((rows[0], tap), *others)
 
 
-def _tensor(
+def tensor(
     dtype: str, axes: Sequence[tuple[int, int]] | None, anyhow: bool = False
 ) -> Tensor | None:
     """An array of such extents and strides, if the library takes it (or ``anyhow``).

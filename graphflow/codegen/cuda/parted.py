@@ -14,8 +14,10 @@ from graphflow.codegen.contraction.labels import place_of_product, without
 from graphflow.codegen.cuda.convolution import Convolution
 from graphflow.codegen.cuda.filters import by_library
 from graphflow.codegen.cuda.matmul import Matmul
+from graphflow.codegen.cuda.padding import padded
 from graphflow.codegen.cuda.product import axes_of, plan_of, product_call
-from graphflow.codegen.layout import Layout, contiguous, real_layout
+from graphflow.codegen.layout import Layout, contiguous, real_layout, view_of
+from graphflow.codegen.library import Seen
 from graphflow.codegen.lower import lower_group
 from graphflow.codegen.schedule import Call
 from graphflow.codegen.sizes import example_of
@@ -23,6 +25,8 @@ from graphflow.codegen.task import LowerContext
 from graphflow.ir.graph import Graph
 from graphflow.ir.node import Node
 from graphflow.ir.op import Kind
+from graphflow.passes.dataflow import is_alias
+from graphflow.records import replace
 
 LEAST_WORK = 1 << 20
 """A product of fewer multiplications is not worth kernels of its own, whoever computes it."""
@@ -41,6 +45,8 @@ def lower_product(
     product = _product_in(body)
     if 0 in product.shape:
         return []
+    if any(n not in body.inputs for n in product.inputs):
+        return _padded(body, product, dict(zip(body.inputs, operands)), results, context)
     operands, results = ([real_layout(a) for a in group] for group in (operands, results))
     call = product_call(body, product, operands, results, context)
     how, plan = context.backend, plan_of(call)
@@ -48,6 +54,41 @@ def lower_product(
     if fits or not (how.matmuls or how.convolutions) or _is_small(product):
         return [call]
     return _parted(body, dict(zip(body.inputs, operands)), results, context) or [call]
+
+
+def _padded(
+    body: Graph,
+    product: Node,
+    at: dict[Node, Layout],
+    results: Sequence[Layout],
+    context: LowerContext,
+) -> list[Call]:
+    """The calls of ``body``, whose inputs lie ``at`` places and which pads operands of its product:
+    copies, then the product, which says that it reads what they are copies of."""
+    sources: set[int] = set()
+    before: list[Call] = []
+    inner = [n for n in product.inputs if n not in at]
+    for node in inner:
+        views = []
+        while is_alias(node):
+            views.append(node)
+            node = node.inputs[0]
+        source, layout = at[node.inputs[0]], context.temporary(node.tensor_type)
+        front = Graph((node.inputs[0],), (node,), name="body")
+        made = lower_group(front, [source], [layout], context)
+        before += [replace(call, library=padded(node, source, layout, made)) for call in made]
+        sources.add(source.buffer)
+        for view in reversed(views):
+            shown = view_of(view, layout)
+            assert shown is not None
+            layout = shown
+        at[views[0] if views else node] = layout
+    rest, kept = without(body, inner)
+    calls = lower_product(rest, [at[n] for n in kept], results, context)
+    return [
+        *before,
+        *(replace(c, reads=c.reads | sources) if isinstance(c.library, Seen) else c for c in calls),
+    ]
 
 
 def _product_in(body: Graph) -> Node:

@@ -21,7 +21,7 @@ from graphflow.codegen.emit import Emitter
 from graphflow.codegen.evaluate import Evaluator, Memory
 from graphflow.codegen.kernel_writer import held_as, literal
 from graphflow.codegen.layout import Layout, contiguous
-from graphflow.codegen.library import Numerics, Operand, Plan, Seen, Term
+from graphflow.codegen.library import Numerics, Operand, Padded, Plan, Seen, Term
 from graphflow.codegen.loops import Kernel, Load, Slot
 from graphflow.codegen.names import PLACEHOLDER
 from graphflow.codegen.schedule import Address, Argument, Call
@@ -77,7 +77,8 @@ def plan_of(call: Call, copied: bool = False) -> Plan[Matmul] | Plan[Convolution
     What is a product of matrices is asked for as that.  With ``copied``, filters will be.
     """
     seen = call.library
-    if not isinstance(seen, Seen):
+    assert not isinstance(seen, Padded)
+    if isinstance(seen, str):
         return seen
     matmul = as_matmul(seen)
     if not isinstance(matmul, str):

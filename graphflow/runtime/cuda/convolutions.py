@@ -88,10 +88,9 @@ class _Planned:
             io_data_type=io, intermediate_data_type=compute, compute_data_type=compute,
             handle=library.handle.number,
         )  # fmt: skip
-        none = [0] * len(asked.steps)
         along = {
-            "pre_padding": none, "post_padding": none, "stride": list(asked.steps),
-            "dilation": list(asked.dilations),
+            "pre_padding": list(asked.low), "post_padding": list(asked.high),
+            "stride": list(asked.steps), "dilation": list(asked.dilations),
         }  # fmt: skip
         image = self._tensor("image", asked.image, io)
         if asked.form == FORWARD:

@@ -362,12 +362,9 @@ class Walk:
         launch = call.kernel.launch
         if launch is None:
             raise CompileError(f"kernel {call.kernel.name} is not one for a GPU")
-        chosen = self.program.products.chosen(call)
-        if chosen is not None:
-            try:
-                return self.by_library(call, chosen, counters)
-            except GraphFlowError as error:  # of memory that is not aligned well enough
-                self.program.products.refused(call, str(error))
+        started = self.otherwise(call, counters)
+        if started is not None:
+            return started
         grid, block = geometry(launch, call.items)
         calls = direct()
         if calls is not None:
@@ -405,16 +402,35 @@ class Walk:
             else:
                 raise CompileError(f"kernel {call.kernel.name} calls another by address")
 
-    def by_library(self, call: Call, chosen: Choice, counters: tuple[int, ...]) -> Start:
+    def otherwise(self, call: Call, counters: tuple[int, ...]) -> Start | None:
+        """What starts instead of a kernel what a library does; None if it is the kernel."""
+        products = self.program.products
+        readers = products.readers(call)
+        if readers:
+            try:
+                for reader in readers:
+                    self.by_library(products.chosen(reader), counters)
+                return lambda stream: None
+            except GraphFlowError:  # then it is made, and they read it
+                products.made(call)
+        chosen = products.chosen(call)
+        if chosen is not None:
+            try:
+                return self.by_library(chosen, counters)
+            except GraphFlowError as error:  # of memory that is not aligned well enough
+                products.refused(call, str(error))
+        return None
+
+    def by_library(self, chosen: Choice | None, counters: tuple[int, ...]) -> Start:
         """What starts a product by the library that was chosen for it."""
-        assert chosen.plan is not None
-        addresses = {}
-        for number in chosen.plan.places:
-            if number >= 0:
-                argument = call.arguments[number]
-                assert isinstance(argument, Address)
+        assert chosen is not None
+        addresses = []
+        for argument in chosen.places:
+            at = 0
+            if argument is not None:
                 place = self.places[argument.buffer]
-                addresses[number] = place.block.address + place.at(counters) + argument.offset
+                at = place.block.address + place.at(counters) + argument.offset
+            addresses.append(at)
         return started(chosen, addresses)
 
     def by_routine(self, call: LibraryCall, counters: tuple[int, ...]) -> Start:

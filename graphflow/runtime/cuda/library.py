@@ -5,7 +5,7 @@ What a library does is behind two calls, so that tests can put one of NumPy in i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.util import find_spec
 from math import gcd
@@ -13,10 +13,11 @@ from typing import Any, Protocol
 
 from graphflow.codegen.cuda.convolution import Convolution
 from graphflow.codegen.cuda.matmul import Matmul
+from graphflow.codegen.cuda.padding import unpadded
 from graphflow.codegen.cuda.product import plan_of
 from graphflow.codegen.cuda.toolchain import INSTALL, is_simulated, toolchain
-from graphflow.codegen.library import Plan
-from graphflow.codegen.schedule import Call, Schedule, plain_steps
+from graphflow.codegen.library import Padded, Plan
+from graphflow.codegen.schedule import Address, Call, Schedule, Step, plain_steps
 from graphflow.errors import GraphFlowError
 from graphflow.records import dataclass
 from graphflow.runtime.cuda import cudnn
@@ -108,20 +109,48 @@ NOTHING = Wanted()
 
 @dataclass(slots=True)
 class Choice:
-    """A product of a program: ``plan`` if ``library`` computes it, else ``why`` not."""
+    """A product of a program: ``plan`` over memory at ``places`` if ``library`` computes it, else
+    ``why`` not."""
 
     kernel: str
     library: Library | None
     plan: Plan[Any] | None
     why: str
+    places: tuple[Address | None, ...] = ()
 
 
 class Products:
-    """Who computes the products of a program; ``wanted`` tells where a library may."""
+    """Who computes the products of a program; ``wanted`` tells where a library may.
+
+    A copy with zeros around is spared where all that read it are convolutions that the library
+    pads by itself.
+    """
 
     def __init__(self, schedule: Schedule, device: int, wanted: Wanted) -> None:
-        calls = [c for c in plain_steps(schedule.steps) if isinstance(c, Call) and c.library]
-        self._chosen = {id(call): _choice(call, device, wanted) for call in calls}
+        steps = list(plain_steps(schedule.steps))
+        calls = [c for c in steps if isinstance(c, Call) and c.library]
+        products = [c for c in calls if not isinstance(c.library, Padded)]
+        self._chosen = {id(call): _choice(call, device, wanted) for call in products}
+        self._spared: dict[int, list[tuple[Call, Choice]]] = {}
+        """What reads a copy that is spared, and how it would read the copy."""
+        for copy in calls:
+            if isinstance(copy.library, Padded):
+                self._spare(copy, copy.library, steps)
+
+    def _spare(self, copy: Call, what: Padded, steps: Sequence[Step]) -> None:
+        made = _buffer(copy, what.result.argument)
+        source = _buffer(copy, what.source.argument)
+        choices: list[tuple[Call, Choice]] = []
+        for step in steps:
+            if made.buffer in step.reads:
+                plain = self._chosen.get(id(step))
+                other = plain and _without(plain, made, source, what)
+                if not isinstance(step, Call) or other is None:
+                    return
+                choices.append((step, other))
+        if choices:
+            self._spared[id(copy)] = [(call, self._chosen[id(call)]) for call, _ in choices]
+            self._chosen.update((id(call), choice) for call, choice in choices)
 
     def chosen(self, call: Call) -> Choice | None:
         """The choice for a call, if a library computes it."""
@@ -132,6 +161,15 @@ class Products:
         """From now on ``call`` is its kernel."""
         choice = self._chosen[id(call)]
         choice.plan, choice.why = None, why
+
+    def readers(self, call: Call) -> list[Call]:
+        """What would read the copy that ``call`` makes, if it is spared; else empty."""
+        return [reader for reader, _ in self._spared.get(id(call), ())]
+
+    def made(self, call: Call) -> None:
+        """From now on ``call`` makes its copy, and what reads it does."""
+        for reader, choice in self._spared.pop(id(call)):
+            self._chosen[id(reader)] = choice
 
     def __str__(self) -> str:
         if not self._chosen:
@@ -144,7 +182,15 @@ class Products:
         for (name, why), kernels in by.items():
             own = f"kernels of our own ({', '.join(dict.fromkeys(kernels))}): {why}"
             said.append(f"{len(kernels)} by {name or own}")
+        if self._spared:
+            said.append(f"padded copies spared: {len(self._spared)}")
         return "products: " + "; ".join(said)
+
+
+def _buffer(call: Call, argument: int) -> Address:
+    found = call.arguments[argument]
+    assert isinstance(found, Address)
+    return found
 
 
 def _choice(call: Call, device: int, wanted: Wanted) -> Choice:
@@ -154,26 +200,51 @@ def _choice(call: Call, device: int, wanted: Wanted) -> Choice:
     found = wanted.found(device, type(plan.asked))
     if isinstance(found, str):
         return Choice(call.kernel.name, None, None, found)
-    choice = Choice(call.kernel.name, found, plan, "")
-    try:  # memory of a program's own begins where every operand may
-        found.prepared(plan.asked, (ALIGNED,) * len(plan.places))
-    except GraphFlowError as error:
-        choice.plan, choice.why = None, str(error)
+    places = tuple(_buffer(call, n) if n >= 0 else None for n in plan.places)
+    choice = Choice(call.kernel.name, found, plan, "", places)
+    why = _refusal(choice)
+    if why:
+        choice.plan, choice.why = None, why
     return choice
 
 
-def started(choice: Choice, addresses: Mapping[int, int]) -> Callable[[Any], None]:
+def _refusal(choice: Choice) -> str:
+    """Why the library has no way to compute a choice; empty if it has one."""
+    assert choice.library is not None and choice.plan is not None
+    try:  # memory of a program's own begins where every operand may
+        choice.library.prepared(choice.plan.asked, (ALIGNED,) * len(choice.places))
+    except GraphFlowError as error:
+        return str(error)
+    return ""
+
+
+def _without(choice: Choice, made: Address, source: Address, copy: Padded) -> Choice | None:
+    """``choice`` over the ``source`` of a copy that is ``made``; None if the library cannot."""
+    plan = choice.plan
+    if plan is None or not isinstance(plan.asked, Convolution) or choice.places[0] != made:
+        return None
+    if made in choice.places[1:]:
+        return None
+    other = unpadded(plan, copy)
+    if other is None:
+        return None
+    places = (source, *choice.places[1:])
+    found = Choice(choice.kernel, choice.library, other, "", places)
+    return None if _refusal(found) else found
+
+
+def started(choice: Choice, addresses: Sequence[int]) -> Callable[[Any], None]:
     """What starts a product by the library on the stream that it is given.
 
-    ``addresses`` are where the call's arguments lie.
+    ``addresses`` are where its places lie, 0 for none.
     """
     assert choice.plan is not None and choice.library is not None
     plan = choice.plan
     sizes = [ITEMSIZES[dtype] for dtype in plan.asked.dtypes]
     every = [
         tuple(
-            addresses[place] + at * size if place >= 0 else 0
-            for place, at, size in zip(plan.places, start, sizes, strict=True)
+            address + at * size if address else 0
+            for address, at, size in zip(addresses, start, sizes, strict=True)
         )
         for start in plan.starts
     ]
