@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -38,7 +39,8 @@ class DeviceProgram(Program):
     """
 
     def __init__(self, *args: Any, device: str | None = None, **options: Any) -> None:
-        self._index = available(device or "cuda").index or 0
+        self.index = available(device or "cuda").index or 0
+        self._stepping = threading.RLock()
         super().__init__(*args, **options)
 
     portable = True
@@ -47,19 +49,19 @@ class DeviceProgram(Program):
     @property
     def launching(self) -> str:
         """The device, and whether steps are replayed as CUDA graphs."""
-        device = f"device: cuda:{self._index}; {self.loaded.replay}"
+        device = f"device: cuda:{self.index}; {self.loaded.replay}"
         lines = (device, str(self.loaded.products), str(self._chosen))
         return "\n".join(filter(None, lines))
 
     @property
     def simple(self) -> bool:
-        """False: calls go the long way."""
-        return False
+        """True when no result lies in other memory."""
+        return not self._aliases
 
     def _schedule(self) -> Schedule:
-        deterministic = backend(self._index).numerics.deterministic
+        deterministic = backend(self.index).numerics.deterministic
         off, whole = attention_switches()
-        self._chosen = Chosen(self._index, deterministic, off, whole, self._example)
+        self._chosen = Chosen(self.index, deterministic, off, whole, self._example)
         self._stays = self._chosen.stays
         self._placed = self._build()
         return self._placed
@@ -67,7 +69,7 @@ class DeviceProgram(Program):
     def _lower(self, graph: Graph) -> Schedule:
         from graphflow.codegen.build_schedule import build_schedule
 
-        return build_schedule(graph, 1, self._example, backend(self._index))
+        return build_schedule(graph, 1, self._example, backend(self.index))
 
     def _prepare(self, graph: Graph) -> None:
         """Temporaries lie on the device."""
@@ -76,7 +78,7 @@ class DeviceProgram(Program):
         from graphflow.backends import cuda
 
         return CudaProgram(
-            self.schedule, scalars=scalars, beside=beside, device=self._index,
+            self.schedule, scalars=scalars, beside=beside, device=self.index,
             replay=cuda.replay, library=wanted(),
         )  # fmt: skip
 
@@ -91,39 +93,50 @@ class DeviceProgram(Program):
                 if value.is_ready:
                     self.loaded.bind(position, value)
                     continue
-            here = DeviceArray.empty(value.shape, value.dtype, self._index)
+            here = DeviceArray.empty(value.shape, value.dtype, self.index)
             advance = own_update(self.graph, self.graph.state[position])
             self._carried.append(Carried(position, cell, here, advance))
             self.loaded.bind(position, here)
         self.refresh()
 
     def _together(self, arrays: Sequence[Any]) -> list[DeviceArray]:
-        return together(f"program {self.graph.name!r}", arrays, self._index)
+        return together(f"program {self.graph.name!r}", arrays, self.index)
 
     def run(self, inputs: Sequence[Any], bound: Sequence[tuple[int, Tensor]] = ()) -> list[Cell]:
         """One step on checked tensors and floats; the outputs as fresh memory."""
-        self._find_state()
-        for number, tensor in bound:
-            self._rebind(number, tensor)
         arrays = iter(self._together([x._eager() for x in inputs if isinstance(x, Tensor)]))
         held = [ready(next(arrays)) if isinstance(x, Tensor) else x for x in inputs]
-        for carried in self._carried:
-            carried.to_device()
-        try:
-            outputs = self.loaded.run((*held, *self.scalar_values))
-        except BaseException as error:
-            for carried in self._carried:
-                carried.forget()
-            if not isinstance(error, IndexRangeError):
-                raise
-            from graphflow.explain import with_places
+        made = self.step((*held, *self.scalar_values), bound)
+        return list(map(Cell, made))
 
-            raise with_places(error, self.graph) from None
-        self._give_back(bound)
-        return [
-            Cell(array if array is not None else self.alias(position, held))
-            for position, array in enumerate(outputs)
-        ]
+    def step(
+        self, given: Sequence[Any], bound: Sequence[tuple[int, Tensor]] = ()
+    ) -> list[DeviceArray]:
+        """One step on arrays that are ready for kernels, and numbers; the outputs as fresh memory.
+
+        Raises :class:`IndexRangeError` with the place in the user's code; state is then as it was.
+        """
+        with self._stepping:
+            self._find_state()
+            for number, tensor in bound:
+                self._rebind(number, tensor)
+            for carried in self._carried:
+                carried.to_device()
+            try:
+                outputs = self.loaded.run(given)
+            except BaseException as error:
+                for carried in self._carried:
+                    carried.forget()
+                if not isinstance(error, IndexRangeError):
+                    raise
+                from graphflow.explain import with_places
+
+                raise with_places(error, self.graph) from None
+            self._give_back(bound)
+            return [
+                array if array is not None else self.alias(position, given)
+                for position, array in enumerate(outputs)
+            ]
 
     def _find_state(self) -> None:
         """Bind state again: its memory may have been replaced since the last run."""

@@ -24,10 +24,12 @@ class Entry:
 
     ``simple`` entries have a quick path: arguments are leaves, results are fresh
     tensors, views of such or plain values, nothing is aliased, and no history leaves the function.
+    ``owned`` are the cells that the program reaches by itself: arguments over them need a closer
+    look.
     """
 
     __slots__ = (
-        "_owned", "aliased", "backward", "capture", "family", "grad", "inputs", "program",
+        "aliased", "backward", "capture", "family", "grad", "inputs", "owned", "program",
         "quick", "reads", "same", "simple", "specs", "uses_grads", "values", "version",
     )  # fmt: skip
 
@@ -48,8 +50,8 @@ class Entry:
         self.grad = mode.grad
         self.inputs = captured.leaves
         self.specs = tuple(spec_of(leaf) for leaf in leaves)
-        self._owned = frozenset(captured.cells) | captured.named
-        for cell in self._owned:
+        self.owned = frozenset(captured.cells) | captured.named
+        for cell in self.owned:
             cell.layout = CAPTURED
         self.aliased = self.captured_arguments(leaves)
         self.uses_grads = captured.uses_grads
@@ -78,7 +80,7 @@ class Entry:
         if arg.__class__ is not Tensor:
             return False
         array, cell = arg._array, arg._cell
-        if array.__class__ is not np.ndarray or cell in self._owned:
+        if array.__class__ is not np.ndarray or cell in self.owned:
             return False
         if array.dtype is not dtype or array.shape != spec[1] or arg._requires_grad != spec[2]:
             return False
@@ -94,7 +96,7 @@ class Entry:
 
     def captured_arguments(self, leaves: Sequence[Any]) -> tuple[tuple[int, Cell], ...]:
         """The arguments that the function also reaches from outside."""
-        owned = self._owned
+        owned = self.owned
         if self.capture.found:
             owned |= cells_of(self.capture.found)
         return tuple(

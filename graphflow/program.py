@@ -298,7 +298,7 @@ class Program:
 
     @property
     def simple(self) -> bool:
-        """True when a run is one native call: no result lies in other memory, none is strided."""
+        """True when no result lies in other memory, and none is strided."""
         return not (self._aliases or self._mirrors)
 
     def _bind(self) -> None:

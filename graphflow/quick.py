@@ -38,11 +38,14 @@ def quick_call(entry: Entry) -> Callable[[tuple[Any, ...]], Any]:
         "structure": structure, "tensor_over": tensor_over, "word": entry.word,
     }  # fmt: skip
     closed = [read.holder for read in entry.reads if read.key is None]
+    taken, run = _words, _run
+    if entry.program.portable:
+        from graphflow.quick_on_device import run, taken
     lines = [
         *_unchanged(entry),
         *_same_names(entry, names),
-        *_arguments(entry, names),
-        *_run(entry, names),
+        *_arguments(entry, names, taken),
+        *run(entry, names),
     ]
     body = "\n".join(f"  {line}" for line in lines)
     free = ", ".join(f"cell{i}" for i in range(len(closed)))
@@ -79,28 +82,26 @@ def _same_names(entry: Entry, names: dict[str, Any]) -> Iterator[str]:
         yield "except NameError: return MISS"  # a variable that was deleted
 
 
-def _arguments(entry: Entry, names: dict[str, Any]) -> Iterator[str]:
-    """Arguments of the known kinds; ``word0`` and so on are what the program takes."""
+def _arguments(
+    entry: Entry, names: dict[str, Any], taken: Callable[..., Iterator[str]]
+) -> Iterator[str]:
+    """Arguments of the known kinds; ``word0`` and so on are what the program takes.
+
+    ``taken`` tells how a tensor is looked at.
+    """
     count = len(entry.specs)
     yield f"if len(args) != {count}: return MISS"
     if count:
         yield f"{', '.join(f'arg{i}' for i in range(count))}, = args"
     for i, spec in enumerate(entry.specs):
         names[f"spec{i}"] = spec
-        if not _has_word(spec):
+        if not has_word(spec):
             yield f"if not word(arg{i}, spec{i}, []): return MISS"
         elif spec[0] is float:
             yield f"if arg{i}.__class__ is not float: return MISS"
             yield f"word{i} = arg{i}"
         else:
-            names[f"layout{i}"] = layout_of(*spec[:2])
-            yield f"if arg{i}.__class__ is Tensor and arg{i}._cell.layout is layout{i}:"
-            yield f"  if arg{i}._requires_grad is not {bool(spec[2])} or arg{i}._chain: return MISS"
-            yield f"  word{i} = arg{i}._cell._address"
-            yield "else:"
-            yield "  found = []"
-            yield f"  if not word(arg{i}, spec{i}, found): return MISS"
-            yield f"  word{i}, = found"
+            yield from taken(i, spec, names)
     for first, second in entry.same:
         yield f"if arg{first}._cell is not arg{second}._cell: return MISS"
     yield "if entry.values != structure.values:"
@@ -108,15 +109,27 @@ def _arguments(entry: Entry, names: dict[str, Any]) -> Iterator[str]:
     yield "  entry.values = structure.values"
 
 
-def _has_word(spec: Sequence[Any]) -> bool:
+def _words(i: int, spec: Sequence[Any], names: dict[str, Any]) -> Iterator[str]:
+    """Argument ``i`` is a tensor as ``spec`` says: its address."""
+    names[f"layout{i}"] = layout_of(*spec[:2])
+    yield f"if arg{i}.__class__ is Tensor and arg{i}._cell.layout is layout{i}:"
+    yield f"  if arg{i}._requires_grad is not {bool(spec[2])} or arg{i}._chain: return MISS"
+    yield f"  word{i} = arg{i}._cell._address"
+    yield "else:"
+    yield "  found = []"
+    yield f"  if not word(arg{i}, spec{i}, found): return MISS"
+    yield f"  word{i}, = found"
+
+
+def has_word(spec: Sequence[Any]) -> bool:
     """False for arguments that are no tensors and no run-time numbers: they are assumed."""
     return spec[0] is not None
 
 
 def _run(entry: Entry, names: dict[str, Any]) -> Iterator[str]:
     """The native call, and tensors over its results."""
-    loaded, results = entry.program.loaded, entry.capture.results
-    given = [f"word{i}" for i, spec in enumerate(entry.specs) if _has_word(spec)]
+    loaded = entry.program.loaded
+    given = [f"word{i}" for i, spec in enumerate(entry.specs) if has_word(spec)]
     given += [f"scalar{i}" for i in range(len(entry.program.scalar_values))]
     scalars = given[len(given) - len(entry.program.scalar_values) :]
     if scalars:
@@ -135,16 +148,20 @@ def _run(entry: Entry, names: dict[str, Any]) -> Iterator[str]:
     else:
         yield f"storages = {launch}"
         made, first = "storages", "storages[0]"
-    yield from _counted(entry, names)
+    yield from counted(entry, names)
+    yield from returned(entry, names, made, first)
+
+
+def returned(entry: Entry, names: dict[str, Any], made: str, first: str) -> Iterator[str]:
+    """What the function returns: tensors over the memory in ``made``, views and plain values.
+
+    ``first`` is the first of that memory.
+    """
+    results = entry.capture.results
     alone = entry.capture.structure == pytree.LEAF
     if alone and results[0].kind == "new" and not results[0].chain:
         yield f"return tensor_over({first})"
-    else:
-        yield from _returned(entry, names, made)
-
-
-def _returned(entry: Entry, names: dict[str, Any], made: str) -> Iterator[str]:
-    """What the function returns: tensors over the memory in ``made``, views and plain values."""
+        return
     leaves = []
     for number, result in enumerate(entry.capture.results):
         leaf = f"tensors[{result.index}]"
@@ -155,14 +172,14 @@ def _returned(entry: Entry, names: dict[str, Any], made: str) -> Iterator[str]:
             leaf = f"seen({leaf}._cell, chain{number})"
         leaves.append(leaf)
     yield f"tensors = [tensor_over(storage) for storage in {made}]"
-    if entry.capture.structure == pytree.LEAF:
+    if alone:
         yield f"return {leaves[0]}"
     else:
         names["unflatten"], names["nest"] = pytree.unflatten, entry.capture.structure
         yield f"return unflatten(nest, [{', '.join(leaves)}])"
 
 
-def _counted(entry: Entry, names: dict[str, Any]) -> Iterator[str]:
+def counted(entry: Entry, names: dict[str, Any]) -> Iterator[str]:
     """One more version of everything that the step wrote to."""
     updated = tuple(entry.capture.updated)
     if len(updated) > _FEW:

@@ -33,7 +33,7 @@ def test_operations_agree_with_the_interpreter() -> None:
 
 
 PARTS = (
-    "tensors functions precision devices several vectors lending pinned replay library "
+    "tensors quick functions precision devices several vectors lending pinned replay library "
     "convolutions allocator columns attention"
 ).split()
 

@@ -123,7 +123,7 @@ class DeviceArray:
     ``__cuda_array_interface__``; arithmetic is left to tensors.
     """
 
-    __slots__ = ("__weakref__", "block", "dtype", "offset", "shape", "strides")
+    __slots__ = ("__weakref__", "_ready", "block", "dtype", "offset", "shape", "strides")
 
     def __init__(
         self,
@@ -134,6 +134,7 @@ class DeviceArray:
         strides: Sequence[int] | None = None,
     ) -> None:
         self.block, self.offset = block, offset
+        self._ready: bool | None = None  # not known yet
         self.shape, self.dtype = tuple(shape), np.dtype(dtype)
         size = self.dtype.itemsize
         self.strides = (
@@ -188,8 +189,10 @@ class DeviceArray:
     @property
     def is_ready(self) -> bool:
         """Whether kernels can take it: row-major, from where a vector may begin."""
-        aligned = self.size <= 1 or not (self.block.address + self.offset) % VECTOR_BYTES
-        return aligned and self.is_contiguous
+        if self._ready is None:
+            aligned = self.size <= 1 or not (self.block.address + self.offset) % VECTOR_BYTES
+            self._ready = aligned and self.is_contiguous
+        return self._ready
 
     def numpy(self) -> HostArray:
         """A copy on the host; waits for what computes it."""
