@@ -61,7 +61,7 @@ class Block:
     """An open loop, or what runs under a condition: its header, and what has been named inside."""
 
     axes: tuple[Axis, ...]
-    header: tuple[str, str, str, LoopKind, str] | tuple[Value, bool]
+    header: tuple[str, str, str, LoopKind, str, int] | tuple[Value, bool]
     statements: list[Statement] = field(default_factory=list)
     known: list[object] = field(default_factory=list)
 
@@ -101,7 +101,7 @@ class Emitter:
         self._offsets: dict[str, str] = {}
         self._live: set[object] = set()
         self._weights: dict[Value, int] = {}
-        self._blocks = [Block(outside, ("", "", "", LoopKind.SERIAL, ""))]
+        self._blocks = [Block(outside, ("", "", "", LoopKind.SERIAL, "", 0))]
         self._stores: list[tuple[str, Value]] = []
         self.fallible = False
         for target in targets:
@@ -166,9 +166,10 @@ class Emitter:
         end: str,
         kind: LoopKind = LoopKind.SERIAL,
         step: str = "",
+        parts: int = 0,
     ) -> None:
         """Begin a loop in which ``axes`` vary (none: nothing that an index contains)."""
-        self._blocks.append(Block(axes, (variable, begin, end, kind, step)))
+        self._blocks.append(Block(axes, (variable, begin, end, kind, step, parts)))
 
     def open_axis(self, axis: Axis, kind: LoopKind = LoopKind.SERIAL, baked: bool = False) -> None:
         """Begin a loop over ``axis``: all of it, or the part in ``ranges``."""
@@ -235,8 +236,8 @@ class Emitter:
             if len(block.header) == 2:
                 closed = When(*block.header, body)
             else:
-                variable, begin, end, kind, step = block.header
-                closed = Loop(variable, begin, end, kind, body, step)
+                variable, begin, end, kind, step, parts = block.header
+                closed = Loop(variable, begin, end, kind, body, step, parts)
             self._blocks[-1].statements.append(closed)
 
     def add(self, statement: Statement) -> None:

@@ -150,7 +150,7 @@ def plan_spills(
     stages: Stages, found: Survey, reduced_mask: int, bound: Mapping[Value, Value]
 ) -> list[Spill]:
     """The values to keep from one pass to the next, and where."""
-    cost = _costs(stages, found, reduced_mask, bound)
+    cost = costs(stages, reduced_mask, bound)
     computed: dict[Value, int] = {}
     spills: dict[Value, Spill] = {}
     for number, (folds, full) in enumerate(zip(stages.folds, stages.full)):
@@ -174,9 +174,7 @@ def plan_spills(
     return list(spills.values())
 
 
-def _costs(
-    stages: Stages, found: Survey, reduced_mask: int, bound: Mapping[Value, Value]
-) -> dict[Value, float]:
+def costs(stages: Stages, reduced_mask: int, bound: Mapping[Value, Value]) -> dict[Value, float]:
     """Operations to compute a value anew inside the reduced loops."""
     cost: dict[Value, float] = {}
     for value in stages.ready:  # operands come first

@@ -187,3 +187,93 @@ def test_state_that_lies_strided() -> None:
         expected = expected + 1
         np.testing.assert_array_equal(whole.cpu().numpy(), expected)
         np.testing.assert_array_equal(found.cpu().numpy(), expected.T * 2)
+
+
+ROWS = (1, 2, 3, 4, 7, 8, 12, 31, 32, 33, 48, 60, 63, 64, 65, 72, 96, 100, 128)
+"""Some of them more than the four threads of the simulator hold."""
+
+
+def close(function: Callable[..., Tensor], *arguments: Tensor, rtol: float = 1e-4) -> None:
+    """Compiled, on the device what the CPU computes, but for the order of sums."""
+    expected = function(*arguments)
+    found = gf.compile(function)(*[a.cuda() for a in arguments])
+    for one, other in zip(*((x,) if isinstance(x, Tensor) else x for x in (found, expected))):
+        np.testing.assert_allclose(
+            one.to(gf.float64).cpu().numpy(), other.to(gf.float64).numpy(), rtol=rtol, atol=1e-4
+        )
+
+
+@pytest.mark.parametrize("dtype", [gf.float32, gf.float64, gf.float16], ids=str)
+@pytest.mark.parametrize("depth", ROWS)
+def test_rows_in_several_passes(depth: int, dtype: gf.dtype) -> None:
+    x = (drawn(13, 5, depth) / 3).to(dtype)
+    scale, shift = (drawn(14, depth) / 3).to(dtype), (drawn(15, depth) / 3).to(dtype)
+    rtol = 2e-3 if dtype is gf.float16 else 1e-4
+    close(lambda x: gf.softmax(x, -1), x, rtol=rtol)
+    close(lambda x: gf.log_softmax(x, -1) * 2, x, rtol=rtol)
+    layer = gf.nn.functional.layer_norm
+    close(lambda x, w, b: layer(x, (depth,), w, b), x, scale, shift, rtol=rtol)
+    close(lambda x: (x.argmax(-1), (x * 2).max(-1).values, x.mean(-1)), x, rtol=rtol)
+
+
+@pytest.mark.parametrize("depth", (4, 7, 12, 32, 64, 80))
+def test_gradients_of_rows(depth: int) -> None:
+    x, w = drawn(16, 4, depth) / 3, drawn(17, depth) / 3
+
+    def softmax(x: Tensor) -> Tensor:
+        return gf.grad(
+            lambda x: (gf.softmax(x, -1) * gf.arange(float(depth), device=x.device)).sum()
+        )(x)
+
+    def norm(x: Tensor, w: Tensor) -> Tensor:
+        layer = gf.nn.functional.layer_norm
+        return gf.grad(lambda x: (layer(x, (depth,), w) ** 3).sum())(x)
+
+    close(softmax, x)
+    close(norm, x, w)
+
+
+def test_rows_of_several_axes_and_of_other_strides() -> None:
+    x = drawn(18, 3, 4, 5, 8) / 3
+    for axes in ((1, 3), (2, 3), (0, 2), (1,), (3,), (0, 1, 2, 3)):
+        close(lambda x: x - (x * x).sum(axes, keepdim=True), x)  # noqa: B023
+    close(lambda x: gf.softmax(x.transpose(1, 3), -1), x)
+    close(lambda x: gf.softmax(x[..., 1:], -1), x)
+    close(lambda x: gf.softmax(gf.nn.functional.pad(x, (1, 3)), -1), x)
+    close(lambda x, i: gf.softmax(x[i], -1), x[0, 0], gf.tensor([4, 0, -1]))
+
+
+def test_rows_are_overwritten_in_place() -> None:
+    for depth in (5, 8, 64, 100):
+        rows = drawn(19, 3, depth) / 3
+        there = rows.cuda()
+
+        @gf.compile
+        def step() -> None:
+            there.copy_(gf.softmax(there, -1) * 2)  # noqa: B023
+
+        step()
+        expected = gf.softmax(rows, -1) * 2
+        np.testing.assert_allclose(there.cpu().numpy(), expected.numpy(), rtol=1e-5)
+
+
+def test_short_rows_are_held_and_long_ones_read_again() -> None:
+    def softmax(depth: int) -> str:
+        return sources(lambda x: gf.softmax(x, -1), gf.empty(4, depth))[0]
+
+    short, odd, long = softmax(64), softmax(63), softmax(72)
+    assert short.count("load_4") == 1 + 1, "the import and one load"
+    assert "kept[part * 4 + lane]" in short and "for part in range(4)" in short
+    assert "a[p0 + j]" in odd and odd.count("a[p0 + j]") == 1 and "kept[part]" in odd
+    assert long.count("load_4(") == 3 and "kept" not in long
+
+
+@pytest.mark.parametrize("depth", (100, 128, 256))
+def test_long_rows_in_parts(depth: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    from graphflow.codegen.cuda import cut
+
+    monkeypatch.setattr(cut, "LONG_ROW", 64)
+    monkeypatch.setattr(cut, "PART", 42)
+    x = drawn(20, 2, depth)
+    close(lambda x: (x * x).sum(-1) / 7, x)
+    assert ("load_4" in sources(lambda x: (x * x).sum(-1), x)[0]) is (depth % 4 == 0)

@@ -48,11 +48,33 @@ def maps(function: Callable[..., Any], *shapes: tuple[int, ...]) -> list[KernelS
     return kernels_of(function, *(gf.randn(*shape) for shape in shapes))
 
 
+def norm(x: gf.Tensor, w: gf.Tensor, b: gf.Tensor) -> gf.Tensor:
+    return F.layer_norm(x, (x.shape[-1],), w, b)
+
+
+def grad_of_softmax(x: gf.Tensor, ct: gf.Tensor) -> gf.Tensor:
+    return gf.grad(lambda x: (gf.softmax(x, -1) * ct).sum())(x)
+
+
+def grad_of_norm(x: gf.Tensor, w: gf.Tensor, ct: gf.Tensor) -> gf.Tensor:
+    return gf.grad(lambda x: (norm(x, w, w) * ct).sum())(x)
+
+
 CASES: dict[str, tuple[Callable[[], list[KernelSource]], int]] = {
     "mish": (lambda: maps(F.mish, (64, 256)), 1),
     "bias": (lambda: maps(lambda x, b: F.gelu(x + b), (64, 256), (256,)), 2),
     "scale of rows": (lambda: maps(lambda x, s: x * s, (64, 256), (64, 1)), 1),
     "adamw": (adamw, 3),
+    "softmax": (lambda: maps(lambda x: gf.softmax(x, -1), (64, 4096)), 2),
+    "softmax of 8,192": (lambda: maps(lambda x: gf.softmax(x, -1), (64, 8192)), 4),
+    "softmax of 16,384": (lambda: maps(lambda x: gf.softmax(x, -1), (64, 16384)), 3),
+    "layer norm": (lambda: maps(norm, (64, 1024), (1024,), (1024,)), 6),
+    "layer norm and gelu": (
+        lambda: maps(lambda *x: F.gelu(norm(*x)), (64, 768), (768,), (768,)),
+        6,
+    ),
+    "gradient of softmax": (lambda: maps(grad_of_softmax, (64, 1024), (64, 1024)), 4),
+    "gradient of layer norm": (lambda: maps(grad_of_norm, (64, 1024), (1024,), (64, 1024))[:1], 4),
 }
 """Kernels, and how many operands of each are vectors at least."""
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from graphflow.codegen.emit import Emitter
+from graphflow.codegen.cuda.lanes import CudaEmitter, choose_lanes
 from graphflow.codegen.loops import Fold, Load, LoopKind
 from graphflow.codegen.lower_row import is_regrouped
 from graphflow.codegen.lower_split import CHUNK, fold_of_parts, kept_index
@@ -40,11 +40,12 @@ def cut(
     """The call that folds the parts, and the task that is left: folding their results."""
     folds = stages.folds[0]
     count = min(MOST_PARTS, -(-example_of(plan.depth) // PART))
-    size = -(-plan.depth // count)
     partial = {fold: _place(task, plan, fold, count) for fold in folds}
     results = [Target(load.slot, load.index, fold) for fold, load in partial.items()]
     found = survey(results, task.bound)
-    emitter = Emitter("part", [], found.uses, task.error, task.bound)
+    lanes = choose_lanes(task, plan.reduced[-1], [], found)
+    size = -(-plan.depth // (count * lanes.count)) * lanes.count
+    emitter = CudaEmitter("part", [], task, found, lanes)
     for load in partial.values():
         emitter.add_result(load.slot, "partial")
     emitter.open_shared((*plan.kept, Axis(CHUNK, (CHUNK,), (count,), 0)))

@@ -22,6 +22,7 @@ from collections.abc import Callable, Sequence
 
 from graphflow.codegen.cuda.writer import stored_as
 from graphflow.codegen.emit import Emitter
+from graphflow.codegen.kernel_writer import held_as
 from graphflow.codegen.loops import Held, Hold, Keep, Kernel, Load, Move, Slot, Value
 from graphflow.codegen.schedule import VECTOR_BYTES
 from graphflow.codegen.sizes import is_fixed, is_multiple, surely, whole
@@ -78,25 +79,41 @@ def choose_lanes(task: Task, axis: Axis | None, targets: Sequence[Target], found
     return alone
 
 
+@dataclass(frozen=True, slots=True)
+class Team:
+    """``threads`` to a row, each with ``parts`` vectors of it; with 0, as many as there are."""
+
+    threads: int = 0
+    parts: int = 0
+
+
+NOBODY = Team()
+
+
 class CudaEmitter(Emitter):
     """Builds a kernel for a GPU, some of whose loops go in vectors of :attr:`lanes`."""
 
-    threads = 0
-    """How many a block has, if that matters."""
-
     def __init__(
-        self, prefix: str, targets: Sequence[Target], task: Task, found: Survey, lanes: Lanes
+        self,
+        prefix: str,
+        targets: Sequence[Target],
+        task: Task,
+        found: Survey,
+        lanes: Lanes | None = None,
+        team: Team = NOBODY,
     ) -> None:
         super().__init__(prefix, targets, found.uses, task.error, task.bound)
-        self.lanes = lanes
+        self.lanes = lanes or Lanes(None, 1, task.context.is_aligned)
+        self.team = team
         self._open = 0
         self._arrays: dict[tuple[object, ...], str] = {}
         self._passing: list[Value] = []
+        self._holding: list[Value] = []
         self._moves: list[Move] = []
 
     def finish(self, epilogue: bool = False) -> Kernel:
         """Close every loop; the kernel."""
-        return replace(super().finish(epilogue), threads=self.threads)
+        return replace(super().finish(epilogue), threads=self.team.threads)
 
     def _digit(self, axes: Sequence[Axis], position: int) -> str:
         """In 32 bits where that is known to be enough; signed ones of 64 take far longer."""
@@ -122,28 +139,39 @@ class CudaEmitter(Emitter):
 
     # ---- the loop over lanes -----------------------------------------------------------
 
-    def open_lanes(self, roots: Sequence[Value]) -> None:
-        """Read the vectors that ``roots`` are made of, and begin the loop over their lanes."""
+    def open_lanes(self, roots: Sequence[Value], held: Sequence[Value] = ()) -> None:
+        """Read the vectors that ``roots`` are made of, and begin the loop over their lanes.
+
+        What is ``held`` stays in registers: from here on it is read from there.
+        """
+        self._holding = list(held)
         axis, count = self.lanes.axis, self.lanes.count
-        if axis is None:
-            return
-        for load in self._vectors(roots):
-            self._read(load)
-        lane = Axis("lane", axis.variables, (count,), axis.mask)
-        self.open((lane,), "lane", "0", str(count))
-        self._open = self.depth
+        if axis is not None:
+            for load in self._vectors(roots):
+                self._read(load)
+            lane = Axis("lane", axis.variables, (count,), axis.mask)
+            self.open((lane,), "lane", "0", str(count))
+            self._open = self.depth
+        for value in self._holding:
+            self.need_named(value)
+            short = held_as(value.dtype)
+            array = self.array(("held", value), "kept", short, self.lanes.count * self.team.parts)
+            self.add(Keep(array, self._place(), value))
 
     def close_lanes(self) -> None:
         """End the loop over lanes and write the vectors that it has filled."""
-        if not self._open:
-            return
-        self.close()
-        self._open = 0
-        for move in self._moves:
-            self.add(move)
+        for value in self._holding:
+            array = self._arrays["held", value]
+            self.replaced[value] = Held(value.dtype, value.varies, array, self._place(), False)
         for load in self._passing:
             del self.replaced[load]
-        self._moves, self._passing = [], []
+        self._holding, self._passing = [], []
+        if self._open:
+            self.close()
+            self._open = 0
+        for move in self._moves:
+            self.add(move)
+        self._moves = []
 
     def store(self, targets: Sequence[Target], spills: Sequence[Target] = ()) -> None:
         """Store targets here; inside a loop over lanes whole vectors wait for its end."""
@@ -161,6 +189,16 @@ class CudaEmitter(Emitter):
             self.add(Keep(array, "lane", target.value, slot))
             self._moves.append(Move(slot, self._base(target.index), array, "0", count, True))
             self.result(slot, target.value)
+
+    def _place(self) -> str:
+        """Where the element of now is in an array that holds all that a thread has of a row."""
+        if self.lanes.axis is None:
+            return "0" if self.team.parts == 1 else "part"
+        return "lane" if self.team.parts == 1 else f"{self._first()} + lane"
+
+    def _first(self) -> str:
+        """Where the vector of now begins in such an array."""
+        return "0" if self.team.parts == 1 else f"part * {self.lanes.count}"
 
     def _vectors(self, roots: Sequence[Value]) -> list[Load]:
         """The loads below ``roots`` that are whole vectors, in order."""
@@ -182,14 +220,21 @@ class CudaEmitter(Emitter):
 
     def _read(self, load: Load) -> None:
         """Read a vector into an array, which stands for ``load`` inside the loop over lanes."""
-        slot, count = load.slot, self.lanes.count
+        slot, count, first, place = load.slot, self.lanes.count, "0", "lane"
         self.need(*load.depends)
-        name = f"{self.pointer(slot)}_lanes"
-        array = self.array((slot, load.index), name, stored_as(slot.dtype.short), count)
+        name, short = f"{self.pointer(slot)}_lanes", stored_as(slot.dtype.short)
+        key: tuple[object, ...] = (slot, load.index)
+        if load in self._holding:
+            self._holding.remove(load)
+            key, count, first = ("held", *key), count * self.team.parts, self._first()
+            place = self._place()
+        else:
+            self._passing.append(load)
+        array = self.array(key, name, short, count)
         self.read.add(slot)
-        self.add(Move(slot, self._base(load.index), array, "0", count, False))
-        self.replaced[load] = Held(load.dtype, load.varies, array, "lane", True)
-        self._passing.append(load)
+        base = self._base(load.index)
+        self.add(Move(slot, base, array, first, self.lanes.count, False))
+        self.replaced[load] = Held(load.dtype, load.varies, array, place, True)
 
     def _base(self, index: Affine) -> str:
         """Where the vector at ``index`` begins."""

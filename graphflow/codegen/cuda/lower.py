@@ -15,14 +15,23 @@ from graphflow.codegen.cuda.cut import cut, is_cut
 from graphflow.codegen.cuda.lanes import CudaEmitter, choose_lanes
 from graphflow.codegen.cuda.lines import lower_lines
 from graphflow.codegen.cuda.parted import lower_product
+from graphflow.codegen.cuda.rows import plan_held, team_of
 from graphflow.codegen.cuda.writer import write_kernel
 from graphflow.codegen.emit import Emitter
-from graphflow.codegen.loops import Accumulate, Combine, Fold, LoopKind, Start
+from graphflow.codegen.loops import Accumulate, Combine, Fold, LoopKind, Start, Value
 from graphflow.codegen.lower_row import fold_names
-from graphflow.codegen.passes_plan import Only, plan_skips, plan_stages
+from graphflow.codegen.passes_plan import Only, Stages, plan_skips, plan_stages
 from graphflow.codegen.schedule import Call
 from graphflow.codegen.sizes import example_of
-from graphflow.codegen.spaces import Axis, Plan, Survey, Target, plan_loops, survey
+from graphflow.codegen.spaces import (
+    Axis,
+    Plan,
+    Survey,
+    Target,
+    operands_of,
+    plan_loops,
+    survey,
+)
 from graphflow.codegen.task import Backend, Task, finish_call
 from graphflow.records import replace
 
@@ -69,16 +78,42 @@ def lower_rows(task: Task, targets: Sequence[Target], found: Survey) -> Call:
     """One call: a thread or a block for each row."""
     plan = plan_loops(task.space, targets, found)
     stages = plan_stages(targets, found, task.bound)
-    team = not _by_thread(plan)
-    prefix = ("row" if plan.kept else "red") if team else "col"
-    emitter = Emitter(prefix, targets, found.uses, task.error, task.bound)
+    if not _by_thread(plan):
+        return _lower_team(task, plan, stages, targets, found)
+    emitter = CudaEmitter("col", targets, task, found)
     open_all(emitter, plan.kept)
-    only_where = plan_skips(stages, targets, found, plan, task.bound)
-    kind = LoopKind.TEAM if team else LoopKind.REDUCE
-    for folds, full, only in zip(stages.folds, stages.full, only_where):
-        fold_pass(emitter, plan.reduced, folds, full, kind, only=only)
+    for folds, full, only in _passes(task, plan, stages, targets, found):
+        fold_pass(emitter, plan.reduced, folds, full, LoopKind.REDUCE, only=only)
     emitter.store(stages.kept)
     return finish_call(task, emitter, targets, found)
+
+
+def _lower_team(
+    task: Task, plan: Plan, stages: Stages, targets: Sequence[Target], found: Survey
+) -> Call:
+    """A block for each row: its threads take vectors of it, and hold it if it is short enough."""
+    lanes = choose_lanes(task, plan.reduced[-1], targets, found)
+    team = team_of(plan, lanes)
+    emitter = CudaEmitter("row" if plan.kept else "red", targets, task, found, lanes, team)
+    open_all(emitter, plan.kept)
+    passes = _passes(task, plan, stages, targets, found)
+    held: list[list[Value]] = [[] for _ in passes]
+    if team.parts:
+        mask = sum(axis.mask for axis in plan.reduced)
+        only_where = [only for _, _, only in passes]
+        held = plan_held(stages, only_where, mask, team.parts * lanes.count, task.bound)
+    for (folds, full, only), values in zip(passes, held, strict=True):
+        fold_pass(emitter, plan.reduced, folds, full, LoopKind.TEAM, only=only, held=values)
+    emitter.store(stages.kept)
+    return finish_call(task, emitter, targets, found)
+
+
+def _passes(
+    task: Task, plan: Plan, stages: Stages, targets: Sequence[Target], found: Survey
+) -> list[tuple[list[Fold], list[Target], Only | None]]:
+    """What each pass folds and stores, and where it is needed."""
+    only_where = plan_skips(stages, targets, found, plan, task.bound)
+    return list(zip(stages.folds, stages.full, only_where, strict=True))
 
 
 def _by_thread(plan: Plan) -> bool:
@@ -90,19 +125,21 @@ def _by_thread(plan: Plan) -> bool:
 
 
 def fold_pass(
-    emitter: Emitter,
+    emitter: CudaEmitter,
     reduced: Sequence[Axis],
     folds: Sequence[Fold],
     stores: Sequence[Target],
     kind: LoopKind,
     part: Sequence[str] = (),
     only: Only | None = None,
+    held: Sequence[Value] = (),
 ) -> None:
     """One run through the reduced loops: folds into locals, and stores.
 
     The loops are one thread's (REDUCE), or those of a block share one (TEAM, LANES): all of it, or
     the ``part`` between two expressions, of tiles as wide as a third says.  Where the run is not
-    needed (``only``), folds stay what they begin with.
+    needed (``only``), folds stay what they begin with.  What is ``held`` stays in registers for
+    the passes that follow.
     """
     if not folds and not stores:
         return
@@ -114,6 +151,8 @@ def fold_pass(
         emitter.open_when(*only)  # all threads of a block agree: they have the same totals
     inner = emitter.depth
     _open_reduced(emitter, reduced, kind, part)
+    operands = [value for fold in folds for value in operands_of(fold)]
+    emitter.open_lanes([*operands, *[t.value for t in stores]], held)
     for fold in folds:
         if fold.position is not None:
             emitter.need_named(fold.operand)
@@ -122,6 +161,7 @@ def fold_pass(
     for fold, (name, position) in totals.items():
         emitter.add(Accumulate(name, fold, fold.operand, position))
     emitter.store(stores)
+    emitter.close_lanes()
     emitter.close(emitter.depth - inner)
     for fold, (name, position) in totals.items():
         if kind is not LoopKind.REDUCE:
@@ -132,21 +172,19 @@ def fold_pass(
 
 
 def _open_reduced(
-    emitter: Emitter, reduced: Sequence[Axis], kind: LoopKind, part: Sequence[str]
+    emitter: CudaEmitter, reduced: Sequence[Axis], kind: LoopKind, part: Sequence[str]
 ) -> None:
     """Open the reduced loops: one that the threads of a block share (or ``part`` of it), or
     one after the other."""
     if kind is LoopKind.REDUCE:
         for axis in reduced:
             emitter.open_axis(axis, kind)
-    elif part:
-        begin, end, *width = part
-        emitter.open(tuple(reduced), "at", begin, end, kind, *width)
-        emitter.split("at", reduced)
-    elif len(reduced) == 1:
-        emitter.open_axis(reduced[0], kind)
-    else:
-        emitter.open(tuple(reduced), "at", "0", emitter.count(reduced), kind)
+        return
+    variable = reduced[0].name if len(reduced) == 1 and not part else "at"
+    begin, end, *width = part or ("0", emitter.count(reduced))
+    step = width[0] if width else str(emitter.lanes.count) if emitter.lanes.axis else ""
+    emitter.open(tuple(reduced), variable, begin, end, kind, step, emitter.team.parts)
+    if variable == "at":
         emitter.split("at", reduced)
 
 

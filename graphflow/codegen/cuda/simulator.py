@@ -20,6 +20,8 @@ import numpy as np
 from graphflow.codegen.cuda.toolchain import toolchain
 
 SWITCH_SECONDS = 1e-5
+SIMULATED_THREADS = 4
+"""Of a block: every thread of the simulator is one of Python's."""
 
 
 @cache

@@ -18,6 +18,7 @@ of columns (:mod:`.columns`), every column has ``lanes`` of its threads.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 
 from graphflow.codegen.kernel_writer import (
     KernelWriter,
@@ -71,7 +72,8 @@ def write_kernel(kernel: Kernel) -> KernelSource:
     out = Writer()
     CudaWriter(kernel, out).function()
     widths = [_width(loop) for loop in team_loops(kernel.body)]
-    return finished(kernel, out.text(), bool(widths), least=2 * max(widths, default=0))
+    block, least = kernel.threads or BLOCK, kernel.threads or 2 * max(widths, default=0)
+    return finished(kernel, out.text(), bool(widths), block, least=least)
 
 
 def finished(
@@ -175,8 +177,9 @@ class CudaWriter(KernelWriter):
             held.setdefault(self._shared(combine), self._held(combine))
             if combine.position:
                 held["shared_places"] = "i64"
+        block = self.kernel.threads or BLOCK
         for name, short in held.items():
-            self.out.line(f"{name} = cuda.shared.array({BLOCK}, {numpy_name(short)})")
+            self.out.line(f"{name} = cuda.shared.array({block}, {numpy_name(short)})")
         if self.kernel.body and isinstance(self.kernel.body[-1], Report):
             self.out.line("failed = 0")
         if self.width:
@@ -256,19 +259,21 @@ class CudaWriter(KernelWriter):
 
     def loop(self, statement: Loop) -> None:
         """A loop; shared ones go in strides of the grid or of the block."""
-        times = f" * {statement.step}" if statement.step else ""
-        if statement.kind is LoopKind.PARALLEL:
-            first, step = ("cuda.blockIdx.x", "cuda.gridDim.x") if self.by_block else (
-                "cuda.grid(1)", "cuda.gridsize(1)"
-            )  # fmt: skip
-            bounds = f"{first}{times}, {self.extent}, {step}{times}"
-        elif statement.kind is LoopKind.TEAM:
-            first = f"{THREAD}{times}"
-            first = first if statement.begin == "0" else f"{statement.begin} + {first}"
-            bounds = f"{first}, {statement.end}, cuda.blockDim.x{times}"
-        else:
+        if statement.parts:
+            self._in_parts(statement)
+            return
+        if statement.kind not in (LoopKind.PARALLEL, LoopKind.TEAM):
             (self._by_lanes if statement.kind is LoopKind.LANES else super().loop)(statement)
             return
+        by = f" * {statement.step}" if statement.step else ""
+        if statement.kind is LoopKind.TEAM:
+            first = f"{THREAD}{by}"
+            first = first if statement.begin == "0" else f"{statement.begin} + {first}"
+            bounds = f"{first}, {statement.end}, cuda.blockDim.x{by}"
+        elif self.by_block:
+            bounds = f"cuda.blockIdx.x, {self.extent}, cuda.gridDim.x"
+        else:
+            bounds = f"cuda.grid(1){by}, {self.extent}, cuda.gridsize(1){by}"
         with self.out.block(f"for {statement.variable} in range({bounds}):"):
             self._body(statement)
 
@@ -276,6 +281,17 @@ class CudaWriter(KernelWriter):
         before, self.inside = self.inside, self.inside or loop.kind in SHARED
         self.statements(loop.body)
         self.inside = before
+
+    def _in_parts(self, loop: Loop) -> None:
+        """A known number of trips, so that places in arrays are known."""
+        first = f"({THREAD} + part * cuda.blockDim.x)" if loop.parts > 1 else THREAD
+        first = f"{first} * {loop.step}" if loop.step else first.strip("()")
+        with ExitStack() as blocks:
+            if loop.parts > 1:
+                blocks.enter_context(self.out.block(f"for part in range({loop.parts}):"))
+            self.out.line(f"{loop.variable} = {first}")
+            blocks.enter_context(self.out.block(f"if {loop.variable} < {loop.end}:"))
+            self._body(loop)
 
     def _by_lanes(self, loop: Loop) -> None:
         """Several rows at a time as long as there are so many, whose loads wait for nothing."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from graphflow.codegen.cuda.simulator import SIMULATED_THREADS
 from graphflow.codegen.cuda.toolchain import is_simulated
 from graphflow.codegen.schedule import Launch
 
 MOST_BLOCKS = (1 << 31) - 1
 """A thread for every portion of work is faster than a few that stride; beyond so many they do."""
-SIMULATED_BLOCKS, SIMULATED_THREADS = 2, 4
-"""Every thread of the simulator is one of Python's."""
+SIMULATED_BLOCKS = 2
 
 
 def geometry(launch: Launch, items: int) -> tuple[int, int]:
