@@ -107,6 +107,16 @@ def test_parts_fill_a_gpu_and_follow_from_shapes() -> None:
     assert not tiled(lambda x: x.sum(0), gf.zeros(16, 1 << 17))  # a thread for each is enough
 
 
+def test_narrow_elements_are_read_more_rows_at_a_time() -> None:
+    dtypes = {gf.float64: 4, gf.float32: 4, gf.bfloat16: 8, gf.bool: 16}
+    for dtype, rows in dtypes.items():
+        (call,) = tiled(lambda x: x.amax(0), gf.zeros(200, 33, dtype=dtype))
+        assert f"in range({rows}):" in call.kernel.source
+    x, y = (gf.zeros(40, 9, dtype=gf.float16) for _ in range(2))
+    (call,) = tiled(lambda x, y: (x * y).sum(0), x, y)
+    assert "in range(4):" in call.kernel.source
+
+
 OTHERS: dict[str, tuple[Function, Callable[[np.ndarray], np.ndarray]]] = {
     "prod": (lambda x: (x * 0.1 + 1).prod(0), lambda x: (x * 0.1 + 1).prod(0)),
     "any": (lambda x: (x > 3.2).any(0), lambda x: (x > 3.2).any(0)),

@@ -56,7 +56,7 @@ LANES = 8
 """Rows that a block reads at a time where a tile is of ``WIDEST`` columns."""
 LEAST_ROWS = 8
 """Rows a lane, at least, where columns are cut into parts."""
-BLOCKS = 1024
+BLOCKS = 2048
 """Enough to fill a GPU; columns are cut into no more parts than make so many blocks."""
 MANY_COLUMNS = 1 << 17
 """So many columns fill a GPU with a thread each."""

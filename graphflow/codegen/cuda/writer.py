@@ -63,7 +63,9 @@ _NUMPY = {
 }  # fmt: skip
 THREAD = "cuda.threadIdx.x"
 UNROLLED = 4
-"""Rows that a lane reads before it waits for the first of them."""
+"""Rows, at least, that a lane reads before it waits for the first of them …"""
+UNROLLED_BYTES = 16
+"""… and bytes of them, which are what keeps memory busy."""
 SHARED = (LoopKind.TEAM, LoopKind.LANES)
 
 
@@ -296,10 +298,13 @@ class CudaWriter(KernelWriter):
     def _by_lanes(self, loop: Loop) -> None:
         """Several rows at a time as long as there are so many, whose loads wait for nothing."""
         out, row = self.out, loop.variable
+        size = sum(s.dtype.itemsize for s, name in self.kernel.slots.items()
+                   if name not in self.written)  # fmt: skip
+        rows = max(UNROLLED, UNROLLED_BYTES // max(1, size))
         out.line(f"{row} = {f'{loop.begin} + ' if loop.begin != '0' else ''}lane")
         with (
-            out.block(f"while {row} + {UNROLLED - 1} * lanes < {loop.end}:"),
-            out.block(f"for _ in range({UNROLLED}):"),
+            out.block(f"while {row} + {rows - 1} * lanes < {loop.end}:"),
+            out.block(f"for _ in range({rows}):"),
         ):
             self._body(loop)
             out.line(f"{row} += lanes")
