@@ -154,11 +154,17 @@ def part(base: DeviceArray, type: TensorType, offset: int, strides: Sequence[int
 
 
 def viewed(op: OpDef, array: DeviceArray, attrs: dict[str, Any]) -> DeviceArray:
-    """View ``op`` of ``array``, over the same memory."""
+    """View ``op`` of ``array``, over the same memory.
+
+    Where that lies in another order than a reshape shows, it is of a copy, as in NumPy.
+    """
     type = type_of(array)
     result = build.infer_type(op, (build.input_node("x", type),), attrs)
     assert isinstance(result, TensorType)
     found = viewed_layout(op, attrs, _layout(0, array, 0), result)
+    if found is None and not array.is_contiguous:
+        array = copied(array)
+        found = viewed_layout(op, attrs, _layout(0, array, 0), result)
     if found is None:
         raise GraphFlowError(f"{op.name} of {type} is no view of the memory it lies in")
     return part(array, result, found.offset, found.strides)

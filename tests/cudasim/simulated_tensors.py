@@ -50,6 +50,14 @@ def test_views_share_memory_and_in_place_changes_show() -> None:
     np.testing.assert_array_equal(x.cpu().numpy(), expected)
 
 
+def test_results_that_are_reshaped_after_a_transpose() -> None:
+    """No strides of what the program has in memory show them: they are copied, as by NumPy."""
+    x = gf.arange(24.0).reshape(2, 3, 4)
+    step = gf.compile(lambda x: ((x * 2).transpose(0, 1).reshape(3, 8), (x * 2).mT.flatten()))
+    for found, wanted in zip(step(x.cuda()), step(x), strict=True):
+        np.testing.assert_array_equal(found.cpu().numpy(), wanted.numpy())
+
+
 def test_the_interface_says_where_the_memory_lies() -> None:
     x = gf.zeros(2, 3).cuda()
     found = x.t().__cuda_array_interface__
