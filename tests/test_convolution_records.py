@@ -238,10 +238,11 @@ def test_random_images_in_copies_with_zeros_around() -> None:
     """Of a copy of any four axes, a part of it as an image, or of a line of it."""
     rng = np.random.default_rng(1)
     taken = 0
-    for trial in range(400):
+    for trial in range(2000):
         extents = tuple(int(n) for n in rng.integers(1, 5, 4))
-        low, high = (tuple(int(n) for n in rng.integers(0, 3, 4) * (rng.random(4) < 0.5))
-                     for _ in range(2))  # fmt: skip
+        low, high = (
+            tuple(int(n) for n in rng.integers(0, 3, 4) * (rng.random(4) < 0.5)) for _ in range(2)
+        )
         wide = tuple(map(sum, zip(low, extents, high)))
         order = tuple(int(n) for n in rng.permutation(4))
         source = Operand(0, 3, "f32", strides(extents, order))
@@ -280,3 +281,44 @@ def test_zeros_between_images_or_channels_need_the_copy() -> None:
     plan = unpadded(Plan(replace(SMALL, image=inner), (1, 2, 3), ((16, 0, 0),)), copy)
     assert plan is not None and plan.asked.image.strides == source.strides
     assert plan.starts[0][0] == 0
+
+
+def test_axes_that_run_over_several_of_a_copys() -> None:
+    """Images and rows as one axis beside padded columns; padded rows and columns as one."""
+    source = Operand(0, 0, "f32", (7 * 7 * 8, 0, 7 * 8, 8, 1))
+    wide = Operand(1, 0, "f32", (7 * 9 * 8, 7 * 9 * 8, 9 * 8, 8, 1))
+    copy = Padded(source, wide, (0, 0, 0, 1, 0), (4, 1, 7, 7, 8), (4, 1, 7, 9, 8))
+    image = Tensor("f32", (28, 8, 1, 9), (72, 1, 72, 8))
+    plan = unpadded(Plan(replace(SMALL, image=image), (1, 2, 3), ((0, 0, 0),)), copy)
+    assert plan is not None and plan.asked.image == Tensor("f32", (28, 8, 1, 7), (56, 1, 56, 8))
+    assert plan.asked.low == plan.asked.high == (0, 1) and plan.starts[0][0] == 0
+    wide = Operand(1, 0, "f32", (9 * 7 * 8, 9 * 7 * 8, 7 * 8, 8, 1))
+    copy = Padded(source, wide, (0, 0, 1, 0, 0), (4, 1, 7, 7, 8), (4, 1, 9, 7, 8))
+    image = Tensor("f32", (4, 8, 1, 63), (504, 1, 504, 8))
+    plan = unpadded(Plan(replace(SMALL, image=image), (1, 2, 3), ((0, 0, 0),)), copy)
+    assert plan is not None and plan.asked.image == Tensor("f32", (4, 8, 1, 49), (392, 1, 392, 8))
+    assert plan.asked.low == plan.asked.high == (0, 7)
+
+
+@pytest.mark.parametrize(("size", "high"), [(8, 1), (9, 1), (7, 1)])
+def test_as_many_zeros_after_an_image_as_before_it(size: int, high: int) -> None:
+    """Under steps of two, the last of them may be read by no position."""
+    places = (size + 2 - 3) // 2 + 1
+    used = (places - 1) * 2 + 3
+    source, wide = (Operand(n, 0, "f32", (k * k * 8, k * 8, 8, 1)) for n, k in enumerate(
+        (size, size + 2)))  # fmt: skip
+    copy = Padded(source, wide, (0, 1, 1, 0), (4, size, size, 8), (4, size + 2, size + 2, 8))
+    one = size + 2
+    asked = Convolution(
+        FORWARD, "f32", Tensor("f32", (4, 8, used, used), (one * one * 8, 1, one * 8, 8)),
+        Tensor("f32", (6, 8, 3, 3), (72, 1, 24, 8)),
+        Tensor("f32", (4, 6, places, places), (places**2 * 6, 1, places * 6, 6)),
+        (2, 2), (1, 1), (0, 0), (0, 0),
+    )  # fmt: skip
+    plan = unpadded(Plan(asked, (1, 2, 3), ((0, 0, 0),)), copy)
+    assert plan is not None and plan.asked.low == plan.asked.high == (high, high)
+    assert plan.asked.image.extents == (4, 8, min(size, used - 1), min(size, used - 1))
+    unlike = replace(asked, steps=(1, 1))
+    image = Tensor("f32", (4, 8, used - 1, used - 1), asked.image.strides)
+    late = Plan(replace(unlike, image=image), (1, 2, 3), ((0, 0, 0),))
+    assert unpadded(late, copy) is None, "one zero before and none after"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from graphflow.codegen.cuda.convolution import Convolution, tensor
 from graphflow.codegen.layout import Layout
@@ -43,14 +43,44 @@ class _Axis:
 
 def unpadded(plan: Plan[Convolution], copy: Padded) -> Plan[Convolution] | None:
     """``plan``, whose image is in the result of ``copy``, over the source instead; None if that
-    cannot be.  The start of the image counts elements from the source's argument on."""
+    cannot be.  Starts count elements from arguments on."""
+    axes = [k for k, extent in enumerate(copy.wide) if extent != 1]
+    source, result = (
+        replace(x, strides=tuple(x.strides[k] for k in axes)) for x in (copy.source, copy.result)
+    )
+    low, extents, wide = (tuple(x[k] for k in axes) for x in (copy.low, copy.extents, copy.wide))
+    forms = _forms(Padded(source, result, low, extents, wide))
+    found = (_over_source(plan, form) for form in forms)
+    return next((made for made in found if made is not None), None)
+
+
+def _forms(copy: Padded) -> Iterator[Padded]:
+    """The same copy with fewer and fewer axes: those joined that both sides step evenly along, of
+    which the inner one has no zeros around."""
+    yield copy
+    for axis in range(1, len(copy.wide)):
+        inner, source, result = copy.extents[axis], copy.source.strides, copy.result.strides
+        if copy.wide[axis] == inner and source[axis - 1] == source[axis] * inner:
+            rest = slice(axis + 1, None)
+            before = slice(0, axis - 1)
+            yield from _forms(Padded(
+                replace(copy.source, strides=(*source[before], *source[axis:])),
+                replace(copy.result, strides=(*result[before], *result[axis:])),
+                (*copy.low[before], copy.low[axis - 1] * inner, *copy.low[rest]),
+                (*copy.extents[before], copy.extents[axis - 1] * inner, *copy.extents[rest]),
+                (*copy.wide[before], copy.wide[axis - 1] * inner, *copy.wide[rest]),
+            ))  # fmt: skip
+
+
+def _over_source(plan: Plan[Convolution], copy: Padded) -> Plan[Convolution] | None:
+    """:func:`unpadded` where every axis of the image is one of the copy's."""
     asked = plan.asked
     place, start = plan.starts[0][0] - copy.result.offset, copy.source.offset
     at = []
-    for stride, extent in zip(copy.result.strides, copy.wide):
-        at.append(place // stride if extent > 1 else 0)
+    for stride in copy.result.strides:
+        at.append(place // stride)
         place -= at[-1] * stride
-    left = {k for k, extent in enumerate(copy.wide) if extent > 1}
+    left = set(range(len(copy.wide)))
     found: list[_Axis] = []
     for number, (extent, stride) in enumerate(zip(asked.image.extents, asked.image.strides)):
         if extent == 1:
@@ -75,9 +105,25 @@ def unpadded(plan: Plan[Convolution], copy: Padded) -> Plan[Convolution] | None:
     image = tensor(asked.image.dtype, [(x.extent, x.stride) for x in found])
     if image is None or place:
         return None
-    low, high = (tuple(getattr(x, side) for x in found[2:]) for side in ("low", "high"))
+    low, high = tuple(x.low for x in found[2:]), _as_before(asked, found[2:])
+    if low != high:
+        return None  # which the library has fewer kernels for
     made_of = replace(asked, image=image, low=low, high=high)
     return Plan(made_of, plan.places, ((start, *plan.starts[0][1:]),))
+
+
+def _as_before(asked: Convolution, axes: Sequence[_Axis]) -> tuple[int, ...]:
+    """How many zeros there may be after an image: as many as before it, where more positions do
+    not come of that."""
+    found = []
+    taps, places = asked.filter.extents[2:], asked.response.extents[2:]
+    for axis, tap, count, step, dilation in zip(
+        axes, taps, places, asked.steps, asked.dilations, strict=True
+    ):
+        room = axis.extent + 2 * axis.low - (tap - 1) * dilation - 1
+        same = axis.high < axis.low and room // step + 1 == count
+        found.append(axis.low if same else axis.high)
+    return tuple(found)
 
 
 def _along(copy: Padded, axis: int, begin: int, count: int, step: int) -> tuple[_Axis, int] | None:
