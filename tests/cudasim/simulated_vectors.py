@@ -79,6 +79,10 @@ def test_gathered_rows() -> None:
     table, places = drawn(6, 7, 8), gf.tensor([[0, 6, -1], [3, 3, 2]])
     same(lambda t, i: t[i] * 2, table, places)
     same(lambda t, i: t[:, i], table, places)
+    for columns in (4, 8):
+        x, along = drawn(6, 2, 3, columns), gf.tensor(np.arange(10 * columns).reshape(2, 5, -1) % 3)
+        same(lambda x, i: gf.gather(x, 1, i), x, along)
+        same(lambda x, i: gf.softmax(gf.gather(x, 1, i), -1), x, along)
     assert "load_4" in sources(lambda t, i: t[i] * 2, table, gf.tensor([0, 6]))[-1]
 
 

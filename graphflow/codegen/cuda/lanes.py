@@ -53,6 +53,12 @@ class Lanes:
         steps = map(whole, (slot.offset, index.offset, *others))
         return all(is_multiple(n, self.count) for n in steps) and self.is_aligned(slot.buffer)
 
+    def are_read(self, load: Load) -> bool:
+        """Whether ``load`` reads whole vectors: where one begins is the same for all its lanes."""
+        if self.axis is None or load.guard is not None or not self.fits(load.slot, load.index):
+            return False
+        return not any(place.varies & self.axis.mask for place in load.depends)
+
 
 def choose_lanes(task: Task, axis: Axis | None, targets: Sequence[Target], found: Survey) -> Lanes:
     """How many neighbours along ``axis`` are a vector: as many of the widest type as fill one, if
@@ -62,16 +68,14 @@ def choose_lanes(task: Task, axis: Axis | None, targets: Sequence[Target], found
     if axis is None or not task.context.backend.vectors:
         return alone
     results = [(t.slot, t.index) for t in targets if axis.coefficient(t.index)]
-    operands = [
-        (load.slot, load.index)
-        for load in found.loads
-        if load.guard is None and axis.coefficient(load.index) == 1
-    ]
-    widest = max((slot.dtype.itemsize for slot, _ in (*results, *operands)), default=VECTOR_BYTES)
+    loads = [load for load in found.loads if axis.coefficient(load.index) == 1]
+    operands = [load for load in loads if load.guard is None]
+    sizes = [*(slot.dtype.itemsize for slot, _ in results), *(x.dtype.itemsize for x in operands)]
+    widest = max(sizes, default=VECTOR_BYTES)
     count = min(MOST_LANES, VECTOR_BYTES // widest)
     while count > 1:
         lanes = Lanes(axis, count, is_aligned)
-        fitting = sum(lanes.fits(*operand) for operand in operands)
+        fitting = sum(map(lanes.are_read, operands))
         if is_multiple(axis.extent, count) and 2 * fitting >= len(operands):
             if all(lanes.fits(*result) for result in results):
                 return lanes
@@ -212,9 +216,8 @@ class CudaEmitter(Emitter):
             if value in seen or value in self._live:
                 continue
             seen.add(value)
-            if isinstance(value, Load) and value.guard is None:
-                if self.lanes.fits(value.slot, value.index):
-                    found[value] = None
+            if isinstance(value, Load) and self.lanes.are_read(value):
+                found[value] = None
             stack += reversed(operands_of(value))
         return list(found)
 
