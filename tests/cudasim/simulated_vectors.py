@@ -281,3 +281,41 @@ def test_long_rows_in_parts(depth: int, monkeypatch: pytest.MonkeyPatch) -> None
     x = drawn(20, 2, depth)
     close(lambda x: (x * x).sum(-1) / 7, x)
     assert ("load_4" in sources(lambda x: (x * x).sum(-1), x)[0]) is (depth % 4 == 0)
+
+
+@pytest.mark.parametrize("depth", (96, 99, 128))
+def test_long_rows_in_several_passes_and_with_results_of_every_element(
+    depth: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from graphflow.codegen.cuda import cut
+
+    monkeypatch.setattr(cut, "LONG_ROW", 64)
+    monkeypatch.setattr(cut, "PART", 42)
+    x, y = drawn(21, 2, depth) / 3, drawn(22, 2, depth) / 3
+
+    def scaled(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+        z = x * 2 + y
+        return z, (z * z).sum(-1)
+
+    close(scaled, x, y)
+    close(lambda x: gf.softmax(x, -1), x)
+    close(lambda x: gf.var(x, -1), x)
+    close(lambda x: gf.nn.functional.layer_norm(x, (depth,)), x)
+    close(lambda x: (x.argmax(-1), x.max()), x)
+    names = sources(scaled, x, y)
+    assert len(names) == 2 and "part_" in names[0] and "store" in names[0] or depth == 99
+
+    total = gf.zeros(()).cuda()
+    state = x.cuda()
+
+    @gf.compile
+    def step(y: Tensor) -> Tensor:
+        state.add_(y)
+        total.add_((state * state).sum())
+        return state / total
+
+    found = step(y.cuda())
+    wanted = x + y
+    np.testing.assert_allclose(state.cpu().numpy(), wanted.numpy(), rtol=1e-6)
+    wanted = wanted / (wanted * wanted).sum()
+    np.testing.assert_allclose(found.cpu().numpy(), wanted.numpy(), rtol=1e-5)

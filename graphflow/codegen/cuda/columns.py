@@ -37,17 +37,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
+from graphflow.codegen.cuda.cut import Lower, Part, fold_in_parts, reads_results
 from graphflow.codegen.cuda.lanes import CudaEmitter, choose_lanes
 from graphflow.codegen.emit import Emitter
 from graphflow.codegen.loops import Fold, Load, LoopKind
 from graphflow.codegen.lower_row import is_regrouped
-from graphflow.codegen.lower_split import CHUNK, fold_of_parts, keep_folds, kept_index
+from graphflow.codegen.lower_split import CHUNK, kept_index
 from graphflow.codegen.passes_plan import Only, Stages, plan_skips
 from graphflow.codegen.schedule import Call
 from graphflow.codegen.sizes import example_of
 from graphflow.codegen.spaces import Axis, Plan, Survey, Target, survey
 from graphflow.codegen.task import Task, finish_call
-from graphflow.records import replace
 
 TILE = "tile"
 WIDEST = 32
@@ -63,8 +63,6 @@ MANY_COLUMNS = 1 << 17
 
 FoldPass: TypeAlias = "Callable[..., None]"
 """How one pass is written (``lower.fold_pass``)."""
-Lower: TypeAlias = "Callable[[Task, Sequence[Target], Survey], Call]"
-"""A skeleton of one call."""
 
 
 def is_tiled(plan: Plan, found: Survey) -> bool:
@@ -92,7 +90,7 @@ def lower_columns(
     """
     width, parts = tiles_of(plan)
     only_where = plan_skips(stages, targets, found, plan, task.bound, apart=True)
-    if parts > 1 and not _reads_results(task, stages):
+    if parts > 1 and not reads_results(task, stages):
         return _in_parts(task, plan, stages, only_where, width, parts, fold_pass, meet, store)
     emitter = _emitter(task, targets, found)
     rows = _open_tiles(emitter, plan, width)
@@ -104,14 +102,6 @@ def lower_columns(
 
 def _emitter(task: Task, stored: Sequence[Target], found: Survey) -> CudaEmitter:
     return CudaEmitter("tile", stored, task, found, choose_lanes(task, None, stored, found))
-
-
-def _reads_results(task: Task, stages: Stages) -> bool:
-    """Whether what is stored after the last fold reads what a result of the folds overwrites."""
-    if stages.folds[-1]:
-        return False
-    written = {target.slot for target in stages.kept}
-    return any(load.slot in written for load in survey(stages.full[-1], task.bound).loads)
 
 
 def _open_tiles(emitter: Emitter, plan: Plan, width: int, parts: int = 1) -> tuple[str, ...]:
@@ -151,30 +141,19 @@ def _in_parts(
     task: Task, plan: Plan, stages: Stages, only_where: Sequence[Only | None],
     width: int, parts: int, fold_pass: FoldPass, meet: Lower, store: Lower,
 ) -> list[Call]:  # fmt: skip
-    calls: list[Call] = []
-    last = max(number for number, folds in enumerate(stages.folds) if folds)
-    for number, (folds, full) in enumerate(zip(stages.folds, stages.full)):
-        if not folds:
-            space = replace(task.space, kept=tuple(task.space.extents), reduced=())
-            calls.append(store(replace(task, space=space), full, survey(full, task.bound)))
-            continue
+    def part(folds: Sequence[Fold], full: Sequence[Target], only: Only | None) -> Part:
         partial = {fold: _place(task, plan, fold, parts) for fold in folds}
         results = [Target(load.slot, load.index, fold) for fold, load in partial.items()]
         found = survey([*results, *full], task.bound)
         emitter = _emitter(task, full, found)
         for load in partial.values():
             emitter.add_result(load.slot, "partial")
-        rows = _open_tiles(emitter, plan, width, parts)
-        rows = _where(emitter, rows, only_where[number])
+        rows = _where(emitter, _open_tiles(emitter, plan, width, parts), only)
         fold_pass(emitter, plan.reduced, folds, full, LoopKind.LANES, rows)
         emitter.store(results)
-        calls.append(finish_call(task, emitter, [*results, *full], found))
-        left = fold_of_parts(task, partial, parts)
-        kept = list(stages.kept) if number == last else []
-        if number + 1 < len(stages.folds):
-            kept += keep_folds(task, plan, folds)
-        calls.append(meet(left, kept, survey(kept, left.bound)))
-    return calls
+        return partial, finish_call(task, emitter, [*results, *full], found)
+
+    return fold_in_parts(task, plan, stages, only_where, parts, part, meet, store)
 
 
 def _place(task: Task, plan: Plan, fold: Fold, parts: int) -> Load:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from graphflow.codegen.cuda.columns import is_tiled, lower_columns
-from graphflow.codegen.cuda.cut import cut, is_cut
+from graphflow.codegen.cuda.cut import is_cut, lower_cut
 from graphflow.codegen.cuda.lanes import CudaEmitter, choose_lanes
 from graphflow.codegen.cuda.lines import lower_lines
 from graphflow.codegen.cuda.parted import lower_product
@@ -30,7 +30,6 @@ from graphflow.codegen.spaces import (
     Target,
     operands_of,
     plan_loops,
-    survey,
 )
 from graphflow.codegen.task import Backend, Task, finish_call
 from graphflow.records import replace
@@ -68,9 +67,8 @@ def lower_reduction(task: Task, targets: Sequence[Target], found: Survey) -> lis
     stages = plan_stages(targets, found, task.bound)
     if is_tiled(plan, found):
         return lower_columns(task, plan, targets, found, stages, fold_pass, lower_rows, lower_map)
-    if is_cut(plan, stages, found):
-        finish, partial = cut(task, plan, stages, fold_pass)
-        return [partial, lower_rows(finish, targets, survey(targets, finish.bound))]
+    if is_cut(task, plan, stages, found):
+        return lower_cut(task, plan, targets, found, stages, fold_pass, lower_rows, lower_map)
     return [lower_rows(task, targets, found)]
 
 
