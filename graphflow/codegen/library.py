@@ -102,7 +102,7 @@ class Routine:
 @dataclass(frozen=True, slots=True)
 class Padded:
     """A copy with zeros around: ``result[i] = source[i - low]`` where ``source``, of ``extents``,
-    has that element, else 0; ``result`` is of ``wide`` extents and row-major."""
+    has that element, else 0; ``result`` is of ``wide`` extents and without gaps."""
 
     source: Operand
     result: Operand

@@ -240,13 +240,23 @@ def test_operands_that_begin_anywhere_are_a_kernels(lib: NumpyConvolutions) -> N
 
 def test_zeros_around_are_the_librarys_and_need_no_copy(lib: NumpyConvolutions) -> None:
     rng = np.random.default_rng(5)
-    x, w = array(rng, 2, 8, 7, 7), array(rng, 9, 8, 3, 3)
+    x, w = array(rng, 2, 4, 7, 7), array(rng, 5, 4, 3, 3)
     step = same(lambda x, w: F.conv2d(x, w, padding=1), x, w)
     assert "padded copies spared: 3" in str(step.explain())
     assert {(c.form, c.low, c.high) for c in lib.calls} == {
         (FORWARD, (1, 1), (1, 1)), (WEIGHTS, (1, 1), (1, 1)),
     }  # fmt: skip
-    assert {c.image.extents for c in lib.calls} == {(2, 8, 7, 7), (2, 9, 7, 7)}
+    assert {c.image.extents for c in lib.calls} == {(2, 4, 7, 7), (2, 5, 7, 7)}
+
+
+def test_first_images_are_copied_in_the_order_of_responses(lib: NumpyConvolutions) -> None:
+    rng = np.random.default_rng(12)
+    x, w = array(rng, 4, 3, 20, 20), array(rng, 16, 3, 5, 5)
+    same(lambda x, w: F.conv2d(x, w, padding=2, stride=2), x, w)
+    stems = [c for c in lib.calls if c.image.extents[1] == 3]
+    assert {c.form for c in stems} == {FORWARD, WEIGHTS}
+    for call in stems:
+        assert (call.image.strides[1], call.filter.strides[1], call.response.strides[1]) == (1,) * 3
 
 
 def test_what_the_library_cannot_pad_is_copied(lib: NumpyConvolutions) -> None:

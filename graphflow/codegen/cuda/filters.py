@@ -9,7 +9,8 @@ evenly then, too.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from math import prod
 
 from graphflow.codegen.cuda.convolution import FORWARD, Convolution
 from graphflow.codegen.cuda.product import plan_of, product_call
@@ -57,20 +58,20 @@ def by_library(
         given, before = list(inputs), list[Call]()
         filter, wanted = given[at[other]], order(labels[other])
         if not _lies(filter, wanted):
-            given[at[other]] = _in_order(filter.type, wanted, context)
+            given[at[other]] = in_order(filter.type, wanted, context)
             before = lower_group(copy_body(filter.type), [filter], [given[at[other]]], context)
         tile = place()
         return [*before, product_call(front, product, given, [tile], context)], tile
     wanted = order(labels[2])
-    made = place() if whole else _in_order(front.outputs[0].tensor_type, wanted, context)
+    made = place() if whole else in_order(front.outputs[0].tensor_type, wanted, context)
     if _lies(made, wanted):
         return [product_call(front, product, inputs, [made], context)], made
-    inside = _in_order(made.type, wanted, context)
+    inside = in_order(made.type, wanted, context)
     after = lower_group(copy_body(made.type), [inside], [made], context)
     return [product_call(front, product, inputs, [inside], context), *after], made
 
 
-def _strides(shape: Sequence[int], order: Sequence[int]) -> tuple[int, ...]:
+def strides_in(shape: Sequence[int], order: Sequence[int]) -> tuple[int, ...]:
     """Of an array without gaps whose axes lie in ``order``."""
     steps = row_major([shape[axis] for axis in order])
     return tuple(steps[order.index(axis)] for axis in range(len(shape)))
@@ -78,12 +79,47 @@ def _strides(shape: Sequence[int], order: Sequence[int]) -> tuple[int, ...]:
 
 def _lies(layout: Layout, order: Sequence[int]) -> bool:
     """Whether an array lies without gaps in ``order``."""
-    wanted = _strides(layout.shape, order)
+    wanted = strides_in(layout.shape, order)
     return all(a == b for a, b, n in zip(layout.strides, wanted, layout.shape) if n != 1)
 
 
-def _in_order(type: TensorType, order: Sequence[int], context: LowerContext) -> Layout:
+def in_order(type: TensorType, order: Sequence[int], context: LowerContext) -> Layout:
     """A temporary whose axes lie in ``order``."""
     lying = context.temporary(TensorType(type.dtype, tuple(type.shape[axis] for axis in order)))
-    strides = _strides(type.static_shape, order)
+    strides = strides_in(type.static_shape, order)
     return Layout(lying.buffer, type, lying.offset, strides)
+
+
+def order_of_copy(
+    product: Node,
+    position: int,
+    copy: Layout,
+    shown: Layout,
+    at: Mapping[Node, Layout],
+    result: Layout,
+) -> list[int]:
+    """In which order the axes of a row-major ``copy`` should lie, ``shown`` as operand
+    ``position`` of ``product``: that of a convolution's response, channels where its are.
+
+    The response is the ``result``, or the other operand if taps are more than positions.
+    """
+    labels = labels_of(product)
+    own, other, out = labels[position], labels[1 - position], labels[2]
+    axes: dict[int, list[int]] = {}  # of the copy: the labels that run along it
+    for label, stride, extent in zip(own, shown.strides, shown.shape):
+        along = [k for k, step in enumerate(copy.strides) if copy.shape[k] > 1 and step <= stride]
+        if extent > 1 and along:
+            axes.setdefault(max(along, key=lambda k: copy.strides[k]), []).append(label)
+    sizes = dict(zip(own, shown.shape))
+    windows = [label for run in axes.values() if len(run) > 1 for label in run]
+    places = prod(sizes[label] for label in windows if label in out)
+    taps = prod(sizes[label] for label in windows if label not in out)
+    layout = result if places >= taps else at[product.inputs[1 - position]]
+    steps = dict(zip(out if places >= taps else other, layout.strides))
+    channels = max((steps[k] for k in steps if k not in own), default=0)
+
+    def step(axis: int) -> int:
+        found = [steps[label] for label in axes.get(axis, ()) if label in steps]
+        return max(found, default=channels)
+
+    return sorted(range(len(copy.shape)), key=lambda k: -step(k))

@@ -45,6 +45,7 @@ def unpadded(plan: Plan[Convolution], copy: Padded) -> Plan[Convolution] | None:
     """``plan``, whose image is in the result of ``copy``, over the source instead; None if that
     cannot be.  Starts count elements from arguments on."""
     axes = [k for k, extent in enumerate(copy.wide) if extent != 1]
+    axes.sort(key=lambda k: -copy.result.strides[k])
     source, result = (
         replace(x, strides=tuple(x.strides[k] for k in axes)) for x in (copy.source, copy.result)
     )
@@ -106,7 +107,8 @@ def _over_source(plan: Plan[Convolution], copy: Padded) -> Plan[Convolution] | N
     if image is None or place:
         return None
     low, high = tuple(x.low for x in found[2:]), _as_before(asked, found[2:])
-    if low != high:
+    orders = {x.strides[1] == 1 for x in (image, asked.response) if x.extents[1] > 1}
+    if low != high or len(orders) > 1:
         return None  # which the library has fewer kernels for
     made_of = replace(asked, image=image, low=low, high=high)
     return Plan(made_of, plan.places, ((start, *plan.starts[0][1:]),))

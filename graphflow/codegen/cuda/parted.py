@@ -12,7 +12,7 @@ from functools import partial
 
 from graphflow.codegen.contraction.labels import place_of_product, without
 from graphflow.codegen.cuda.convolution import Convolution
-from graphflow.codegen.cuda.filters import by_library
+from graphflow.codegen.cuda.filters import by_library, in_order, order_of_copy, strides_in
 from graphflow.codegen.cuda.matmul import Matmul
 from graphflow.codegen.cuda.padding import padded
 from graphflow.codegen.cuda.product import axes_of, plan_of, product_call
@@ -68,27 +68,54 @@ def _padded(
     sources: set[int] = set()
     before: list[Call] = []
     inner = [n for n in product.inputs if n not in at]
-    for node in inner:
-        views = []
+    for operand in inner:
+        views, node = [], operand
         while is_alias(node):
             views.append(node)
             node = node.inputs[0]
-        source, layout = at[node.inputs[0]], context.temporary(node.tensor_type)
+        source = at[node.inputs[0]]
+        order = _order(product, operand, views, node, at, results)
+        copy = in_order(node.tensor_type, order, context)
         front = Graph((node.inputs[0],), (node,), name="body")
-        made = lower_group(front, [source], [layout], context)
-        before += [replace(call, library=padded(node, source, layout, made)) for call in made]
+        made = lower_group(front, [source], [copy], context)
+        before += [replace(call, library=padded(node, source, copy, made)) for call in made]
         sources.add(source.buffer)
-        for view in reversed(views):
-            shown = view_of(view, layout)
-            assert shown is not None
-            layout = shown
-        at[views[0] if views else node] = layout
+        found = _shown(views, copy)
+        assert found is not None
+        at[operand] = found
     rest, kept = without(body, inner)
     calls = lower_product(rest, [at[n] for n in kept], results, context)
     return [
         *before,
         *(replace(c, reads=c.reads | sources) if isinstance(c.library, Seen) else c for c in calls),
     ]
+
+
+def _order(
+    product: Node,
+    operand: Node,
+    views: Sequence[Node],
+    padded: Node,
+    at: Mapping[Node, Layout],
+    results: Sequence[Layout],
+) -> list[int]:
+    """In which order the axes of a ``padded`` copy lie best, if ``views`` can show it so."""
+    plain, copy = list(range(len(padded.shape))), contiguous(TRIED, padded.tensor_type)
+    position = product.inputs.index(operand)
+    shown = _shown(views, copy)
+    if shown is None or product.inputs[1 - position] not in at or results[0].shape != product.shape:
+        return plain
+    order = order_of_copy(product, position, copy, shown, at, results[0])
+    lie = Layout(TRIED, copy.type, 0, strides_in(copy.shape, order))
+    return plain if _shown(views, lie) is None else order
+
+
+def _shown(views: Sequence[Node], layout: Layout) -> Layout | None:
+    """What ``views``, the outermost first, show of something that lies so, if strides can tell."""
+    found: Layout | None = layout
+    for view in reversed(views):
+        found = found and view_of(view, found)
+    return found
 
 
 def _product_in(body: Graph) -> Node:
