@@ -17,7 +17,7 @@ of columns (:mod:`.columns`), every column has ``lanes`` of its threads.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 
 from graphflow.codegen.kernel_writer import (
@@ -62,6 +62,8 @@ _NUMPY = {
        for bits in (8, 16, 32, 64)},
 }  # fmt: skip
 THREAD = "cuda.threadIdx.x"
+MOST_TOGETHER = 4
+"""Folds whose threads meet in one go: each takes shared memory."""
 UNROLLED = 4
 """Rows, at least, that a lane reads before it waits for the first of them …"""
 UNROLLED_BYTES = 16
@@ -142,13 +144,46 @@ def _width(loop: Loop) -> int:
     return int(loop.step) if loop.kind is LoopKind.LANES else 0
 
 
-def combines(body: Sequence[Statement]) -> Iterable[Combine]:
-    """The folds across the threads of a block."""
+def rounds(body: Sequence[Statement]) -> Iterable[list[Statement]]:
+    """The statements one by one, but folds across a block that follow each other together: their
+    threads meet as often as for one.  Folds that yield positions are by themselves."""
+    together: list[Statement] = []
     for statement in body:
-        if isinstance(statement, Combine):
-            yield statement
-        elif isinstance(statement, (Loop, When)):
-            yield from combines(statement.body)
+        joins = isinstance(statement, Combine) and not statement.position
+        if together and not (joins and len(together) < MOST_TOGETHER):
+            yield together
+            together = []
+        if joins:
+            together.append(statement)
+        else:
+            yield [statement]
+    if together:
+        yield together
+
+
+def meetings(body: Sequence[Statement]) -> Iterable[list[Combine]]:
+    """The folds across the threads of a block, those of one round together."""
+    for group in rounds(body):
+        folds = [statement for statement in group if isinstance(statement, Combine)]
+        if folds:
+            yield folds
+        elif isinstance(group[0], (Loop, When)):
+            yield from meetings(group[0].body)
+
+
+def _held(combine: Combine) -> str:
+    fold = combine.fold
+    return held_as(fold.operand.dtype if combine.position else fold.dtype)
+
+
+def shared_by(folds: Sequence[Combine]) -> dict[str, Combine]:
+    """The folds of a round by the names of the shared arrays that they take."""
+    found: dict[str, Combine] = {}
+    for fold in folds:
+        name = f"shared_{_held(fold)}"
+        number = sum(1 for other in found.values() if _held(other) == _held(fold))
+        found[f"{name}_{number}" if number else name] = fold
+    return found
 
 
 class CudaWriter(KernelWriter):
@@ -175,9 +210,9 @@ class CudaWriter(KernelWriter):
     def begin(self) -> None:
         """Shared memory, and the error code of this thread."""
         held: dict[str, str] = {}
-        for combine in combines(self.kernel.body):
-            held.setdefault(self._shared(combine), self._held(combine))
-            if combine.position:
+        for folds in meetings(self.kernel.body):
+            held |= {name: _held(fold) for name, fold in shared_by(folds).items()}
+            if folds[0].position:
                 held["shared_places"] = "i64"
         block = self.kernel.threads or BLOCK
         for name, short in held.items():
@@ -319,31 +354,37 @@ class CudaWriter(KernelWriter):
 
     # ---- folds across a block --------------------------------------------------------
 
-    def _held(self, combine: Combine) -> str:
-        fold = combine.fold
-        return held_as(fold.operand.dtype if combine.position else fold.dtype)
+    def statements(self, body: Sequence[Statement]) -> None:
+        """Statements in order; folds across the block that follow each other in one go."""
+        for group in rounds(body):
+            folds = [statement for statement in group if isinstance(statement, Combine)]
+            if folds:
+                self._meet(shared_by(folds))
+            else:
+                super().statements(group)
 
-    def _shared(self, combine: Combine) -> str:
-        return f"shared_{self._held(combine)}"
-
-    def combine(self, statement: Combine) -> None:
-        """Fold by halves; afterwards every thread has the total (of its column: its threads are
+    def _meet(self, folds: Mapping[str, Combine]) -> None:
+        """Fold by halves; afterwards every thread has the totals (of its column: its threads are
         ``width`` apart)."""
-        out, shared, target = self.out, self._shared(statement), statement.target
-        out.line(f"{shared}[{THREAD}] = {target}")
-        if statement.position:
-            out.line(f"shared_places[{THREAD}] = {statement.position}")
+        out = self.out
+        position = next(iter(folds.values())).position
+        for shared, fold in folds.items():
+            out.line(f"{shared}[{THREAD}] = {fold.target}")
+        if position:
+            out.line(f"shared_places[{THREAD}] = {position}")
         out.line("cuda.syncthreads()")
         out.line("half = cuda.blockDim.x // 2")
         with out.block(f"while half {'>= width' if self.width else '> 0'}:"):
             with out.block(f"if {THREAD} < half:"):
-                self._fold_pair(statement, shared)
+                for shared, fold in folds.items():
+                    self._fold_pair(fold, shared)
             out.line("cuda.syncthreads()")
             out.line("half //= 2")
         first = "column" if self.width else "0"
-        out.line(f"{target} = {shared}[{first}]")
-        if statement.position:
-            out.line(f"{statement.position} = shared_places[{first}]")
+        for shared, fold in folds.items():
+            out.line(f"{fold.target} = {shared}[{first}]")
+        if position:
+            out.line(f"{position} = shared_places[{first}]")
         out.line("cuda.syncthreads()")
 
     def _fold_pair(self, statement: Combine, shared: str) -> None:
