@@ -72,6 +72,8 @@ class NumpyConvolutions:
     def prepared(self, asked: Convolution, alignments: tuple[int, ...]) -> Any:
         if asked.form in self.refused:
             raise GraphFlowError(f"{self.name}: nothing for {asked.form}")
+        if min(alignments) < 16:
+            raise GraphFlowError(f"{self.name} wants arrays at multiples of 16 bytes")
         if any((*asked.low, *asked.high)) and not self.pads:
             raise GraphFlowError(f"{self.name}: no zeros around")
         self.prepared_for.append((asked, alignments))

@@ -12,7 +12,8 @@ from tests.cudasim.models import MODELS, STEPS, TOLERANCE, step_of, trained
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_few_steps_are_those_of_the_cpu(name: str) -> None:
+def test_a_few_steps_are_those_of_the_cpu(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gf.backends.cudnn, "allow_tf32", False)
     losses, weights = zip(trained(name, "cpu"), trained(name, "cuda"), strict=True)
     np.testing.assert_allclose(losses[1], losses[0], atol=TOLERANCE)
     for here, there in zip(*weights, strict=True):
