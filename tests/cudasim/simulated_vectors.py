@@ -320,3 +320,16 @@ def test_long_rows_in_several_passes_and_with_results_of_every_element(
     np.testing.assert_allclose(state.cpu().numpy(), wanted.numpy(), rtol=1e-6)
     wanted = wanted / (wanted * wanted).sum()
     np.testing.assert_allclose(found.cpu().numpy(), wanted.numpy(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("depth", (1, 3, 4, 8, 12, 17, 32))
+def test_short_rows_are_a_threads(depth: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    from graphflow.codegen.cuda import lower
+
+    monkeypatch.setattr(lower, "MANY_ROWS", 8)
+    x = drawn(23, 3, 5, depth) / 3
+    close(lambda x: gf.softmax(x, -1), x)
+    close(lambda x: (x.argmax(-1), (x * x).sum(-1), x - x.mean(-1, keepdim=True)), x)
+    close(lambda x: (x * x).sum((0, 2)), x)
+    text = sources(lambda x: gf.softmax(x, -1), x)[0]
+    assert "threadIdx" not in text and ("load_4" in text) is (depth % 4 == 0)

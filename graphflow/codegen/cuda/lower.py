@@ -78,7 +78,8 @@ def lower_rows(task: Task, targets: Sequence[Target], found: Survey) -> Call:
     stages = plan_stages(targets, found, task.bound)
     if not _by_thread(plan):
         return _lower_team(task, plan, stages, targets, found)
-    emitter = CudaEmitter("col", targets, task, found)
+    inner = plan.reduced[-1] if plan.reduced else None
+    emitter = CudaEmitter("col", targets, task, found, choose_lanes(task, inner, targets, found))
     open_all(emitter, plan.kept)
     for folds, full, only in _passes(task, plan, stages, targets, found):
         fold_pass(emitter, plan.reduced, folds, full, LoopKind.REDUCE, only=only)
@@ -174,13 +175,15 @@ def _open_reduced(
 ) -> None:
     """Open the reduced loops: one that the threads of a block share (or ``part`` of it), or
     one after the other."""
+    vectors = str(emitter.lanes.count) if emitter.lanes.axis else ""
     if kind is LoopKind.REDUCE:
         for axis in reduced:
-            emitter.open_axis(axis, kind)
+            step = vectors if axis is reduced[-1] else ""
+            emitter.open((axis,), axis.name, "0", emitter.extent(axis), kind, step)
         return
     variable = reduced[0].name if len(reduced) == 1 and not part else "at"
     begin, end, *width = part or ("0", emitter.count(reduced))
-    step = width[0] if width else str(emitter.lanes.count) if emitter.lanes.axis else ""
+    step = width[0] if width else vectors
     emitter.open(tuple(reduced), variable, begin, end, kind, step, emitter.team.parts)
     if variable == "at":
         emitter.split("at", reduced)
