@@ -13,6 +13,7 @@ import numpy as np
 from graphflow import pytree
 from graphflow.autograd.modes import no_grad
 from graphflow.capture import TensorSpec, capture, captured_memory, leaf_labels
+from graphflow.cell import Cell
 from graphflow.errors import GraphError
 from graphflow.guards import named_cells
 from graphflow.ir.graph import Graph
@@ -106,22 +107,26 @@ class Traced(NamedTuple):
     called: Mapping[str, str] = {}
 
 
+def _weights(graph: Graph, cells: Sequence[Cell]) -> dict[str, np.ndarray[Any, Any]]:
+    """The values of a graph's state by name, copied from a device if they lie on one."""
+    return {n.attrs["name"]: Tensor._of(cell)._host() for n, cell in zip(graph.state, cells)}
+
+
 def _traced(target: Any, args: tuple[Any, ...]) -> Traced:
     if isinstance(target, Program):
-        held = {n.attrs["name"]: c.value for n, c in zip(target.graph.state, target.cells)}
-        return Traced(target.graph, held)
+        return Traced(target.graph, _weights(target.graph, target.cells))
     if isinstance(target, Graph):
         captured = captured_memory(target)
         if captured is None and target.state:
             raise GraphError("the graph has state without values; export its program instead")
         cells = captured.cells if captured is not None else ()
-        return Traced(target, {n.attrs["name"]: c.value for n, c in zip(target.state, cells)})
+        return Traced(target, _weights(target, cells))
     function = getattr(target, "original", target)
     recorder = Recorder({name: c.function for name, c in COMPOSITES.items()})
     found = capture(_recorded(function, recorder), args, {}, _title(function))
     names = _state_names(function)
     pairs = list(zip(found.graph.state, found.cells, strict=True))
-    held = {n.attrs["name"]: cell.value for n, cell in pairs}
+    held = _weights(found.graph, found.cells)
     called: dict[str, str] = {n.attrs["name"]: names[id(c)] for n, c in pairs if id(c) in names}
     return Traced(found.graph, held, recorder.calls, called)
 

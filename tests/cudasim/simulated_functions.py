@@ -6,6 +6,7 @@ every function of PyTorch's database.
 
 from __future__ import annotations
 
+import pathlib
 from collections.abc import Callable
 
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 
 import graphflow as gf
 import graphflow.nn.functional as F
-from graphflow import nn
+from graphflow import nn, pytree
 
 rng = np.random.default_rng(0)
 X = rng.standard_normal((4, 4)).astype(np.float32)
@@ -104,3 +105,19 @@ def test_what_a_user_makes_stays_on_the_cpu() -> None:
     assert not gf.arange(4).is_cuda and not gf.zeros(4).is_cuda
     with pytest.raises(gf.GraphFlowError, match="all on one device"):
         x + gf.arange(4)
+
+
+def test_models_on_a_device_are_exported(tmp_path: pathlib.Path) -> None:
+    pytest.importorskip("onnx")
+    from graphflow import onnx
+
+    gf.manual_seed(0)
+    model, x = gf.nn.Sequential(gf.nn.Linear(4, 8), gf.nn.ReLU(), gf.nn.Linear(8, 2)), gf.rand(3, 4)
+    wanted = model(x).tolist()
+    step = gf.compile(model.cuda())
+    step(x.cuda())
+    for number, target in enumerate((model, step.latest.program)):
+        path = tmp_path / f"{number}.onnx"
+        onnx.export(target, (x.cuda(),), path)
+        found = pytree.flatten(onnx.load(path)(x))[0][0]  # what a backward pass needs follows
+        np.testing.assert_allclose(found.tolist(), wanted, rtol=1e-5)
