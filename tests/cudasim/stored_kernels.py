@@ -20,11 +20,11 @@ from graphflow.codegen.cuda.assemble import assemble, entry_of, resources
 from graphflow.codegen.cuda.compile import ptx
 from graphflow.codegen.schedule import Call, KernelSource, plain_steps
 from graphflow.errors import CompileError
-from graphflow.runtime.cuda import kernels
+from graphflow.runtime.cuda import compiling, kernels
 from tests.cudasim.calls import chosen, schedule_of
 
 PROGRAM = """
-from graphflow.runtime.cuda import kernels
+from graphflow.runtime.cuda import compiling, kernels
 from tests.cudasim.stored_kernels import sources
 for kernel in sources():
     for capability in ((8, 0), (9, 0)):
@@ -90,6 +90,64 @@ def test_what_is_wrong_with_a_text_is_said() -> None:
         assemble("no PTX", (9, 0))
     with pytest.raises(CompileError, match="ELF"):
         resources(b"no machine code")
+
+
+BESIDE = """
+import os, sys
+from graphflow.codegen.cuda import assemble
+from graphflow.runtime.cuda import compiling, kernels
+from tests.cudasim.stored_kernels import sources
+compiling.EACH = 1
+os.sched_getaffinity = lambda pid: range(2)
+many = sources()
+broken = type(many[0])("broken", "def broken(:", launch=many[0].launch)
+kernels.prepare([*many, broken], (9, 0))
+apart = kernels.counts.compiled
+codes = [kernels.machine_code(kernel, (9, 0)) for kernel in many]
+alone = [kernels.assemble(kernels.ptx(kernel, (9, 0)), (9, 0)) for kernel in many]
+needs = [[assemble.resources(code) for code in made] for made in (codes, alone)]
+named = all(k.name in assemble.entry_of(code) for k, code in zip(many, codes))
+print(len(many), apart, kernels.counts.compiled, named and needs[0] == needs[1])
+kernels.prepare(many, (9, 0))
+try:
+    kernels.machine_code(broken, (9, 0))
+except Exception as error:
+    print(type(error).__name__)
+"""
+
+
+def test_kernels_compiled_beside_each_other_are_the_same(tmp_path: pathlib.Path) -> None:
+    tmp_path.chmod(0o700)
+    done = subprocess.run(
+        [sys.executable, "-c", BESIDE], text=True, capture_output=True, timeout=300,
+        env={**os.environ, "GRAPHFLOW_CACHE_DIR": str(tmp_path), "NUMBA_ENABLE_CUDASIM": "0"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    (total, apart, compiled, equal), (error,) = map(str.split, done.stdout.splitlines())
+    assert int(total) >= 2 and total == apart == compiled and equal == "True"
+    assert error == "SyntaxError" or error == "CompileError", "what does not compile is said later"
+
+
+def test_few_kernels_or_processors_are_not_worth_processes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(4), raising=False)
+    each, most = compiling.EACH, compiling.MOST_PROCESSES
+    counts = [compiling.processes(n) for n in (0, each, 2 * each, 4 * each, 100 * each)]
+    assert counts == [0, 1, 2, 4, 4]
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(64))
+    assert compiling.processes(100 * each) == most
+    monkeypatch.setattr(sys, "executable", "")
+    assert compiling.processes(100 * each) == 0
+
+
+def test_a_process_that_fails_leaves_its_kernels_to_the_caller(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    assert compiling.compiled_apart(sources(), (9, 0), 2) == {}
+    monkeypatch.setattr(sys, "executable", "/there/is/none")
+    assert compiling.compiled_apart(sources(), (9, 0), 2) == {}
 
 
 class Calls:

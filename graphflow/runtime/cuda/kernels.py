@@ -12,9 +12,10 @@ simulator, Numba compiles and launches.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from ctypes import addressof, c_int64, c_void_p, sizeof
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from graphflow.codegen.cuda.assemble import assemble, entry_of
@@ -24,10 +25,10 @@ from graphflow.codegen.schedule import KernelSource
 from graphflow.digests import new_digest
 from graphflow.records import dataclass
 from graphflow.runtime.compiler_files import helpers_digest
+from graphflow.runtime.cuda.compiling import Capability, compiled_apart, processes
 from graphflow.runtime.cuda.driver import Driver, Start
 from graphflow.runtime.folder import MAGIC, evict, read_file, store, usable_folder
 
-Capability = tuple[int, int]
 _ROOTS = (
     "graphflow.codegen.cuda.assemble",
     "graphflow.codegen.cuda.compile",
@@ -71,24 +72,50 @@ def machine_code(kernel: KernelSource, capability: Capability) -> bytes:
     """
     key = _key(kernel, capability)
     with _lock:
-        if key not in _code:
-            _code[key] = _from_folder(kernel, capability, key)
+        if _stored(kernel, key) is None:
+            _keep(kernel, key, assemble(ptx(kernel, capability), capability))
         return _code[key]
 
 
-def _from_folder(kernel: KernelSource, capability: Capability, key: bytes) -> bytes:
+def prepare(kernels: Iterable[KernelSource], capability: Capability) -> None:
+    """Have the code of many kernels at hand: what has to be compiled is, by several processes.
+
+    Kernels that do not compile are left to :func:`machine_code`, which says why.
+    """
+    with _lock:
+        keys = {kernel: _key(kernel, capability) for kernel in kernels}
+        lacking = [kernel for kernel, key in keys.items() if _stored(kernel, key) is None]
+        count = processes(len(lacking))
+        if count > 1:
+            for kernel, code in compiled_apart(lacking, capability, count).items():
+                _keep(kernel, keys[kernel], code)
+
+
+def _path(kernel: KernelSource, key: bytes) -> Path | None:
     folder = usable_folder()
-    path = None if folder is None else folder / f"{kernel.name}-{key.hex()[:16]}.cubin"
-    code = None if path is None else read_file(path, key)
-    if code is not None:
+    return None if folder is None else folder / f"{kernel.name}-{key.hex()[:16]}.cubin"
+
+
+def _stored(kernel: KernelSource, key: bytes) -> bytes | None:
+    """Code from memory or the folder, if it is there."""
+    if key not in _code:
+        path = _path(kernel, key)
+        code = None if path is None else read_file(path, key)
+        if code is None:
+            return None
         counts.found += 1
-        return code
-    code = assemble(ptx(kernel, capability), capability)
+        _code[key] = code
+    return _code[key]
+
+
+def _keep(kernel: KernelSource, key: bytes, code: bytes) -> None:
+    """Keep what was compiled, in memory and in the folder."""
     counts.compiled += 1
+    _code[key] = code
+    path = _path(kernel, key)
     if path is not None:
         store(path, key, code)
         evict(path.parent, {str(path)})
-    return code
 
 
 class Loaded:
@@ -128,9 +155,14 @@ def loaded(kernel: KernelSource, device: int, calls: Driver) -> Loaded:
     """The kernel on ``device``, which is the driver's current one."""
     found = _loaded.get((kernel, device))
     if found is None:
-        capability = tuple(toolchain().cuda.get_current_device().compute_capability)
-        found = _loaded[kernel, device] = Loaded(machine_code(kernel, capability), calls)
+        found = _loaded[kernel, device] = Loaded(machine_code(kernel, current_capability()), calls)
     return found
+
+
+def current_capability() -> Capability:
+    """The compute capability of the driver's current device."""
+    major, minor = toolchain().cuda.get_current_device().compute_capability
+    return int(major), int(minor)
 
 
 @cache

@@ -29,6 +29,7 @@ from graphflow.codegen.schedule import (
     Schedule,
     Step,
     Value,
+    plain_steps,
 )
 from graphflow.errors import CompileError, GraphFlowError, IndexRangeError, OutOfMemoryError
 from graphflow.ir.types import TensorType
@@ -37,7 +38,13 @@ from graphflow.runtime.cache import Loaded
 from graphflow.runtime.cuda.current import current, on, require_device
 from graphflow.runtime.cuda.driver import Start, direct
 from graphflow.runtime.cuda.geometry import geometry
-from graphflow.runtime.cuda.kernels import array_words, function_for, loaded
+from graphflow.runtime.cuda.kernels import (
+    array_words,
+    current_capability,
+    function_for,
+    loaded,
+    prepare,
+)
 from graphflow.runtime.cuda.library import NOTHING, Choice, Products, Wanted, started
 from graphflow.runtime.cuda.memory import Block, DeviceArray, HostArray
 from graphflow.runtime.cuda.replay import Replay
@@ -115,7 +122,16 @@ class CudaProgram:
         )
         self.products = Products(schedule, self.device, library)
         self.routines = Routines(schedule, self.device)
+        if direct() is not None:
+            self._compile()
         self.replay = None if replay is None else Replay(self, replay)
+
+    def _compile(self) -> None:
+        """Have the kernels compiled, those of products that a library computes aside."""
+        calls = [c for c in plain_steps(self.schedule.steps) if isinstance(c, Call) and c.items]
+        own = [c.kernel for c in calls if c.kernel.launch and self.products.chosen(c) is None]
+        with on(self.device):
+            prepare(own, current_capability())
 
     def _allocate(self, beside: CudaProgram | None) -> None:
         self._arena = Block(self.schedule.arena_bytes, self.device)
