@@ -140,13 +140,12 @@ class DeviceProgram(Program):
 
     def _find_state(self) -> None:
         """Bind state again: its memory may have been replaced since the last run."""
-        carried = {state.position for state in self._carried}
         for position, cell in enumerate(self.cells):
             value = cell.value
             if value is self._found.get(position):
                 continue
             direct = isinstance(value, DeviceArray) and value.is_ready
-            if direct is (position in carried):
+            if direct is any(carried.position == position for carried in self._carried):
                 self._bind()  # it was ready for kernels, or has become so
                 return
             if direct:

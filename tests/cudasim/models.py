@@ -104,6 +104,19 @@ WIDE: dict[str, Made] = {
 """The same networks at sizes of use: their kernels are compiled, not run in the simulator."""
 
 
+def training_step(model: nn.Module, optimizer: Any) -> Callable[[gf.Tensor, gf.Tensor], gf.Tensor]:
+    """One step on a batch and its classes; returns the loss."""
+
+    def step(x: gf.Tensor, y: gf.Tensor) -> gf.Tensor:
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(x), y)
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    return step
+
+
 def step_of(name: str, device: str) -> tuple[Any, nn.Module, list[gf.Tensor]]:
     """A training step of a model, the model, and a batch, all on ``device``."""
     make, inputs, targets = {**MODELS, **WIDE}[name]
@@ -117,14 +130,11 @@ def step_of(name: str, device: str) -> tuple[Any, nn.Module, list[gf.Tensor]]:
     if name.startswith("mlp"):
         optimizer = gf.optim.AdamW(model.parameters(), lr=1e-2)
 
-    def step(x, y):  # type: ignore[no-untyped-def]
-        optimizer.zero_grad()
-        loss = F.cross_entropy(model(x), y)
-        loss.backward()
-        optimizer.step()
-        return loss
-
-    return step, model, [gf.tensor(x).to(device), gf.tensor(y).to(device)]
+    return (
+        training_step(model, optimizer),
+        model,
+        [gf.tensor(x).to(device), gf.tensor(y).to(device)],
+    )
 
 
 def trained(name: str, device: str) -> tuple[list[float], list[np.ndarray]]:

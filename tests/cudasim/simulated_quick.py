@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 import graphflow as gf
-import graphflow.nn.functional as F
 from graphflow.errors import GraphFlowError, IndexRangeError
 from graphflow.quick import MISS
+from tests.cudasim.models import training_step
 
 
 def test_a_step_is_quick_and_learns_as_on_the_cpu() -> None:
@@ -23,15 +23,7 @@ def test_a_step_is_quick_and_learns_as_on_the_cpu() -> None:
         model = gf.nn.Sequential(gf.nn.Linear(5, 7), gf.nn.Dropout(0.5), gf.nn.Linear(7, 3))
         model.to(device)
         optimizer = gf.optim.AdamW(model.parameters(), lr=0.1)
-
-        @gf.compile
-        def step(x: gf.Tensor, y: gf.Tensor, model: Any = model, o: Any = optimizer) -> gf.Tensor:
-            o.zero_grad()
-            loss = F.cross_entropy(model(x), y)
-            loss.backward()
-            o.step()
-            return loss
-
+        step: Any = gf.compile(training_step(model, optimizer))
         rng = np.random.default_rng(1)
         losses = []
         for n in range(6):

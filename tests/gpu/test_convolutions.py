@@ -11,6 +11,7 @@ import graphflow as gf
 import graphflow.nn.functional as F
 from graphflow.codegen.cuda.convolution import Convolution
 from graphflow.runtime.cuda import library
+from tests.cudasim.models import training_step
 
 TOLERANCES = {gf.float32: 1e-5, gf.float64: 1e-12, gf.float16: 4e-3, gf.bfloat16: 3e-2}
 TF32 = 2e-3
@@ -121,15 +122,7 @@ def test_a_residual_network_learns_as_on_the_cpu(
         optimizer = gf.optim.SGD(model.parameters(), lr=0.02, momentum=0.9)
         x = gf.tensor(data(8, 3, 64, 64)).float().to(device)
         y = (gf.arange(8) % 10).to(device)
-
-        @gf.compile
-        def step(x: gf.Tensor, y: gf.Tensor, model: Any = model, o: Any = optimizer) -> gf.Tensor:
-            o.zero_grad()
-            loss = F.cross_entropy(model(x), y)
-            loss.backward()
-            o.step()
-            return loss
-
+        step: Any = gf.compile(training_step(model, optimizer))
         losses.append([float(step(x, y)) for _ in range(4)])
     np.testing.assert_allclose(losses[1], losses[0], rtol=5e-3)
     assert "by cuDNN" in str(step.explain())

@@ -11,6 +11,7 @@ import pytest
 import graphflow as gf
 import graphflow.nn.functional as F
 from graphflow.runtime.cuda import library
+from tests.cudasim.models import training_step
 
 N = 192
 TOLERANCES = {gf.float32: 1e-5, gf.float64: 1e-12, gf.float16: 2e-3, gf.bfloat16: 2e-2}
@@ -116,14 +117,6 @@ def test_a_step_learns_as_on_the_cpu() -> None:
         model.to(device)
         optimizer = gf.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
         x, y = gf.tensor(data(128, 256)).float().to(device), (gf.arange(128) % 10).to(device)
-
-        @gf.compile
-        def step(x: gf.Tensor, y: gf.Tensor, model: Any = model, o: Any = optimizer) -> gf.Tensor:
-            o.zero_grad()
-            loss = F.cross_entropy(model(x), y)
-            loss.backward()
-            o.step()
-            return loss
-
+        step: Any = gf.compile(training_step(model, optimizer))
         losses.append([float(step(x, y)) for _ in range(8)])
     np.testing.assert_allclose(losses[1], losses[0], rtol=2e-3)
