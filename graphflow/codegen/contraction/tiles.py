@@ -25,6 +25,9 @@ FEW_SUMS = 8
 """A tile of up to so many vectors of sums has no time to spare in a step."""
 LAST_STEPS, PART_ROWS = 4, 2
 """Steps that are taken at last for so many rows at a time, and the rows before them stored."""
+AHEAD_BYTES = 4096
+"""How far ahead a tall tile asks for its panel: 64 lines of 14 cycles are time enough for
+memory.  Processors that fetch unasked stop where a page ends, which is as far."""
 
 
 def tile_body(module: Any, element: str, rows: int, vectors: int, lanes: int) -> Any:
@@ -45,7 +48,7 @@ def tile_body(module: Any, element: str, rows: int, vectors: int, lanes: int) ->
         return [body.at(place, offset) for offset in offsets]
 
     left = _Left(a, origins, locate, lambda place: body.at(place, a_step))
-    _Tile(body, rows, vectors, left, panel, b_step).write(depth)
+    _Tile(body, rows, vectors, left, panel, b_step, streams=True).write(depth)
     return body.function
 
 
@@ -84,7 +87,10 @@ class _Left:
 
 @dataclass(frozen=True)
 class _Tile:
-    """A tile being written: ``rows`` by ``vectors``, its left operand, its panel and the step."""
+    """A tile being written: ``rows`` by ``vectors``, its left operand, its panel and the step.
+
+    ``streams`` says that the panel, and the one behind it, may lie in memory.
+    """
 
     body: Body
     rows: int
@@ -92,6 +98,7 @@ class _Tile:
     left: _Left
     panel: Any
     b_step: Any
+    streams: bool = False
 
     @property
     def is_tall(self) -> bool:
@@ -143,11 +150,12 @@ class _Tile:
         state = [b.phi(value.type) for value in begin]
         a_at, b_at, count, *expected = state
         sums = [[b.phi(body.vector) for _ in range(self.vectors)] for _ in range(self.rows)]
+        if self.streams and self.is_tall:
+            self._expect(body.at(b_at, AHEAD_BYTES // body.size), writing=False)
         new = self._step(self.left.locate(a_at, origins), b_at, sums)
         moved = [self.left.after(a_at), body.at(b_at, self.b_step), b.sub(count, _I64(1))]
         for row in expected:
-            for item in range(0, self.vectors * body.lanes, LINE_BYTES // body.size):
-                body.expect(body.at(row, item), writing=True)
+            self._expect(row, writing=True)
             is_last = b.icmp_unsigned("==", row, last_row)
             moved.append(b.select(is_last, row, body.at(row, c_row)))
         zeros = [[body.zero] * self.vectors] * self.rows
@@ -160,6 +168,11 @@ class _Tile:
         b.position_at_end(after)
         a_at, b_at = (_either(body, ((entry, begin[i]), (loop, moved[i]))) for i in (0, 1))
         return (a_at, b_at), _either_rows(body, ((entry, zeros), (loop, new)))
+
+    def _expect(self, row: Any, writing: bool) -> None:
+        """Have all lines of a row of ``c``, or of the panel, fetched while other work goes on."""
+        for item in range(0, self.vectors * self.body.lanes, LINE_BYTES // self.body.size):
+            self.body.expect(self.body.at(row, item), writing)
 
     def _step(self, places: list[Any], b_at: Any, sums: Rows) -> Rows:
         """The sums after a step of the rows whose elements of ``a`` are at ``places``."""

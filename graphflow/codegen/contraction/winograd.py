@@ -23,7 +23,7 @@ from graphflow.codegen.target import host_target
 from graphflow.ir.formulas.winograd import TAPS
 from graphflow.ir.node import Node
 from graphflow.ir.op import Tiles
-from graphflow.ir.ops.winograd import PANEL
+from graphflow.ir.ops.winograd import PANEL, panel_of
 from graphflow.ir.types import TensorType
 from graphflow.records import replace
 
@@ -33,6 +33,8 @@ FEWEST_TILES = {False: 12, True: 48}
 """Tiles of a block, at least; more where the taps of one product are not in cache (True)."""
 MOST_PARTS = 64
 """Blocks of tiles whose products are added to a gradient."""
+SAME_PLACES = 16
+"""Rows a multiple of so many lines apart have at most four places in a first-level cache."""
 LITTLE_BESIDE = 6
 """Sums are little beside what is multiplied for them at a time: one for so many elements."""
 
@@ -55,13 +57,12 @@ def takes_epilogue(node: Node) -> bool:
 
 def _call(
     role: str, node: Node, places: Sequence[Layout], written: Sequence[Layout],
-    words: Sequence[Argument], flops: int,
+    words: Sequence[Argument], flops: int, panel: int = PANEL,
 ) -> Call:  # fmt: skip
     """The call of a kernel on ``places``; those of them in ``written`` are written."""
     dtype = places[0].type.dtype
-    kernel = winograd_kernel(
-        role, dtype.short, tiling(host_target(), dtype.itemsize), node.attrs["size"]
-    )
+    tile = tiling(host_target(), dtype.itemsize)
+    kernel = winograd_kernel(role, dtype.short, tile, node.attrs["size"], panel)
     return Call(
         kernel=kernel,
         arguments=(*map(address, places), *words),
@@ -92,10 +93,11 @@ def _taps(
 ) -> list[Call]:
     (w,) = operands
     filters, channels = w.shape[:2]
-    scratch = context.temporary(TensorType(w.type.dtype, (context.threads, 9 * PART * PANEL)))
+    panel = panel_of(filters)
+    scratch = context.temporary(TensorType(w.type.dtype, (context.threads, 9 * PART * panel)))
     words = _values(filters, channels, room.shape[1], *w.strides)
     work = 8 * _products(node) * filters * channels
-    return [_call("taps", node, (w, room, scratch), (room, scratch), words, work)]
+    return [_call("taps", node, (w, room, scratch), (room, scratch), words, work, panel)]
 
 
 def _image(
@@ -110,7 +112,8 @@ def _image(
     usual, item = example_of(tiles), dtype.itemsize
     product_bytes = channels * filters * item
     parts = _parts(usual, product_bytes, filters, context.threads)
-    part = rounded_up(-(-filters // parts), PANEL)
+    panel = panel_of(filters)
+    part = rounded_up(-(-filters // parts), panel)
     block = _block(
         example_of(tiles),
         products * (channels + part) * item,
@@ -124,12 +127,13 @@ def _image(
         others = [Choice(0, part) for part in (block // 2, 2 * block, 3 * block) if part]
         block = choose(product, Choice(0, block), others).rows
     line = LINE_BYTES // item
-    ins, outs = (rounded_up(block * d, line) + line for d in (channels, part))
+    in_row, out_row = _row(channels, line), _row(part, line)
+    ins, outs = block * in_row + line, block * out_row + line
     items = rounded_up(products * (ins + outs + max(channels, filters)), line) + line
     scratch = context.temporary(TensorType(dtype, (context.threads, items)))
     words = _values(
         items, images, channels, filters, *extents, *places, *node.attrs["low"], *strides,
-        block, ins, outs, taps.shape[1], -(-filters // part), part,
+        block, in_row, ins, out_row, outs, taps.shape[1], -(-filters // part), part,
     )  # fmt: skip
     flops = 2 * tiles * products * channels * filters
     call = _call(
@@ -139,8 +143,16 @@ def _image(
         (y, scratch),
         (*words, *epilogue_words(epilogue)),
         flops,
+        panel,
     )
     return [with_epilogue(replace(call, product=product), epilogue)]
+
+
+def _row(items: int, line: int) -> int:
+    """Elements from a row of ``items`` to the next, where a tile's rows do not all compete for
+    the same few places of a cache."""
+    lines = -(-items // line)
+    return (lines + (lines % SAME_PLACES == 0)) * line
 
 
 def _parts(tiles: int, product_bytes: int, filters: int, threads: int) -> int:

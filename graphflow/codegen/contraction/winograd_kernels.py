@@ -13,7 +13,6 @@ from functools import cache
 from graphflow.codegen.contraction.tiling import Tiling, heights
 from graphflow.codegen.schedule import KernelSource
 from graphflow.ir.formulas.winograd import FORMS
-from graphflow.ir.ops.winograd import PANEL
 
 PART = 64
 """Channels (or filters) whose taps are transformed at a time."""
@@ -43,6 +42,8 @@ def {name}(args, tid, nth):
     unit, last = share(panels * parts, tid, nth)
     while unit < last:
         panel, c0 = unit // parts, unit % parts * PART
+        if w_filter < w_channel:  # units that follow each other read what lies together
+            panel, c0 = unit % panels, unit // panels * PART
         depth, count = min(PART, channels - c0), min(PANEL, filters - panel * PANEL)
         source = w + (panel * PANEL * w_filter + c0 * w_channel)
         begin, tap, step = 0, PANEL, 9 * PANEL  # where taps are, the next one, the next channel
@@ -111,16 +112,18 @@ def {name}(args, tid, nth):
     y_high, y_wide, above, before = args[10], args[11], args[12], args[13]
     x_image, x_channel, x_row, x_column = args[14], args[15], args[16], args[17]
     y_image, y_channel, y_row, y_column = args[18], args[19], args[20], args[21]
-    block, in_plane, out_plane, tap_plane = args[22], args[23], args[24], args[25]
-    parts, part = args[26], args[27]  # filters are cut into parts where tiles are few
-    epilogue, rest = args[28], args[29]
+    block, in_row, in_plane, out_row, out_plane = args[22], args[23], args[24], args[25], args[26]
+    tap_plane = args[27]
+    parts, part = args[28], args[29]  # filters are cut into parts where tiles are few
+    epilogue, rest = args[30], args[31]
     outs = ins + SPAN * SPAN * in_plane
     patch = outs + SPAN * SPAN * out_plane
     down, across = (y_high + SIZE - 1) // SIZE, (y_wide + SIZE - 1) // SIZE
     tiles = images * down * across
-    unit, last_unit = share((tiles + block - 1) // block * parts, tid, nth)
+    blocks = (tiles + block - 1) // block
+    unit, last_unit = share(blocks * parts, tid, nth)
     while unit < last_unit:
-        t0, f0 = unit // parts * block, unit % parts * part
+        t0, f0 = unit % blocks * block, unit // blocks * part
         t1, f1 = min(tiles, t0 + block), min(filters, f0 + part)
         count = f1 - f0
         unit += 1
@@ -129,7 +132,7 @@ def {name}(args, tid, nth):
             i, j = at // across * SIZE - above, at % across * SIZE - before
 {gather}\
             transform(LANES, {input}, SIZE, 1, channels, source, row, column, 0,
-                      ins + (t - t0) * channels, SPAN * in_plane, in_plane, 0)
+                      ins + (t - t0) * in_row, SPAN * in_plane, in_plane, 0)
         for q in range(SPAN * SPAN):
             k0 = 0
             while k0 < channels:
@@ -142,10 +145,10 @@ def {name}(args, tid, nth):
                         left = t1 - t0 - i
                         rows = {choose_rows}
                         tile(LANES, VECTORS, HEIGHT, rows,
-                             ins + (q * in_plane + i * channels + k0), channels, 1,
+                             ins + (q * in_plane + i * in_row + k0), in_row, 1,
                              taps + (q * tap_plane + (panel * channels + k0) * PANEL + lane),
-                             PANEL, depth, outs + (q * out_plane + i * count + column - f0),
-                             count, min(WIDTH, f1 - column), k0)
+                             PANEL, depth, outs + (q * out_plane + i * out_row + column - f0),
+                             out_row, min(WIDTH, f1 - column), k0)
                         i += rows
                     column += WIDTH
                 k0 += depth
@@ -157,7 +160,7 @@ def {name}(args, tid, nth):
             target, row, column = goal, y_row, y_column
             if y_channel != 1 or lines < SIZE or run < SIZE:
                 target, row, column = patch, SIZE * count, count
-            transform(LANES, {result}, SIZE, 1, count, outs + (t - t0) * count,
+            transform(LANES, {result}, SIZE, 1, count, outs + (t - t0) * out_row,
                       SPAN * out_plane, out_plane, 0, target, row, column, 0)
             for line in range(lines):
                 if y_channel != 1:
@@ -292,19 +295,23 @@ _INDENT = " " * 4
 
 
 @cache
-def winograd_kernel(role: str, element: str, tiling: Tiling, size: int) -> KernelSource:
-    """The kernel of a step: ``taps``, ``image``, ``pairs``, ``sums`` or ``back``."""
+def winograd_kernel(role: str, element: str, tiling: Tiling, size: int, panel: int) -> KernelSource:
+    """The kernel of a step, ``taps``, ``image``, ``pairs``, ``sums`` or ``back``.
+
+    ``panel`` is the number of filters whose taps, or cotangents, lie together.
+    """
     template = {"taps": _TAPS, "image": _IMAGE, "pairs": _PAIRS, "sums": _SUMS, "back": _BACK}[role]
     *taller, lowest = heights(tiling.height)
-    vectors = min(tiling.vectors, PANEL // tiling.lanes)
-    name = f"winograd_{role}_{element}_{size}_{tiling.height}x{vectors}x{tiling.lanes}"
+    vectors = min(tiling.vectors, panel // tiling.lanes)
+    tile = f"{tiling.height}x{vectors}x{tiling.lanes}"
+    name = f"winograd_{role}_{element}_{size}_{panel}_{tile}"
     gather_x, gather_y = (
         _gather("x", "channels", "SPAN", "high", "wide"),
         _gather("y", "filters", "SIZE", "y_high", "y_wide"),
     )
     text = template.format(
         name=name, element=element, size=size, lanes=tiling.lanes, vectors=vectors,
-        height=tiling.height, width=tiling.lanes * vectors, panel=PANEL, part=PART, depth=DEPTH,
+        height=tiling.height, width=tiling.lanes * vectors, panel=panel, part=PART, depth=DEPTH,
         run=RUN,
         choose_rows="".join(f"{h} if left >= {h} else " for h in taller) + str(lowest),
         gather=gather_x, gather_x=_indented(gather_x), gather_y=_indented(gather_y),

@@ -3,7 +3,7 @@
 Made of ``conv`` by a pass, after differentiation.  Images are ``[N, C, H, W]``, or with ``last``
 ``[N, H, W, C]``; tiles of ``size * size`` results overlap by two elements where they read.
 Transformed taps are a matrix: a row for each of the ``(size + 2)**2`` products, in it panels of
-``PANEL`` filters, ``[panel, C, PANEL]``, as tiles are multiplied, and ``GAP`` elements more.
+neighbouring filters, ``[panel, C, filter]``, as tiles are multiplied, and ``GAP`` elements more.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from graphflow.ir.ops.rules import FLOAT, Attrs, calls, check_arity, require, sp
 from graphflow.ir.types import TensorType
 
 PANEL = 16
-"""Filters whose taps lie together."""
+"""Filters whose taps lie together, if not twice as many do."""
 GAP = 16
 """Elements between rows: rows of 2**n elements would compete for the same places of a cache."""
 
@@ -36,8 +36,15 @@ def _check(name: str, types: Sequence[TensorType], ranks: Sequence[int]) -> None
         )
 
 
-def _panels(filters: Dim) -> Dim:
-    return (filters + PANEL - 1) // PANEL
+def panel_of(filters: Dim) -> int:
+    """Filters whose taps lie together: two vectors of 64 bytes, where that leaves none empty."""
+    return 2 * PANEL if isinstance(filters, int) and filters % (2 * PANEL) == 0 else PANEL
+
+
+def _row(filters: Dim, channels: Dim) -> Dim:
+    """Elements of a row of transformed taps."""
+    panel = panel_of(filters)
+    return (filters + panel - 1) // panel * channels * panel + GAP
 
 
 def _infer_taps(types: Sequence[TensorType], attrs: Attrs) -> TensorType:
@@ -46,17 +53,18 @@ def _infer_taps(types: Sequence[TensorType], attrs: Attrs) -> TensorType:
     if any(isinstance(d, int) and d != TAPS for d in taps):
         raise ShapeError(f"{spelled('winograd_taps', types)}: taps are 3 x 3")
     rows = (attrs["size"] + TAPS - 1) ** 2
-    return TensorType(types[0].dtype, (rows, _panels(filters) * channels * PANEL + GAP))
+    return TensorType(types[0].dtype, (rows, _row(filters, channels)))
 
 
 def _taps(w: Array, *, size: int) -> Array:
     filters, channels = w.shape[:2]
-    panels = -(-filters // PANEL)
-    padded = np.zeros((panels * PANEL, channels, TAPS, TAPS), w.dtype)
+    panel = panel_of(filters)
+    panels = -(-filters // panel)
+    padded = np.zeros((panels * panel, channels, TAPS, TAPS), w.dtype)
     padded[:filters] = w
     found = both_sides("taps", size, padded.transpose(2, 3, 0, 1))
     rows = found.shape[0] ** 2
-    found = found.reshape(rows, panels, PANEL, channels).swapaxes(2, 3)
+    found = found.reshape(rows, panels, panel, channels).swapaxes(2, 3)
     return np.pad(found.reshape(rows, -1), ((0, 0), (0, GAP)))
 
 
@@ -73,7 +81,11 @@ WINOGRAD_TAPS = register(
         tests=OpTests(
             gradient=False,
             tolerance={"f32": 2e-6, "f64": 1e-13},
-            samples=calls(((5, 3, 3, 3), {"size": 4}), ((17, 2, 3, 3), {"size": 2})),
+            samples=calls(
+                ((5, 3, 3, 3), {"size": 4}),
+                ((17, 2, 3, 3), {"size": 2}),
+                ((32, 2, 3, 3), {"size": 4}),
+            ),
         ),
     )
 )
@@ -89,7 +101,7 @@ def _infer_image(types: Sequence[TensorType], attrs: Attrs) -> TensorType:
     x, taps = types
     images, channels, *extents = (x.shape[axis] for axis in _axes(attrs["last"]))
     filters = attrs["filters"]
-    wanted = ((attrs["size"] + TAPS - 1) ** 2, _panels(filters) * channels * PANEL + GAP)
+    wanted = ((attrs["size"] + TAPS - 1) ** 2, _row(filters, channels))
     if all(isinstance(d, int) for d in (*taps.shape, *wanted)) and taps.shape != wanted:
         raise ShapeError(
             f"{spelled('winograd', types)}: {filters} filters over {channels} channels have "
@@ -124,7 +136,7 @@ def _image(
     sizes = [d + p + q - TAPS + 1 for d, p, q in zip(extents, low, high, strict=True)]
     counts, span = [-(-d // size) for d in sizes], size + TAPS - 1
     ins = both_sides("input", size, _windows(x, low, counts, size, span))
-    factors = taps[:, : taps.shape[1] - GAP].reshape(span * span, -1, c, PANEL)
+    factors = taps[:, : taps.shape[1] - GAP].reshape(span * span, -1, c, panel_of(filters))
     factors = factors.transpose(0, 1, 3, 2).reshape(span * span, -1, c)[:, :filters]
     products = factors @ ins.reshape(span * span, c, -1)
     outs = both_sides("result", size, products.reshape(span, span, filters, n, *counts))
@@ -159,6 +171,7 @@ WINOGRAD = register(
                 ((2, 3, 5, 6), (36, 3 * 16 + 16), _geometry(4, 1, 1, 5)),
                 ((2, 9, 5, 3), (16, 2 * 3 * 16 + 16), _geometry(2, 2, 0, 17, True)),
                 ((1, 2, 3, 3), (36, 2 * 16 + 16), _geometry(4, 0, 0, 1)),
+                ((2, 3, 5, 6), (16, 3 * 64 + 16), _geometry(2, 1, 1, 64, True)),
             ),
         ),
     )
