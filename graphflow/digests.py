@@ -16,6 +16,12 @@ else:
 
 BYTES = 32
 
+amendments: list[bytes] = []
+"""What is changed in this process's compiler for now (laws), which its files do not tell.
+
+What is kept from one process to the next has these in its key.
+"""
+
 
 def new_digest(data: bytes = b"") -> "blake2b":
     """A digest to be fed with ``update``, and read by ``digest`` or ``hexdigest``."""

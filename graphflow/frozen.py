@@ -96,7 +96,7 @@ class FrozenProgram(Program):
 
         What is kept under the text was made from its graph, after a look at its face.
         """
-        key = text_key(parts.text, self._threads)
+        key = text_key(parts.text, self._threads, self._amended)
         found = load_plan(key)
         if found is not None:
             schedule, self._walk = found
@@ -144,7 +144,8 @@ def save_program(program: Program, path: str | os.PathLike[str], native: bool) -
             raise GraphFlowError(f"{name} is {array.dtype}, which the file format has not")
     described = json.dumps(_facts_of(program, graph))
     parts = _Parts(graph.to_json(), described, {}, {})
-    store_plan(text_key(parts.text, program._threads), Plan(program.template, program._walk))
+    key = text_key(parts.text, program._threads, program._amended)
+    store_plan(key, Plan(program.template, program._walk))
     metadata = {
         "format": FORMAT,
         "version": str(VERSION),

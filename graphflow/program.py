@@ -23,6 +23,7 @@ from graphflow.codegen.schedule import Schedule, plain_steps
 from graphflow.codegen.sizes import example_for, known_sizes
 from graphflow.collection import without_collection
 from graphflow.device import Device
+from graphflow.digests import amendments
 from graphflow.errors import GraphFlowError, IndexRangeError, ShapeError
 from graphflow.functions.creation import as_tensor, from_numpy
 from graphflow.ir.binding import solve_sizes, type_at
@@ -120,9 +121,8 @@ class Program:
         self, cells: Sequence[Cell], scalars: Sequence[ScalarSource], numbers: Sequence[int]
     ) -> None:
         """What a program has before it has a schedule."""
-        self.cells, self.scalars = tuple(cells), tuple(scalars)
-        self._numbers = frozenset(numbers)
-        self._threads = get_num_threads()
+        self.cells, self.scalars, self._numbers = tuple(cells), tuple(scalars), frozenset(numbers)
+        self._threads, self._amended = get_num_threads(), b"".join(amendments)
         self.passes_seconds = self.schedule_seconds = self.trace_seconds = 0.0
         self._stages: tuple[Stage, ...] = ()
         self._by_size: OrderedDict[tuple[int, ...], Program] = OrderedDict()
@@ -185,7 +185,7 @@ class Program:
         """The schedule: found again when an equal graph was compiled before, or built."""
         fresh = self._passes or flags.wants_report()
         what = self._threads, self._example, self.keep, self.memory_limit
-        key = b"" if fresh else plan_key(self.graph, *what, self.tune is not None)
+        key = b"" if fresh else plan_key(self.graph, *what, self.tune is not None, self._amended)
         found = load_plan(key) if key else None
         if found is None:
             self._placed = self._build()

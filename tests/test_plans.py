@@ -12,7 +12,7 @@ from graphflow.codegen import estimate
 from graphflow.codegen.schedule_form import from_data, to_data
 from graphflow.compiled import Compiled
 from graphflow.nn.functional import cross_entropy
-from graphflow.passes import pipeline
+from graphflow.passes import laws, pipeline
 from graphflow.program import Program
 from graphflow.runtime import encoding, plans, walk
 from graphflow.runtime.launch import LoadedProgram
@@ -138,6 +138,28 @@ def test_plans_of_other_versions_of_python_are_not_looked_at(
     ours = plans.plan_key(graph, 2, {})
     monkeypatch.setattr(plans.sys.implementation, "cache_tag", "cpython-399")
     assert plans.plan_key(graph, 2, {}) != ours
+
+
+def test_plans_of_other_laws_are_not_taken(tmp_path: Path) -> None:
+    def run(x: gf.Tensor) -> gf.Tensor:
+        return (-x).neg() * 3
+
+    x = gf.tensor([1.0, -2.0])
+    wrong = laws.Law("neg(neg(%x))", lambda node, bound: node.inputs[0])
+    with flags.override(cache_dir=str(tmp_path)):
+        with laws.laws_in_force((wrong,)):
+            planted = gf.compile(run)
+            assert planted(x).tolist() == [-3, 6]
+        planted.programs[0].save(tmp_path / "planted.gf")
+        right = gf.compile(run)
+        assert right(x).tolist() == [3, -6]
+        assert gf.load_program(tmp_path / "planted.gf")(x).tolist() == [3, -6]
+        with laws.laws_in_force((wrong,)):
+            assert gf.compile(run)(x).tolist() == [-3, 6]
+        with laws.laws_in_force(()):
+            assert gf.compile(run)(x).tolist() == [3, -6]
+        right.programs[0].save(tmp_path / "right.gf")
+        assert gf.load_program(tmp_path / "right.gf")(x).tolist() == [3, -6]
 
 
 def test_constants_and_sizes_that_are_nought_are_kept(tmp_path: Path) -> None:

@@ -12,10 +12,13 @@ Replacements with attributes to compute are functions in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import TypeAlias
 
+from graphflow.digests import BYTES, amendments
 from graphflow.ir.node import Node
 from graphflow.ir.pattern import Apply, Bindings, Pattern, build, fit, match, needed, parse_pattern
 from graphflow.ir.types import TensorType
@@ -125,6 +128,8 @@ LAWS: tuple[Law, ...] = (
     Law("reduce_sum(mul(%x, %y))", views.sum_of_scaled, rounding=True),  # Σ x w = w * Σ x
 )
 
+_in_force = LAWS
+
 
 _Row: TypeAlias = tuple[tuple[frozenset[str], ...], Pattern, Law, Pattern | None]
 """What operands must be there (:func:`needed`), the pattern, its law and what it gives."""
@@ -132,9 +137,9 @@ _Row: TypeAlias = tuple[tuple[frozenset[str], ...], Pattern, Law, Pattern | None
 
 @lru_cache(maxsize=1)
 def _index() -> Mapping[str, tuple[_Row, ...]]:
-    """The laws by the operation their patterns start with."""
+    """The laws in force by the operation their patterns start with."""
     found: dict[str, list[_Row]] = {}
-    for law in LAWS:
+    for law in _in_force:
         pattern = parse_pattern(law.pattern)
         assert isinstance(pattern, Apply)
         result = parse_pattern(law.replacement) if isinstance(law.replacement, str) else None
@@ -152,8 +157,28 @@ def _rows(op: str, *operands: str) -> Sequence[tuple[Pattern, Law, Pattern | Non
     ]
 
 
-def laws_changed() -> None:
-    """Forget what was known of :data:`LAWS`, and which nodes they had nothing to say about."""
+@contextmanager
+def laws_in_force(laws: Sequence[Law]) -> Iterator[None]:
+    """Simplify by ``laws`` in place of :data:`LAWS` for a block, in all threads; blocks nest.
+
+    A program compiled in it is never taken for one compiled outside of it or in another block,
+    nor the other way: its plan is kept under a name that nothing else has, since what a law's
+    function does cannot be digested.
+    """
+    before, amendment = _in_force, os.urandom(BYTES)
+    amendments.append(amendment)
+    try:
+        _put_in_force(tuple(laws))
+        yield
+    finally:
+        _put_in_force(before)
+        amendments.remove(amendment)
+
+
+def _put_in_force(laws: tuple[Law, ...]) -> None:
+    """Forget what was known of the laws before, and which nodes they had nothing to say about."""
+    global _in_force
+    _in_force = laws
     _index.cache_clear()
     _rows.cache_clear()
     settled.pop(apply_laws, None)

@@ -1,9 +1,10 @@
 """Schedules kept between processes: a program seen before skips passes and lowering.
 
 A plan is found by the traced graph's hash, the number of threads and a digest
-of the compiler's own files.  It lies in the kernel cache, under the same rules:
-only from the user's own folder, checked for damage, never needed.  What was
-where in the user's code is not part of it (equal graphs share a plan).
+of the compiler's own files, with what this process has changed about it.  It
+lies in the kernel cache, under the same rules: only from the user's own folder,
+checked for damage, never needed.  What was where in the user's code is not part
+of it (equal graphs share a plan).
 """
 
 from __future__ import annotations
@@ -39,26 +40,29 @@ def plan_key(
     keep: bool = False,
     limit: int | None = None,
     measured: bool = False,
+    amended: bytes = b"",
 ) -> bytes:
     """What a schedule depends on; ``example`` are sizes of symbolic dimensions it is tuned for,
     ``limit`` bytes of memory all that it may need; ``measured`` says that blocks were chosen
-    by timing them."""
+    by timing them, ``amended`` how the compiler was not what its files are
+    (:data:`~graphflow.digests.amendments`)."""
     digest = new_digest(compiler_digest())
-    facts = graph.hash(), _where(threads), sorted(example.items()), keep, limit, measured
+    facts = graph.hash(), _where(threads, amended), sorted(example.items()), keep, limit, measured
     digest.update(" ".join(map(str, facts)).encode())
     return digest.digest()
 
 
-def text_key(text: str, threads: int) -> bytes:
+def text_key(text: str, threads: int, amended: bytes) -> bytes:
     """The key of a program by the text of a file; only who has read the text stores under it."""
     digest = new_digest(compiler_digest())
-    digest.update(f"{_where(threads)} {len(text)} {text}".encode())
+    digest.update(f"{_where(threads, amended)} {len(text)} {text}".encode())
     return digest.digest()
 
 
-def _where(threads: int) -> str:
-    """The machine that a plan is for, and the version of Python, in whose own form it is kept."""
-    return f"{threads} {host_target().identity} {sys.implementation.cache_tag}"
+def _where(threads: int, amended: bytes) -> str:
+    """The machine that a plan is for, the version of Python, in whose own form it is kept, and
+    what was changed about the compiler."""
+    return f"{threads} {host_target().identity} {sys.implementation.cache_tag} {amended.hex()}"
 
 
 def load_plan(key: bytes) -> Plan | None:
