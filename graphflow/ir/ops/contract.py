@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -185,14 +186,37 @@ def _contract(
 
     def merged(array: Array, labels: tuple[int, ...], *groups: list[int]) -> Array:
         order = [labels.index(x) for group in groups for x in group]
-        sizes = [int(np.prod([extents[x] for x in group])) for group in groups]
+        sizes = [math.prod([extents[x] for x in group]) for group in groups]
         return array.transpose(order).reshape(sizes)
 
-    one, other = merged(a, left, batch, rows, depth), merged(b, right, batch, depth, columns)
-    product = _matmul(one, other, dtype)
-    found = batch + rows + columns
+    def operand(array: Array, labels: tuple[int, ...], up: list[int], along: list[int]) -> Array:
+        """A matrix a batch, rows ``up``: made as its transpose where that copies longer runs."""
+        runs = [_run(array, labels, extents, group) for group in (along, up)]
+        if runs[0] >= runs[1]:
+            return merged(array, labels, batch, up, along)
+        return merged(array, labels, batch, along, up).swapaxes(-1, -2)
+
+    one, other = operand(a, left, rows, depth), operand(b, right, depth, columns)
+    if out and rows and out[-1] == rows[-1]:  # then rows are neighbours in the result
+        product = _matmul(other.swapaxes(-1, -2), one.swapaxes(-1, -2), dtype)
+        found = batch + columns + rows
+    else:
+        product, found = _matmul(one, other, dtype), batch + rows + columns
     shaped = product.reshape([extents[x] for x in found])
     return shaped.transpose([found.index(x) for x in out]).copy(order="C")
+
+
+def _run(
+    array: Array, labels: tuple[int, ...], extents: Mapping[int, int], group: list[int]
+) -> int:
+    """Elements that are neighbours in memory along the axes of ``group``, the last one first."""
+    count = 1
+    for label in reversed(group):
+        stride = array.strides[labels.index(label)]
+        if extents[label] > 1 and stride != count * array.itemsize:
+            break
+        count *= extents[label]
+    return count
 
 
 def _contract_left(b: Builder, n: Application, ct: Any) -> Any:

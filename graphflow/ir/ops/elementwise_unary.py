@@ -29,6 +29,7 @@ from graphflow.ir.op import (
 from graphflow.ir.ops import complex_parts
 from graphflow.ir.ops.erf import erf
 from graphflow.ir.ops.gradients import mask, scalar, zeros_like
+from graphflow.ir.ops.pieces import in_pieces
 from graphflow.ir.ops.rules import (
     ANY,
     FLOAT,
@@ -230,6 +231,7 @@ ERF = unary(
 )  # fmt: skip
 
 
+@in_pieces
 def _phi(x: Array) -> Array:
     """(1 + erf(x / sqrt(2))) / 2."""
     return (erf(x * x.dtype.type(math.sqrt(0.5))) + 1) * x.dtype.type(0.5)

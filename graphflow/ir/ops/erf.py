@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from graphflow.ir.op import Array
+from graphflow.ir.ops.pieces import in_pieces
 
 _NEAR_64 = (
     5.958930743134941e-11, -1.1373902296430911e-09, 1.4660051998394848e-08,
@@ -35,6 +36,7 @@ _FAR_32 = (
 )  # fmt: skip
 
 
+@in_pieces
 def erf(x: Array) -> Array:
     """The error function of ``x``, computed in its dtype (half precision in single)."""
     dtype = x.dtype
@@ -49,7 +51,9 @@ def erf(x: Array) -> Array:
 
 def _polynomial(x: Array, coefficients: tuple[float, ...]) -> Array:
     """``coefficients``, highest power first, at ``x`` (Horner's scheme)."""
-    total = x * coefficients[0] + coefficients[1]
-    for c in coefficients[2:]:
-        total = total * x + c
+    total = x * coefficients[0]
+    for c in coefficients[1:-1]:  # in place: new memory takes longer than a step
+        total += c
+        total *= x
+    total += coefficients[-1]
     return total
