@@ -19,7 +19,7 @@ import graphflow as gf
 from graphflow.codegen.cuda import toolchain as chain
 from graphflow.errors import OutOfMemoryError
 from graphflow.runtime.cuda import allocator as memory
-from graphflow.runtime.cuda import graphs, lending
+from graphflow.runtime.cuda import lending
 from graphflow.runtime.cuda.memory import Block
 
 
@@ -254,10 +254,9 @@ def test_several_threads_do_not_share_blocks() -> None:
 
 
 def test_blocks_of_a_captured_graph_stay(monkeypatch: pytest.MonkeyPatch) -> None:
-    from tests.cudasim.simulated_replay import Recorder
+    from tests.cudasim.simulated_replay import recorded
 
-    monkeypatch.setattr(graphs, "missing", lambda: "")
-    monkeypatch.setattr(graphs, "recorder", lambda device: Recorder())
+    recorded(monkeypatch)
     layer = gf.nn.Linear(4, 4).cuda()
     step = gf.compile(lambda x: layer(x).cumsum(0).softmax(1).cumsum(1))
     x = gf.randn(4, 4).cuda()

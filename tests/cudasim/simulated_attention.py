@@ -18,12 +18,12 @@ import graphflow.nn.functional as F
 from graphflow.codegen.schedule import Call, LibraryCall, plain_steps
 from graphflow.errors import GraphFlowError
 from graphflow.nn.functional import attention_blocks
-from graphflow.runtime.cuda import attention, graphs, routines
+from graphflow.runtime.cuda import attention, routines
 from graphflow.runtime.cuda import cudnn as handles
 from tests.cudasim import fake_cudnn
 from tests.cudasim.models import LanguageModel
 from tests.cudasim.numpy_attention import NumpyAttention, in_place_of_cudnn
-from tests.cudasim.simulated_replay import Recorder
+from tests.cudasim.simulated_replay import recorded
 
 HALVES = pytest.mark.parametrize("half", [gf.float16, gf.bfloat16], ids=str)
 
@@ -207,7 +207,7 @@ def test_products_where_the_library_does_not(lib: NumpyAttention, name: str) -> 
 
 def test_without_a_library_it_is_products() -> None:
     step = compared(gradients(), drawn(8, *[(1, 2, 4, 8)] * 4), gf.bfloat16, 5e-2)
-    assert "1 attend in parts: the simulator has no libraries" in str(step.explain())
+    assert "1 attend in parts: the simulator has no driver" in str(step.explain())
 
 
 def test_what_does_not_fit_is_products(lib: NumpyAttention) -> None:
@@ -273,9 +273,7 @@ def test_graphs_of_cudnn(cudnn: attention.Attention, half: gf.dtype, causal: boo
 def test_a_step_with_attention_is_replayed(
     cudnn: attention.Attention, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recorder = Recorder()
-    monkeypatch.setattr(graphs, "missing", lambda: "")
-    monkeypatch.setattr(graphs, "recorder", lambda device: recorder)
+    recorder = recorded(monkeypatch)
 
     def step(*x: gf.Tensor) -> tuple[gf.Tensor, ...]:
         made = gradients()(*(y + y for y in x))

@@ -262,12 +262,9 @@ def test_other_sizes_of_symbolic_dimensions(lib: NumpyLibrary) -> None:
 def test_replayed_steps_contain_the_calls(
     lib: NumpyLibrary, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from graphflow.runtime.cuda import graphs
-    from tests.cudasim.simulated_replay import Recorder
+    from tests.cudasim.simulated_replay import recorded
 
-    recorder = Recorder()
-    monkeypatch.setattr(graphs, "missing", lambda: "")
-    monkeypatch.setattr(graphs, "recorder", lambda device: recorder)
+    recorder = recorded(monkeypatch)
     step, _, batch = step_of("mlp", "cuda")
     compiled = gf.compile(step)
     losses, asked = [], []

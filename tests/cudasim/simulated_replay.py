@@ -6,7 +6,7 @@ stand-in for its calls; that it does it, only a GPU can show.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -41,12 +41,17 @@ class Recorder:
         return again
 
 
-@pytest.fixture
-def recorder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Recorder]:
+def recorded(monkeypatch: pytest.MonkeyPatch) -> Recorder:
+    """What records steps from now on, as if the driver could be called directly."""
     made = Recorder()
-    monkeypatch.setattr(graphs, "missing", lambda: "")
+    monkeypatch.setattr(replay, "missing", lambda: "")
     monkeypatch.setattr(graphs, "recorder", lambda device: made)
-    yield made
+    return made
+
+
+@pytest.fixture
+def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
+    return recorded(monkeypatch)
 
 
 def losses(device: str, steps: int = 4) -> tuple[list[float], Any]:
@@ -240,15 +245,20 @@ def test_what_the_driver_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
         made.record([])
 
 
-def test_what_is_missing_for_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = graphs.missing.__wrapped__
-    assert "simulator" in asked()
+def test_what_is_missing_for_the_drivers_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls._reached.cache_clear()
+    asked = calls._reached.__wrapped__
+    assert calls.missing() == asked() == "the simulator has no driver"
+    assert calls.direct() is None
     driver = Driver()
-    monkeypatch.setattr(graphs, "is_simulated", lambda: False)
+    monkeypatch.setattr(calls, "is_simulated", lambda: False)
     monkeypatch.setattr(calls.importlib, "import_module", lambda name: driver)
-    for package, wanted in (("numba", "take numba-cuda"), ("numba-cuda", "")):
-        found = chain.Toolchain(package, "1", None)
-        monkeypatch.setattr(graphs, "toolchain", lambda found=found: found)
-        assert asked().startswith(wanted) or wanted in asked()
-    monkeypatch.setattr(graphs, "OLDEST_DRIVER", 14000)
-    assert "too old (13.0" in asked()
+    monkeypatch.setattr(calls, "toolchain", lambda: chain.Toolchain("numba", "1", None))
+    assert asked() == "the driver's calls come with numba-cuda, not with numba"
+    monkeypatch.setattr(calls, "toolchain", lambda: chain.Toolchain("numba-cuda", "1", None))
+    assert asked().calls is driver
+    driver.failing = "cuDriverGetVersion"
+    assert "cannot be reached (cuDriverGetVersion: CUDA_ERROR)" in asked()
+    driver.failing = ""
+    monkeypatch.setattr(calls, "OLDEST", 14000)
+    assert asked() == "the driver is too old (13.0, 14.0 is needed)"

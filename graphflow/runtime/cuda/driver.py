@@ -18,6 +18,8 @@ from graphflow.errors import GraphFlowError
 Start = Callable[[Any], None]
 """Starts a kernel on the stream that it is given (0: the default one)."""
 BINDING = "cuda.bindings.driver"
+OLDEST = 12000
+"""The driver's version from which on its calls are as they are used here."""
 STREAM = 0
 """The legacy default stream, on which all of our work is."""
 
@@ -59,11 +61,35 @@ class Driver:
 
 
 @cache
-def direct() -> Driver | None:
-    """The driver's calls; None where there are none."""
-    if is_simulated() or toolchain().package != "numba-cuda":
-        return None
+def _reached() -> Driver | str:
+    """The driver's calls, or why they cannot be had here."""
+    if is_simulated():
+        return "the simulator has no driver"
+    package = toolchain().package
+    if package != "numba-cuda":
+        return f"the driver's calls come with numba-cuda, not with {package}"
     try:
-        return Driver()
-    except (ImportError, RuntimeError):
-        return None
+        found = Driver()
+        version = found.asked("cuDriverGetVersion")
+    except (ImportError, RuntimeError, GraphFlowError) as error:
+        return f"the driver's calls cannot be reached ({' '.join(str(error).split())})"
+    if version < OLDEST:
+        return f"the driver is too old ({_spelled(version)}, {_spelled(OLDEST)} is needed)"
+    return found
+
+
+def _spelled(version: int) -> str:
+    return f"{version // 1000}.{version % 1000 // 10}"
+
+
+@cache
+def direct() -> Driver | None:
+    """The driver's calls; None where there are none, which :func:`missing` tells the reason of."""
+    found = _reached()
+    return None if isinstance(found, str) else found
+
+
+def missing() -> str:
+    """Why the driver cannot be called directly, as graphs and libraries must; empty if it can."""
+    found = _reached()
+    return found if isinstance(found, str) else ""

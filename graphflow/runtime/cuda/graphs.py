@@ -11,12 +11,8 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
-from graphflow.codegen.cuda.toolchain import is_simulated, toolchain
 from graphflow.runtime.cuda.current import on
 from graphflow.runtime.cuda.driver import STREAM, Driver, Start
-
-OLDEST_DRIVER = 12000
-"""The driver's version from which on its calls are as they are used here."""
 
 
 class Recorder:
@@ -79,21 +75,3 @@ class _Graph:
 def recorder(device: int) -> Recorder:
     """The recorder of a device."""
     return Recorder(device)
-
-
-@cache
-def missing() -> str:
-    """Why nothing can be recorded here; empty if it can."""
-    if is_simulated():
-        return "the simulator has no CUDA graphs"
-    package = toolchain().package
-    if package != "numba-cuda":
-        return f"CUDA graphs take numba-cuda, not {package}"
-    try:
-        driver = Driver().calls
-        status, version = driver.cuDriverGetVersion()
-    except (ImportError, RuntimeError) as error:
-        return f"the driver's calls cannot be reached ({error})"
-    if status != driver.CUresult.CUDA_SUCCESS or version < OLDEST_DRIVER:
-        return f"the driver is too old ({version // 1000}.{version % 1000 // 10}, 12.0 is needed)"
-    return ""

@@ -7,7 +7,6 @@ on.  Our work is on the default stream; where the other's is not that, events or
 from __future__ import annotations
 
 import ctypes
-import importlib
 import weakref
 from collections.abc import Sequence
 from typing import Any
@@ -20,6 +19,7 @@ from graphflow.errors import GraphFlowError
 from graphflow.ir.types import bfloat16, from_numpy_dtype
 from graphflow.runtime.cuda.allocator import ANY, LEGACY, stream_numbered
 from graphflow.runtime.cuda.current import current, on
+from graphflow.runtime.cuda.driver import direct, missing
 from graphflow.runtime.cuda.memory import Block, DeviceArray
 from graphflow.runtime.dlpack import CPU_MEMORY, CUDA_MEMORY, Memory, capsule, take
 
@@ -158,12 +158,14 @@ def _device_of(address: int) -> int:
     """The device on which an address is, as the driver says."""
     if is_simulated() or not address:
         return current()
-    driver: Any = importlib.import_module("cuda.bindings.driver")
-    what = driver.CUpointer_attribute.CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL
-    status, index = driver.cuPointerGetAttribute(what, address)
-    if status != driver.CUresult.CUDA_SUCCESS:
-        raise GraphFlowError(f"{address:#x} is no address on a CUDA device ({status.name})")
-    return int(index)
+    driver = direct()
+    if driver is None:
+        raise GraphFlowError(f"the device of {address:#x} cannot be asked for: {missing()}")
+    what = driver.calls.CUpointer_attribute.CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL
+    try:
+        return int(driver.asked("cuPointerGetAttribute", what, address))
+    except GraphFlowError as error:
+        raise GraphFlowError(f"{address:#x} is no address on a CUDA device ({error})") from None
 
 
 def order(before: int | None, after: int | None, device: int) -> None:

@@ -15,12 +15,13 @@ from graphflow.codegen.cuda.convolution import Convolution
 from graphflow.codegen.cuda.matmul import Matmul
 from graphflow.codegen.cuda.padding import unpadded
 from graphflow.codegen.cuda.product import plan_of
-from graphflow.codegen.cuda.toolchain import INSTALL, is_simulated, toolchain
+from graphflow.codegen.cuda.toolchain import INSTALL
 from graphflow.codegen.library import Padded, Plan
 from graphflow.codegen.schedule import Address, Call, Schedule, Step, plain_steps
 from graphflow.errors import GraphFlowError
 from graphflow.records import dataclass
 from graphflow.runtime.cuda import cudnn
+from graphflow.runtime.cuda.driver import missing
 
 ITEMSIZES = {"f16": 2, "bf16": 2, "f32": 4, "f64": 8}
 ALIGNED = 16
@@ -45,16 +46,6 @@ class Library(Protocol):
         Chosen once for each product.  Raises :class:`GraphFlowError` if the library has no way
         to compute it.
         """
-
-
-@cache
-def missing() -> str:
-    """Why no library is used here; empty if one is.  Nothing is imported."""
-    if is_simulated():
-        return "the simulator has no libraries"
-    if toolchain().package != "numba-cuda":
-        return f"libraries take numba-cuda, not {toolchain().package}"
-    return ""
 
 
 def not_installed(kind: object = Matmul) -> str:

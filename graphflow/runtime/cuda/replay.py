@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from graphflow.codegen.schedule import BufferKind, Call, LibraryCall, Loop, Schedule, Step
 from graphflow.records import dataclass
 from graphflow.runtime.cuda import graphs
+from graphflow.runtime.cuda.driver import missing
 from graphflow.runtime.cuda.memory import Block, DeviceArray
 from graphflow.tables import quantity
 
@@ -101,7 +102,7 @@ class Replay:
         schedule = program.schedule
         self.pieces = pieces_of(schedule.steps, program._guarded)
         self.why = "" if wanted else "gf.backends.cuda.replay is off"
-        self.why = self.why or graphs.missing() or _unfit(schedule, self.pieces)
+        self.why = self.why or missing() or _unfit(schedule, self.pieces)
         self._walked = False
         self._kept: OrderedDict[tuple[tuple[int, int], ...], Recording] = OrderedDict()
         self._last: Recording | None = None

@@ -16,7 +16,8 @@ from graphflow.codegen.routines import routine_of
 from graphflow.codegen.schedule import LibraryCall, Schedule, plain_steps
 from graphflow.errors import GraphFlowError
 from graphflow.ir.node import Node
-from graphflow.runtime.cuda.library import Launch, missing, not_installed
+from graphflow.runtime.cuda.driver import missing
+from graphflow.runtime.cuda.library import Launch, not_installed
 
 
 class Library(Protocol):
