@@ -17,14 +17,14 @@ from graphflow.runtime.cuda import allocator, current
 
 def test_a_device_that_is_not_there_is_refused() -> None:
     for call in (
-        lambda: gf.ones(2).to("cuda:1"),
-        lambda: gf.cuda.set_device(1),
-        lambda: gf.cuda.device(1),
+        lambda: gf.ones(2).to("cuda:3"),
+        lambda: gf.cuda.set_device(3),
+        lambda: gf.cuda.device(3),
     ):
-        with pytest.raises(GraphFlowError, match=r"'cuda:1' is not available"):
+        with pytest.raises(GraphFlowError, match=r"'cuda:3' is not available"):
             call()
     with gf.cuda.device(0):
-        assert gf.cuda.current_device() == 0 and gf.cuda.device_count() == 1
+        assert gf.cuda.current_device() == 0 and gf.cuda.device_count() == 3
 
 
 def test_streams_and_events() -> None:

@@ -5,11 +5,8 @@ Run by ``tests/test_cuda.py`` in the simulator, whose device memory is ordinary 
 
 from __future__ import annotations
 
-import os
 from types import SimpleNamespace
 from typing import Any
-
-os.environ["CUDA_VISIBLE_DEVICES"] = "0,1"
 
 import numpy as np
 import pytest

@@ -1,15 +1,12 @@
 """Several devices: which one tensors are on, moves, programs, memory, and operands apart.
 
-Run by ``tests/test_cuda.py`` in the simulator, which shows as many devices as are listed here.
+Run by ``tests/test_cuda.py`` in the simulator, which shows three devices (``conftest.py``).
 """
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterator
-
-os.environ["CUDA_VISIBLE_DEVICES"] = "0,1,2"
 
 import numpy as np
 import pytest
