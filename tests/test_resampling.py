@@ -89,6 +89,61 @@ def test_nearest_and_area() -> None:
     np.testing.assert_allclose(area, x.reshape(2, 3, 3, 2, 2, 2).mean((3, 5)), rtol=1e-5, atol=1e-6)
 
 
+def test_nearest_neighbours_of_images_that_keep_or_double_their_size() -> None:
+    """A factor that is rounded to them is not heard; in other dimensions it is."""
+    x = np.random.default_rng(12).standard_normal((2, 3, 7, 7)).astype(np.float32)
+    same = F.interpolate(gf.tensor(x), scale_factor=1.1)
+    double = F.interpolate(gf.tensor(x), scale_factor=2.05)
+    assert np.array_equal(same.numpy(), x)
+    assert np.array_equal(double.numpy(), x.repeat(2, 2).repeat(2, 3))
+    row = F.interpolate(gf.tensor(x[0]), scale_factor=1.1).numpy()
+    assert np.array_equal(row, x[0][..., (np.arange(7) / np.float32(1.1)).astype(int)])
+
+
+def test_bytes_are_rounded_after_each_pass() -> None:
+    x = np.random.default_rng(13).integers(0, 256, (2, 3, 5, 7)).astype(np.uint8)
+    for mode in ("bilinear", "bicubic"):
+        expected = x.astype(np.float64)
+        for axis, size in ((3, 11), (2, 4)):
+            at = places(x.shape[axis], size, False)
+            expected = along(expected, axis, at, 3 if mode == "bicubic" else 1)
+            expected = np.clip(np.floor(expected + 0.5), 0, 255)
+
+        def resize(x: Any, mode: str = mode) -> Any:
+            return F.interpolate(x, (4, 11), mode=mode)
+
+        for run in (resize, gf.compile(resize)):
+            found = run(gf.tensor(x))
+            assert found.dtype == gf.uint8
+            assert np.array_equal(found.numpy(), expected)
+
+
+def covering(x: Array, axis: int, wanted: int, cubic: bool) -> Array:
+    """Resized along ``axis`` by a kernel as wide as the step between results."""
+    extent = x.shape[axis]
+    step = extent / wanted
+    d = np.abs(np.arange(extent) + 0.5 - (np.arange(wanted)[:, None] + 0.5) * step) / max(step, 1)
+    near, far = 1.5 * d**3 - 2.5 * d**2 + 1, -0.5 * (d**3 - 5 * d**2 + 8 * d - 4)
+    line = np.maximum(1 - d, 0)
+    weights = np.where(d < 1, near, np.where(d < 2, far, 0)) if cubic else line
+    weights /= weights.sum(1, keepdims=True)
+    return np.moveaxis(np.tensordot(weights, np.moveaxis(x, axis, 0), 1), 0, axis)
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("wanted", [(4, 5), (13, 3), (9, 14), (1, 1)])
+def test_shrinking_without_aliases(mode: str, wanted: tuple[int, int]) -> None:
+    x = np.random.default_rng(14).standard_normal((2, 3, 9, 11))
+    expected = covering(covering(x, 3, wanted[1], mode == "bicubic"), 2, wanted[0],
+                        mode == "bicubic")  # fmt: skip
+
+    def resize(x: Any) -> Any:
+        return F.interpolate(x, wanted, mode=mode, antialias=True)
+
+    for run in (resize, gf.compile(resize)):
+        np.testing.assert_allclose(run(gf.tensor(x)).numpy(), expected, atol=1e-12)
+
+
 def test_the_gradient_of_resizing_is_the_adjoint() -> None:
     rng = np.random.default_rng(3)
     x = gf.tensor(rng.standard_normal((1, 2, 5, 6)), requires_grad=True)
@@ -104,7 +159,8 @@ def test_the_gradient_of_resizing_is_the_adjoint() -> None:
     ("options", "words"),
     [({}, "either size or scale_factor"), ({"size": 4, "mode": "bilinear"}, "dimensions"),
      ({"size": 4, "mode": "smooth"}, "mode must be"), ({"size": 0}, "empty"),
-     ({"size": 4, "align_corners": True}, "align_corners")],
+     ({"size": 4, "align_corners": True}, "align_corners"),
+     ({"size": 4, "antialias": True}, "antialias is for bilinear and bicubic")],
 )  # fmt: skip
 def test_what_does_not_fit(options: dict[str, Any], words: str) -> None:
     with pytest.raises((gf.GraphFlowError, ValueError, RuntimeError), match=words):

@@ -12,8 +12,8 @@ from graphflow.autocasting import in_float32
 from graphflow.checks import need_floating, need_tensor
 from graphflow.device import beside_operands
 from graphflow.dispatch import apply, full, literal
-from graphflow.errors import GraphFlowError, ShapeError
-from graphflow.functions.elementwise import add, mul
+from graphflow.errors import ShapeError
+from graphflow.functions.elementwise import add, clamp, floor, mul
 from graphflow.functions.shaping import permute, reshape, squeeze, unsqueeze
 from graphflow.ir import types as T
 from graphflow.nn.functional.pooling import (
@@ -29,8 +29,9 @@ __all__ = [
     "fold", "interpolate", "unfold", "upsample", "upsample_bilinear", "upsample_nearest",
 ]  # fmt: skip
 LEADING = 2
-CUBIC = -0.75
-"""The free coefficient of Keys' cubic convolution kernel (R. Keys, IEEE ASSP 29, 1981)."""
+CUBIC, SMOOTH_CUBIC = -0.75, -0.5
+"""The free coefficient of Keys' cubic convolution kernel (R. Keys, IEEE ASSP 29, 1981); with
+``antialias``."""
 _ANY = (1, 2, 3)
 _DIMENSIONS: dict[str, tuple[int, ...]] = {
     "nearest": _ANY, "nearest-exact": _ANY, "area": _ANY, "linear": (1,), "bilinear": (2,),
@@ -113,7 +114,8 @@ def interpolate(
     """[N, C, ...] resized to ``size``, or by ``scale_factor``, in 1 to 3 dimensions.
 
     ``mode``: nearest, nearest-exact, linear, bilinear, bicubic, trilinear or area.  With
-    ``align_corners`` the first and last elements of both sides lie on one another.
+    ``align_corners`` the first and last elements of both sides lie on one another; with
+    ``antialias`` (bilinear and bicubic) shrinking averages over all elements it covers.
     """
     dims = need_tensor("interpolate", input).ndim - LEADING
     _check_mode(input, dims, mode, align_corners, antialias)
@@ -124,23 +126,30 @@ def interpolate(
         )
     if mode == "area":
         return _AREA[dims](input, shape)
-    return _resized(input, shape, scales, mode, bool(align_corners))
+    return _resized(input, shape, scales, mode, bool(align_corners), antialias)
 
 
 @beside_operands
 @in_float32
 def _resized(
-    input: Tensor, shape: Sequence[int], scales: Sequence[float | None], mode: str, align: bool
-) -> Tensor:
+    input: Tensor, shape: Sequence[int], scales: Sequence[float | None], mode: str, align: bool,
+    antialias: bool,
+) -> Tensor:  # fmt: skip
     half = input.dtype.is_floating_point and input.dtype.itemsize == 2
     out = cast(input, T.float32) if half else input  # weights and sums in single precision
-    for axis, (extent, scale) in enumerate(zip(shape, scales), start=LEADING):
+    cubic = mode == "bicubic"
+    for axis, (extent, scale) in reversed([*enumerate(zip(shape, scales), start=LEADING)]):
+        size = out.shape[axis]
+        if mode == "nearest" and input.ndim == LEADING + 2 and extent in (size, 2 * size):
+            scale = None  # of images, as many are a copy and twice as many repeat each element
         if mode.startswith("nearest"):
-            index = _nearest(out.shape[axis], extent, scale, mode == "nearest-exact")
-            out = _taken(out, axis, index)
-        elif mode == "bicubic" or out.shape[axis] != extent:
-            where = _sources(out.shape[axis], extent, scale, align, mode == "bicubic")
-            out = _blended(out, axis, *_taps(where, out.shape[axis], mode == "bicubic"))
+            out = _taken(out, axis, _nearest(size, extent, scale, mode == "nearest-exact"))
+        elif antialias and size != extent:
+            step = _step(size, extent, scale, align)
+            out = _blended(out, axis, *_wide_taps(size, extent, step, cubic))
+        elif size != extent or (cubic and not antialias):
+            places = _sources(size, extent, scale, align, cubic)
+            out = _blended(out, axis, *_taps(places, size, cubic))
     return cast(out, input.dtype) if out is not input else apply("copy", input)
 
 
@@ -159,8 +168,8 @@ def _check_mode(
         )
     if align_corners is not None and wanted == _ANY:
         raise ValueError(f"interpolate: align_corners has no meaning in mode {mode!r}")
-    if antialias:
-        raise GraphFlowError("interpolate: antialias=True is not supported")
+    if antialias and wanted != (2,):
+        raise ValueError(f"interpolate: antialias is for bilinear and bicubic, not {mode!r}")
     if wanted != _ANY and input.dtype.kind != "uint":
         need_floating("interpolate", input)
 
@@ -191,14 +200,21 @@ def _nearest(extent: int, wanted: int, scale: float | None, exact: bool) -> np.n
     return found.astype(np.int64)
 
 
+def _step(extent: int, wanted: int, scale: float | None, align: bool) -> float:
+    """How far apart in the source neighbours in the result lie."""
+    if align:
+        return (extent - 1) / (wanted - 1) if wanted > 1 else 0.0
+    return 1.0 / scale if scale is not None else extent / wanted
+
+
 def _sources(
     extent: int, wanted: int, scale: float | None, align: bool, cubic: bool
 ) -> np.ndarray[Any, Any]:
     """Where every element of the result lies in the source."""
     numbers = np.arange(wanted, dtype=np.float64)
+    step = _step(extent, wanted, scale, align)
     if align:
-        return numbers * ((extent - 1) / (wanted - 1) if wanted > 1 else 0.0)
-    step = 1.0 / scale if scale is not None else extent / wanted
+        return numbers * step
     places = (numbers + 0.5) * step - 0.5
     return places if cubic else np.maximum(places, 0.0)
 
@@ -216,16 +232,40 @@ def _taps(
     return np.clip(index, 0, extent - 1).astype(np.int64), np.stack(cubic_weights(t))
 
 
+def _wide_taps(
+    extent: int, wanted: int, step: float, cubic: bool
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """:func:`_taps` of a kernel as wide as ``step``: all the elements that a result covers."""
+    stretch = max(step, 1.0)
+    reach = (2 if cubic else 1) * stretch
+    centres = (np.arange(wanted, dtype=np.float64) + 0.5) * step
+    first = np.maximum((centres - reach + 0.5).astype(np.int64), 0)
+    past = np.minimum((centres + reach + 0.5).astype(np.int64), extent)
+    index = first + np.arange((past - first).max())[:, None]
+    away = np.abs(index - centres + 0.5) / stretch
+    weights = _keys(away, SMOOTH_CUBIC) if cubic else np.maximum(1.0 - away, 0.0)
+    weights = np.where(index < past, weights, 0.0)
+    return np.minimum(index, extent - 1), weights / weights.sum(0)
+
+
+def _keys(x: np.ndarray[Any, Any], free: float) -> np.ndarray[Any, Any]:
+    """Keys' kernel at distances ``x``."""
+    far = np.where(x < 2, _far(x, free), 0.0)
+    weights: np.ndarray[Any, Any] = np.where(x < 1, _near(x, free), far)
+    return weights
+
+
+def _near(x: Any, free: float) -> Any:
+    return ((x * (free + 2) - (free + 3)) * x) * x + 1
+
+
+def _far(x: Any, free: float) -> Any:
+    return ((x * free - 5 * free) * x + 8 * free) * x - 4 * free
+
+
 def cubic_weights(t: Any) -> list[Any]:
     """Weights of the four neighbours of a place ``t`` after the second (Keys' kernel)."""
-
-    def near(x: Any) -> Any:
-        return ((x * (CUBIC + 2) - (CUBIC + 3)) * x) * x + 1
-
-    def far(x: Any) -> Any:
-        return ((x * CUBIC - 5 * CUBIC) * x + 8 * CUBIC) * x - 4 * CUBIC
-
-    return [far(t + 1), near(t), near(1 - t), far(2 - t)]
+    return [_far(t + 1, CUBIC), _near(t, CUBIC), _near(1 - t, CUBIC), _far(2 - t, CUBIC)]
 
 
 def _taken(x: Tensor, axis: int, index: np.ndarray[Any, Any]) -> Tensor:
@@ -235,7 +275,7 @@ def _taken(x: Tensor, axis: int, index: np.ndarray[Any, Any]) -> Tensor:
 def _blended(
     x: Tensor, axis: int, index: np.ndarray[Any, Any], weights: np.ndarray[Any, Any]
 ) -> Tensor:
-    """The weighted sum of slices along ``axis``, one a row of ``index``."""
+    """The weighted sum of slices along ``axis``, one a row of ``index``; bytes round."""
     column = (-1, *(1,) * (x.ndim - axis - 1))
     kind = x.dtype.numpy if x.dtype.is_floating_point else np.float32
     total: Tensor | None = None
@@ -243,7 +283,9 @@ def _blended(
         term = mul(_taken(x, axis, places), literal(factors.astype(kind).reshape(column)))
         total = term if total is None else add(total, term)
     assert total is not None
-    return total
+    if x.dtype.is_floating_point:
+        return total
+    return cast(clamp(floor(add(total, 0.5)), 0, 255), x.dtype)
 
 
 def upsample(
