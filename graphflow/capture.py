@@ -31,7 +31,7 @@ from graphflow.mode import mode
 from graphflow.reads import Reach, Read, array_read
 from graphflow.records import dataclass, field, replace
 from graphflow.stale_gradient import StaleGradient
-from graphflow.tensor import Size, Tensor
+from graphflow.tensor import Tensor
 from graphflow.trace import ScalarSource, Tracer
 from graphflow.traced_sizes import Assumption, at_sizes
 
@@ -393,8 +393,6 @@ def _result(
     slots: dict[int, int],
     intact: set[GradNode],
 ) -> Result:
-    if isinstance(leaf, Size):
-        return Result("value", value=tuple(leaf))
     if not isinstance(leaf, Tensor):
         return Result("value", value=leaf)
     if id(leaf) in arguments:

@@ -23,6 +23,7 @@ _OPERATORS = {
     "__invert__": "bitwise_not", "__lshift__": "bitwise_left_shift",
     "__rshift__": "bitwise_right_shift", "__getitem__": "get_item", "__setitem__": "set_item",
     "__len__": "length", "__iter__": "iterate", "__contains__": "contains",
+    "__reversed__": "backwards",
 }  # fmt: skip
 
 _REFLECTED = {
@@ -88,6 +89,7 @@ class TensorMethods(metaclass=LoadedLate):
         def __setitem__(self, index: Any, value: Any) -> None: ...
         def __len__(self) -> Any: ...
         def __iter__(self) -> Any: ...
+        def __reversed__(self) -> Any: ...
 
 
 _LOADERS: list[Callable[[], bool]] = []

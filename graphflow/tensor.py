@@ -207,10 +207,10 @@ class Tensor(TensorMethods):
 
     def requires_grad_(self, requires_grad: bool = True) -> Tensor:
         """Ask for a gradient (or stop asking); leaves only.  Returns the tensor."""
-        if requires_grad and not (self.dtype.is_floating_point or self.dtype.is_complex):
-            raise GraphFlowError(
-                f"only floating-point tensors can require gradients, not {self.dtype.name}"
-            )
+        from graphflow.checks import need_derivatives
+
+        if requires_grad:
+            need_derivatives(self.dtype)
         if not self.is_leaf and not requires_grad:
             raise GraphFlowError(
                 "requires_grad can be switched off for leaf tensors only; detach()"

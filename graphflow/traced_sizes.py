@@ -287,7 +287,12 @@ def at_sizes(value: Any, sizes: Mapping[str, int]) -> Any:
     """``value`` (a size, or a tuple that holds some) with numbers for the dimensions."""
     if isinstance(value, SymDim):
         return value.evaluate(sizes)
-    return tuple(at_sizes(v, sizes) for v in value) if isinstance(value, tuple) else value
+    if not isinstance(value, tuple):
+        return value
+    from graphflow.tensor import Size
+
+    numbers = tuple(at_sizes(v, sizes) for v in value)
+    return Size(numbers) if isinstance(value, Size) else numbers
 
 
 def number_of(dim: Dim) -> Tensor:

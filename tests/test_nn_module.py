@@ -309,3 +309,10 @@ def test_containers_in_a_compiled_step():
         return [out, *(p.grad for p in scales.values()), layers[1][1].weight.grad]
 
     agree(program)
+
+
+def test_integers_are_parameters_without_gradients_only() -> None:
+    numbers = gf.arange(3)
+    with pytest.raises(gf.GraphFlowError, match=r"only floating-point tensors .* not int64"):
+        nn.Parameter(numbers)
+    assert nn.Parameter(numbers, requires_grad=False).tolist() == [0, 1, 2]

@@ -304,3 +304,10 @@ def test_softmax_and_its_gradients_over_axes_infinities_and_nothing(wrap):
     assert wrap(lambda x: gf.softmax(x, 1))(gf.zeros(2, 0)).shape == (2, 0)
     nothing = wrap(lambda x: gf.softmax(x, 0))(gf.full((2,), -np.inf))
     assert nothing.isnan().all()
+
+
+@pytest.mark.parametrize("name", ["max", "min", "argmax", "argmin", "amax"])
+def test_extremes_of_nothing_name_what_was_called(name):
+    for dim in ((0,), ()) if name != "amax" else ((0,),):
+        with pytest.raises(IndexError, match=f"^{name}: there is no element to choose from"):
+            getattr(gf.zeros(0, 3), name)(*dim)

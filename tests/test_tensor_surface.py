@@ -36,6 +36,22 @@ def test_shapes_are_sizes() -> None:
     assert isinstance(shape + (5,), gf.Size) and gf.ones(2, 3).size(-1) == 3
 
 
+def test_shapes_that_a_compiled_function_returns_are_sizes() -> None:
+    for dynamic in (None, {"x": {0: "rows"}}):
+        shapes = gf.compile(lambda x: (x.shape, (x * 2)[1:].size()), dynamic=dynamic)
+        for rows in (3, 5):
+            whole, part = shapes(gf.ones(rows, 4))
+            assert isinstance(whole, gf.Size) and whole == (rows, 4)
+            assert isinstance(part, gf.Size) and part.numel() == (rows - 1) * 4
+            assert all(type(extent) is int for extent in (*whole, *part))
+
+
+def test_reversed_turns_every_dimension() -> None:
+    x = gf.arange(6).reshape(2, 3)
+    for turn in (reversed, gf.compile(lambda x: reversed(x))):
+        assert turn(x).tolist() == [[5, 4, 3], [2, 1, 0]]
+
+
 def test_kinds_and_places() -> None:
     x = gf.ones(2)
     assert x.is_cpu and not x.is_cuda and not x.is_sparse and not x.is_pinned()

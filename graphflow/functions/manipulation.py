@@ -16,7 +16,16 @@ from graphflow.formats import channels_last, channels_last_3d, check_placement
 from graphflow.functions import reductions
 from graphflow.functions.creation import arange, as_tensor
 from graphflow.functions.elementwise import eq
-from graphflow.functions.shaping import expand, permute, reshape, transpose, unbind, unsqueeze, view
+from graphflow.functions.shaping import (
+    expand,
+    flip,
+    permute,
+    reshape,
+    transpose,
+    unbind,
+    unsqueeze,
+    view,
+)
 from graphflow.ir import types as T
 from graphflow.ir.types import DType
 from graphflow.mode import mode
@@ -166,6 +175,11 @@ def iterate(input: Tensor) -> Iterator[Tensor]:
     if input.ndim == 0:
         raise TypeError("iteration over a 0-d tensor")
     return iter(unbind(input, 0))
+
+
+def backwards(input: Tensor) -> Tensor:
+    """``reversed(x)``: a tensor with the order along every dimension turned round."""
+    return flip(input, tuple(range(input.ndim)))
 
 
 def contains(input: Tensor, element: Any) -> Any:

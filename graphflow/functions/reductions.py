@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from graphflow.autocasting import in_float32
 from graphflow.checks import need_dtype, need_floating, need_tensor
 from graphflow.dispatch import apply, apply_view, scalar
-from graphflow.errors import DTypeError, GraphFlowError, ShapeError
+from graphflow.errors import DTypeError, IndexRangeError, ShapeError
 from graphflow.functions.elementwise import add, div, eq, exp, isnan, log, mul, sqrt, sub, where
 from graphflow.ir import types as T
 from graphflow.ir.types import DType
@@ -198,7 +198,7 @@ def _nonempty(name: str, input: Tensor, dim: Any) -> None:
     if input.dtype.is_complex:
         raise DTypeError(f"{name}: complex numbers have no order")
     if count(input, dim) == 0 and input.ndim:
-        raise GraphFlowError(
+        raise IndexRangeError(
             f"{name}: there is no element to choose from in a tensor of shape {list(input.shape)}"
         )
 
@@ -250,24 +250,26 @@ def _arg(op: str, input: Tensor, dim: int | None, keepdim: bool) -> Tensor:
 @numpy_names
 def max(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Any = None) -> Any:
     """Largest value; with ``dim`` (values, indices); with a tensor the elementwise maximum."""
-    return _extreme("argmax", "maximum", amax, input, dim if other is None else other, keepdim)
+    return _extreme("max", amax, input, dim if other is None else other, keepdim)
 
 
 @numpy_names
 def min(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Any = None) -> Any:
     """Smallest value; with ``dim`` (values, indices); with a tensor the elementwise minimum."""
-    return _extreme("argmin", "minimum", amin, input, dim if other is None else other, keepdim)
+    return _extreme("min", amin, input, dim if other is None else other, keepdim)
 
 
-def _extreme(arg: str, pairwise: str, fold: Any, input: Tensor, dim: Any, keepdim: bool) -> Any:
+def _extreme(name: str, fold: Any, input: Tensor, dim: Any, keepdim: bool) -> Any:
     from graphflow.functions import elementwise
     from graphflow.tensor import Tensor
 
-    need_tensor(pairwise, input)
+    need_tensor(name, input)
+    if isinstance(dim, Tensor):
+        return getattr(elementwise, f"{name}imum")(input, dim)
+    _nonempty(name, input, dim)
     if dim is None:
         return fold(input)
-    if isinstance(dim, Tensor):
-        return getattr(elementwise, pairwise)(input, dim)
+    arg = f"arg{name}"
     if input.ndim == 0:
         normal_dim(dim, 0)
         return ValuesAndIndices(apply("copy", input), _arg(arg, input, None, False))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from graphflow.checks import need_derivatives
 from graphflow.tensor import Tensor
 
 
@@ -25,6 +26,8 @@ class Parameter(Tensor):
     def __new__(cls, data: Any = (), requires_grad: bool = True) -> Parameter:
         """The parameter over the memory of ``data`` (a tensor, an array, numbers)."""
         made: Parameter = _over(cls, data)
+        if requires_grad:
+            need_derivatives(made.dtype)
         made._requires_grad = requires_grad
         return made
 
