@@ -68,15 +68,19 @@ def thousand_steps():
         epoch()
     gc.collect()
     tracemalloc.start()
-    base, resident = tracemalloc.get_traced_memory()[0], _resident()
-    for _ in range(81):
-        last = epoch()
-    gc.collect()
-    grown = tracemalloc.get_traced_memory()[0] - base
+    resident, grown = _resident(), []
+    for _ in range(3):
+        base = tracemalloc.get_traced_memory()[0]
+        for _ in range(27):
+            last = epoch()
+        gc.collect()
+        grown.append(tracemalloc.get_traced_memory()[0] - base)
     tracemalloc.stop()
     assert len(traces) == 2 and len(step.recompiles) == 1
     assert last < first * 1e-6
-    assert grown < 64 * 1024, f"{grown} bytes more after 891 steps"
+    # What leaks grows each time.  Python's table of interned strings is made anew now and then,
+    # and counts from the first time on: 2 MB once, where a compiler was imported (no cache yet).
+    assert min(grown) < 21 * 1024, f"{grown} bytes more after 297 steps each"
     assert _resident() - resident < 32 * 2**20
 
 
