@@ -85,19 +85,22 @@ def _ratio(value: float | None, reference: float | None) -> str:
 def _startup(figures: dict[str, Any]) -> str:
     rows = []
     for name, systems in figures.items():
-        jax = systems.get("jax", {}).get("cold_call_s")
+        jax = systems.get("jax", {})
         for system, times in systems.items():
             rows.append(
                 [
                     name,
                     SYSTEMS[system][1],
                     duration(times["cold_call_s"]),
-                    _ratio(times["cold_call_s"], jax),
+                    _ratio(times["cold_call_s"], jax.get("cold_call_s")),
                     duration(times["cold_total_s"]),
+                    duration(akin) if (akin := times.get("akin_total_s")) else "",
+                    _ratio(akin, jax.get("cold_total_s")),
                     *(duration(times[f"warm_{part}_s"]) for part in ("total", *PARTS[:4])),
                     quantity(times["warm_peak_bytes"]),
                 ]
             )
-    headers = ["fresh process", "", "first call", "÷ JAX", "from its start", "caches filled"]
+    headers = ["fresh process", "", "first call", "÷ JAX", "from its start"]
+    headers += ["kernels of relatives cached", "÷ JAX", "caches filled"]
     parts = ["imports", "model, tensors", "first call", "a step"]
     return table([*headers, *(f"{part}, filled" for part in parts), "peak memory"], rows)

@@ -137,6 +137,15 @@ GROUPS = {
 """Workloads by what they are measured for; ``perturbed`` are the twelve at other sizes."""
 
 
+def relatives(name: str) -> list[str]:
+    """The other models of the same kind: of other sizes, or used in another way."""
+
+    def kind(workload: Workload) -> tuple[type, str]:
+        return type(workload), getattr(workload, "kind", "")
+
+    return [n for n, w in MODELS.items() if n != name and kind(w) == kind(WORKLOADS[name])]
+
+
 def with_arrays(workload: Workload) -> Workload:
     """The workload with its arrays made: its methods hand them out."""
     ready = copy.copy(workload)
