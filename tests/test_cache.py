@@ -23,6 +23,7 @@ from graphflow.errors import CacheWarning, CompileError
 from graphflow.runtime import cache, compiler_files
 from graphflow.runtime import folder as folder_module
 from graphflow.runtime.compiler_files import ROOTS, contents_digest, module_files
+from tests.threads import in_threads
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 posix = pytest.mark.skipif(os.name != "posix", reason="owners and modes are POSIX's")
@@ -379,15 +380,7 @@ def test_concurrent_processes_share_one_empty_cache(folder: Path) -> None:
 
 
 def test_concurrent_threads_compile_each_kernel_once(folder: Path) -> None:
-    results: list[cache.Loaded] = []
-    threads = [
-        threading.Thread(target=lambda: results.append(cache.load([kernel(50), kernel(51)])))
-        for _ in range(4)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    results = in_threads(4, lambda number: cache.load([kernel(50), kernel(51)]))
     assert sum(result.misses for result in results) == 2
     for result in results:
         check(result)

@@ -16,6 +16,7 @@ from graphflow import nn
 from graphflow.cell import Cell, UnfilledCell
 from graphflow.runtime import cache, random_floats
 from graphflow.runtime.random_floats import KERNEL
+from tests.threads import in_threads
 
 
 @pytest.fixture(autouse=True)
@@ -144,20 +145,16 @@ def test_the_last_filling_counts(fillings: list[int]) -> None:
 
 
 def test_threads_wait_for_the_one_that_fills(fillings: list[int]) -> None:
-    expected, found = numbers((700, 900)), []
+    expected = numbers((700, 900))
     fillings.clear()
     tensor = unfilled((700, 900))
     start = threading.Barrier(4)
 
-    def read() -> None:
+    def read(number: int) -> np.ndarray:
         start.wait()
-        found.append(np.array(tensor.numpy()))
+        return np.array(tensor.numpy())
 
-    threads = [threading.Thread(target=read) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    found = in_threads(4, read)
     assert fillings == [700 * 900]
     for array in found:
         np.testing.assert_array_equal(array, expected)

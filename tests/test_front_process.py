@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import threading
 import tracemalloc
 
 import numpy as np
@@ -18,6 +17,7 @@ import graphflow as gf
 from graphflow import nn, optim
 from graphflow.utils.data import DataLoader, TensorDataset
 from tests.front import linear, ramp, training_step
+from tests.threads import in_threads
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -162,21 +162,15 @@ def test_threads_call_one_function_with_several_signatures():
 
     sizes = [(n, 3) for n in (1, 2, 5)]
     expected = {size: (ramp(*size) * w).sum().item() for size in sizes}
-    failures = []
 
     def work(number):
         for i in range(60):
             size, scale = sizes[(i + number) % 3], float(number + 1)
             got = f(ramp(*size), scale).item()
-            if not np.isclose(got, expected[size] * scale, rtol=1e-5):
-                failures.append((size, scale, got))
+            assert np.isclose(got, expected[size] * scale, rtol=1e-5), (size, scale, got)
 
-    threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
-    for t in threads:
-        t.start()
-    for t in threads:
-        t.join(60)
-    assert not failures and len(traces) == 3
+    in_threads(4, work)
+    assert len(traces) == 3
 
 
 def test_threads_that_train_one_model_lose_no_step():
@@ -187,15 +181,11 @@ def test_threads_that_train_one_model_lose_no_step():
         counter.add_(1)
         return x * counter
 
-    def work():
+    def work(number):
         for _ in range(200):
             step(gf.ones(2))
 
-    threads = [threading.Thread(target=work) for _ in range(3)]
-    for t in threads:
-        t.start()
-    for t in threads:
-        t.join(60)
+    in_threads(3, work)
     assert counter.item() == 600
 
 
@@ -203,26 +193,18 @@ def test_threads_write_their_own_arguments():
     f = gf.compile(lambda x: x.add_(1) * 0)
     tensors = [gf.zeros(4) for _ in range(4)]
 
-    def work(x):
+    def work(number):
         for _ in range(100):
-            f(x)
+            f(tensors[number])
 
-    threads = [threading.Thread(target=work, args=(x,)) for x in tensors]
-    for t in threads:
-        t.start()
-    for t in threads:
-        t.join(60)
+    in_threads(4, work)
     for x in tensors:
         np.testing.assert_array_equal(x.numpy(), np.full(4, 100))
 
 
 def test_gradient_mode_of_one_thread_is_its_own():
-    seen = []
     with gf.no_grad():
-        thread = threading.Thread(target=lambda: seen.append(gf.is_grad_enabled()))
-        thread.start()
-        thread.join()
-    assert seen == [True]
+        assert in_threads(1, lambda number: gf.is_grad_enabled()) == [True]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import threading
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +9,7 @@ import pytest
 
 import graphflow as gf
 from tests.front import agree, ramp
+from tests.threads import in_threads
 
 
 def compiled(function):
@@ -267,15 +267,13 @@ def test_an_argument_that_another_thread_traces_over_is_no_obstacle():
     x = gf.ones(3)
     compiled(x)
 
-    def other():
+    def other(number):
         with gf.no_grad():
             inner = gf.compile(lambda y: y * 2)
             inner(x)
             assert compiled(x).tolist() == [2.0] * 3
 
-    thread = threading.Thread(target=other)
-    thread.start()
-    thread.join()
+    in_threads(1, other)
     assert compiled(x).tolist() == [2.0] * 3
 
 

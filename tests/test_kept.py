@@ -1,6 +1,5 @@
 """What depends on state alone is made once, and again whenever that state has changed."""
 
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,6 +10,7 @@ import graphflow as gf
 import graphflow.nn.functional as F
 from graphflow import nn
 from graphflow.codegen.schedule import Branch, BufferKind
+from tests.threads import in_threads
 
 RNG = np.random.default_rng(20)
 IMAGES = RNG.standard_normal((2, 40, 7, 9), np.float32)
@@ -204,22 +204,9 @@ def test_several_threads_and_writes() -> None:
     """Calls from four threads between writes see the weights of their time."""
     net, scores = compiled()
     scores(gf.tensor(IMAGES))
-    failures: list[BaseException] = []
-
-    def call() -> None:
-        try:
-            holds(net, scores, weights(net))
-        except BaseException as error:  # reported by the main thread
-            failures.append(error)
-
     for _ in range(3):
         in_place(net)
-        callers = [threading.Thread(target=call) for _ in range(4)]
-        for caller in callers:
-            caller.start()
-        for caller in callers:
-            caller.join()
-    assert not failures
+        in_threads(4, lambda number: holds(net, scores, weights(net)))
 
 
 def test_a_saved_program_keeps_too(tmp_path: Any) -> None:

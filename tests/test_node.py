@@ -2,7 +2,6 @@
 
 import gc
 import itertools
-import threading
 import weakref
 
 import numpy as np
@@ -14,6 +13,7 @@ from graphflow.ir.dims import symbol
 from graphflow.ir.graph import Graph
 from graphflow.ir.node import ArrayValue, Node, topological, value_key
 from graphflow.ir.types import TensorType, TupleType, float32, float64, int32, int64
+from tests.threads import in_threads
 
 X = input_node("x", TensorType(float32, (4,)))
 
@@ -72,20 +72,14 @@ def test_dead_nodes_are_freed() -> None:
 
 
 def test_interning_is_safe_across_threads() -> None:
-    found: list[list[Node]] = []
-
-    def build() -> None:
+    def build(number: int) -> list[Node]:
         node, made = X, []
         for i in range(200):
             node = node * float(i)
             made.append(node)
-        found.append(made)
+        return made
 
-    threads = [threading.Thread(target=build) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    found = in_threads(4, build)
     assert all(made == found[0] for made in found)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,7 @@ import pytest
 
 import graphflow as gf
 from graphflow import nn, optim
+from tests.threads import in_threads
 
 SCALE = gf.tensor(2.0)
 
@@ -121,24 +121,17 @@ def test_threads_share_a_brief_program() -> None:
     double = gf.compile(lambda x: x * 2)
     step(gf.zeros(5)), double(gf.zeros(5))
     assert double.programs[0].loaded.is_brief
-    wrong: list[Any] = []
 
     def work(number: int) -> None:
         x = gf.full((5,), float(number))
         held = []
         for _ in range(2000):
             held = [double(x), *held[:20]]
-            if any(h.tolist() != [2.0 * number] * 5 for h in (held[0], held[-1])):
-                wrong.append(number)
-            if step(x)["more"].tolist() != [number + 1.0] * 5:
-                wrong.append(number)
+            for one in (held[0], held[-1]):
+                assert one.tolist() == [2.0 * number] * 5
+            assert step(x)["more"].tolist() == [number + 1.0] * 5
 
-    threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not wrong
+    in_threads(4, work)
 
 
 def test_a_step_that_returns_nothing_or_plain_values_too() -> None:

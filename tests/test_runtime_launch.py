@@ -2,7 +2,6 @@
 
 import gc
 import sys
-import threading
 import tracemalloc
 
 import numpy as np
@@ -24,6 +23,7 @@ from graphflow.ir.types import TensorType, float32
 from graphflow.records import replace
 from graphflow.runtime import threads
 from graphflow.runtime.launch import LoadedProgram
+from tests.threads import in_threads
 
 N = 5000
 
@@ -293,25 +293,16 @@ def test_inputs_that_do_not_fit_are_errors() -> None:
 def test_several_python_threads_share_programs(count: int) -> None:
     made = [chain(N, length) for length in (3, 4)]
     programs = [LoadedProgram(schedule, threads=count) for schedule, _ in made]
-    problems: list[BaseException] = []
 
     def work(seed: int) -> None:
-        try:
-            for number in range(200):
-                which = (seed + number) % 2
-                a = floats(1000 * seed + number, N)
-                (out,) = programs[which].run((a.address,))
-                assert out is not None
-                np.testing.assert_array_equal(out.array, made[which][1](a.array))
-        except BaseException as problem:
-            problems.append(problem)
+        for number in range(200):
+            which = (seed + number) % 2
+            a = floats(1000 * seed + number, N)
+            (out,) = programs[which].run((a.address,))
+            assert out is not None
+            np.testing.assert_array_equal(out.array, made[which][1](a.array))
 
-    callers = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
-    for caller in callers:
-        caller.start()
-    for caller in callers:
-        caller.join()
-    assert not problems
+    in_threads(4, work)
 
 
 def test_the_budget_may_change_between_steps() -> None:

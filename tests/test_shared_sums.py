@@ -12,6 +12,7 @@ from graphflow.distributed.ahead import Group, Vector
 from graphflow.distributed.shared import Ring
 from graphflow.ir.op import ROOM_HEAD
 from graphflow.runtime.storage import address_of
+from tests.threads import in_threads
 
 CAPACITY = 4096
 COMBINE = {"sum": np.add, "max": np.maximum, "min": np.minimum, "product": np.multiply}
@@ -27,21 +28,8 @@ def waiting(request):
 def together(size, work):
     """Run ``work(ring, rank)`` on ``size`` ranks that share a ring; their results."""
     memory = bytearray(Ring.bytes(CAPACITY, size))
-    found, errors = [None] * size, []
-
-    def run(rank):
-        try:
-            found[rank] = work(Ring(memory, CAPACITY, rank, size, lambda: None), rank)
-        except BaseException as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=run, args=(rank,), daemon=True) for rank in range(size)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
-    assert not errors, errors
-    return found
+    rings = [Ring(memory, CAPACITY, rank, size, lambda: None) for rank in range(size)]
+    return in_threads(size, lambda rank: work(rings[rank], rank))
 
 
 def messages(seed, size, count):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import gc
 import random
-import threading
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -21,6 +20,7 @@ from graphflow.errors import OutOfMemoryError
 from graphflow.runtime.cuda import allocator as memory
 from graphflow.runtime.cuda import lending
 from graphflow.runtime.cuda.memory import Block
+from tests.threads import in_threads
 
 
 class Event:
@@ -235,22 +235,14 @@ def test_the_numbers_of_pytorch() -> None:
 
 
 def test_several_threads_do_not_share_blocks() -> None:
-    wrong: list[str] = []
-
     def work(number: int) -> None:
         for _ in range(60):
             block = Block(64)
             block.write(0, np.full(16, number, np.int32))
             found = block.read(0, (16,), np.dtype(np.int32))
-            if set(found.tolist()) != {number}:
-                wrong.append(f"{number}: {found}")
+            assert set(found.tolist()) == {number}
 
-    threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not wrong
+    in_threads(4, work)
 
 
 def test_blocks_of_a_captured_graph_stay(monkeypatch: pytest.MonkeyPatch) -> None:

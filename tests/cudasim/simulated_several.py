@@ -5,7 +5,6 @@ Run by ``tests/test_cuda.py`` in the simulator, which shows three devices (``con
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 
 import numpy as np
@@ -13,6 +12,7 @@ import pytest
 
 import graphflow as gf
 from graphflow.errors import GraphFlowError
+from tests.threads import in_threads
 
 
 @pytest.fixture(autouse=True)
@@ -33,10 +33,7 @@ def test_devices_are_chosen_as_in_pytorch() -> None:
             assert gf.cuda.current_device() == 0
         assert gf.cuda.current_device() == 2
     assert gf.cuda.current_device() == 1
-    seen: list[int] = []
-    thread = threading.Thread(target=lambda: seen.append(gf.cuda.current_device()))
-    thread.start()
-    thread.join()
+    seen = in_threads(1, lambda number: gf.cuda.current_device())
     assert seen == [0], "a choice is its thread's"
     with pytest.raises(GraphFlowError, match="'cuda:3' is not available"):
         gf.ones(2).to("cuda:3")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import threading
-
 import numpy as np
 import pytest
 
 import graphflow as gf
 from tests.cudasim.models import MODELS, STEPS, TOLERANCE, step_of, trained
+from tests.threads import in_threads
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -42,10 +41,7 @@ def test_another_thread_steps_too() -> None:
     step = gf.compile(lambda x: (x @ x).softmax(1).cumsum(0) + 1)
     x = gf.randn(64, 64).cuda()
     wanted = [step(x).tolist() for _ in range(3)]
-    found: list[object] = []
-    worker = threading.Thread(target=lambda: found.extend(step(x).tolist() for _ in range(3)))
-    worker.start()
-    worker.join()
+    [found] = in_threads(1, lambda number: [step(x).tolist() for _ in range(3)])
     assert found == wanted
 
 
