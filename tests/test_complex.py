@@ -90,6 +90,28 @@ def test_real_and_imag_are_views() -> None:
         gf.view_as_complex(gf.zeros(3))
 
 
+def test_filled_parts_are_not_the_numbers_made_of_them() -> None:
+    """A view of one value everywhere is that value, unless it is of another dtype."""
+    compiled = gf.compile(lambda: (gf.view_as_complex(gf.zeros(3, 2)), gf.full((3,), 2j).real))
+    whole, part = compiled()
+    assert whole.dtype == gf.complex64 and whole.tolist() == [0j, 0j, 0j]
+    assert part.dtype == gf.float32 and part.tolist() == [0.0, 0.0, 0.0]
+
+
+def test_angles_at_the_origin_have_slope_zero() -> None:
+    def slopes(y: Any, x: Any) -> Any:
+        y, x = y.clone().requires_grad_(), x.clone().requires_grad_()
+        z = gf.complex(y.detach(), x.detach()).requires_grad_()
+        (gf.atan2(y, x).sum() + z.angle().sum()).backward()
+        return y.grad, x.grad, z.grad
+
+    y, x = gf.tensor([0.0, -0.0, 2.0, 0.0]), gf.tensor([0.0, 0.0, 0.0, -4.0])
+    for run in (slopes, gf.compile(slopes)):
+        dy, dx, dz = run(y, x)
+        assert dy.tolist() == [0, 0, 0, -0.25] and dx.tolist() == [0, 0, -0.5, 0]
+        assert dz.tolist() == [0, 0, 0.5j, 0.25]
+
+
 def test_values_printed() -> None:
     assert repr(gf.tensor([1 + 2j, 3 - 1j])) == "tensor([1.+2.j, 3.-1.j])"
     assert repr(gf.tensor([1.5 + 2.25j, -3 - 1j])) == "tensor([ 1.5000+2.2500j, -3.0000-1.0000j])"

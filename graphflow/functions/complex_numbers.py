@@ -165,8 +165,7 @@ def isreal(input: Tensor) -> Tensor:
 def angle(input: Tensor) -> Tensor:
     """The argument in radians; of real numbers 0, or pi below 0 (NaN stays NaN)."""
     if is_complex(input):
-        settled = where(eq(input, 0), 1.0, input)  # the slope at 0 is taken as 0
-        return atan2(imag(settled), real(settled))
+        return atan2(imag(input), real(input))
     source = input if input.dtype.is_floating_point else cast(input, get_default_dtype())
     direction = sign(source)
     turned = mul(mul(direction, sub(direction, 1)), 0.5 * math.pi)

@@ -352,7 +352,7 @@ def _scaled_sum(node: Node, x: Node, factor: Node) -> Node | None:
 def narrowed(node: Node) -> Node | None:
     """Work on broadcast values done before the broadcast, or without it.
 
-    * A view of a filled tensor is a filled tensor of another shape.
+    * A view of a filled tensor is a filled tensor of another shape (but not of another dtype).
     * ``f(expand(s), expand(t)) = expand(f(s, t))`` for single values s and t.
     * ``f(x, expand(y)) = f(x, y)`` where broadcasting gives the same shape.
     """
@@ -374,6 +374,8 @@ def _narrowed_view(node: Node) -> Node | None:
     single = singles.pop()
     if not isinstance(single.type, TensorType) or single.type.shape != ():
         return None
+    if single.dtype is not node.dtype:
+        return None  # a view of numbers as parts of others
     if node.inputs[0] is single and splat_of(single) is None:
         return None  # a view of one value that is no constant is that value
     return fit(single, node.tensor_type)

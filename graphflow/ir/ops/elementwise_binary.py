@@ -204,8 +204,8 @@ ATAN2 = binary(
     reference=np.arctan2, kinds=FLOAT, dtypes=("f32", "f64"), cost=30.0,
     cpu=templates(float="vm.atan2({0}, {1})"),
     vjp=(
-        lambda b, n, ct: ct * (n.inputs[1] / _norm2(n)),
-        lambda b, n, ct: -(ct * (n.inputs[0] / _norm2(n))),
+        lambda b, n, ct: ct * (n.inputs[1] / _norm2(b, n)),
+        lambda b, n, ct: -(ct * (n.inputs[0] / _norm2(b, n))),
     ),
     domain=((-3.0, 3.0), (0.2, 3.0)), tolerance=(2e-6, 1e-13),
 )  # fmt: skip
@@ -232,9 +232,11 @@ COPYSIGN = binary(
 )  # fmt: skip
 
 
-def _norm2(n: Application) -> Any:
+def _norm2(b: Any, n: Application) -> Any:
+    """The square of the distance from (0, 0), there 1: the slopes are taken as 0."""
     y, x = n.inputs
-    return y * y + x * x
+    square = y * y + x * x
+    return b.where(b.eq(square, 0), scalar(b, 1, square.dtype), square)
 
 
 # ---- larger, smaller -----------------------------------------------------------------
