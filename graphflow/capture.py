@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import inspect
 import weakref
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -394,6 +394,7 @@ def _result(
     intact: set[GradNode],
 ) -> Result:
     if not isinstance(leaf, Tensor):
+        _need_open(leaf)
         return Result("value", value=leaf)
     if id(leaf) in arguments:
         return Result("argument", arguments[id(leaf)])
@@ -416,6 +417,18 @@ def _result(
         slots[key] = len(outputs)
         outputs.append(cell.value)
     return Result("new", slots[key], leaf._chain)
+
+
+def _need_open(leaf: Any) -> None:
+    """Refuse a container that hides values of the trace: every call would return the first's."""
+    inside: Any = leaf if isinstance(leaf, (deque, Set)) else ()
+    if isinstance(leaf, Mapping):
+        inside = leaf.values()
+    if any(isinstance(value, Tensor) and value._cell.tracer is not None for value in inside):
+        raise TraceError(
+            f"a compiled function cannot return a {type(leaf).__name__} that holds tensors: "
+            "results are tensors, numbers, and tuples, lists, dicts and dataclasses of them"
+        )
 
 
 def _explicit(tracer: Tracer, leaf: Tensor, outputs: list[Node]) -> Result:

@@ -1,21 +1,28 @@
 """Pytrees: nested tuples, lists, dicts, dataclasses and namedtuples with leaves.
 
+Dicts are plain ones, ``OrderedDict`` and ``defaultdict``.
+
 ``flatten`` takes a nest apart into its leaves and a hashable :class:`Structure`;
 ``unflatten`` puts leaves back.  Anything that is not a container is a leaf.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict, defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 
 class Structure(NamedTuple):
-    """The shape of a nest: the container's class, what names its items, and the items."""
+    """The shape of a nest: the container's class, what names its items, and the items.
+
+    ``factory`` is what a ``defaultdict`` makes missing items with.
+    """
 
     kind: type | None
     keys: tuple[Any, ...]
     children: tuple[Structure, ...]
+    factory: Any = None
 
 
 LEAF = Structure(None, (), ())
@@ -36,8 +43,9 @@ def _flatten(tree: Any, leaves: list[Any]) -> Structure:
     kind = type(tree)
     if kind is tuple or kind is list:
         return Structure(kind, (), tuple(_flatten(item, leaves) for item in tree))
-    if kind is dict:
-        return Structure(dict, tuple(tree), tuple(_flatten(v, leaves) for v in tree.values()))
+    if kind is dict or kind is OrderedDict or kind is defaultdict:
+        children = tuple(_flatten(item, leaves) for item in tree.values())
+        return Structure(kind, tuple(tree), children, getattr(tree, "default_factory", None))
     if isinstance(tree, tuple) and hasattr(tree, "_fields"):
         return Structure(kind, (), tuple(_flatten(item, leaves) for item in tree))
     if hasattr(kind, "__dataclass_fields__"):
@@ -50,14 +58,16 @@ def _flatten(tree: Any, leaves: list[Any]) -> Structure:
 
 
 def _build(structure: Structure, leaves: Iterator[Any]) -> Any:
-    kind, keys, children = structure
+    kind, keys, children, factory = structure
     if kind is None:
         return next(leaves)
     items = [_build(child, leaves) for child in children]
     if kind is tuple or kind is list:
         return kind(items)
-    if kind is dict:
-        return dict(zip(keys, items, strict=True))
+    if kind is defaultdict:
+        return defaultdict(factory, zip(keys, items, strict=True))
+    if kind is dict or kind is OrderedDict:
+        return kind(zip(keys, items, strict=True))
     if keys:
         return kind(**dict(zip(keys, items, strict=True)))
     return kind(*items)

@@ -1,7 +1,9 @@
 """Arguments of compiled calls: what is a run-time value, what makes a new program, and why."""
 
+import collections
 import dataclasses
 import functools
+import types
 from typing import NamedTuple
 
 import numpy as np
@@ -153,6 +155,32 @@ def test_nests_of_arguments_and_results():
         return [out.x, out.y, table["b"], table["a"][1][0], pair.second]
 
     agree(program)
+
+
+def test_ordered_and_default_dicts_are_nests_too():
+    def swapped(batch):
+        sums = collections.defaultdict(list, {"sums": [v.sum() for v in batch.values()]})
+        return collections.OrderedDict((k, v * 2) for k, v in reversed(batch.items())), sums
+
+    for kind in (collections.OrderedDict, lambda d: collections.defaultdict(int, d)):
+        compiled = gf.compile(swapped)
+        for scale in (1, 3):
+            given = kind({"a": ramp(2) * scale, "b": ramp(3) * scale})
+            (doubled, sums), (expected, sums_too) = compiled(given), swapped(given)
+            assert type(doubled) is collections.OrderedDict and list(doubled) == ["b", "a"]
+            assert type(sums) is collections.defaultdict and sums["more"] == []
+            np.testing.assert_array_equal(doubled["a"].numpy(), expected["a"].numpy())
+            assert sums["sums"][1].item() == sums_too["sums"][1].item()
+        assert len(compiled.programs) == 1
+
+
+@pytest.mark.parametrize(
+    "hidden",
+    [lambda x: collections.deque([x]), lambda x: {x}, lambda x: types.MappingProxyType({1: x})],
+)
+def test_containers_that_are_no_nests_cannot_hold_results(hidden):
+    with pytest.raises(gf.TraceError, match=r"cannot return a \w+ that holds tensors"):
+        gf.compile(lambda x: hidden(x * 2))(ramp(2))
 
 
 def test_structure_is_part_of_the_signature():
