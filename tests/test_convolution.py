@@ -155,3 +155,28 @@ def test_without_a_batch_or_elements() -> None:
 def test_what_does_not_fit(shape: Any, kernel: Any, options: dict[str, Any], words: str) -> None:
     with pytest.raises((gf.GraphFlowError, ValueError, RuntimeError), match=words):
         F.conv2d(gf.zeros(*shape), gf.zeros(*kernel), **options)
+
+
+def test_an_image_of_one_pixel_meets_each_tap_once() -> None:
+    """The first layer of a generator: no zeros around the pixel are multiplied."""
+    rng = np.random.default_rng(31)
+    x, w = (rng.standard_normal(s).astype(np.float32) for s in ((5, 6, 1, 1), (6, 7, 4, 3)))
+    ct = rng.standard_normal((5, 7, 4, 3)).astype(np.float32)
+
+    def step(x: Any, w: Any, ct: Any) -> Any:
+        x, w = x.detach().requires_grad_(), w.detach().requires_grad_()
+        y = F.conv_transpose2d(x, w)
+        return y, *gf.autograd.grad(y, (x, w), ct)
+
+    compiled = gf.compile(step)
+    arguments = [gf.tensor(a) for a in (x, w, ct)]
+    wanted = (
+        np.einsum("nc,cohw->nohw", x[..., 0, 0], w),
+        np.einsum("nohw,cohw->nc", ct, w)[..., None, None],
+        np.einsum("nc,nohw->cohw", x[..., 0, 0], ct),
+    )
+    for results in (compiled(*arguments), step(*arguments)):
+        for found, array in zip(results, wanted, strict=True):
+            np.testing.assert_allclose(found.detach().numpy(), array, rtol=2e-5, atol=2e-5)
+    products = [row.flops for row in compiled.programs[-1].profile(*arguments, repeat=1).rows]
+    assert sum(products) == 3 * 2 * 5 * 6 * 7 * 4 * 3

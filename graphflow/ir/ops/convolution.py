@@ -130,29 +130,44 @@ def _over_windows(b: Any, x: Any, w: Any, attrs: Attrs) -> Any:
 
     A single group is no axis of the product, so that what follows has its shape.
     """
-    x, count = _padded(b, x, attrs), len(attrs["steps"])
-    alone = w.shape[0] == 1
+    count, alone = len(attrs["steps"]), w.shape[0] == 1
+    pixel = _is_pixel(x, w, attrs)
+    x, w = (x, _turned(b, w, attrs)) if pixel else (_padded(b, x, attrs), w)
     first = LEADING - alone
     if alone:
         x = b.reshape(x, shape=(x.shape[0], *x.shape[2:]))
         w = b.reshape(w, shape=tuple(w.shape[1:]))
-    windows = b.window(
-        x, axes=tuple(range(first, first + count)), sizes=tuple(w.shape[first:]),
-        steps=attrs["steps"], dilations=attrs["dilations"],
-    )  # fmt: skip
     n, g, o, c = range(4)
     places, taps = tuple(range(4, 4 + count)), tuple(range(4 + count, 4 + 2 * count))
     group = () if alone else (g,)
-    left, right, out = (
-        (n, *group, c, *places, *taps),
-        (*group, o, c, *taps),
-        (n, *group, o, *places),
-    )
+    left, right, out = (n, *group, c), (*group, o, c), (n, *group, o, *places)
+    if pixel:
+        x, right = b.reshape(x, shape=tuple(x.shape[:first])), (*right, *places)
+    else:
+        x = b.window(
+            x, axes=tuple(range(first, first + count)), sizes=tuple(w.shape[first:]),
+            steps=attrs["steps"], dilations=attrs["dilations"],
+        )  # fmt: skip
+        left, right = (*left, *places, *taps), (*right, *taps)
     total = {"dtype": attrs["dtype"]} if "dtype" in attrs else {}
-    found = b.contract(windows, w, left=left, right=right, out=out, **total)
+    found = b.contract(x, w, left=left, right=right, out=out, **total)
     if alone:
         found = b.reshape(found, shape=(found.shape[0], 1, *found.shape[1:]))
     return found
+
+
+def _is_pixel(x: Any, w: Any, attrs: Attrs) -> bool:
+    """Whether the input has one element a channel, so that a place meets one tap at most."""
+    plain = all(step == 1 for key in ("steps", "dilations") for step in attrs[key])
+    return plain and _are_known(w.shape[LEADING:]) and all(d == 1 for d in x.shape[LEADING:])
+
+
+def _turned(b: Any, w: Any, attrs: Attrs) -> Any:
+    """The tap that each place meets, zero where there is none: place 0 meets number ``low``."""
+    taps = w.shape[LEADING:]
+    sides = {key: tuple(pad - k + 1 for pad, k in zip(attrs[key], taps)) for key in ("low", "high")}
+    flipped = b.flip(w, axes=tuple(range(LEADING, LEADING + len(taps))))
+    return _padded(b, flipped, {**sides, "spread": (1,) * len(taps)})
 
 
 def _decompose_conv(b: Builder, n: Application) -> Any:
@@ -390,6 +405,8 @@ CONV = register(
                 ((2, 1, 2, 7, 8), (1, 3, 2, 2, 2), _attrs(2, 2, -1, -2)),
                 ((1, 1, 2, 4, 3, 5), (1, 2, 2, 2, 3, 1), _attrs(3, 1, 0, 1)),
                 ((0, 1, 2, 5), (1, 3, 2, 3), _attrs(1)), ((2, 1, 3), (1, 4, 3), _attrs(0)),
+                ((3, 1, 2, 1, 1), (1, 3, 2, 4, 3), _attrs(2, 1, 3, 2)),
+                ((3, 2, 2, 1, 1), (2, 3, 2, 2, 3), _attrs(2, 1, 4, 3, 2)),
             ),
         ),
     )
