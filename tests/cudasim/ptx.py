@@ -3,12 +3,13 @@
 Prints what the kernels of the models' training steps need, the hot ones; writes that of all
 kernels to ``out/cuda_kernels.txt``.  Fails where a kernel does not compile, where a block of
 it cannot start for want of registers or shared memory, and where a hot one keeps anything in
-local memory.
+local memory or is a map that divides in 64 bits.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -36,7 +37,9 @@ HEADERS = ["kernel", "of", *(
 )]  # fmt: skip
 Found = dict[str, tuple[KernelSource, str]]
 Needs = list[Resources] | str
-"""What a kernel needs on each of ``CAPABILITIES``, or why it does not compile."""
+"""What a kernel needs on each of ``CAPABILITIES``, or what is wrong with it."""
+DIVISION = re.compile(r"(div|rem)\.[su]64")
+"""Some seventy instructions, which no map of a training step needs."""
 
 
 def kernels_of(schedule: Schedule, label: str) -> Found:
@@ -59,21 +62,32 @@ def hot_kernels() -> Found:
     return found
 
 
-def needs_of(kernel: KernelSource, until: float) -> Needs | None:
+def needs_of(kernel: KernelSource, hot: bool, until: float) -> Needs | None:
     """What a kernel needs; None if it is too late to begin."""
     if time.time() > until:
         return None
     try:
-        return [resources(assemble(ptx(kernel, target), target)) for target in CAPABILITIES]
+        texts = [ptx(kernel, target) for target in CAPABILITIES]
+        if hot and kernel.name.startswith("ew_") and (found := DIVISION.search(texts[0])):
+            return f"{kernel.name}: {found[0]} in a map"
+        return [
+            resources(assemble(text, target))
+            for text, target in zip(texts, CAPABILITIES, strict=True)
+        ]
     except CompileError as error:
         return str(error)
 
 
-def compiled(found: Found, until: float) -> Iterator[tuple[KernelSource, str, Needs | None]]:
+def compiled(
+    found: Found, hot: Found, until: float
+) -> Iterator[tuple[KernelSource, str, Needs | None]]:
     """Every kernel with its label and needs, in order; processes share the work."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
     with ProcessPoolExecutor(cores) as pool:
-        waiting = [(k, label, pool.submit(needs_of, k, until)) for k, label in found.values()]
+        waiting = [
+            (k, label, pool.submit(needs_of, k, k.name in hot, until))
+            for k, label in found.values()
+        ]
         for kernel, label, needs in waiting:
             yield kernel, label, needs.result()
 
@@ -116,7 +130,7 @@ def main() -> int:
         for name, kernel in kernels_of(schedule_of(case), case.label).items():
             found.setdefault(name, kernel)
     wrong, left, frames, rows = [], 0, 0, []
-    for kernel, label, needs in compiled(found, until):
+    for kernel, label, needs in compiled(found, hot, until):
         if needs is None:
             left += 1
             continue

@@ -6,7 +6,8 @@ rows.  Column sums of a matrix of 64 columns::
     width = 32
     lane, lanes = cuda.threadIdx.x // width, cuda.blockDim.x // width
     column = cuda.threadIdx.x - lane * width
-    for row in range(cuda.blockIdx.x, nchunk * ntile, cuda.gridDim.x):
+    row = cuda.blockIdx.x
+    while row < nchunk * ntile:
         tile = remainder(row, ntile)
         chunk = quotient(row, ntile)
         j = min(tile * width + column, nj - 1)
@@ -26,6 +27,7 @@ rows.  Column sums of a matrix of 64 columns::
         ...  # the lanes of a column meet by halves
         if lane == 0 and there:
             partial[chunk * s1 + j] = sum0
+        row = ahead(row, cuda.gridDim.x)
 
 What the kernel does not write is read by ``read``, which need not wait for stores of rows before.
 Threads beyond the last column have its index and no rows.  Tiles and parts (``chunk``) depend on

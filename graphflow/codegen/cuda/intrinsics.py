@@ -332,6 +332,16 @@ def _narrow(name: str, op: str) -> Any:
     return _define(name, 2, typing, lower)
 
 
+def _ahead() -> Any:
+    def typing(context: Any, kinds: Sequence[Any]) -> tuple[str, Sequence[str]] | None:
+        return "i64", ("i64", "i64")
+
+    def lower(builder: Any, taken: Sequence[str], args: Sequence[Any]) -> Any:
+        return builder.add(*args)
+
+    return _define("ahead", 2, typing, lower)
+
+
 def _places(context: Any, builder: Any, sig: Any, args: Sequence[Any], memory: int) -> Any:
     """Pointers to the elements of a thread's own array, and to the vector of memory; what an
     element is in LLVM.  Places are in bounds, and none counts from the end."""
@@ -382,6 +392,7 @@ NAMES: dict[str, Any] = {
     "add_fast": _accumulation("add_fast", "add"),
     "mul_fast": _accumulation("mul_fast", "mul"),
     "read": _read(),
+    "ahead": _ahead(),
     "quotient": _narrow("quotient", "udiv"),
     "remainder": _narrow("remainder", "urem"),
     **{f"load_{count}": _vectors(count, written=False) for count in VECTORS},

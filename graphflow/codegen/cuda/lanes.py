@@ -3,12 +3,14 @@
 A thread reads a vector of each operand into an array of its own, computes lane by lane, and
 writes a vector of each result::
 
-    for i in range(cuda.grid(1) * 4, ni, cuda.gridsize(1) * 4):
+    i = cuda.grid(1) * 4
+    while i < ni:
         load_4(a_lanes, 0, a, i)
         for lane in range(4):
             t0 = a_lanes[lane]
             out_lanes[lane] = vm.tanh(t0)
         store_4(out, i, out_lanes, 0)
+        i = ahead(i, cuda.gridsize(1) * 4)
 
 Such arrays are registers, since all places in them are known after loops are unrolled.  What
 does not lie that way (another stride, a computed place, no multiple of a vector's length) is

@@ -22,6 +22,12 @@ def remainder(a: int, b: int) -> int:
     return a % b
 
 
+def ahead(index: int, stride: int) -> int:
+    """``index + stride``; the compiler is not told that it does not overflow, so it neither counts
+    the trips of a loop that goes on so, nor unrolls it."""
+    return index + stride
+
+
 def _load(count: int) -> Callable[..., None]:
     def load(to: Any, place: int, memory: Any, index: int) -> None:
         _check(memory, index, count)
@@ -59,7 +65,7 @@ def read(memory: Any, place: int) -> Any:
 NAMES: dict[str, Any] = {
     **CASTS, "f16": f16, "bf16": bf16, "select": select, "add_fast": add_fast,
     "mul_fast": mul_fast, "vm": vector_math, "quotient": quotient, "remainder": remainder,
-    "read": read,
+    "read": read, "ahead": ahead,
     **{f"load_{count}": _load(count) for count in VECTORS},
     **{f"store_{count}": _store(count) for count in VECTORS},
 }  # fmt: skip

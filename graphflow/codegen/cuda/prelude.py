@@ -4,12 +4,14 @@ In the simulator the names mean plain Python (:mod:`graphflow.codegen.plain` and
 :mod:`graphflow.codegen.vector_math`); else they are intrinsics that write the same
 formulas into the kernel (:mod:`graphflow.codegen.cuda.intrinsics`).  A kernel file::
 
-    from graphflow.codegen.cuda.prelude import cuda, kernel, vm
+    from graphflow.codegen.cuda.prelude import ahead, cuda, kernel, vm
 
     @kernel
     def ew_tanh_3fa2(a, out, ni):
-        for i in range(cuda.grid(1), ni, cuda.gridsize(1)):
+        i = cuda.grid(1)
+        while i < ni:
             out[i] = vm.tanh(a[i])
+            i = ahead(i, cuda.gridsize(1))
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ f16, bf16, f32, f64 = (_names[name] for name in ("f16", "bf16", "f32", "f64"))
 i8, i16, i32, i64 = (_names[name] for name in ("i8", "i16", "i32", "i64"))
 u8, u16, u32, u64 = (_names[name] for name in ("u8", "u16", "u32", "u64"))
 select, add_fast, mul_fast = (_names[name] for name in ("select", "add_fast", "mul_fast"))
-read = _names["read"]
+read, ahead = _names["read"], _names["ahead"]
 quotient, remainder = _names["quotient"], _names["remainder"]
 load_2, load_4, load_8 = (_names[f"load_{count}"] for count in (2, 4, 8))
 store_2, store_4, store_8 = (_names[f"store_{count}"] for count in (2, 4, 8))
@@ -44,7 +46,7 @@ def kernel(function: Any) -> Any:
 
 
 __all__ = [
-    "add_fast", "bf16", "cuda", "f16", "f32", "f64", "i8", "i16", "i32", "i64", "kernel",
+    "add_fast", "ahead", "bf16", "cuda", "f16", "f32", "f64", "i8", "i16", "i32", "i64", "kernel",
     "load_2", "load_4", "load_8", "mul_fast", "np", "quotient", "read", "remainder", "select",
     "store_2", "store_4", "store_8", "u8", "u16", "u32", "u64", "vm",
 ]  # fmt: skip

@@ -2,7 +2,8 @@
 
 Softmax of rows of 4,096, by 512 threads of two vectors each::
 
-    for i in range(cuda.blockIdx.x, ni, cuda.gridDim.x):
+    i = cuda.blockIdx.x
+    while i < ni:
         p0 = i * s0
         max0 = f32(-inf)
         for part in range(2):
@@ -21,6 +22,7 @@ Softmax of rows of 4,096, by 512 threads of two vectors each::
                     sum0 = add_fast(sum0, t1)
                     kept[part * 4 + lane] = t1
         ...
+        i = ahead(i, cuda.gridDim.x)
 
 What several passes need is read once: rows that fit are held from the first pass that needs them,
 and so is what takes long to compute.  Longer rows are read again in each pass.

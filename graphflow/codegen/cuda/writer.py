@@ -1,13 +1,15 @@
 '''Loop IR to a kernel file for CUDA.
 
     """out = tanh(a * b)"""
-    from graphflow.codegen.cuda.prelude import cuda, kernel, vm
+    from graphflow.codegen.cuda.prelude import ahead, cuda, kernel, vm
 
 
     @kernel
     def ew_mul_tanh_3fa2c1(a, b, out, ni):
-        for i in range(cuda.grid(1), ni, cuda.gridsize(1)):
+        i = cuda.grid(1)
+        while i < ni:
             out[i] = vm.tanh(a[i] * b[i])
+            i = ahead(i, cuda.gridsize(1))
 
 Scalars and indices are spelled as for the CPU.  A shared loop is a grid-stride loop: over
 threads, or over blocks where the threads of a block share the loops inside (rows).  Their
@@ -53,7 +55,7 @@ BLOCK = 256
 HALVES = ("f16", "bf16")
 _NAMES = (
     "cuda", "kernel", "np", "vm", "select", "add_fast", "mul_fast", "f16", "bf16", "f32", "f64",
-    "i8", "i16", "i32", "i64", "u8", "u16", "u32", "u64", "quotient", "remainder", "read",
+    "i8", "i16", "i32", "i64", "u8", "u16", "u32", "u64", "quotient", "remainder", "read", "ahead",
     *(f"{way}_{count}" for way in ("load", "store") for count in (2, 4, 8)),
 )  # fmt: skip
 _NUMPY = {
@@ -303,16 +305,25 @@ class CudaWriter(KernelWriter):
             (self._by_lanes if statement.kind is LoopKind.LANES else super().loop)(statement)
             return
         by = f" * {statement.step}" if statement.step else ""
-        if statement.kind is LoopKind.TEAM:
-            first = f"{THREAD}{by}"
-            first = first if statement.begin == "0" else f"{statement.begin} + {first}"
-            bounds = f"{first}, {statement.end}, cuda.blockDim.x{by}"
-        elif self.by_block:
-            bounds = f"cuda.blockIdx.x, {self.extent}, cuda.gridDim.x"
-        else:
-            bounds = f"cuda.grid(1){by}, {self.extent}, cuda.gridsize(1){by}"
+        if statement.kind is LoopKind.PARALLEL:
+            self._by_grid(statement, by)
+            return
+        first = f"{THREAD}{by}"
+        first = first if statement.begin == "0" else f"{statement.begin} + {first}"
+        bounds = f"{first}, {statement.end}, cuda.blockDim.x{by}"
         with self.out.block(f"for {statement.variable} in range({bounds}):"):
             self._body(statement)
+
+    def _by_grid(self, loop: Loop, by: str) -> None:
+        """What few threads go through more than once, so that nobody counts how often: that would
+        be a division."""
+        blocks = "cuda.blockIdx.x", "cuda.gridDim.x"
+        threads = f"cuda.grid(1){by}", f"cuda.gridsize(1){by}"
+        first, stride = blocks if self.by_block else threads
+        self.out.line(f"{loop.variable} = {first}")
+        with self.out.block(f"while {loop.variable} < {self.extent}:"):
+            self._body(loop)
+            self.out.line(f"{loop.variable} = ahead({loop.variable}, {stride})")
 
     def _body(self, loop: Loop) -> None:
         before, self.inside = self.inside, self.inside or loop.kind in SHARED
