@@ -278,10 +278,10 @@ class Tensor(TensorMethods):
 
     @grad.setter
     def grad(self, value: Tensor | None) -> None:
-        if value is not None and value.shape != self.shape:
+        if value is not None and (value.shape, value.dtype) != (self.shape, self.dtype):
             raise GraphFlowError(
-                f"a gradient of shape {list(value.shape)} does not fit a tensor of "
-                f"shape {list(self.shape)}"
+                f"a gradient of shape {list(value.shape)} and {value.dtype} does not fit a tensor "
+                f"of shape {list(self.shape)} and {self.dtype}"
             )
         self._set_grad(value)
 

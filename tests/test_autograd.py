@@ -328,3 +328,52 @@ def test_jacobians() -> None:
         functional.hessian(function, x)
     with pytest.raises(RuntimeError, match="independent"):
         functional.jacobian(lambda x: gf.ones(2), x, strict=True)
+
+
+class Widening(gf.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x * 2
+
+    @staticmethod
+    def backward(ctx, ct):
+        return ct.double() * 2
+
+
+@pytest.mark.parametrize("jit", [lambda f: f, gf.compile])
+def test_gradients_have_the_dtype_of_what_they_are_of(jit):
+    def given(x, ct):
+        x = x.clone().requires_grad_()
+        (first,) = gf.autograd.grad([x * 2, x * 3], x, [ct, ct.to(x.dtype)])
+        (x * 2).backward(ct)
+        return first, x.grad
+
+    for dtype, other in (
+        (gf.float64, gf.float32),
+        (gf.float32, gf.float64),
+        (gf.float32, gf.int64),
+    ):
+        for found, expected in zip(
+            jit(given)(gf.ones(3, dtype=dtype), gf.ones(3, dtype=other)), (5, 2)
+        ):
+            assert found.dtype is dtype and found.tolist() == [expected] * 3
+
+    def returned(x):
+        x = x.clone().requires_grad_()
+        Widening.apply(x).sum().backward()
+        return x.grad
+
+    assert jit(returned)(gf.ones(3)).dtype is gf.float32
+
+
+def test_gradients_that_do_not_fit_are_refused():
+    x = gf.ones(2, requires_grad=True)
+    with pytest.raises(gf.GraphFlowError, match="float64 does not fit a tensor"):
+        x.grad = gf.ones(2, dtype=gf.float64)
+    for hook, words in ((lambda g: g.double(), "dtype"), (lambda g: g[:1], "shape")):
+        for leaf in (True, False):
+            x = gf.ones(2, requires_grad=True)
+            y = x * 2
+            (x if leaf else y).register_hook(hook)
+            with pytest.raises(gf.GraphFlowError, match=f"a hook changed the {words}"):
+                y.sum().backward()

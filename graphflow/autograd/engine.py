@@ -19,6 +19,7 @@ from graphflow.autograd.modes import GradMode
 from graphflow.device import CPU, devices, place
 from graphflow.errors import GraphFlowError, ShapeError
 from graphflow.mode import mode
+from graphflow.promotion import cast
 from graphflow.stale_gradient import StaleGradient
 from graphflow.tensor import Tensor
 
@@ -238,7 +239,7 @@ def _start(
                 f"the gradient has shape {list(ct.shape)}, the tensor {list(tensor.shape)}"
             )
         with GradMode(create_graph):
-            sweep.send(edge, ct, owned=False)
+            sweep.send(edge, cast(ct, tensor.dtype), owned=False)
     return sweep
 
 
@@ -257,8 +258,17 @@ def _hooked(hooks: list[Any] | None, ct: Tensor) -> Tensor:
             continue
         changed = hook(ct)
         if changed is not None:
+            _need_alike(changed, ct)
             ct = changed
     return ct
+
+
+def _need_alike(changed: Tensor, ct: Tensor) -> None:
+    """Refuse a gradient that a hook has made of another shape or dtype."""
+    for what in ("shape", "dtype"):
+        before, after = getattr(ct, what), getattr(changed, what)
+        if before != after:
+            raise GraphFlowError(f"a hook changed the {what} of a gradient: {before} to {after}")
 
 
 def _retain(node: GradNode, ct: Tensor) -> None:

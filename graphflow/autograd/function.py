@@ -10,7 +10,9 @@ from graphflow.autograd.history import SavedOutput
 from graphflow.autograd.modes import GradMode
 from graphflow.autograd.several import Collector, OutputNode
 from graphflow.errors import GraphFlowError
+from graphflow.ir.types import DType
 from graphflow.mode import mode
+from graphflow.promotion import cast
 from graphflow.tensor import Tensor
 
 
@@ -128,8 +130,8 @@ class _FunctionNode(Collector):
                 )
         wanted = [g for g, is_tensor in zip(given, self.arguments) if is_tensor]
         return [
-            None if edge is None or g is None else self._fitted(builder, g, shape)
-            for edge, g, shape in zip(self.edges, wanted, self.attrs["shapes"])
+            None if edge is None or g is None else self._fitted(builder, g, shape, dtype)
+            for edge, g, (shape, dtype) in zip(self.edges, wanted, self.attrs["operands"])
         ]
 
     def _cotangent(self, arrived: dict[int, Tensor], index: int) -> Tensor | None:
@@ -141,9 +143,10 @@ class _FunctionNode(Collector):
         _, shape, dtype = self.outputs[index]
         return None if shape is None else full(shape, 0, dtype)
 
-    def _fitted(self, builder: Any, ct: Tensor, shape: tuple[int, ...]) -> Tensor:
+    def _fitted(self, builder: Any, ct: Tensor, shape: tuple[int, ...], dtype: DType) -> Tensor:
         from graphflow.ir.cotangent import unbroadcast
 
+        ct = cast(ct, dtype)
         if tuple(ct.shape) == shape:
             return ct
         longer = (1,) * (len(ct.shape) - len(shape)) + shape
@@ -180,8 +183,8 @@ class Function:
         recorded = mode.grad and any(context.needs_input_grad)
         node = None
         if recorded:
-            shapes = tuple(tuple(t.shape) for t in tensors)
-            node = _FunctionNode(None, tensors, {"shapes": shapes})
+            operands = tuple((tuple(t.shape), t.dtype) for t in tensors)
+            node = _FunctionNode(None, tensors, {"operands": operands})
             node.context, node.function = context, cls
             node.arguments = tuple(isinstance(a, Tensor) for a in args)
         with GradMode(False):
