@@ -93,6 +93,7 @@ if TYPE_CHECKING:
         distributed,
         distributions,
         fft,
+        func,
         hub,
         jit,
         linalg,
@@ -123,6 +124,7 @@ if TYPE_CHECKING:
     from graphflow.debugging.nonfinite import nan_guard
     from graphflow.debugging.verification import verify
     from graphflow.frozen import load_program
+    from graphflow.func import vmap
     from graphflow.number_formats import can_cast, finfo, iinfo
     from graphflow.numerics import (
         are_deterministic_algorithms_enabled,
@@ -156,6 +158,8 @@ else:
             "benchmark": "graphflow.comparison:benchmark",
             "Comparison": "graphflow.comparison:Comparison",
             "fft": "graphflow.fft",
+            "func": "graphflow.func",
+            "vmap": "graphflow.func:vmap",
             "hub": "graphflow.hub",
             "jit": "graphflow.jit",
             "linalg": "graphflow.linalg",
@@ -267,6 +271,7 @@ __all__ = [
     "float16",
     "float32",
     "float64",
+    "func",
     "get_autocast_dtype",
     "get_default_dtype",
     "get_float32_matmul_precision",
@@ -342,6 +347,7 @@ __all__ = [
     "value_and_grad",
     "verify",
     "vision",
+    "vmap",
 ]  # fmt: skip
 if not TYPE_CHECKING:
     __all__ += _ops.__all__

@@ -39,6 +39,11 @@ def unflatten(structure: Structure, leaves: Sequence[Any]) -> Any:
     return _build(structure, iter(leaves))
 
 
+def count(structure: Structure) -> int:
+    """How many leaves a nest of this structure has."""
+    return 1 if structure.kind is None else sum(map(count, structure.children))
+
+
 def _flatten(tree: Any, leaves: list[Any]) -> Structure:
     kind = type(tree)
     if kind is tuple or kind is list:

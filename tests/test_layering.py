@@ -21,6 +21,7 @@ LIBRARY_PACKAGES = {
     "ao",
     "distributed",
     "distributions",
+    "func",
     "hub",
     "inspect",
     "nn",

@@ -23,7 +23,9 @@ def _inputs(inputs: Any, create_graph: bool) -> tuple[bool, list[Tensor]]:
         if not isinstance(value, Tensor):
             raise TypeError(f"the inputs must be tensors, not {type(value).__name__}")
     if create_graph:
-        return several, [t.view_as(t) if t.requires_grad else t.requires_grad_() for t in given]
+        return several, [
+            t.view_as(t) if t.requires_grad else t.detach().requires_grad_() for t in given
+        ]
     return several, [t.detach().requires_grad_() for t in given]
 
 

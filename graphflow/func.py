@@ -1,0 +1,404 @@
+"""Transforms of functions: gradients, Jacobians, ``vmap``; modules as functions.
+
+Each takes a function and gives a function (``vjp`` and ``jvp`` give values).  They nest, take
+and return nests of tensors, and may stand inside ``gf.compile``.  Results have a history only
+where something outside, that wants a gradient, went into them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from graphflow import pytree
+from graphflow.autograd.engine import grad as gradients
+from graphflow.autograd.modes import enable_grad, is_grad_enabled
+from graphflow.dispatch import full
+from graphflow.errors import GraphFlowError
+from graphflow.functions.shaping import reshape, select, stack
+from graphflow.tensor import Tensor
+
+__all__ = [
+    "functional_call", "grad", "grad_and_value", "hessian", "jacfwd", "jacrev", "jvp",
+    "stack_module_state", "vjp", "vmap",
+]  # fmt: skip
+
+Function = Callable[..., Any]
+
+# ---- one function, recorded ----------------------------------------------------------
+
+
+class _Recorded:
+    """What ``func(*args)`` gives, and how: ``wrt`` are the leaves of the arguments ``chosen``.
+
+    ``keep``: something outside wants a gradient through the results, so they keep their history.
+    """
+
+    def __init__(
+        self, name: str, func: Function, chosen: Sequence[int], args: tuple[Any, ...],
+        kwargs: Mapping[str, Any], has_aux: bool,
+    ) -> None:  # fmt: skip
+        self.name, self.aux, given = name, None, list(args)
+        outside = is_grad_enabled()
+        self.wrt: list[Tensor] = []
+        self.nests = []
+        for i in chosen:
+            if not -len(args) <= i < len(args):
+                raise IndexError(f"{name}: there is no argument {i}: {len(args)} were given")
+            leaves, nest = pytree.flatten(args[i])
+            own = [_own(name, leaf) for leaf in leaves]
+            given[i] = pytree.unflatten(nest, own)
+            self.wrt += own
+            self.nests.append(nest)
+        with enable_grad():
+            returned = func(*given, **kwargs)
+        if has_aux:
+            if not isinstance(returned, tuple) or len(returned) != 2:
+                raise GraphFlowError(f"{name}: with has_aux the function must return (output, aux)")
+            returned, self.aux = returned
+        self.outs, self.out_nest = pytree.flatten(returned)
+        for out in self.outs:
+            if not isinstance(out, Tensor):
+                raise GraphFlowError(
+                    f"{name}: the function must return tensors, not {type(out).__name__}"
+                )
+        extra = [leaf for leaf in pytree.flatten(self.aux)[0] if isinstance(leaf, Tensor)]
+        self.keep = outside and _reach_outside([*self.outs, *extra], self.wrt)
+
+    def slopes(self, outs: Sequence[Tensor], cts: Sequence[Tensor] | None) -> list[Tensor]:
+        """Gradients by ``wrt``: zeros where an output does not depend on it."""
+        pairs = [(o, None if cts is None else cts[i]) for i, o in enumerate(outs)]
+        pairs = [pair for pair in pairs if pair[0].requires_grad]
+        if not pairs:
+            return [full(tuple(t.shape), 0, t.dtype, t.device) for t in self.wrt]
+        found = gradients(
+            [o for o, _ in pairs], self.wrt, None if cts is None else [ct for _, ct in pairs],
+            retain_graph=True, create_graph=self.keep, allow_unused=True, materialize_grads=True,
+        )  # fmt: skip
+        return [self.settled(g) for g in found]
+
+    def settled(self, tree: Any) -> Any:
+        """``tree`` with its tensors as they leave the transform."""
+        if self.keep:
+            return tree
+        leaves, nest = pytree.flatten(tree)
+        return pytree.unflatten(nest, [t.detach() if isinstance(t, Tensor) else t for t in leaves])
+
+    def value(self) -> Any:
+        """What the function returned."""
+        return self.settled(pytree.unflatten(self.out_nest, self.outs))
+
+    def by_argument(self, single: bool, found: Sequence[Any]) -> Any:
+        """``found``, one a leaf, as nests of the arguments: one, or a tuple."""
+        rest = iter(found)
+        made = [
+            pytree.unflatten(n, [next(rest) for _ in range(pytree.count(n))]) for n in self.nests
+        ]
+        return made[0] if single else tuple(made)
+
+    def scalar(self) -> Tensor:
+        """The only output, of one element."""
+        if len(self.outs) != 1 or self.outs[0].ndim:
+            shapes = [list(out.shape) for out in self.outs]
+            raise GraphFlowError(
+                f"{self.name}: the function must return one tensor without dimensions, not {shapes}"
+            )
+        out: Tensor = self.outs[0]
+        return out
+
+
+def _own(name: str, leaf: Any) -> Tensor:
+    """A tensor over the memory of ``leaf`` whose uses are this transform's to see."""
+    if not isinstance(leaf, Tensor):
+        raise TypeError(f"{name}: arguments to differentiate by must be tensors, not {leaf!r}")
+    return leaf.view_as(leaf) if leaf.requires_grad else leaf.detach().requires_grad_()
+
+
+def _reach_outside(outs: Iterable[Tensor], own: Sequence[Tensor]) -> bool:
+    """Whether a gradient of ``outs`` is wanted by anything but the leaves ``own``."""
+    known = {id(t) for t in own}
+    reached = [out.grad_fn for out in outs if out.grad_fn is not None]
+    if any(o.requires_grad and o.grad_fn is None and id(o) not in known for o in outs):
+        return True
+    seen = set()
+    while reached:
+        node = reached.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        for edge in node.edges:
+            if edge is None:
+                continue
+            if edge.node is not None:
+                reached.append(edge.node)
+            elif id(edge.leaf) not in known:
+                return True
+    return False
+
+
+def _positions(argnums: int | Sequence[int]) -> tuple[bool, tuple[int, ...]]:
+    return isinstance(argnums, int), (argnums,) if isinstance(argnums, int) else tuple(argnums)
+
+
+# ---- gradients -----------------------------------------------------------------------
+
+
+def grad(
+    func: Function, argnums: int | Sequence[int] = 0, has_aux: bool = False
+) -> Callable[..., Any]:
+    """The gradient of a scalar function by the arguments ``argnums``, which may be nests.
+
+    With ``has_aux`` the function returns ``(output, aux)``, and this ``(gradient, aux)``.
+    """
+
+    def function(*args: Any, **kwargs: Any) -> Any:
+        found, value = grad_and_value(func, argnums, has_aux)(*args, **kwargs)
+        return (found, value[1]) if has_aux else found
+
+    return function
+
+
+def grad_and_value(
+    func: Function, argnums: int | Sequence[int] = 0, has_aux: bool = False
+) -> Callable[..., Any]:
+    """``(gradient, output)``; with ``has_aux`` ``(gradient, (output, aux))``."""
+    single, chosen = _positions(argnums)
+
+    def function(*args: Any, **kwargs: Any) -> Any:
+        run = _Recorded("grad", func, chosen, args, kwargs, has_aux)
+        found = run.by_argument(single, run.slopes([run.scalar()], None))
+        return found, (run.value(), run.settled(run.aux)) if has_aux else run.value()
+
+    return function
+
+
+def vjp(func: Function, *primals: Any, has_aux: bool = False) -> tuple[Any, ...]:
+    """``(output, pull)``, and aux: ``pull(cotangents)`` is a tuple, one entry a primal."""
+    run = _Recorded("vjp", func, range(len(primals)), primals, {}, has_aux)
+
+    def pulled(cotangents: Any) -> Any:
+        cts, nest = pytree.flatten(cotangents)
+        if nest != run.out_nest:
+            raise GraphFlowError("vjp: the cotangents must be a nest like the function's output")
+        run.keep = run.keep or (is_grad_enabled() and any(ct.requires_grad for ct in cts))
+        return run.by_argument(False, run.slopes(run.outs, cts))
+
+    return (run.value(), pulled, run.settled(run.aux)) if has_aux else (run.value(), pulled)
+
+
+def jvp(
+    func: Function, primals: Any, tangents: Any, *, strict: bool = False, has_aux: bool = False
+) -> tuple[Any, ...]:
+    """``(output, derivative along the tangents)``, and aux: the derivative by u of ``uᵀ J``."""
+    if not isinstance(primals, tuple) or not isinstance(tangents, tuple):
+        raise GraphFlowError("jvp: primals and tangents must be tuples")
+    directions, nest = pytree.flatten(tangents)
+    if nest != pytree.flatten(primals)[1]:
+        raise GraphFlowError("jvp: the tangents must be a nest like the primals")
+    run = _Recorded("jvp", func, range(len(primals)), primals, {}, has_aux)
+    outside = is_grad_enabled() and any(t.requires_grad for t in directions)
+    keep, run.keep = run.keep or outside, True
+    with enable_grad():
+        duals = [full(tuple(o.shape), 0, o.dtype, o.device).requires_grad_() for o in run.outs]
+        rows = run.slopes(run.outs, duals)
+        pairs = [(r, d) for r, d in zip(rows, directions, strict=True) if r.requires_grad]
+        found: Sequence[Any] = [full(tuple(o.shape), 0, o.dtype, o.device) for o in run.outs]
+        if pairs:
+            found = gradients(
+                [r for r, _ in pairs], duals, [d for _, d in pairs], retain_graph=True,
+                create_graph=keep, allow_unused=True, materialize_grads=True,
+            )  # fmt: skip
+    run.keep = keep
+    along = run.settled(pytree.unflatten(run.out_nest, list(found)))
+    return (run.value(), along, run.settled(run.aux)) if has_aux else (run.value(), along)
+
+
+def jacrev(
+    func: Function, argnums: int | Sequence[int] = 0, *, has_aux: bool = False,
+    chunk_size: int | None = None,
+) -> Callable[..., Any]:  # fmt: skip
+    """The Jacobian by ``argnums``: for each output a nest like the argument's, of matrices.
+
+    A matrix has the output's shape, then the argument's.  Every row is a backward pass, so
+    ``chunk_size`` changes nothing.
+    """
+    single, chosen = _positions(argnums)
+
+    def function(*args: Any, **kwargs: Any) -> Any:
+        run = _Recorded("jacrev", func, chosen, args, kwargs, has_aux)
+        rows = [run.by_argument(single, _matrices(run, out)) for out in run.outs]
+        found = pytree.unflatten(run.out_nest, rows)
+        return (found, run.settled(run.aux)) if has_aux else found
+
+    return function
+
+
+def _matrices(run: _Recorded, out: Tensor) -> list[Tensor]:
+    """The derivatives of every element of ``out``, for each leaf."""
+    with enable_grad():
+        flat = reshape(out, (-1,))
+        rows = [run.slopes([flat[i]], None) for i in range(flat.shape[0])]
+        if not rows:
+            return [full((*out.shape, *t.shape), 0, t.dtype, t.device) for t in run.wrt]
+        columns = [stack(column) for column in zip(*rows, strict=True)]
+        made = [reshape(c, (*out.shape, *t.shape)) for c, t in zip(columns, run.wrt, strict=True)]
+    return [run.settled(m) for m in made]
+
+
+def jacfwd(
+    func: Function, argnums: int | Sequence[int] = 0, has_aux: bool = False, *,
+    chunk_size: int | None = None, randomness: str = "error",
+) -> Callable[..., Any]:  # fmt: skip
+    """:func:`jacrev`, whose numbers are the same: there is no forward mode here."""
+    return jacrev(func, argnums, has_aux=has_aux, chunk_size=chunk_size)
+
+
+def hessian(func: Function, argnums: int | Sequence[int] = 0) -> Callable[..., Any]:
+    """The second derivatives: the Jacobian of the Jacobian."""
+    return jacrev(jacrev(func, argnums), argnums)
+
+
+# ---- batches -------------------------------------------------------------------------
+
+
+def vmap(
+    func: Function, in_dims: Any = 0, out_dims: Any = 0, randomness: str = "error", *,
+    chunk_size: int | None = None,
+) -> Callable[..., Any]:  # fmt: skip
+    """``func`` on each entry of dimension ``in_dims`` of the arguments, the results stacked.
+
+    ``in_dims`` and ``out_dims`` are numbers, or nests of them like the arguments and results;
+    None passes an argument whole.  The function runs once an entry, also while traced: random
+    numbers differ from entry to entry, and ``chunk_size`` changes nothing.
+    """
+    if randomness not in ("error", "different"):
+        raise GraphFlowError(f"vmap: randomness={randomness!r} is not supported; use 'different'")
+
+    def function(*args: Any, **kwargs: Any) -> Any:
+        leaves, nest = pytree.flatten((args, kwargs))
+        axes = [*_spread("in_dims", in_dims, args), *_spread("in_dims", 0, kwargs)]
+        runs = []
+        for i in range(_entries(leaves, axes)):
+            own = [x if a is None else select(x, a, i) for x, a in zip(leaves, axes, strict=True)]
+            positional, named = pytree.unflatten(nest, own)
+            runs.append(func(*positional, **named))
+        rows = [pytree.flatten(run)[0] for run in runs]
+        places = _spread("out_dims", out_dims, runs[0])
+        for leaf in rows[0]:
+            if not isinstance(leaf, Tensor):
+                raise GraphFlowError(
+                    f"vmap: the function must return tensors, not {type(leaf).__name__}"
+                )
+        made = [
+            column[0] if place is None else stack(column, place)
+            for column, place in zip(zip(*rows, strict=True), places, strict=True)
+        ]
+        return pytree.unflatten(pytree.flatten(runs[0])[1], made)
+
+    return function
+
+
+def _spread(what: str, dims: Any, tree: Any) -> list[Any]:
+    """The dimension for each leaf of ``tree``; one number counts for all that is below."""
+    if dims is None or isinstance(dims, int):
+        return [dims] * len(pytree.flatten(tree)[0])
+    if isinstance(dims, (tuple, list)) and isinstance(tree, (tuple, list)):
+        pairs = list(zip(dims, tree, strict=False))
+        fits = len(dims) == len(tree)
+    else:
+        fits = isinstance(dims, dict) and isinstance(tree, dict) and dims.keys() == tree.keys()
+        pairs = [(dims[key], tree[key]) for key in tree] if fits else []
+    if not fits:
+        raise ValueError(f"vmap: {what} {dims!r} is no nest like what it is for")
+    return [axis for part, below in pairs for axis in _spread(what, part, below)]
+
+
+def _entries(leaves: Sequence[Any], axes: Sequence[int | None]) -> int:
+    """How many entries the mapped dimensions have, all of them alike."""
+    sizes = []
+    for leaf, axis in zip(leaves, axes, strict=True):
+        if axis is not None:
+            if not isinstance(leaf, Tensor):
+                raise ValueError(f"vmap: in_dims must be None for {leaf!r}, which is no tensor")
+            sizes.append(leaf.size(axis))
+    if len(set(sizes)) != 1 or not sizes[0]:
+        raise ValueError(
+            f"vmap: the mapped dimensions must have one size, not 0; here they have {sizes}"
+        )
+    return int(sizes[0])
+
+
+# ---- modules as functions ------------------------------------------------------------
+
+
+def functional_call(
+    module: Any, parameter_and_buffer_dicts: Any, args: Any = None,
+    kwargs: Mapping[str, Any] | None = None, *, tie_weights: bool = True, strict: bool = False,
+) -> Any:  # fmt: skip
+    """What ``module(*args)`` gives with other parameters and buffers, by their dotted names.
+
+    Parameters that are one tensor under several names change together (``tie_weights``).  With
+    ``strict`` the names must be all of the module's.
+    """
+    dicts = parameter_and_buffer_dicts
+    given: dict[str, Tensor] = {}
+    for part in (dicts,) if isinstance(dicts, Mapping) else dicts:
+        given.update(part)
+    places = list(_members(module))
+    if strict and given.keys() != {name for name, *_ in places}:
+        odd = sorted(given.keys() ^ {name for name, *_ in places})
+        raise GraphFlowError(f"functional_call: names that are missing or unknown: {odd}")
+    if args is None:
+        args = ()
+    elif not isinstance(args, tuple):
+        args = (args,)
+    with _replaced(places, given, tie_weights):
+        return module(*args, **(kwargs or {}))
+
+
+def _members(module: Any) -> Iterator[tuple[str, dict[str, Any], str]]:
+    """The dotted name of every parameter and buffer, and where it is kept."""
+    for path, part in module.named_modules(remove_duplicate=False):
+        for table in (part._parameters, part._buffers):
+            for name, held in table.items():
+                if held is not None:
+                    yield (f"{path}.{name}" if path else name), table, name
+
+
+@contextmanager
+def _replaced(
+    places: Sequence[tuple[str, dict[str, Any], str]], given: Mapping[str, Tensor], tie: bool
+) -> Iterator[None]:
+    """The members of ``places`` are those ``given``, for a while."""
+    held = [table[name] for _, table, name in places]
+    tied = {
+        id(old): given[full_name]
+        for (full_name, *_), old in zip(places, held, strict=True) if full_name in given
+    }  # fmt: skip
+    try:
+        for (full_name, table, name), old in zip(places, held, strict=True):
+            if full_name in given:
+                table[name] = given[full_name]
+            elif tie and id(old) in tied:
+                table[name] = tied[id(old)]
+        yield
+    finally:
+        for (_, table, name), old in zip(places, held, strict=True):
+            table[name] = old
+
+
+def stack_module_state(models: Sequence[Any]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The parameters and the buffers of modules of one kind, stacked: leaves of their own."""
+    if not models or len({type(model) for model in models}) != 1:
+        raise GraphFlowError("stack_module_state: the models must be of one class, at least one")
+
+    def stacked(name: str) -> dict[str, Tensor]:
+        tables = [dict(getattr(model, name)()) for model in models]
+        return {key: stack([table[key] for table in tables]).detach() for key in tables[0]}
+
+    parameters = stacked("named_parameters")
+    wanted = dict(models[0].named_parameters())
+    for key, made in parameters.items():
+        made.requires_grad_(wanted[key].requires_grad)
+    return parameters, stacked("named_buffers")
