@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeAlias
 
@@ -24,6 +25,7 @@ from graphflow.runtime.storage import COUNTS_ARE_EXACT, Array
 
 if TYPE_CHECKING:
     from graphflow.runtime.cuda.memory import DeviceArray
+    from graphflow.tensor import Tensor
     from graphflow.trace import Tracer
 
 
@@ -67,13 +69,17 @@ class Cell:
     is_unfilled: ClassVar[bool] = False
     """Whether the memory awaits what it will hold: see :class:`UnfilledCell`."""
 
-    __slots__ = ("__weakref__", "_address", "layout", "shared", "tracer", "value", "version")
+    __slots__ = (
+        "__weakref__", "_address", "layout", "shared", "tracer", "value", "version", "views",
+    )  # fmt: skip
 
     value: Any
     version: int
     shared: bool
     tracer: Tracer | None
     layout: Layout | None
+    views: list[weakref.ref[Tensor]] | None
+    """Views that were made while their base had no history: it may come to have one."""
     _address: int
 
     def __init__(
@@ -87,9 +93,17 @@ class Cell:
         self.shared = False
         self.tracer = tracer
         self._address = address
-        self.layout = None
+        self.layout = self.views = None
         if tracer is not None and tracer.region is not None:
             tracer.region.own.add(self)
+
+    def seen_by(self, view: Tensor) -> None:
+        """Remember a view of a base without history, as long as it is there."""
+        if self.views is None:
+            self.views = []
+        elif len(self.views) % _LOOK_EVERY == _LOOK_EVERY - 1:
+            self.views = [known for known in self.views if known() is not None]
+        self.views.append(weakref.ref(view))
 
     @property
     def address(self) -> int:
@@ -121,6 +135,8 @@ class Cell:
         """All of eager memory is about to be written by the caller."""
 
 
+_LOOK_EVERY = 64
+"""After how many more views those that are gone are forgotten."""
 _HELD_ALONE = 3
 """References to an array in ``Cell.fill_later`` if only the cell has it: the cell's, the local
 variable's and the argument's of ``getrefcount``."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from graphflow.device import available as as_device
-from graphflow.errors import DTypeError, GraphFlowError, ShapeError
+from graphflow.errors import DTypeError, ShapeError
 from graphflow.ir.dims import SymDim
 from graphflow.ir.types import DType
 from graphflow.tensor import Tensor
@@ -45,12 +45,6 @@ def need_floating(name: str, value: Tensor, what: str = "input") -> None:
             f"{name}: {what} must be floating-point, not {value.dtype.name}; "
             "convert it, for example with .float()"
         )
-
-
-def need_derivatives(dtype: DType) -> None:
-    """Refuse dtypes whose values have no derivatives: integers and truth values."""
-    if not (dtype.is_floating_point or dtype.is_complex):
-        raise GraphFlowError(f"only floating-point tensors can require gradients, not {dtype.name}")
 
 
 def need_index(name: str, value: Tensor) -> None:

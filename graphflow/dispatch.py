@@ -143,12 +143,12 @@ def apply_view(op: OpDef | str, source: Tensor, **attrs: Any) -> Tensor:
     else:
         out._array = tracer.emit(record_, (source,), attrs)
         out._seen = tracer.shadow(source._cell).version
-    if source._requires_grad:
-        if mode.grad:
-            out._base = source._base if source._base is not None else source
+    if mode.grad:
+        out._base = source._base if source._base is not None else source
+        if source._requires_grad:
             record(record_, (source,), attrs, out)
-        elif tracer is not None:
-            out._base = None
+        else:
+            out._cell.seen_by(out)
     return out
 
 

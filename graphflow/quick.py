@@ -205,7 +205,7 @@ def tensor_over(storage: Storage) -> Tensor:
     cell.value, cell._address = self._array, storage.address
     cell.version = self._seen = self._origin = 0
     cell.shared = False
-    cell.tracer = cell.layout = None
+    cell.tracer = cell.layout = cell.views = None
     self._base = self._grad = self._grad_fn = self._hooks = self.name = None
     self._requires_grad = self._weak = False
     self._chain = ()

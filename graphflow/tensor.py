@@ -207,16 +207,12 @@ class Tensor(TensorMethods):
 
     def requires_grad_(self, requires_grad: bool = True) -> Tensor:
         """Ask for a gradient (or stop asking); leaves only.  Returns the tensor."""
-        from graphflow.checks import need_derivatives
-
         if requires_grad:
-            need_derivatives(self.dtype)
+            self.dtype.need_derivatives()
         if not self.is_leaf and not requires_grad:
-            raise GraphFlowError(
-                "requires_grad can be switched off for leaf tensors only; detach()"
-            )
+            raise GraphFlowError("requires_grad can be switched off for leaves only; detach()")
         if requires_grad != self._requires_grad:
-            self._requires_grad = requires_grad
+            self._requires_grad, self._base = requires_grad, None
             structure.bump()
         return self
 
@@ -235,9 +231,12 @@ class Tensor(TensorMethods):
 
     def _adopt(self, new: Tensor) -> None:
         """Take over the history of ``new`` (an in-place operation made this value)."""
-        self._grad_fn = new.grad_fn
-        self._requires_grad = new._requires_grad
-        self._origin += 1
+        self._grad_fn, self._origin = new.grad_fn, self._origin + 1
+        begins, self._requires_grad = not self._requires_grad, new._requires_grad
+        if begins and self._cell.views is not None:
+            for view in [known() for known in self._cell.views]:
+                if view is not None and view._base is self:
+                    view._rederive()
 
     def _rederive(self) -> None:
         """Rebuild a view's history after its base was changed in place."""
@@ -359,7 +358,7 @@ class Tensor(TensorMethods):
 
     def detach_(self) -> Tensor:
         """Forget the history of this tensor."""
-        if self._base is not None:
+        if self._base is not None and self._requires_grad:
             raise GraphFlowError("detach_() does not work on views; use detach()")
         self._grad_fn, self._requires_grad = None, False
         return self
@@ -373,7 +372,7 @@ class Tensor(TensorMethods):
     def data(self, value: Tensor) -> None:
         if mode.tracer is not None:
             raise TraceError("assigning .data inside a compiled function is not possible; copy_()")
-        self._cell, self._chain = value._cell, value._chain
+        self._cell, self._chain, self._base = value._cell, value._chain, None
         self._array, self._seen = value._array, value._seen
         structure.bump()
 

@@ -377,3 +377,82 @@ def test_gradients_that_do_not_fit_are_refused():
             (x if leaf else y).register_hook(hook)
             with pytest.raises(gf.GraphFlowError, match=f"a hook changed the {words}"):
                 y.sum().backward()
+
+
+def filled_rows(z):
+    out = gf.zeros(3, 4, dtype=z.dtype)
+    for k in range(3):
+        out[k] = z * k if k < 2 else z.sin()
+    return out
+
+
+def by_views_made_before(z):
+    out = gf.zeros(3, 4, dtype=z.dtype)
+    turned, middle = out.t(), out.view(-1)[4:8]
+    middle.add_(z)
+    out[:, 1:3][2] *= z[1:3]
+    turned[0].copy_(z[:3])
+    return out * 2 + turned.t().exp() + middle
+
+
+def by_steps_over_a_row(z):
+    out = gf.zeros(3, 4, dtype=z.dtype)
+    out[0] = z
+    for k in range(1, 3):
+        row = out[k]
+        row += out[k - 1] + z
+        row[1:3].mul_(2)
+    return out
+
+
+def history_that_begins_again(z):
+    a = z * 2
+    gone = a.unsqueeze(0)
+    a.zero_()
+    kept = a.unsqueeze(0)
+    a.sub_(z.sum())
+    return gone * kept + a
+
+
+@pytest.mark.parametrize(
+    "function", [filled_rows, by_views_made_before, by_steps_over_a_row, history_that_begins_again]
+)
+@pytest.mark.parametrize("jit", [lambda f: f, gf.compile])
+def test_views_of_memory_without_history_share_the_history_it_comes_to_have(function, jit):
+    """``out[0] = z`` and writes through views give ``out``, and all views of it, gradients."""
+
+    def slope(z):
+        z = z.clone().requires_grad_()
+        made = function(z)
+        (made * gf.arange(made.numel()).reshape(made.shape)).sum().backward()
+        return made.detach(), z.grad
+
+    z = np.random.default_rng(8).uniform(0.5, 2, 4)
+    _, found = jit(slope)(gf.tensor(z))
+    for i in range(4):
+        moved = []
+        for step in (1e-6, -1e-6):
+            changed = z.copy()
+            changed[i] += step
+            made = function(gf.tensor(changed)).numpy()
+            moved.append((made * np.arange(made.size).reshape(made.shape)).sum())
+        assert found[i].item() == pytest.approx((moved[0] - moved[1]) / 2e-6, rel=1e-6)
+
+
+def test_views_that_are_gone_are_forgotten():
+    x = gf.zeros(4)
+    kept = x[:2]
+    for _ in range(1000):
+        _ = x[1:]
+    assert len(x._cell.views) < 100
+    x.add_(gf.ones(4, requires_grad=True))
+    assert kept.requires_grad and kept.grad_fn is not None
+
+
+def test_a_view_that_asks_for_a_gradient_is_a_leaf_of_its_own():
+    x = gf.zeros(4)
+    part = x[:2].requires_grad_()
+    x.add_(gf.ones(4, requires_grad=True))
+    assert part.is_leaf and part.requires_grad
+    with pytest.raises(gf.GraphFlowError, match="a leaf tensor that requires grad"):
+        part.mul_(2)

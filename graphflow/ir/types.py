@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from graphflow.errors import DTypeError
+from graphflow.errors import DTypeError, GraphFlowError
 from graphflow.ir.dims import Dim, Shape, SymDim, dim_product
 from graphflow.records import dataclass
 
@@ -59,6 +59,13 @@ class DType:
         if self.is_complex:
             return self
         return {"float32": complex64, "float64": complex128}.get(self.name)
+
+    def need_derivatives(self) -> None:
+        """Raise unless numbers of this dtype have derivatives: integers and bools have none."""
+        if not (self.is_floating_point or self.is_complex):
+            raise GraphFlowError(
+                f"only floating-point tensors can require gradients, not {self.name}"
+            )
 
     @property
     def is_signed(self) -> bool:

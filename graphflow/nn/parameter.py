@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from graphflow.checks import need_derivatives
 from graphflow.tensor import Tensor
 
 
@@ -27,7 +26,7 @@ class Parameter(Tensor):
         """The parameter over the memory of ``data`` (a tensor, an array, numbers)."""
         made: Parameter = _over(cls, data)
         if requires_grad:
-            need_derivatives(made.dtype)
+            made.dtype.need_derivatives()
         made._requires_grad = requires_grad
         return made
 
