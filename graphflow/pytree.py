@@ -1,6 +1,6 @@
 """Pytrees: nested tuples, lists, dicts, dataclasses and namedtuples with leaves.
 
-Dicts are plain ones, ``OrderedDict`` and ``defaultdict``.
+Dicts are plain ones, ``OrderedDict`` and ``defaultdict``; a slice is a nest of its three parts.
 
 ``flatten`` takes a nest apart into its leaves and a hashable :class:`Structure`;
 ``unflatten`` puts leaves back.  Anything that is not a container is a leaf.
@@ -51,6 +51,9 @@ def _flatten(tree: Any, leaves: list[Any]) -> Structure:
     if kind is dict or kind is OrderedDict or kind is defaultdict:
         children = tuple(_flatten(item, leaves) for item in tree.values())
         return Structure(kind, tuple(tree), children, getattr(tree, "default_factory", None))
+    if kind is slice:
+        parts = (tree.start, tree.stop, tree.step)
+        return Structure(kind, (), tuple(_flatten(item, leaves) for item in parts))
     if isinstance(tree, tuple) and hasattr(tree, "_fields"):
         return Structure(kind, (), tuple(_flatten(item, leaves) for item in tree))
     if hasattr(kind, "__dataclass_fields__"):

@@ -174,6 +174,14 @@ def test_ordered_and_default_dicts_are_nests_too():
         assert len(compiled.programs) == 1
 
 
+def test_slices_are_arguments():
+    part = gf.compile(lambda x, where: (x[where], where))
+    for where in (slice(1, 3), slice(None, None, 2), (slice(0, 2), 1)):
+        found, same = part(ramp(4, 3), where)
+        np.testing.assert_array_equal(found.numpy(), ramp(4, 3).numpy()[where])
+        assert same == where
+
+
 @pytest.mark.parametrize(
     "hidden",
     [lambda x: collections.deque([x]), lambda x: {x}, lambda x: types.MappingProxyType({1: x})],
