@@ -13,16 +13,22 @@ from graphflow.promotion import cast
 from graphflow.tensor import Tensor
 
 
-def check_adam(lr: Any, betas: Any, eps: float, weight_decay: float) -> None:
-    """Refuse options that Adam's formulas cannot be computed with."""
-    check_number("learning rate", lr)
-    check_number("epsilon value", eps)
-    check_number("weight_decay value", weight_decay)
-    check_option("betas", betas)
-
-
 class Moments(Optimizer):
-    """Running means of the gradient and of its square: what the family shares."""
+    """Running means of the gradient and of its square: what the family shares.
+
+    ``options`` are further options of a group, as they are.
+    """
+
+    def __init__(
+        self, params: Iterable[Any], lr: Any, betas: tuple[Any, Any], eps: float,
+        weight_decay: float, **options: Any,
+    ) -> None:  # fmt: skip
+        check_number("learning rate", lr)
+        check_number("epsilon value", eps)
+        check_number("weight_decay value", weight_decay)
+        check_option("betas", betas)
+        own = {"lr": lr, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay}
+        super().__init__(params, {**own, **options})
 
     def betas(self, group: ParamGroup) -> tuple[Any, Any]:
         """The two rates of decay."""
@@ -60,15 +66,12 @@ class Adam(Moments):
         differentiable: bool = False, fused: bool | None = None,
         decoupled_weight_decay: bool = False,
     ) -> None:  # fmt: skip
-        check_adam(lr, betas, eps, weight_decay)
-        defaults = {
-            "lr": lr, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay,
-            "amsgrad": amsgrad, "maximize": maximize,
-            "decoupled_weight_decay": decoupled_weight_decay,
+        super().__init__(
+            params, lr, betas, eps, weight_decay, amsgrad=amsgrad, maximize=maximize,
+            decoupled_weight_decay=decoupled_weight_decay,
             **execution(foreach=foreach, capturable=capturable, differentiable=differentiable,
                         fused=fused),
-        }  # fmt: skip
-        super().__init__(params, defaults)
+        )  # fmt: skip
 
     def update(
         self, parameter: Tensor, gradient: Tensor, group: ParamGroup, slots: dict[str, Any]
@@ -115,13 +118,10 @@ class Adamax(Moments):
         eps: float = 1e-8, weight_decay: float = 0.0, foreach: bool | None = None, *,
         maximize: bool = False, differentiable: bool = False, capturable: bool = False,
     ) -> None:  # fmt: skip
-        check_adam(lr, betas, eps, weight_decay)
-        defaults = {
-            "lr": lr, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay,
-            "maximize": maximize,
+        super().__init__(
+            params, lr, betas, eps, weight_decay, maximize=maximize,
             **execution(foreach=foreach, differentiable=differentiable, capturable=capturable),
-        }  # fmt: skip
-        super().__init__(params, defaults)
+        )  # fmt: skip
 
     def update(
         self, parameter: Tensor, gradient: Tensor, group: ParamGroup, slots: dict[str, Any]
@@ -145,15 +145,12 @@ class NAdam(Moments):
         decoupled_weight_decay: bool = False, *, foreach: bool | None = None,
         maximize: bool = False, capturable: bool = False, differentiable: bool = False,
     ) -> None:  # fmt: skip
-        check_adam(lr, betas, eps, weight_decay)
         check_number("momentum_decay value", momentum_decay)
-        defaults = {
-            "lr": lr, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay,
-            "momentum_decay": momentum_decay, "decoupled_weight_decay": decoupled_weight_decay,
-            "maximize": maximize,
+        super().__init__(
+            params, lr, betas, eps, weight_decay, momentum_decay=momentum_decay,
+            decoupled_weight_decay=decoupled_weight_decay, maximize=maximize,
             **execution(foreach=foreach, capturable=capturable, differentiable=differentiable),
-        }  # fmt: skip
-        super().__init__(params, defaults)
+        )  # fmt: skip
 
     def update(
         self, parameter: Tensor, gradient: Tensor, group: ParamGroup, slots: dict[str, Any]
@@ -185,13 +182,11 @@ class RAdam(Moments):
         foreach: bool | None = None, maximize: bool = False, capturable: bool = False,
         differentiable: bool = False,
     ) -> None:  # fmt: skip
-        check_adam(lr, betas, eps, weight_decay)
-        defaults = {
-            "lr": lr, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay,
-            "decoupled_weight_decay": decoupled_weight_decay, "maximize": maximize,
+        super().__init__(
+            params, lr, betas, eps, weight_decay, decoupled_weight_decay=decoupled_weight_decay,
+            maximize=maximize,
             **execution(foreach=foreach, capturable=capturable, differentiable=differentiable),
-        }  # fmt: skip
-        super().__init__(params, defaults)
+        )  # fmt: skip
 
     def update(
         self, parameter: Tensor, gradient: Tensor, group: ParamGroup, slots: dict[str, Any]

@@ -7,7 +7,7 @@ from typing import Any
 
 from graphflow.functions.elementwise import logical_and, mul, neg, sqrt, where
 from graphflow.functions.reductions import sum
-from graphflow.optim.adam import Moments, check_adam
+from graphflow.optim.adam import Moments
 from graphflow.optim.param_group import ParamGroup
 from graphflow.tensor import Tensor
 
@@ -23,12 +23,7 @@ class LAMB(Moments):
         self, params: Iterable[Any], lr: Any = 1e-3, betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-6, weight_decay: float = 0.0, *, maximize: bool = False,
     ) -> None:  # fmt: skip
-        check_adam(lr, betas, eps, weight_decay)
-        defaults = {
-            "lr": lr, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay,
-            "maximize": maximize,
-        }  # fmt: skip
-        super().__init__(params, defaults)
+        super().__init__(params, lr, betas, eps, weight_decay, maximize=maximize)
 
     def update(
         self, parameter: Tensor, gradient: Tensor, group: ParamGroup, slots: dict[str, Any]

@@ -13,7 +13,7 @@ import numpy as np
 
 from graphflow.errors import DTypeError, LinAlgError, ShapeError
 from graphflow.ir.op import Application, Array, Builder, Sample
-from graphflow.ir.ops.factorisations import each_matrix, host, matrices
+from graphflow.ir.ops.factorisations import host, matrices, refused
 from graphflow.ir.ops.matrices import Types, adjoint, narrow, need_matrices, solved, triangle
 from graphflow.ir.ops.rules import Attrs, spelled
 from graphflow.ir.types import TensorType, broadcast_shapes
@@ -42,16 +42,10 @@ def _solve(a: Array, b: Array, *, caller: str) -> Array:
     try:
         return np.linalg.solve(a, b)
     except np.linalg.LinAlgError:
-        for number, matrix in each_matrix(a):
-            try:
-                np.linalg.inv(matrix)
-            except np.linalg.LinAlgError:
-                batch = f"(Batch element {number}): " if a.ndim > 2 else ""
-                raise LinAlgError(
-                    f"{caller}: {batch}The input matrix is singular: it has no inverse, and "
-                    "equations with it no unique solution"
-                ) from None
-        raise
+        raise LinAlgError(
+            f"{caller}: {refused(a, np.linalg.inv)}The input matrix is singular: it has no "
+            "inverse, and equations with it no unique solution"
+        ) from None
 
 
 def _solve_left(b: Builder, n: Application, ct: Any) -> Any:

@@ -61,9 +61,15 @@ def host(
     )
 
 
-def each_matrix(x: Array) -> Any:
-    """Number and value of every matrix of a batch."""
-    return enumerate(x.reshape(-1, *x.shape[-2:]))
+def refused(x: Array, routine: Callable[[Array], Any]) -> str:
+    """Which matrix of a batch NumPy's ``routine`` refuses first, to begin an error with; empty
+    for a single one."""
+    for number, matrix in enumerate(x.reshape(-1, *x.shape[-2:])):
+        try:
+            routine(matrix)
+        except np.linalg.LinAlgError:
+            return f"(Batch element {number}): " if x.ndim > 2 else ""
+    return ""
 
 
 def matrices(seed: int, *shapes: tuple[int, ...]) -> tuple[Sample, ...]:
@@ -88,16 +94,10 @@ def _cholesky(x: Array) -> Array:
     try:
         return np.linalg.cholesky(x)
     except np.linalg.LinAlgError:
-        for number, matrix in each_matrix(x):
-            try:
-                np.linalg.cholesky(matrix)
-            except np.linalg.LinAlgError:
-                batch = f"(Batch element {number}): " if x.ndim > 2 else ""
-                raise LinAlgError(
-                    f"linalg.cholesky: {batch}The factorization could not be completed because "
-                    "the input is not positive-definite"
-                ) from None
-        raise
+        raise LinAlgError(
+            f"linalg.cholesky: {refused(x, np.linalg.cholesky)}The factorization could not be "
+            "completed because the input is not positive-definite"
+        ) from None
 
 
 def _cholesky_vjp(b: Builder, n: Application, ct: Any) -> Any:
