@@ -61,6 +61,7 @@ class Helpers:
         self, node: Node, reference: types.FunctionType, operands: Sequence[ast.expr],
         attrs: Mapping[str, Any], regions: Mapping[str, str],
     ) -> ast.expr:  # fmt: skip
+        reference = _undecorated(reference)
         tree = definition(reference)
         names = [a.arg for a in (*tree.args.posonlyargs, *tree.args.args)]
         dtypes = {
@@ -71,7 +72,8 @@ class Helpers:
         special = {k: v for k, v in attrs.items() if isinstance(v, (DType, Graph))}
         tree = Folder(dtypes, {**special, **_simple_closure(reference)}).visit(tree)
         body = _without_constants(tree, dtypes)
-        if len(body) == 1 and isinstance(body[0], ast.Return) and body[0].value is not None:
+        single = len(body) == 1 and not tree.decorator_list
+        if single and isinstance(body[0], ast.Return) and body[0].value is not None:
             plain = {k: literal(v) for k, v in attrs.items() if k not in special}
             inline = with_operands(body[0].value, plain)
             if self._is_open(inline, reference, names):
@@ -195,7 +197,7 @@ class Helpers:
             return name
         if isinstance(value, type):
             return self._class(value, source)
-        return self.function(getattr(value, "__wrapped__", value))  # decorators come along
+        return self.function(_undecorated(value))
 
     def _class(self, cls: type, source: types.FunctionType) -> str:
         if cls.__name__ not in self.texts:
@@ -204,6 +206,11 @@ class Helpers:
             self._resolve(made, next(methods, source))
             self.texts[cls.__name__] = ast.unparse(ast.fix_missing_locations(made))
         return cls.__name__
+
+
+def _undecorated(function: Any) -> Any:
+    """The function whose definition is in the module; its decorators come along with that."""
+    return getattr(function, "__wrapped__", function)
 
 
 def definition(function: types.FunctionType) -> ast.FunctionDef:
