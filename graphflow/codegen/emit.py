@@ -224,6 +224,10 @@ class Emitter:
     def open_when(self, condition: Value, holds: bool) -> None:
         """Begin what runs only where ``condition`` is what ``holds`` says."""
         self.need_named(condition)
+        self.open_spelled_when(condition, holds)
+
+    def open_spelled_when(self, condition: Value, holds: bool = True) -> None:
+        """The same where the condition is about names, and needs none of its own."""
         self._blocks.append(Block((), (condition, holds)))
 
     def close(self, count: int = 1) -> None:

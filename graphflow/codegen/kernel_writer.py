@@ -18,6 +18,7 @@ import numpy as np
 from graphflow.codegen.loops import (
     Accumulate,
     Apply,
+    Better,
     Check,
     Checked,
     Choose,
@@ -360,6 +361,11 @@ class KernelWriter:
             return f"({element} if {condition} else {self.text(value.other)})"
         return f"select({condition}, {self.text(inner)}, {self.text(value.other)})"
 
+    def spell_better(self, value: Better) -> str:
+        """Whether an element is better than the best so far."""
+        assert value.fold.op.reduction is not None
+        return filled(value.fold.op.reduction.combine, [value.best, value.other], {})
+
     def spell_within(self, value: Within) -> str:
         """Whether indices lie in their bounds."""
         tests = []
@@ -398,4 +404,5 @@ _SPELLERS: dict[type, str] = {
     Apply: "spell_apply",
     Choose: "spell_choose",
     Within: "spell_within",
+    Better: "spell_better",
 }

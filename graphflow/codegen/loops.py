@@ -132,6 +132,15 @@ class Fold(Value):
 
 
 @dataclass(frozen=True, eq=False, slots=True)
+class Better(Value):
+    """Whether the element named ``other`` replaces the best so far, ``best``, in ``fold``."""
+
+    fold: Fold
+    best: str
+    other: str
+
+
+@dataclass(frozen=True, eq=False, slots=True)
 class Held(Value):
     """Element ``place`` of a thread's own ``array`` (GPU), where a value was put before.
 

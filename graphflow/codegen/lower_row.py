@@ -28,8 +28,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from numpy import iinfo
+
 from graphflow.codegen.emit import SMALL_EXTENT, THREAD, Emitter
-from graphflow.codegen.loops import Accumulate, Fold, Load, LoopKind, Start, Value
+from graphflow.codegen.loops import (
+    Accumulate,
+    Better,
+    Choose,
+    Fold,
+    Literal,
+    Load,
+    LoopKind,
+    Start,
+    Value,
+)
 from graphflow.codegen.lower_map import open_rows
 from graphflow.codegen.passes_plan import (
     Only,
@@ -43,10 +55,14 @@ from graphflow.codegen.schedule import Call
 from graphflow.codegen.spaces import Axis, Plan, Survey, Target
 from graphflow.codegen.task import Task, finish_call
 from graphflow.ir.affine import Affine
+from graphflow.ir.ops.reduce import REDUCE_MIN
+from graphflow.ir.types import bool_, int64
 
 BLOCK = 1024
 LONG = 4 * BLOCK
 """Extents above this are folded in blocks."""
+FEW, SOUGHT = 64, 256
+"""Elements among which a position is sought one by one, and of a block where there are more."""
 
 
 def lower_row(task: Task, plan: Plan, targets: Sequence[Target], found: Survey) -> Call:
@@ -104,6 +120,13 @@ def row_pass(
     """
     if not folds and not stores and not spills:
         return
+    if only is None and len(reduced) == 1 and reduced[0].extent > FEW:
+        sought = [fold for fold in folds if _has_element(fold)]
+        for fold in sought:
+            _seek(emitter, reduced[0], fold)
+        folds = [fold for fold in folds if fold not in sought]
+        if not folds and not stores and not spills:
+            return
     kind = LoopKind.REDUCE if folds else LoopKind.SERIAL
     totals = {fold: fold_names(emitter, fold) for fold in folds}
     for fold, (name, position) in totals.items():
@@ -123,6 +146,47 @@ def row_pass(
     emitter.close(emitter.depth - before)
     for fold, (name, position) in totals.items():
         emitter.bind(fold, position or name)
+
+
+def _has_element(fold: Fold) -> bool:
+    """Whether the element whose position is sought is a reduction of its own, of numbers."""
+    reduction = fold.op.reduction
+    number = fold.operand.dtype.kind != "bool"
+    return number and reduction is not None and reduction.element is not None
+
+
+def _seek(emitter: Emitter, axis: Axis, fold: Fold) -> None:
+    """A position: looked for in those blocks only whose best is better than all before.
+
+    What is best of a block is found in vectors, and so is where; after the first few blocks hardly
+    one is better.
+    """
+    assert fold.op.reduction is not None and fold.op.reduction.element is not None
+    operand, varies = fold.operand, fold.varies
+    best = Fold(operand.dtype, varies, fold.op.reduction.element, operand)
+    name, position = fold_names(emitter, fold)
+    part, first = emitter.fresh("part"), emitter.fresh("first")
+    emitter.add(Start(name, fold, position))
+    open_blocks(emitter, axis, SOUGHT)
+    emitter.add(Start(part, best))
+    open_block(emitter, axis)
+    emitter.need(operand)
+    emitter.add(Accumulate(part, best, operand))
+    emitter.close()
+    emitter.open_spelled_when(Better(bool_, varies, fold, name, part))
+    least = Fold(int64, varies, REDUCE_MIN, operand)
+    emitter.add(Start(first, least))
+    open_block(emitter, axis)
+    emitter.need_named(operand)
+    emitter.need(fold.position)
+    worse = Better(bool_, varies, fold, emitter.names[operand], part)
+    nowhere = Literal(int64, 0, iinfo(int64.numpy).max)
+    emitter.add(Accumulate(first, least, Choose(int64, varies, worse, nowhere, fold.position)))
+    emitter.close()
+    emitter.name_index(name, part)
+    emitter.name_index(position, first)
+    emitter.close(2)
+    emitter.bind(fold, position)
 
 
 def _open_reduced(

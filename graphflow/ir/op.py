@@ -150,13 +150,15 @@ class Reduction:
     ``reassociate`` says whether partial results may be regrouped (they may for
     sums, within the tolerance, and for max and min exactly).
     ``position`` marks folds that yield the position of an element (argmax): then
-    ``combine`` is the condition that element ``{1}`` replaces the best so far, ``{0}``.
+    ``combine`` is the condition that element ``{1}`` replaces the best so far, ``{0}``, and
+    ``element`` may be the reduction that yields the element itself.
     """
 
     identity: Callable[[DType], bool | int | float]
     combine: str
     reassociate: bool = True
     position: bool = False
+    element: OpDef | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -307,10 +307,12 @@ def position_of(name: str, summary: str, function: Callable[..., Any], fold: Red
 ARGMAX = position_of(
     "argmax", "Where the largest element is: the first one, or the first NaN.",
     np.argmax,
-    Reduction(lowest, "({1} > {0}) | (({1} != {1}) & ({0} == {0}))", position=True),
+    Reduction(lowest, "({1} > {0}) | (({1} != {1}) & ({0} == {0}))",
+              position=True, element=REDUCE_MAX),
 )  # fmt: skip
 ARGMIN = position_of(
     "argmin", "Where the smallest element is: the first one, or the first NaN.",
     np.argmin,
-    Reduction(highest, "({1} < {0}) | (({1} != {1}) & ({0} == {0}))", position=True),
+    Reduction(highest, "({1} < {0}) | (({1} != {1}) & ({0} == {0}))",
+              position=True, element=REDUCE_MIN),
 )  # fmt: skip
