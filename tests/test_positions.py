@@ -1,83 +1,96 @@
-"""Sinusoidal and rotary positions, against the formulas of their papers."""
+"""Where elements are: argmax and argmin of rows in blocks, and the first few of a line."""
 
 from __future__ import annotations
+
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
 
 import graphflow as gf
-from graphflow import nn
+
+Array = np.ndarray[Any, Any]
+LENGTHS = (1, 64, 65, 255, 256, 257, 600, 1025)
 
 
-@pytest.mark.parametrize("width", [6, 5])
-@pytest.mark.parametrize("wrap", [lambda f: f, gf.compile], ids=["eager", "compiled"])
-def test_waves_are_added(width: int, wrap) -> None:
-    """PE[p, 2k] = sin(p / 10000^(2k/d)), PE[p, 2k+1] = cos(…) (Vaswani et al. 2017, 3.5)."""
-    x = np.random.default_rng(1).standard_normal((4, 2, width)).astype(np.float32)
-    d = width + width % 2
-    expected = np.empty((4, width))
-    for p in range(4):
-        for k in range(width):
-            angle = p / 10000 ** (k // 2 * 2 / d)
-            expected[p, k] = np.cos(angle) if k % 2 else np.sin(angle)
-    module = nn.PositionalEncoding(width, 0.0)
-    found = wrap(module)(gf.tensor(x)).numpy()
-    np.testing.assert_allclose(found, x + expected[:, None], rtol=1e-5, atol=1e-6)
-    first = nn.PositionalEncoding(width, 0.0, batch_first=True)
-    found = wrap(first)(gf.tensor(x.transpose(1, 0, 2).copy())).numpy()
-    np.testing.assert_allclose(
-        found.transpose(1, 0, 2), x + expected[:, None], rtol=1e-5, atol=1e-6
-    )
-    assert not module.state_dict()
+def compiled(function: Any, x: Array) -> Any:
+    """What the compiled ``function`` finds."""
+    return gf.compile(function)(gf.tensor(x))
 
 
-@pytest.mark.parametrize("interleaved", [True, False])
-@pytest.mark.parametrize("wrap", [lambda f: f, gf.compile], ids=["eager", "compiled"])
-def test_pairs_are_rotated(interleaved: bool, wrap) -> None:
-    """Pair k at position p, as a complex number, times exp(i p base^(-2k/d)) (Su et al. 2021)."""
-    rng = np.random.default_rng(2)
-    x = rng.standard_normal((2, 5, 3, 8)).astype(np.float32)
-    where = np.array([[3, 0, 1, 7, 7], [0, 1, 2, 3, 4]])
-    module = nn.RotaryPositionalEmbeddings(8, 16, 100.0, interleaved=interleaved)
-    a, b = (x[..., 0::2], x[..., 1::2]) if interleaved else (x[..., :4], x[..., 4:])
-    for positions, given in ((np.arange(5)[None], None), (where, gf.tensor(where))):
-        angles = positions[..., None, None] * 100.0 ** (-2 * np.arange(4) / 8)
-        z = (a + 1j * b) * np.exp(1j * angles)
-        out = np.stack([z.real, z.imag], -1).reshape(x.shape)
-        expected = out if interleaved else np.concatenate([z.real, z.imag], -1)
-        found = wrap(lambda x, given=given: module(x, input_pos=given))(gf.tensor(x))
-        np.testing.assert_allclose(found.numpy(), expected, rtol=1e-4, atol=1e-5)
+@pytest.mark.parametrize("name", ["argmax", "argmin"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int32, np.uint8, np.bool_])
+def test_positions_in_rows_of_several_blocks(name: str, dtype: Any) -> None:
+    rng = np.random.default_rng(21)
+    for count in LENGTHS:
+        for spread in (2, 100):  # many equal elements, and few
+            x = rng.integers(0, spread, (5, count)).astype(dtype)
+            for axis in (1, 0):
+                found = compiled(partial(getattr(gf, name), dim=axis), x).numpy()
+                assert np.array_equal(found, getattr(np, name)(x, axis)), (count, spread, axis)
 
 
-def test_products_of_rotated_vectors_depend_on_the_distance() -> None:
-    gf.manual_seed(3)
-    q, k = gf.randn(1, 1, 1, 4), gf.randn(1, 1, 1, 4)
-    module = nn.RotaryPositionalEmbeddings(4)
-
-    def product(i: int, j: int) -> float:
-        turned = (module(x, input_pos=gf.tensor([p])) for x, p in ((q, i), (k, j)))
-        a, b = turned
-        return (a * b).sum().item()
-
-    assert product(7, 3) == pytest.approx(product(104, 100), rel=1e-3, abs=1e-4)
-    assert product(7, 3) != pytest.approx(product(7, 5), rel=1e-3)
-
-
-def test_gradients_go_through_the_rotation() -> None:
-    x = gf.randn(1, 3, 2, 4, requires_grad=True)
-    ct = gf.randn(1, 3, 2, 4)
-    module = nn.RotaryPositionalEmbeddings(4)
-    grad = gf.autograd.grad(module(x), x, ct)[0]
-    # A rotation's transpose is its inverse: turning the gradient gives back the cotangent.
-    np.testing.assert_allclose(module(grad).numpy(), ct.numpy(), rtol=1e-4, atol=1e-6)
+@pytest.mark.parametrize("name", ["argmax", "argmin"])
+def test_positions_of_what_is_special(name: str) -> None:
+    for count in LENGTHS:
+        ramp = np.arange(count, dtype=np.float32)
+        x = np.stack([ramp, -ramp, 0 * ramp, np.full(count, np.inf), np.full(count, -np.inf)])
+        lost = np.random.default_rng(22).standard_normal((3, count)).astype(np.float32)
+        lost[0, count // 2] = lost[1, -1] = lost[1, count // 3] = np.nan
+        lost[2, 0] = np.nan
+        for rows in (x, lost):
+            found = compiled(lambda t: getattr(gf, name)(t, 1), rows).numpy()
+            assert np.array_equal(found, getattr(np, name)(rows, 1)), count
 
 
-def test_mistakes() -> None:
-    with pytest.raises(ValueError, match="even"):
-        nn.RotaryPositionalEmbeddings(3)
-    with pytest.raises(gf.ShapeError, match="heads, 4"):
-        nn.RotaryPositionalEmbeddings(4)(gf.zeros(1, 3, 2, 6))
-    with pytest.raises(gf.ShapeError, match="up to 2 positions"):
-        nn.RotaryPositionalEmbeddings(4, 2)(gf.zeros(1, 3, 2, 4))
-    with pytest.raises(gf.ShapeError, match="up to 2 positions"):
-        nn.PositionalEncoding(4, max_len=2)(gf.zeros(3, 1, 4))
+def test_positions_of_what_is_computed_meanwhile() -> None:
+    """The operand is computed again where its best element is sought."""
+    x = np.random.default_rng(23).standard_normal((7, 900)).astype(np.float32)
+    found = compiled(lambda t: gf.argmax(gf.softmax(t.sin() * 3 + t, -1) * t, -1), x).numpy()
+    steps = np.sin(x) * 3 + x
+    weights = np.exp(steps - steps.max(-1, keepdims=True))
+    values = weights / weights.sum(-1, keepdims=True) * x
+    best = np.take_along_axis(values, found[:, None], 1)[:, 0]
+    np.testing.assert_allclose(best, values.max(1), rtol=1e-5)
+
+
+@pytest.mark.parametrize("largest", [True, False])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64, np.int8])
+def test_the_first_few_are_those_of_a_stable_sort(dtype: Any, largest: bool) -> None:
+    rng = np.random.default_rng(24)
+    for shape, axis in (((4, 500), 1), ((90, 3), 0), ((2, 130, 3), 1)):
+        for spread in (7, 10**6):
+            x = rng.integers(-spread, spread, shape).astype(dtype)
+            keys = -x.astype(np.int64) if largest else x.astype(np.int64)
+            order = np.argsort(keys, axis, kind="stable")
+            for k in (0, 1, 2, 11, 40, shape[axis]):
+                wanted = np.take(order, range(k), axis)
+                for run in (gf.compile, lambda function: function):
+                    values, places = run(partial(gf.topk, k=k, dim=axis, largest=largest))(
+                        gf.tensor(x)
+                    )
+                    assert np.array_equal(places.numpy(), wanted), (shape, spread, k)
+                    assert np.array_equal(values.numpy(), np.take_along_axis(x, wanted, axis))
+
+
+def test_nan_is_the_largest_and_zeros_are_equal() -> None:
+    x = np.zeros((2, 200), np.float32)
+    x[0, [150, 30]], x[0, 77], x[1, ::2] = np.nan, 5.0, -0.0
+    values, places = compiled(lambda t: gf.topk(t, 4), x)
+    assert places.numpy().tolist() == [[30, 150, 77, 0], [0, 1, 2, 3]]
+    assert np.isnan(values.numpy()[0, :2]).all()
+    assert compiled(lambda t: gf.kthvalue(t, 3)[1], x).numpy().tolist() == [2, 2]
+
+
+def test_the_gradient_of_the_first_few_goes_to_them() -> None:
+    x = np.random.default_rng(25).standard_normal((3, 100)).astype(np.float32)
+
+    def slope(t: gf.Tensor) -> Any:
+        t = t.detach().requires_grad_()
+        values, _ = gf.topk(t, 5)
+        return gf.autograd.grad((values * gf.arange(1.0, 6.0)).sum(), t)[0]
+
+    wanted = np.zeros_like(x)
+    np.put_along_axis(wanted, np.argsort(-x, 1)[:, :5], np.arange(1.0, 6.0, dtype=np.float32), 1)
+    assert np.array_equal(compiled(slope, x).numpy(), wanted)

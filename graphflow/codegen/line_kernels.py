@@ -9,6 +9,7 @@ does not change a bit.
 from __future__ import annotations
 
 from functools import cache
+from textwrap import indent
 
 from graphflow.codegen.names import PLACEHOLDER, kernel_name
 from graphflow.codegen.schedule import KernelSource
@@ -108,6 +109,7 @@ def KERNEL(args, tid, nth):
     a = pointer_{bits}(args, 0)
     order = pointer_i64(args, 1)
     outer, count, inner, flip = args[5], args[6], args[7], u64(args[8])
+    wanted = args[9]  # positions, from the first on
     begin, end = share(outer * inner, tid, nth)
     room = tid if outer * inner >= nth else begin  # scratch for each thread, or for each line
     tally = pointer_i64(args, 2) + room * (DIGITS * BYTES)
@@ -158,23 +160,91 @@ def KERNEL(args, tid, nth):
                         keys[target + place] = word
                         places[target + place] = places[j]
                     source, target = target, source
-        for j in range(count):
+        start = block * wanted * inner + line - block * inner
+        for j in range(wanted):
             order[start + j * inner] = places[source + j]
 '''
+
+_FIRST = '''\
+"""order = the first few positions of a, line by line, by ascending key; stable"""
+from graphflow.codegen.prelude import {names}
+
+
+@kernel
+def KERNEL(args, tid, nth):
+    a = pointer_{bits}(args, 0)
+    order = pointer_i64(args, 1)
+    outer, count, inner, flip = args[5], args[6], args[7], u64(args[8])
+    wanted = args[9]
+    begin, end = share(outer * inner, tid, nth)
+    # The least keys so far and their positions, a heap whose greatest pair is at its root.
+    keys = pointer_{key}(args, 3) + tid * wanted
+    places = pointer_{place}(args, 4) + tid * wanted
+    for line in range(begin, end):
+        block = line // inner
+        start = block * count * inner + line - block * inner
+        for j in range(wanted):
+            word = u64(a[start + j * inner])
+{encode}\
+            word = word ^ flip
+            k = j
+            while k > 0 and u64(keys[max(k - 1, 0) // 2]) <= word:
+                above = (k - 1) // 2
+                keys[k] = keys[above]
+                places[k] = places[above]
+                k = above
+            keys[k] = word
+            places[k] = j
+        largest = u64(keys[0])
+        for j in range(wanted, count):
+            word = u64(a[start + j * inner])
+{encode}\
+            word = word ^ flip
+            if word < largest:
+                place = j
+                size = wanted
+{sift}\
+                largest = u64(keys[0])
+        start = block * wanted * inner + line - block * inner
+        for j in range(wanted):
+            last = wanted - 1 - j
+            order[start + last * inner] = places[0]
+            word = u64(keys[last])
+            place = places[last]
+            size = last
+{sift_out}\
+'''
+
+# A pair at the root moves down until none below it is greater.
+_SIFT = """\
+            k = 0
+            below = 1
+            while below < size:
+                other = min(below + 1, size - 1)
+                x, y = u64(keys[below]), u64(keys[other])
+                if y > x or (y == x and places[other] > places[below]):
+                    below = other
+                    x = y
+                if x < word or (x == word and places[below] < place):
+                    below = size
+                else:
+                    keys[k] = keys[below]
+                    places[k] = places[below]
+                    k = below
+                    below = 2 * k + 1
+            keys[k] = word
+            places[k] = place
+"""
 
 ENCODE = {
     "uint": "",
     "int": "            word = word ^ u64({sign})\n",
     # The sign of -0 goes, every NaN becomes the largest key; negative numbers are turned.
+    # Signs of data are no branches: every second one would be foreseen wrongly.
     "float": """\
-            if word == u64({sign}):
-                word = u64(0)
-            if (word & u64({magnitude})) > u64({infinity}):
-                word = u64({all})
-            elif word >= u64({sign}):
-                word = word ^ u64({all})
-            else:
-                word = word ^ u64({sign})
+            word = select(word == u64({sign}), u64(0), word)
+            turned = word ^ select(word >= u64({sign}), u64({all}), u64({sign}))
+            word = select((word & u64({magnitude})) > u64({infinity}), u64({all}), turned)
 """,
 }
 
@@ -257,11 +327,25 @@ def sort_kernel(kind: str, size: int, place: str, brain: bool = False) -> Kernel
     whose exponent is that of float32), ``int`` or ``uint``; positions are kept as ``place``."""
     bits, key = f"u{8 * size}", "u64" if size == 8 else "u32"
     names = ["i64", "kernel", *sorted({f"pointer_{t}" for t in (bits, key, place, "i64")})]
+    names += ["select"] * (kind == "float")
     text = _SORT.format(
         names=", ".join([*names, "share", "u64"]), short=SHORT, digits=DIGITS, size=size,
         bits=bits, key=key, place=place, encode=encoding(kind, size, brain),
     )  # fmt: skip
     return _named("sort", f"{kind}{8 * size}", text)
+
+
+@cache
+def first_kernel(kind: str, size: int, place: str, brain: bool = False) -> KernelSource:
+    """:func:`sort_kernel` where few positions are wanted: all the others are only compared."""
+    bits, key = f"u{8 * size}", "u64" if size == 8 else "u32"
+    names = ["kernel", *sorted({f"pointer_{t}" for t in (bits, key, place, "i64")})]
+    names += ["select"] * (kind == "float")
+    text = _FIRST.format(
+        names=", ".join([*names, "share", "u64"]), bits=bits, key=key, place=place,
+        encode=encoding(kind, size, brain), sift=indent(_SIFT, " " * 4), sift_out=_SIFT,
+    )  # fmt: skip
+    return _named("first", f"{kind}{8 * size}", text)
 
 
 @cache

@@ -14,6 +14,7 @@ from graphflow.codegen.layout import Layout
 from graphflow.codegen.line_kernels import (
     BUNDLE,
     DIGITS,
+    first_kernel,
     scan_kernel,
     search_kernel,
     sort_kernel,
@@ -39,6 +40,8 @@ from graphflow.ir.types import (
 
 ALL_BITS = -1
 MOST_INT32 = 2**31 - 1
+FEW_WANTED = 8
+"""Positions are few if there are so many times as many."""
 
 
 def lower_line(
@@ -90,19 +93,22 @@ def element_of(dtype: DType) -> DType:
 
 
 def _sort(node: Node, operands: Sequence[Layout], result: Layout, context: LowerContext) -> Call:
-    dtype = operands[0].type.dtype
-    outer, count, inner = extents_of(operands[0].shape, node.attrs["axis"])
+    dtype, axis = operands[0].type.dtype, node.attrs["axis"]
+    outer, count, inner = extents_of(operands[0].shape, axis)
+    wanted = result.shape[axis]
     kind, size = ("uint" if dtype is bool_ else dtype.kind), dtype.itemsize
     place = int32 if count <= MOST_INT32 else int64
-    kernel = sort_kernel(kind, size, place.short, brain=dtype.short == "bf16")
     key = uint64 if size == 8 else uint32
-    rooms = least(context.threads, outer * inner)
-    scratch = [
-        context.temporary(TensorType(held, (rooms, extent)))
-        for held, extent in ((int64, DIGITS * size), (key, 2 * count), (place, 2 * count))
-    ]
+    few = 0 < wanted * FEW_WANTED <= count
+    make = first_kernel if few else sort_kernel
+    kernel = make(kind, size, place.short, brain=dtype.short == "bf16")
+    room = wanted if few else 2 * count
+    rooms = context.threads if few else least(context.threads, outer * inner)
+    tally = None if few else context.temporary(TensorType(int64, (rooms, DIGITS * size)))
+    pairs = [context.temporary(TensorType(held, (rooms, room))) for held in (key, place)]
     mask = (ALL_BITS if size == 8 else (1 << (8 * size)) - 1) if node.attrs["descending"] else 0
-    return _call(node, kernel, operands, [result, *scratch], [outer, count, inner, mask])
+    words = [outer, count, inner, mask, wanted]
+    return _call(node, kernel, operands, [result, tally, *pairs], words)
 
 
 def _search(node: Node, operands: Sequence[Layout], result: Layout, context: LowerContext) -> Call:
@@ -140,7 +146,8 @@ def _call(
     """The call with addresses first, then ``words``."""
     places = [*operands, *written]
     addresses: list[Argument] = [Value(0) if p is None else address_of(p) for p in places]
-    operations = round(prod(node.tensor_type.static_shape) * node.op.cost)
+    elements = [prod(n.tensor_type.static_shape) for n in (node, node.inputs[0])]
+    operations = round(max(elements) * node.op.cost)
     return Call(
         kernel=kernel,
         arguments=(*addresses, *map(Value, words)),

@@ -162,6 +162,7 @@ def _seek(emitter: Emitter, axis: Axis, fold: Fold) -> None:
     one is better.
     """
     assert fold.op.reduction is not None and fold.op.reduction.element is not None
+    assert fold.position is not None
     operand, varies = fold.operand, fold.varies
     best = Fold(operand.dtype, varies, fold.op.reduction.element, operand)
     name, position = fold_names(emitter, fold)

@@ -52,11 +52,14 @@ METHODS = ["argsort", "kthvalue", "median", "msort", "nanmedian", "sort", "topk"
 # ---- sorting -------------------------------------------------------------------------
 
 
-def order(name: str, input: Tensor, axis: int, descending: bool) -> Tensor:
-    """The stable order of the elements along ``axis``, as positions."""
+def order(
+    name: str, input: Tensor, axis: int, descending: bool, count: int | None = None
+) -> Tensor:
+    """The stable order of the elements along ``axis``, as positions (the first ``count``)."""
     if input.dtype.is_complex:
         raise DTypeError(f"{name}: complex numbers have no order")
-    return apply("argsort", input.detach(), axis=axis, descending=bool(descending))
+    few = {} if count is None else {"count": count}
+    return apply("argsort", input.detach(), axis=axis, descending=bool(descending), **few)
 
 
 @numpy_names
@@ -104,8 +107,7 @@ def topk(
         raise ShapeError(f"topk: {k} elements of a dimension of {extent}")
     if input.ndim == 0:
         return _alone(input) if k else _nothing(input)
-    found = narrow(order("topk", input, axis, largest), axis, 0, k)
-    return chosen(input, apply("copy", found), axis)
+    return chosen(input, order("topk", input, axis, largest, k), axis)
 
 
 def _nothing(input: Tensor) -> ValuesAndIndices:
@@ -122,7 +124,7 @@ def kthvalue(input: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> Val
         raise ShapeError(f"kthvalue: there is no {k}th among {extent} elements")
     if input.ndim == 0:
         return _alone(input)
-    found = narrow(order("kthvalue", input, axis, False), axis, k - 1, 1)
+    found = narrow(order("kthvalue", input, axis, False, k), axis, k - 1, 1)
     return chosen(input, apply("copy", found), axis, keepdim)
 
 

@@ -38,7 +38,7 @@ _PLACE = """\
             out[at] = place
 """
 _SORT = """\
-def KERNEL(a, order, keys, places, lines, count, inner, room, flip):
+def KERNEL(a, order, keys, places, lines, count, inner, room, flip, wanted):
     for line in range(cuda.blockIdx.x, lines, cuda.gridDim.x):
         block = line // inner
         start = block * count * inner + line - block * inner
@@ -69,7 +69,8 @@ def KERNEL(a, order, keys, places, lines, count, inner, room, flip):
                 cuda.syncthreads()
                 stride //= 2
             size *= 2
-        for j in range(cuda.threadIdx.x, count, cuda.blockDim.x):
+        start = block * wanted * inner + line - block * inner
+        for j in range(cuda.threadIdx.x, wanted, cuda.blockDim.x):
             order[start + j * inner] = places[base + j]
         cuda.syncthreads()
 """

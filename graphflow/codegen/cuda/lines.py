@@ -53,7 +53,7 @@ def _sort(node: Node, operands: Sequence[Layout], result: Layout, context: Lower
     keys = context.temporary(TensorType(uint64, (outer * inner, room)))
     places = context.temporary(TensorType(int64, (outer * inner, room)))
     flip = int(bool(node.attrs["descending"]))
-    words = [outer * inner, count, inner, room, flip]
+    words = [outer * inner, count, inner, room, flip, result.shape[node.attrs["axis"]]]
     return _call(kernel, operands, [result, keys, places], words, outer * inner)
 
 
