@@ -326,3 +326,45 @@ def test_traced_tensors_kept_outside_say_so():
     with pytest.raises(gf.TraceError, match="return it from the function"):
         kept[0] + 1
     assert "traced" in repr(kept[0])
+
+
+COPIES = {
+    "a reshape of a transpose": lambda a: a.t().reshape(-1),
+    "a flattened transpose": lambda a: a.t().flatten(),
+    "its rows in order": lambda a: a.t().contiguous(),
+    "a reshape of an expansion": lambda a: a[None].expand(2, 3, 4).reshape(6, 4),
+    "columns side by side": lambda a: a[:, 1:3].reshape(-1),
+    "repeats in front": lambda a: a.repeat(2, 1, 1),
+    "repeats of one": lambda a: a.repeat(1, 1),
+    "a tile": lambda a: a.tile(3, 1, 1),
+}
+VIEWS = {
+    "a reshape": lambda a: a.reshape(2, 6),
+    "rows flattened": lambda a: a[1:].flatten(),
+    "contiguous rows": lambda a: a[1:].contiguous(),
+    "a transpose with an axis split": lambda a: a.t().reshape(2, 2, 3),
+}
+
+
+@pytest.mark.parametrize("jit", [lambda f: f, gf.compile])
+@pytest.mark.parametrize("name", [*COPIES, *VIEWS])
+@pytest.mark.parametrize("argument", [False, True])
+def test_what_memory_allows_decides_what_is_a_view(name, jit, argument):
+    """Also in a compiled function: changes show in views and not in copies, either way round."""
+    make = {**COPIES, **VIEWS}[name]
+
+    def run(x):
+        a = x if argument else x * 1
+        shown = make(a)
+        a.add_(1)
+        seen = shown.clone()
+        shown[-1] = 50
+        return seen, shown, a
+
+    x = ramp(3, 4)
+    before = make(x).numpy().copy()
+    seen, shown, a = jit(run)(x.clone())
+    moved = 1 if name in VIEWS else 0
+    np.testing.assert_array_equal(seen.numpy(), before + moved)
+    assert (shown.numpy()[-1] == 50).all()
+    assert (a.numpy() == 50).any() == (name in VIEWS)

@@ -26,6 +26,7 @@ from graphflow.functions.shaping import (
     unsqueeze,
     view,
 )
+from graphflow.functions.traced_order import traced_layout
 from graphflow.ir import types as T
 from graphflow.ir.types import DType
 from graphflow.mode import mode
@@ -56,7 +57,11 @@ def clone(input: Tensor, *, memory_format: Any = None) -> Tensor:
 
 def contiguous(input: Tensor, memory_format: Any = None) -> Tensor:
     """The tensor with its elements in row-major order in memory (itself if they are)."""
-    if mode.tracer is not None or input._eager().flags.c_contiguous:
+    if mode.tracer is not None:
+        layout = traced_layout(input)
+        in_order = layout is not None and layout.is_contiguous
+        return input if in_order else apply("reshape", input, shape=tuple(input.shape))
+    if input._eager().flags.c_contiguous:
         return input
     out = clone(input)  # in the order of the input's own strides, as in PyTorch
     if not is_placed(out._array):

@@ -43,8 +43,7 @@ def repeat(input: Tensor, *repeats: Any, **named: Any) -> Tensor:
     apart = tuple(d for extent in shape for d in (1, extent))
     wide = tuple(d for n, extent in zip(times, shape) for d in (n, extent))
     whole = tuple(n * extent for n, extent in zip(times, shape))
-    out = reshape(expand(reshape(input, apart), wide), whole)
-    return out.clone() if all(n == 1 for n in times) else out
+    return apply("reshape", expand(reshape(input, apart), wide), shape=whole)
 
 
 def tile(input: Tensor, *dims: Any, **named: Any) -> Tensor:

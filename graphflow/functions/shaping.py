@@ -8,17 +8,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from graphflow.cell import ViewStep
 from graphflow.checks import as_whole, need_int, need_tensors
 from graphflow.device import is_placed
 from graphflow.dispatch import apply, apply_view, become
 from graphflow.errors import ShapeError
 from graphflow.functions.reductions import normal_dim
+from graphflow.functions.traced_order import traced_layout
 from graphflow.ir import types as T
 from graphflow.ir.dims import SymDim
+from graphflow.ir.op import lookup
 from graphflow.ir.types import DType
 from graphflow.keywords import numpy_names
 from graphflow.mode import mode
 from graphflow.promotion import cast, result_type
+from graphflow.traced_sizes import as_plain
 
 if TYPE_CHECKING:
     from graphflow.tensor import Tensor
@@ -80,8 +84,10 @@ def _infer(input: Tensor, shape: tuple[int, ...]) -> tuple[int, ...]:
 def reshape(input: Tensor, *shape: Any, **named: Any) -> Tensor:
     """The same elements in another shape: a view where memory allows, else a copy."""
     extents = _infer(input, sizes_of("reshape", shape, named, "shape"))
-    if mode.tracer is not None or extents == input.shape or _viewable(input, extents):
+    if extents == input.shape or _viewable(input, extents):
         return apply_view("reshape", input, shape=extents)
+    if mode.tracer is not None:
+        return apply("reshape", input, shape=extents)
     return apply_view("reshape", input.clone(), shape=extents)
 
 
@@ -103,6 +109,9 @@ def view(input: Tensor, *size: Any, **named: Any) -> Tensor:
 
 
 def _viewable(input: Tensor, extents: tuple[int, ...]) -> bool:
+    if mode.tracer is not None:
+        step = ViewStep(lookup("reshape"), {"shape": as_plain(extents)})
+        return not input._chain or traced_layout(input, (step,)) is not None
     array: Any = input._eager()
     if array.flags.c_contiguous:
         return True

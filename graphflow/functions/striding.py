@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from graphflow.checks import need_int
-from graphflow.codegen.layout import Layout, contiguous, viewed
 from graphflow.dispatch import apply_view
 from graphflow.errors import GraphFlowError, ShapeError
 from graphflow.functions.shaping import view
+from graphflow.functions.traced_order import traced_layout
 from graphflow.mode import mode
 
 if TYPE_CHECKING:
@@ -57,11 +57,7 @@ def _offset(input: Tensor) -> int:
         array, whole = input._eager(), input._cell.value
         first = array.__array_interface__["data"][0] - whole.__array_interface__["data"][0]
         return int(first) // array.itemsize
-    type: Any = mode.tracer.shadow(input._cell).value.tensor_type
-    layout: Layout | None = contiguous(0, type)
-    for step in input._chain:
-        type = step.op.infer([type], step.attrs)
-        layout = viewed(step.op, step.attrs, layout, type) if layout is not None else None
+    layout = traced_layout(input)
     if layout is None:
         raise GraphFlowError("the tensor has no single offset in its memory; clone() it first")
     return layout.offset
