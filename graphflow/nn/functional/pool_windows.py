@@ -21,6 +21,8 @@ from graphflow.nn.sizes import per_dimension
 from graphflow.records import dataclass, replace
 from graphflow.tensor import Tensor
 
+MOST_ADDED = 4
+"""Elements of a window that are added up one by one."""
 MOST_TAPS = 9
 """Windows of up to so many elements are compared element by element, all in one kernel."""
 LEADING = 2
@@ -116,10 +118,14 @@ def largest(x: Tensor, w: Windows, indices: bool) -> tuple[Tensor, Tensor | None
     return by_tables(x, tables, indices)
 
 
+def lie_side_by_side(w: Windows) -> bool:
+    """Whether windows neither overlap nor leave gaps, inside or between them."""
+    return all(s == k and (d == 1 or k == 1) for s, k, d in zip(w.steps, w.sizes, w.spacing))
+
+
 def are_apart(w: Windows) -> bool:
-    """Whether windows are few elements each, lie side by side and have no gaps inside."""
-    alike = all(s == k and (d == 1 or k == 1) for s, k, d in zip(w.steps, w.sizes, w.spacing))
-    return alike and int(np.prod(w.sizes)) <= MOST_TAPS
+    """Whether windows are few elements each, and lie side by side."""
+    return lie_side_by_side(w) and int(np.prod(w.sizes)) <= MOST_TAPS
 
 
 def chosen(x: Tensor, w: Windows) -> Tensor:
@@ -128,13 +134,7 @@ def chosen(x: Tensor, w: Windows) -> Tensor:
     A byte a window numbers the place of the first largest: the gradient goes there, and nowhere
     where a NaN is the largest.
     """
-    full = padded(x, w, lowest(x.dtype))
-    front, ends = x.shape[:LEADING], [n * k for n, k in zip(w.counts, w.sizes)]
-    if tuple(full.shape[LEADING:]) != tuple(ends):
-        zeros, ones = (0,) * x.ndim, (1,) * x.ndim
-        full = apply("slice", full, starts=zeros, limits=(*front, *ends), steps=ones)
-    pairs = [extent for n, k in zip(w.counts, w.sizes) for extent in (n, k)]
-    inside = reshape(full, (*front, *pairs))
+    inside = _inside(padded(x, w, lowest(x.dtype)), w)
     best, *rest = [_place_inside(inside.detach(), w, tap) for tap in product(*map(range, w.sizes))]
     number = _byte(0)
     for place, value in enumerate(rest, start=1):
@@ -143,6 +143,30 @@ def chosen(x: Tensor, w: Windows) -> Tensor:
     number = where(best != best, _byte(len(rest) + 1), number)
     axes = tuple(range(LEADING + 1, inside.ndim, 2))
     return apply("pick", inside, number, best, axes=axes)
+
+
+def _inside(full: Tensor, w: Windows) -> Tensor:
+    """``full[N, C, windows, size, …]``: the elements of windows that lie side by side."""
+    front, ends = full.shape[:LEADING], [n * k for n, k in zip(w.counts, w.sizes)]
+    if tuple(full.shape[LEADING:]) != tuple(ends):
+        zeros, ones = (0,) * full.ndim, (1,) * full.ndim
+        full = apply("slice", full, starts=zeros, limits=(*front, *ends), steps=ones)
+    return reshape(full, (*front, *(d for pair in zip(w.counts, w.sizes) for d in pair)))
+
+
+def sums_inside(full: Tensor, w: Windows) -> Tensor:
+    """The sum of each of the windows over ``full``, which lie side by side.
+
+    Axes stay apart, so that channels may lie last.  A few elements are added up place by place,
+    since loops of two elements are no vectors where pixels are neighbours.
+    """
+    inside, places = _inside(full, w), list(product(*map(range, w.sizes)))
+    if len(places) > MOST_ADDED:
+        return apply("reduce_sum", inside, axes=tuple(range(LEADING + 1, inside.ndim, 2)))
+    total = _place_inside(inside, w, places[0])
+    for place in places[1:]:
+        total = add(total, _place_inside(inside, w, place))
+    return total
 
 
 def _byte(number: int) -> Tensor:

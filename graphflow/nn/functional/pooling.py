@@ -25,8 +25,10 @@ from graphflow.nn.functional.pool_windows import (
     by_tables,
     chosen,
     largest,
+    lie_side_by_side,
     padded,
     read_at,
+    sums_inside,
     unbatched,
     windows_of,
 )
@@ -132,11 +134,13 @@ Total: TypeAlias = Callable[[Tensor, Windows], Tensor]
 
 @beside_operands
 def sums(x: Tensor, w: Windows, value: Any = 0, dtype: T.DType | None = None) -> Tensor:
-    """The sum of every window: a convolution with ones, channel by channel.
+    """The sum of every window: where they overlap, a convolution with ones, channel by channel.
 
     ``value`` is what padding counts as, ``dtype`` that of the sums (else that of ``x``).
     """
     full_x = padded(x, w, value)
+    if dtype is None and lie_side_by_side(w):
+        return sums_inside(full_x, w)
     spatial = tuple(full_x.shape[LEADING:])
     dims, count = len(spatial), x.shape[0] * x.shape[1]
     ones = full((1, 1, 1, *w.sizes), 1, x.dtype)
