@@ -28,12 +28,11 @@ PRINTED = {  # recorded from PyTorch 2.13
     "Softmax(dim=1)": lambda: nn.Softmax(1),
     "Softmax2d()": lambda: nn.Softmax2d(),
     "Dropout2d(p=0.5, inplace=False)": lambda: nn.Dropout2d(),
-    "BatchNorm1d(4, eps=1e-05, momentum=0.1, affine=True, track_running_stats=True)": (
+    "BatchNorm1d(4, eps=1e-05, momentum=0.1, affine=True, bias=True, track_running_stats=True)": (
         lambda: nn.BatchNorm1d(4)
     ),
-    "InstanceNorm2d(4, eps=1e-05, momentum=0.1, affine=False, track_running_stats=False)": (
-        lambda: nn.InstanceNorm2d(4)
-    ),
+    "InstanceNorm2d(4, eps=1e-05, momentum=0.1, affine=False, bias=False, "
+    "track_running_stats=False)": (lambda: nn.InstanceNorm2d(4)),
     "GroupNorm(2, 4, eps=1e-05, affine=True, bias=True)": lambda: nn.GroupNorm(2, 4),
     "LayerNorm((4,), eps=1e-05, elementwise_affine=True, bias=False)": (
         lambda: nn.LayerNorm(4, bias=False)

@@ -347,3 +347,9 @@ def test_step_hooks_and_closures():
     for wrong in ({"rho": 2.0}, {"lr": -1}):
         with pytest.raises(ValueError, match="Invalid"):
             optim.Adadelta([p], **wrong)
+
+
+def test_an_optimiser_made_inside_a_compiled_function_is_refused_by_name():
+    weight = nn.Parameter(gf.ones(2))
+    with pytest.raises(gf.TraceError, match="cannot be made inside a compiled function"):
+        gf.compile(lambda: optim.SGD([weight], lr=0.1))()

@@ -14,7 +14,7 @@ from typing import Any
 
 from graphflow.autograd.modes import enable_grad, no_grad
 from graphflow.checks import suggestion
-from graphflow.errors import GraphFlowError
+from graphflow.errors import GraphFlowError, TraceError
 from graphflow.functions.creation import full, zeros_like
 from graphflow.functions.elementwise import add, mul, neg
 from graphflow.ir.types import float32, float64
@@ -52,6 +52,11 @@ class Optimizer:
 
     def add_param_group(self, param_group: Mapping[str, Any]) -> None:
         """Add parameters (tensors, or pairs of name and tensor) with their own options."""
+        if mode.tracer is not None:
+            raise TraceError(
+                "an optimiser and its parameter groups cannot be made inside a compiled function: "
+                "they would be made when it is traced only; make them outside the function"
+            )
         if "params" not in param_group:
             raise ValueError(f"a parameter group needs 'params'; it has {sorted(param_group)}")
         self._check_options(param_group)
