@@ -16,6 +16,7 @@ from graphflow.codegen import frontend
 from graphflow.codegen.compile import compile_kernels
 from graphflow.codegen.plain import PlainKernel, load_function, raise_failure
 from graphflow.codegen.schedule import KernelSource
+from graphflow.errors import CompileError
 from graphflow.runtime.linker import link
 
 HEADER = "from graphflow.codegen.prelude import *\nWIDTH = 16\n@kernel\n"
@@ -108,6 +109,13 @@ def test_ranges_breaks_and_continues(bounds: tuple[int, int, int]) -> None:
         runner(RANGES, out, *bounds)
         results.append(int(out[0]))
     assert results[0] == results[1]
+
+
+def test_a_range_that_counts_down_is_refused() -> None:
+    """It would run once: kernels know no other direction."""
+    down = RANGES.source.replace("ranges", "down").replace("range(j, args[2])", "range(j, 0, -1)")
+    with pytest.raises(CompileError, match="counts up, not by -1"):
+        compile_kernels([KernelSource("down", down)])
 
 
 @pytest.mark.parametrize("source", [CHANGING, KEEPING])

@@ -18,6 +18,7 @@ from numba.core.imputils import Registry
 from numba.core.typing.templates import AbstractTemplate, signature
 
 from graphflow.codegen.bridge import Lowering, types
+from graphflow.errors import CompileError
 
 implementations = Registry("graphflow integers")
 _I64 = ir.IntType(64)
@@ -71,10 +72,25 @@ def _template(function: Any, arities: tuple[int, ...], result: Any) -> Any:
     return types.Function(Template)
 
 
+class _Range(AbstractTemplate):  # type: ignore[misc]
+    """Counts up: of a step that is written there it is known."""
+
+    key = range
+    prefer_literal = True
+
+    def generic(self, args: Any, kws: Any) -> Any:
+        if kws or len(args) > 3 or not all(isinstance(a, types.Integer) for a in args):
+            return None
+        step = getattr(args[-1], "literal_value", 1) if len(args) == 3 else 1
+        if step < 1:
+            raise CompileError(f"a range in a kernel counts up, not by {step}")
+        return signature(_COUNTING, *[types.int64] * len(args))
+
+
 GLOBALS = {
     min: _template(min, (2,), types.int64),
     max: _template(max, (2,), types.int64),
-    range: _template(range, (1, 2, 3), _COUNTING),
+    range: types.Function(_Range),
 }
 """Builtins whose form in kernels replaces Numba's."""
 
