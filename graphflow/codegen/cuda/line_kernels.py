@@ -126,7 +126,7 @@ def sort_kernel(kind: str, size: int, brain: bool = False) -> KernelSource:
         all=hex((1 << 64) - 1), mask=hex((1 << (8 * size)) - 1),
         encode="".join(f"    {line}\n" for line in encode.splitlines()),
     )  # fmt: skip
-    launch = Launch((f"u{8 * size}", "i64", "u64", "i64"), _INTEGERS + 1, SORT_BLOCK, True)
+    launch = Launch((f"u{8 * size}", "i64", "u64", "i64"), _INTEGERS + 2, SORT_BLOCK, True)
     operation = f"{'brain' if brain else kind}{8 * size}"
     return module("sort", [operation], "order = the stable order of a", text, launch)
 
