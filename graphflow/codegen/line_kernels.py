@@ -321,31 +321,33 @@ def scan_kernel(
     return _named("scan", name, text.replace("{imports}", imports))
 
 
+def _order_kernel(
+    prefix: str, template: str, kind: str, size: int, place: str, brain: bool, **facts: object
+) -> KernelSource:
+    """A kernel that orders elements by keys."""
+    bits, key = f"u{8 * size}", "u64" if size == 8 else "u32"
+    pointers = sorted({f"pointer_{t}" for t in (bits, key, place, "i64")})
+    casts, choices = ["i64"] * (" i64(" in template), ["select"] * (kind == "float")
+    text = template.format(
+        names=", ".join([*casts, "kernel", *pointers, *choices, "share", "u64"]), size=size,
+        bits=bits, key=key, place=place, encode=encoding(kind, size, brain), **facts,
+    )  # fmt: skip
+    return _named(prefix, f"{kind}{8 * size}", text)
+
+
 @cache
 def sort_kernel(kind: str, size: int, place: str, brain: bool = False) -> KernelSource:
     """Stable order of elements of ``size`` bytes that are ``float`` (``brain``: bfloat16,
     whose exponent is that of float32), ``int`` or ``uint``; positions are kept as ``place``."""
-    bits, key = f"u{8 * size}", "u64" if size == 8 else "u32"
-    names = ["i64", "kernel", *sorted({f"pointer_{t}" for t in (bits, key, place, "i64")})]
-    names += ["select"] * (kind == "float")
-    text = _SORT.format(
-        names=", ".join([*names, "share", "u64"]), short=SHORT, digits=DIGITS, size=size,
-        bits=bits, key=key, place=place, encode=encoding(kind, size, brain),
-    )  # fmt: skip
-    return _named("sort", f"{kind}{8 * size}", text)
+    return _order_kernel("sort", _SORT, kind, size, place, brain, short=SHORT, digits=DIGITS)
 
 
 @cache
 def first_kernel(kind: str, size: int, place: str, brain: bool = False) -> KernelSource:
     """:func:`sort_kernel` where few positions are wanted: all the others are only compared."""
-    bits, key = f"u{8 * size}", "u64" if size == 8 else "u32"
-    names = ["kernel", *sorted({f"pointer_{t}" for t in (bits, key, place, "i64")})]
-    names += ["select"] * (kind == "float")
-    text = _FIRST.format(
-        names=", ".join([*names, "share", "u64"]), bits=bits, key=key, place=place,
-        encode=encoding(kind, size, brain), sift=indent(_SIFT, " " * 4), sift_out=_SIFT,
-    )  # fmt: skip
-    return _named("first", f"{kind}{8 * size}", text)
+    return _order_kernel(
+        "first", _FIRST, kind, size, place, brain, sift=indent(_SIFT, " " * 4), sift_out=_SIFT
+    )
 
 
 @cache
