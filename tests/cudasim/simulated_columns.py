@@ -22,6 +22,7 @@ from graphflow.codegen.schedule import Call, plain_steps
 from graphflow.passes.pipeline import PORTABLE, run_pipeline
 from graphflow.runtime.cuda.launch import CudaProgram
 from graphflow.runtime.cuda.memory import DeviceArray
+from tests.cudasim.models import training_step
 
 Function = Callable[..., gf.Tensor | tuple[gf.Tensor, ...]]
 
@@ -269,15 +270,8 @@ def trained(device: str) -> list[np.ndarray]:
     ).to(device)  # fmt: skip
     optimizer = gf.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
 
-    def step(x: gf.Tensor, y: gf.Tensor) -> gf.Tensor:
-        optimizer.zero_grad()
-        loss = F.cross_entropy(model(x), y)
-        loss.backward()
-        optimizer.step()
-        return loss
-
     x, y = gf.tensor(numbers(6, 3, 8, 8, seed=4)).to(device), gf.tensor([0, 1, 2, 3, 0, 1])
-    compiled = gf.compile(step)
+    compiled = gf.compile(training_step(model, optimizer))
     losses = [float(compiled(x, y.to(device))) for _ in range(3)]
     state = model.state_dict().values()
     return [np.array(losses), *[value.detach().cpu().numpy() for value in state]]

@@ -18,6 +18,7 @@ import graphflow.nn.functional as F
 from graphflow import nn, on_device
 from graphflow.codegen.cuda import parted
 from graphflow.codegen.cuda.convolution import FORWARD, WEIGHTS
+from tests.cudasim.models import training_step
 from tests.cudasim.numpy_convolutions import NumpyConvolutions
 from tests.cudasim.numpy_library import in_place_of_cudnn
 
@@ -199,14 +200,7 @@ def trained(device: str) -> tuple[list[float], list[Array]]:
     optimizer = gf.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
     x, y = (gf.tensor(a).to(device) for a in (array(rng, 4, 3, 16, 16), np.arange(4)))
 
-    @gf.compile
-    def step(x: gf.Tensor, y: gf.Tensor) -> gf.Tensor:
-        optimizer.zero_grad()
-        loss = F.cross_entropy(model(x), y)
-        loss.backward()
-        optimizer.step()
-        return loss
-
+    step = gf.compile(training_step(model, optimizer))
     losses = [float(step(x, y)) for _ in range(3)]
     return losses, [p.detach().cpu().numpy() for p in model.parameters()]
 
