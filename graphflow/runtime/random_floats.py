@@ -20,15 +20,15 @@ import numpy as np
 
 from graphflow import flags
 from graphflow.codegen.schedule import KernelSource
+from graphflow.ir.ops.pieces import PIECE_BYTES
 from graphflow.runtime.cache import COMPANIONS, find
 from graphflow.runtime.storage import Array, address_of
 from graphflow.runtime.threads import pool
 
 Formula: TypeAlias = Callable[..., Array]
 
-PIECE = 3 << 13
-"""Elements that a formula is given at a time: 96 KB stay in the second-level cache.  For more than
-128 KB the C library asks for pages each time, and gives them back."""
+PIECE = PIECE_BYTES // 4
+"""Elements that a formula is given at a time."""
 _ALONE = 1 << 18  # elements that are sooner made than shared with another thread
 _TEXT = '''\
 """out[i] = uniform in [0, 1): word args[3] of Philox at element i, args[4] <= i < args[5]"""

@@ -13,8 +13,8 @@ from graphflow.ir.op import Array
 Function: TypeAlias = Callable[[Array], Array]
 
 PIECE_BYTES = 96 << 10
-"""Of a piece: temporaries fit the second-level cache, and are smaller than what the C library asks
-the system for each time."""
+"""Of a piece: temporaries fit the second-level cache.  For more than 128 KB the C library asks for
+pages each time, and gives them back."""
 
 
 def in_pieces(function: Function) -> Function:
