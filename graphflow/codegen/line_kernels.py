@@ -178,8 +178,8 @@ def KERNEL(args, tid, nth):
     wanted = args[9]
     begin, end = share(outer * inner, tid, nth)
     # The least keys so far and their positions, a heap whose greatest pair is at its root.
-    keys = pointer_{key}(args, 3) + tid * wanted
-    places = pointer_{place}(args, 4) + tid * wanted
+    keys = pointer_{key}(args, 3) + tid * args[10]
+    places = pointer_{place}(args, 4) + tid * args[10]
     for line in range(begin, end):
         block = line // inner
         start = block * count * inner + line - block * inner

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from math import prod
 
+from graphflow.codegen.contraction.call import rounded_up
 from graphflow.codegen.kernel_writer import held_as
 from graphflow.codegen.layout import Layout
 from graphflow.codegen.line_kernels import (
@@ -40,6 +41,8 @@ from graphflow.ir.types import (
 
 ALL_BITS = -1
 MOST_INT32 = 2**31 - 1
+APART = 16
+"""Rooms of threads are a multiple of so many elements: no two share a line of a cache."""
 FEW_WANTED = 8
 """Positions are few if there are so many times as many."""
 
@@ -102,12 +105,12 @@ def _sort(node: Node, operands: Sequence[Layout], result: Layout, context: Lower
     few = 0 < wanted * FEW_WANTED <= count
     make = first_kernel if few else sort_kernel
     kernel = make(kind, size, place.short, brain=dtype.short == "bf16")
-    room = wanted if few else 2 * count
+    room = rounded_up(wanted, APART) if few else 2 * count
     rooms = context.threads if few else least(context.threads, outer * inner)
     tally = None if few else context.temporary(TensorType(int64, (rooms, DIGITS * size)))
     pairs = [context.temporary(TensorType(held, (rooms, room))) for held in (key, place)]
     mask = (ALL_BITS if size == 8 else (1 << (8 * size)) - 1) if node.attrs["descending"] else 0
-    words = [outer, count, inner, mask, wanted]
+    words = [outer, count, inner, mask, wanted, room]
     return _call(node, kernel, operands, [result, tally, *pairs], words)
 
 
