@@ -9,7 +9,9 @@ import pytest
 import graphflow as gf
 import graphflow.nn.functional as F
 from graphflow import nn
+from graphflow.codegen.kept import LEAST_WORK
 from graphflow.codegen.schedule import Branch, BufferKind
+from graphflow.runtime.storage import Storage, aligned_empty
 from tests.threads import in_threads
 
 RNG = np.random.default_rng(20)
@@ -176,6 +178,24 @@ def test_kept_memory_is_nobody_elses() -> None:
     assert kept and kept.isdisjoint(schedule.offsets)
     outside = [step for step in schedule.steps if not isinstance(step, Branch)]
     assert all(kept.isdisjoint(step.writes) for step in outside)
+
+
+def test_constants_without_state_are_made(monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
+    """Work that depends on nothing at all is kept too; new memory may hold anything."""
+
+    def zeros(shape: Any, dtype: Any) -> Storage:
+        array = aligned_empty(shape, dtype)
+        array[...] = 0
+        return Storage(array)
+
+    monkeypatch.setattr("graphflow.runtime.kept.empty", zeros)
+    count = LEAST_WORK // 4
+    line = np.arange(0, count, 7)
+    places = gf.compile(lambda x: gf.searchsorted(x, gf.arange(count), right=True))
+    expected = np.searchsorted(line, np.arange(count), "right")
+    for _ in range(2):
+        np.testing.assert_array_equal(places(gf.tensor(line)), expected)
+    assert kept_of(places)
 
 
 def test_training_keeps_nothing() -> None:

@@ -203,7 +203,7 @@ class LoadedProgram:
         takes, head, pack, words = self.takes, self.head, self.pack, self._words
         start, plain = (self._launch if self.threads > 1 else self.native), self._plain
         simple, turns = self._results is None, self._turns
-        kept = self.memory.kept if self.schedule.watched else None
+        kept = self.memory.kept if self.schedule.stale >= 0 else None
         prepare = self._preparing()
 
         def launch(inputs: Sequence[int | float]) -> Sequence[Storage | None]:
@@ -241,7 +241,7 @@ class LoadedProgram:
 
     def _preparing(self) -> Callable[[], None] | None:
         """What is to be done before each run, if anything."""
-        kept = self.memory.kept if self.schedule.watched else None
+        kept = self.memory.kept if self.schedule.stale >= 0 else None
         settle = self._rooms.settle if self._slots.rooms else None
         if kept is None:
             return settle
