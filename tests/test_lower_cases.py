@@ -91,6 +91,7 @@ def wide_cases() -> dict[str, tuple[Graph, list[Array]]]:
     dz = b.where(b.gt(x, 0.0), y, splat(0.0, y.tensor_type))
     scatter = b.scatter_add(base, b.expand(at, shape=(300, 640)), rows, axis=0)
     narrow = b.permute(leaf("x", 900, 3, 50), axes=(1, 0, 2))
+    three, many = leaf("x", 3, 40, 1500), leaf("x", 17, 20, 1100)
     return {
         "map": (Graph((x, y), (b.tanh(x * y), x + y)), xs),
         "rows": (Graph((x,), (softmax(x), b.reduce_sum(x, axes=(1,)))), xs[:1]),
@@ -104,6 +105,12 @@ def wide_cases() -> dict[str, tuple[Graph, list[Array]]]:
         ),
         "few outer": (Graph(narrow.inputs, (narrow * 2.0,)), [numbers(900, 3, 50)]),
         "argmax": (Graph((x,), (b.argmax(x, axis=1), b.argmax(x, axis=0))[:1]), xs[:1]),
+        "columns of three": (
+            Graph((three,), (b.reduce_sum(three, axes=(1,)),)), [numbers(3, 40, 1500)]
+        ),
+        "columns of many": (
+            Graph((many,), (b.reduce_max(many, axes=(1,)),)), [numbers(17, 20, 1100)]
+        ),
         "argmax of columns": (Graph((x,), (b.argmax(x, axis=0),)), xs[:1]),
     }  # fmt: skip
 

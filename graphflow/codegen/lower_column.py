@@ -35,6 +35,8 @@ from graphflow.records import dataclass, field
 
 NARROWEST, WIDEST = 64, 1024
 """Columns a block, at least (if there are so many) and at most."""
+FEW_BLOCKS = 8
+"""Blocks that are enough to share among the threads."""
 SUMMED = 128
 """Rows that are folded one after the other; a row kernel has several lanes for that."""
 
@@ -123,27 +125,33 @@ def _open_column_blocks(emitter: Emitter, plan: Plan, large: bool) -> None:
     rows = 1
     for axis in outer:
         rows *= axis.extent
-    width = block_width(example_of(inner.extent))
-    if rows >= ENOUGH_SHARES or width >= inner.extent or not large:
+    width = block_width(example_of(inner.extent), example_of(rows))
+    if width >= inner.extent or not large:
         open_rows(emitter, outer, large)
-        if width >= inner.extent or not large:
-            return
+        return
+    if rows >= ENOUGH_SHARES:
+        open_rows(emitter, outer)
         emitter.open((), "low", "0", emitter.extent(inner), step=emitter.constant("width", width))
     else:
         blocks = -(-inner.extent // width)
-        emitter.share_count(emitter.constant("blocks", blocks))
-        emitter.open((), "block", "begin", "end", LoopKind.PARALLEL)
+        if outer:
+            emitter.open_shared((*outer, Axis("block", ("block",), (blocks,), 0)))
+        else:
+            emitter.share_count(emitter.constant("blocks", blocks))
+            emitter.open((), "block", "begin", "end", LoopKind.PARALLEL)
         emitter.name_index("low", f"block * {emitter.constant('width', width)}")
-        for axis in outer:
-            emitter.open_axis(axis)
     end = f"low + {emitter.constant('width', width)}"
     emitter.name_index("high", f"min({end}, {emitter.extent(inner)})")
     emitter.ranges[inner] = ("low", "high")
 
 
-def block_width(columns: int) -> int:
-    """How many columns one block has; depends on the shape only."""
-    width = -(-columns // (8 * NARROWEST)) * NARROWEST
+def block_width(columns: int, rows: int) -> int:
+    """How many columns one block has where there are ``rows`` rows of them to share.
+
+    Depends on the shape only.  A block is no narrower than sharing needs: reading a piece of
+    every row here and there takes several times as long as reading whole rows.
+    """
+    width = -(-columns * rows // (FEW_BLOCKS * NARROWEST)) * NARROWEST
     return min(width, WIDEST)
 
 
