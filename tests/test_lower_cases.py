@@ -200,6 +200,21 @@ def test_an_index_out_of_range_is_reported_and_clamped() -> None:
         np.testing.assert_array_equal(got, data[clamped])
 
 
+@pytest.mark.parametrize(("wide", "prefix"), [(40, "col"), (5, "row")])
+def test_rows_looked_up_are_summed_row_by_row(wide: int, prefix: str) -> None:
+    """Positions and weights of rows, the same for all of a wide row, have no say in the loops."""
+    table, at, weight = leaf("t", 30, wide), leaf("i", 11, 7, dtype=int64), leaf("w", 11, 7)
+    looked_up = b.take(table, at, axis=0)
+    scaled = looked_up * b.expand(b.reshape(weight, shape=(11, 7, 1)), shape=(11, 7, wide))
+    index = np.random.default_rng(7).integers(0, 30, (11, 7))
+    arrays = [numbers(30, wide), index, numbers(11, 7)]
+    for value in (looked_up, scaled):
+        for total in (b.reduce_sum(value, axes=(1,)), b.reduce_max(value, axes=(1,))):
+            agree([total], [table, at, weight], arrays)
+            _, calls, _ = evaluate(Graph((table, at, weight), (total,)), arrays)
+            assert [call.kernel.name.split("_")[0] for call in calls] == [prefix]
+
+
 def test_unused_padding_of_a_gather_is_not_checked() -> None:
     x, at = leaf("x", 4), leaf("i", 2, dtype=int64)
     padded = b.pad(b.take(x, at, axis=0), low=(1,), high=(2,), value=7.0)

@@ -28,6 +28,8 @@ from graphflow.ir.op import OpDef
 from graphflow.records import dataclass, field, replace
 
 LOOP_VARIABLES = "ijklmqruvw"
+WIDE = 16
+"""How far a loop runs, at least, beside which what is the same for all of it is little."""
 MOST_BOXES = 32
 LEAST_BOX = 1 << 10
 """How many parts a guarded map is cut into, and how many elements a part has at least."""
@@ -165,12 +167,13 @@ def plan_loops(space: Space, targets: Sequence[Target], found: Survey) -> Plan:
     leading = max(targets, key=lambda t: (t.full, len(t.index.terms))).index
     kept = _ordered(space.kept, space, leading)
     memory = [*(t.index for t in targets), *(x.index for x in found.loads)]
-    through = [a for a in memory if any(n in space.reduced for n, _ in a.terms)]
-    widest = max(through, key=lambda a: len(a.terms), default=leading)
+    folded = sum(space.bits[name] for name in space.reduced)
+    through = [a for a in memory if any(space.bits[n] & folded for n, _ in a.terms)]
+    widest = max(through, key=lambda a: _along(space.reduced, a), default=leading)
     reduced = _ordered(space.reduced, space, widest)
     kept_runs = _merged(kept, space, found.accesses)
     reduced_runs = _merged(reduced, space, found.accesses)
-    column = _is_column(kept_runs, reduced_runs, through)
+    column = _is_column(kept_runs, reduced_runs, through, space)
     if column:
         nest = kept_runs[:-1] + reduced_runs + kept_runs[-1:]
     else:
@@ -179,6 +182,11 @@ def plan_loops(space: Space, targets: Sequence[Target], found: Survey) -> Plan:
     return Plan(
         tuple(axes[run] for run in kept_runs), tuple(axes[run] for run in reduced_runs), column
     )
+
+
+def _along(names: Sequence[str], access: Affine) -> tuple[bool, int]:
+    """How much ``access`` says of the order of ``names``, to compare: whether it names one."""
+    return any(name in names for name, _ in access.terms), len(access.terms)
 
 
 def merged_axes(
@@ -225,15 +233,21 @@ def _merged(
 
 
 def _is_column(
-    kept: list[tuple[str, ...]], reduced: list[tuple[str, ...]], through: list[Affine]
+    kept: list[tuple[str, ...]],
+    reduced: list[tuple[str, ...]],
+    through: list[Affine],
+    space: Space,
 ) -> bool:
     """True when more accesses are contiguous along the last kept loop than the last reduced.
 
-    What is the same for all kept indices (a scale of each row) is little, and has no say.
+    What is the same for all of a wide last kept loop (weights of rows, positions of rows that are
+    looked up) is little, and has no say.
     """
     if not kept or not reduced:
         return False
-    names = {name for run in kept for name in run}
+    inner = kept[-1]
+    wide = surely(WIDE, _product(space.extents[name] for name in inner))
+    names = set(inner) if wide else {name for run in kept for name in run}
     steps = [dict(a.terms) for a in through]
     steps = [s for s in steps if not names.isdisjoint(s)] or steps
     across = sum(1 for s in steps if s.get(kept[-1][-1]) == 1)

@@ -27,6 +27,7 @@ from graphflow.functions.elementwise import (
 )
 from graphflow.functions.reductions import amax, argmax, sum
 from graphflow.functions.shaping import expand, squeeze, unsqueeze
+from graphflow.functions.sorting import searchsorted
 from graphflow.ir import types as T
 from graphflow.promotion import cast
 from graphflow.tensor import Tensor
@@ -159,12 +160,12 @@ def _even_bags(rows: Tensor, used: Tensor | None, mode: str) -> Tensor:
     bags, size, width = rows.shape
     if not size:
         return zeros(bags, width, dtype=rows.dtype)
-    member = expand(unsqueeze(iota((size,), 0, T.int64) >= 0, 0), (bags, size))
-    member = member if used is None else used
     if mode == "max":
-        return _largest(rows, member)
-    total = sum(where(unsqueeze(member, -1), rows, 0.0), 1)
-    return total if mode == "sum" else _divided(total, sum(cast(member, T.int64), 1))
+        return _largest(rows, used)
+    total = sum(rows if used is None else where(unsqueeze(used, -1), rows, 0.0), 1)
+    if mode == "sum":
+        return total
+    return div(total, size) if used is None else _divided(total, sum(cast(used, T.int64), 1))
 
 
 def _divided(total: Tensor, number: Tensor) -> Tensor:
@@ -172,18 +173,24 @@ def _divided(total: Tensor, number: Tensor) -> Tensor:
     return div(total, unsqueeze(cast(clamp(number, min=1), total.dtype), -1))
 
 
-def _largest(rows: Tensor, member: Tensor) -> Tensor:
+def _largest(rows: Tensor, member: Tensor | None) -> Tensor:
     """The largest of every column among the members of a bag; the first of equals counts.
 
-    rows [B or 1, N, D], member [B, N].
+    rows [B or 1, N, D], member [B, N] (none: all are).
     """
+    if member is None:
+        return _picked(rows, argmax(rows, 1, True))
     shape = (member.shape[0], *rows.shape[1:])
     inside = expand(unsqueeze(member, -1), shape)
-    spread = where(inside, expand(rows, shape), float("-inf"))
-    best = argmax(spread, 1, True)
-    value = squeeze(apply("gather", expand(rows, shape).clone(), best, axis=1), 1)
+    spread = expand(rows, shape)
+    best = argmax(where(inside, spread, float("-inf")), 1, True)
     empty = logical_not(cast(amax(cast(member, T.uint8), 1), T.bool_))
-    return where(unsqueeze(empty, -1), 0.0, value)
+    return where(unsqueeze(empty, -1), 0.0, _picked(spread, best))
+
+
+def _picked(rows: Tensor, best: Tensor) -> Tensor:
+    """The elements of rows [B, N, D] at positions best [B, 1, D]: [B, D]."""
+    return squeeze(apply("gather", rows, best, axis=1), 1)
 
 
 def _uneven_bags(
@@ -194,18 +201,17 @@ def _uneven_bags(
     bags = offsets.shape[0] - (1 if last else 0)
     if not number or not bags:
         return add(zeros(bags, width, dtype=rows.dtype), mul(sum(rows), 0.0))
-    places = iota((1, number), 1, T.int64)
-    starts = unsqueeze(offsets[:bags], 1)
-    bag = sub(sum(cast(starts <= places, T.int64), 0), 1)
+    places = iota((number,), 0, T.int64)
+    bag = sub(searchsorted(offsets[:bags], places, right=True), 1)
     taken = bag >= 0 if used is None else logical_and(used, bag >= 0)
     if last:
-        taken = logical_and(taken, squeeze(places, 0) < offsets[bags])
+        taken = logical_and(taken, places < offsets[bags])
     bag = clamp(bag, min=0)
     if mode == "max":
         member = logical_and(eq(unsqueeze(bag, 0), iota((bags, number), 0, T.int64)), taken)
         return _largest(unsqueeze(rows, 0), member)
     kept = where(unsqueeze(taken, 1), rows, 0.0)
-    column = expand(unsqueeze(bag, 1), (number, width)).clone()
+    column = expand(unsqueeze(bag, 1), (number, width))
     base: Any = zeros(bags, width, dtype=rows.dtype)
     total = apply("scatter_add", base, column, kept, axis=0)
     if mode == "sum":
