@@ -149,6 +149,7 @@ LEAVES = """\
   %h: i32[4] = input(name="h")
   %b: bool[4] = input(name="b")
   %e: f32[0,4] = input(name="e")
+  %w1: f64[1,131072] = input(name="w1")
 """
 
 EXAMPLES = [
@@ -180,6 +181,14 @@ EXAMPLES = [
      "%0 = exp(%v)\n%two: f32[] = constant(2.0)\n%a = add(%0, %two)\n%n = mul(%0, %a)\n"
      "%big: f32[] = constant(1.1529215046068470e18)\n%c = gt(%n, %big)\n%o: f32[] = constant(1.0)\n"
      "%d = add(%n, %two)\n%q = div(%n, %d)\n%1 = where(%c, %o, %q)"),
+    ("matmul(%x, %y)", "%t = permute(%w1, axes=(1, 0))\n%1 = matmul(%w1, %t)",
+     "%r0 = reshape(%w1, shape=(1, 1, 131072))\n%0 = mul(%r0, %r0)\n"
+     "%1 = reduce_sum(%0, axes=(2,))"),
+    ("matmul(%x, %y)", "%t = reshape(%r, shape=(4, 1))\n%1 = matmul(%r, %t)", None),
+    ("contract(%x, %y)", "%1 = contract(%w1, %w1, left=(0, 1), right=(2, 1), out=(2, 0))",
+     "%r0 = reshape(%w1, shape=(1, 1, 131072))\n%0 = mul(%r0, %r0)\n"
+     "%1 = reduce_sum(%0, axes=(2,))"),
+    ("contract(%x, %y)", "%1 = contract(%r, %r, left=(0, 1), right=(2, 1), out=(2, 0))", None),
     ("cast(%x)", "%1 = cast(%v, dtype=f32)", "%1 = %v"),
     ("cast(cast(%x))", "%0 = cast(%v, dtype=f64)\n%1 = cast(%0, dtype=i32)",
      "%1 = cast(%v, dtype=i32)"),

@@ -37,6 +37,21 @@ def test_element_types() -> None:
     assert gf.vdot(z, z).item() == 14 and gf.dot(z, z).item() == (1 + 2j) ** 2 - 9
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.int64])
+@pytest.mark.parametrize("equation", ["i,i->", "ki,i->k", "i,ki->k", "kij,kij->k"])
+def test_few_long_sums(equation: str, dtype: Any) -> None:
+    extents = {"i": 70_001, "j": 2, "k": 3}
+    sides = equation.split("->")[0].split(",")
+    x, y = (
+        (draw(n, *[extents[label] for label in side]) * 9 - 1).astype(dtype)
+        for n, side in enumerate(sides)
+    )
+    found = gf.compile(lambda a, b: gf.einsum(equation, a, b))(gf.tensor(x), gf.tensor(y))
+    wide = np.int64 if dtype is np.int64 else np.float64
+    expected = np.einsum(equation, x.astype(wide), y.astype(wide))
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-5 * (dtype is np.float32))
+
+
 def test_sums_with_products() -> None:
     m, v, w = (gf.tensor(draw(i, *s)) for i, s in enumerate(((2, 3), (3,), (2,))))
     batch1, batch2 = gf.tensor(draw(3, 4, 2, 3)), gf.tensor(draw(4, 4, 3, 5))

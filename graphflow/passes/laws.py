@@ -116,6 +116,9 @@ LAWS: tuple[Law, ...] = (
     Law("flip(flip(%x))", views.flip_of_flip),  # two reversals of an axis cancel
     Law("pad(%x)", views.same_type),  # by nothing
     Law("concatenate(...)", views.concatenate_of_few),  # of one operand, or with empty ones
+    # Products.
+    Law("matmul(%x, %y)", views.few_long_sums, rounding=True),  # Σ x y
+    Law("contract(%x, %y)", views.few_long_sums, rounding=True),
     # Reductions.
     Law("reduce_sum(%x)", views.reduction_of_unit_axes, rounding=True),  # a sum of one element
     Law("reduce_prod(%x)", views.reduction_of_unit_axes),

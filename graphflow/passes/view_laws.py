@@ -16,6 +16,7 @@ from graphflow.ir.dims import Dim, Shape, SymDim, dim_product
 from graphflow.ir.node import Node
 from graphflow.ir.op import Kind
 from graphflow.ir.pattern import Bindings, fit, splat_of
+from graphflow.ir.products import labels_of
 from graphflow.ir.types import DType, TensorType, bool_, broadcast_shapes
 
 
@@ -76,6 +77,45 @@ def normal_share(node: Node, bound: Bindings) -> Node | None:
         return None
     doubled = NODES.mul(NODES.phi(bound["x"]), constant(2.0, node.dtype))
     return fit(doubled, node.tensor_type)
+
+
+# ---- products ------------------------------------------------------------------------
+
+FEW_SUMS, MANY_TERMS = 16, 1 << 17
+"""Fewer sums than this, of so many terms in all, are too few for threads to share as they are."""
+
+
+def few_long_sums(node: Node, bound: Bindings) -> Node | None:
+    """A product with few results is ``Σ x y`` where an operand has an element for every term.
+
+    Nothing is read twice, so that tiles gain nothing, and sums can be cut for threads to share,
+    as a product's never are.  Halves stay: their terms are not rounded.
+    """
+    operands, (*sides, out) = node.inputs, labels_of(node)
+    depth = tuple(label for label in sides[0] if label not in out)
+    if depth != tuple(label for label in sides[1] if label not in out):
+        return None
+    if node.dtype.itemsize < 4 or node.dtype is not operands[0].dtype:
+        return None
+    sizes = [operand.tensor_type.numel for operand in operands]
+    results = node.tensor_type.numel
+    if any(isinstance(size, SymDim) for size in (*sizes, results)) or not 0 < results < FEW_SUMS:
+        return None
+    views = [_ordered(operand, own, (*out, *depth)) for operand, own in zip(operands, sides)]
+    product = NODES.mul(*views)
+    if not MANY_TERMS <= product.tensor_type.numel <= max(sizes):
+        return None
+    axes = tuple(range(len(out), len(out) + len(depth)))
+    return NODES.reduce_sum(product, axes=axes)  # type: ignore[no-any-return]
+
+
+def _ordered(node: Node, labels: tuple[int, ...], order: tuple[int, ...]) -> Node:
+    """``node`` with an axis for every label of ``order``: of extent 1 where it has none."""
+    axes = tuple(labels.index(label) for label in order if label in labels)
+    extents = dict(zip(labels, node.shape))
+    turned = node if axes == tuple(range(len(labels))) else NODES.permute(node, axes=axes)
+    shape = tuple(extents.get(label, 1) for label in order)
+    return NODES.reshape(turned, shape=shape)  # type: ignore[no-any-return]
 
 
 # ---- casts ---------------------------------------------------------------------------
