@@ -136,6 +136,17 @@ def test_an_output_that_is_an_input_or_a_view_of_one_aliases_it(machine):
     assert (second.buffer, second.offset, second.strides) == (schedule.inputs[0], 9, (1, 8))
 
 
+def test_much_of_an_input_in_no_runs_is_copied_by_a_kernel(machine):
+    a = x(40, 30)
+    backwards = b.flip(a, axes=(1,))
+    spread = b.expand(b.reshape(a, shape=(40, 30, 1)), shape=(40, 30, 3))
+    apart = b.slice(a, starts=(0, 1), limits=(40, 30), steps=(1, 2))
+    for view, calls in ((backwards, 1), (spread, 1), (apart, 1), (b.permute(a, axes=(1, 0)), 0)):
+        schedule = check(machine, Graph((a,), (view,)))
+        assert len(schedule.steps) == calls
+        assert (schedule.results[0].buffer == schedule.inputs[0]) == (calls == 0)
+
+
 def test_views_of_one_result_share_its_memory(machine):
     y = b.exp(x(6, 4))
     schedule = check(machine, Graph((x(6, 4),), (y, b.reshape(y, shape=(24,)))))

@@ -12,11 +12,13 @@ for an old one.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import prod
 
 from graphflow.codegen.layout import Layout, contiguous
 from graphflow.codegen.order import reaches, run_order
 from graphflow.codegen.rooms import made_in_rooms
 from graphflow.codegen.side_by_side import Starts, put_together
+from graphflow.codegen.sizes import example_of
 from graphflow.codegen.units import Unit, Value, Work
 from graphflow.ir.graph import Graph
 from graphflow.ir.node import Node
@@ -118,14 +120,26 @@ def _place_outputs(graph: Graph, work: Work, placement: Placement, changing: set
     for node in graph.outputs:
         layout = work.layouts[node]
         value = work.values[layout.buffer]
-        if value.leaf is not None and (layout.buffer in changing or "value" in value.leaf.attrs):
-            # The old value of changing state, or data of the program: the caller's own copy.
+        if value.leaf is not None and (
+            layout.buffer in changing or "value" in value.leaf.attrs or _is_rearranged(layout)
+        ):
+            # The old value of changing state, data of the program, or what kernels copy better
+            # than NumPy would: the caller's own copy.
             if node not in copies:
                 copies[node] = work.copy(layout)
             layout = copies[node]
         placement.outputs.append(layout)
         if work.values[layout.buffer].leaf is None:
             placement.fresh.add(layout.buffer)
+
+
+def _is_rearranged(layout: Layout) -> bool:
+    """Whether ``layout`` shows much that does not lie in runs: backwards, repeated or with gaps.
+
+    What is only transposed is copied in the order it lies in, by its strides.
+    """
+    steps = [s for s, n in zip(layout.strides, layout.shape, strict=True) if n != 1]
+    return min(steps, default=1) != 1 and example_of(prod(layout.shape)) > LITTLE
 
 
 def _place_results(graph: Graph, work: Work, placement: Placement) -> None:
