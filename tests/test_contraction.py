@@ -65,8 +65,9 @@ class Memory:
     blocks: list[Array] = field(default_factory=list)
 
     def temporary(self, type: TensorType) -> Layout:
-        """Scratch, filled with NaN so that reading it before writing shows."""
-        array = np.full(type.static_shape, np.nan, type.dtype.numpy)
+        """Scratch, filled with NaN (77) so that reading it before writing shows."""
+        fill = np.nan if type.dtype.is_floating_point else 77
+        array = np.full(type.static_shape, fill, type.dtype.numpy)
         self.arrays.append(array)
         return contiguous(len(self.arrays) - 1, type)
 
@@ -236,6 +237,23 @@ def test_integers_wrap(dtype: Any, jit: bool) -> None:
     for threads in (1, 2):
         result, _ = multiply(a, b, threads, jit)
         np.testing.assert_array_equal(result, a @ b)
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.int64, np.uint32, np.uint64])
+def test_integers_wrap_in_tiles(dtype: Any) -> None:
+    rng = np.random.default_rng(7)
+    for m, n, k, forms in [
+        (130, 41, 65, "nn"), (47, 70, 65, "nt"), (47, 90, 65, "tn"), (70, 47, 1030, "ss"),
+        (3, 300, 120, "nt"), (1, 3000, 50, "nn"),
+    ]:  # fmt: skip
+        a, b = (
+            random(rng, shape, np.float64, form).view(np.int64).astype(dtype)
+            for shape, form in (((m, k), forms[0]), ((k, n), forms[1]))
+        )
+        first, call = multiply(a, b)
+        assert "plain" not in call.kernel.name
+        np.testing.assert_array_equal(first, a @ b)
+        np.testing.assert_array_equal(multiply(a, b, threads=3)[0], first)
 
 
 @pytest.mark.parametrize("jit", [True, False])

@@ -116,6 +116,16 @@ def test_element_types_without_tiles(dtype: Any) -> None:
     )
 
 
+@pytest.mark.parametrize("dtype", [np.int64, np.int32])
+def test_integers(dtype: Any) -> None:
+    rng = np.random.default_rng(18)
+    x = rng.integers(-99, 99, (3, 5, 16, 18)).astype(dtype)
+    windows = np.lib.stride_tricks.sliding_window_view(x, (3, 3), (2, 3))
+    kernel = rng.integers(-99, 99, (7, 5, 3, 3)).astype(dtype)
+    check(((0, 1, 2, 3, 4, 5), (6, 1, 4, 5), (0, 6, 2, 3)), windows, kernel, threads=2)
+    check(((0, 1, 2, 3, 4, 5), (6, 1, 4, 5), (0, 2, 3, 6)), windows, kernel)
+
+
 @pytest.mark.parametrize("steps", [1, 2])
 @pytest.mark.parametrize("sizes", [(3, 2, 16, 18, 5), (2, 40, 33, 9, 20), (17, 3, 9, 9, 70)])
 def test_windows(steps: int, sizes: tuple[int, ...]) -> None:

@@ -17,10 +17,11 @@ from graphflow.codegen.contraction.call import (
     Scratch,
     address,
     contraction_call,
+    has_tiles,
     rounded_up,
 )
 from graphflow.codegen.contraction.choice import Choice, advised, choose
-from graphflow.codegen.contraction.kernels import TILED, accumulator
+from graphflow.codegen.contraction.kernels import accumulator
 from graphflow.codegen.contraction.tiling import (
     LINE_BYTES,
     Tiling,
@@ -38,6 +39,8 @@ from graphflow.ir.types import DType, TensorType
 from graphflow.records import dataclass, replace
 
 A, B, C = 0, 1, 2
+NO_BLOCKS: tuple[tuple[int, ...], tuple[Layout, ...], str] = ((0,) * 25, (), "")
+"""The words of a kernel without blocks, its scratch, and its name where blocks are measured."""
 BATCH_COLUMNS = 128
 """Columns that lie together in the result are multiplied by themselves from this many on."""
 WRITING, TURNING = 2, 20
@@ -348,8 +351,11 @@ def axes_call(walk: Walk, places: Sequence[Layout], context: Scratch) -> Call:
     a, b, c = places
     dtype = c.type.dtype
     m, n, k, batches = (walk.count(kind) for kind in ("rows", "columns", "depth", "batch"))
-    walk = _in_bundles(walk, dtype) if dtype.short in TILED else walk
-    kernel, cut, scratch, product = _plan(walk, a.type.dtype, dtype, context)
+    kernel = plain_axes_kernel(a.type.dtype.short, dtype.short, accumulator(dtype.short))
+    cut, scratch, product = NO_BLOCKS
+    if has_tiles(a.type.dtype, dtype, batches * m * n * k):
+        walk = _in_bundles(walk, dtype)
+        kernel, cut, scratch, product = _plan(walk, dtype, context)
     tables = _every(walk)
     kinds = (walk.batch, walk.rows, walk.columns, walk.depth)
     words = (m, n, k, batches, *map(len, kinds), *cut[:3])
@@ -372,13 +378,10 @@ def axes_call(walk: Walk, places: Sequence[Layout], context: Scratch) -> Call:
 
 
 def _plan(
-    walk: Walk, element: DType, dtype: DType, context: Scratch
+    walk: Walk, dtype: DType, context: Scratch
 ) -> tuple[KernelSource, tuple[int, ...], tuple[Layout, ...], str]:
     """The kernel, its words from the block sizes on (without the scratch), the scratch, and
     what the product is called where blocks are chosen by measuring."""
-    if dtype.short not in TILED:
-        total = accumulator(dtype.short)
-        return plain_axes_kernel(element.short, dtype.short, total), (0,) * 25, (), ""
     tile, itemsize = _tile_of(dtype)
     row, column = walk.rows[-1], walk.columns[-1]
     packed, afar = _packs_rows(walk, tile), _from_afar(walk, dtype)

@@ -321,7 +321,7 @@ def _source(
 
 @cache
 def tiled_axes_kernel(element: str, itemsize: int, tiling: Tiling, packed: bool) -> KernelSource:
-    """The ``mm_axes`` kernel for ``"f32"`` or ``"f64"`` and the given tile.
+    """The ``mm_axes`` kernel for an element type and the given tile.
 
     Rows of the first operand are ``packed`` where they are neighbours at steps far apart; else
     they are read where they lie.  A kernel has one of the two: tiles are most of its code.

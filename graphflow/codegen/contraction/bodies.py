@@ -21,6 +21,10 @@ _ELEMENTS: dict[str, tuple[Any, int]] = {
     "f64": (ir.DoubleType(), 8),
     "i8": (ir.IntType(8), 1),
     "u8": (ir.IntType(8), 1),
+    "i32": (_I32, 4),
+    "u32": (_I32, 4),
+    "i64": (_I64, 8),
+    "u64": (_I64, 8),
 }
 
 
@@ -29,7 +33,7 @@ class Body:
 
     def __init__(self, module: Any, name: str, element: str, lanes: int, parameters: str) -> None:
         self.scalar, self.size = _ELEMENTS[element]
-        self.element, self.lanes = element, lanes
+        self.is_float, self.lanes = element.startswith("f"), lanes
         self.vector = ir.VectorType(self.scalar, lanes)
         kinds = [_POINTER if letter == "p" else _I64 for letter in parameters]
         self.function = ir.Function(module, ir.FunctionType(_VOID, kinds), name)
@@ -88,13 +92,19 @@ class Body:
         return ir.Constant(ir.VectorType(_I32, len(lanes)), lanes)
 
     def multiply_add(self, a: Any, b: Any, c: Any) -> Any:
-        """``a * b + c``, fused where that is one instruction."""
+        """``a * b + c``, fused where that is one instruction; integers wrap."""
+        if not self.is_float:
+            return self.builder.add(self.builder.mul(a, b), c)
         kind = ir.FunctionType(self.vector, [self.vector] * 3)
         return self.builder.call(self.intrinsic("fmuladd", kind), [a, b, c])
 
+    def sum_of(self, a: Any, b: Any) -> Any:
+        """``a + b``; integers wrap."""
+        return (self.builder.fadd if self.is_float else self.builder.add)(a, b)
+
     def intrinsic(self, name: str, kind: Any, suffix: str = "") -> Any:
         """The LLVM intrinsic of this vector type, declared once in the module."""
-        bits = self.element
+        bits = ("f" if self.is_float else "i") + str(8 * self.size)
         full = f"llvm.{name}.v{self.lanes}{bits}{suffix}"
         return cgutils.get_or_insert_function(self.function.module, kind, full)
 

@@ -3,7 +3,8 @@
 Four kernels multiply matrices: ``mm`` walks register tiles over packed panels;
 ``mm_dot`` takes scalar products where one side has very few rows and packing
 the other would cost more than multiplying it; ``mm_row`` adds up the rows of a
-matrix; ``mm_plain`` is a loop for the element types without tiles.  Extents and
+matrix; ``mm_plain`` is a loop for the element types without tiles, and for short products
+of integers.  Extents and
 strides are arguments, in the order of :mod:`graphflow.codegen.contraction.call`;
 so every product of one element type shares one kernel.
 """
@@ -16,8 +17,8 @@ from graphflow.codegen.contraction.axes_kernels import finished_rows
 from graphflow.codegen.contraction.tiling import Tiling, height_text
 from graphflow.codegen.schedule import KernelSource
 
-TILED = ("f32", "f64")
-"""Element types that register tiles multiply."""
+TILED = ("f32", "f64", "i32", "u32", "i64", "u64")
+"""Element types that register tiles multiply, with sums of the same type."""
 AXES_AT = 27
 """Word of the first batch axis; an axis is an extent and its strides in a, b and c."""
 PACKING, READING = 8, 4
@@ -253,7 +254,7 @@ def _source(
 
 @cache
 def tiled_kernel(element: str, tiling: Tiling) -> KernelSource:
-    """The ``mm`` kernel for ``"f32"`` or ``"f64"`` and the given tile."""
+    """The ``mm`` kernel for an element type and the given tile."""
     name = f"mm_{element}_{tiling.height}x{tiling.vectors}x{tiling.lanes}"
     return _source(
         _TILED, name, element, lanes=tiling.lanes, vectors=tiling.vectors, height=tiling.height,
@@ -265,14 +266,14 @@ def tiled_kernel(element: str, tiling: Tiling) -> KernelSource:
 
 @cache
 def dot_kernel(element: str, lanes: int) -> KernelSource:
-    """The ``mm_dot`` kernel for ``"f32"`` or ``"f64"``."""
+    """The ``mm_dot`` kernel for an element type of :data:`TILED`."""
     name = f"mm_dot_{element}_{lanes}"
     return _source(_DOT, name, element, lanes=lanes, columns=DOT_COLUMNS, hot=HOT_ITEMS)
 
 
 @cache
 def row_kernel(element: str, lanes: int) -> KernelSource:
-    """The ``mm_row`` kernel for ``"f32"`` or ``"f64"``."""
+    """The ``mm_row`` kernel for an element type of :data:`TILED`."""
     name = f"mm_row_{element}_{lanes}"
     return _source(_ROW, name, element, lanes=lanes, columns=ROW_COLUMNS, hot=HOT_ITEMS)
 

@@ -12,6 +12,7 @@ from numba.core.typing.templates import AbstractTemplate, signature
 from graphflow.codegen.bridge import lowers, register_template, types
 from graphflow.codegen.contraction import micro_kernels
 from graphflow.codegen.contraction.dots import dots_body
+from graphflow.codegen.contraction.kernels import TILED
 from graphflow.codegen.contraction.linked import call_body
 from graphflow.codegen.contraction.packing import (
     pack_body,
@@ -27,7 +28,7 @@ from graphflow.codegen.contraction.vectors import combine_body, dot_body
 from graphflow.codegen.pointers import ArgumentBlock, Pointer
 
 _I64 = ir.IntType(64)
-_POINTERS = {"P": ("f32", "f64"), "T": ("i64",), "B": ("i8", "u8"), "S": ("i32",), "H": ("i16",)}
+_POINTERS = {"P": TILED, "T": ("i64",), "B": ("i8", "u8"), "S": ("i32",), "H": ("i16",)}
 
 
 def _register(function: Any, shape: str, lower: Callable[..., None]) -> None:

@@ -1,9 +1,8 @@
 """What contraction kernels call beyond the prelude, in plain Python.
 
 A kernel imports these names; compiled, they become register tiles in vector
-code (:mod:`graphflow.codegen.contraction.lowering`).  ``element`` is ``"f32"`` or
-``"f64"``; ``lanes``, ``vectors`` and ``height`` are literals that shape the
-code; addresses are pointers; strides count elements.
+code (:mod:`graphflow.codegen.contraction.lowering`).  ``lanes``, ``vectors`` and
+``height`` are literals that shape the code; addresses are pointers; strides count elements.
 """
 
 from __future__ import annotations
@@ -19,7 +18,10 @@ from graphflow.codegen.plain import Arguments, Pointer
 from graphflow.codegen.target import host_target
 from graphflow.ir.formulas.winograd import FORMS, both_sides, matrix
 
-_NUMPY: dict[str, Any] = {"f32": np.float32, "f64": np.float64}
+_NUMPY: dict[str, Any] = {
+    "f32": np.float32, "f64": np.float64,
+    "i32": np.int32, "u32": np.uint32, "i64": np.int64, "u64": np.uint64,
+}  # fmt: skip
 
 
 def _view(pointer: Pointer, shape: tuple[int, int], strides: tuple[int, int]) -> Any:

@@ -199,7 +199,7 @@ class _Tile:
             masks, new = self._masks(masked), []
             for values, target in zip(sums, self._targets(), strict=True):
                 there = [body.read(target, v * body.lanes, mask) for v, mask in enumerate(masks)]
-                new.append([b.fadd(old, value) for old, value in zip(there, values, strict=True)])
+                new.append([body.sum_of(old, own) for old, own in zip(there, values, strict=True)])
             ends.append((block, new))
             b.branch(after)
         b.position_at_end(after)

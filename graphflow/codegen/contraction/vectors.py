@@ -79,7 +79,7 @@ def _added_up(body: Body, vectors: list[Any]) -> Any:
                 b.shuffle_vector(first, second, body.pattern([i + far for i in lower]))
                 for far in (0, half)
             )
-            vectors.append(b.fadd(low, high))
+            vectors.append(body.sum_of(low, high))
         block = half
     return b.shuffle_vector(vectors[0], vectors[-1], body.pattern(list(range(count))))
 
@@ -160,5 +160,5 @@ def _add_columns(body: Body, each: Any, positions: Sequence[Any], mask: Any) -> 
     for n, position in enumerate(positions):
         total, *others = (b.load(totals[n], typ=body.vector) for totals in sums)
         for other in others:
-            total = b.fadd(total, other)
+            total = body.sum_of(total, other)
         body.write(total, c, position, mask)
