@@ -2,7 +2,7 @@
 
 ``n`` or ``s`` trims or zero-pads before the transform; ``norm`` is "backward" (inverse ones
 are divided by the number of points), "forward" (the others are) or "ortho" (both, by its
-root).  NumPy computes them on the host, also inside compiled programs.
+root).  NumPy computes them, and in compiled programs kernels where they are quicker.
 """
 
 from __future__ import annotations

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
 
 from graphflow.codegen.layout import Layout, contiguous, contiguous_in
 from graphflow.codegen.schedule import VECTOR_BYTES, Buffer, BufferKind
 from graphflow.codegen.sizes import is_multiple
 from graphflow.codegen.task import Backend
-from graphflow.ir.types import TensorType, int64
+from graphflow.ir.types import TensorType, from_numpy_dtype, int64
 from graphflow.records import dataclass, field
 
 
@@ -25,6 +28,7 @@ class BufferTable:
     own: bool = False
     """Whether steps of a loop are made whose iterations each thread runs by itself."""
     _windows: dict[tuple[object, ...], int] = field(default_factory=dict)
+    _constants: dict[tuple[object, ...], int] = field(default_factory=dict)
 
     def buffer(
         self, kind: BufferKind, type: TensorType, name: str = "", data: object = None
@@ -64,6 +68,14 @@ class BufferTable:
     def temporary(self, type: TensorType) -> Layout:
         """A fresh contiguous arena buffer."""
         return contiguous(self.buffer(BufferKind.ARENA, type), type)
+
+    def constant(self, array: np.ndarray[Any, Any]) -> Layout:
+        """Where ``array`` lies as data of the program; equal ones lie in one place."""
+        type = TensorType(from_numpy_dtype(array.dtype), array.shape)
+        key = type, array.tobytes()
+        if key not in self._constants:
+            self._constants[key] = self.buffer(BufferKind.CONSTANT, type, data=array)
+        return contiguous(self._constants[key], type)
 
     def failure(self, message: str) -> int:
         """The code (from 1) of a failure with ``message``."""

@@ -30,6 +30,7 @@ from graphflow.codegen.contraction.labels import (
     without,
 )
 from graphflow.codegen.control import control_steps
+from graphflow.codegen.host_steps import host_steps
 from graphflow.codegen.kept import Kept, with_kept
 from graphflow.codegen.layout import Layout, contiguous, real_layout
 from graphflow.codegen.lower import CPU, lower_epilogue, lower_group
@@ -41,13 +42,11 @@ from graphflow.codegen.schedule import (
     Argument,
     BufferKind,
     Call,
-    HostCall,
     KernelSource,
     Provenance,
     Result,
     Schedule,
     Step,
-    attempt_of,
     kernels_in,
 )
 from graphflow.codegen.side_by_side import part_of, parts_of
@@ -178,7 +177,7 @@ class Emitter:
         value = self.work.values[number]
         if number in self.placement.within:
             node, offset = self.placement.within[number]
-            return self.context.part(self._room(node), value.type, offset)
+            return self.context.part(self.room(node), value.type, offset)
         if value.leaf is None:
             fresh = number in self.placement.fresh
             kind = BufferKind.OUTPUT if fresh else BufferKind.ARENA
@@ -190,7 +189,7 @@ class Emitter:
         kind = BufferKind.STATE if value.leaf in self.state else BufferKind.INPUT
         return self.context.buffer(kind, value.type, attrs["name"])
 
-    def _room(self, node: Node) -> int:
+    def room(self, node: Node) -> int:
         """The buffer in which operands of host operation ``node`` lie, made when asked for."""
         if node not in self._rooms:
             types = [operand.tensor_type for operand in node.inputs[1:]]
@@ -229,7 +228,7 @@ class Emitter:
         operands = [self.located(layout) for layout in unit.operands]
         results = [self.placed(value) for value in unit.results]
         if unit.kind == "host":
-            self._host(unit, operands, results)
+            self.steps += host_steps(self, unit, operands, results)
             return
         if unit.kind == "routine":
             self.steps += routine_steps(self, unit, operands, results)
@@ -344,54 +343,6 @@ class Emitter:
         """Whether ``place`` is state, so that what is made of it may be kept between calls."""
         kind = self.context.buffers[place.buffer].kind
         return not self.inner and kind in (BufferKind.STATE, BufferKind.CONSTANT)
-
-    def _host(self, unit: Unit, operands: Sequence[Layout], results: Sequence[Layout]) -> None:
-        node = unit.node
-        if node is None:
-            raise CompileError("a host unit without an operation")
-        parts: tuple[TensorType, ...] = ()
-        if self.placement.rooms and node.op.rooms is not None:
-            parts = tuple(layout.type for layout in operands[1:])
-            operands = [operands[0], self._in_room(node, operands[1:])]
-        inputs = tuple((self._whole(layout).buffer, layout.type) for layout in operands)
-        outputs = [result.buffer for result in results]
-        self.steps.append(
-            HostCall(
-                node.op.name,
-                node.op.reference,
-                node.attrs,
-                inputs,
-                outputs[0],
-                frozenset(buffer for buffer, _ in inputs),
-                frozenset(outputs),
-                Provenance(f"{node.op.name} -> {node.type}", unit.locations, self.position[node]),
-                tuple(outputs[1:]),
-                node.op.fills,
-                node.op.rooms if parts else None,
-                parts,
-                attempt_of(node.op, bool(parts)),
-            )
-        )
-
-    def _whole(self, layout: Layout) -> Layout:
-        """``layout``, copied to memory of its own unless it fills its buffer in order."""
-        size = buffer_bytes(self.context.buffers[layout.buffer])
-        if not layout.offset and layout.is_contiguous and size == layout.type.static_bytes:
-            return layout
-        copy = self.context.temporary(layout.type)
-        self.steps += self._copied(layout, copy)
-        return copy
-
-    def _in_room(self, node: Node, operands: Sequence[Layout]) -> Layout:
-        """The room of host operation ``node``, with copies of operands that were not made there."""
-        room, begin = self._room(node), 0
-        for layout in operands:
-            buffer = self.context.buffers[layout.buffer]
-            if (buffer.base, buffer.offset) != (room, begin):
-                part = self.context.part(room, layout.type, begin)
-                self.steps += self._copied(layout, contiguous(part, layout.type))
-            begin += layout.type.static_bytes
-        return contiguous(room, self.context.buffers[room].type)
 
     def _described(self, call: Call, unit: Unit, flops: int) -> Call:
         """``call`` with what lowering leaves open: provenance, traffic, work."""

@@ -18,6 +18,7 @@ from graphflow.codegen.evaluate import Evaluator, Memory, reduced_axes
 from graphflow.codegen.layout import Layout
 from graphflow.codegen.loops import Load
 from graphflow.codegen.lower_column import lower_column
+from graphflow.codegen.lower_fourier import lower_transform
 from graphflow.codegen.lower_line import lower_line
 from graphflow.codegen.lower_map import lower_map
 from graphflow.codegen.lower_row import lower_row
@@ -249,8 +250,9 @@ def _line_call(
 
 
 CPU = Backend(
-    "cpu", lower_map, lower_reduction, scatter_call, _line_call, open_serially, write_kernel
-)
+    "cpu", lower_map, lower_reduction, scatter_call, _line_call, open_serially, write_kernel,
+    transform=lower_transform,
+)  # fmt: skip
 """Kernels for the processor's threads."""
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
+
+import numpy as np
 
 from graphflow.codegen.emit import Emitter
 from graphflow.codegen.kernel_writer import held_as
@@ -29,7 +31,8 @@ class Backend:
     loops; two values of the variables in ``apart`` never meet in one place), ``line``
     works on whole lines.  ``open_check`` opens the loops that look for indices out of
     range.  ``contraction`` makes the calls of a product and of what follows it; without
-    one, products are packed kernels with epilogues that they call by address.  With
+    one, products are packed kernels with epilogues that they call by address.  ``transform`` makes
+    the calls of Fourier transforms, of those that are not better left to the host.  With
     ``whole``, kernels get pointers to whole buffers only.  ``atomic`` lets threads add to
     one place in any order, where that gives more of them work.  A product that a library takes,
     as one of matrices (``matmuls``) or as one of ``convolutions``, is parted from what follows
@@ -47,6 +50,7 @@ class Backend:
     open_check: Callable[[Emitter, Sequence[Axis]], None]
     write: Callable[[Kernel], KernelSource]
     contraction: Callable[..., list[Call]] | None = None
+    transform: Callable[..., list[Call] | None] | None = None
     whole: bool = False
     atomic: bool = False
     matmuls: bool = False
@@ -72,6 +76,9 @@ class LowerContext(Protocol):
 
     def temporary(self, type: TensorType) -> Layout:
         """A fresh buffer in the arena, row-major."""
+
+    def constant(self, array: np.ndarray[Any, Any]) -> Layout:
+        """Where ``array`` lies as data of the program."""
 
     def failure(self, message: str) -> int:
         """The code (1, 2, …) of a failure with this message."""

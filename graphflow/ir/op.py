@@ -57,6 +57,14 @@ class Line(enum.Enum):
     SEARCH = "search"  # where elements of operand 1 belong in the lines of operand 0
 
 
+class Transform(enum.Enum):
+    """What a Fourier transform over ``attrs["axes"]`` reads and makes."""
+
+    COMPLEX = "complex"  # complex numbers of complex ones
+    REAL = "real"  # of real numbers the first half, along the last of the axes
+    HERMITIAN = "hermitian"  # real numbers, ``attrs["extent"]`` of them, of such a half
+
+
 class Tiles(enum.Enum):
     """What a contraction without labels does to the tiles of images (see ``winograd``)."""
 
@@ -212,6 +220,9 @@ class OpDef:
     line: Line | None = None
     """Operations of kind LINE: which of the kernels over lines computes it.  A scan takes
     the attribute ``reverse`` (from the end), a sort ``descending``, a search ``right``."""
+    transform: Transform | None = None
+    """Fourier transforms, which kernels compute where they are quick and else the host: attribute
+    ``inverse`` says which way, ``scale`` what results are multiplied by."""
     index: Callable[[Sequence[TensorType], Mapping[str, Any], Index], Sequence[Piece]] | None = None
     """Which operand elements result element ``index`` is made of, as pieces.
 

@@ -15,7 +15,17 @@ from typing import Any
 import numpy as np
 
 from graphflow.errors import LinAlgError
-from graphflow.ir.op import Application, Array, Builder, Kind, OpDef, OpTests, Sample, register
+from graphflow.ir.op import (
+    Application,
+    Array,
+    Builder,
+    Kind,
+    OpDef,
+    OpTests,
+    Sample,
+    Transform,
+    register,
+)
 from graphflow.ir.ops.gradients import scalar
 from graphflow.ir.ops.matrices import (
     Types,
@@ -45,8 +55,9 @@ def host(
     reference: Callable[..., Any],
     vjp: Any,
     samples: Sequence[Sample],
+    transform: Transform | None = None,
 ) -> OpDef:
-    """Register an operation that NumPy computes."""
+    """Register an operation that NumPy computes, where no kernel does."""
     return register(
         OpDef(
             name=name,
@@ -55,6 +66,7 @@ def host(
             infer=infer,
             reference=reference,
             vjp=vjp,
+            transform=transform,
             cost=1000.0,
             tests=OpTests(dtypes=(), samples=tuple(samples)),
         )

@@ -1,4 +1,4 @@
-"""Discrete Fourier transforms, run by NumPy on the host.
+"""Discrete Fourier transforms, run by NumPy on the host or by kernels.
 
 The three kinds are linear, so a gradient is the transform that goes the other way (the
 conjugate transpose); ``scale`` is what the result is multiplied by.
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from graphflow.errors import ShapeError
-from graphflow.ir.op import Application, Array, Builder, Sample
+from graphflow.ir.op import Application, Array, Builder, Sample, Transform
 from graphflow.ir.ops.factorisations import host
 from graphflow.ir.ops.matrices import Types
 from graphflow.ir.ops.rules import COMPLEX, FLOAT, Attrs, check_arity, check_axis, require, spelled
@@ -60,6 +60,7 @@ _SHAPES = (((4,), (0,)), ((3, 5), (1,)), ((3, 4), (0, 1)), ((2, 3, 4), (1, 2)), 
 C2C = host(
     "fft_c2c", "The Fourier transform of complex values over the axes, or the inverse one.",
     infer=_infer_c2c, reference=_c2c, vjp=(_c2c_vjp,),
+    transform=Transform.COMPLEX,
     samples=[
         Sample((np.zeros(shape, np.complex64) + np.arange(shape[-1]) * (1 - 0.5j),),
                {"axes": axes, "inverse": inverse, "scale": scale})
@@ -106,6 +107,7 @@ def _r2c_vjp(b: Builder, n: Application, ct: Any) -> Any:
 R2C = host(
     "fft_r2c", "The transform of real values: the first half along the last of the axes.",
     infer=_infer_r2c, reference=_r2c, vjp=(_r2c_vjp,),
+    transform=Transform.REAL,
     samples=[
         Sample((shape,), {"axes": axes, "inverse": inverse, "scale": scale})
         for shape, axes in _SHAPES for inverse, scale in ((False, 1.0), (True, 0.25))
@@ -150,6 +152,7 @@ def _c2r_vjp(b: Builder, n: Application, ct: Any) -> Any:
 C2R = host(
     "fft_c2r", "The real transform of Hermitian values, of which the first half is given.",
     infer=_infer_c2r, reference=_c2r, vjp=(_c2r_vjp,),
+    transform=Transform.HERMITIAN,
     samples=[
         Sample((np.zeros(shape, np.complex64) + np.arange(shape[-1]) * (1 - 0.5j),),
                {"axes": axes, "extent": 2 * shape[axes[-1]] - odd, "inverse": True, "scale": 0.5})

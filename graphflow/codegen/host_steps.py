@@ -1,0 +1,110 @@
+"""Operations without loops of their own: calls of the host, or of kernels that are quicker."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from graphflow.codegen.control import RegionEmitter
+from graphflow.codegen.layout import Layout, contiguous
+from graphflow.codegen.memory import buffer_bytes
+from graphflow.codegen.placement import Placement
+from graphflow.codegen.schedule import HostCall, Provenance, Step, attempt_of
+from graphflow.codegen.units import Unit
+from graphflow.errors import CompileError
+from graphflow.ir.node import Node
+from graphflow.ir.types import TensorType
+from graphflow.records import replace
+
+
+class HostEmitter(RegionEmitter, Protocol):
+    """What makes copies, and knows what lies in rooms."""
+
+    @property
+    def placement(self) -> Placement:
+        """What lies where."""
+
+    def room(self, node: Node) -> int:
+        """The buffer in which operands of host operation ``node`` lie."""
+
+
+def host_steps(
+    emitter: HostEmitter, unit: Unit, operands: Sequence[Layout], results: Sequence[Layout]
+) -> list[Step]:
+    """The steps that compute the operation of ``unit``."""
+    node = unit.node
+    if node is None:
+        raise CompileError("a host unit without an operation")
+    where = f"{node.op.name} -> {node.type}", unit.locations, emitter.position[node]
+    provenance = Provenance(*where)
+    steps = _by_kernels(emitter, node, operands, results, provenance)
+    if steps:
+        return steps
+    parts: tuple[TensorType, ...] = ()
+    if emitter.placement.rooms and node.op.rooms is not None:
+        parts = tuple(layout.type for layout in operands[1:])
+        operands = [operands[0], _in_room(emitter, node, operands[1:], steps)]
+    inputs = tuple((_whole(emitter, x, steps).buffer, x.type) for x in operands)
+    outputs = [result.buffer for result in results]
+    call = HostCall(
+        node.op.name,
+        node.op.reference,
+        node.attrs,
+        inputs,
+        outputs[0],
+        frozenset(buffer for buffer, _ in inputs),
+        frozenset(outputs),
+        provenance,
+        tuple(outputs[1:]),
+        node.op.fills,
+        node.op.rooms if parts else None,
+        parts,
+        attempt_of(node.op, bool(parts)),
+    )
+    return [*steps, call]
+
+
+def _by_kernels(
+    emitter: HostEmitter,
+    node: Node,
+    operands: Sequence[Layout],
+    results: Sequence[Layout],
+    provenance: Provenance,
+) -> list[Step]:
+    """The calls of kernels, if there are some that are quicker than the host; else none."""
+    context = emitter.context
+    lower = context.backend.transform if node.op.transform is not None else None
+    if lower is None:
+        return []
+    forget, steps = context.begun(), list[Step]()
+    whole = [x if x.is_contiguous else _whole(emitter, x, steps) for x in operands]
+    calls = lower(node, whole, results, context)
+    if calls is None:
+        forget()
+        return []
+    return [*steps, *(replace(call, provenance=provenance) for call in calls)]
+
+
+def _whole(emitter: HostEmitter, layout: Layout, steps: list[Step]) -> Layout:
+    """``layout``, copied to memory of its own unless it fills its buffer in order."""
+    context = emitter.context
+    size = buffer_bytes(context.buffers[layout.buffer])
+    if not layout.offset and layout.is_contiguous and size == layout.type.static_bytes:
+        return layout
+    copy = context.temporary(layout.type)
+    steps += emitter.copied(layout, copy)
+    return copy
+
+
+def _in_room(
+    emitter: HostEmitter, node: Node, operands: Sequence[Layout], steps: list[Step]
+) -> Layout:
+    """The room of host operation ``node``, with copies of operands that were not made there."""
+    context, room, begin = emitter.context, emitter.room(node), 0
+    for layout in operands:
+        buffer = context.buffers[layout.buffer]
+        if (buffer.base, buffer.offset) != (room, begin):
+            part = context.part(room, layout.type, begin)
+            steps += emitter.copied(layout, contiguous(part, layout.type))
+        begin += layout.type.static_bytes
+    return contiguous(room, context.buffers[room].type)
