@@ -87,9 +87,27 @@ def test_scans_of_single_lines_and_of_bundles(op: str) -> None:
             np.testing.assert_allclose(found, want, 1e-6, 1e-6)
 
 
+@pytest.mark.parametrize("short", ["f32", "f64", "i64", "f16"])
+@pytest.mark.parametrize("op", ["cumsum", "cumprod", "logcumsumexp", "cumargmax", "cumargmin"])
+def test_scans_of_many_lines(op: str, short: str) -> None:
+    if op == "logcumsumexp" and short not in ("f32", "f64"):
+        return
+    rng = np.random.default_rng(15)
+    for shape in [(57, 301), (200, 87), (6000, 3), (17000, 1), (5, 110, 32)]:
+        x = rng.uniform(-1.2, 1.2, shape) * (1 if short[0] == "f" else 9)
+        x[rng.random(shape) < 0.02] = np.nan if short[0] == "f" and op != "cumprod" else 0
+        x = x.astype(dtype_named(short).numpy)
+        for attrs in [{}] if op.startswith("cumarg") else [{"reverse": False}, {"reverse": True}]:
+            attrs["axis"] = len(shape) - 1
+            (want,) = graph_of(op, x, **attrs).run(x)
+            one, many = (compiled(op, x, threads=threads, **attrs) for threads in (1, 3))
+            assert one.tobytes() == many.tobytes()
+            np.testing.assert_allclose(one, want, 2e-3 if short == "f16" else 1e-6, 1e-6)
+
+
 def test_a_recurrence_of_single_lines_and_of_bundles() -> None:
     rng = np.random.default_rng(12)
-    for shape, axis in [((2, 50), 1), ((9, 300), 0)]:
+    for shape, axis in [((2, 50), 1), ((9, 300), 0), ((90, 195), 1)]:
         a, c = (rng.uniform(-1.2, 1.2, shape).astype(np.float32) for _ in range(2))
         found = compiled("recurrence", a, c, threads=3, axis=axis, reverse=False)
         want = np.zeros(shape)

@@ -8,6 +8,7 @@ does not change a bit.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from textwrap import indent
 
@@ -16,6 +17,8 @@ from graphflow.codegen.schedule import KernelSource
 
 BUNDLE = 128
 """Neighbouring lines that a scan runs down together, so that it reads whole rows."""
+SIDE, PIECE = 32, 32
+"""Whole lines that a scan runs down together, and elements of each that are put side by side."""
 DIGITS = 256
 SHORT = 32
 """Lines up to this long are sorted by insertion."""
@@ -67,6 +70,48 @@ def KERNEL(args, tid, nth):
                 at += step
 '''
 
+_SCAN_SIDE = '''\
+"""out[i, j] = {formula} over j, lines side by side"""
+{imports}
+
+SIDE, PIECE = {side}, {piece}  # lines that run down together, a piece of each at a time
+
+
+@kernel
+def KERNEL(args, tid, nth):
+    a = pointer_at_{element}(args[0])
+{second}\
+    out = pointer_at_{result}(args[2])
+    held = pointer_{wide}(args, 3) + tid * SIDE
+{scratch}\
+    made = pointer_at_{result}(args[5]) + tid * (PIECE * SIDE)
+    tile = pointer_at_{element}(args[6]) + tid * ({operands} * PIECE * SIDE)
+    outer, count, backward, side = args[7], args[8], args[9], args[10]
+    begin, end = share((outer + side - 1) // side, tid, nth)
+    for unit in range(begin, end):
+        lines = min(side, outer - unit * side)
+        for k in range(SIDE):
+            held[k] = {identity}
+{starts}\
+        done = 0
+        while done < count:
+            rows = min(PIECE, count - done)
+            at = unit * side * count + (count - done - rows if backward else done)
+            pack({lanes}, SIDE, SIDE, tile, a + at, count, 1, lines, rows)
+{pack_second}\
+            at_row = (rows - 1) * SIDE if backward else 0
+            step = -SIDE if backward else SIDE
+            for j in range(done, done + rows):
+                for k in range(SIDE):
+                    x = {wide}(tile[at_row + k])
+{reads}\
+                    so_far = held[k]
+{each}\
+                at_row += step
+            pack({lanes_out}, count, rows, out + at, made, SIDE, 1, rows, lines)
+            done += rows
+'''
+
 _FOLD_ONE = """\
                 so_far = {combine}
                 out[at] = so_far
@@ -93,6 +138,25 @@ _PLACE_EACH = """\
                         held[k] = x
                         places[k] = count - 1 - j if backward else j
                     out[at + k] = places[k]
+"""
+_SIDE_SECOND = "    c = pointer_at_{element}(args[1])\n"
+_SIDE_PACK_SECOND = """\
+            pack({lanes}, SIDE, SIDE, tile + PIECE * SIDE, c + at, count, 1, lines, rows)
+"""
+_SIDE_READS = "                    y = {wide}(tile[PIECE * SIDE + at_row + k])\n"
+_SIDE_PLACE_SCRATCH = "    places = pointer_i64(args, 4) + tid * SIDE\n"
+_SIDE_PLACE_STARTS = "            places[k] = 0\n"
+_SIDE_FOLD_EACH = """\
+                    so_far = {combine}
+                    held[k] = so_far
+                    made[at_row + k] = so_far
+"""
+_SIDE_PLACE_EACH = """\
+                    better = {combine}
+                    held[k] = select(better, x, so_far)
+                    place = select(better, count - 1 - j if backward else j, places[k])
+                    places[k] = place
+                    made[at_row + k] = place
 """
 
 _SORT = '''\
@@ -299,26 +363,65 @@ def scan_kernel(
     In ``combine``, ``{0}`` is the fold so far, ``{1}`` the element, and ``{2}``, if it
     is there, that of a second operand.
     """
-    filled = combine.replace("{0}", "so_far").replace("{1}", "x").replace("{2}", "y")
+    types = {"element": element, "wide": wide}
+    filled = _filled(combine)
     second, read, reads = (
-        text.format(element=element, wide=wide) if "{2}" in combine else ""
-        for text in (_SECOND, _READ, _READS)
+        text.format(**types) if "{2}" in combine else "" for text in (_SECOND, _READ, _READS)
     )
     one, each = (_PLACE_ONE, _PLACE_EACH) if position else (_FOLD_ONE, _FOLD_EACH)
+    result = "i64" if position else element
     text = _SCAN.format(
-        formula=name, imports="{imports}", element=element, wide=wide, bundle=BUNDLE,
-        result="i64" if position else element, identity=f"{wide}({identity})",
-        second=second, read=read, reads=reads,
+        **types, formula=name, imports="{imports}", bundle=BUNDLE, result=result,
+        identity=f"{wide}({identity})", second=second, read=read, reads=reads,
         scratch=_PLACE_SCRATCH if position else "",
         start=_PLACE_START if position else "", starts=_PLACE_STARTS if position else "",
         one=one.format(combine=filled), each=each.format(combine=filled),
     )  # fmt: skip
-    pointers = {f"pointer_{t}" for t in (element, wide, "i64" if position else element)}
-    names = ["kernel", *sorted(pointers), "share", wide, *(["vm"] if "vm." in text else [])]
+    pointers = [f"pointer_{t}" for t in (element, wide, result)]
+    return _named("scan", name, _with_imports(text, pointers, wide))
+
+
+@cache
+def side_scan_kernel(
+    name: str, element: str, wide: str, combine: str, identity: str, position: bool,
+    lanes: tuple[int, int],
+) -> KernelSource:  # fmt: skip
+    """:func:`scan_kernel` for whole lines of an element type that ``pack`` knows.
+
+    ``lanes`` are those of a vector of elements and of one of results.
+    """
+    types = {"element": element, "wide": wide, "lanes": lanes[0]}
+    second, pack, reads = (
+        text.format(**types) if "{2}" in combine else ""
+        for text in (_SIDE_SECOND, _SIDE_PACK_SECOND, _SIDE_READS)
+    )
+    each = _SIDE_PLACE_EACH if position else _SIDE_FOLD_EACH
+    result = "i64" if position else element
+    text = _SCAN_SIDE.format(
+        **types, formula=name, imports="{imports}", side=SIDE, piece=PIECE, result=result,
+        lanes_out=lanes[1], operands=1 + bool(second), identity=f"{wide}({identity})",
+        second=second, pack_second=pack, reads=reads, each=each.format(combine=_filled(combine)),
+        scratch=_SIDE_PLACE_SCRATCH if position else "",
+        starts=_SIDE_PLACE_STARTS if position else "",
+    )  # fmt: skip
+    pointers = [f"pointer_{wide}", *(f"pointer_at_{t}" for t in (element, result))]
+    pointers += ["pointer_i64", "select"] * position
+    text = _with_imports(text, pointers, wide)
+    packing = "from graphflow.codegen.contraction.micro_kernels import pack\n"
+    return _named("scan_side", name, text.replace("from graphflow", packing + "from graphflow", 1))
+
+
+def _filled(combine: str) -> str:
+    return combine.replace("{0}", "so_far").replace("{1}", "x").replace("{2}", "y")
+
+
+def _with_imports(text: str, names: Sequence[str], wide: str) -> str:
+    """``text`` of a scan with what it imports."""
+    names = ["kernel", *sorted(set(names)), "share", wide, *(["vm"] if "vm." in text else [])]
     imports = f"from graphflow.codegen.prelude import {', '.join(names)}"
-    if "inf" in identity:
+    if "inf" in text:
         imports = f"from math import inf\n\n{imports}"
-    return _named("scan", name, text.replace("{imports}", imports))
+    return text.replace("{imports}", imports)
 
 
 def _order_kernel(

@@ -10,18 +10,24 @@ from collections.abc import Callable, Sequence
 from math import prod
 
 from graphflow.codegen.contraction.call import rounded_up
+from graphflow.codegen.contraction.kernels import TILED
+from graphflow.codegen.contraction.tiling import tiling
 from graphflow.codegen.kernel_writer import held_as
 from graphflow.codegen.layout import Layout
 from graphflow.codegen.line_kernels import (
     BUNDLE,
     DIGITS,
+    PIECE,
+    SIDE,
     first_kernel,
     scan_kernel,
     search_kernel,
+    side_scan_kernel,
     sort_kernel,
 )
 from graphflow.codegen.schedule import Address, Argument, Call, KernelSource, Value
 from graphflow.codegen.sizes import least
+from graphflow.codegen.target import host_target
 from graphflow.codegen.task import PARALLEL_OPERATIONS, LowerContext
 from graphflow.errors import CompileError
 from graphflow.ir.node import Node
@@ -31,6 +37,7 @@ from graphflow.ir.types import (
     TensorType,
     bool_,
     dtype_named,
+    float32,
     float64,
     int32,
     int64,
@@ -43,6 +50,10 @@ ALL_BITS = -1
 MOST_INT32 = 2**31 - 1
 APART = 16
 """Rooms of threads are a multiple of so many elements: no two share a line of a cache."""
+FEW_UNITS, FEW_LINES = 8, 8
+"""Lines run down together where so many bundles are left to share, of at least so many each."""
+LEAST_TURNED = 1 << 14
+"""Scans of fewer elements are left to the kernel that compiles in half the time."""
 FEW_WANTED = 8
 """Positions are few if there are so many times as many."""
 
@@ -61,15 +72,49 @@ def _scan(node: Node, operands: Sequence[Layout], result: Layout, context: Lower
     dtype = operands[0].type.dtype
     fold, held_type, identity = fold_of(node, dtype)
     element = element_of(dtype).short
-    kernel = scan_kernel(node.op.name, element, held_type, fold.combine, identity, fold.position)
-    threads = context.threads
+    facts = (node.op.name, element, held_type, fold.combine, identity, fold.position)
+    outer, count, inner = extents_of(operands[0].shape, node.attrs["axis"])
+    backward = int(bool(node.attrs.get("reverse", False)))
+    read = [*operands, None] if len(operands) == 1 else operands
+    side = least(SIDE, -(-outer // FEW_UNITS)) if outer * count >= LEAST_TURNED else 1
+    if inner == 1 and side >= FEW_LINES and _waits(fold, dtype):
+        kernel, scratch = _side_scan(facts, len(operands), result, context)
+        return _call(node, kernel, read, [result, *scratch], [outer, count, backward, side])
+    kernel, threads = scan_kernel(*facts), context.threads
     held = context.temporary(TensorType(dtype_named(held_type), (threads, BUNDLE)))
     places = context.temporary(TensorType(int64, (threads, BUNDLE))) if fold.position else None
-    outer, count, inner = extents_of(operands[0].shape, node.attrs["axis"])
-    backward = bool(node.attrs.get("reverse", False))
-    words = [outer, count, inner, int(backward)]
-    read = [*operands, None] if len(operands) == 1 else operands
-    return _call(node, kernel, read, [result, held, places], words)
+    return _call(node, kernel, read, [result, held, places], [outer, count, inner, backward])
+
+
+def _waits(fold: Reduction, dtype: DType) -> bool:
+    """Whether an element of a single line waits longer for the fold so far than it takes to put
+    lines side by side and back: not integers, which are added in a cycle, nor plain sums of
+    doubles, which fill twice the vectors."""
+    dear = fold.position or "vm." in fold.combine
+    return dtype.short in TILED and dtype.is_floating_point and (dear or dtype is float32)
+
+
+def _side_scan(
+    facts: tuple[str, str, str, str, str, bool],
+    operands: int,
+    result: Layout,
+    context: LowerContext,
+) -> tuple[KernelSource, list[Layout | None]]:
+    """The kernel that puts whole lines side by side, and the scratch for each thread."""
+    _, element, held_type, _, _, position = facts
+    types = dtype_named(element), result.type.dtype
+    lanes = tuple(tiling(host_target(), dtype.itemsize).lanes for dtype in types)
+    kernel = side_scan_kernel(*facts, lanes)
+
+    def room(dtype: DType, items: int) -> Layout:
+        return context.temporary(TensorType(dtype, (context.threads, items)))
+
+    return kernel, [
+        room(dtype_named(held_type), SIDE),
+        room(int64, SIDE) if position else None,
+        room(types[1], PIECE * SIDE),
+        room(types[0], operands * PIECE * SIDE),
+    ]
 
 
 def fold_of(node: Node, dtype: DType) -> tuple[Reduction, str, str]:
