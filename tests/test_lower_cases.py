@@ -186,6 +186,26 @@ def test_an_in_place_operand_is_one_pointer() -> None:
     assert calls[0].kernel.source.count("pointer_f32(args") == 2
 
 
+# ---- parts among each other ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 8, 9])
+def test_parts_of_a_last_axis_are_stored_in_one_run(count: int) -> None:
+    """``stack`` along the last axis: what has gaps of a few elements is one vector together."""
+    parts = [leaf(f"x{k}", 50, 40) for k in range(count)]
+    columns = [b.reshape(part, shape=(50, 40, 1)) for part in parts]
+    arrays = [numbers(50, 40, seed=k) for k in range(count)]
+    joined = b.concatenate(*columns, axis=2)
+    agree([joined, b.exp(joined)], parts, arrays)
+    (got,), calls, _ = evaluate(Graph(tuple(parts), (joined,)), arrays, compiled=True)
+    np.testing.assert_array_equal(got, np.stack(arrays, -1))
+    assert len(calls) == (1 if count <= 8 else count)
+    text = calls[0].kernel.source
+    pointers = count + 1 if count <= 4 else 2 * count // len(calls)
+    assert text.count("pointer_f32(args") == pointers
+    assert count > 4 or f"out[1 + i * {count}]" in text
+
+
 # ---- indices from data ---------------------------------------------------------------
 
 

@@ -109,6 +109,16 @@ def test_parts_are_written_where_they_are_put_together(machine):
     assert target == schedule.results[0].buffer
 
 
+def test_parts_among_each_other_are_written_in_one_run(machine):
+    a, c = x(3, 40), x(3, 40, name="c")
+    apart = [b.reshape(part, shape=(3, 40, 1)) for part in (b.exp(a) * c, b.exp(a) - c)]
+    schedule = check(machine, Graph((a, c), (b.concatenate(*apart, axis=2),)))
+    assert len(schedule.steps) == 1 and "ARENA" not in kinds(schedule)
+    mixed = [apart[0], b.reshape(c, shape=(3, 40, 1))]
+    schedule = check(machine, Graph((a, c), (b.concatenate(*mixed, axis=2),)))
+    assert len(schedule.steps) == 2  # one makes a part, one copies both
+
+
 def test_a_part_with_another_reader_or_below_another_is_written_elsewhere(machine):
     a, c = x(3, 4), x(3, 4, name="c")
     part = b.exp(a)

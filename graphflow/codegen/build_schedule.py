@@ -204,10 +204,10 @@ class Emitter:
 
     def placed(self, value: int) -> Layout:
         """Where ``value`` is written: in a buffer of its own, or to a part of another value."""
-        made, whole = self.work.values[value], self.placement.inside.get(value)
-        if whole is None:
+        made, part = self.work.values[value], self.placement.inside.get(value)
+        if part is None:
             return ordered(self.buffer(value), made.type, made.order)
-        return part_of(self.placed(whole[0]), made.type, whole[1])
+        return part.inside(self.placed(part.whole), made.type)
 
     # -- units ----------------------------------------------------------------
 

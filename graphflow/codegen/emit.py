@@ -302,7 +302,9 @@ class Emitter:
     def _parts(self, affine: Affine) -> list[tuple[int, str]]:
         """The terms of ``affine`` as text, with the loop each belongs to, outermost first."""
         parts: list[tuple[int, str]] = []
-        if affine.offset:
+        if self._is_lane(affine):
+            parts.append((len(self._blocks) - 1, str(whole(affine.offset))))
+        elif affine.offset:
             parts.append((0, self.integer("o", affine, whole(affine.offset))))
         for level, block in enumerate(self._blocks):
             for axis in block.axes:
@@ -322,6 +324,16 @@ class Emitter:
                 parts.append((variable[0], term))
         parts.sort(key=lambda part: part[0])
         return parts
+
+    def _is_lane(self, affine: Affine) -> bool:
+        """Whether ``affine`` begins between the first two elements of a small known stride: what
+        begins at other ones of them belongs to the same vectors, if the distance is known."""
+        steps = [axis.coefficient(affine) for axis in self._blocks[-1].axes]
+        offset = whole(affine.offset)
+        return any(
+            step in SHUFFLED and is_fixed(step) and is_fixed(offset) and 0 < offset < step
+            for step in steps
+        )
 
     def _term(self, variable: str, step: int, key: object) -> str:
         return variable if step == 1 else f"{variable} * {self.integer('s', key, step)}"

@@ -46,8 +46,8 @@ class Memory:
     """The slots of a group: one an address, and one a written buffer.
 
     A buffer that is both read and written is reached through one pointer only, so
-    that the promise that slots do not alias holds for in-place results.  With
-    ``whole``, pointers are to whole buffers, so that no index is negative.
+    that the promise that slots do not alias holds for in-place results; :meth:`join` makes it so
+    for others.  With ``whole``, pointers are to whole buffers, so that no index is negative.
     """
 
     def __init__(
@@ -59,7 +59,12 @@ class Memory:
         read = {layout.buffer for layout in operands}
         for layout in results:
             if layout.buffer in read:
-                self._written.setdefault(layout.buffer, self._slot(layout))
+                self.join(layout)
+
+    def join(self, layout: Layout) -> None:
+        """Reach all of the buffer of result ``layout`` through one pointer."""
+        if layout.buffer not in self._written:
+            self._written[layout.buffer] = self._slot(layout)
 
     def _slot(self, layout: Layout, extra: int = 0) -> Slot:
         return self._slot_at((layout.buffer, layout.offset + extra, layout.type.dtype))

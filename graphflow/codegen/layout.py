@@ -17,6 +17,9 @@ from graphflow.ir.op import Kind, OpDef
 from graphflow.ir.types import TensorType
 from graphflow.records import dataclass
 
+LINE = 64
+"""Bytes of a line of a cache."""
+
 
 @dataclass(frozen=True, slots=True)
 class Layout:
@@ -76,6 +79,12 @@ def contiguous_in(shape: Sequence[int], strides: Sequence[int]) -> bool:
             return False
         step *= extent
     return True
+
+
+def among_each_other(starts: Sequence[Sequence[int]], layout: Layout) -> bool:
+    """Whether parts of ``layout`` that begin at ``starts`` share lines of a cache all along."""
+    flat = [sum(a * b for a, b in zip(start, layout.strides, strict=True)) for start in starts]
+    return (max(flat) - min(flat)) * layout.type.dtype.itemsize < LINE
 
 
 def viewed(

@@ -11,11 +11,12 @@ or scatter.  Operations over whole lines have kernels of their own
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeAlias
 
 from graphflow.codegen.cpu_writer import write_kernel
-from graphflow.codegen.emit import Emitter
+from graphflow.codegen.emit import SHUFFLED, Emitter
 from graphflow.codegen.evaluate import Evaluator, Memory, reduced_axes
-from graphflow.codegen.layout import Layout
+from graphflow.codegen.layout import Layout, among_each_other
 from graphflow.codegen.loops import Load
 from graphflow.codegen.lower_column import lower_column
 from graphflow.codegen.lower_fourier import lower_transform
@@ -41,6 +42,10 @@ from graphflow.ir.affine import Affine, Index
 from graphflow.ir.graph import Graph
 from graphflow.ir.node import Node
 from graphflow.ir.op import Kind
+
+Box: TypeAlias = "Sequence[tuple[int, int]]"
+MOST_TOGETHER = 8
+"""How many parts that lie among each other are written in one run."""
 
 __all__ = ["CPU", "LowerContext", "lower_epilogue", "lower_group"]
 
@@ -128,35 +133,71 @@ def _map(
     memory: Memory,
     context: LowerContext,
 ) -> list[Call]:
-    """Calls over the common shape of the results: one, or one a part of a joined result."""
+    """Calls over the common shape of the results: one, or one a part of a joined result.
+
+    Parts that lie among each other (``stack`` along the last axis) are written in one run.
+    """
     shape = pairs[0][1].shape
     whole = [(0, extent) for extent in shape]
-    task, targets, found = _box(pairs, whole, layouts, memory, context)
+    task, targets, found = _boxes(pairs, [whole], layouts, memory, context)
     boxes = split_boxes(task.space, found, shape)
     if len(boxes) == 1:
         return [context.backend.map(task, targets, found)]
-    return [context.backend.map(*_box(pairs, box, layouts, memory, context)) for box in boxes]
+    together = [boxes] if _in_one_run(boxes, pairs) else [[box] for box in boxes]
+    return [
+        context.backend.map(*_boxes(pairs, group, layouts, memory, context)) for group in together
+    ]
 
 
-def _box(
+def _in_one_run(boxes: Sequence[Box], pairs: Sequence[tuple[Node, Layout]]) -> bool:
+    """Whether parts of the results are alike, and elements of one lie between those of another."""
+    alike = len({tuple(end - begin for begin, end in box) for box in boxes}) == 1
+    if not alike or len(boxes) > MOST_TOGETHER:
+        return False
+    starts = [[begin for begin, _ in box] for box in boxes]
+    return all(among_each_other(starts, layout) for _, layout in pairs)
+
+
+def _boxes(
     pairs: Sequence[tuple[Node, Layout]],
-    box: Sequence[tuple[int, int]],
+    boxes: Sequence[Box],
     layouts: dict[Node, Layout],
     memory: Memory,
     context: LowerContext,
 ) -> tuple[Task, list[Target], Survey]:
-    """The results inside ``box``, a range along each axis."""
-    names = tuple(f"k{axis}" for axis in range(len(box)))
-    extents = {name: end - begin for name, (begin, end) in zip(names, box)}
+    """The results inside ``boxes`` of the same shape, each a range along each axis."""
+    names = tuple(f"k{axis}" for axis in range(len(boxes[0])))
+    extents = {name: end - begin for name, (begin, end) in zip(names, boxes[0])}
     evaluator = Evaluator(layouts, memory, extents, (), context.failure)
-    starts = (begin for begin, _ in box)
-    index = tuple(part + start for part, start in zip(evaluator.variables(names), starts))
-    targets = [_target(evaluator, node, index, layout, full=True) for node, layout in pairs]
+    _join_lanes(boxes, [layout for _, layout in pairs], memory)
+    targets = []
+    for box in boxes:
+        starts = (begin for begin, _ in box)
+        index = tuple(part + start for part, start in zip(evaluator.variables(names), starts))
+        for node, layout in pairs:
+            targets.append(_target(evaluator, node, index, layout, full=True))
     targets = [target for target in targets if not _is_there(target)] or targets[:1]
     found = survey(targets)
     task = Task(Space(names, (), extents, evaluator.bits), context)
     task.prepare(found)
     return task, targets, found
+
+
+def _join_lanes(boxes: Sequence[Box], results: Sequence[Layout], memory: Memory) -> None:
+    """Let one pointer lead to what fills the gaps of a small stride together: its stores become
+    those of whole vectors, which they cannot where nothing is known of their distance."""
+    by_buffer: dict[int, list[tuple[int, Layout]]] = {}
+    for box in boxes:
+        for layout in results:
+            start = layout.offset + sum(b * s for (b, _), s in zip(box, layout.strides))
+            by_buffer.setdefault(layout.buffer, []).append((start, layout))
+    for places in by_buffer.values():
+        starts, layouts = zip(*places)
+        steps = [[s for s, (b, e) in zip(x.strides, boxes[0]) if e - b != 1] for x in layouts]
+        least = min(steps[0], default=0)
+        if least in SHUFFLED and steps.count(steps[0]) == len(steps) > 1:
+            if max(starts) - min(starts) < least:
+                memory.join(min(layouts, key=lambda layout: layout.offset))
 
 
 def _target(evaluator: Evaluator, node: Node, index: Index, layout: Layout, full: bool) -> Target:

@@ -17,7 +17,7 @@ from math import prod
 from graphflow.codegen.layout import Layout, contiguous
 from graphflow.codegen.order import reaches, run_order
 from graphflow.codegen.rooms import made_in_rooms
-from graphflow.codegen.side_by_side import Starts, put_together
+from graphflow.codegen.side_by_side import Part, put_together
 from graphflow.codegen.sizes import example_of
 from graphflow.codegen.units import Unit, Value, Work
 from graphflow.ir.graph import Graph
@@ -36,8 +36,8 @@ class Placement:
     layouts of the graph's results and ``fresh`` the values that hold them;
     ``commits`` are trailing copies (source, state's old value); ``committed`` the
     old values that get overwritten; ``within`` has values that lie in the room of a host
-    operation, and at which byte, if there are ``rooms``; ``inside[v]`` is the value that
-    ``v`` is a part of, and where in that."""
+    operation, and at which byte, if there are ``rooms``; ``inside[v]`` says which part of
+    another value ``v`` is."""
 
     order: list[int] = field(default_factory=list)
     home: dict[int, int] = field(default_factory=dict)
@@ -47,7 +47,7 @@ class Placement:
     committed: list[int] = field(default_factory=list)
     within: dict[int, tuple[Node, int]] = field(default_factory=dict)
     rooms: bool = False
-    inside: dict[int, tuple[int, Starts]] = field(default_factory=dict)
+    inside: dict[int, Part] = field(default_factory=dict)
 
 
 def place(

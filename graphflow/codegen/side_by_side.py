@@ -10,22 +10,39 @@ from __future__ import annotations
 from collections.abc import Collection
 from math import prod
 
-from graphflow.codegen.layout import Layout, contiguous
+from graphflow.codegen.layout import Layout, among_each_other, contiguous, reshaped
 from graphflow.codegen.sizes import is_fixed, whole
 from graphflow.codegen.units import Unit, Value, Work
 from graphflow.ir.graph import Graph
 from graphflow.ir.op import Kind
 from graphflow.ir.types import TensorType
 from graphflow.passes.dataflow import view_pieces
+from graphflow.records import dataclass
 
 Starts = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of the value ``whole``: it begins at ``starts`` there, where it has ``type`` (which
+    may have more or fewer axes of one element than it has itself)."""
+
+    whole: int
+    type: TensorType
+    starts: Starts
+
+    def inside(self, outer: Layout, type: TensorType) -> Layout:
+        """Where it lies, by its own ``type``, in what lies at ``outer``."""
+        found = reshaped(part_of(outer, self.type, self.starts), type)
+        assert found is not None  # axes of one element have any stride
+        return found
+
+
 _MAPS = (Kind.LEAF, Kind.ELEMENTWISE, Kind.VIEW, Kind.GATHER, Kind.GENERATOR)
 
 
-def put_together(
-    work: Work, bound: Collection[int], moved: Collection[int]
-) -> dict[int, tuple[int, Starts]]:
-    """By value: the value that it is a part of, and where in that it begins.
+def put_together(work: Work, bound: Collection[int], moved: Collection[int]) -> dict[int, Part]:
+    """By value: which part of another value it is.
 
     Values in ``bound`` need memory of their own, those in ``moved`` share it with others.
     """
@@ -38,11 +55,18 @@ def put_together(
         starts = parts_of(unit.body) if unit.kind == "loop" else ()
         if not starts or work.values[unit.results[0]].order or unit.results[0] in moved:
             continue
+        parts = {}
         for operand, start in zip(unit.operands, starts, strict=True):
             value = work.values[operand.buffer]
             alone = readers[value.id] == 1 and value.id not in bound and value.id not in moved
             if alone and _is_whole(operand, value) and _can_place(work, value):
-                found[value.id] = unit.results[0], start
+                parts[value.id] = Part(unit.results[0], operand.type, start)
+        made = contiguous(unit.results[0], work.values[unit.results[0]].type)
+        makers = {work.values[operand.buffer].unit for operand in unit.operands}
+        at_once = len(parts) == len(starts) and len(makers) == 1
+        alike = len({operand.shape for operand in unit.operands}) == 1
+        if at_once or not (alike and among_each_other(starts, made)):
+            found.update(parts)  # else each would write to every line: copied in one run
     return found
 
 
@@ -70,8 +94,10 @@ def parts_of(body: Graph) -> tuple[Starts, ...]:
 
 
 def _is_whole(operand: Layout, value: Value) -> bool:
-    """Whether ``operand`` shows all of ``value`` in its own order."""
-    return not value.order and operand.same_place(contiguous(value.id, value.type))
+    """Whether ``operand`` shows all of ``value`` in its own order, but for axes of one element."""
+    sizes = [[n for n in type.static_shape if n != 1] for type in (operand.type, value.type)]
+    plain = operand.type.dtype is value.type.dtype and not operand.offset and not value.order
+    return plain and operand.is_contiguous and sizes[0] == sizes[1]
 
 
 def _can_place(work: Work, value: Value) -> bool:
