@@ -100,8 +100,11 @@ def test_scans_of_many_lines(op: str, short: str) -> None:
         for attrs in [{}] if op.startswith("cumarg") else [{"reverse": False}, {"reverse": True}]:
             attrs["axis"] = len(shape) - 1
             (want,) = graph_of(op, x, **attrs).run(x)
-            one, many = (compiled(op, x, threads=threads, **attrs) for threads in (1, 3))
-            assert one.tobytes() == many.tobytes()
+            graph = graph_of(op, x, **attrs)
+            (one,), (call,), _ = evaluate(graph, [x], 1, compiled=True)
+            dear = short == "f32" or (short == "f64" and op not in ("cumsum", "cumprod"))
+            assert call.kernel.name.startswith("scan_side") == dear
+            assert one.tobytes() == compiled(op, x, threads=3, **attrs).tobytes()
             np.testing.assert_allclose(one, want, 2e-3 if short == "f16" else 1e-6, 1e-6)
 
 
@@ -152,6 +155,23 @@ def test_a_search_counts_what_comes_before(short: str, right: bool) -> None:
     below = np.less_equal if right else np.less
     counts = below(lines[:, None].astype(np.float64), values[:, :, None].astype(np.float64))
     assert np.array_equal(found, counts.sum(-1))
+
+
+@pytest.mark.parametrize("short", ["f32", "f64", "i32", "f16"])
+def test_searches_of_anything_probe_as_the_reference_does(short: str) -> None:
+    """Lines that are not sorted, and NaN, are halved in the same places."""
+    rng = np.random.default_rng(16)
+    for shape, wanted in [
+        ((1,), (70,)), ((2,), (1,)), ((255,), (3, 67)), ((256,), (130,)), ((3, 37), (3, 1)),
+        ((5, 64), (5, 65)), ((2, 3, 7), (2, 3, 9)),
+    ]:  # fmt: skip
+        lines, values = special(rng, shape, short), special(rng, wanted, short)
+        for line in (lines, np.sort(lines)):
+            for right in (False, True):
+                (want,) = graph_of("searchsorted", line, values, right=right).run(line, values)
+                for threads in (1, 3):
+                    found = compiled("searchsorted", line, values, threads=threads, right=right)
+                    np.testing.assert_array_equal(found, want)
 
 
 def test_a_strided_operand_is_copied_first() -> None:

@@ -20,6 +20,8 @@ BUNDLE = 128
 SIDE, PIECE = 32, 32
 """Whole lines that a scan runs down together, and elements of each that are put side by side."""
 DIGITS = 256
+ABREAST = 64
+"""Values that are sought together: each step of all of them before the next."""
 SHORT = 32
 """Lines up to this long are sorted by insertion."""
 
@@ -314,7 +316,9 @@ ENCODE = {
 
 _SEARCH = '''\
 """low[i, k] = how many elements of line i of a come before b[i, k]"""
-from graphflow.codegen.prelude import kernel, pointer_{element}, pointer_i64, share
+from graphflow.codegen.prelude import kernel, pointer_{element}, pointer_i64, select, share
+
+ABREAST = {abreast}  # values of a line that are sought together
 
 
 @kernel
@@ -322,19 +326,26 @@ def KERNEL(args, tid, nth):
     a = pointer_{element}(args, 0)
     b = pointer_{element}(args, 1)
     out = pointer_i64(args, 2)
-    total, count, width, step = args[3], args[4], args[5], args[6]
-    begin, end = share(total, tid, nth)
-    for k in range(begin, end):
-        line = k // width * step
-        x = b[k]
-        low, high = 0, count
-        while low < high:
-            middle = (low + high) // 2
-            if a[line + middle] {beyond} x:
-                high = middle
-            else:
-                low = middle + 1
-        out[k] = low
+    high = pointer_i64(args, 3) + tid * ABREAST
+    total, count, width, step = args[4], args[5], args[6], args[7]
+    first, end = share(total, tid, nth)
+    while first < end:
+        row = first // width
+        line = row * step
+        stop = min(min(first + ABREAST, end), (row + 1) * width)
+        for k in range(first, stop):
+            out[k] = 0
+            high[k - first] = count
+        left = count  # the most elements among which any value is still sought
+        while left > 0:
+            for k in range(first, stop):
+                low, up = out[k], high[k - first]
+                middle = (low + up) // 2
+                beyond = a[line + min(middle, count - 1)] {beyond} b[k]
+                out[k] = select(beyond | (low >= up), low, middle + 1)
+                high[k - first] = select(beyond, middle, up)
+            left //= 2
+        first = stop
 '''
 
 
@@ -456,7 +467,7 @@ def first_kernel(kind: str, size: int, place: str, brain: bool = False) -> Kerne
 @cache
 def search_kernel(element: str, right: bool) -> KernelSource:
     """How many elements of a sorted line are below (``right``: not above) each value."""
-    text = _SEARCH.format(element=element, beyond=">" if right else ">=")
+    text = _SEARCH.format(element=element, beyond=">" if right else ">=", abreast=ABREAST)
     if element == "i64":
         text = text.replace("pointer_i64, pointer_i64", "pointer_i64")
     return _named("search", element, text)

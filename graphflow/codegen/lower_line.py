@@ -15,6 +15,7 @@ from graphflow.codegen.contraction.tiling import tiling
 from graphflow.codegen.kernel_writer import held_as
 from graphflow.codegen.layout import Layout
 from graphflow.codegen.line_kernels import (
+    ABREAST,
     BUNDLE,
     DIGITS,
     PIECE,
@@ -162,7 +163,8 @@ def _sort(node: Node, operands: Sequence[Layout], result: Layout, context: Lower
 def _search(node: Node, operands: Sequence[Layout], result: Layout, context: LowerContext) -> Call:
     dtype = operands[0].type.dtype
     kernel = search_kernel(element_of(dtype).short, node.attrs["right"])
-    return _call(node, kernel, operands, [result], search_words(*operands))
+    high = context.temporary(TensorType(int64, (context.threads, ABREAST)))
+    return _call(node, kernel, operands, [result, high], search_words(*operands))
 
 
 def search_words(lines: Layout, values: Layout) -> list[int]:
