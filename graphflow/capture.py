@@ -23,9 +23,11 @@ from graphflow.errors import GraphFlowError, TraceError
 from graphflow.found_gradients import FoundGradient, found_gradients
 from graphflow.functions.creation import from_numpy
 from graphflow.guards import Guard, named_cells
+from graphflow.ir.build import emit
 from graphflow.ir.dims import Dim, symbol
 from graphflow.ir.graph import Graph
 from graphflow.ir.node import Node
+from graphflow.ir.ops.shape import RESHAPE
 from graphflow.ir.types import DType, TensorType, float32, float64
 from graphflow.mode import mode
 from graphflow.reads import Reach, Read, array_read
@@ -409,14 +411,22 @@ def _result(
     history = leaf.grad_fn
     live = leaf if history is not None and not history.spent(intact) else None
     if live is not None or leaf._weak:
-        outputs.append(tracer.node(leaf))
+        outputs.append(_held(tracer.node(leaf)))
         kind = "number" if leaf._weak else "new"
         return Result(kind, len(outputs) - 1, differentiable=live)
     key = id(cell)
     if key not in slots:
         slots[key] = len(outputs)
-        outputs.append(cell.value)
+        outputs.append(_held(cell.value))
     return Result("new", slots[key], leaf._chain)
+
+
+def _held(node: Node) -> Node:
+    """``node`` as a result.  What ``contiguous()`` makes is memory in its own order: inside, it is
+    a reshape to the same shape, and passes may take what it is of."""
+    if node.op is RESHAPE and node.shape == node.inputs[0].shape:
+        return emit("copy", node.inputs[0])
+    return node
 
 
 def _need_open(leaf: Any) -> None:
@@ -433,7 +443,7 @@ def _need_open(leaf: Any) -> None:
 
 def _explicit(tracer: Tracer, leaf: Tensor, outputs: list[Node]) -> Result:
     """An output of its own for a tensor, whatever it shows."""
-    outputs.append(tracer.node(leaf))
+    outputs.append(_held(tracer.node(leaf)))
     return Result("number" if leaf._weak else "new", len(outputs) - 1)
 
 

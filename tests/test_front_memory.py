@@ -368,3 +368,11 @@ def test_what_memory_allows_decides_what_is_a_view(name, jit, argument):
     np.testing.assert_array_equal(seen.numpy(), before + moved)
     assert (shown.numpy()[-1] == 50).all()
     assert (a.numpy() == 50).any() == (name in VIEWS)
+
+
+def test_contiguous_results_lie_in_their_own_order() -> None:
+    x = gf.randn(4, 3, 5)
+    for made in (lambda x: x.transpose(0, 1).contiguous(), lambda x: (x * 2).mT.contiguous()):
+        found, want = gf.compile(made)(x), made(x)
+        assert found.stride() == want.stride()
+        np.testing.assert_array_equal(found.view(-1).numpy(), want.view(-1).numpy())
