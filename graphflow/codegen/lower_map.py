@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from graphflow.codegen.emit import Emitter
 from graphflow.codegen.loops import LoopKind
+from graphflow.codegen.lower_turned import lower_turned
 from graphflow.codegen.schedule import Call
 from graphflow.codegen.spaces import Axis, Survey, Target, plan_loops
 from graphflow.codegen.task import Task, finish_call
@@ -28,6 +29,9 @@ LEAST_TILED = 64
 def lower_map(task: Task, targets: Sequence[Target], found: Survey) -> Call:
     """One call that stores every target over the whole domain."""
     plan = plan_loops(task.space, targets, found)
+    turned = lower_turned(task, plan.kept, targets, found)
+    if turned is not None:
+        return turned
     prefix = "ew" if task.computes(found) else "copy"
     emitter = Emitter(prefix, targets, found.uses, task.error, task.bound)
     crossed = _crossed(plan.kept, found)
