@@ -10,7 +10,7 @@ import pytest
 from llvmlite import ir
 
 from graphflow.codegen.compile import _few_passes, as_written
-from graphflow.codegen.contraction import dots, pairs, tiles
+from graphflow.codegen.contraction import dots, lanes, pairs, tiles
 from graphflow.codegen.contraction.tiling import (
     dots_tile,
     neighbours,
@@ -58,7 +58,7 @@ def assembly_of(module: Any, target: Target) -> str:
     return str(machine.emit_assembly(parsed))
 
 
-@pytest.mark.parametrize("body", [tiles.tile_body, tiles.tile_at_body])
+@pytest.mark.parametrize("body", [tiles.tile_body, tiles.tile_at_body, lanes.lanes_at_body])
 @pytest.mark.parametrize("element", ["f32", "f64"])
 @pytest.mark.parametrize("name", TARGETS)
 def test_sums_stay_in_registers(body: Any, element: str, name: str) -> None:
@@ -94,6 +94,25 @@ def test_a_tall_tile_stores_rows_while_it_multiplies(body: Any, element: str) ->
     assert not [line for line in last.splitlines() if STACK.search(line) and "zmm" in line]
     early = re.findall(r"\tvmovup[sd]\s+%zmm\d+, .*\(", last[: last.rindex("vfmadd")])
     assert len(early) == (tile.height - tiles.PART_ROWS) * tile.vectors
+
+
+@pytest.mark.parametrize(
+    "name, pitches", [("avx512", (1, 1)), ("avx512", (2, 1)), ("avx2", (1, 2))]
+)
+def test_what_several_rows_meet_is_read_once(name: str, pitches: tuple[int, int]) -> None:
+    """A line of taps and rows side by side: sums and taps stay in registers meanwhile."""
+    target, taps = TARGETS[name], 7
+    tile = tiling(target, 4)
+    module = ir.Module()
+    lanes.lanes_run_body(module, "f32", tile.height, taps, pitches, tile.lanes)
+    text = assembly_of(module, target)
+    loop = next(lines for lines in loops(text) if any("vfmadd" in line for line in lines))
+    met = {row * pitches[0] + tap * pitches[1] for row in range(tile.height) for tap in range(taps)}
+    products = [line for line in loop if "vfmadd" in line]
+    vectors = [line for line in loop if VECTOR.search(line) and "(" in line]
+    assert len(products) == tile.height * taps
+    assert len(vectors) == len(met) + taps  # some of them by a product that needs no other
+    assert not [line for line in vectors if STACK.search(line)]
 
 
 INTEGERS = {

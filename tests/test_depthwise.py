@@ -15,6 +15,14 @@ CASES = (
     ((1, 9, 14, 15), (5, 1), (2, 1), (2, 0), 1),
     ((2, 8, 15, 16), (2, 3), 1, 2, 2),
     ((2, 1, 11, 12), (3, 3), 1, 1, 1),
+    # So many taps that vectors run along channels, read once for several taps and places:
+    ((2, 40, 16, 29), (7, 7), 1, 3, 1),
+    ((2, 17, 13, 14), (5, 5), 2, 2, 1),  # places two pitches apart; a ragged vector
+    ((1, 8, 12, 13), (5, 5), 1, 4, 2),  # taps two pitches apart
+    ((3, 33, 9, 10), (7, 7), 1, 0, 1),  # nothing padded
+    ((2, 16, 31, 33), (5, 5), 4, 1, 1),  # too far apart
+    ((2, 24, 14, 40), (1, 17), 1, (0, 8), 1),  # a line of taps that registers do not hold
+    ((2, 6, 12, 12), (5, 5), 1, 2, 1),  # too few channels
 )
 
 

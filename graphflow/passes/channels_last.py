@@ -45,10 +45,10 @@ class ChannelsLast(Pass):
 
 def _reordered(graph: Graph) -> Graph:
     products = [n for n in graph.nodes if n.op.tiles or (n.op.contraction and _pairs(n.inputs[0]))]
-    shown = _shown_images(products)
-    if not shown and not any(_order_of_image(node, node.inputs[0]) for node in products):
+    shown, wanted = _shown_images(products), _wanted_orders(products)
+    if not (shown or wanted or any(_order_of_image(n, n.inputs[0]) for n in products)):
         return graph
-    walk = _Walk(graph, shown)
+    walk = _Walk(graph, shown, wanted)
     for node in graph.nodes:
         walk.visit(node)
     return graph if walk.lost > walk.gained else walk.finish()
@@ -63,6 +63,45 @@ def _shown_images(products: Iterable[Node]) -> set[Node]:
             seen.add(node)
             pending.extend(node.inputs)
     return {node for node in seen if _shows_channels_last(node)}
+
+
+def _wanted_orders(products: Iterable[Node]) -> dict[Node, Order]:
+    """Values to be put into an order in which vectors run along channels under taps of their own.
+
+    That is what windows are taken of, where a product over them has no columns.
+    """
+    found: dict[Node, Order] = {}
+    for node in products:
+        base, axis = node.inputs[0], _lane(node)
+        while axis is not None and is_alias(base):
+            base, axis = base.inputs[0], _axis_below(base, axis)
+        if axis is not None and base.op.reordered is not None and len(base.inputs) == 1:
+            rest = [other for other in range(len(base.shape)) if other != axis]
+            found[base] = (*rest, axis)
+    return found
+
+
+def _axis_below(view: Node, axis: int) -> int | None:
+    """The axis of its operand that ``axis`` of a view runs along alone, from end to end."""
+    for piece in view_pieces(view):
+        for below, index in enumerate(piece.index):
+            if index.terms == ((f"i{axis}", 1),):
+                return below
+    return None
+
+
+def _lane(node: Node) -> int | None:
+    """The axis of channels of the windows that ``node`` is a product over, if it takes a sum for
+    each channel by itself."""
+    rule, windows = node.op.contraction, node.inputs[0]
+    if rule is None or not _pairs(windows):
+        return None
+    left, right, out = rule([n.tensor_type for n in node.inputs], node.attrs)
+    if any(node.shape[out.index(label)] != 1 for label in out if label not in left):
+        return None
+    shared = [label for label in out if label in left and label in right]
+    many = [left.index(label) for label in shared if not _few(node, out.index(label))]
+    return many[-1] if many and _axis_below(windows, many[-1]) is not None else None
 
 
 def _order_of_image(node: Node, windows: Node) -> Order | None:
@@ -82,11 +121,12 @@ def _order_of_image(node: Node, windows: Node) -> Order | None:
         if len(kept) != 1 or _less(kept[0], summed[0]):
             return None
     columns = [label for label in out if label not in left]
-    if not columns or _few(node, out.index(columns[-1])):
-        return None
     rows = [label for label in out if label not in right]
     shared = [label for label in out if label in left and label in right]
-    order = tuple(out.index(label) for label in (*rows, *shared, *columns))
+    last = (*columns, *shared) if _lane(node) is not None else (*shared, *columns)
+    if not last or not columns or _few(node, out.index(last[-1])):
+        return None
+    order = tuple(out.index(label) for label in (*rows, *last))
     return None if order == _own(node) else order
 
 
@@ -120,13 +160,14 @@ def _few(node: Node, axis: int) -> bool:
 class _Walk:
     """One walk over a graph: every value as it was, or in another order of axes, or both."""
 
-    def __init__(self, graph: Graph, shown: set[Node]) -> None:
+    def __init__(self, graph: Graph, shown: set[Node], wanted: dict[Node, Order]) -> None:
         self.graph = graph
         self.plain: dict[Node, Node] = {}
         self.turned: dict[Node, tuple[Node, Order]] = {}
         self.gained = 0
         self.lost = 0
         self._shown = shown
+        self._wanted = wanted
         self._results = set(graph.outputs)
         self._locations = dict(graph.locations)
         self._names = dict(graph.names)
@@ -194,7 +235,7 @@ class _Walk:
             return None
         if node.op.kind is Kind.CONTRACTION:
             return self._product(node)
-        order = self._common_order(node)
+        order = self._common_order(node) or self._wanted.get(node)
         if order is None:
             return None
         rule = orders.pointwise if node.op.kind is Kind.ELEMENTWISE else node.op.reordered

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from math import prod
 
+from graphflow.codegen.contraction.along import run_of, walk_along
 from graphflow.codegen.contraction.axes_kernels import PACKING, plain_axes_kernel, tiled_axes_kernel
 from graphflow.codegen.contraction.call import (
     PARALLEL_FLOPS,
@@ -30,15 +31,27 @@ from graphflow.codegen.contraction.tiling import (
     far_steps,
     tiling,
 )
+from graphflow.codegen.contraction.walk import (
+    LANES,
+    A,
+    Axes,
+    Axis,
+    B,
+    C,
+    Walk,
+    alone,
+    exchanged,
+    merged,
+    single_stride,
+)
 from graphflow.codegen.layout import Layout
 from graphflow.codegen.schedule import Call, KernelSource, Value
 from graphflow.codegen.sizes import example_of, greatest, is_fixed, least
 from graphflow.codegen.target import host_target
 from graphflow.ir.op import Labels
 from graphflow.ir.types import DType, TensorType
-from graphflow.records import dataclass, replace
+from graphflow.records import replace
 
-A, B, C = 0, 1, 2
 NO_BLOCKS: tuple[tuple[int, ...], tuple[Layout, ...], str] = ((0,) * 25, (), "")
 """The words of a kernel without blocks, its scratch, and its name where blocks are measured."""
 BATCH_COLUMNS = 128
@@ -60,34 +73,6 @@ COLLIDING = 256
 """Elements at multiples of which steps share few places of the first-level cache."""
 NEIGHBOURS = 16
 """So many of them at least are taken together where taps lie between them."""
-LANES = 8
-"""Columns are multiplied so many at a time, at least."""
-
-
-@dataclass(frozen=True, slots=True)
-class Axis:
-    """An axis that runs over memory: its extent, and strides in a, b and c (0: not there)."""
-
-    extent: int
-    strides: tuple[int, int, int]
-
-
-Axes = tuple[Axis, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Walk:
-    """How a product is walked: its axes by kind, each kind outermost first."""
-
-    batch: Axes
-    rows: Axes
-    columns: Axes
-    depth: Axes
-
-    def count(self, kind: str) -> int:
-        """How many elements the axes of one kind run over."""
-        axes: Axes = getattr(self, kind)
-        return prod(axis.extent for axis in axes)
 
 
 def walk_of(labels: Labels, places: Sequence[Layout]) -> tuple[Walk, bool]:
@@ -97,7 +82,13 @@ def walk_of(labels: Labels, places: Sequence[Layout]) -> tuple[Walk, bool]:
     """
     axes = axes_of(labels, places)
     kinds = [of_kind(axes, *kind) for kind in ((1, 1, 1), (1, 0, 1), (0, 1, 1), (1, 1, 0))]
-    turned = [[_exchanged(axis) for axis in kinds[which]] for which in (0, 2, 1, 3)]
+    turned = [[exchanged(axis) for axis in kinds[which]] for which in (0, 2, 1, 3)]
+    a, _, c = places
+    if has_tiles(a.type.dtype, c.type.dtype, 0):  # however few: the plain loop knows no lanes
+        for exchange, axes_by_kind in ((False, kinds), (True, turned)):
+            walk = walk_along(*axes_by_kind)
+            if walk is not None:
+                return walk, exchange
     swapped = _expense(*turned[1:]) < _expense(*kinds[1:])
     kinds = turned if swapped else kinds
     batch, rows, columns, depth = kinds
@@ -105,7 +96,8 @@ def walk_of(labels: Labels, places: Sequence[Layout]) -> tuple[Walk, bool]:
     if single_stride(merged(rows), C) is None:  # written from scratch anyway
         rows = sorted(rows, key=lambda axis: -abs(axis.strides[A]))
     one = [Axis(1, (0, 0, 0))]
-    walk = Walk(merged(batch), *(merged(kind or one) for kind in (rows, columns, depth)))
+    rows, columns, depth = (kind or one for kind in (rows, columns, depth))
+    walk = Walk(merged(batch), merged(rows), merged(columns), merged(depth))
     if walk.count("rows") * walk.count("columns") > FAR_APART:
         walk = replace(walk, rows=_in_groups(walk.rows))
     return _with_batches_of_columns(walk), swapped
@@ -184,6 +176,8 @@ def _from_afar(walk: Walk, dtype: DType) -> bool:
     They do where tiles are tall enough, and read and written where elements lie.
     """
     tile, itemsize = _tile_of(dtype)
+    if walk.along:
+        return False
     row = _row_in_result(walk)
     straight = is_fixed(row) and row >= 0 and single_stride(walk.columns, C) == 1
     there = _in_place(walk.count("rows"), walk.columns, walk.depth, tile.width)
@@ -198,6 +192,8 @@ def _tile_of(dtype: DType) -> tuple[Tiling, int]:
 def _packs_rows(walk: Walk, tile: Tiling) -> bool:
     """Whether rows of the first operand, which are neighbours at steps far apart, are packed."""
     row, step = walk.rows[-1], walk.depth[-1]
+    if walk.along:
+        return False
     return row.strides[A] == 1 and row.extent >= tile.height and step.strides[A] >= FAR
 
 
@@ -248,7 +244,7 @@ def _expense(rows: Sequence[Axis], columns: Sequence[Axis], depth: Sequence[Axis
     m, n, k = (prod(example_of(axis.extent) for axis in axes) for axes in (rows, columns, depth))
     touch = _inner_stride(columns) <= _inner_stride(rows)
     columns, depth = _reading_order(list(columns), list(depth))
-    across, run = (_alone(tuple(axes), B)[-1].extent if axes else 1 for axes in (columns, depth))
+    across, run = (alone(tuple(axes), B)[-1].extent if axes else 1 for axes in (columns, depth))
     packing = PACKING + RECTANGLE // (min(across, LANES) * run)
     if _in_place(m, columns, depth, 2 * LANES):
         packing = 0
@@ -259,11 +255,6 @@ def _expense(rows: Sequence[Axis], columns: Sequence[Axis], depth: Sequence[Axis
 def _inner_stride(axes: Sequence[Axis]) -> int:
     """The least stride in the result; more than any if there are none."""
     return min((axis.strides[C] for axis in axes), default=1 << 62)
-
-
-def _exchanged(axis: Axis) -> Axis:
-    a, b, c = axis.strides
-    return Axis(axis.extent, (b, a, c))
 
 
 def _reading_order(columns: list[Axis], depth: list[Axis]) -> tuple[list[Axis], list[Axis]]:
@@ -294,31 +285,6 @@ def _with_last(axes: list[Axis], merit: Callable[[Axis], int]) -> list[Axis]:
         return axes
     best = max(reversed(axes), key=merit)
     return [*(axis for axis in axes if axis is not best), best]
-
-
-def merged(axes: Sequence[Axis]) -> Axes:
-    """Axes that run on from one another in all of memory, as one."""
-    found: list[Axis] = []
-    for axis in axes:
-        if found and all(
-            o == i * axis.extent for o, i in zip(found[-1].strides, axis.strides, strict=True)
-        ):
-            axis = replace(axis, extent=found.pop().extent * axis.extent)
-        found.append(axis)
-    return tuple(found)
-
-
-def _alone(axes: Axes, which: int) -> Axes:
-    """The axes as one place sees them, merged as far as they run on there."""
-    return merged([Axis(axis.extent, (axis.strides[which], 0, 0)) for axis in axes])
-
-
-def single_stride(axes: Axes, which: int) -> int | None:
-    """The stride with which all of ``axes`` run on in one place; None if there is none."""
-    alone = _alone(axes, which)
-    if not alone:
-        return 0
-    return alone[0].strides[0] if len(alone) == 1 else None
 
 
 def _with_batches_of_columns(walk: Walk) -> Walk:
@@ -383,6 +349,8 @@ def _plan(
     """The kernel, its words from the block sizes on (without the scratch), the scratch, and
     what the product is called where blocks are chosen by measuring."""
     tile, itemsize = _tile_of(dtype)
+    run = run_of(walk, tile)
+    tile = replace(tile, vectors=1) if run else tile
     row, column = walk.rows[-1], walk.columns[-1]
     packed, afar = _packs_rows(walk, tile), _from_afar(walk, dtype)
     bundle, taps = _bundle(walk.depth, far_steps(tile, itemsize)) if afar else (1, 0)
@@ -394,12 +362,13 @@ def _plan(
     rows = rows // 2 // tile.height * tile.height if packed else rows
     in_place = _in_place(walk.count("rows"), walk.columns, walk.depth, tile.width)
     depth = least(depth, IN_PLACE_STEPS) if in_place else depth
+    depth = max(run.taps, depth // run.taps * run.taps) if run else depth
     inner, together = _groups(walk.rows)
-    unit = inner * together or tile.height
+    unit = row.extent if run else inner * together or tile.height
     columns = least(columns, rounded_up(greatest(1, walk.count("columns")), tile.width))
     rows = least(rows, rounded_up(greatest(1, walk.count("rows")), tile.height))
     rows = greatest(unit, rows // unit * unit)
-    kernel, product = tiled_axes_kernel(dtype.short, itemsize, tile, packed), ""
+    kernel, product = tiled_axes_kernel(dtype.short, itemsize, tile, packed, walk.along, run), ""
     if advised() and all(is_fixed(axis.extent) for axis in _every(walk)):
         product = f"{kernel.name} {context.threads} {walk}"
         columns, rows = _advised_blocks(product, walk, (columns, tile.width), (rows, unit))
@@ -416,7 +385,7 @@ def _plan(
         depth, columns, rows, items, sums, tables, _row_in_result(walk),
         row.extent, row.strides[A], row.strides[C],
         column.extent, column.strides[B], column.strides[C],
-        *(_alone(axes, which)[-1].extent for axes, which in runs),
+        *(alone(axes, which)[-1].extent for axes, which in runs),
         strips, int(in_place), unit, inner, together,
         tile.height if afar else rows, tile.width if bundle > 1 else columns, taps,
     )  # fmt: skip
@@ -444,7 +413,7 @@ def _advised_blocks(
 
 def as_matrices(walk: Walk, places: Sequence[Layout]) -> tuple[Layout, Layout, Layout] | None:
     """The places as matrices, if the walk is one over a batch of ordinary products."""
-    if max(len(walk.rows), len(walk.columns), len(walk.depth)) > 1:
+    if walk.along or max(len(walk.rows), len(walk.columns), len(walk.depth)) > 1:
         return None
     (row,), (column,), (depth,) = walk.rows, walk.columns, walk.depth
     if column.extent > 1 and column.strides[C] != 1:

@@ -15,6 +15,7 @@ from textwrap import indent
 
 from graphflow.codegen.contraction.tiling import Tiling, height_text
 from graphflow.codegen.schedule import KernelSource
+from graphflow.records import dataclass
 
 AXES_AT = 37
 """Word of the first axis; an axis is an extent and its strides in a, b and c."""
@@ -90,6 +91,7 @@ from graphflow.codegen.prelude import kernel, pointer_at_{element}, pointer_at_i
 LANES, VECTORS, HEIGHT = {lanes}, {vectors}, {height}
 WIDTH = {width}  # columns of a tile and of a packed panel of b
 STRIP = {strip}  # row length of a packed strip of a
+{run}\
 PACKING = {packing}  # rows that are multiplied in the time a row of b is packed
 AXES_AT = {axes_at}
 
@@ -201,7 +203,7 @@ def {name}(args, tid, nth):
                                 panel, panel_step = b_batch + (k0 * depth_b + j), depth_b
                             i = i2
                             while i < i3:
-                                left = i3 - i
+                                left = {left}
                                 rows = {choose_rows}
                                 c_tile, out_row = sums + ((i - i0) * n_block + (j - j0)), n_block
                                 if direct:
@@ -276,6 +278,24 @@ _MULTIPLY = """\
                                         c_tile, out_row, width, k0)
 """
 
+_MULTIPLY_ALONG = """\
+                                lanes_at(LANES, VECTORS, HEIGHT, rows, a_batch + j,
+                                         spots + (i - i0), steps, panel, panel_step, depth,
+                                         c_tile, out_row, width, k0)
+"""
+
+_RUN = """\
+TAPS, MOST, FEWEST = {taps}, {most}, {fewest}  # steps and rows taken together
+DOWN, ALONG = {down}, {along}  # pitches between rows, and between these steps
+"""
+
+_MULTIPLY_RUN = """\
+                                lanes_run(LANES, TAPS, DOWN, ALONG, MOST, FEWEST, rows,
+                                          a_batch + (j + spots[i - i0]), row_a // DOWN, steps,
+                                          panel, panel_step, depth // TAPS,
+                                          c_tile, out_row, width, k0)
+"""
+
 _PLAIN = '''\
 """c[i, j] = sum over k of a[i, k] * b[k, j] over several axes each, accumulated as {total}"""
 from graphflow.codegen.contraction.micro_kernels import place
@@ -319,21 +339,52 @@ def _source(
     return KernelSource(name, text)
 
 
+@dataclass(frozen=True, slots=True)
+class Run:
+    """How many steps, and how many rows at most and at last, are taken together; rows are
+    ``down`` pitches apart, steps ``along``."""
+
+    taps: int
+    most: int
+    fewest: int
+    down: int
+    along: int
+
+
 @cache
-def tiled_axes_kernel(element: str, itemsize: int, tiling: Tiling, packed: bool) -> KernelSource:
+def tiled_axes_kernel(
+    element: str,
+    itemsize: int,
+    tiling: Tiling,
+    packed: bool,
+    along: bool = False,
+    run: Run | None = None,
+) -> KernelSource:
     """The ``mm_axes`` kernel for an element type and the given tile.
 
     Rows of the first operand are ``packed`` where they are neighbours at steps far apart; else
-    they are read where they lie.  A kernel has one of the two: tiles are most of its code.
+    they are read where they lie.  Columns ``along`` which both operands have elements are
+    neighbours in the first, where a ``run`` of rows and steps may be as far apart.  A kernel has
+    one of these: tiles are most of its code.
     """
-    name = f"mm_axes{'_packed' * packed}_{element}_{tiling.height}x{tiling.vectors}x{tiling.lanes}"
+    tile, multiply = ("tile", _MULTIPLY_PACKED) if packed else ("tile_at", _MULTIPLY)
+    rows, left, facts, kind = height_text(tiling.height), "i3 - i", "", "_packed" * packed
+    if along:
+        tile, multiply, kind = "lanes_at", _MULTIPLY_ALONG, "_along"
+    if run is not None:
+        tile, multiply = "lanes_run", _MULTIPLY_RUN
+        kind = f"_along_{run.taps}x{run.along}_{run.most}_{run.fewest}x{run.down}"
+        rows, left = "MOST if left >= MOST else FEWEST", "row_run - i % row_run"
+        facts = _RUN.format(
+            taps=run.taps, most=run.most, fewest=run.fewest, down=run.down, along=run.along
+        )
+    name = f"mm_axes{kind}_{element}_{tiling.height}x{tiling.vectors}x{tiling.lanes}"
     return _source(
         _TILED, name, element, lanes=tiling.lanes, vectors=tiling.vectors, height=tiling.height,
         width=tiling.width, strip=tiling.strip, packing=PACKING, itemsize=itemsize,
-        choose_rows=height_text(tiling.height), row_tables=row_tables(16),
-        tile="tile" if packed else "tile_at", pack_rows=_PACK_ROWS if packed else "",
+        choose_rows=rows, left=left, run=facts, row_tables=row_tables(16),
+        tile=tile, multiply=multiply, pack_rows=_PACK_ROWS if packed else "",
         strips=_STRIPS if packed else "",
-        multiply=_MULTIPLY_PACKED if packed else _MULTIPLY,
     )  # fmt: skip
 
 

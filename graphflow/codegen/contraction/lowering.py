@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,6 +13,7 @@ from graphflow.codegen.bridge import lowers, register_template, types
 from graphflow.codegen.contraction import micro_kernels
 from graphflow.codegen.contraction.dots import dots_body
 from graphflow.codegen.contraction.kernels import TILED
+from graphflow.codegen.contraction.lanes import lanes_at_body, lanes_run_body
 from graphflow.codegen.contraction.linked import call_body
 from graphflow.codegen.contraction.packing import (
     pack_body,
@@ -75,20 +76,39 @@ def _lower_tile(
     lanes, vectors, height = literals
     rows, arguments, width = values[0], values[1:], values[-2]
     wide = builder.icmp_signed(">", width, _I64(lanes))
-    done = builder.append_basic_block("tile.done")
-    choices = heights(height)
-    blocks = {rows_: builder.append_basic_block(f"tile.{rows_}") for rows_ in choices}
-    switch = builder.switch(rows, blocks[choices[-1]])
-    for rows_, block in blocks.items():
-        if rows_ != choices[-1]:
-            switch.add_case(_I64(rows_), block)
-        builder.position_at_end(block)
+
+    def call(chosen: int) -> None:
         with builder.if_else(wide) as (full, narrow):
             for branch, width_ in ((full, vectors), (narrow, 1)):
                 with branch:
-                    call_body(builder, make_body, (element, rows_, width_, lanes), arguments)
+                    call_body(builder, make_body, (element, chosen, width_, lanes), arguments)
+
+    _by_rows(builder, rows, heights(height), call)
+
+
+def _by_rows(builder: Any, rows: Any, choices: Sequence[int], call: Callable[[int], None]) -> None:
+    """Write ``call`` for each number of rows, and jump to that of ``rows``; the last for others."""
+    done = builder.append_basic_block("rows.done")
+    blocks = {chosen: builder.append_basic_block(f"rows.{chosen}") for chosen in choices}
+    switch = builder.switch(rows, blocks[choices[-1]])
+    for chosen, block in blocks.items():
+        if chosen != choices[-1]:
+            switch.add_case(_I64(chosen), block)
+        builder.position_at_end(block)
+        call(chosen)
         builder.branch(done)
     builder.position_at_end(done)
+
+
+def _lower_run(builder: Any, element: str, literals: list[int], values: list[Any]) -> None:
+    """Call the body of the right height."""
+    lanes, taps, down, along, *choices = literals
+    rows, *arguments = values
+
+    def call(chosen: int) -> None:
+        call_body(builder, lanes_run_body, (element, chosen, taps, (down, along), lanes), arguments)
+
+    _by_rows(builder, rows, tuple(dict.fromkeys(choices)), call)
 
 
 def _lower_dot(builder: Any, element: str, literals: list[int], values: list[Any]) -> None:
@@ -112,17 +132,11 @@ def _lower_integers(
 ) -> None:
     """Call the body of the right height."""
     rows, *arguments = values
-    done = builder.append_basic_block("pairs.done")
-    choices = heights(literals[0])
-    blocks = {height: builder.append_basic_block(f"pairs.{height}") for height in choices}
-    switch = builder.switch(rows, blocks[choices[-1]])
-    for height, block in blocks.items():
-        if height != choices[-1]:
-            switch.add_case(_I64(height), block)
-        builder.position_at_end(block)
-        call_body(builder, tile_of_integers, (element, group, height), arguments)
-        builder.branch(done)
-    builder.position_at_end(done)
+
+    def call(chosen: int) -> None:
+        call_body(builder, tile_of_integers, (element, group, chosen), arguments)
+
+    _by_rows(builder, rows, heights(literals[0]), call)
 
 
 def _lower_combine(builder: Any, element: str, literals: list[int], values: list[Any]) -> None:
@@ -148,6 +162,8 @@ def _lower_transform(builder: Any, element: str, literals: list[int], values: li
 _register(micro_kernels.transform, "LLLIIPIIIPIII", _lower_transform)
 _register(micro_kernels.tile, "LLLIPIIPIIPIII", partial(_lower_tile, tile_body))
 _register(micro_kernels.tile_at, "LLLIPTTPIIPIII", partial(_lower_tile, tile_at_body))
+_register(micro_kernels.lanes_at, "LLLIPTTPIIPIII", partial(_lower_tile, lanes_at_body))
+_register(micro_kernels.lanes_run, "LLLLLLIPITPIIPIII", _lower_run)
 _register(micro_kernels.dot, "LPPIIPII", _lower_dot)
 _register(micro_kernels.dots, "LLIIBTBITIISTI", _lower_dots)
 _register(micro_kernels.widen, "BTIIH", _lower_widen)

@@ -68,6 +68,43 @@ def tile_at(
     target[...] = target + product if add else product
 
 
+def lanes_at(
+    lanes: int, vectors: int, height: int, rows: int,
+    a: Pointer, spots: Pointer, steps: Pointer, b: Pointer, b_step: int, depth: int,
+    c: Pointer, c_row: int, width: int, add: int,
+) -> None:  # fmt: skip
+    """``c[i, j] = sum over k of a[i, k, j] * b[k, j]``, plus what was there if ``add``.
+
+    Element ``[i, k, j]`` of ``a`` is at ``spots[i] + steps[k] + j``; the rest as for :func:`tile`.
+    """
+    right = _view(b, (depth, width), (b_step, 1))
+    for i in range(rows):
+        target = _view(c + i * c_row, (1, width), (0, 1))[0]
+        total = np.zeros(width, target.dtype)
+        for k in range(depth):
+            total += _view(a + (spots[i] + steps[k]), (1, width), (0, 1))[0] * right[k]
+        target[...] = target + total if add else total
+
+
+def lanes_run(
+    lanes: int, taps: int, down: int, along: int, most: int, fewest: int, rows: int,
+    a: Pointer, pitch: int, steps: Pointer, b: Pointer, b_step: int, runs: int,
+    c: Pointer, c_row: int, width: int, add: int,
+) -> None:  # fmt: skip
+    """:func:`lanes_at` for ``most`` or ``fewest`` rows, ``runs`` of ``taps`` steps, in columns of a
+    vector, where element ``[i, k, j]`` of ``a`` is at
+    ``steps[k - k % taps] + (i * down + k % taps * along) * pitch + j``.
+    """
+    right = _view(b, (runs * taps, width), (b_step, 1))
+    for i in range(rows):
+        target = _view(c + i * c_row, (1, width), (0, 1))[0]
+        total = np.zeros(width, target.dtype)
+        for k in range(runs * taps):
+            at = a + (steps[k - k % taps] + (i * down + k % taps * along) * pitch)
+            total += _view(at, (1, width), (0, 1))[0] * right[k]
+        target[...] = target + total if add else total
+
+
 def dot(
     lanes: int, a: Pointer, b: Pointer, b_row: int, depth: int, c: Pointer, c_step: int, count: int
 ) -> None:

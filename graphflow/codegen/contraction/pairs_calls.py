@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from math import prod
 
-from graphflow.codegen.contraction.axes import Axes, Axis
 from graphflow.codegen.contraction.call import (
     PARALLEL_FLOPS,
     Epilogue,
@@ -28,6 +27,7 @@ from graphflow.codegen.contraction.tiling import (
     neighbours,
     pairs_tile,
 )
+from graphflow.codegen.contraction.walk import Axes, Axis
 from graphflow.codegen.layout import Layout, row_major
 from graphflow.codegen.schedule import Call, Value
 from graphflow.codegen.sizes import is_fixed

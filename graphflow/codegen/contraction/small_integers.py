@@ -9,13 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import prod
 
-from graphflow.codegen.contraction.axes import (
-    Axis,
-    axes_of,
-    merged,
-    of_kind,
-    product_call,
-)
+from graphflow.codegen.contraction.axes import axes_of, of_kind, product_call
 from graphflow.codegen.contraction.call import (
     PARALLEL_FLOPS,
     Epilogue,
@@ -28,6 +22,7 @@ from graphflow.codegen.contraction.call import (
 from graphflow.codegen.contraction.dots_kernel import dots_kernel
 from graphflow.codegen.contraction.pairs_calls import Copier, Dots, pairs_calls, takes_pairs
 from graphflow.codegen.contraction.tiling import LINE_BYTES, dots_tile
+from graphflow.codegen.contraction.walk import Axis, merged
 from graphflow.codegen.layout import Layout
 from graphflow.codegen.schedule import Call, Value
 from graphflow.codegen.sizes import is_fixed

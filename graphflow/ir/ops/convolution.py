@@ -40,8 +40,11 @@ from graphflow.ir.types import TensorType
 _KEYS = ("steps", "low", "high", "spread", "dilations")
 LEADING = 3
 """Axes before the spatial ones."""
-MOST_TERMS = 64
-"""A kernel of one channel with up to so many elements is a sum of shifted products."""
+FEW_TERMS, MOST_TERMS = 16, 64
+"""A kernel of one channel with up to so many elements is a sum of shifted products: the most
+only where channels are too few to run along them."""
+FEW_CHANNELS = 8
+"""Fewer do not fill a vector."""
 
 
 def _infer_conv(types: Sequence[TensorType], attrs: Attrs) -> TensorType:
@@ -132,7 +135,11 @@ def _over_windows(b: Any, x: Any, w: Any, attrs: Attrs) -> Any:
     """
     count, alone = len(attrs["steps"]), w.shape[0] == 1
     pixel = _is_pixel(x, w, attrs)
-    x, w = (x, _turned(b, w, attrs)) if pixel else (_padded(b, x, attrs), w)
+    if pixel:
+        w = _turned(b, w, attrs)
+    else:
+        pads = any(p > 0 for p in (*attrs["low"], *attrs["high"]))
+        x = _padded(b, x, attrs) if pads or not _has_lanes(w) else _copied(b, _padded(b, x, attrs))
     first = LEADING - alone
     if alone:
         x = b.reshape(x, shape=(x.shape[0], *x.shape[2:]))
@@ -178,13 +185,25 @@ def _decompose_conv(b: Builder, n: Application) -> Any:
     static = _are_known((*x.shape[LEADING:], *taps))
     if "dtype" in n.attrs:
         return _over_windows(b, x, w, n.attrs)
-    if single and static and prod(taps) <= MOST_TERMS:
+    if single and static and prod(taps) <= (FEW_TERMS if _has_lanes(w) else MOST_TERMS):
         return _sum_of_terms(b, x, w, n.attrs)
-    if static and _few_sums(x, w, n.attrs):
+    if static and not _has_lanes(w) and _few_sums(x, w, n.attrs):
         return _sums_over_windows(b, x, w, n.attrs)
     if static and any(s != 1 for s in n.attrs["spread"]) and _has_phases(n.attrs):
         return _by_phases(b, x, w, n.attrs)
     return _over_windows(b, x, w, n.attrs)
+
+
+def _has_lanes(w: Any) -> bool:
+    """Whether sums of many channels are taken apart, one a channel: vectors may run along them."""
+    return w.shape[1] == 1 and _are_known(w.shape[:1]) and w.shape[0] >= FEW_CHANNELS
+
+
+def _copied(b: Any, x: Any) -> Any:
+    """A copy of ``x``, which lies in the order of axes that suits windows of it."""
+    rank, shape = len(x.shape), tuple(x.shape)
+    wide = b.pad(x, low=(0,) * rank, high=(*(0,) * (rank - 1), 1), value=0)
+    return b.slice(wide, starts=(0,) * rank, limits=shape, steps=(1,) * rank)
 
 
 def _are_known(extents: Sequence[Any]) -> bool:

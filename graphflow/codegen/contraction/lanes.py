@@ -1,0 +1,152 @@
+"""LLVM bodies of register tiles in which both operands have an element for each column.
+
+So it is where a batch axis runs along the vectors: channels under taps of their own, for which
+a product has no columns.  Nothing is broadcast; a step loads a vector for each row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+from llvmlite import ir
+
+from graphflow.codegen.contraction.bodies import Body
+
+Rows: TypeAlias = list[list[Any]]
+"""Vectors of sums: a list for each row."""
+_I64 = ir.IntType(64)
+
+
+def lanes_at_body(module: Any, element: str, rows: int, vectors: int, lanes: int) -> Any:
+    """``c[i, j] (+)= sum over k of a[i, k, j] * b[k, j]``, ``a[i, k]`` at ``spots[i] + steps[k]``.
+
+    Of ``a`` and ``c`` only ``width`` columns are touched; rows of ``b`` are read whole.
+    """
+    name = f"lanes_at.{element}.{rows}x{vectors}x{lanes}"
+    body = Body(module, name, element, lanes, "ppppiipiii")
+    a, spots, _, _, b_step, *_ = body.function.args
+
+    def write(first: int, masks: list[Any]) -> None:
+        places = [(first + v) * lanes for v in range(len(masks))]
+        begins = [body.at(a, body.load_index(spots, row)) for row in range(rows)]
+
+        def step(place: Any, panel: Any, sums: Rows) -> Rows:
+            factors = [body.load(body.at(panel, at)) for at in places]
+            new = []
+            for begin, row in zip(begins, sums, strict=True):
+                row_at = body.at(begin, place)
+                values = [body.read(row_at, *two) for two in zip(places, masks, strict=True)]
+                new.append([body.multiply_add(*x) for x in zip(values, factors, row, strict=True)])
+            return new
+
+        _store(body, _summed(body, (rows, len(masks)), (1, b_step), step), places, masks)
+
+    return _whole_or_edge(body, vectors, write)
+
+
+def lanes_run_body(
+    module: Any, element: str, rows: int, taps: int, pitches: tuple[int, int], lanes: int
+) -> Any:
+    """The same, a vector wide, where rows and runs of ``taps`` steps are evenly apart.
+
+    ``a[i, k]`` is at ``steps[k - k % taps] + (i * down + k % taps * along) * pitch``, where
+    ``pitches`` are ``down`` and ``along``: what a row meets at a step, another meets at another,
+    so each vector is read once for them all.
+    """
+    down, along = pitches
+    name = f"lanes_run.{element}.{rows}x{taps}by{down}x{along}.{lanes}"
+    body = Body(module, name, element, lanes, "pippiipiii")
+    b = body.builder
+    a, pitch, _, _, b_step, *_ = body.function.args
+    meetings: dict[int, list[tuple[int, int]]] = {}
+    for tap in range(taps):
+        for row in range(rows):
+            meetings.setdefault(row * down + tap * along, []).append((row, tap))
+
+    def write(first: int, masks: list[Any]) -> None:
+        (mask,) = masks
+
+        def step(place: Any, panel: Any, sums: Rows) -> Rows:
+            factors, at = [], panel
+            for _ in range(taps):
+                factors.append(body.load(at))
+                at = body.at(at, b_step)
+            new, at = [row[0] for row in sums], body.at(a, place)
+            for position in range(max(meetings) + 1):
+                at = body.at(at, pitch) if position else at
+                if position in meetings:
+                    value = body.read(at, 0, mask)
+                    for row, tap in meetings[position]:
+                        new[row] = body.multiply_add(value, factors[tap], new[row])
+            return [[value] for value in new]
+
+        _store(body, _summed(body, (rows, 1), (taps, b.mul(b_step, _I64(taps))), step), [0], masks)
+
+    return _whole_or_edge(body, 1, write)
+
+
+def _whole_or_edge(body: Body, vectors: int, write: Callable[[int, list[Any]], None]) -> Any:
+    """The function: ``write(first, masks)`` for whole vectors of columns, or, where the last is
+    not whole, for one after the other under a mask: all at once, masks would lack registers."""
+    b, width = body.builder, body.function.args[-2]
+    whole = b.icmp_signed("==", width, _I64(vectors * body.lanes))
+    with b.if_else(whole) as (full, edge):
+        with full:
+            write(0, [None] * vectors)
+        with edge:
+            for v in range(vectors):
+                write(v, [body.mask(b.sub(width, _I64(v * body.lanes)))])
+    b.ret_void()
+    return body.function
+
+
+def _store(body: Body, sums: Rows, places: list[int], masks: list[Any]) -> None:
+    """Write the sums to columns ``places`` of ``c``, or add them to what is there, under masks."""
+    b = body.builder
+    c, c_row, _, add = body.function.args[-4:]
+    targets = [body.at(c, b.mul(c_row, _I64(row))) for row in range(len(sums))]
+    with b.if_else(b.icmp_signed("!=", add, _I64(0))) as (onto, alone):
+        for branch, adds in ((onto, True), (alone, False)):
+            with branch:
+                for target, row in zip(targets, sums, strict=True):
+                    for value, at, mask in zip(row, places, masks, strict=True):
+                        if adds:
+                            value = body.sum_of(body.read(target, at, mask), value)
+                        body.write(value, target, at, mask)
+
+
+def _summed(
+    body: Body, shape: tuple[int, int], moves: tuple[int, Any], step: Callable[..., Rows]
+) -> Rows:
+    """The sums after all steps: a list of vectors for each row.
+
+    ``step(place, panel, sums)`` takes some; ``moves`` says how many entries of the table of
+    places, and elements of the panel, that are.
+    """
+    b, function = body.builder, body.function
+    _, _, steps, panel, _, count, *_ = function.args
+    entry = b.block
+    loop, after = (function.append_basic_block(name) for name in ("loop", "after"))
+    b.cbranch(b.icmp_signed(">", count, _I64(0)), loop, after)
+    b.position_at_end(loop)
+    state = [b.phi(value.type) for value in (steps, panel, count)]
+    step_at, b_at, left = state
+    rows, vectors = shape
+    sums = [[b.phi(body.vector) for _ in range(vectors)] for _ in range(rows)]
+    new = step(body.load_index(step_at, 0), b_at, sums)
+    moved = [body.entry(step_at, moves[0]), body.at(b_at, moves[1]), b.sub(left, _I64(1))]
+    for phi, first, value in zip(state, (steps, panel, count), moved, strict=True):
+        phi.add_incoming(first, entry)
+        phi.add_incoming(value, loop)
+    end = b.block
+    body.keep_rolled(b.cbranch(b.icmp_signed(">", moved[2], _I64(0)), loop, after))
+    b.position_at_end(after)
+    found: Rows = []
+    for old, row in zip(sums, new, strict=True):
+        found.append([b.phi(body.vector) for _ in row])
+        for phi, result, value in zip(old, found[-1], row, strict=True):
+            for one in (phi, result):
+                one.add_incoming(body.zero, entry)
+                one.add_incoming(value, end)
+    return found
