@@ -153,7 +153,9 @@ class Machine:
         """An operand that a result overwrites must matter to results at its own place only."""
         for number, operand in enumerate(operands):
             for result in results:
-                if result.buffer != operand.buffer:
+                if result.buffer != operand.buffer or _elements(result).isdisjoint(
+                    _elements(operand)
+                ):
                     continue
                 assert result.same_place(operand)
                 if args[number].dtype.kind != "f" or not args[number].size:
@@ -167,6 +169,15 @@ class Machine:
                     differs = np.argwhere(one != other)
                     elsewhere = [i for i in differs if one.shape != args[number].shape or i.any()]
                     assert not elsewhere, "an in-place operand is read at other places"
+
+
+def _elements(layout: Layout) -> set[int]:
+    """Where in its buffer the elements of ``layout`` lie."""
+    places = np.full(layout.shape, layout.offset)
+    for axis, step in enumerate(layout.strides):
+        shape = [-1 if k == axis else 1 for k in range(places.ndim)]
+        places = places + step * np.arange(layout.shape[axis]).reshape(shape)
+    return set(places.ravel().tolist())
 
 
 class _Threads:

@@ -109,6 +109,28 @@ def test_parts_are_written_where_they_are_put_together(machine):
     assert target == schedule.results[0].buffer
 
 
+def test_borders_are_copied_from_the_part_that_they_surround(machine):
+    a = x(5, 7, 9)
+
+    def bordered(image: Node, axis: int) -> Node:
+        def border(begin: int) -> Node:
+            starts = [begin if k == axis else 0 for k in range(3)]
+            ends = [begin + 2 if k == axis else n for k, n in enumerate(image.shape)]
+            part = b.slice(image, starts=tuple(starts), limits=tuple(ends), steps=(1, 1, 1))
+            return b.flip(part, axes=(axis,))
+
+        return b.concatenate(border(1), image, border(image.shape[axis] - 3), axis=axis)
+
+    schedule = check(machine, Graph((a,), (bordered(bordered(b.exp(a), 2), 1),)))
+    assert len(schedule.steps) == 5 and "ARENA" not in kinds(schedule)
+    turned = b.concatenate(b.permute(b.exp(x(4, 4)), axes=(1, 0)), b.exp(x(4, 4)), axis=0)
+    check(machine, Graph((x(4, 4),), (turned,)))
+    made = b.exp(x(4, 6))
+    row = b.reshape(b.slice(b.reshape(made, shape=(24,)), starts=(3,), limits=(9,), steps=(1,)),
+                    shape=(1, 6))  # fmt: skip
+    check(machine, Graph((x(4, 6),), (b.concatenate(made, row, axis=0),)))
+
+
 def test_parts_among_each_other_are_written_in_one_run(machine):
     a, c = x(3, 40), x(3, 40, name="c")
     apart = [b.reshape(part, shape=(3, 40, 1)) for part in (b.exp(a) * c, b.exp(a) - c)]

@@ -49,7 +49,7 @@ from graphflow.codegen.schedule import (
     Step,
     kernels_in,
 )
-from graphflow.codegen.side_by_side import part_of, parts_of
+from graphflow.codegen.side_by_side import Part, part_of, parts_of, shown_in
 from graphflow.codegen.sizes import for_example
 from graphflow.codegen.stored_order import ordered
 from graphflow.codegen.task import Backend
@@ -200,6 +200,10 @@ class Emitter:
 
     def located(self, layout: Layout) -> Layout:
         """``layout`` over a buffer instead of a value."""
+        if layout.buffer in self.placement.inside:
+            found = shown_in(layout, self.placed(layout.buffer))
+            assert found is not None  # or the value would have memory of its own
+            return found
         return Layout(self.buffer(layout.buffer), layout.type, layout.offset, layout.strides)
 
     def placed(self, value: int) -> Layout:
@@ -215,7 +219,8 @@ class Emitter:
         """Append copies of those operands of ``unit`` that are not where they belong yet."""
         target = self.placed(unit.results[0])
         for operand, starts in zip(unit.operands, parts_of(unit.body), strict=True):
-            if operand.buffer not in self.placement.inside:
+            here = Part(unit.results[0], operand.type, starts)
+            if self.placement.inside.get(operand.buffer) != here:
                 part = part_of(target, operand.type, starts)
                 calls = self._copied(self.located(operand), part)
                 self.steps += [self._described(call, unit, 0) for call in calls]

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from graphflow.codegen.emit import Emitter
+from graphflow.codegen.emit import SMALL_EXTENT, Emitter
 from graphflow.codegen.loops import LoopKind
 from graphflow.codegen.lower_turned import lower_turned
 from graphflow.codegen.schedule import Call
@@ -88,7 +88,7 @@ def open_map(emitter: Emitter, axes: Sequence[Axis], large: bool = True) -> None
         share_innermost(emitter, axes)
         return
     for axis in rest:
-        emitter.open_axis(axis)
+        emitter.open_axis(axis, baked=axis is axes[-1] and axis.extent <= SMALL_EXTENT)
 
 
 def share_innermost(emitter: Emitter, axes: Sequence[Axis]) -> None:

@@ -2,15 +2,15 @@
 
 What a unit does that only lays its operands side by side (a concatenation) is done when
 each of them lies there.  An operand that an elementwise unit makes, and that nobody else
-reads, is written there by that unit; parts of parts likewise.
+reads, is written there by that unit; parts of parts likewise.  Other operands may be views of
+it (the borders of a padded image): they are copied from there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from math import prod
 
-from graphflow.codegen.layout import Layout, among_each_other, contiguous, reshaped
+from graphflow.codegen.layout import Layout, among_each_other, contiguous, reshaped, row_major
 from graphflow.codegen.sizes import is_fixed, whole
 from graphflow.codegen.units import Unit, Value, Work
 from graphflow.ir.graph import Graph
@@ -41,7 +41,7 @@ class Part:
 _MAPS = (Kind.LEAF, Kind.ELEMENTWISE, Kind.VIEW, Kind.GATHER, Kind.GENERATOR)
 
 
-def put_together(work: Work, bound: Collection[int], moved: Collection[int]) -> dict[int, Part]:
+def put_together(work: Work, bound: set[int], moved: set[int]) -> dict[int, Part]:
     """By value: which part of another value it is.
 
     Values in ``bound`` need memory of their own, those in ``moved`` share it with others.
@@ -56,10 +56,14 @@ def put_together(work: Work, bound: Collection[int], moved: Collection[int]) -> 
         if not starts or work.values[unit.results[0]].order or unit.results[0] in moved:
             continue
         parts = {}
-        for operand, start in zip(unit.operands, starts, strict=True):
+        for number, (operand, start) in enumerate(zip(unit.operands, starts, strict=True)):
             value = work.values[operand.buffer]
-            alone = readers[value.id] == 1 and value.id not in bound and value.id not in moved
-            if alone and _is_whole(operand, value) and _can_place(work, value):
+            others = [
+                x for k, x in enumerate(unit.operands) if x.buffer == value.id and k != number
+            ]
+            alone = readers[value.id] == 1 + len(others) and value.id not in bound | moved
+            seen = alone and all(_is_seen(view, value) for view in others)
+            if seen and _is_whole(operand, value) and _can_place(work, value):
                 parts[value.id] = Part(unit.results[0], operand.type, start)
         made = contiguous(unit.results[0], work.values[unit.results[0]].type)
         makers = {work.values[operand.buffer].unit for operand in unit.operands}
@@ -98,6 +102,30 @@ def _is_whole(operand: Layout, value: Value) -> bool:
     sizes = [[n for n in type.static_shape if n != 1] for type in (operand.type, value.type)]
     plain = operand.type.dtype is value.type.dtype and not operand.offset and not value.order
     return plain and operand.is_contiguous and sizes[0] == sizes[1]
+
+
+def _is_seen(view: Layout, value: Value) -> bool:
+    """Whether ``view`` of ``value`` has strides wherever that lies."""
+    return shown_in(view, contiguous(value.id, value.type)) is not None
+
+
+def shown_in(view: Layout, placed: Layout) -> Layout | None:
+    """``view`` of a value in row-major order, of the value as it is ``placed``: if the view takes
+    steps along each axis by itself."""
+    own = row_major(placed.shape)
+    if len(view.strides) != len(own) or view.type.dtype is not placed.type.dtype:
+        return None
+    offset, left = placed.offset, view.offset
+    strides = []
+    for axis, step in enumerate(own):
+        start, left = divmod(left, step)
+        by, rest = divmod(view.strides[axis] if view.shape[axis] != 1 else 0, step)
+        end = start + by * (view.shape[axis] - 1)
+        if rest or not (0 <= start < placed.shape[axis] and 0 <= end < placed.shape[axis]):
+            return None
+        offset += start * placed.strides[axis]
+        strides.append(by * placed.strides[axis])
+    return Layout(placed.buffer, view.type, offset, tuple(strides))
 
 
 def _can_place(work: Work, value: Value) -> bool:

@@ -123,7 +123,7 @@ def wrapped(input: Tensor, sides: Sides) -> Tensor:
 def _bordered(input: Tensor, sides: Sides, part: Any) -> Tensor:
     """``part(x, axis, count, at_end)`` joined to both ends of each axis in turn."""
     out = input
-    for axis, (before, after) in enumerate(sides):
+    for axis, (before, after) in reversed(list(enumerate(sides))):
         parts = [out]
         if before > 0:
             parts.insert(0, part(out, axis, before, False))
