@@ -7,9 +7,10 @@ from typing import Protocol
 
 from graphflow.codegen.control import RegionEmitter
 from graphflow.codegen.layout import Layout, contiguous
+from graphflow.codegen.lower_line import address_of
 from graphflow.codegen.memory import buffer_bytes
 from graphflow.codegen.placement import Placement
-from graphflow.codegen.schedule import HostCall, Provenance, Step, attempt_of
+from graphflow.codegen.schedule import Branch, Call, HostCall, Provenance, Step, attempt_of
 from graphflow.codegen.units import Unit
 from graphflow.errors import CompileError
 from graphflow.ir.node import Node
@@ -37,10 +38,31 @@ def host_steps(
         raise CompileError("a host unit without an operation")
     where = f"{node.op.name} -> {node.type}", unit.locations, emitter.position[node]
     provenance = Provenance(*where)
-    steps = _by_kernels(emitter, node, operands, results, provenance)
-    if steps:
+    made = _by_kernels(emitter, node, operands, results)
+    if made is None:
+        return _host(emitter, node, operands, results, provenance)
+    steps, refused = made
+    steps = [replace(s, provenance=provenance) if isinstance(s, Call) else s for s in steps]
+    if refused is None:
         return steps
-    parts: tuple[TensorType, ...] = ()
+    again = tuple(_host(emitter, node, operands, results, provenance))
+    reads, writes = (
+        frozenset().union(*(getattr(step, kind) for step in again)) for kind in ("reads", "writes")
+    )
+    test = address_of(refused)
+    reads |= {refused.buffer}
+    return [*steps, Branch(node.op.name, test, again, (), reads, writes, provenance)]
+
+
+def _host(
+    emitter: HostEmitter,
+    node: Node,
+    operands: Sequence[Layout],
+    results: Sequence[Layout],
+    provenance: Provenance,
+) -> list[Step]:
+    """The call of the host, after copies of what does not lie as it takes it."""
+    steps, parts = list[Step](), tuple[TensorType, ...]()
     if emitter.placement.rooms and node.op.rooms is not None:
         parts = tuple(layout.type for layout in operands[1:])
         operands = [operands[0], _in_room(emitter, node, operands[1:], steps)]
@@ -65,24 +87,21 @@ def host_steps(
 
 
 def _by_kernels(
-    emitter: HostEmitter,
-    node: Node,
-    operands: Sequence[Layout],
-    results: Sequence[Layout],
-    provenance: Provenance,
-) -> list[Step]:
-    """The calls of kernels, if there are some that are quicker than the host; else none."""
-    context = emitter.context
-    lower = context.backend.transform if node.op.transform is not None else None
+    emitter: HostEmitter, node: Node, operands: Sequence[Layout], results: Sequence[Layout]
+) -> tuple[list[Step], Layout | None] | None:
+    """The calls of kernels, if there are some that are quicker than the host, and the byte that
+    says that they have no result."""
+    lower = emitter.context.backend.instead
     if lower is None:
-        return []
-    forget, steps = context.begun(), list[Step]()
+        return None
+    forget, steps = emitter.context.begun(), list[Step]()
     whole = [x if x.is_contiguous else _whole(emitter, x, steps) for x in operands]
-    calls = lower(node, whole, results, context)
-    if calls is None:
+    made = lower(node, whole, results, emitter.context)
+    if made is None:
         forget()
-        return []
-    return [*steps, *(replace(call, provenance=provenance) for call in calls)]
+        return None
+    calls, refused = made
+    return [*steps, *calls], refused
 
 
 def _whole(emitter: HostEmitter, layout: Layout, steps: list[Step]) -> Layout:

@@ -19,6 +19,7 @@ from graphflow.codegen.evaluate import Evaluator, Memory, reduced_axes
 from graphflow.codegen.layout import Layout, among_each_other
 from graphflow.codegen.loops import Load
 from graphflow.codegen.lower_column import lower_column
+from graphflow.codegen.lower_elimination import lower_elimination
 from graphflow.codegen.lower_fourier import lower_transform
 from graphflow.codegen.lower_line import lower_line
 from graphflow.codegen.lower_map import lower_map
@@ -290,9 +291,21 @@ def _line_call(
     return [lower_line(node, operands, result, context)]
 
 
+def _instead(
+    node: Node, operands: Sequence[Layout], results: Sequence[Layout], context: LowerContext
+) -> tuple[list[Call], Layout | None] | None:
+    """What kernels do for operations that are the host's."""
+    if node.op.elimination is not None:
+        return lower_elimination(node, operands, results, context)
+    if node.op.transform is None:
+        return None
+    calls = lower_transform(node, operands, results, context)
+    return None if calls is None else (calls, None)
+
+
 CPU = Backend(
     "cpu", lower_map, lower_reduction, scatter_call, _line_call, open_serially, write_kernel,
-    transform=lower_transform,
+    instead=_instead,
 )  # fmt: skip
 """Kernels for the processor's threads."""
 

@@ -31,8 +31,9 @@ class Backend:
     loops; two values of the variables in ``apart`` never meet in one place), ``line``
     works on whole lines.  ``open_check`` opens the loops that look for indices out of
     range.  ``contraction`` makes the calls of a product and of what follows it; without
-    one, products are packed kernels with epilogues that they call by address.  ``transform`` makes
-    the calls of Fourier transforms, of those that are not better left to the host.  With
+    one, products are packed kernels with epilogues that they call by address.  ``instead``
+    makes the calls for an operation that is the host's, unless that is better left to the host, and
+    the byte that says that there is no result, if there may be none.  With
     ``whole``, kernels get pointers to whole buffers only.  ``atomic`` lets threads add to
     one place in any order, where that gives more of them work.  A product that a library takes,
     as one of matrices (``matmuls``) or as one of ``convolutions``, is parted from what follows
@@ -50,7 +51,7 @@ class Backend:
     open_check: Callable[[Emitter, Sequence[Axis]], None]
     write: Callable[[Kernel], KernelSource]
     contraction: Callable[..., list[Call]] | None = None
-    transform: Callable[..., list[Call] | None] | None = None
+    instead: Callable[..., tuple[list[Call], Layout | None] | None] | None = None
     whole: bool = False
     atomic: bool = False
     matmuls: bool = False

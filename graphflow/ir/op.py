@@ -65,6 +65,16 @@ class Transform(enum.Enum):
     HERMITIAN = "hermitian"  # real numbers, ``attrs["extent"]`` of them, of such a half
 
 
+class Elimination(enum.Enum):
+    """What is made of matrices, in the last two axes, by subtracting multiples of rows."""
+
+    LU = "lu"  # both factors in one matrix, the swaps of rows from 1, the order of rows
+    CHOLESKY = "cholesky"  # the lower factor; fails unless matrices are positive-definite
+    SOLVE = "solve"  # the solutions for operand 1; fails where a matrix has no inverse
+    TRIANGULAR = "triangular"  # they for triangular matrices
+    DETERMINANT = "determinant"
+
+
 class Tiles(enum.Enum):
     """What a contraction without labels does to the tiles of images (see ``winograd``)."""
 
@@ -223,6 +233,9 @@ class OpDef:
     transform: Transform | None = None
     """Fourier transforms, which kernels compute where they are quick and else the host: attribute
     ``inverse`` says which way, ``scale`` what results are multiplied by."""
+    elimination: Elimination | None = None
+    """Operations on the host that kernels compute where matrices are small.  They leave what
+    fails to the host."""
     index: Callable[[Sequence[TensorType], Mapping[str, Any], Index], Sequence[Piece]] | None = None
     """Which operand elements result element ``index`` is made of, as pieces.
 

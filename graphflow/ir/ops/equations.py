@@ -1,4 +1,4 @@
-"""Linear equations, inverses, determinants and the matrix exponential, run by NumPy.
+"""Linear equations, inverses, determinants and the matrix exponential, run by NumPy or by kernels.
 
 Sources of the gradients: M. Giles (2008) for solve and det; G. Golub and V. Pereyra, "The
 differentiation of pseudo-inverses" (1973); the exponential by the block matrix of I. Najfeld
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from graphflow.errors import DTypeError, LinAlgError, ShapeError
-from graphflow.ir.op import Application, Array, Builder, Sample
+from graphflow.ir.op import Application, Array, Builder, Elimination, Sample
 from graphflow.ir.ops.factorisations import host, matrices, refused
 from graphflow.ir.ops.matrices import Types, adjoint, narrow, need_matrices, solved, triangle
 from graphflow.ir.ops.rules import Attrs, spelled
@@ -69,6 +69,7 @@ def _equations(seed: int, **attrs: Any) -> tuple[Sample, ...]:
 SOLVE = host(
     "solve", "The X with A X = B, for square A.",
     infer=_infer_solve("solve"), reference=_solve, vjp=(_solve_left, _solve_right),
+    elimination=Elimination.SOLVE,
     samples=_equations(1, caller="linalg.solve"),
 )  # fmt: skip
 
@@ -101,7 +102,7 @@ def _triangular_right(b: Builder, n: Application, ct: Any) -> Any:
 SOLVE_TRIANGULAR = host(
     "solve_triangular", "The X with A X = B, reading one triangle of A.",
     infer=_infer_solve("solve_triangular"), reference=_solve_triangular,
-    vjp=(_triangular_left, _triangular_right),
+    vjp=(_triangular_left, _triangular_right), elimination=Elimination.TRIANGULAR,
     samples=tuple(
         sample
         for upper in (True, False)
@@ -125,6 +126,7 @@ def _det_vjp(b: Builder, n: Application, ct: Any) -> Any:
 DET = host(
     "det", "The determinant.",
     infer=_infer_det, reference=lambda x: np.linalg.det(x).astype(x.dtype), vjp=(_det_vjp,),
+    elimination=Elimination.DETERMINANT,
     samples=matrices(3, (3, 3), (2, 4, 4), (0, 0), (1, 1)),
 )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Matrix factorisations, run by NumPy on the host.
+"""Matrix factorisations, run by NumPy on the host or by kernels.
 
 Matrices are the last two axes, everything before is a batch.  Gradients are with respect to
 the formulas of M. Giles, "Collected matrix derivative results for forward and reverse mode
@@ -19,6 +19,7 @@ from graphflow.ir.op import (
     Application,
     Array,
     Builder,
+    Elimination,
     Kind,
     OpDef,
     OpTests,
@@ -56,6 +57,7 @@ def host(
     vjp: Any,
     samples: Sequence[Sample],
     transform: Transform | None = None,
+    elimination: Elimination | None = None,
 ) -> OpDef:
     """Register an operation that NumPy computes, where no kernel does."""
     return register(
@@ -67,6 +69,7 @@ def host(
             reference=reference,
             vjp=vjp,
             transform=transform,
+            elimination=elimination,
             cost=1000.0,
             tests=OpTests(dtypes=(), samples=tuple(samples)),
         )
@@ -130,6 +133,7 @@ def _positive(seed: int, *shapes: tuple[int, ...]) -> tuple[Sample, ...]:
 CHOLESKY = host(
     "cholesky", "The lower triangular L with L Lᴴ = A; only the lower triangle of A is read.",
     infer=_infer_square("cholesky"), reference=_cholesky, vjp=(_cholesky_vjp,),
+    elimination=Elimination.CHOLESKY,
     samples=_positive(1, (3, 3), (2, 4, 4), (0, 0), (1, 1)),
 )  # fmt: skip
 
@@ -215,7 +219,7 @@ def _lu_vjp(b: Builder, n: Application, cts: Any, operand: int) -> Any:
 LU_FACTOR = host(
     "lu_factor",
     "L below and U on and above the diagonal of one matrix, the row swaps from 1, the row order.",
-    infer=_infer_lu, reference=_lu, vjp=_lu_vjp,
+    infer=_infer_lu, reference=_lu, vjp=_lu_vjp, elimination=Elimination.LU,
     samples=matrices(2, (3, 3), (2, 4, 4), (3, 5), (5, 3), (0, 3, 3), (1, 1)),
 )  # fmt: skip
 
