@@ -204,3 +204,35 @@ def test_a_debugger_steps_through_a_generated_kernel(tmp_path: Path) -> None:
     inner = next(i for i, line in enumerate(lines, 1) if "vm.exp" in line)
     seen = debugged(f"break {file}:{inner}\ncontinue\np i, float(a[i])\np a\nclear 1\nc\nquit\n")
     assert "(0, 1.0)" in seen and "<pointer to f32 at 0x" in seen and "tensor(88.66" in seen
+
+
+def test_anomalies_by_pytorchs_names():
+    """Forwards and backwards, eagerly and compiled; switches nest and leave no trace."""
+    from graphflow.autograd import detect_anomaly, is_anomaly_enabled, set_detect_anomaly
+
+    def slope(x):
+        x = x.detach().requires_grad_()
+        (x * 0).sqrt().mul(x).sum().backward()  # the slope of sqrt at 0 is infinite, times 0
+        return x.grad
+
+    x = gf.ones(2)
+    for run in (slope, gf.compile(slope)):
+        assert np.isnan(run(x).numpy()).all()
+        with detect_anomaly(), pytest.raises(gf.NonFiniteError, match="NaN"):
+            run(x)
+        assert np.isnan(run(x).numpy()).all() and not is_anomaly_enabled()
+    with detect_anomaly(), set_detect_anomaly(False):
+        assert np.isnan(slope(x).numpy()).all()
+    with detect_anomaly(), detect_anomaly():
+        assert (gf.ones(1) / 0).isinf().all()  # infinities are none
+    set_detect_anomaly(True)
+    try:
+        assert is_anomaly_enabled()
+        with set_detect_anomaly(False):
+            assert not is_anomaly_enabled()
+        assert is_anomaly_enabled()
+    finally:
+        set_detect_anomaly(False)
+    assert not is_anomaly_enabled()
+    with detect_anomaly(check_nan=False):
+        assert np.isnan(slope(x).numpy()).all()

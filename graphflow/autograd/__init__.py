@@ -17,6 +17,9 @@ from graphflow.later import importer
 __getattr__ = importer(
     globals(),
     {
+        "detect_anomaly": "graphflow.autograd.anomaly:detect_anomaly",
+        "is_anomaly_enabled": "graphflow.autograd.anomaly:is_anomaly_enabled",
+        "set_detect_anomaly": "graphflow.autograd.anomaly:set_detect_anomaly",
         "GradcheckError": "graphflow.autograd.gradcheck:GradcheckError",
         "functional": "graphflow.autograd.functional",
         "gradcheck": "graphflow.autograd.gradcheck:gradcheck",
@@ -25,7 +28,8 @@ __getattr__ = importer(
 )
 
 __all__ = [
-    "Function", "GradcheckError", "Variable", "backward", "enable_grad", "functional", "grad",
-    "gradcheck", "gradgradcheck", "inference_mode", "is_grad_enabled",
-    "is_inference_mode_enabled", "no_grad", "set_grad_enabled",
+    "Function", "GradcheckError", "Variable", "backward", "detect_anomaly", "enable_grad",
+    "functional", "grad", "gradcheck", "gradgradcheck", "inference_mode", "is_anomaly_enabled",
+    "is_grad_enabled", "is_inference_mode_enabled", "no_grad", "set_detect_anomaly",
+    "set_grad_enabled",
 ]  # fmt: skip
