@@ -100,6 +100,19 @@ def test_nearest_neighbours_of_images_that_keep_or_double_their_size() -> None:
     assert np.array_equal(row, x[0][..., (np.arange(7) / np.float32(1.1)).astype(int)])
 
 
+def test_the_axis_of_which_least_is_left_comes_first() -> None:
+    def turns(shape: Any, wanted: Any) -> list[int]:
+        graph = gf.trace(
+            lambda x: F.interpolate(x, wanted, mode="bilinear"), gf.zeros(2, 3, *shape)
+        )
+        return list(dict.fromkeys(n.attrs["axis"] for n in graph.nodes if n.op.name == "take"))
+
+    assert turns((20, 20), (10, 10)) == [2, 3]
+    assert turns((20, 20), (40, 40)) == [3, 2]
+    assert turns((20, 20), (18, 4)) == [3, 2]
+    assert turns((20, 20), (4, 18)) == [2, 3]
+
+
 def test_bytes_are_rounded_after_each_pass() -> None:
     x = np.random.default_rng(13).integers(0, 256, (2, 3, 5, 7)).astype(np.uint8)
     for mode in ("bilinear", "bicubic"):

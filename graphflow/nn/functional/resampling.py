@@ -138,8 +138,8 @@ def _resized(
     half = input.dtype.is_floating_point and input.dtype.itemsize == 2
     out = cast(input, T.float32) if half else input  # weights and sums in single precision
     cubic = mode == "bicubic"
-    for axis, (extent, scale) in reversed([*enumerate(zip(shape, scales), start=LEADING)]):
-        size = out.shape[axis]
+    for axis in _in_turn(input, shape):
+        size, extent, scale = out.shape[axis], shape[axis - LEADING], scales[axis - LEADING]
         if mode == "nearest" and input.ndim == LEADING + 2 and extent in (size, 2 * size):
             scale = None  # of images, as many are a copy and twice as many repeat each element
         if mode.startswith("nearest"):
@@ -151,6 +151,19 @@ def _resized(
             places = _sources(size, extent, scale, align, cubic)
             out = _blended(out, axis, *_taps(places, size, cubic))
     return cast(out, input.dtype) if out is not input else apply("copy", input)
+
+
+def _in_turn(input: Tensor, shape: Sequence[int]) -> list[int]:
+    """The axes, those first along which least is left: of equals the outer ones if they shrink,
+    so that elements of the last axis are gathered for few lines.
+
+    Bytes are rounded after each axis, and begin with the last as PyTorch's.
+    """
+    axes = range(input.ndim - 1, LEADING - 1, -1)
+    if not input.dtype.is_floating_point:
+        return list(axes)
+    left = {axis: shape[axis - LEADING] / input.shape[axis] for axis in axes}
+    return sorted(axes, key=lambda axis: (left[axis], axis if left[axis] < 1 else -axis))
 
 
 def _check_mode(
