@@ -67,6 +67,17 @@ def assert_sorted(keys: np.ndarray, order: np.ndarray, descending: bool) -> None
     assert order.tolist() == expected
 
 
+@pytest.mark.parametrize("short", ["f32", "i64", "bool"])
+def test_the_first_few_are_those_of_the_whole_order(short: str) -> None:
+    rng = np.random.default_rng(8)
+    for length, wanted in [(8, 1), (8, 2), (8, 7), (32, 5), (33, 4), (33, 20), (100, 3), (5, 0)]:
+        x = special(rng, (9, length), short)
+        for descending in (False, True):
+            whole = compiled("argsort", x, axis=1, descending=descending)
+            few = compiled("argsort", x, axis=1, descending=descending, count=wanted)
+            np.testing.assert_array_equal(few, whole[:, :wanted])
+
+
 @pytest.mark.parametrize("shape", [(37, 100), (900, 2)])
 def test_a_sort_on_several_threads_is_the_same(shape: tuple[int, ...]) -> None:
     x = special(np.random.default_rng(3), shape, "f32")

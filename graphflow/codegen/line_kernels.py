@@ -189,7 +189,7 @@ def KERNEL(args, tid, nth):
 {encode}\
             word = word ^ flip
             if count <= SHORT:
-                k = j
+                k = min(j, wanted)  # what comes after those wanted is left behind
                 while k > 0 and u64(keys[max(k - 1, 0)]) > word:
                     keys[k] = keys[k - 1]
                     places[k] = places[k - 1]
