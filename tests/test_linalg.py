@@ -227,3 +227,33 @@ def test_gradients_of_graphs_pass_through_several_results() -> None:
     (_, found) = gf.compile(gf.grad(graph, 0))(gf.tensor(a))
     (expected,) = gf.autograd.grad(loss(x := leaf(a)), (x,))
     np.testing.assert_allclose(found.numpy(), expected.numpy(), 1e-9)
+
+
+@pytest.mark.parametrize("shape", [(3, 6, 6), (2, 0, 0), (3, 5, 7), (7, 4)])
+def test_values_that_are_all_that_is_wanted_are_made_alone(shape: tuple[int, ...]) -> None:
+    """Compiled functions do not have vectors made that nobody reads."""
+    rng = np.random.default_rng(12)
+    x = gf.tensor(rng.normal(size=shape))
+    functions = [gf.linalg.svdvals, lambda t: gf.linalg.qr(t)[1]]
+    functions += [lambda t: gf.linalg.qr(t, "complete")[1]]
+    if shape[-1] == shape[-2]:
+        functions += [gf.linalg.eigvalsh, gf.linalg.eigvals, lambda t: gf.linalg.eigvalsh(t, "U")]
+    for function in functions:
+        compiled = gf.compile(function)
+        found, want = compiled(x).numpy(), function(x).numpy()
+        if np.iscomplexobj(want):
+            found, want = np.sort(found), np.sort(want)
+        assert found.dtype == want.dtype
+        np.testing.assert_allclose(found, want, 1e-10, 1e-12)
+        (call,) = [s for s in compiled.programs[0].schedule.steps if hasattr(s, "function")]
+        assert call.attrs["alone"] and not call.more
+
+
+def test_gradients_of_values_have_their_vectors() -> None:
+    x = gf.tensor(np.random.default_rng(13).normal(size=(4, 4)), requires_grad=True)
+
+    def step(t: gf.Tensor) -> gf.Tensor:
+        loss = (gf.linalg.svdvals(t) ** 3).sum() + (gf.linalg.eigvalsh(t + t.T) ** 3).sum()
+        return gf.autograd.grad(loss, (t,))[0]
+
+    np.testing.assert_allclose(gf.compile(step)(x).numpy(), step(x).numpy(), 1e-9, 1e-10)

@@ -13,6 +13,7 @@ from graphflow.codegen.placement import Placement
 from graphflow.codegen.schedule import Branch, Call, HostCall, Provenance, Step, attempt_of
 from graphflow.codegen.units import Unit
 from graphflow.errors import CompileError
+from graphflow.ir.graph import Graph
 from graphflow.ir.node import Node
 from graphflow.ir.types import TensorType
 from graphflow.records import replace
@@ -20,6 +21,10 @@ from graphflow.records import replace
 
 class HostEmitter(RegionEmitter, Protocol):
     """What makes copies, and knows what lies in rooms."""
+
+    @property
+    def graph(self) -> Graph:
+        """What is being lowered."""
 
     @property
     def placement(self) -> Placement:
@@ -67,11 +72,14 @@ def _host(
         parts = tuple(layout.type for layout in operands[1:])
         operands = [operands[0], _in_room(emitter, node, operands[1:], steps)]
     inputs = tuple((_whole(emitter, x, steps).buffer, x.type) for x in operands)
-    outputs = [result.buffer for result in results]
+    outputs, attrs = [result.buffer for result in results], node.attrs
+    alone, users = node.op.alone, emitter.graph.users[node]
+    if alone >= 0 and all(user.attrs["index"] == alone for user in users):
+        outputs, attrs = [outputs[alone]], {**attrs, "alone": True}
     call = HostCall(
         node.op.name,
         node.op.reference,
-        node.attrs,
+        attrs,
         inputs,
         outputs[0],
         frozenset(buffer for buffer, _ in inputs),

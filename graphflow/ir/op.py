@@ -251,6 +251,9 @@ class OpDef:
     fills: bool = False
     """Whether ``reference`` also takes ``into``, an array that its result may be written to
     instead of a new one.  Where it is, NumPy's warnings are the reference's business."""
+    alone: int = -1
+    """Operations on the host with several results: the one that ``reference`` makes by less work
+    if it is all that is wanted: then ``alone`` is true, and it is all that is returned."""
     rooms: RoomsRule | None = None
     """Operations on the host whose operands after the first are made end to end: where, for all
     calls of a program in the run that begins.  ``reference`` gets them as one vector, and their

@@ -24,7 +24,6 @@ from graphflow.ir.op import (
     OpDef,
     OpTests,
     Sample,
-    Transform,
     register,
 )
 from graphflow.ir.ops.gradients import scalar
@@ -56,10 +55,10 @@ def host(
     reference: Callable[..., Any],
     vjp: Any,
     samples: Sequence[Sample],
-    transform: Transform | None = None,
-    elimination: Elimination | None = None,
+    **facts: Any,
 ) -> OpDef:
-    """Register an operation that NumPy computes, where no kernel does."""
+    """Register an operation that NumPy computes, where no kernel does; ``facts`` are those of its
+    record that few have."""
     return register(
         OpDef(
             name=name,
@@ -68,10 +67,9 @@ def host(
             infer=infer,
             reference=reference,
             vjp=vjp,
-            transform=transform,
-            elimination=elimination,
             cost=1000.0,
             tests=OpTests(dtypes=(), samples=tuple(samples)),
+            **facts,
         )
     )
 
@@ -234,14 +232,17 @@ def _infer_qr(types: Types, attrs: Attrs) -> TupleType:
     return TupleType((q, TensorType(found.dtype, (*batch, inner, columns))))
 
 
-def _qr(x: Array, *, complete: bool) -> tuple[Array, Array]:
+def _qr(x: Array, *, complete: bool, alone: bool = False) -> Any:
     if 0 in x.shape:
         *batch, rows, columns = x.shape
         inner = rows if complete else min(rows, columns)
         q = np.broadcast_to(np.eye(rows, inner, dtype=x.dtype), (*batch, rows, inner))
-        return q, np.zeros((*batch, inner, columns), x.dtype)
+        r = np.zeros((*batch, inner, columns), x.dtype)
+        return r if alone else (q, r)
+    if alone and not complete:
+        return np.linalg.qr(x, "r")
     q, r = np.linalg.qr(x, "complete" if complete else "reduced")
-    return q, r
+    return r if alone else (q, r)
 
 
 def _qr_vjp(b: Builder, n: Application, cts: Any, operand: int) -> Any:
@@ -283,7 +284,7 @@ def _qr_tall(b: Builder, q: Any, r: Any, ct_q: Any, ct_r: Any) -> Any:
 
 QR = host(
     "qr", "Orthonormal Q and upper triangular R with Q R = A.",
-    infer=_infer_qr, reference=_qr, vjp=_qr_vjp,
+    infer=_infer_qr, reference=_qr, vjp=_qr_vjp, alone=1,
     samples=tuple(
         Sample(sample.inputs, {"complete": complete})
         for complete in (False, True)
@@ -300,8 +301,10 @@ def _infer_eigh(types: Types, attrs: Attrs) -> TupleType:
     return TupleType((values, found))
 
 
-def _eigh(x: Array, *, lower: bool) -> tuple[Array, Array]:
+def _eigh(x: Array, *, lower: bool, alone: bool = False) -> Any:
     with _failing("linalg.eigh", x):
+        if alone:
+            return np.linalg.eigvalsh(x, "L" if lower else "U")
         values, vectors = np.linalg.eigh(x, "L" if lower else "U")
     return values, vectors
 
@@ -347,7 +350,7 @@ def _eigh_vjp(b: Builder, n: Application, cts: Any, operand: int) -> Any:
 
 EIGH = host(
     "eigh", "Ascending eigenvalues and orthonormal eigenvectors of Hermitian matrices.",
-    infer=_infer_eigh, reference=_eigh, vjp=_eigh_vjp,
+    infer=_infer_eigh, reference=_eigh, vjp=_eigh_vjp, alone=0,
     samples=tuple(
         Sample(sample.inputs, {"lower": lower})
         for lower in (True, False)
@@ -363,11 +366,14 @@ def _infer_eig(types: Types, attrs: Attrs) -> TupleType:
     return TupleType((TensorType(dtype, found.shape[:-1]), TensorType(dtype, found.shape)))
 
 
-def _eig(x: Array) -> tuple[Array, Array]:
+def _eig(x: Array, *, alone: bool = False) -> Any:
     dtype = np.result_type(x.dtype, np.complex64)
     if 0 in x.shape:
-        return np.zeros(x.shape[:-1], dtype), np.zeros(x.shape, dtype)
+        values = np.zeros(x.shape[:-1], dtype)
+        return values if alone else (values, np.zeros(x.shape, dtype))
     with _failing("linalg.eig", x):
+        if alone:
+            return np.linalg.eigvals(x).astype(dtype)
         values, vectors = np.linalg.eig(x)
     return values.astype(dtype), vectors.astype(dtype)
 
@@ -402,7 +408,7 @@ def _finite_gaps(b: Builder, values: Any) -> Any:
 
 EIG = host(
     "eig", "Eigenvalues and eigenvectors of square matrices, complex.",
-    infer=_infer_eig, reference=_eig, vjp=_eig_vjp,
+    infer=_infer_eig, reference=_eig, vjp=_eig_vjp, alone=0,
     samples=matrices(5, (3, 3), (2, 4, 4), (0, 0), (1, 1)),
 )  # fmt: skip
 
@@ -423,7 +429,7 @@ def _infer_svd(types: Types, attrs: Attrs) -> TupleType:
     )
 
 
-def _svd(x: Array, *, full_matrices: bool) -> tuple[Array, Array, Array]:
+def _svd(x: Array, *, full_matrices: bool, alone: bool = False) -> Any:
     *batch, rows, columns = x.shape
     if 0 in x.shape:
         left, right = (n if full_matrices else min(rows, columns) for n in (rows, columns))
@@ -431,8 +437,11 @@ def _svd(x: Array, *, full_matrices: bool) -> tuple[Array, Array, Array]:
             np.broadcast_to(np.eye(*shape, dtype=x.dtype), (*batch, *shape))
             for shape in ((rows, left), (right, columns))
         )
-        return u, np.zeros((*batch, min(rows, columns)), x.real.dtype), vh
+        s = np.zeros((*batch, min(rows, columns)), x.real.dtype)
+        return s if alone else (u, s, vh)
     with _failing("linalg.svd", x):
+        if alone:
+            return np.linalg.svd(x, compute_uv=False)
         u, s, vh = np.linalg.svd(x, full_matrices)
     return u, s, vh
 
@@ -481,7 +490,7 @@ def _phases(b: Builder, turned: Any, size: Any) -> Any:
 
 SVD = host(
     "svd", "U, descending singular values and Vᴴ with U diag(S) Vᴴ = A.",
-    infer=_infer_svd, reference=_svd, vjp=_svd_vjp,
+    infer=_infer_svd, reference=_svd, vjp=_svd_vjp, alone=1,
     samples=tuple(
         Sample(sample.inputs, {"full_matrices": full})
         for full in (False, True)
