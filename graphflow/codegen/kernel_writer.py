@@ -228,14 +228,15 @@ class KernelWriter:
         self.out.line(f"{statement.name} = {statement.text}")
 
     def check(self, statement: Check) -> None:
-        """An index from data, clamped; what is wrong with it is remembered."""
+        """An index from data, 0 where it is out of range; that it was is remembered."""
         name, extent = self.kernel.names[statement.value], statement.extent
         raw = statement.value.value
         text = self.text(raw)
         self.out.line(f"{name} = {text if raw.dtype.short == 'i64' else f'i64({text})'}")
-        outside = f"({name} < 0) | ({name} >= {extent})"
+        # Negative ones are large without a sign: one comparison for both ends.
+        outside = f"u64({name}) >= u64({extent})"
         self.out.line(f"failed = select({outside}, {statement.code}, failed)")
-        self.out.line(f"{name} = max(min({name}, {extent} - 1), 0)")
+        self.out.line(f"{name} = select({outside}, 0, {name})")
         self.named.add(statement.value)
 
     def store(self, statement: Store) -> None:

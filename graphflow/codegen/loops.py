@@ -110,7 +110,7 @@ class Choose(Value):
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Checked(Value):
-    """An index read from data, clamped to ``range(extent)``; outside it the kernel
+    """An index read from data; outside of ``range(extent)`` it is 0 and the kernel
     records error ``code``.  ``variable`` is its name in index expressions."""
 
     value: Value
@@ -196,7 +196,7 @@ class Offset:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """Clamp an index into its range; remember its error code if that changed it."""
+    """Make an index that is out of its range 0, and remember its error code."""
 
     value: Checked
     extent: str
