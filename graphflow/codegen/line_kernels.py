@@ -129,9 +129,10 @@ _READS = "                    y = {wide}(c[at + k])\n"
 _PLACE_SCRATCH = "    places = pointer_i64(args, 4) + tid * BUNDLE\n"
 _PLACE_START = "            place = 0\n"
 _PLACE_STARTS = "                places[k] = 0\n"
+# The next element waits for the best so far alone, which is no choice between jumps.
 _PLACE_ONE = """\
-                if {combine}:
-                    so_far = x
+                so_far = {best}
+                if {combine}:  # no worse than the best, itself among them
                     place = count - 1 - j if backward else j
                 out[at] = place
 """
@@ -367,13 +368,15 @@ def _named(prefix: str, operation: str, text: str) -> KernelSource:
 
 @cache
 def scan_kernel(
-    name: str, element: str, wide: str, combine: str, identity: str, position: bool
+    name: str, element: str, wide: str, combine: str, identity: str, best: str
 ) -> KernelSource:
-    """Running folds of ``element`` by ``combine``, held as ``wide`` (or their positions).
+    """Running folds of ``element`` by ``combine``, held as ``wide``.
 
     In ``combine``, ``{0}`` is the fold so far, ``{1}`` the element, and ``{2}``, if it
-    is there, that of a second operand.
+    is there, that of a second operand.  With ``best``, which folds the elements themselves,
+    results are the positions of those that ``combine`` says are as good as any before.
     """
+    position = bool(best)
     types = {"element": element, "wide": wide}
     filled = _filled(combine)
     second, read, reads = (
@@ -386,7 +389,7 @@ def scan_kernel(
         identity=f"{wide}({identity})", second=second, read=read, reads=reads,
         scratch=_PLACE_SCRATCH if position else "",
         start=_PLACE_START if position else "", starts=_PLACE_STARTS if position else "",
-        one=one.format(combine=filled), each=each.format(combine=filled),
+        one=one.format(combine=filled, best=_filled(best)), each=each.format(combine=filled),
     )  # fmt: skip
     pointers = [f"pointer_{t}" for t in (element, wide, result)]
     return _named("scan", name, _with_imports(text, pointers, wide))
@@ -394,13 +397,14 @@ def scan_kernel(
 
 @cache
 def side_scan_kernel(
-    name: str, element: str, wide: str, combine: str, identity: str, position: bool,
+    name: str, element: str, wide: str, combine: str, identity: str, best: str,
     lanes: tuple[int, int],
 ) -> KernelSource:  # fmt: skip
     """:func:`scan_kernel` for whole lines of an element type that ``pack`` knows.
 
     ``lanes`` are those of a vector of elements and of one of results.
     """
+    position = bool(best)
     types = {"element": element, "wide": wide, "lanes": lanes[0]}
     second, pack, reads = (
         text.format(**types) if "{2}" in combine else ""

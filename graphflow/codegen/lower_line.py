@@ -73,7 +73,9 @@ def _scan(node: Node, operands: Sequence[Layout], result: Layout, context: Lower
     dtype = operands[0].type.dtype
     fold, held_type, identity = fold_of(node, dtype)
     element = element_of(dtype).short
-    facts = (node.op.name, element, held_type, fold.combine, identity, fold.position)
+    best = fold.element.reduction if fold.element is not None else None
+    chosen = best.combine if fold.position and best is not None else ""
+    facts = (node.op.name, element, held_type, fold.combine, identity, chosen)
     outer, count, inner = extents_of(operands[0].shape, node.attrs["axis"])
     backward = int(bool(node.attrs.get("reverse", False)))
     read = [*operands, None] if len(operands) == 1 else operands
@@ -96,13 +98,13 @@ def _waits(fold: Reduction, dtype: DType) -> bool:
 
 
 def _side_scan(
-    facts: tuple[str, str, str, str, str, bool],
+    facts: tuple[str, str, str, str, str, str],
     operands: int,
     result: Layout,
     context: LowerContext,
 ) -> tuple[KernelSource, list[Layout | None]]:
     """The kernel that puts whole lines side by side, and the scratch for each thread."""
-    _, element, held_type, _, _, position = facts
+    _, element, held_type, _, _, best = facts
     types = dtype_named(element), result.type.dtype
     lanes = tuple(tiling(host_target(), dtype.itemsize).lanes for dtype in types)
     kernel = side_scan_kernel(*facts, lanes)
@@ -112,7 +114,7 @@ def _side_scan(
 
     return kernel, [
         room(dtype_named(held_type), SIDE),
-        room(int64, SIDE) if position else None,
+        room(int64, SIDE) if best else None,
         room(types[1], PIECE * SIDE),
         room(types[0], operands * PIECE * SIDE),
     ]

@@ -29,7 +29,7 @@ from graphflow.ir.op import (
     register,
 )
 from graphflow.ir.ops.gradients import scalar, shifted
-from graphflow.ir.ops.reduce import EVERY, NUMBERS, highest, lowest
+from graphflow.ir.ops.reduce import EVERY, NUMBERS, REDUCE_MAX, REDUCE_MIN, highest, lowest
 from graphflow.ir.ops.rules import (
     FLOAT,
     NUMERIC,
@@ -288,9 +288,11 @@ def _extreme(name: str, summary: str, ufunc: Any, fold: Reduction) -> OpDef:
 
 CUMARGMAX = _extreme(
     "cumargmax", "Where the largest element up to each one is: the last of equals, or of NaNs.",
-    np.maximum, Reduction(lowest, "({1} >= {0}) | ({1} != {1})", position=True),
+    np.maximum,
+    Reduction(lowest, "({1} >= {0}) | ({1} != {1})", position=True, element=REDUCE_MAX),
 )  # fmt: skip
 CUMARGMIN = _extreme(
     "cumargmin", "Where the smallest element up to each one is: the last of equals, or of NaNs.",
-    np.minimum, Reduction(highest, "({1} <= {0}) | ({1} != {1})", position=True),
+    np.minimum,
+    Reduction(highest, "({1} <= {0}) | ({1} != {1})", position=True, element=REDUCE_MIN),
 )  # fmt: skip
