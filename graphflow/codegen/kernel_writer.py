@@ -233,9 +233,10 @@ class KernelWriter:
         raw = statement.value.value
         text = self.text(raw)
         self.out.line(f"{name} = {text if raw.dtype.short == 'i64' else f'i64({text})'}")
-        # Negative ones are large without a sign: one comparison for both ends.
+        # Negative ones are large without a sign: one comparison for both ends.  Several checks
+        # in a loop are one maximum to LLVM, but selections in a chain were no vectors.
         outside = f"u64({name}) >= u64({extent})"
-        self.out.line(f"failed = select({outside}, {statement.code}, failed)")
+        self.out.line(f"failed = max(failed, select({outside}, {statement.code}, 0))")
         self.out.line(f"{name} = select({outside}, 0, {name})")
         self.named.add(statement.value)
 
