@@ -104,7 +104,7 @@ def test_what_several_rows_meet_is_read_once(name: str, pitches: tuple[int, int]
     target, taps = TARGETS[name], 7
     tile = tiling(target, 4)
     module = ir.Module()
-    lanes.lanes_run_body(module, "f32", tile.height, taps, pitches, tile.lanes)
+    lanes.lanes_run_body(module, "f32", tile.height, (1, taps), pitches, tile.lanes)
     text = assembly_of(module, target)
     loop = next(lines for lines in loops(text) if any("vfmadd" in line for line in lines))
     met = {row * pitches[0] + tap * pitches[1] for row in range(tile.height) for tap in range(taps)}

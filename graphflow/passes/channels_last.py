@@ -27,6 +27,8 @@ from graphflow.records import replace
 
 LEAST_CHANNELS = 8
 """Fewer do not fill a vector."""
+WIDEST_GROUP = 4
+"""Channels that vectors have groups of."""
 
 
 @dataclass(frozen=True)
@@ -66,18 +68,21 @@ def _shown_images(products: Iterable[Node]) -> set[Node]:
 
 
 def _wanted_orders(products: Iterable[Node]) -> dict[Node, Order]:
-    """Values to be put into an order in which vectors run along channels under taps of their own.
+    """Values to be put into an order in which vectors run along channels under taps of their own,
+    or along groups of a few.
 
-    That is what windows are taken of, where a product over them has no columns.
+    That is what windows are taken of, where a product over them has few columns.
     """
     found: dict[Node, Order] = {}
     for node in products:
-        base, axis = node.inputs[0], _lane(node)
-        while axis is not None and is_alias(base):
-            base, axis = base.inputs[0], _axis_below(base, axis)
-        if axis is not None and base.op.reordered is not None and len(base.inputs) == 1:
-            rest = [other for other in range(len(base.shape)) if other != axis]
-            found[base] = (*rest, axis)
+        base, lanes = node.inputs[0], list[int | None](_lanes(node))
+        while is_alias(base) and None not in lanes:
+            below = [_axis_below(base, axis) for axis in lanes if axis is not None]
+            base, lanes = base.inputs[0], below
+        last = [axis for axis in lanes if axis is not None]
+        if last and len(last) == len(lanes) and base.op.reordered and len(base.inputs) == 1:
+            rest = [other for other in range(len(base.shape)) if other not in last]
+            found[base] = (*rest, *last)
     return found
 
 
@@ -90,18 +95,38 @@ def _axis_below(view: Node, axis: int) -> int | None:
     return None
 
 
-def _lane(node: Node) -> int | None:
-    """The axis of channels of the windows that ``node`` is a product over, if it takes a sum for
-    each channel by itself."""
+def _lanes(node: Node) -> tuple[int, ...]:
+    """The axes of the windows that ``node`` is a product over along which vectors may run.
+
+    That of channels, if it takes a sum for each by itself; those of small groups and of channels
+    of a group.
+    """
     rule, windows = node.op.contraction, node.inputs[0]
     if rule is None or not _pairs(windows):
-        return None
+        return ()
     left, right, out = rule([n.tensor_type for n in node.inputs], node.attrs)
-    if any(node.shape[out.index(label)] != 1 for label in out if label not in left):
-        return None
+    extents = {label: node.shape[axis] for axis, label in enumerate(out)}
+    columns = [label for label in out if label not in left and extents[label] != 1]
     shared = [label for label in out if label in left and label in right]
-    many = [left.index(label) for label in shared if not _few(node, out.index(label))]
-    return many[-1] if many and _axis_below(windows, many[-1]) is not None else None
+    inner = [
+        label
+        for axis, label in enumerate(left)
+        if label in right and label not in out and _axis_below(windows, axis) is not None
+    ]
+    width = extents[columns[0]] if columns else 1
+    if len(columns) > 1 or not isinstance(width, int) or width > WIDEST_GROUP:
+        return ()
+    wanted = [windows.shape[left.index(label)] for label in inner]
+    if columns and wanted != [width]:
+        return ()
+    for label in reversed(shared):
+        axis = left.index(label)
+        if (
+            not _less(extents[label], LEAST_CHANNELS // width)
+            and _axis_below(windows, axis) is not None
+        ):
+            return (axis, left.index(inner[0])) if columns else (axis,)
+    return ()
 
 
 def _order_of_image(node: Node, windows: Node) -> Order | None:
@@ -123,8 +148,9 @@ def _order_of_image(node: Node, windows: Node) -> Order | None:
     columns = [label for label in out if label not in left]
     rows = [label for label in out if label not in right]
     shared = [label for label in out if label in left and label in right]
-    last = (*columns, *shared) if _lane(node) is not None else (*shared, *columns)
-    if not last or not columns or _few(node, out.index(last[-1])):
+    lanes = _lanes(node)
+    last = (*columns, *shared) if len(lanes) == 1 else (*shared, *columns)
+    if not columns or (not lanes and _few(node, out.index(last[-1]))):
         return None
     order = tuple(out.index(label) for label in (*rows, *last))
     return None if order == _own(node) else order

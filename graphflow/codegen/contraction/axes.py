@@ -85,8 +85,8 @@ def walk_of(labels: Labels, places: Sequence[Layout]) -> tuple[Walk, bool]:
     turned = [[exchanged(axis) for axis in kinds[which]] for which in (0, 2, 1, 3)]
     a, _, c = places
     if has_tiles(a.type.dtype, c.type.dtype, 0):  # however few: the plain loop knows no lanes
-        for exchange, axes_by_kind in ((False, kinds), (True, turned)):
-            walk = walk_along(*axes_by_kind)
+        for exchange, (batch, rows, columns, depth) in ((False, kinds), (True, turned)):
+            walk = walk_along(batch, rows, columns, depth, itemsize=c.type.dtype.itemsize)
             if walk is not None:
                 return walk, exchange
     swapped = _expense(*turned[1:]) < _expense(*kinds[1:])
@@ -362,7 +362,7 @@ def _plan(
     rows = rows // 2 // tile.height * tile.height if packed else rows
     in_place = _in_place(walk.count("rows"), walk.columns, walk.depth, tile.width)
     depth = least(depth, IN_PLACE_STEPS) if in_place else depth
-    depth = max(run.taps, depth // run.taps * run.taps) if run else depth
+    depth = max(run.steps, depth // run.steps * run.steps) if run else depth
     inner, together = _groups(walk.rows)
     unit = row.extent if run else inner * together or tile.height
     columns = least(columns, rounded_up(greatest(1, walk.count("columns")), tile.width))

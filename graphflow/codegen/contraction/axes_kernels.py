@@ -285,14 +285,15 @@ _MULTIPLY_ALONG = """\
 """
 
 _RUN = """\
-TAPS, MOST, FEWEST = {taps}, {most}, {fewest}  # steps and rows taken together
-DOWN, ALONG = {down}, {along}  # pitches between rows, and between these steps
+TAPS, MOST, FEWEST = {taps}, {most}, {fewest}  # taps and rows taken together
+DOWN, ALONG = {down}, {along}  # pitches between rows, and between these taps
+GROUP = {group}  # columns that read the same elements of a, a step for each
 """
 
 _MULTIPLY_RUN = """\
-                                lanes_run(LANES, TAPS, DOWN, ALONG, MOST, FEWEST, rows,
+                                lanes_run(LANES, GROUP, TAPS, DOWN, ALONG, MOST, FEWEST, rows,
                                           a_batch + (j + spots[i - i0]), row_a // DOWN, steps,
-                                          panel, panel_step, depth // TAPS,
+                                          panel, panel_step, depth // (GROUP * TAPS),
                                           c_tile, out_row, width, k0)
 """
 
@@ -341,14 +342,20 @@ def _source(
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """How many steps, and how many rows at most and at last, are taken together; rows are
-    ``down`` pitches apart, steps ``along``."""
+    """What is taken together: ``taps``, each a step for every column of a ``group``, and rows, at
+    most and at last.  Rows are ``down`` pitches apart, taps ``along``."""
 
+    group: int
     taps: int
     most: int
     fewest: int
     down: int
     along: int
+
+    @property
+    def steps(self) -> int:
+        """Steps of depth that are taken together."""
+        return self.group * self.taps
 
 
 @cache
@@ -373,11 +380,12 @@ def tiled_axes_kernel(
         tile, multiply, kind = "lanes_at", _MULTIPLY_ALONG, "_along"
     if run is not None:
         tile, multiply = "lanes_run", _MULTIPLY_RUN
-        kind = f"_along_{run.taps}x{run.along}_{run.most}_{run.fewest}x{run.down}"
+        kind = f"_along_{run.group}_{run.taps}x{run.along}_{run.most}_{run.fewest}x{run.down}"
         rows, left = "MOST if left >= MOST else FEWEST", "row_run - i % row_run"
         facts = _RUN.format(
-            taps=run.taps, most=run.most, fewest=run.fewest, down=run.down, along=run.along
-        )
+            group=run.group, taps=run.taps, most=run.most, fewest=run.fewest,
+            down=run.down, along=run.along,
+        )  # fmt: skip
     name = f"mm_axes{kind}_{element}_{tiling.height}x{tiling.vectors}x{tiling.lanes}"
     return _source(
         _TILED, name, element, lanes=tiling.lanes, vectors=tiling.vectors, height=tiling.height,

@@ -46,16 +46,17 @@ def lanes_at_body(module: Any, element: str, rows: int, vectors: int, lanes: int
 
 
 def lanes_run_body(
-    module: Any, element: str, rows: int, taps: int, pitches: tuple[int, int], lanes: int
-) -> Any:
-    """The same, a vector wide, where rows and runs of ``taps`` steps are evenly apart.
+    module: Any, element: str, rows: int, taken: tuple[int, int], pitches: tuple[int, int],
+    lanes: int,
+) -> Any:  # fmt: skip
+    """The same, a vector wide, where rows and runs of taps are evenly apart.
 
-    ``a[i, k]`` is at ``steps[k - k % taps] + (i * down + k % taps * along) * pitch``, where
-    ``pitches`` are ``down`` and ``along``: what a row meets at a step, another meets at another,
-    so each vector is read once for them all.
+    ``taken`` is a group of columns, with a step for each, and how many taps of them are taken
+    together; :func:`~graphflow.codegen.contraction.micro_kernels.lanes_run` says what is where.
+    What a row meets at a tap, another meets at another, so each vector is read once for them all.
     """
-    down, along = pitches
-    name = f"lanes_run.{element}.{rows}x{taps}by{down}x{along}.{lanes}"
+    (group, taps), (down, along) = taken, pitches
+    name = f"lanes_run.{element}.{rows}x{taps}x{group}by{down}x{along}.{lanes}"
     body = Body(module, name, element, lanes, "pippiipiii")
     b = body.builder
     a, pitch, _, _, b_step, *_ = body.function.args
@@ -69,21 +70,33 @@ def lanes_run_body(
 
         def step(place: Any, panel: Any, sums: Rows) -> Rows:
             factors, at = [], panel
-            for _ in range(taps):
+            for _ in range(taps * group):
                 factors.append(body.load(at))
                 at = body.at(at, b_step)
             new, at = [row[0] for row in sums], body.at(a, place)
             for position in range(max(meetings) + 1):
                 at = body.at(at, pitch) if position else at
                 if position in meetings:
-                    value = body.read(at, 0, mask)
-                    for row, tap in meetings[position]:
-                        new[row] = body.multiply_add(value, factors[tap], new[row])
+                    read = body.read(at, 0, mask)
+                    for column in range(group):
+                        value = _of_groups(body, read, group, column)
+                        for row, tap in meetings[position]:
+                            factor = factors[tap * group + column]
+                            new[row] = body.multiply_add(value, factor, new[row])
             return [[value] for value in new]
 
-        _store(body, _summed(body, (rows, 1), (taps, b.mul(b_step, _I64(taps))), step), [0], masks)
+        moves = taps * group, b.mul(b_step, _I64(taps * group))
+        _store(body, _summed(body, (rows, 1), moves, step), [0], masks)
 
     return _whole_or_edge(body, 1, write)
+
+
+def _of_groups(body: Body, value: Any, group: int, column: int) -> Any:
+    """Element ``column`` of every group, in all of its lanes."""
+    if group == 1:
+        return value
+    chosen = [lane - lane % group + column for lane in range(body.lanes)]
+    return body.builder.shuffle_vector(value, value, body.pattern(chosen))
 
 
 def _whole_or_edge(body: Body, vectors: int, write: Callable[[int, list[Any]], None]) -> Any:

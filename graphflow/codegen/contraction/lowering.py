@@ -102,11 +102,16 @@ def _by_rows(builder: Any, rows: Any, choices: Sequence[int], call: Callable[[in
 
 def _lower_run(builder: Any, element: str, literals: list[int], values: list[Any]) -> None:
     """Call the body of the right height."""
-    lanes, taps, down, along, *choices = literals
+    lanes, group, taps, down, along, *choices = literals
     rows, *arguments = values
 
     def call(chosen: int) -> None:
-        call_body(builder, lanes_run_body, (element, chosen, taps, (down, along), lanes), arguments)
+        call_body(
+            builder,
+            lanes_run_body,
+            (element, chosen, (group, taps), (down, along), lanes),
+            arguments,
+        )
 
     _by_rows(builder, rows, tuple(dict.fromkeys(choices)), call)
 
@@ -163,7 +168,7 @@ _register(micro_kernels.transform, "LLLIIPIIIPIII", _lower_transform)
 _register(micro_kernels.tile, "LLLIPIIPIIPIII", partial(_lower_tile, tile_body))
 _register(micro_kernels.tile_at, "LLLIPTTPIIPIII", partial(_lower_tile, tile_at_body))
 _register(micro_kernels.lanes_at, "LLLIPTTPIIPIII", partial(_lower_tile, lanes_at_body))
-_register(micro_kernels.lanes_run, "LLLLLLIPITPIIPIII", _lower_run)
+_register(micro_kernels.lanes_run, "LLLLLLLIPITPIIPIII", _lower_run)
 _register(micro_kernels.dot, "LPPIIPII", _lower_dot)
 _register(micro_kernels.dots, "LLIIBTBITIISTI", _lower_dots)
 _register(micro_kernels.widen, "BTIIH", _lower_widen)

@@ -87,21 +87,26 @@ def lanes_at(
 
 
 def lanes_run(
-    lanes: int, taps: int, down: int, along: int, most: int, fewest: int, rows: int,
+    lanes: int, group: int, taps: int, down: int, along: int, most: int, fewest: int, rows: int,
     a: Pointer, pitch: int, steps: Pointer, b: Pointer, b_step: int, runs: int,
     c: Pointer, c_row: int, width: int, add: int,
 ) -> None:  # fmt: skip
-    """:func:`lanes_at` for ``most`` or ``fewest`` rows, ``runs`` of ``taps`` steps, in columns of a
-    vector, where element ``[i, k, j]`` of ``a`` is at
-    ``steps[k - k % taps] + (i * down + k % taps * along) * pitch + j``.
+    """:func:`lanes_at` for ``most`` or ``fewest`` rows, ``runs`` of ``taps``, columns of a vector.
+
+    Columns are groups of ``group``, of which each reads all elements of ``a``, one a step: step
+    ``k`` of row ``i`` meets, at ``p + j - j % group + k % group``, column ``j``, where ``p`` is
+    ``steps[k - k % (taps * group)] + (i * down + k // group % taps * along) * pitch``.
     """
-    right = _view(b, (runs * taps, width), (b_step, 1))
+    right = _view(b, (runs * taps * group, width), (b_step, 1))
+    columns = np.arange(width)
     for i in range(rows):
         target = _view(c + i * c_row, (1, width), (0, 1))[0]
         total = np.zeros(width, target.dtype)
-        for k in range(runs * taps):
-            at = a + (steps[k - k % taps] + (i * down + k % taps * along) * pitch)
-            total += _view(at, (1, width), (0, 1))[0] * right[k]
+        for k in range(runs * taps * group):
+            place = (i * down + k // group % taps * along) * pitch
+            at = a + (steps[k - k % (taps * group)] + place)
+            met = _view(at, (1, width), (0, 1))[0][columns - columns % group + k % group]
+            total += met * right[k]
         target[...] = target + total if add else total
 
 

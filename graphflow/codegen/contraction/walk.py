@@ -33,6 +33,9 @@ class Walk:
     depth: Axes
     along: bool = False
     """Whether the columns are a batch axis: neighbours in the first operand, too."""
+    group: int = 1
+    """Columns that share their sums' elements of the first operand: so many of these are the
+    last axis of depth, and neighbours there."""
 
     def count(self, kind: str) -> int:
         """How many elements the axes of one kind run over."""

@@ -45,6 +45,8 @@ FEW_TERMS, MOST_TERMS = 16, 64
 only where channels are too few to run along them."""
 FEW_CHANNELS = 8
 """Fewer do not fill a vector."""
+WIDEST_GROUP = 4
+"""Channels that vectors have groups of."""
 
 
 def _infer_conv(types: Sequence[TensorType], attrs: Attrs) -> TensorType:
@@ -139,7 +141,8 @@ def _over_windows(b: Any, x: Any, w: Any, attrs: Attrs) -> Any:
         w = _turned(b, w, attrs)
     else:
         pads = any(p > 0 for p in (*attrs["low"], *attrs["high"]))
-        x = _padded(b, x, attrs) if pads or not _has_lanes(w) else _copied(b, _padded(b, x, attrs))
+        x = _padded(b, x, attrs)
+        x = x if pads or not (_has_lanes(w) or _is_grouped(w)) else _copied(b, x)
     first = LEADING - alone
     if alone:
         x = b.reshape(x, shape=(x.shape[0], *x.shape[2:]))
@@ -197,6 +200,13 @@ def _decompose_conv(b: Builder, n: Application) -> Any:
 def _has_lanes(w: Any) -> bool:
     """Whether sums of many channels are taken apart, one a channel: vectors may run along them."""
     return w.shape[1] == 1 and _are_known(w.shape[:1]) and w.shape[0] >= FEW_CHANNELS
+
+
+def _is_grouped(w: Any) -> bool:
+    """Whether there are small groups, of as many channels as come out, under several taps."""
+    groups, width, *rest = w.shape
+    known = _are_known(w.shape)
+    return known and groups > 1 < width == rest[0] <= WIDEST_GROUP and prod(rest[1:]) > 1
 
 
 def _copied(b: Any, x: Any) -> Any:
