@@ -1,4 +1,4 @@
-"""Convolutions of single channels, compiled: sums of shifted products, and their gradients."""
+"""Convolutions of single channels and of small groups, compiled, and their gradients."""
 
 from itertools import product
 from typing import Any
@@ -8,6 +8,7 @@ import pytest
 
 import graphflow as gf
 import graphflow.nn.functional as F
+from graphflow.codegen.target import host_target
 
 CASES = (
     ((2, 12, 13, 11), (3, 3), 1, 1, 1),
@@ -75,3 +76,38 @@ def test_depthwise(case: Any, threads: int) -> None:
         gf.set_num_threads(before)
     for got, want in zip(found, convolved(x, w, ct, options), strict=True):
         assert np.abs(got.numpy() - want).max() <= 3e-6 * np.abs(want).max()
+
+
+GROUPS = (
+    # groups, channels of one in and out, image, taps, options, kernel expected
+    (8, (4, 4), (11, 17), 3, (1, 1, 1), "along_4_3x1"),
+    (7, (2, 2), (9, 8), 5, (1, 2, 1), "along_2_5x1"),  # a ragged vector
+    (5, (4, 4), (12, 13), 3, (2, 0, 1), "along_4_3x1"),  # places two pitches apart, no zeros
+    (4, (4, 4), (10, 11), 3, (1, 2, 2), "along_4_3x2"),
+    (4, (4, 4), (24, 25), 3, (5, 1, 1), "along_4_1x1"),  # too far apart: a tap at a time
+    (3, (8, 8), (9, 20), 3, (1, 1, 1), "x1x8"),  # half vectors of columns
+    (4, (4, 3), (9, 9), 3, (1, 1, 1), "x1x8"),  # fewer come out than go in
+    (1, (5, 3), (16, 10), 1, (1, 0, 1), "f32"),
+)
+
+
+@pytest.mark.parametrize("case", GROUPS, ids=lambda case: "-".join(map(str, case[:2])))
+def test_few_channels_a_group(case: Any) -> None:
+    """Against the reference in float64; on AVX-512, by the kernels that are made for them."""
+    groups, (into, out), image, taps, options, kernel = case
+    rng = np.random.default_rng(17)
+    x = rng.standard_normal((3, groups * into, *image))
+    w = rng.standard_normal((groups * out, into, taps, taps))
+
+    def step(x: Any, w: Any) -> Any:
+        y = F.conv2d(x, w, None, *options, groups=groups)
+        return y.detach(), *gf.autograd.grad((y * y).sum(), [x, w])
+
+    want = step(*[gf.tensor(a, requires_grad=True) for a in (x, w)])
+    compiled = gf.compile(step)
+    found = compiled(*[gf.tensor(a.astype(np.float32), requires_grad=True) for a in (x, w)])
+    for got, true in zip(found, want, strict=True):
+        assert np.abs(got.numpy() - true.numpy()).max() <= 5e-6 * np.abs(true.numpy()).max()
+    if host_target().vector_bytes == 64:
+        calls = compiled.programs[-1].schedule.steps
+        assert kernel in " ".join(call.kernel.name for call in calls)

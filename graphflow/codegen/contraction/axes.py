@@ -139,7 +139,7 @@ def _in_bundles(walk: Walk, dtype: DType) -> Walk:
     if not near or not _from_afar(walk, dtype):
         return walk
     *outer, last = walk.depth
-    most = far_steps(*_tile_of(dtype)) // prod(axis.extent for axis in near)
+    most = far_steps(*_tile_of(walk, dtype)) // prod(axis.extent for axis in near)
     parts = [part for part in range(NEIGHBOURS, most + 1, NEIGHBOURS) if last.extent % part == 0]
     if last.extent <= most or not parts:
         return walk
@@ -175,7 +175,7 @@ def _from_afar(walk: Walk, dtype: DType) -> bool:
 
     They do where tiles are tall enough, and read and written where elements lie.
     """
-    tile, itemsize = _tile_of(dtype)
+    tile, itemsize = _tile_of(walk, dtype)
     if walk.along:
         return False
     row = _row_in_result(walk)
@@ -185,8 +185,17 @@ def _from_afar(walk: Walk, dtype: DType) -> bool:
     return tile.is_tall(itemsize) and straight and not apart
 
 
-def _tile_of(dtype: DType) -> tuple[Tiling, int]:
-    return tiling(host_target(), dtype.itemsize), dtype.itemsize
+def _tile_of(walk: Walk, dtype: DType) -> tuple[Tiling, int]:
+    """The tile, and the bytes of an element.
+
+    Columns that half of a vector holds have half vectors: processors that multiply a long one
+    in two cycles take two of them in that time.
+    """
+    tile, columns = tiling(host_target(), dtype.itemsize), walk.count("columns")
+    half = tile.lanes // 2
+    if tile.is_tall(dtype.itemsize) and not walk.along and is_fixed(columns) and columns <= half:
+        tile = replace(tile, lanes=half, vectors=1)
+    return tile, dtype.itemsize
 
 
 def _packs_rows(walk: Walk, tile: Tiling) -> bool:
@@ -246,7 +255,7 @@ def _expense(rows: Sequence[Axis], columns: Sequence[Axis], depth: Sequence[Axis
     columns, depth = _reading_order(list(columns), list(depth))
     across, run = (alone(tuple(axes), B)[-1].extent if axes else 1 for axes in (columns, depth))
     packing = PACKING + RECTANGLE // (min(across, LANES) * run)
-    if _in_place(m, columns, depth, 2 * LANES):
+    if _in_place(m, _batches_of(merged(columns))[1], depth, 2 * LANES):
         packing = 0
     multiplied = m * rounded_up(n, LANES) * k
     return multiplied + n * k * packing + m * n * (WRITING if touch else TURNING)
@@ -290,15 +299,20 @@ def _with_last(axes: list[Axis], merit: Callable[[Axis], int]) -> list[Axis]:
 def _with_batches_of_columns(walk: Walk) -> Walk:
     """Outer axes of the columns become batch axes where the inner ones are many and lie
     together in the result, so that tiles are written where they belong."""
-    together = 0
-    for count in range(1, len(walk.columns)):
-        if single_stride(walk.columns[-count:], C) == 1:
-            together = count
-    inner = walk.columns[len(walk.columns) - together :]
-    if prod(axis.extent for axis in inner) < BATCH_COLUMNS or not together:
-        return walk
-    outer = walk.columns[: len(walk.columns) - together]
+    outer, inner = _batches_of(walk.columns)
     return replace(walk, batch=merged((*walk.batch, *outer)), columns=inner)
+
+
+def _batches_of(columns: Axes) -> tuple[Axes, Axes]:
+    """The axes of columns that become batch axes, and the others."""
+    together = 0
+    for count in range(1, len(columns)):
+        if single_stride(columns[-count:], C) == 1:
+            together = count
+    inner = columns[len(columns) - together :]
+    if prod(axis.extent for axis in inner) < BATCH_COLUMNS or not together:
+        return (), columns
+    return columns[: len(columns) - together], inner
 
 
 def product_call(labels: Labels, places: Sequence[Layout], context: Scratch) -> Call:
@@ -348,7 +362,7 @@ def _plan(
 ) -> tuple[KernelSource, tuple[int, ...], tuple[Layout, ...], str]:
     """The kernel, its words from the block sizes on (without the scratch), the scratch, and
     what the product is called where blocks are chosen by measuring."""
-    tile, itemsize = _tile_of(dtype)
+    tile, itemsize = _tile_of(walk, dtype)
     run = run_of(walk, tile)
     tile = replace(tile, vectors=1) if run else tile
     row, column = walk.rows[-1], walk.columns[-1]
