@@ -39,10 +39,14 @@ PARTS = (
 )
 
 
+SHORT = "not residual_network and not rows_in_several_passes"
+"""What takes a minute and a half more is run by ``make test-cudasim``, which chooses the rest."""
+
+
 @pytest.mark.parametrize("parts", PARTS)
 def test_on_a_device(parts: str) -> None:
     paths = [f"tests/cudasim/simulated_{part}.py" for part in parts.split()]
-    done = run("-m", "pytest", "-q", "-p", "no:cacheprovider", *paths)
+    done = run("-m", "pytest", "-q", "-p", "no:cacheprovider", *paths, "-k", SHORT)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert " passed" in done.stdout and "skipped" not in done.stdout
 
