@@ -191,9 +191,8 @@ def driver_kernel(element: str, read: str, written: str) -> KernelSource:
     return _named("fft", [element, read, written], text)
 
 
-_PASS = '''\
-"""y = transforms of every {r} elements of x, times roots of unity"""
-from graphflow.codegen.prelude import kernel, pointer_f64
+_HEAD = """\
+from graphflow.codegen.prelude import {names}
 
 LANES = {lanes}
 BUNDLE = {bundle}
@@ -204,6 +203,18 @@ def KERNEL(args, tid, nth):
     x = pointer_f64(args, 0)
     y = pointer_f64(args, 1)
     roots = pointer_f64(args, 2)
+"""
+
+
+def _head(*names: str) -> str:
+    """How the kernel of a pass begins, which calls ``names`` beside what all call."""
+    called = ", ".join((*names, "kernel", "pointer_f64"))
+    return _HEAD.format(names=called, lanes=LANES, bundle=BUNDLE)
+
+
+_PASS = '''\
+"""y = transforms of every {r} elements of x, times roots of unity"""
+{head}\
     apart, side = args[3], args[4]
     far, step = apart * side * BUNDLE, side * BUNDLE
     for p in range(apart):
@@ -217,17 +228,7 @@ def KERNEL(args, tid, nth):
 
 _PRIME_PASS = '''\
 """y = transforms of every few elements of x, times roots of unity"""
-from graphflow.codegen.prelude import i64, kernel, pointer_f64
-
-LANES = {lanes}
-BUNDLE = {bundle}
-
-
-@kernel
-def KERNEL(args, tid, nth):
-    x = pointer_f64(args, 0)
-    y = pointer_f64(args, 1)
-    roots = pointer_f64(args, 2)
+{head}\
     apart, side = args[3], args[4]
     radix = i64(roots[0])
     own = roots + {scales}  # of the short transform; then those that its results are times
@@ -261,7 +262,7 @@ def pass_kernel(radix: int) -> KernelSource:
     """The pass of factor ``radix``: arguments are where it reads, writes, its roots of unity, how
     far apart the elements of a transform are, in elements that lie side by side, and those."""
     if radix not in STRAIGHT:
-        text = _PRIME_PASS.format(lanes=LANES, bundle=BUNDLE, scales=SCALES)
+        text = _PRIME_PASS.format(head=_head("i64"), scales=SCALES)
         return _named("fft_pass", ["prime"], text)
     lines, results = transform(radix)
     roots = [
@@ -281,7 +282,7 @@ def pass_kernel(radix: int) -> KernelSource:
         stores += [f"y[{to} + k] = {one}", f"y[{to} + LANES + k] = {other}"]
     body = "\n".join([*loads, *lines, *stores, ""])
     text = _PASS.format(
-        r=radix, lanes=LANES, bundle=BUNDLE,
+        r=radix, head=_head(),
         roots=indent("".join(roots), " " * 8), body=indent(body, " " * 16),
     )  # fmt: skip
     return _named("fft_pass", [str(radix)], text)
@@ -289,17 +290,7 @@ def pass_kernel(radix: int) -> KernelSource:
 
 _ENDS = '''\
 """{summary}"""
-from graphflow.codegen.prelude import kernel, pointer_f64
-
-LANES = {lanes}
-BUNDLE = {bundle}
-
-
-@kernel
-def KERNEL(args, tid, nth):
-    x = pointer_f64(args, 0)
-    y = pointer_f64(args, 1)
-    roots = pointer_f64(args, 2)
+{head}\
     count = args[3]
     last = count * BUNDLE
 {body}\
@@ -371,5 +362,5 @@ def mirror_kernel() -> KernelSource:
 
 
 def _ends(name: str, summary: str, body: str) -> KernelSource:
-    text = _ENDS.format(lanes=LANES, bundle=BUNDLE, summary=summary, body=body)
+    text = _ENDS.format(head=_head(), summary=summary, body=body)
     return _named("fft", [name], text)
