@@ -53,6 +53,8 @@ test-cudasim: $(VENV)/dev.stamp
 	$(BIN)/python -m tests.cudasim.models --library
 	NUMBA_ENABLE_CUDASIM=1 $(BIN)/python -m pytest -q -p no:cacheprovider tests/cudasim/simulated_vectors.py \
 		tests/cudasim/simulated_convolutions.py -k "residual_network or rows_in_several_passes"
+	NUMBA_ENABLE_CUDASIM=1 $(BIN)/python -m pytest -q -p no:cacheprovider tests/cudasim/simulated_attention.py \
+		tests/cudasim/simulated_columns.py
 
 # An environment of its own: numba-cuda takes the place of Numba's own CUDA target.
 test-ptx: $(VENV)-cuda/stamp

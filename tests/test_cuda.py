@@ -33,14 +33,13 @@ def test_operations_agree_with_the_interpreter() -> None:
 
 
 PARTS = (
-    *"tensors quick functions vectors replay library".split(),
-    *"convolutions allocator columns attention".split(),
+    *"tensors quick functions vectors replay library convolutions allocator".split(),
     "several pinned lending devices precision",  # none takes long
 )
 
 
 SHORT = "not residual_network and not rows_in_several_passes"
-"""What takes a minute and a half more is run by ``make test-cudasim``, which chooses the rest."""
+"""What takes minutes more is run by ``make test-cudasim``: the contrary, attention and columns."""
 
 
 @pytest.mark.parametrize("parts", PARTS)
