@@ -11,14 +11,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from graphflow.codegen.sizes import is_fixed, whole
+from graphflow.codegen.target import LINE_BYTES
 from graphflow.ir.affine import Affine
 from graphflow.ir.node import Node, of_form
 from graphflow.ir.op import Kind, OpDef
 from graphflow.ir.types import TensorType
 from graphflow.records import dataclass
-
-LINE = 64
-"""Bytes of a line of a cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +82,7 @@ def contiguous_in(shape: Sequence[int], strides: Sequence[int]) -> bool:
 def among_each_other(starts: Sequence[Sequence[int]], layout: Layout) -> bool:
     """Whether parts of ``layout`` that begin at ``starts`` share lines of a cache all along."""
     flat = [sum(a * b for a, b in zip(start, layout.strides, strict=True)) for start in starts]
-    return (max(flat) - min(flat)) * layout.type.dtype.itemsize < LINE
+    return (max(flat) - min(flat)) * layout.type.dtype.itemsize < LINE_BYTES
 
 
 def viewed(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
+from math import prod
 
 from graphflow.codegen.contraction.tiling import tiling
 from graphflow.codegen.loops import Choose, Literal, Load, Within
@@ -107,11 +108,8 @@ def lower_turned(
     ):
         return None
     outer = [axis for axis in axes[:-1] if axis is not crossed]
-    count = 1
-    for axis in outer:
-        count *= axis.extent
     words = [
-        count, len(outer),
+        prod(axis.extent for axis in outer), len(outer),
         crossed.extent, *ranges[crossed], crossed.coefficient(target.index),
         inner.extent, *ranges[inner], inner.coefficient(load.index),
     ]  # fmt: skip

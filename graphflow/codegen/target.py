@@ -22,6 +22,8 @@ from graphflow.records import dataclass
 if TYPE_CHECKING:
     import llvmlite.binding as llvm
 
+LINE_BYTES = 64
+"""Bytes of a line of a cache."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 _ARM64 = ("aarch64", "arm64")
 _IMPLIED = {

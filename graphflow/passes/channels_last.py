@@ -25,11 +25,6 @@ from graphflow.passes.dataflow import choice_of_axes, is_alias, view_pieces
 from graphflow.passes.in_regions import in_regions
 from graphflow.records import replace
 
-LEAST_CHANNELS = 8
-"""Fewer do not fill a vector."""
-WIDEST_GROUP = 4
-"""Channels that vectors have groups of."""
-
 
 @dataclass(frozen=True)
 class ChannelsLast(Pass):
@@ -114,7 +109,7 @@ def _lanes(node: Node) -> tuple[int, ...]:
         if label in right and label not in out and _axis_below(windows, axis) is not None
     ]
     width = extents[columns[0]] if columns else 1
-    if len(columns) > 1 or not isinstance(width, int) or width > WIDEST_GROUP:
+    if len(columns) > 1 or not isinstance(width, int) or width > orders.WIDEST_GROUP:
         return ()
     wanted = [windows.shape[left.index(label)] for label in inner]
     if columns and wanted != [width]:
@@ -122,7 +117,7 @@ def _lanes(node: Node) -> tuple[int, ...]:
     for label in reversed(shared):
         axis = left.index(label)
         if (
-            not _less(extents[label], LEAST_CHANNELS // width)
+            not _less(extents[label], orders.LEAST_CHANNELS // width)
             and _axis_below(windows, axis) is not None
         ):
             return (axis, left.index(inner[0])) if columns else (axis,)
@@ -180,7 +175,7 @@ def _less(extent: object, other: object) -> bool:
 
 
 def _few(node: Node, axis: int) -> bool:
-    return _less(node.shape[axis], LEAST_CHANNELS)
+    return _less(node.shape[axis], orders.LEAST_CHANNELS)
 
 
 class _Walk:

@@ -24,7 +24,6 @@ from graphflow.codegen.contraction.call import (
 from graphflow.codegen.contraction.choice import Choice, advised, choose
 from graphflow.codegen.contraction.kernels import accumulator
 from graphflow.codegen.contraction.tiling import (
-    LINE_BYTES,
     Tiling,
     axes_blocks,
     far_blocks,
@@ -47,7 +46,7 @@ from graphflow.codegen.contraction.walk import (
 from graphflow.codegen.layout import Layout
 from graphflow.codegen.schedule import Call, KernelSource, Value
 from graphflow.codegen.sizes import example_of, greatest, is_fixed, least
-from graphflow.codegen.target import host_target
+from graphflow.codegen.target import LINE_BYTES, host_target
 from graphflow.ir.op import Labels
 from graphflow.ir.types import DType, TensorType
 from graphflow.records import replace

@@ -16,7 +16,7 @@ from graphflow.codegen.contraction.kernels import (
     row_kernel,
     tiled_kernel,
 )
-from graphflow.codegen.contraction.tiling import LINE_BYTES, Tiling, blocks, tiling
+from graphflow.codegen.contraction.tiling import Tiling, blocks, tiling
 from graphflow.codegen.layout import Layout
 from graphflow.codegen.schedule import (
     Address,
@@ -28,7 +28,7 @@ from graphflow.codegen.schedule import (
     Value,
 )
 from graphflow.codegen.sizes import greatest, is_fixed, least
-from graphflow.codegen.target import host_target
+from graphflow.codegen.target import LINE_BYTES, host_target
 from graphflow.ir.types import DType, TensorType
 from graphflow.records import dataclass, replace
 

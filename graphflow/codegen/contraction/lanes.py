@@ -7,14 +7,14 @@ a product has no columns.  Nothing is broadcast; a step loads a vector for each 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from itertools import chain
+from typing import Any
 
 from llvmlite import ir
 
 from graphflow.codegen.contraction.bodies import Body
+from graphflow.codegen.contraction.tiles import Rows, either_rows
 
-Rows: TypeAlias = list[list[Any]]
-"""Vectors of sums: a list for each row."""
 _I64 = ir.IntType(64)
 
 
@@ -149,17 +149,13 @@ def _summed(
     sums = [[b.phi(body.vector) for _ in range(vectors)] for _ in range(rows)]
     new = step(body.load_index(step_at, 0), b_at, sums)
     moved = [body.entry(step_at, moves[0]), body.at(b_at, moves[1]), b.sub(left, _I64(1))]
-    for phi, first, value in zip(state, (steps, panel, count), moved, strict=True):
+    end, zeros = b.block, [[body.zero] * vectors] * rows
+    for phi, first, value in zip(
+        (*state, *chain(*sums)), (steps, panel, count, *chain(*zeros)), (*moved, *chain(*new)),
+        strict=True,
+    ):  # fmt: skip
         phi.add_incoming(first, entry)
-        phi.add_incoming(value, loop)
-    end = b.block
+        phi.add_incoming(value, end)
     body.keep_rolled(b.cbranch(b.icmp_signed(">", moved[2], _I64(0)), loop, after))
     b.position_at_end(after)
-    found: Rows = []
-    for old, row in zip(sums, new, strict=True):
-        found.append([b.phi(body.vector) for _ in row])
-        for phi, result, value in zip(old, found[-1], row, strict=True):
-            for one in (phi, result):
-                one.add_incoming(body.zero, entry)
-                one.add_incoming(value, end)
-    return found
+    return either_rows(body, ((entry, zeros), (end, new)))

@@ -22,7 +22,6 @@ from graphflow.codegen.contraction.call import (
 from graphflow.codegen.contraction.pairs_kernel import pairs_kernel
 from graphflow.codegen.contraction.tiling import (
     HEAD,
-    LINE_BYTES,
     cache_sizes,
     neighbours,
     pairs_tile,
@@ -31,7 +30,7 @@ from graphflow.codegen.contraction.walk import Axes, Axis
 from graphflow.codegen.layout import Layout, row_major
 from graphflow.codegen.schedule import Call, Value
 from graphflow.codegen.sizes import is_fixed
-from graphflow.codegen.target import host_target
+from graphflow.codegen.target import LINE_BYTES, host_target
 from graphflow.ir.types import TensorType, int64
 from graphflow.records import dataclass
 

@@ -21,13 +21,13 @@ from graphflow.codegen.contraction.call import (
 )
 from graphflow.codegen.contraction.dots_kernel import dots_kernel
 from graphflow.codegen.contraction.pairs_calls import Copier, Dots, pairs_calls, takes_pairs
-from graphflow.codegen.contraction.tiling import LINE_BYTES, dots_tile
+from graphflow.codegen.contraction.tiling import dots_tile
 from graphflow.codegen.contraction.walk import Axis, merged
 from graphflow.codegen.layout import Layout
 from graphflow.codegen.schedule import Call, Value
 from graphflow.codegen.sizes import is_fixed
 from graphflow.codegen.stored_order import Order, ordered
-from graphflow.codegen.target import host_target
+from graphflow.codegen.target import LINE_BYTES, host_target
 from graphflow.ir.node import Node
 from graphflow.ir.op import Labels
 from graphflow.ir.types import TensorType, int8, int32, int64, uint8

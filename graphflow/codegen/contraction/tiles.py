@@ -15,7 +15,8 @@ from typing import Any, TypeAlias
 from llvmlite import ir
 
 from graphflow.codegen.contraction.bodies import Body
-from graphflow.codegen.contraction.tiling import AVX512_BYTES, LINE_BYTES
+from graphflow.codegen.contraction.tiling import AVX512_BYTES
+from graphflow.codegen.target import LINE_BYTES
 from graphflow.records import dataclass
 
 Rows: TypeAlias = list[list[Any]]
@@ -167,7 +168,7 @@ class _Tile:
         body.keep_rolled(b.cbranch(b.icmp_signed(">", moved[2], _I64(0)), loop, after))
         b.position_at_end(after)
         a_at, b_at = (_either(body, ((entry, begin[i]), (loop, moved[i]))) for i in (0, 1))
-        return (a_at, b_at), _either_rows(body, ((entry, zeros), (loop, new)))
+        return (a_at, b_at), either_rows(body, ((entry, zeros), (loop, new)))
 
     def _expect(self, row: Any, writing: bool) -> None:
         """Have all lines of a row of ``c``, or of the panel, fetched while other work goes on."""
@@ -203,7 +204,7 @@ class _Tile:
             ends.append((block, new))
             b.branch(after)
         b.position_at_end(after)
-        return _either_rows(body, ends)
+        return either_rows(body, ends)
 
     def _finish_in_parts(self, place: tuple[Any, Any], sums: Rows) -> None:
         """The last steps of a whole tile from ``place`` on, in ``a`` and in the panel.
@@ -255,8 +256,8 @@ def _either(body: Body, ends: Sequence[tuple[Any, Any]]) -> Any:
     return phi
 
 
-def _either_rows(body: Body, ends: Sequence[tuple[Any, Rows]]) -> Rows:
-    """The same for the sums."""
+def either_rows(body: Body, ends: Sequence[tuple[Any, Rows]]) -> Rows:
+    """The sums that belong to the block from which control came."""
     blocks, choices = zip(*ends, strict=True)
     return [
         [_either(body, list(zip(blocks, values, strict=True))) for values in zip(*rows)]

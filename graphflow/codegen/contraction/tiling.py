@@ -15,7 +15,6 @@ MOST_COLUMNS = 1024
 """Columns of the right operand packed at a time."""
 MOST_ROWS = 48
 """Rows finished at a time: enough to make use of a panel, few enough to stay in cache."""
-LINE_BYTES = 64
 AVX512_BYTES = 64
 FEW_BLOCKS = 3
 """Blocks of steps up to which longer ones gain less than their panels cost in scratch."""

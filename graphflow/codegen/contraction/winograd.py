@@ -14,12 +14,12 @@ from graphflow.codegen.contraction.call import (
     with_epilogue,
 )
 from graphflow.codegen.contraction.choice import Choice, advised, choose
-from graphflow.codegen.contraction.tiling import LINE_BYTES, cache_sizes, tiling
+from graphflow.codegen.contraction.tiling import cache_sizes, tiling
 from graphflow.codegen.contraction.winograd_kernels import DEPTH, PART, RUN, winograd_kernel
 from graphflow.codegen.layout import Layout
 from graphflow.codegen.schedule import Argument, Call, Value
 from graphflow.codegen.sizes import example_of, least
-from graphflow.codegen.target import host_target
+from graphflow.codegen.target import LINE_BYTES, host_target
 from graphflow.ir.formulas.winograd import TAPS
 from graphflow.ir.node import Node
 from graphflow.ir.op import Tiles

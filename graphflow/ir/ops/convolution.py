@@ -26,6 +26,7 @@ from graphflow.ir.op import ARRAYS, Application, Array, Builder, Kind, OpDef, Op
 from graphflow.ir.ops import complex_parts
 from graphflow.ir.ops.contract import sum_dtype
 from graphflow.ir.ops.gradients import zeros
+from graphflow.ir.ops.orders import LEAST_CHANNELS, WIDEST_GROUP
 from graphflow.ir.ops.rules import (
     NUMBER,
     Attrs,
@@ -43,10 +44,6 @@ LEADING = 3
 FEW_TERMS, MOST_TERMS = 16, 64
 """A kernel of one channel with up to so many elements is a sum of shifted products: the most
 only where channels are too few to run along them."""
-FEW_CHANNELS = 8
-"""Fewer do not fill a vector."""
-WIDEST_GROUP = 4
-"""Channels that vectors have groups of."""
 
 
 def _infer_conv(types: Sequence[TensorType], attrs: Attrs) -> TensorType:
@@ -199,7 +196,7 @@ def _decompose_conv(b: Builder, n: Application) -> Any:
 
 def _has_lanes(w: Any) -> bool:
     """Whether sums of many channels are taken apart, one a channel: vectors may run along them."""
-    return w.shape[1] == 1 and _are_known(w.shape[:1]) and w.shape[0] >= FEW_CHANNELS
+    return w.shape[1] == 1 and _are_known(w.shape[:1]) and w.shape[0] >= LEAST_CHANNELS
 
 
 def _is_grouped(w: Any) -> bool:

@@ -21,6 +21,10 @@ Orders: TypeAlias = Sequence[Order]
 
 CHANNELS_LAST: Order = (0, 2, 3, 1)
 """Images ``[N, C, H, W]`` as ``[N, H, W, C]``."""
+LEAST_CHANNELS = 8
+"""Fewer do not fill a vector."""
+WIDEST_GROUP = 4
+"""Channels that vectors have groups of, at most."""
 
 
 def put(values: Sequence[object], order: Order) -> tuple[object, ...]:
