@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.systems import SYSTEMS
-from graphflow.codegen.target import host_target
+from graphflow.codegen.target import chosen_target
 from graphflow.tables import duration
 
 ALL = ",".join(SYSTEMS)
@@ -91,7 +91,7 @@ def run(section: Section, folder: Path) -> tuple[str, Any]:
 def default_name() -> str:
     """Date, processor and cores: ``2026-11-28_znver3_2cores``."""
     day = datetime.date.today().isoformat()
-    return f"{day}_{host_target().cpu}_{os.cpu_count()}cores"
+    return f"{day}_{chosen_target().cpu}_{os.cpu_count()}cores"
 
 
 def main() -> None:

@@ -97,7 +97,11 @@ NUM_THREADS: Flag[int | None] = Flag(
     "NUM_THREADS", None, _threads, "threads a program may use; all allowed cores if unset"
 )
 CPU_FEATURES: Flag[str | None] = Flag(
-    "CPU_FEATURES", None, _text, "CPU features to generate code for, in place of the detected ones"
+    "CPU_FEATURES",
+    None,
+    _text,
+    "CPU features to generate code for, in place of the detected ones; or TRIPLE:CPU, a machine "
+    "that kernels are compiled for but not run on",
 )
 DISABLE_JIT: Flag[bool] = Flag(
     "DISABLE_JIT", False, _boolean, "run kernels as plain Python, for a debugger"

@@ -23,7 +23,7 @@ from graphflow import flags
 from graphflow.cell import Cell
 from graphflow.codegen.contraction.choice import Choice, asking
 from graphflow.codegen.schedule import Call, HostCall, Loop, Schedule, plain_steps
-from graphflow.codegen.target import host_target
+from graphflow.codegen.target import chosen_target
 from graphflow.digests import new_digest
 from graphflow.errors import GraphFlowError
 from graphflow.records import dataclass, field
@@ -323,7 +323,7 @@ def _short(product: str) -> str:
 
 def _place(product: str) -> tuple[Any, bytes]:
     digest = new_digest(environment().encode())
-    digest.update(f"{host_target().cpu} {product}".encode())
+    digest.update(f"{chosen_target().cpu} {product}".encode())
     key = digest.digest()
     folder = usable_folder()
     return (None if folder is None else folder / f"tuned-{key.hex()[:24]}.plan"), key

@@ -37,7 +37,7 @@ from graphflow.codegen.schedule import (
     Loop,
     Value,
 )
-from graphflow.codegen.target import host_target
+from graphflow.codegen.target import chosen_target
 from graphflow.ir.types import TensorType, from_numpy_dtype
 from graphflow.runtime.linker import link
 
@@ -89,7 +89,7 @@ class Memory:
         return self.block(argument.arguments)
 
     def entry(self, kernel: KernelSource) -> int:
-        return linked(kernel, host_target().identity) if self.jit else plain(kernel).address
+        return linked(kernel, chosen_target().identity) if self.jit else plain(kernel).address
 
     def block(self, arguments: tuple[Argument, ...]) -> int:
         self.blocks.append(np.array([self.word(a) for a in arguments], np.int64))
@@ -152,7 +152,7 @@ def test_random_shapes(dtype: Any, forms: str) -> None:
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_every_tile_height_and_edge(dtype: Any) -> None:
     rng = np.random.default_rng(1)
-    tile = tiling(host_target(), np.dtype(dtype).itemsize)
+    tile = tiling(chosen_target(), np.dtype(dtype).itemsize)
     for m in range(1, 2 * tile.height + 2):
         for n in (1, tile.lanes - 1, tile.lanes, tile.lanes + 1, tile.width, tile.width + 3):
             for forms in ("nn", "nt", "tn"):
@@ -163,7 +163,7 @@ def test_every_tile_height_and_edge(dtype: Any) -> None:
 def test_every_depth_about_the_last_steps(dtype: Any) -> None:
     """Tall tiles that are whole take them a few rows at a time, if there are more than these."""
     rng = np.random.default_rng(9)
-    tile = tiling(host_target(), np.dtype(dtype).itemsize)
+    tile = tiling(chosen_target(), np.dtype(dtype).itemsize)
     for k in range(1, 3 * LAST_STEPS):
         for m, n in [(tile.height, tile.width), (2 * tile.height + 11, tile.width + tile.lanes)]:
             for forms in ("nn", "nt", "tn"):
@@ -174,7 +174,7 @@ def test_every_depth_about_the_last_steps(dtype: Any) -> None:
 @pytest.mark.parametrize("forms", ["nn", "nt", "tn"])
 def test_blocks_of_depth_and_columns(dtype: Any, forms: str) -> None:
     rng = np.random.default_rng(2)
-    tile = tiling(host_target(), np.dtype(dtype).itemsize)
+    tile = tiling(chosen_target(), np.dtype(dtype).itemsize)
     longest = blocks(tile, np.dtype(dtype).itemsize, 10**6)[0]
     for m, n, k in [
         (3, 40, 2 * longest + 1), (300, 70, longest + 1), (5, 1100, 40), (260, 1030, 33),
@@ -425,7 +425,7 @@ def test_blocks_fit_the_caches() -> None:
 
 @pytest.mark.parametrize("features", ["avx2,fma", "avx", "sse2"])
 def test_narrower_processors(features: str) -> None:
-    if not host_target().is_x86:
+    if not chosen_target().is_x86:
         pytest.skip("the settings name x86 features")
     with flags.override(cpu_features=features):
         _check_narrow(features)
@@ -433,7 +433,7 @@ def test_narrower_processors(features: str) -> None:
 
 def _check_narrow(features: str) -> None:
     lanes = {"avx2,fma": 8, "avx": 8, "sse2": 4}[features]
-    assert tiling(host_target(), 4).lanes == lanes
+    assert tiling(chosen_target(), 4).lanes == lanes
     rng = np.random.default_rng(10)
     for m, n, k, forms in [
         (13, 17, 11, "nn"), (128, 40, 70, "nt"), (30, 100, 20, "tn"), (2, 30, 50, "nt"),

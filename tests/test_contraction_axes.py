@@ -16,7 +16,7 @@ from graphflow.codegen.contraction.axes_kernels import tiled_axes_kernel
 from graphflow.codegen.contraction.tiling import tiling
 from graphflow.codegen.frontend import lower
 from graphflow.codegen.schedule import Call
-from graphflow.codegen.target import host_target
+from graphflow.codegen.target import chosen_target
 from graphflow.ir.op import Labels
 
 LETTERS = "abcdefghij"
@@ -213,9 +213,9 @@ def test_gradients_of_taps(order: str, sizes: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize("packed", [False, True])
 def test_the_sums_of_a_tile_stay_in_registers(packed: bool) -> None:
-    if "avx2" not in host_target().enabled:
+    if "avx2" not in chosen_target().enabled:
         pytest.skip("reads instructions of AVX2")
-    code = assembly(tiled_axes_kernel("f32", 4, tiling(host_target(), 4), packed))
+    code = assembly(tiled_axes_kernel("f32", 4, tiling(chosen_target(), 4), packed))
     loops = [
         block for block in re.split(r"^\.LBB.*:", code, flags=re.M) if block.count("vfmadd") > 8
     ]
@@ -226,8 +226,8 @@ def test_the_sums_of_a_tile_stay_in_registers(packed: bool) -> None:
 
 
 def test_bodies_are_written_once_and_are_in_no_kernel() -> None:
-    source = tiled_axes_kernel("f32", 4, tiling(host_target(), 4), False)
-    one, two = (lower(source, Path("mm_axes.py"), host_target()) for _ in range(2))
+    source = tiled_axes_kernel("f32", 4, tiling(chosen_target(), 4), False)
+    one, two = (lower(source, Path("mm_axes.py"), chosen_target()) for _ in range(2))
     assert not re.search('define.*@"tile', one.text) and 'call void @"tile' in one.text
     assert any('@"tile' in text for text in one.bodies)
     assert all(x is y for x, y in zip(one.bodies, two.bodies, strict=True))

@@ -18,7 +18,7 @@ from graphflow.codegen.contraction.tiling import (
     sum_lanes,
     tiling,
 )
-from graphflow.codegen.target import Target
+from graphflow.codegen.target import Target, target_machine
 
 X86 = "x86_64-unknown-linux-gnu"
 TARGETS = {
@@ -46,11 +46,7 @@ def loops(assembly: str) -> list[list[str]]:
 @as_written
 def assembly_of(module: Any, target: Target) -> str:
     """What LLVM makes of a module for a processor, not of this machine perhaps."""
-    llvm.initialize_all_targets()
-    llvm.initialize_all_asmprinters()
-    machine = llvm.Target.from_triple(target.triple).create_target_machine(
-        cpu=target.cpu, features=target.features, opt=3
-    )
+    machine = target_machine(target)
     module.triple, module.data_layout = target.triple, str(machine.target_data)
     parsed = llvm.parse_assembly(str(module).replace("define internal", "define"))
     builder = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(3))
@@ -131,7 +127,7 @@ def test_integers_are_multiplied_by_what_the_processor_has(
     """One instruction of the right kind a vector of sums, and sums of a tile in registers."""
     target, instruction = INTEGERS[name]
     for module in (dots, pairs):
-        monkeypatch.setattr(module, "host_target", lambda: target)
+        monkeypatch.setattr(module, "chosen_target", lambda: target)
     height, width = pairs_tile(target)
     group = neighbours(target, "i8")
     module = ir.Module()

@@ -8,7 +8,7 @@ import pytest
 
 import graphflow as gf
 import graphflow.nn.functional as F
-from graphflow.codegen.target import host_target
+from graphflow.codegen.target import chosen_target
 
 CASES = (
     ((2, 12, 13, 11), (3, 3), 1, 1, 1),
@@ -108,6 +108,6 @@ def test_few_channels_a_group(case: Any) -> None:
     found = compiled(*[gf.tensor(a.astype(np.float32), requires_grad=True) for a in (x, w)])
     for got, true in zip(found, want, strict=True):
         assert np.abs(got.numpy() - true.numpy()).max() <= 5e-6 * np.abs(true.numpy()).max()
-    if host_target().vector_bytes == 64:
+    if chosen_target().vector_bytes == 64:
         calls = compiled.programs[-1].schedule.steps
         assert kernel in " ".join(call.kernel.name for call in calls)

@@ -75,7 +75,7 @@ def test_an_older_processor_gives_the_same_values(tmp_path: pathlib.Path) -> Non
         "from running import Expected, Running\nfrom wide_graphs import wide_graph\n"
         f"case = wide_graph({SEEDS[1]}, 40)\nrunning = Running(case, 2)\n"
         "Expected(case).check(running.run(), running.values())\n"
-        "from graphflow.codegen.target import host_target\nprint(host_target().features)\n"
+        "from graphflow.codegen.target import chosen_target\nprint(chosen_target().features)\n"
     )
     here = pathlib.Path(__file__).parent
     environment = {

@@ -7,7 +7,7 @@ from graphflow.codegen import frontend
 from graphflow.codegen.compile import assembly, compile_kernels
 from graphflow.codegen.loop_hints import CHAINED, CROWDED, HEAVY, HUGE, hint_loops, masked_from
 from graphflow.codegen.schedule import KernelSource
-from graphflow.codegen.target import Target, host_target
+from graphflow.codegen.target import Target, chosen_target
 
 
 def module(instructions: int, called: int = 0) -> str:
@@ -56,7 +56,7 @@ def test_only_the_innermost_loop_takes_vectors_side_by_side() -> None:
 
 
 def test_a_quotient_in_the_loop_does_not_hide_it() -> None:
-    if "avx2" not in host_target().enabled:
+    if "avx2" not in chosen_target().enabled:
         pytest.skip("counts instructions of AVX2")
     text = (
         "from graphflow.codegen.prelude import kernel, pointer_f32, share, f32, vm\n\n\n@kernel\n"
@@ -85,7 +85,7 @@ def test_masking_makes_less_code(monkeypatch: pytest.MonkeyPatch) -> None:
         f"        x = a[i]\n{steps}\n        a[i] = x\n"
     )
     kernel = KernelSource("heavy", text)
-    if masked_from(host_target(), "") is None:
+    if masked_from(chosen_target(), "") is None:
         pytest.skip("this processor has no masked vectors")
     monkeypatch.setattr(frontend, "masked_from", lambda target, text: HEAVY)
     masked = len(compile_kernels([kernel]).objects["heavy"])

@@ -14,10 +14,10 @@ from graphflow import quantization as Q
 from graphflow.codegen.contraction import micro_kernels
 from graphflow.codegen.contraction.tiling import neighbours, pairs_tile
 from graphflow.codegen.plain import Pointer
-from graphflow.codegen.target import host_target
+from graphflow.codegen.target import chosen_target
 
 SEED = 7
-PACKED = "mm_quads_i8" if neighbours(host_target(), "i8") == 4 else "mm_pairs_i8"
+PACKED = "mm_quads_i8" if neighbours(chosen_target(), "i8") == 4 else "mm_pairs_i8"
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ print(*sorted(names))
 def test_what_kernels_call_in_plain_python() -> None:
     """Rows and panels as VNNI wants them give the product, by what the vocabulary says."""
     rng = np.random.default_rng(SEED)
-    width = pairs_tile(host_target())[1]
+    width = pairs_tile(chosen_target())[1]
     a, b = (rng.integers(-128, 128, shape).astype(np.int8) for shape in ((2, 7), (7, width)))
     padded = np.zeros((8, width), np.int8)
     padded[:7] = b

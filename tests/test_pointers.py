@@ -16,7 +16,7 @@ from test_compile import run, run_plain
 from graphflow.codegen.compile import assembly, compile_kernels
 from graphflow.codegen.plain import EPILOGUE_ARITY, PlainKernel, load_function, share
 from graphflow.codegen.schedule import KernelSource
-from graphflow.codegen.target import Target, host_target
+from graphflow.codegen.target import Target, chosen_target
 from graphflow.errors import CompileError
 from graphflow.runtime.linker import link
 
@@ -181,7 +181,7 @@ def compiled_reduction(step: str) -> str:
     return assembly(source("reduction", *lines))
 
 
-@pytest.mark.skipif(not host_target().is_x86, reason="reads x86 assembly")
+@pytest.mark.skipif(not chosen_target().is_x86, reason="reads x86 assembly")
 def test_what_vectorises_and_what_must_not() -> None:
     packed = r"\bv?(add|max|cmp\w*|range)ps\b"
     assert re.search(packed, compiled_reduction("add_fast(total, a[i])"))
@@ -189,7 +189,7 @@ def test_what_vectorises_and_what_must_not() -> None:
     assert not re.search(r"\bv?addps\b", compiled_reduction("total + a[i]")), "reordered a sum"
 
 
-@pytest.mark.skipif(not host_target().is_x86, reason="reads x86 assembly")
+@pytest.mark.skipif(not chosen_target().is_x86, reason="reads x86 assembly")
 def test_slots_never_alias_so_no_overlap_is_checked_at_run_time() -> None:
     lines = ("a = pointer_f32(args, 0)", "b = pointer_f32(args, 1)", "out = pointer_f32(args, 2)",
              "for i in range(args[3]):", "    out[i] = a[i] * b[i]")  # fmt: skip
@@ -206,7 +206,7 @@ def test_slots_never_alias_so_no_overlap_is_checked_at_run_time() -> None:
     assert pointer_comparisons(scoped) < pointer_comparisons(unscoped)
 
 
-@pytest.mark.skipif(not host_target().is_x86, reason="reads x86 assembly")
+@pytest.mark.skipif(not chosen_target().is_x86, reason="reads x86 assembly")
 def test_one_slot_read_and_written_in_place_vectorises() -> None:
     lines = ("a = pointer_f32(args, 0)", "for i in range(args[1]):", "    a[i] = a[i] * f32(3.0)")
     assert "mulps" in assembly(source("in_place", *lines))

@@ -16,7 +16,7 @@ from graphflow.codegen import vector_math as vm
 from graphflow.codegen.compile import assembly, compile_kernels
 from graphflow.codegen.llvm_expr import LLVMMachine, llvm_function
 from graphflow.codegen.schedule import KernelSource
-from graphflow.codegen.target import host_target
+from graphflow.codegen.target import chosen_target
 from graphflow.runtime.linker import link
 
 BOUND = 2.0  # units in the last place
@@ -77,7 +77,7 @@ def test_plain_python_means_the_same(case: Case, element: str) -> None:
         assert error.max() <= 1.0
 
 
-@pytest.mark.skipif(not host_target().has_fma, reason="the table is for fused multiply-add")
+@pytest.mark.skipif(not chosen_target().has_fma, reason="the table is for fused multiply-add")
 def test_the_table_in_the_documentation_holds() -> None:
     stated = accuracy.written()
     for case in CASES:
@@ -114,7 +114,7 @@ def test_every_function_has_its_row_or_is_exact() -> None:
     + ["i0", "i0e", "i1", "i1e"],
 )
 def test_loops_vectorise_without_calls(name: str, element: str) -> None:
-    target = host_target()
+    target = chosen_target()
     if name in ("floor", "round") and target.is_x86 and "sse4.1" not in target.enabled:
         pytest.skip("rounding instructions came with SSE 4.1")
     lines = (
@@ -129,9 +129,9 @@ def test_loops_vectorise_without_calls(name: str, element: str) -> None:
     )
     text = assembly(KernelSource("loop", "\n".join(lines)))
     assert not re.search(r"^\s+(callq?|bl)\s", text, re.MULTILINE)
-    if not host_target().is_x86:
+    if not chosen_target().is_x86:
         pytest.skip("the vector registers are only known for x86")
-    wide = {64: "zmm", 32: "[yz]mm", 16: "xmm"}[host_target().vector_bytes]
+    wide = {64: "zmm", 32: "[yz]mm", 16: "xmm"}[chosen_target().vector_bytes]
     assert re.search(rf"%{wide}\d+", text)
 
 
@@ -150,7 +150,7 @@ def loop_of(expression: str) -> str:
     return assembly(KernelSource("loop", "\n".join(lines)))
 
 
-@pytest.mark.skipif(not host_target().has_avx512, reason="tables want AVX-512")
+@pytest.mark.skipif(not chosen_target().has_avx512, reason="tables want AVX-512")
 @pytest.mark.parametrize("rest", ["", "* vm.sin(a[i])"])  # the longer loop is masked
 def test_tables_are_looked_up_in_registers(rest: str) -> None:
     text = loop_of(f"vm.phi(a[i]) {rest}")
@@ -158,7 +158,7 @@ def test_tables_are_looked_up_in_registers(rest: str) -> None:
     assert "gather" not in text
 
 
-@pytest.mark.skipif(not host_target().has_avx512, reason="an instruction of AVX-512")
+@pytest.mark.skipif(not chosen_target().has_avx512, reason="an instruction of AVX-512")
 @pytest.mark.parametrize("rest", ["", "* vm.sin(a[i])"])  # the longer loop is masked
 def test_powers_of_two_are_one_instruction(rest: str) -> None:
     text = loop_of(f"vm.exp(a[i]) {rest}")

@@ -21,7 +21,7 @@ import numpy as np
 
 from graphflow.codegen.compile import compile_kernels
 from graphflow.codegen.schedule import KernelSource
-from graphflow.codegen.target import host_target
+from graphflow.codegen.target import chosen_target
 from graphflow.runtime.linker import link
 
 Array = Any
@@ -31,7 +31,7 @@ NARROW: dict[str, Any] = {"f32": np.float32, "f64": np.float64}
 BITS: dict[str, Any] = {"f32": np.uint32, "f64": np.uint64}
 TABLE = Path(__file__).resolve().parent.parent / "docs" / "vector_math.md"
 SEED = 20240607
-SINE_F32 = 2.0**28 if host_target().has_fma else 2.0**20
+SINE_F32 = 2.0**28 if chosen_target().has_fma else 2.0**20
 KERNEL_ABI = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
 
 

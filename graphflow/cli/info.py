@@ -13,7 +13,7 @@ from importlib import metadata
 from graphflow import flags
 from graphflow.codegen.cuda.convolution import Convolution
 from graphflow.codegen.cuda.toolchain import INSTALL, installed, is_simulated
-from graphflow.codegen.target import host_target
+from graphflow.codegen.target import chosen_target
 from graphflow.runtime import cache
 from graphflow.runtime.cuda.library import not_installed
 from graphflow.runtime.folder import default_folder
@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> None:
 
 def facts() -> list[tuple[str, str]]:
     """Names and values, in the order they are shown."""
-    target = host_target()
+    target = chosen_target()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     notable = [name for name in _NOTABLE if name in target.enabled]
     python = f"{platform.python_implementation()} {platform.python_version()} ({sys.executable})"

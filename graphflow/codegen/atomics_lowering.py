@@ -16,7 +16,7 @@ from numba.core.typing.templates import AbstractTemplate, infer_global, signatur
 from numba.extending import lower_builtin
 
 from graphflow.codegen import atomics
-from graphflow.codegen.target import host_target
+from graphflow.codegen.target import chosen_target
 
 _I64 = ir.IntType(64)
 _WORD = 8
@@ -57,10 +57,10 @@ def _add(builder: Any, args: Any) -> Any:
 
 
 def _pause(builder: Any, args: Any) -> Any:
-    target = host_target()
+    target = chosen_target()
     if target.is_x86:
         name, kinds, values = "llvm.x86.sse2.pause", [], []
-    elif target.triple.startswith(("aarch64", "arm64")):
+    elif target.is_arm64:
         name, kinds, values = "llvm.aarch64.hint", [ir.IntType(32)], [ir.IntType(32)(1)]
     else:
         return None  # an empty loop waits too

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import gc
 import os
-import struct
 import sys
 import threading
 import time
@@ -37,12 +36,12 @@ from llvmlite.binding import ffi
 from numba.core.compiler_lock import global_compiler_lock
 
 from graphflow.codegen.frontend import Lowered, lower
+from graphflow.codegen.object_files import undefined_symbols
 from graphflow.codegen.schedule import KernelSource
-from graphflow.codegen.target import Target, host_target, target_machine
+from graphflow.codegen.target import Target, chosen_target, target_machine
 from graphflow.errors import CompileError
 from graphflow.records import dataclass, field
 
-_SYMBOL_TABLE = 2  # ELF's SHT_SYMTAB
 _GUARDED_LOAD = "] if "
 _MOST_THREADS = 4  # beside the one that lowers, which can keep no more of them busy
 _SWITCH_SECONDS = 2e-4
@@ -245,35 +244,15 @@ def _is_loaded(symbol: str) -> bool:
     return symbol == "_GLOBAL_OFFSET_TABLE_" or bool(llvm.address_of_symbol(symbol))
 
 
-def undefined_symbols(data: bytes) -> list[str]:
-    """Outside names that a 64-bit ELF object refers to (none are known of other formats)."""
-    if not data.startswith(b"\x7fELF\x02\x01"):
-        return []
-    (table,) = struct.unpack_from("<Q", data, 40)
-    size, count = struct.unpack_from("<HH", data, 58)
-    sections = [struct.unpack_from("<IIQQQQIIQQ", data, table + i * size) for i in range(count)]
-    names: list[str] = []
-    for _, kind, _, _, offset, length, link, _, _, entry in sections:
-        if kind != _SYMBOL_TABLE:
-            continue
-        strings = sections[link][4]
-        for place in range(offset, offset + length, entry):
-            name, _, _, section = struct.unpack_from("<IBBH", data, place)
-            if name and section == 0:
-                begin = strings + name
-                names.append(data[begin : data.index(b"\0", begin)].decode())
-    return names
-
-
 class Compilation:
-    """Kernels on their way to object code for this machine, each with a C entry of its name.
+    """Kernels on their way to object code for the chosen target, each with a C entry of its name.
 
     Threads optimise and emit what :meth:`add` has lowered, what takes longest first, so that
     they end together.  For one thread; a context manager.
     """
 
     def __init__(self) -> None:
-        self._target = host_target()
+        self._target = chosen_target()
         self._backend = _Backend(self._target)
         self._waiting: list[tuple[int, int, Lowered]] = []
         self._lock = threading.Lock()
@@ -332,7 +311,7 @@ def compile_kernels(
     kernels: Sequence[KernelSource],
     paths: Mapping[str, Path] | None = None,
 ) -> Compiled:
-    """Compile each kernel for this machine to object code with a C entry of its name.
+    """Compile each kernel for the chosen target to object code with a C entry of its name.
 
     ``paths`` says, by kernel name, which file a source is in (for tracebacks
     and messages).  Raises :class:`CompileError` naming the kernel and its file.
@@ -371,6 +350,6 @@ def _path(kernel: KernelSource, paths: Mapping[str, Path] | None) -> Path:
 @as_written
 def assembly(kernel: KernelSource) -> str:
     """The machine code of ``kernel`` as assembly text (for ``inspect`` and tests)."""
-    target = host_target()
+    target = chosen_target()
     with global_compiler_lock:
         return _Backend(target).assembly(lower(kernel, _path(kernel, None), target))

@@ -15,6 +15,7 @@ from numba.core.cpu import CPUContext
 from numba.core.imputils import builtin_registry
 
 from graphflow.codegen import integers
+from graphflow.codegen.target import Target, chosen_target, target_machine
 
 
 class KernelTyping(typing.Context):  # type: ignore[misc]
@@ -88,11 +89,9 @@ class KernelTarget(CPUContext):  # type: ignore[misc]
             form.get_call_type(self.typing_context, sig.args, {})
         return self.get_function(form, sig)
 
-    @cache  # noqa: B019 - there is one target context
     def layout(self) -> tuple[str, str]:
-        """The target's triple and data layout, as text."""
-        codegen = self.codegen()
-        return str(codegen._create_empty_module("").triple), str(codegen._data_layout)
+        """Triple and data layout of the chosen target, as text."""
+        return _layout(chosen_target())
 
     def pair_first(self, builder: Any, val: Any, ty: Any) -> Any:
         """What an iterator gave, without a detour over the stack."""
@@ -118,6 +117,12 @@ class KernelTarget(CPUContext):  # type: ignore[misc]
         self.install_registry(builtin_registry)
         self.install_registry(integers.implementations)
         self.typing_context.refresh()
+
+
+@cache
+def _layout(target: Target) -> tuple[str, str]:
+    machine = target_machine(target)
+    return str(machine.triple), str(machine.target_data)
 
 
 @cache

@@ -17,7 +17,7 @@ from textwrap import indent
 from graphflow.codegen.butterflies import transform
 from graphflow.codegen.names import PLACEHOLDER, kernel_name
 from graphflow.codegen.schedule import KernelSource
-from graphflow.codegen.target import host_target
+from graphflow.codegen.target import chosen_target
 
 LANES = 16
 """Lines of a bundle."""
@@ -172,7 +172,7 @@ def driver_kernel(element: str, read: str, written: str) -> KernelSource:
     neighbours on a real line, each of which counts as a complex number.
     """
     (x_apart, x_part, x_numbers), (out_apart, out_part, out_numbers) = _FORMS[read], _FORMS[written]
-    vector = host_target().vector_bytes // (4 if element == "f32" else 8)
+    vector = chosen_target().vector_bytes // (4 if element == "f32" else 8)
     second = "tile[to + LANES + k] = imaginary * made[of + LANES + k]\n"
     pointers = sorted({f"pointer_{t}" for t in (element, "f64", "i64")})
     text = _DRIVER.format(

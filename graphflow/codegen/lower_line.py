@@ -28,7 +28,7 @@ from graphflow.codegen.line_kernels import (
 )
 from graphflow.codegen.schedule import Address, Argument, Call, KernelSource, Value
 from graphflow.codegen.sizes import least
-from graphflow.codegen.target import host_target
+from graphflow.codegen.target import chosen_target
 from graphflow.codegen.task import PARALLEL_OPERATIONS, LowerContext
 from graphflow.errors import CompileError
 from graphflow.ir.node import Node
@@ -106,7 +106,7 @@ def _side_scan(
     """The kernel that puts whole lines side by side, and the scratch for each thread."""
     _, element, held_type, _, _, best = facts
     types = dtype_named(element), result.type.dtype
-    lanes = tuple(tiling(host_target(), dtype.itemsize).lanes for dtype in types)
+    lanes = tuple(tiling(chosen_target(), dtype.itemsize).lanes for dtype in types)
     kernel = side_scan_kernel(*facts, lanes)
 
     def room(dtype: DType, items: int) -> Layout:

@@ -16,7 +16,7 @@ from graphflow.codegen.loops import Choose, Literal, Load, Within
 from graphflow.codegen.schedule import Address, Call, KernelSource, Value
 from graphflow.codegen.sizes import greatest, least, whole
 from graphflow.codegen.spaces import Axis, Survey, Target, work
-from graphflow.codegen.target import host_target
+from graphflow.codegen.target import chosen_target
 from graphflow.codegen.task import PARALLEL_BYTES, Task
 
 LEAST = 16
@@ -122,7 +122,7 @@ def lower_turned(
         for place in (load, target)
     ]
     return Call(
-        kernel=_kernel(ELEMENTS[size], tiling(host_target(), size).lanes),
+        kernel=_kernel(ELEMENTS[size], tiling(chosen_target(), size).lanes),
         arguments=(*places, *map(Value, words)),
         reads=frozenset((load.slot.buffer,)),
         writes=frozenset((target.slot.buffer,)),

@@ -22,7 +22,7 @@ from numba.extending import models, register_model
 
 from graphflow.codegen import plain
 from graphflow.codegen.bridge import lowers, register_template, types
-from graphflow.codegen.target import host_target
+from graphflow.codegen.target import chosen_target
 from graphflow.codegen.vector_calls import call_vector_function
 from graphflow.codegen.vector_math import FUNCTIONS
 
@@ -207,7 +207,7 @@ def _lower_store(context: Any, builder: Any, sig: Any, args: Any) -> Any:
 
 def widen(builder: Any, element: str, bits: Any) -> Any:
     """The f32 value of the 16 ``bits`` of an f16 or bf16."""
-    if element == "f16" and host_target().has_half_conversion:
+    if element == "f16" and chosen_target().has_half_conversion:
         return builder.fpext(builder.bitcast(bits, ir.HalfType()), ir.FloatType())
     function = FUNCTIONS[f"{element}_to_f32"]
     return call_vector_function(builder, function, function.fixed, [bits])
@@ -215,7 +215,7 @@ def widen(builder: Any, element: str, bits: Any) -> Any:
 
 def narrow(builder: Any, element: str, value: Any) -> Any:
     """The 16 bits of f32 ``value`` rounded to f16 or bf16."""
-    if element == "f16" and host_target().has_half_conversion:
+    if element == "f16" and chosen_target().has_half_conversion:
         return builder.bitcast(builder.fptrunc(value, ir.HalfType()), _INT16)
     function = FUNCTIONS[f"f32_to_{element}"]
     return call_vector_function(builder, function, function.fixed, [value])

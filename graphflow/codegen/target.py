@@ -5,8 +5,11 @@ Importing llvmlite takes 25 ms, so what it said about this CPU is remembered whe
 
 ``GRAPHFLOW_CPU_FEATURES`` chooses other features than the host's: a list of
 names, ``avx2,fma``, means a generic CPU with exactly those; a list of signed
-names, ``-avx512f``, edits what was detected.  The choice is part of every cache
-key, so objects of different settings never mix.
+names, ``-avx512f``, edits what was detected; ``TRIPLE:CPU`` or ``TRIPLE:CPU:EDITS``,
+as ``aarch64-unknown-linux-gnu:neoverse-n1``, is a machine of which LLVM knows all else.
+Kernels for another machine than this one are compiled, to be looked at or stored, but
+never linked.  The choice is part of every cache key, so objects of different settings
+never mix.
 """
 
 from __future__ import annotations
@@ -78,16 +81,26 @@ class Target:
         return self.triple.startswith(("x86", "i386", "i686"))
 
     @property
+    def is_arm64(self) -> bool:
+        """True on 64-bit ARM processors, all of which have NEON."""
+        return self.triple.startswith(_ARM64)
+
+    @property
+    def is_host(self) -> bool:
+        """True when this process may run code for it, as far as the triple says."""
+        return self.triple == _host()[0]
+
+    @property
     def has_fma(self) -> bool:
         """True when a fused multiply-add is one instruction."""
         if self.is_x86:
             return "fma" in self.enabled
-        return self.triple.startswith((*_ARM64, "powerpc64", "ppc64"))
+        return self.is_arm64 or self.triple.startswith(("powerpc64", "ppc64"))
 
     @property
     def has_half_conversion(self) -> bool:
         """True when f16 and f32 convert by an instruction (LLVM would call a function)."""
-        return "f16c" in self.enabled if self.is_x86 else self.triple.startswith(_ARM64)
+        return "f16c" in self.enabled if self.is_x86 else self.is_arm64
 
     @property
     def has_avx512(self) -> bool:
@@ -145,7 +158,7 @@ def _host() -> tuple[str, str, str]:
 def _asked() -> list[str]:
     import llvmlite.binding as llvm
 
-    _initialise()
+    _initialise(False)
     try:
         features: str = llvm.get_host_cpu_features().flatten()
     except RuntimeError:  # LLVM knows no features of this host
@@ -154,23 +167,24 @@ def _asked() -> list[str]:
 
 
 @cache
-def _initialise() -> None:
+def _initialise(every: bool) -> None:
+    """Let LLVM know this kind of processor, or every kind that it was built with."""
     import llvmlite.binding as llvm
 
-    llvm.initialize_native_target()
-    llvm.initialize_native_asmprinter()
+    if every:
+        llvm.initialize_all_targets()
+        llvm.initialize_all_asmprinters()
+    else:
+        llvm.initialize_native_target()
+        llvm.initialize_native_asmprinter()
 
 
 @cache
 def _target(chosen: str) -> Target:
+    if ":" in chosen:
+        return _other_machine(chosen)
     triple, cpu, features = _host()
-    names = [name.strip() for name in chosen.split(",") if name.strip()]
-    for name in names:
-        if not _NAME.fullmatch(name.lstrip("+-")):
-            raise CompileError(
-                f"GRAPHFLOW_CPU_FEATURES: {name!r} is no feature name; "
-                "write for example avx2,fma or -avx512f"
-            )
+    names = _feature_names(chosen)
     signed = [name for name in names if name[0] in "+-"]
     if signed and len(signed) < len(names):
         raise CompileError(
@@ -183,8 +197,44 @@ def _target(chosen: str) -> Target:
     return Target(triple, cpu, ",".join(filter(None, [features, *signed])))
 
 
+def _feature_names(text: str) -> list[str]:
+    """The names of a list of features, with their signs."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    for name in names:
+        if not _NAME.fullmatch(name.lstrip("+-")):
+            raise CompileError(
+                f"GRAPHFLOW_CPU_FEATURES: {name!r} is no feature name; "
+                "write for example avx2,fma or -avx512f"
+            )
+    return names
+
+
+def _other_machine(chosen: str) -> Target:
+    """The machine that ``TRIPLE:CPU`` or ``TRIPLE:CPU:EDITS`` names."""
+    import llvmlite.binding as llvm
+
+    triple, cpu, *rest = chosen.split(":")
+    names = _feature_names(":".join(rest))
+    if not triple or not cpu or any(name[0] not in "+-" for name in names):
+        raise CompileError(
+            f"GRAPHFLOW_CPU_FEATURES={chosen}: write a machine as TRIPLE:CPU or with signed "
+            "features as TRIPLE:CPU:+NAME,-NAME, for example aarch64-unknown-linux-gnu:neoverse-n1"
+        )
+    _initialise(True)
+    try:
+        llvm.Target.from_triple(triple)
+    except RuntimeError as error:
+        raise CompileError(f"GRAPHFLOW_CPU_FEATURES={chosen}: {error}") from error
+    return Target(triple, cpu, ",".join(names))
+
+
 def host_target() -> Target:
-    """The processor this process runs on, unless ``GRAPHFLOW_CPU_FEATURES`` says otherwise."""
+    """The processor this process runs on."""
+    return _target("")
+
+
+def chosen_target() -> Target:
+    """What kernels are compiled for: the host, unless ``GRAPHFLOW_CPU_FEATURES`` says otherwise."""
     return _target(flags.CPU_FEATURES.value or "")
 
 
@@ -196,7 +246,7 @@ def target_machine(target: Target) -> llvm.TargetMachine:
     """
     import llvmlite.binding as llvm
 
-    _initialise()
+    _initialise(not target.is_host)
     llvm_target = llvm.Target.from_triple(target.triple)
     machine: llvm.TargetMachine = llvm_target.create_target_machine(
         cpu=target.cpu, features=target.features, opt=3, reloc="pic", codemodel="small"

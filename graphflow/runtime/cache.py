@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from graphflow import flags
 from graphflow.codegen.schedule import KernelSource
-from graphflow.codegen.target import host_target
+from graphflow.codegen.target import chosen_target
 from graphflow.digests import new_digest
 from graphflow.errors import CompileError
 from graphflow.records import dataclass
@@ -117,7 +117,7 @@ def _environment(target: str) -> bytes:
 
 def kernel_key(kernel: KernelSource) -> bytes:
     """Digest of everything the object code of ``kernel`` depends on."""
-    digest = new_digest(_environment(host_target().identity))
+    digest = new_digest(_environment(chosen_target().identity))
     digest.update(f"{kernel.name}\0{kernel.epilogue}\0".encode())
     for line in kernel.source.splitlines():
         if line.startswith("from graphflow.") and "graphflow.codegen.prelude" not in line:
@@ -128,7 +128,7 @@ def kernel_key(kernel: KernelSource) -> bytes:
 
 def environment() -> str:
     """What all object code of this process depends on, as a digest: compilers, machine, helpers."""
-    return _environment(host_target().identity).hex()
+    return _environment(chosen_target().identity).hex()
 
 
 def _object_path(folder: Path, kernel: KernelSource, key: bytes) -> Path:

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-from graphflow.codegen.target import host_target, target_machine
+from graphflow.codegen.target import Target, chosen_target, host_target, target_machine
 from graphflow.errors import CompileError
 from graphflow.runtime import elf
 
@@ -34,30 +34,40 @@ def link(objects: Mapping[str, bytes]) -> dict[str, int]:
 
     ``objects`` maps a kernel's name to an object file that defines it.
     Addresses stay valid for the life of the process.  Raises
-    :class:`CompileError` when an object is malformed or lacks its symbol.
+    :class:`CompileError` when an object is malformed or lacks its symbol, or is for a
+    machine that this process does not run on.
     """
     if not objects:
         return {}
+    target = chosen_target()
+    if not target.is_host:
+        raise CompileError(
+            f"kernels for {target.triple} cannot run on {host_target().triple}: "
+            "GRAPHFLOW_CPU_FEATURES names another machine, whose kernels can be looked at only"
+        )
     with _lock:
         placed = elf.place(objects)
-        if placed is not None:
-            return placed
-        engine = _new_engine()
-        for name, data in objects.items():
-            _add(engine, name, data)
-        engine.finalize_object()
-        addresses = {name: int(engine.get_function_address(name)) for name in objects}
-        _engines.append(engine)
+        return linked_by_llvm(objects, target) if placed is None else placed
+
+
+def linked_by_llvm(objects: Mapping[str, bytes], target: Target) -> dict[str, int]:
+    """:func:`link` by LLVM alone, for any target: it lays code out and never runs it."""
+    engine = _new_engine(target)
+    for name, data in objects.items():
+        _add(engine, name, data)
+    engine.finalize_object()
+    addresses = {name: int(engine.get_function_address(name)) for name in objects}
+    _engines.append(engine)
     missing = [name for name, address in addresses.items() if not address]
     if missing:
         raise CompileError(f"object code without its kernel: {', '.join(missing)}")
     return addresses
 
 
-def _new_engine() -> Any:
+def _new_engine(target: Target) -> Any:
     import llvmlite.binding as llvm
 
-    machine = target_machine(host_target())
+    machine = target_machine(target)
     # One contiguous reservation per engine keeps code and constants within
     # the two gigabytes that position-independent code reaches.
     return llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine, use_lmm=True)

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from graphflow import flags
 from graphflow.codegen.schedule import Schedule
 from graphflow.codegen.schedule_form import from_bytes, to_bytes
-from graphflow.codegen.target import host_target
+from graphflow.codegen.target import chosen_target
 from graphflow.digests import new_digest
 from graphflow.ir.graph import Graph
 from graphflow.runtime.compiler_files import compiler_digest
@@ -62,7 +62,7 @@ def text_key(text: str, threads: int, amended: bytes) -> bytes:
 def _where(threads: int, amended: bytes) -> str:
     """The machine that a plan is for, the version of Python, in whose own form it is kept, and
     what was changed about the compiler."""
-    return f"{threads} {host_target().identity} {sys.implementation.cache_tag} {amended.hex()}"
+    return f"{threads} {chosen_target().identity} {sys.implementation.cache_tag} {amended.hex()}"
 
 
 def load_plan(key: bytes) -> Plan | None:

@@ -46,7 +46,7 @@ from graphflow.codegen.contraction.walk import (
 from graphflow.codegen.layout import Layout
 from graphflow.codegen.schedule import Call, KernelSource, Value
 from graphflow.codegen.sizes import example_of, greatest, is_fixed, least
-from graphflow.codegen.target import LINE_BYTES, host_target
+from graphflow.codegen.target import LINE_BYTES, chosen_target
 from graphflow.ir.op import Labels
 from graphflow.ir.types import DType, TensorType
 from graphflow.records import replace
@@ -190,7 +190,7 @@ def _tile_of(walk: Walk, dtype: DType) -> tuple[Tiling, int]:
     Columns that half of a vector holds have half vectors: processors that multiply a long one
     in two cycles take two of them in that time.
     """
-    tile, columns = tiling(host_target(), dtype.itemsize), walk.count("columns")
+    tile, columns = tiling(chosen_target(), dtype.itemsize), walk.count("columns")
     half = tile.lanes // 2
     if tile.is_tall(dtype.itemsize) and not walk.along and is_fixed(columns) and columns <= half:
         tile = replace(tile, lanes=half, vectors=1)

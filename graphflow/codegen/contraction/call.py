@@ -28,7 +28,7 @@ from graphflow.codegen.schedule import (
     Value,
 )
 from graphflow.codegen.sizes import greatest, is_fixed, least
-from graphflow.codegen.target import LINE_BYTES, host_target
+from graphflow.codegen.target import LINE_BYTES, chosen_target
 from graphflow.ir.types import DType, TensorType
 from graphflow.records import dataclass, replace
 
@@ -190,7 +190,7 @@ def _choose(
         return product, plain_kernel(element, result.short), Blocking()
     if product.c_column != 1 and product.c_row == 1 and product.n > 1:
         product = _turned(product)
-    tile = tiling(host_target(), dtype.itemsize)
+    tile = tiling(chosen_target(), dtype.itemsize)
     tall = _with_rows_of_a_batch(product)
     for form, rows in ((product, tall.m), (_turned(product), product.n)):
         if rows <= DOT_ROWS and form.b_step == 1 and form.k >= DOT_DEPTH:
@@ -262,7 +262,7 @@ def _advised_blocking(
     """The blocks that whoever is asked chooses for a product of fixed size."""
     if not all(map(is_fixed, (p.m, p.n, p.k, p.batches))):
         return usual
-    tile = tiling(host_target(), dtype.itemsize)
+    tile = tiling(chosen_target(), dtype.itemsize)
     columns, rows, packs = usual.columns, usual.rows, int(usual.pack_b)
     most = _most_columns(p, tile, threads, usual.pack_a, usual.pack_b)
     parts = [min(most, rounded_up(part, tile.width)) for part in (256, 512, 2 * columns)]

@@ -16,7 +16,7 @@ from numba.core import cgutils
 
 from graphflow.codegen.contraction.bodies import Body
 from graphflow.codegen.contraction.tiling import neighbours, sum_lanes
-from graphflow.codegen.target import host_target
+from graphflow.codegen.target import chosen_target
 
 _I8, _I16, _I32, _I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
 MASKED_LANES = 16
@@ -30,7 +30,7 @@ _PAIRS = {
 
 def multiplied_pairs(body: Body, a: Any, c: Any) -> Any:
     """Products of neighbours in two vectors of 16-bit numbers, added in pairs."""
-    builder, target, count = body.builder, host_target(), a.type.count
+    builder, target, count = body.builder, chosen_target(), a.type.count
     sums = ir.VectorType(_I32, count // 2)
     if target.is_x86:
         kind = ir.FunctionType(sums, [a.type, a.type])
@@ -65,8 +65,8 @@ class _Dots:
     """The body of :func:`dots_body` being written, for ``rows`` by ``columns`` products."""
 
     def __init__(self, module: Any, name: str, element: str, rows: int, columns: int) -> None:
-        self.lanes = sum_lanes(host_target())
-        self.group = neighbours(host_target(), element)
+        self.lanes = sum_lanes(chosen_target())
+        self.group = neighbours(chosen_target(), element)
         self.body = Body(module, name, element, self.group * self.lanes, "iipppipiippi")
         self.signed = element.startswith("i")
         self.rows, self.columns = rows, columns

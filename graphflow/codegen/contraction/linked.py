@@ -13,7 +13,7 @@ from typing import Any
 
 from llvmlite import ir
 
-from graphflow.codegen.target import Target, host_target
+from graphflow.codegen.target import Target, chosen_target
 
 _NOTES = "graphflow_bodies"
 
@@ -21,7 +21,7 @@ _NOTES = "graphflow_bodies"
 def call_body(builder: Any, make: Callable[..., Any], key: Sequence[Any], values: Any) -> Any:
     """Emit a call of the function that ``make(module, *key)`` writes; the module notes the need."""
     module = builder.module
-    name, kind, text = _written(make, tuple(key), host_target())
+    name, kind, text = _written(make, tuple(key), chosen_target())
     callee = module.globals.get(name)
     if callee is None:
         callee = ir.Function(module, kind, name)
@@ -39,7 +39,7 @@ def bodies_of(module: Any) -> tuple[str, ...]:
 def _written(
     make: Callable[..., Any], key: tuple[Any, ...], target: Target
 ) -> tuple[str, Any, str]:
-    """Name, type and text of a body; ``target`` is the host's, which bodies may look at."""
+    """Name, type and text of a body; ``target`` is the chosen one, which bodies may look at."""
     module = ir.Module()
     function = make(module, *key)
     function.linkage = ""

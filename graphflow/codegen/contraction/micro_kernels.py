@@ -15,7 +15,7 @@ from numpy.lib.stride_tricks import as_strided
 
 from graphflow.codegen.contraction.tiling import HEAD, pairs_tile
 from graphflow.codegen.plain import Arguments, Pointer
-from graphflow.codegen.target import host_target
+from graphflow.codegen.target import chosen_target
 from graphflow.ir.formulas.winograd import FORMS, both_sides, matrix
 
 _NUMPY: dict[str, Any] = {
@@ -160,7 +160,7 @@ def pairs(
     The panel has ``b[k, j]`` at ``(k // 2 * across + j) * 2 + k % 2``, where ``across`` is the
     width of a whole tile.  ``rows`` is one of the heights listed for ``height``.
     """
-    across = pairs_tile(host_target())[1]
+    across = pairs_tile(chosen_target())[1]
     for i in range(rows):
         for j in range(width):
             c[targets[i] + j] = sum(
@@ -192,7 +192,7 @@ def quads(
 
     The panel has ``b[k, j] ^ -128`` at ``(k // 4 * across + j) * 4 + k % 4``.
     """
-    across = pairs_tile(host_target())[1]
+    across = pairs_tile(chosen_target())[1]
     for i in range(rows):
         start = i * (pitch + HEAD)
         head = np.array([a[start + byte] for byte in range(HEAD)], np.int8).view(np.int32)[0]

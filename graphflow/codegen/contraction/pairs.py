@@ -15,7 +15,7 @@ from numba.core import cgutils
 from graphflow.codegen.contraction.bodies import Body
 from graphflow.codegen.contraction.dots import flipped, multiplied_pairs, with_byte_products
 from graphflow.codegen.contraction.tiling import HEAD, PAIR_VECTORS, sum_lanes
-from graphflow.codegen.target import host_target
+from graphflow.codegen.target import chosen_target
 
 _I8, _I16, _I32, _I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
 _POINTER = ir.PointerType()
@@ -24,7 +24,7 @@ _POINTER = ir.PointerType()
 def widen_body(module: Any, element: str) -> Any:
     """``target[p * even + k] = a[steps[p] + k]`` for ``k < run``: see ``micro_kernels.widen``."""
     name = f"widen.{element}"
-    lanes = 2 * sum_lanes(host_target())
+    lanes = 2 * sum_lanes(chosen_target())
     body = Body(module, name, element, lanes, "ppiip")
     b = body.builder
     a, steps, pieces, run, target = body.function.args
@@ -63,7 +63,7 @@ class _Pairs:
     number: Any = _I16
 
     def __init__(self, module: Any, name: str, element: str, rows: int) -> None:
-        self.lanes, self.rows = sum_lanes(host_target()), rows
+        self.lanes, self.rows = sum_lanes(chosen_target()), rows
         self.body = Body(module, name, element, self.group * self.lanes, "ppippi")
         self.extend = self.body.builder.sext if element.startswith("i") else self.body.builder.zext
         self.wide = ir.VectorType(_I16, 2 * self.lanes)
@@ -147,7 +147,7 @@ class _Quads(_Pairs):
 
 def gather_body(module: Any, element: str) -> Any:
     """Rows as :class:`_Quads` wants them: see ``micro_kernels.gather``."""
-    lanes = 4 * sum_lanes(host_target())
+    lanes = 4 * sum_lanes(chosen_target())
     body = Body(module, "gather", element, lanes, "ppiip")
     b = body.builder
     a, steps, pieces, run, target = body.function.args

@@ -30,7 +30,7 @@ from graphflow.codegen.contraction.walk import Axes, Axis
 from graphflow.codegen.layout import Layout, row_major
 from graphflow.codegen.schedule import Call, Value
 from graphflow.codegen.sizes import is_fixed
-from graphflow.codegen.target import LINE_BYTES, host_target
+from graphflow.codegen.target import LINE_BYTES, chosen_target
 from graphflow.ir.types import TensorType, int64
 from graphflow.records import dataclass
 
@@ -84,8 +84,8 @@ def pairs_calls(
 ) -> list[Call]:  # fmt: skip
     """Copies of the second operand in panels, then the product."""
     a, b, c = places
-    height, width = pairs_tile(host_target())
-    group = neighbours(host_target(), a.type.dtype.short)
+    height, width = pairs_tile(chosen_target())
+    group = neighbours(chosen_target(), a.type.dtype.short)
     flips = -128 if group == 4 else 0
     m, n, pieces = found.count("rows"), found.column.extent, found.count("depth")
     outer = tuple(axis.extent for axis in found.depth)

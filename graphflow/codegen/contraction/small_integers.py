@@ -27,7 +27,7 @@ from graphflow.codegen.layout import Layout
 from graphflow.codegen.schedule import Call, Value
 from graphflow.codegen.sizes import is_fixed
 from graphflow.codegen.stored_order import Order, ordered
-from graphflow.codegen.target import LINE_BYTES, host_target
+from graphflow.codegen.target import LINE_BYTES, chosen_target
 from graphflow.ir.node import Node
 from graphflow.ir.op import Labels
 from graphflow.ir.types import TensorType, int8, int32, int64, uint8
@@ -137,7 +137,7 @@ def _call(
         prod(axis.extent for axis in axes) for axes in (found.rows, found.batch, found.depth)
     )
     n, row = found.column.extent, found.rows[-1]
-    height, width = dots_tile(host_target(), is_fixed(m) and m == 1)
+    height, width = dots_tile(chosen_target(), is_fixed(m) and m == 1)
     block = rounded_up(ROWS, height)
     items = rounded_up(2 * pieces + 2 * block, LINE_BYTES // int64.itemsize)
     scratch = context.temporary(TensorType(int64, (context.threads, items)))

@@ -19,7 +19,7 @@ from graphflow.codegen.contraction.winograd_kernels import DEPTH, PART, RUN, win
 from graphflow.codegen.layout import Layout
 from graphflow.codegen.schedule import Argument, Call, Value
 from graphflow.codegen.sizes import example_of, least
-from graphflow.codegen.target import LINE_BYTES, host_target
+from graphflow.codegen.target import LINE_BYTES, chosen_target
 from graphflow.ir.formulas.winograd import TAPS
 from graphflow.ir.node import Node
 from graphflow.ir.op import Tiles
@@ -61,7 +61,7 @@ def _call(
 ) -> Call:  # fmt: skip
     """The call of a kernel on ``places``; those of them in ``written`` are written."""
     dtype = places[0].type.dtype
-    tile = tiling(host_target(), dtype.itemsize)
+    tile = tiling(chosen_target(), dtype.itemsize)
     kernel = winograd_kernel(role, dtype.short, tile, node.attrs["size"], panel)
     return Call(
         kernel=kernel,
