@@ -37,6 +37,8 @@ from graphflow.tensor import Tensor
 from graphflow.traced_sizes import as_plain
 
 _VIEW = Kind.VIEW
+MUCH = 1 << 17
+"""Elements of an operand times the operation's cost from which a kernel is worth its call."""
 
 
 def apply(op: OpDef | str, *inputs: Tensor, **attrs: Any) -> Tensor:
@@ -111,6 +113,11 @@ def _values(
         arrays = [t._array if t._array.__class__ is np.ndarray else t._eager() for t in inputs]
         if devices.used and any(map(is_placed, arrays)):
             return _on_device(op, arrays, attrs)
+        for array in arrays:
+            if array.size * op.cost >= MUCH:
+                if (made := _by_kernel(op, arrays, attrs)) is not None:
+                    return made
+                break
         if arrays and arrays[-1].dtype.kind == "c":  # NumPy orders complex numbers, we do not
             op.infer([t._type_now() for t in inputs], attrs)
         return quietly(reference, arrays, attrs)
@@ -118,6 +125,12 @@ def _values(
         raise
     except (ValueError, TypeError, IndexError) as error:
         raise _explain(op, inputs, attrs, error) from None
+
+
+def _by_kernel(op: OpDef, arrays: list[Any], attrs: dict[str, Any]) -> Any:
+    from graphflow.eager_kernels import value
+
+    return value(op, arrays, attrs)
 
 
 def _on_device(op: OpDef, arrays: list[Any], attrs: dict[str, Any]) -> Any:

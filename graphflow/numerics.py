@@ -1,7 +1,8 @@
 """Switches of how numbers are computed, by PyTorch's names.
 
 GraphFlow computes float32 products in float32, and on the CPU a program gives the same bits in
-every run, so what there is to switch are CUDA's kernels (:mod:`graphflow.backends.cuda`).
+every run, so what there is to switch are CUDA's kernels (:mod:`graphflow.backends.cuda`) and when
+eager code comes to use kernels (:mod:`graphflow.eager_kernels`).
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ def get_float32_matmul_precision() -> str:
 
 
 def use_deterministic_algorithms(mode: bool, *, warn_only: bool = False) -> None:
-    """Whether CUDA programs made from now on give the same bits in every run.
+    """Whether CUDA programs made from now on, and eager code, give the same bits in every run.
 
     All operations have such kernels, so nothing raises or warns.
     """

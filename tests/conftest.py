@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from graphflow.backends import cpu
+
 GOLDEN = Path(__file__).parent / "golden"
 
 
@@ -14,6 +16,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--update-golden", action="store_true", help="rewrite the files in tests/golden"
     )
+
+
+def pytest_configure() -> None:
+    """Eager code is what compiled code is compared with: NumPy's, whatever the cache has."""
+    cpu.eager_kernels = False
 
 
 @pytest.fixture

@@ -281,6 +281,8 @@ class OpDef:
     decompose: Callable[[Builder, Application], Any] | None = None
     """What the operation is made of, ``lambda b, n: …`` over ``n.inputs`` and ``n.attrs``,
     for operations without a kernel of their own; a tuple where there are several results."""
+    blas: bool = False
+    """Whether ``reference`` is BLAS for single and double precision: as quick as a kernel."""
     routine: str = ""
     """Operations with a decomposition: of what kind of a library's routines it is, if some are
     known to compute it as a whole.  Where there is one, the operation is not decomposed."""

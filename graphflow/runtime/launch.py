@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 import threading
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -36,7 +37,7 @@ from graphflow.runtime.references import results_of
 from graphflow.runtime.resident import Reserve
 from graphflow.runtime.rooms import Rooms
 from graphflow.runtime.slots import Slots
-from graphflow.runtime.storage import COUNTS_ARE_EXACT, Array, OutputPool, Storage
+from graphflow.runtime.storage import COUNTS_ARE_EXACT, Array, Blocks, OutputPool, Storage
 from graphflow.runtime.tape import Op
 from graphflow.runtime.threads import pool
 from graphflow.runtime.walk import Walk, walk_of
@@ -139,7 +140,7 @@ class LoadedProgram:
         self.head = (self._context.address, self._slots.changing)
         """What is packed before inputs and outputs: see ``tape_run``."""
         self.native, self._launch = self._context.entry, self._context.launch
-        self.takes = [output.take for output in self._outputs]
+        self.takes: list[Callable[[], Storage]] = [output.take for output in self._outputs]
         renew_after_fork(self)
 
     def after_fork(self) -> None:
@@ -153,6 +154,15 @@ class LoadedProgram:
         with self._turns.lock:
             for output in self._outputs:
                 output.release()
+
+    def draw_outputs_from(self, blocks: Blocks) -> None:
+        """Make outputs in memory of ``blocks`` from now on, instead of the program's own."""
+        with self._turns.lock:
+            self._outputs.clear()
+            self.takes[:] = [
+                partial(blocks.take, b.type.static_shape, b.type.dtype.numpy)
+                for b in self._slots.outputs
+            ]
 
     # --- state ------------------------------------------------------------------
 

@@ -77,6 +77,12 @@ def load_plan(key: bytes) -> Plan | None:
     return Plan(from_bytes(schedule), None if row is None else Walk.from_row(row))
 
 
+def is_stored(key: bytes) -> bool:
+    """Whether something was stored under ``key``."""
+    folder = usable_folder()
+    return folder is not None and not flags.DISABLE_JIT.value and _path(folder, key).exists()
+
+
 def store_plan(key: bytes, plan: Plan) -> None:
     """Keep ``plan`` for the next process."""
     folder = usable_folder()

@@ -6,7 +6,10 @@ small step.  A :class:`Storage` asks once and keeps the answer.
 
 from __future__ import annotations
 
+import math
 import sys
+import threading
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any, ClassVar, TypeAlias
 
@@ -14,6 +17,7 @@ import numpy as np
 
 from graphflow.records import dataclass
 from graphflow.runtime.available import check_available
+from graphflow.runtime.fork import renew_after_fork
 
 Array: TypeAlias = "np.ndarray[Any, Any]"
 
@@ -50,10 +54,17 @@ def _aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[Array, Array
     for extent in shape:
         size *= extent
     check_available(size, f"a tensor of shape {list(shape)}")
-    alignment = _PAGE if size >= _LARGE else ALIGNMENT
-    owner = np.empty(size + alignment, np.uint8)
-    start = -address_of(owner) % alignment
-    return owner, np.ndarray(shape, dtype, owner, start)
+    owner = np.empty(size + _alignment(size), np.uint8)
+    return owner, np.ndarray(shape, dtype, owner, _start(owner, size))
+
+
+def _alignment(size: int) -> int:
+    return _PAGE if size >= _LARGE else ALIGNMENT
+
+
+def _start(owner: Array, size: int) -> int:
+    """Where an array of ``size`` bytes begins in its owner."""
+    return -address_of(owner) % _alignment(size)
 
 
 class Storage:
@@ -218,3 +229,60 @@ class OutputPool:
             self._entries[self._next] = entry
             self._next = (self._next + 1) % self.kept
         return entry.storage
+
+
+class Blocks:
+    """Memory for arrays of any shapes, used again when nobody looks at it.
+
+    Results that come and go are made in what the ones before them left, which is in the caches,
+    and whose pages exist.  Of idle memory at most ``limit`` bytes are kept, the last to be used.
+    Several threads may take.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._owners: OrderedDict[int, Array] = OrderedDict()
+        self.after_fork()
+        renew_after_fork(self)
+
+    def after_fork(self) -> None:
+        """A fresh lock: the parent's may have been held by another thread."""
+        self._lock = threading.Lock()
+
+    def take(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Storage:
+        """A storage that nobody else uses; its contents are undefined."""
+        size = dtype.itemsize * math.prod(shape)
+        with self._lock:
+            owner = self._idle_for(size)
+            if owner is not None:
+                return Storage(np.ndarray(shape, dtype, owner, _start(owner, size)))
+            owner, array = _aligned(shape, dtype)
+            if COUNTS_ARE_EXACT:
+                self._owners[id(owner)] = owner
+                if len(self._owners) > _MOST_BLOCKS:
+                    self._owners.popitem(last=False)
+        return Storage(array)
+
+    def _idle_for(self, size: int) -> Array | None:
+        """An owner that nobody else holds with room for ``size`` bytes and little more.
+
+        What is idle and too much is forgotten on the way: the last to be used is looked at first.
+        """
+        idle = 0
+        for number in reversed(list(self._owners)):
+            owner = self._owners[number]
+            if _count(owner) > _HELD_HERE:
+                continue
+            if size + _alignment(size) <= owner.nbytes <= size + size // 4 + _PAGE:
+                self._owners.move_to_end(number)
+                return owner
+            idle += owner.nbytes
+            if idle > self._limit:
+                del self._owners[number]
+        return None
+
+
+_MOST_BLOCKS = 256
+_HELD_HERE = 3
+"""References to an owner while :class:`Blocks` looks at it: its own, the local variable's and the
+argument's of ``getrefcount``."""

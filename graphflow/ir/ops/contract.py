@@ -128,6 +128,7 @@ MATMUL = register(
         vjp=(_matmul_left, _matmul_right),
         parts=complex_parts.product,
         contraction=_labels_matmul,
+        blas=True,
         cost=8.0,
         tests=OpTests(
             tolerance={"f32": 5e-6, "f64": 1e-13},

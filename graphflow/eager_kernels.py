@@ -1,0 +1,237 @@
+"""Eager operations on many elements as kernels: programs of one operation.
+
+NumPy computes an operation on one thread, and functions such as ``erf`` in a dozen passes over
+memory.  Where there is much to do (``dispatch.MUCH``), an operation is looked up by its attributes
+and operands:
+
+- If the cache has its program, from this process or an earlier one, that computes it.
+- Else NumPy does.  Once it has done :data:`WORTH` for it, a thread makes the program beside the
+  work that goes on, for NumPy leaves a processor idle; from then on the program is used.
+
+So nobody waits for a compiler.  The bits of a result change when NumPy's place is taken, within
+what the operation's record allows; ``gf.use_deterministic_algorithms(True)`` has programs made when
+they are first wanted instead, and every run gives the same bits.
+``gf.backends.cpu.eager_kernels = False`` leaves all to NumPy.
+"""
+
+from __future__ import annotations
+
+import atexit
+import threading
+import warnings
+from collections.abc import Callable, Sequence
+from itertools import count
+from queue import SimpleQueue
+from typing import Any, TypeAlias
+
+from graphflow import flags
+from graphflow.backends import cpu
+from graphflow.digests import amendments
+from graphflow.errors import GraphFlowError, IndexRangeError
+from graphflow.ir import build
+from graphflow.ir.graph import Graph
+from graphflow.ir.node import Node, attrs_key
+from graphflow.ir.op import Kind, OpDef
+from graphflow.ir.ops.shape import inverse_order
+from graphflow.ir.types import TensorType, TupleType, from_numpy_dtype
+from graphflow.numerics import are_deterministic_algorithms_enabled
+from graphflow.program import Program
+from graphflow.runtime.fork import renew_after_fork
+from graphflow.runtime.plans import is_stored, plan_key
+from graphflow.runtime.storage import Array, Blocks, Storage, address_of
+from graphflow.runtime.threads import get_num_threads
+
+WORTH = 1 << 26
+"""Elements of operands times the operation's cost that NumPy goes through (50 to 200 ms of work)
+before it is worth compiling, which takes as long."""
+KEPT, KEPT_BYTES = 1024, 1 << 28
+"""Operations that are remembered, and bytes of temporaries of their programs together."""
+IDLE_BYTES = 1 << 28
+"""Of results that nobody has any more, to be used again."""
+PATIENCE = 5.0
+"""Seconds that a process waits in the end for what is being compiled."""
+
+Run: TypeAlias = Callable[[Sequence[int | float]], Sequence[Storage | None]]
+_KINDS = frozenset(
+    (Kind.ELEMENTWISE, Kind.REDUCTION, Kind.LINE, Kind.GATHER, Kind.SCATTER, Kind.CONTRACTION)
+)
+
+
+class _Known:
+    """An operation on operands of certain types, and what NumPy has done for it.
+
+    ``graph`` is None once a program is to be made of it, or if none can be; ``run`` starts the
+    program, if there is one.
+    """
+
+    __slots__ = ("done", "graph", "program", "run", "used")
+
+    def __init__(self, graph: Graph | None) -> None:
+        self.graph = graph
+        self.program: Program | None = None
+        self.run: Run | None = None
+        self.done, self.used = 0.0, 0
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of temporaries."""
+        return self.program.loaded.memory.nbytes if self.program is not None else 0
+
+    def make(self, graph: Graph) -> None:
+        """Make the program, unless that can't be: NumPy goes on then, with a warning."""
+        try:
+            program = Program(graph, (), ())
+        except (GraphFlowError, MemoryError) as error:
+            warnings.warn(f"eager {graph.name} stays with NumPy: {error}", stacklevel=2)
+            return
+        if program.simple:
+            program.loaded.draw_outputs_from(_blocks)
+            self.program, self.run = program, program.loaded.launcher()
+
+
+class _Compiler:
+    """A thread that makes programs, one after the other; started when there is the first."""
+
+    def __init__(self) -> None:
+        self.after_fork()
+        renew_after_fork(self)
+        atexit.register(self.stop)
+
+    def after_fork(self) -> None:
+        """The thread stayed in the parent; what it was to compile is left to NumPy."""
+        self.lock = threading.Lock()
+        self._queue: SimpleQueue[tuple[_Known, Graph] | None] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._stopped = False
+
+    def add(self, known: _Known) -> None:
+        """Have the program of ``known`` made."""
+        with self.lock:
+            graph, known.graph = known.graph, None
+            if graph is None or self._stopped:
+                return
+            self._queue.put((known, graph))
+            if self._thread is None:
+                self._thread = threading.Thread(
+                    target=self._work, name="graphflow-eager", daemon=True
+                )
+                self._thread.start()
+
+    def _work(self) -> None:
+        while (wanted := self._queue.get()) is not None and not self._stopped:
+            known, graph = wanted
+            try:
+                known.make(graph)
+            except RuntimeError:
+                if not self._stopped:  # else no thread can be had any more
+                    raise
+
+    def stop(self) -> None:
+        """Make no more programs."""
+        self._stopped = True
+        self._queue.put(None)
+        if self._thread is not None:
+            self._thread.join(PATIENCE)
+
+
+_known: dict[Any, _Known] = {}
+_calls = count()
+_blocks = Blocks(IDLE_BYTES)
+_compiler = _Compiler()
+
+
+def value(op: OpDef, arrays: Sequence[Array], attrs: dict[str, Any]) -> Array | None:
+    """``op(*arrays, **attrs)`` in memory of its own, row-major; None: NumPy shall compute it."""
+    if not _may_run(op, arrays):
+        return None
+    key = (op, attrs_key(attrs), get_num_threads(), *map(_form, arrays))
+    known = _known.get(key) or _looked_up(key, op, arrays, attrs)
+    known.used = next(_calls)
+    if known.run is None:
+        known.done += op.cost * sum(array.size for array in arrays)
+        if known.done >= WORTH and known.graph is not None:
+            _compiler.add(known)
+        return None
+    try:
+        (made,) = known.run([address_of(array) for array in arrays])
+    except IndexRangeError:
+        return None  # the reference says where
+    assert made is not None
+    return made.array
+
+
+def _may_run(op: OpDef, arrays: Sequence[Array]) -> bool:
+    """Whether ``op`` has kernels that are quicker than its reference."""
+    if op.kind not in _KINDS or not cpu.eager_kernels or flags.DISABLE_JIT.value:
+        return False
+    if any(array.dtype.kind == "c" for array in arrays):
+        return False
+    return not (op.blas and arrays[0].dtype.char in "fd")
+
+
+def _form(array: Array) -> tuple[Any, ...]:
+    return array.dtype, array.shape, None if array.flags.c_contiguous else array.strides
+
+
+def _looked_up(key: Any, op: OpDef, arrays: Sequence[Array], attrs: dict[str, Any]) -> _Known:
+    """An operation that is new to this process, with its program if that is there already."""
+    graph = _graph(op, arrays, attrs)
+    known = _Known(graph)
+    if graph is not None and (are_deterministic_algorithms_enabled() or _is_stored(graph)):
+        known.graph = None
+        known.make(graph)
+    with _compiler.lock:
+        _known[key] = known
+        _forget()
+    return known
+
+
+def _is_stored(graph: Graph) -> bool:
+    return is_stored(plan_key(graph, get_num_threads(), {}, amended=b"".join(amendments)))
+
+
+def _forget() -> None:
+    """Let go of what was used least recently, where it is more than may be kept."""
+    used = sum(known.nbytes for known in _known.values())
+    if len(_known) <= KEPT and used <= KEPT_BYTES:
+        return
+    *oldest, _ = sorted(_known, key=lambda key: _known[key].used)
+    for key in oldest:
+        if len(_known) <= KEPT * 3 // 4 and used <= KEPT_BYTES * 3 // 4:
+            break
+        used -= _known.pop(key).nbytes
+
+
+def _graph(op: OpDef, arrays: Sequence[Array], attrs: dict[str, Any]) -> Graph | None:
+    """The operation over inputs that lie as ``arrays`` do; None if kernels cannot read these."""
+    leaves, operands = [], []
+    for number, array in enumerate(arrays):
+        found = _operand(f"x{number}", array)
+        if found is None:
+            return None
+        leaves.append(found[0])
+        operands.append(found[1])
+    if isinstance(build.infer_type(op, tuple(operands), attrs), TupleType):
+        return None
+    made = build.emit(op, *operands, **attrs)
+    return Graph(inputs=tuple(leaves), outputs=(made,), name=op.name)
+
+
+def _operand(name: str, array: Array) -> tuple[Node, Node] | None:
+    """An input for the memory from the first element of ``array`` on, and the array as a view
+    of it: of all of its axes in the order of memory, or of single elements."""
+    dtype = from_numpy_dtype(array.dtype)
+    if array.flags.c_contiguous:
+        leaf = build.input_node(name, TensorType(dtype, array.shape))
+        return leaf, leaf
+    order = sorted(range(array.ndim), key=lambda axis: -array.strides[axis])
+    whole = array.transpose(order)
+    if whole.flags.c_contiguous:
+        leaf = build.input_node(name, TensorType(dtype, whole.shape))
+        return leaf, build.emit("permute", leaf, axes=inverse_order(order))
+    steps = tuple(step // array.itemsize for step in array.strides)
+    if min(steps) < 0 or any(step % array.itemsize for step in array.strides):
+        return None
+    span = 1 + sum((extent - 1) * step for extent, step in zip(array.shape, steps))
+    leaf = build.input_node(name, TensorType(dtype, (span,)))
+    return leaf, build.emit("strided", leaf, shape=array.shape, strides=steps, offset=0)
