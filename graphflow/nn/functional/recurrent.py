@@ -74,7 +74,7 @@ def step(kind: str, given: Tensor, state: State, weights: Weights) -> State:
 
 
 def _lstm(given: Tensor, own: Tensor, c: Tensor, weight_hr: Tensor | Product | None) -> State:
-    i, f, g, o = (a + b for a, b in zip(given.chunk(4, 1), own.chunk(4, 1), strict=True))
+    i, f, g, o = (given + own).chunk(4, 1)
     c = sigmoid(f) * c + sigmoid(i) * tanh(g)
     h = sigmoid(o) * tanh(c)
     return (h if weight_hr is None else _times(h, weight_hr)), c
