@@ -22,10 +22,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from graphflow.codegen.contraction.tiling import tiling
 from graphflow.codegen.kernel_writer import KernelWriter, formula_of, mentions, operations_of
-from graphflow.codegen.loops import Kernel, Report, Share
+from graphflow.codegen.loops import Kernel, Report, Share, Turn
 from graphflow.codegen.names import PLACEHOLDER, kernel_name
 from graphflow.codegen.schedule import KernelSource
+from graphflow.codegen.target import host_target
 from graphflow.codegen.writer import Writer
 
 SIGNATURES = {False: "args, tid, nth", True: "args, batch, i0, i1, j0, j1"}
@@ -48,6 +50,8 @@ def write_kernel(kernel: Kernel) -> KernelSource:
     constants = [name for name in ("inf", "nan") if mentions(function, name)]
     if constants:
         head += f"from math import {', '.join(constants)}\n\n"
+    if mentions(function, "turn"):
+        head += "from graphflow.codegen.contraction.micro_kernels import turn\n"
     text = f"{head}{_import(names)}\n\n\n@kernel\n{function}"
     name = kernel_name(kernel.prefix, operations_of(kernel), text)
     return KernelSource(name, text.replace(PLACEHOLDER, name), kernel.epilogue)
@@ -79,6 +83,16 @@ class CpuWriter(KernelWriter):
     def share(self, statement: Share) -> None:
         """This thread's part of a range."""
         self.out.line(f"begin, end = share({statement.extent}, tid, nth)")
+
+    def turn(self, statement: Turn) -> None:
+        """A block that is transposed in registers."""
+        goal, source = self.kernel.slots[statement.goal], self.kernel.slots[statement.source]
+        lanes = tiling(host_target(), statement.goal.dtype.itemsize).lanes
+        self.out.line(
+            f"turn({lanes}, {statement.width}, {goal} + {statement.place}, "
+            f"{source} + ({statement.index}), {statement.row}, {statement.count}, "
+            f"{statement.depth})"
+        )
 
     def report(self, statement: Report) -> None:
         """The error code, if there is one."""

@@ -42,6 +42,7 @@ from graphflow.codegen.loops import (
     Start,
     Statement,
     Store,
+    Turn,
     Value,
     When,
     Within,
@@ -314,6 +315,10 @@ class KernelWriter:
         """Several of them, to or from memory."""
         raise NotImplementedError
 
+    def turn(self, statement: Turn) -> None:
+        """A block that is transposed in registers."""
+        raise NotImplementedError
+
     # ---- expressions -----------------------------------------------------------------
 
     def text(self, value: Value, whole: bool = False) -> str:
@@ -390,6 +395,7 @@ _WRITERS: dict[type, str] = {
     Hold: "hold",
     Keep: "keep",
     Move: "move",
+    Turn: "turn",
     Start: "start",
     Accumulate: "accumulate",
     Share: "share",

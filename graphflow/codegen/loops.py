@@ -248,6 +248,23 @@ class Move:
 
 
 @dataclass(frozen=True, slots=True)
+class Turn:
+    """``goal[place + k * width + r] = source[index + r * row + k]`` for ``r < count`` and
+    ``k < depth``: rows of neighbours, transposed in registers (CPU).
+
+    Places of ``goal`` with ``r`` from ``count`` to ``width`` may be overwritten."""
+
+    goal: Slot
+    place: str
+    width: int
+    source: Slot
+    index: str
+    row: str
+    count: str
+    depth: str
+
+
+@dataclass(frozen=True, slots=True)
 class Start:
     """Set an accumulator (a local, or an element of a slot) to the fold's identity."""
 
@@ -317,8 +334,8 @@ class Report:
 
 
 Statement: TypeAlias = (
-    Let | Offset | Check | Store | Hold | Keep | Move | Start | Accumulate | Combine | Share | Loop
-    | When | Report
+    Let | Offset | Check | Store | Hold | Keep | Move | Turn | Start | Accumulate | Combine | Share
+    | Loop | When | Report
 )  # fmt: skip
 
 

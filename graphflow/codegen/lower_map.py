@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from graphflow.codegen.crossed import crossed_axis, open_squares
 from graphflow.codegen.emit import SMALL_EXTENT, Emitter
 from graphflow.codegen.loops import LoopKind
 from graphflow.codegen.lower_turned import lower_turned
@@ -21,9 +22,6 @@ from graphflow.codegen.task import Task, finish_call
 
 ENOUGH_SHARES = 16
 """Iterations that are enough to share among the threads."""
-STRIP = 16
-"""Width of a strip of a transposition: one cache line of float32."""
-LEAST_TILED = 64
 
 
 def lower_map(task: Task, targets: Sequence[Target], found: Survey) -> Call:
@@ -34,38 +32,14 @@ def lower_map(task: Task, targets: Sequence[Target], found: Survey) -> Call:
         return turned
     prefix = "ew" if task.computes(found) else "copy"
     emitter = Emitter(prefix, targets, found.uses, task.error, task.bound)
-    crossed = _crossed(plan.kept, found)
+    large = task.is_large(found, targets)
+    crossed = crossed_axis(plan.kept, found) if large else None
     if crossed is not None:
-        _open_tiles(emitter, plan.kept, crossed)
+        open_squares(task, emitter, plan.kept, crossed, found)
     else:
-        open_map(emitter, plan.kept, task.is_large(found, targets))
+        open_map(emitter, plan.kept, large)
     emitter.store(targets)
     return finish_call(task, emitter, targets, found)
-
-
-def _crossed(axes: Sequence[Axis], found: Survey) -> Axis | None:
-    """The loop along which some operand is contiguous while the innermost strides over it."""
-    for load in found.loads if len(axes) > 1 else ():
-        if abs(axes[-1].coefficient(load.index)) > 1 and axes[-1].extent >= LEAST_TILED:
-            for axis in axes[:-1]:
-                if axis.coefficient(load.index) == 1 and axis.extent >= LEAST_TILED:
-                    return axis
-    return None
-
-
-def _open_tiles(emitter: Emitter, axes: Sequence[Axis], crossed: Axis) -> None:
-    """Open the loops of a transposition: narrow strips, so that every cache line that is
-    read serves several elements before it goes."""
-    inner = axes[-1]
-    emitter.share(crossed)
-    for axis in axes[:-1]:
-        if axis is not crossed:
-            emitter.open_axis(axis)
-    end = emitter.extent(inner)
-    emitter.open((), "low", "0", end, step=str(STRIP))
-    emitter.name_index("high", f"min(low + {STRIP}, {end})")
-    emitter.open((crossed,), crossed.name, "begin", "end", LoopKind.PARALLEL)
-    emitter.open((inner,), inner.name, "low", "high")
 
 
 def open_map(emitter: Emitter, axes: Sequence[Axis], large: bool = True) -> None:

@@ -20,6 +20,7 @@ from graphflow.codegen.contraction.packing import (
     pack_strips_body,
     pack_to_body,
     place_body,
+    turn_body,
 )
 from graphflow.codegen.contraction.pairs import gather_body, tile_of_integers, widen_body
 from graphflow.codegen.contraction.tiles import tile_at_body, tile_body
@@ -152,6 +153,10 @@ def _lower_pack(builder: Any, element: str, literals: list[int], values: list[An
     call_body(builder, pack_body, (element, *literals), values)
 
 
+def _lower_turn(builder: Any, element: str, literals: list[int], values: list[Any]) -> None:
+    call_body(builder, turn_body, (element, *literals), values)
+
+
 def _lower_pack_to(builder: Any, element: str, literals: list[int], values: list[Any]) -> None:
     call_body(builder, pack_to_body, (element, *literals), values)
 
@@ -177,6 +182,7 @@ _register(micro_kernels.gather, "BTIIB", _lower_gather)
 _register(micro_kernels.quads, "LIBBISTI", partial(_lower_integers, 4))
 _register(micro_kernels.combine, "LPIPIIPI", _lower_combine)
 _register(micro_kernels.pack, "LIIPPIIII", _lower_pack)
+_register(micro_kernels.turn, "LIPPIII", _lower_turn)
 _register(micro_kernels.pack_to, "LIPTPIII", _lower_pack_to)
 _register(micro_kernels.pack_strips, "LLPPIII", _lower_pack_strips)
 

@@ -223,6 +223,17 @@ def pack(
     _view(target, (depth, count), (width, 1))[...] = view.T
 
 
+def turn(
+    lanes: int, width: int, target: Pointer, source: Pointer, row: int, count: int, depth: int
+) -> None:
+    """``target[k * width + r] = source[r * row + k]`` for ``r < count``, ``k < depth``.
+
+    Places up to the next multiple of ``lanes`` after ``count`` may be overwritten, and ``lanes``
+    steps up to the last one read and overwritten where ``depth`` is less.
+    """
+    pack(lanes, width, count, target, source, row, 1, count, depth)
+
+
 def pack_to(
     lanes: int, room: int, target: Pointer, places: Pointer, source: Pointer,
     row: int, count: int, depth: int,

@@ -61,6 +61,39 @@ def pack_to_body(module: Any, element: str, lanes: int) -> Any:
     return body.function
 
 
+def turn_body(module: Any, element: str, lanes: int) -> Any:
+    """``target[k * width + r] = source[r * row + k]`` for ``r < count`` and ``k < depth``.
+
+    Places after the last ``r``, up to whole vectors, receive anything; and where ``depth`` is less
+    than ``lanes``, so many steps before the last one are read and stored.  So there is one
+    transposition, which LLVM is done with in a third of the time of :func:`pack_body`.
+    """
+    body = Body(module, f"turn.{element}.{lanes}", element, lanes, "ippiii")
+    b = body.builder
+    width, target, source, row, count, depth = body.function.args
+    last_row, last_block = b.sub(count, _I64(1)), b.sub(depth, _I64(lanes))
+    locate = _every(body, width)
+    with body.loop(count, lanes) as first:
+        rows = _rows(body, source, row, first, last_row)
+        with body.loop(depth, lanes) as begin:
+            k = body.smaller(begin, last_block)
+            read = [body.load(body.at(place, k)) for place in rows]
+            start = body.at(target, first)
+            for value, place in zip(_transpose(body, read), locate(start, k), strict=True):
+                body.write(value, place, 0, None)
+    b.ret_void()
+    return body.function
+
+
+def _rows(body: Body, source: Any, row: Any, first: Any, last: Any) -> list[Any]:
+    """Where ``lanes`` rows from ``first`` on begin; those past the last one repeat it."""
+    b = body.builder
+    return [
+        body.at(source, b.mul(body.smaller(b.add(first, _I64(r)), last), row))
+        for r in range(body.lanes)
+    ]
+
+
 def _every(body: Body, width: Any) -> Locate:
     """Rows of a target that are ``width`` apart."""
 
@@ -150,11 +183,8 @@ def _pack_transposed(
     (source, row, count), (target, room), b = left, right, body.builder
     with body.loop(count, body.lanes) as first:
         last_row, last_block = b.sub(count, _I64(1)), b.sub(depth, _I64(body.lanes))
-        # Rows past the last one repeat it; the last block begins early enough to be whole.
-        rows = [
-            body.at(source, b.mul(body.smaller(b.add(first, _I64(r)), last_row), row))
-            for r in range(body.lanes)
-        ]
+        # The last block begins early enough to be whole.
+        rows = _rows(body, source, row, first, last_row)
         start = body.at(target, first)
         whole = b.icmp_signed(">=", b.sub(room, first), _I64(body.lanes))
         mask = body.mask(b.sub(count, first))
