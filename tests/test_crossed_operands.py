@@ -113,3 +113,58 @@ def test_a_block_is_turned(element: str, count: int, depth: int) -> None:
     goal, start = (Pointer(short, a.ctypes.data) for a in (target, source))
     turn(8, 64, goal + 16 * 64, start + 16, 80, count, depth)
     np.testing.assert_array_equal(target[16 : 16 + depth, :count], source[:, 16 : 16 + depth].T)
+
+
+@pytest.mark.parametrize("shape", SIZES)
+@pytest.mark.parametrize("axis", [0, 1])
+def test_rows_that_lie_crosswise(shape: tuple[int, int], axis: int) -> None:
+    rng = np.random.default_rng(sum(shape))
+    x, y = (rng.integers(-99, 99, s).astype(np.float32) for s in (shape, shape[::-1]))
+    check(lambda x, y: (x - y.t()).sum(axis), lambda x, y: (x - y.T).sum(axis), x, y, turns=1)
+    check(lambda x, y: (x - y.t()).argmax(axis), lambda x, y: (x - y.T).argmax(axis), x, y, turns=1)
+
+
+def test_several_passes_over_rows_of_several_axes() -> None:
+    rng = np.random.default_rng(8)
+    x = rng.integers(-99, 99, (6, 33, 5, 70)).astype(np.float64)
+    y = rng.integers(-99, 99, (6, 70, 5, 33)).astype(np.float64)
+
+    def step(x: Any, y: Any) -> Any:
+        z = x + y.permute(0, 3, 2, 1)
+        return z - z.amax((2, 3), keepdim=True)
+
+    def like(x: Any, y: Any) -> Any:
+        z = x + y.transpose(0, 3, 2, 1)
+        return z - z.max((2, 3), keepdims=True)
+
+    check(step, like, x, y, turns=1)
+
+
+def test_softmax_of_a_transpose_and_its_gradient() -> None:
+    x, y = gf.randn(90, 200), gf.randn(200, 90)
+
+    def step(x: Any, y: Any) -> Any:
+        x = x.detach().requires_grad_()
+        p = gf.softmax(x.t() + y, -1)
+        (p * y).sum().backward()
+        return p.detach(), x.grad
+
+    compiled = gf.compile(step)
+    for found, eager in zip(compiled(x, y), step(x, y), strict=True):
+        np.testing.assert_allclose(found.numpy(), eager.numpy(), rtol=1e-5, atol=1e-6)
+    assert "turn(" in text(compiled)
+
+
+@pytest.mark.parametrize("reduces", [False, True])
+def test_sizes_that_are_not_known_to_fill_a_block(reduces: bool) -> None:
+    """Where a symbolic size may be small nothing is read before an operand's first row."""
+
+    def step(x: Any, y: Any) -> Any:
+        return (x - y.t()).amax(1) if reduces else x - y.t()
+
+    compiled = gf.compile(step, dynamic=True)
+    for rows, columns in ((200, 150), (190, 130), (3, 130), (190, 2)):
+        x, y = gf.randn(rows, columns), gf.randn(columns, rows)
+        whole = x.numpy() - y.numpy().T
+        np.testing.assert_array_equal(compiled(x, y).numpy(), whole.max(1) if reduces else whole)
+    assert "turn(" not in text(compiled)

@@ -1,6 +1,6 @@
 """Operands that lie crosswise: their neighbours are along another loop than the innermost.
 
-Element by element, each read of them would bring a line of a cache.  Loops over such operands run
+Element by element, each read of them would bring a line of a cache.  A map with such operands runs
 in square blocks, and a block is transposed in registers, into scratch, before it is computed with::
 
     begin, end = share(nblock * nstrip, tid, nth)
@@ -16,22 +16,25 @@ in square blocks, and a block is transposed in registers, into scratch, before i
             for j in range(low, high):
                 out[i * s0 + j] = b[i * s0 + j] + tmp[p2 + j]
 
+A reduction of rows that lie so runs in blocks of rows, all of each transposed before any is folded.
+
 Elements of one or two bytes, or that are read from data or under a guard, are read where they lie:
-in a block, the lines that they bring stay in the cache.
+in a square, the lines that they bring stay in the cache.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from graphflow.codegen.contraction.kernels import TILED
 from graphflow.codegen.emit import THREAD, Emitter
 from graphflow.codegen.loops import Load, Slot, Turn
-from graphflow.codegen.sizes import whole
-from graphflow.codegen.spaces import Axis, Survey
+from graphflow.codegen.sizes import example_of, surely, whole
+from graphflow.codegen.spaces import Axis, Plan, Survey
 from graphflow.codegen.task import Task
 from graphflow.ir.affine import Affine
+from graphflow.records import dataclass
 
 LEAST = 16
 """Fewer neighbours, along either loop, do not fill a line of a cache."""
@@ -39,24 +42,47 @@ HEIGHT, WIDTH = 64, 64
 """Elements of a block along the loop of the neighbours, and along the innermost."""
 MARGIN = 16
 """Rows of scratch before a block: a last one of fewer rows begins early enough to fill vectors."""
+ROOM = 1 << 16
+"""Elements of the rows that are turned together, unless these are few …"""
+LONGEST = 1 << 14
+"""… and of a row at most: so many rows as fill a line stay in a second-level cache."""
 FIRST = Axis("first", ("#first",), (1,), 0)
 LOW = Axis("low", ("#low",), (1,), 0)
-"""Where the block begins along both."""
+"""Where a block begins along both loops."""
 
 
-def crossed_axis(axes: Sequence[Axis], found: Survey) -> Axis | None:
-    """The loop along which most operands are contiguous that the innermost strides over."""
+@dataclass(frozen=True, slots=True)
+class Block:
+    """What is transposed together.
+
+    ``height`` steps along ``crossed``, and along ``inner``, from ``low`` (if not from 0) on,
+    ``count`` steps.  ``steps`` says how far apart they are in scratch, and those of the loops in
+    which this is done over and over.
+    """
+
+    crossed: Axis
+    inner: Axis
+    height: int
+    count: str
+    steps: Mapping[Axis, int]
+    low: Axis | None = None
+
+
+def crossed_axis(axes: Sequence[Axis], inner: Axis, found: Survey) -> Axis | None:
+    """The loop of ``axes`` along which most operands are contiguous that ``inner`` strides over."""
     votes: Counter[Axis] = Counter()
-    for load in found.loads if len(axes) > 1 and axes[-1].extent >= LEAST else ():
-        for axis in axes[:-1]:
-            if is_crossed(load, axis, axes[-1]) and axis.extent >= LEAST:
+    for load in found.loads if inner.extent >= LEAST else ():
+        for axis in axes:
+            if _is_crossed(load, axis, inner) and axis.extent >= LEAST:
                 votes[axis] += 1
     return max(votes, key=votes.__getitem__, default=None)
 
 
-def is_crossed(load: Load, axis: Axis, inner: Axis) -> bool:
-    """Whether neighbours of ``load`` are along ``axis``, and ``inner`` strides over them."""
-    return abs(inner.coefficient(load.index)) > 1 and axis.coefficient(load.index) == 1
+def crossed_rows(plan: Plan, found: Survey) -> Axis | None:
+    """The kept loop of a reduction along which rows are turned together, if some lie so."""
+    if not plan.kept or not plan.reduced or plan.depth > LONGEST:
+        return None
+    return crossed_axis(plan.kept, plan.reduced[-1], found)
 
 
 def open_squares(
@@ -64,42 +90,102 @@ def open_squares(
 ) -> None:
     """Open all loops of a map, in blocks along ``crossed`` and the innermost."""
     inner, outer = axes[-1], [axis for axis in axes[:-1] if axis is not crossed]
-    sides = ((crossed, HEIGHT, "block"), (inner, WIDTH, "strip"))
-    counts = [
-        Axis(name, (f"#{name}",), (-(-axis.extent // size),), 0) for axis, size, name in sides
-    ]
-    emitter.open_shared((*outer, *counts))
+    emitter.open_shared((*outer, _blocks("block", crossed, HEIGHT), _blocks("strip", inner, WIDTH)))
     emitter.vary(FIRST, f"block * {HEIGHT}")
     emitter.vary(LOW, f"strip * {WIDTH}")
     emitter.name_index("last", f"min(first + {HEIGHT}, {emitter.extent(crossed)})")
     emitter.name_index("high", f"min(low + {WIDTH}, {emitter.extent(inner)})")
-    for load in found.loads:
-        if is_crossed(load, crossed, inner) and _is_plain(load, emitter):
-            _turn(task, emitter, load, crossed, inner)
+    block = Block(crossed, inner, HEIGHT, "high - low", {crossed: WIDTH, inner: 1}, LOW)
+    for load in _turned(emitter, block, found):
+        emitter.replaced[load] = _turn(task, emitter, block, load)
     emitter.open((crossed,), crossed.name, "first", "last")
     emitter.open((inner,), inner.name, "low", "high")
 
 
-def _is_plain(load: Load, emitter: Emitter) -> bool:
-    """Whether a block of ``load`` may be read as a whole, before anything is written."""
-    always = load.guard is None and not load.depends
-    return always and load.slot.dtype.short in TILED and load.slot not in emitter.written
+def open_turned_rows(
+    task: Task, emitter: Emitter, plan: Plan, crossed: Axis, found: Survey
+) -> None:
+    """Open the kept loops of a reduction, in blocks of rows along ``crossed``."""
+    (*around, inner), outer = plan.reduced, [axis for axis in plan.kept if axis is not crossed]
+    height = min(HEIGHT, max(LEAST, ROOM // example_of(plan.depth) // LEAST * LEAST))
+    emitter.open_shared((*outer, _blocks("block", crossed, height)))
+    rows = emitter.constant("height", height)
+    emitter.vary(FIRST, f"block * {rows}")
+    emitter.name_index("last", f"min(first + {rows}, {emitter.extent(crossed)})")
+    steps, step = {inner: 1}, -(-inner.extent // LEAST) * LEAST  # whole vectors
+    for axis in reversed(around):
+        steps[axis] = step
+        step *= axis.extent
+    steps[crossed] = step
+    block = Block(crossed, inner, height, emitter.extent(inner), steps)
+    for axis in around:
+        emitter.open_axis(axis)
+    turned = {load: _turn(task, emitter, block, load) for load in _turned(emitter, block, found)}
+    emitter.close(len(around))
+    for load, there in turned.items():
+        emitter.replaced[load] = there
+    emitter.open((crossed,), crossed.name, "first", "last")
 
 
-def _turn(task: Task, emitter: Emitter, load: Load, crossed: Axis, inner: Axis) -> None:
-    """Transpose the block of ``load`` into scratch, which is read in its place from here on."""
-    i, j = crossed.variables[-1], inner.variables[-1]
-    room = task.scratch(load.dtype, (task.context.threads, MARGIN + HEIGHT, WIDTH))
-    slot = Slot(room.buffer, room.offset + MARGIN * WIDTH, room.dtype)
+def _blocks(name: str, axis: Axis, size: int) -> Axis:
+    """The loop over blocks of ``axis``."""
+    return Axis(name, (f"#{name}",), (-(-axis.extent // size),), 0)
+
+
+def _is_crossed(load: Load, axis: Axis, inner: Axis) -> bool:
+    """Whether neighbours of ``load`` are along ``axis``, and ``inner`` strides over them."""
+    return abs(inner.coefficient(load.index)) > 1 and axis.coefficient(load.index) == 1
+
+
+def _turned(emitter: Emitter, block: Block, found: Survey) -> list[Load]:
+    """The operands of which a block may be read as a whole, before anything is written.
+
+    Where there may be fewer than ``MARGIN`` of its rows at all, those before a short block that are
+    read with it need not be there.
+    """
+    if not surely(MARGIN, block.crossed.extent):
+        return []
+    return [
+        load
+        for load in found.loads
+        if _is_crossed(load, block.crossed, block.inner)
+        and load.guard is None
+        and not load.depends
+        and load.slot.dtype.short in TILED
+        and load.slot not in emitter.written
+    ]
+
+
+def _turn(task: Task, emitter: Emitter, block: Block, load: Load) -> Load:
+    """Transpose the block of ``load`` into scratch; how it is read there."""
+    crossed, inner, pitch = block.crossed, block.inner, block.steps[block.crossed]
+    room = task.scratch(load.dtype, (task.context.threads, MARGIN + block.height, pitch))
+    slot = Slot(room.buffer, room.offset + MARGIN * pitch, room.dtype)
     emitter.add_result(slot, "tmp")
     emitter.pointer(load.slot)
     emitter.read.add(load.slot)
-    begins = {i: FIRST.variables[0], j: LOW.variables[0]}
-    terms = {begins.get(name, name): whole(step) for name, step in load.index.terms}
-    source = emitter.index(Affine.of(terms, whole(load.index.offset)))
-    own = {THREAD: (MARGIN + HEIGHT) * WIDTH}
-    row = emitter.integer("s", (load.index.terms, inner.variables), inner.coefficient(load.index))
-    start, count, depth = emitter.index(Affine.of(own)), "high - low", "last - first"
-    emitter.add(Turn(slot, start, WIDTH, load.slot, source, row, count, depth))
-    here = {**own, FIRST.variables[0]: -WIDTH, LOW.variables[0]: -1, i: WIDTH, j: 1}
-    emitter.replaced[load] = Load(load.dtype, load.varies, slot, Affine.of(here))
+    begins = {crossed.variables[-1]: FIRST} | (
+        {inner.variables[-1]: block.low} if block.low is not None else {}
+    )
+    source = {
+        begins[name].variables[0] if name in begins else name: whole(step)
+        for name, step in load.index.terms
+        if name in begins or name not in inner.variables
+    }
+    place = {axis.variables[-1]: step for axis, step in block.steps.items()}
+    here = {THREAD: (MARGIN + block.height) * pitch, **place}
+    start = {
+        name: step
+        for name, step in here.items()
+        if name not in (crossed.variables[-1], inner.variables[-1])
+    }
+    here |= {begin.variables[0]: -place[name] for name, begin in begins.items()}
+    key = (load.index.terms, inner.variables)
+    emitter.add(
+        Turn(
+            slot, emitter.index(Affine.of(start)), emitter.integer("s", (slot, crossed), pitch),
+            load.slot, emitter.index(Affine.of(source, whole(load.index.offset))),
+            emitter.integer("s", key, inner.coefficient(load.index)), block.count, "last - first",
+        )
+    )  # fmt: skip
+    return Load(load.dtype, load.varies, slot, Affine.of(here))

@@ -256,7 +256,7 @@ class Turn:
 
     goal: Slot
     place: str
-    width: int
+    width: str
     source: Slot
     index: str
     row: str

@@ -33,7 +33,9 @@ def lower_map(task: Task, targets: Sequence[Target], found: Survey) -> Call:
     prefix = "ew" if task.computes(found) else "copy"
     emitter = Emitter(prefix, targets, found.uses, task.error, task.bound)
     large = task.is_large(found, targets)
-    crossed = crossed_axis(plan.kept, found) if large else None
+    crossed = None
+    if large and len(plan.kept) > 1:
+        crossed = crossed_axis(plan.kept[:-1], plan.kept[-1], found)
     if crossed is not None:
         open_squares(task, emitter, plan.kept, crossed, found)
     else:

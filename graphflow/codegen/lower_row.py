@@ -30,6 +30,7 @@ from collections.abc import Sequence
 
 from numpy import iinfo
 
+from graphflow.codegen.crossed import crossed_rows, open_turned_rows
 from graphflow.codegen.emit import SMALL_EXTENT, THREAD, Emitter
 from graphflow.codegen.loops import (
     Accumulate,
@@ -76,7 +77,12 @@ def lower_row(task: Task, plan: Plan, targets: Sequence[Target], found: Survey) 
     prefix = "row" if plan.kept else "red"
     emitter = Emitter(prefix, targets, found.uses, task.error, task.bound)
     scratch = {s: _scratch(task, emitter, plan, s) for s in spills if s.home is None}
-    open_rows(emitter, plan.kept, task.is_large(found, targets))
+    large = task.is_large(found, targets)
+    crossed = crossed_rows(plan, found) if large else None
+    if crossed is not None:
+        open_turned_rows(task, emitter, plan, crossed, found)
+    else:
+        open_rows(emitter, plan.kept, large)
     for number in range(len(stages.folds)):
         starting = [s for s in spills if s.first == number]
         kept_back = [_spill_target(s, scratch) for s in starting if not s.stored]
