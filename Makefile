@@ -11,7 +11,7 @@ CANDIDATES := python3 python3.13 python3.12 python3.11 python3.14 python
 PYTHON ?= $(shell for p in $(CANDIDATES); do \
 	$$p -c "$(SUITABLE)" >/dev/null 2>&1 && echo $$p && break; done)
 
-.PHONY: demo test test-browser test-distributed lint types unit test-cudasim test-ptx gpu conformance bench clean help
+.PHONY: demo test test-browser test-distributed lint types unit test-cudasim test-ptx test-arm gpu conformance bench clean help
 
 help:
 	@echo "make demo    train an MLP on handwritten digits, static and eager, and show the graph"
@@ -20,6 +20,7 @@ help:
 	@echo "make test-distributed  jobs of 1, 2 and 4 processes on MPI (installs mpi4py and mpich)"
 	@echo "make test-cudasim  every operation's CUDA kernels in the simulator"
 	@echo "make test-ptx   every CUDA kernel as machine code for sm_80 and sm_90: registers, spills (no GPU)"
+	@echo "make test-arm   kernels for 64-bit ARM, compiled and run in an emulator (installs unicorn)"
 	@echo "make gpu     on a machine with a GPU: builds, checks and times what only it can show"
 	@echo "make conformance  PyTorch's own samples through GraphFlow (installs PyTorch)"
 	@echo "make bench   GraphFlow beside PyTorch, JAX, PyTensor and ONNX Runtime (installs them);"
@@ -63,6 +64,15 @@ test-ptx: $(VENV)-cuda/stamp
 	$(VENV)-cuda/bin/python -m pytest -q -p no:cacheprovider tests/cudasim/vector_kernels.py
 	$(VENV)-cuda/bin/python -m pytest -q -p no:cacheprovider tests/cudasim/cublas_binding.py
 
+# Ordinary tests, whose kernels are ARM's.
+ARM := $(addprefix tests/test_,vector_math.py contraction.py products.py winograd.py depthwise.py)
+
+test-arm: $(VENV)/arm.stamp
+	$(BIN)/python -m tests.arm.kernels --quick --seconds 80
+	$(BIN)/python -m tests.arm --quick --seconds 60
+	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 -p no:cacheprovider -p tests.arm.plugin \
+		tests/arm/emulated_models.py $(ARM) -k "not one_program_serves"
+
 gpu: $(VENV)-cuda/stamp
 	$(VENV)-cuda/bin/python -m pytest -q tests/gpu
 	$(VENV)-cuda/bin/python -m benchmarks.gpu
@@ -99,6 +109,10 @@ $(VENV)/dev.stamp: pyproject.toml | $(VENV)/bin/python
 
 $(VENV)/distributed.stamp: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --editable ".[dev,distributed]"
+	@touch $@ $(VENV)/run.stamp $(VENV)/dev.stamp
+
+$(VENV)/arm.stamp: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --editable ".[dev,arm]"
 	@touch $@ $(VENV)/run.stamp $(VENV)/dev.stamp
 
 $(VENV)/conformance.stamp: pyproject.toml | $(VENV)/bin/python

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from contextlib import AbstractContextManager
 from typing import Any
 
 import llvmlite.binding as llvm
 import pytest
 from llvmlite import ir
 
+from graphflow import flags
 from graphflow.codegen.compile import _few_passes, as_written
 from graphflow.codegen.contraction import dots, lanes, pairs, tiles
 from graphflow.codegen.contraction.tiling import (
@@ -25,7 +27,8 @@ TARGETS = {
     "avx512": Target(X86, "znver4", "+avx512f,+avx512vl"),
     "avx2": Target(X86, "haswell", "+avx2,+fma"),
     "sse": Target(X86, "nehalem", ""),
-    "neon": Target("aarch64-unknown-linux-gnu", "cortex-a72", ""),
+    "neon": Target("aarch64-unknown-linux-gnu", "neoverse-n1", ""),
+    "apple": Target("arm64-apple-macosx11.0", "apple-m1", ""),
 }
 STACK = re.compile(r"\(%rsp\)|\[sp\b")
 VECTOR = re.compile(r"%[xyz]mm|\b[qv]\d+\b")
@@ -34,13 +37,18 @@ VECTOR = re.compile(r"%[xyz]mm|\b[qv]\d+\b")
 def loops(assembly: str) -> list[list[str]]:
     """The blocks that end with a jump to their own beginning."""
     found = []
-    for block in re.split(r"\n(?=\.L\w+:)", assembly):
+    for block in re.split(r"\n(?=\.?L\w+:)", assembly):
         label, *lines = block.splitlines()
         name = label.split(":")[0]
         ends = [n for n, line in enumerate(lines) if re.search(rf"\s{re.escape(name)}$", line)]
         if ends:
             found.append(lines[: ends[0] + 1])
     return found
+
+
+def building_for(target: Target) -> AbstractContextManager[None]:
+    """Where bodies are written for ``target``."""
+    return flags.override(cpu_features=f"{target.triple}:{target.cpu}:{target.features}")
 
 
 @as_written
@@ -61,12 +69,33 @@ def test_sums_stay_in_registers(body: Any, element: str, name: str) -> None:
     target = TARGETS[name]
     tile = tiling(target, 4 if element == "f32" else 8)
     module = ir.Module()
-    body(module, element, tile.height, tile.vectors, tile.lanes)
+    with building_for(target):
+        body(module, element, tile.height, tile.vectors, tile.lanes)
     found = loops(assembly_of(module, target))
     assert found, "the test does not see the loop"
     for lines in found:
         spilled = [line for line in lines if STACK.search(line) and VECTOR.search(line)]
         assert not spilled, f"{len(spilled)} of {len(lines)} lines: {spilled[:4]}"
+
+
+@pytest.mark.parametrize("body", [tiles.tile_body, tiles.tile_at_body])
+@pytest.mark.parametrize("element", ["f32", "f64"])
+@pytest.mark.parametrize("name", ["neon", "apple"])
+def test_arm_multiplies_by_a_lane_of_what_it_loads(body: Any, element: str, name: str) -> None:
+    """An element of ``a`` is loaded by an index, and takes no instruction to fill a vector."""
+    target = TARGETS[name]
+    tile = tiling(target, 4 if element == "f32" else 8)
+    module = ir.Module()
+    with building_for(target):
+        body(module, element, tile.height, tile.vectors, tile.lanes)
+    (loop,) = (lines for lines in loops(assembly_of(module, target)) if "fmla" in "".join(lines))
+    lane = rf"^\s*fmla.*\bv\d+\.{'s' if element == 'f32' else 'd'}\[0\]|^\s*fmla.*\[0\]$"
+    assert sum(bool(re.search(lane, line)) for line in loop) == tile.height * tile.vectors
+    loads = [line for line in loop if re.match(r"\s*ld", line)]
+    pairs = sum(bool(re.match(r"\s*ldp\s+q", line)) for line in loop)
+    indices = body is tiles.tile_at_body  # where steps lie
+    assert pairs == tile.vectors // 2 and len(loads) == tile.height + pairs + indices
+    assert not [line for line in loop if re.match(r"\s*(dup|ld1r|mov)\b", line)]
 
 
 @pytest.mark.parametrize("body", [tiles.tile_body, tiles.tile_at_body])

@@ -5,7 +5,15 @@ import pytest
 
 from graphflow.codegen import frontend
 from graphflow.codegen.compile import assembly, compile_kernels
-from graphflow.codegen.loop_hints import CHAINED, CROWDED, HEAVY, HUGE, hint_loops, masked_from
+from graphflow.codegen.loop_hints import (
+    CHAINED,
+    CROWDED,
+    HEAVY,
+    HUGE,
+    are_long,
+    hint_loops,
+    masked_from,
+)
 from graphflow.codegen.schedule import KernelSource
 from graphflow.codegen.target import Target, chosen_target
 
@@ -53,6 +61,16 @@ def test_only_the_innermost_loop_takes_vectors_side_by_side() -> None:
         line for line in hint_loops(text, masked=HEAVY).splitlines() if "!llvm.loop !" in line
     ]
     assert marked == ['  br label %"head", !llvm.loop !900010']
+
+
+def test_vectors_that_are_long_already_do_not_go_side_by_side() -> None:
+    text = module(20, CHAINED)
+    assert hint_loops(text, masked=None, long=True) == text != hint_loops(text, masked=None)
+    arm = Target("aarch64-unknown-linux-gnu", "neoverse-n1", "")
+    old = Target("x86_64-unknown-linux-gnu", "haswell", "+avx2")
+    bytes_, floats = "  store i8 %x, ptr %y", "  store float %x, ptr %y"
+    assert are_long(arm, bytes_)
+    assert not are_long(arm, floats) and not are_long(old, bytes_)
 
 
 def test_a_quotient_in_the_loop_does_not_hide_it() -> None:

@@ -17,7 +17,7 @@ from graphflow.codegen.schedule import KernelSource
 from graphflow.codegen.target import chosen_target, host_target
 from graphflow.errors import CompileError
 from graphflow.runtime import executor
-from graphflow.runtime.cache import kernel_key
+from graphflow.runtime.cache import find, kernel_key
 from graphflow.runtime.linker import link
 
 LINUX = "aarch64-unknown-linux-gnu:neoverse-n1"
@@ -94,16 +94,28 @@ def test_keys_of_objects_tell_machines_apart() -> None:
 
 def test_another_machines_kernels_are_not_linked() -> None:
     data = objects(LINUX, SCALE)
-    with (
-        flags.override(cpu_features=LINUX),
-        pytest.raises(CompileError, match=f"aarch64.*{host_target().triple}.*CPU_FEATURES"),
-    ):
-        link(data)
-    with (
-        flags.override(cpu_features=LINUX),
-        pytest.raises(CompileError, match="cannot run"),
-    ):
-        gf.compile(lambda x: x * 2 + 1)(gf.ones(3))
+    with flags.override(cpu_features=LINUX):
+        assert link(data) == {"scale_add": 0}
+        assert find(SCALE) is None
+
+
+def test_another_machines_program_is_there_to_be_looked_at() -> None:
+    graph = gf.trace(lambda x: x * 2.5 + 1, gf.TensorSpec((3,)))
+    with flags.override(cpu_features=LINUX):
+        program = gf.compile(graph)
+        assert "ew_" in str(program.explain())
+        for _ in range(2):
+            with pytest.raises(CompileError, match=f"aarch64.*{host_target().triple}.*CPU_FEAT"):
+                program(gf.ones(3))
+    np.testing.assert_array_equal(gf.compile(graph)(gf.ones(3)).numpy(), np.full(3, 3.5))
+
+
+def test_random_numbers_do_not_need_a_kernel_for_this_machine() -> None:
+    gf.manual_seed(3)
+    here = gf.rand(1000).numpy().copy()
+    with flags.override(cpu_features=LINUX):
+        gf.manual_seed(3)
+        np.testing.assert_array_equal(gf.rand(1000).numpy(), here)
 
 
 def test_this_machine_by_name_runs() -> None:

@@ -24,7 +24,7 @@ from graphflow.codegen.contexts import kernel_target
 from graphflow.codegen.contraction import lowering as contraction_lowering
 from graphflow.codegen.contraction.linked import bodies_of
 from graphflow.codegen.kernel_lowering import KeepTypes, LowerKernel, TranslateKernel, TypesChange
-from graphflow.codegen.loop_hints import hint_loops, masked_from
+from graphflow.codegen.loop_hints import are_long, hint_loops, masked_from
 from graphflow.codegen.plain import EPILOGUE_ARITY, KERNEL_ARITY, load_function
 from graphflow.codegen.pointers import ARGUMENT_BLOCK
 from graphflow.codegen.schedule import KernelSource
@@ -115,7 +115,7 @@ def lower(kernel: KernelSource, path: Path, target: Target) -> Lowered:
     lines = _merge(lines, definitions.splitlines())
     lines += _entry(kernel.name, inner, extra).splitlines()
     text = "\n".join([*_closed(lines, f'define i32 @"{inner}"'), _USE_GOT])
-    text = hint_loops(text, masked_from(target, text))
+    text = hint_loops(text, masked_from(target, text), are_long(target, text))
     tiled = _TILES.search(kernel.source) is not None
     bodies = bodies_of(module)
     if avx512.LOOKUP in definitions:  # all are declared where one is

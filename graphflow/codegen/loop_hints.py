@@ -53,6 +53,13 @@ def masked_from(target: Target, text: str) -> int | None:
     return HUGE if "avx2" in target.enabled and _NARROW.search(text) is None else None
 
 
+def are_long(target: Target, text: str) -> bool:
+    """Whether vectors are several registers long already: LLVM has as many elements in them as
+    bytes for NEON, if the text has bytes; a map of floats that says where it holds would be 64
+    elements long, side by side, and a third of its instructions would go to the stack."""
+    return target.is_arm64 and _NARROW.search(text) is not None
+
+
 @dataclass(slots=True)
 class _Weights:
     """Instructions met so far in a function: all of them, and those of called functions."""
@@ -61,9 +68,10 @@ class _Weights:
     called: int = 0
 
 
-def hint_loops(text: str, masked: int | None) -> str:
+def hint_loops(text: str, masked: int | None, long: bool = False) -> str:
     """``text`` with hints on backward jumps: loops of at least ``masked`` instructions are
-    masked, and innermost loops that call vector functions take vectors side by side.
+    masked, and innermost loops that call vector functions take vectors side by side, unless
+    those are ``long``.
 
     Before: ``br label %"B24"``; after: ``br label %"B24", !llvm.loop !900010``.  Blocks are
     not in the order they run in, so a jump that enters a loop may look like one that closes
@@ -88,8 +96,8 @@ def hint_loops(text: str, masked: int | None) -> str:
         if jump is None or jump[1] not in places:
             continue
         weight, called, before = places[jump[1]]
-        innermost = set(targets[before:]) <= {jump[1]}
-        hint = _hint(met.all - weight, met.called - called, innermost, masked)
+        abreast = not long and set(targets[before:]) <= {jump[1]}  # and innermost
+        hint = _hint(met.all - weight, met.called - called, abreast, masked)
         targets.append(jump[1])
         if hint:
             lines[number] += f", !llvm.loop !{_FIRST_LOOP + len(hints)}"
@@ -99,10 +107,10 @@ def hint_loops(text: str, masked: int | None) -> str:
     return "\n".join([*lines, *(_PROPERTIES[hint] for hint in sorted(set(hints)))])
 
 
-def _hint(weight: int, called: int, innermost: bool, masked: int | None) -> str:
+def _hint(weight: int, called: int, abreast: bool, masked: int | None) -> str:
     if masked is not None and weight >= masked:
         return "masked"
-    if not innermost or called < CHAINED:
+    if not abreast or called < CHAINED:
         return ""
     return "four" if called < CROWDED else "two"
 

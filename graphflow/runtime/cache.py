@@ -298,13 +298,16 @@ def _linked_batch(kernels: list[KernelSource], batch: Batch) -> Loaded:
 
 
 def find(kernel: KernelSource) -> int | None:
-    """The address of ``kernel`` if memory or the folder has it: nothing is compiled."""
+    """The address of ``kernel`` if memory or the folder has it: nothing is compiled.
+
+    None too where kernels are for another machine.
+    """
     with _lock:
         key = kernel_key(kernel)
         if key not in _linked:
             for address in link(_find([kernel], {kernel.name: key}, usable_folder())).values():
                 _linked[key] = address
-        return _linked.get(key)
+        return _linked.get(key) or None
 
 
 def _find(

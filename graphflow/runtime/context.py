@@ -7,7 +7,8 @@ import struct
 import numpy as np
 
 from graphflow.codegen.schedule import MAX_LEVELS
-from graphflow.errors import GraphFlowError
+from graphflow.codegen.target import chosen_target, host_target
+from graphflow.errors import CompileError, GraphFlowError
 from graphflow.runtime.executor import (
     Context,
     entry,
@@ -70,10 +71,20 @@ class TapeContext:
         ):
             self.words[word] = value
         self.entry = entry(entries["tape_run"], brief)
+        self._machine = chosen_target().triple
         self.again = struct.pack("=qq", self.address, 0)
         """What to launch with when no slot is new."""
         self._epoch = 0
         self._profile: Array | None = None
+
+    def check_machine(self) -> None:
+        """Raise :class:`CompileError` if the kernels are for another machine than this one."""
+        if not self.words[Context.WALK]:
+            raise CompileError(
+                f"kernels for {self._machine} cannot run on {host_target().triple}: "
+                "GRAPHFLOW_CPU_FEATURES named another machine as the program was made, "
+                "which can be looked at only"
+            )
 
     def set_slot(self, slot: int, address: int) -> None:
         """Change a slot that is not rewritten at every call."""

@@ -25,6 +25,7 @@ from typing import TypeAlias
 
 from graphflow import flags
 from graphflow.codegen.schedule import MAX_LEVELS, KernelSource
+from graphflow.codegen.target import chosen_target
 from graphflow.runtime.cache import load
 from graphflow.runtime.tape import COUNTERS, ROW, Jump, Op, Who
 
@@ -334,19 +335,20 @@ def executor_kernels() -> list[KernelSource]:
 
 
 @cache
-def _addresses(names: tuple[str, ...], plain: bool) -> Mapping[str, int]:
+def _addresses(names: tuple[str, ...], plain: bool, target: str) -> Mapping[str, int]:
     return load([source(name) for name in names]).addresses
 
 
 def tape_addresses() -> Mapping[str, int]:
     """Addresses of ``tape_run`` and ``tape_walk``, all that a serial step needs."""
-    return _addresses(("tape_run", "tape_walk"), flags.DISABLE_JIT.value)
+    names = ("tape_run", "tape_walk")
+    return _addresses(names, flags.DISABLE_JIT.value, chosen_target().identity)
 
 
 def thread_addresses() -> Mapping[str, int]:
     """Addresses of ``thread_wait``, ``thread_barrier`` and ``thread_worker``."""
     names = ("thread_wait", "thread_barrier", "thread_worker")
-    return _addresses(names, flags.DISABLE_JIT.value)
+    return _addresses(names, flags.DISABLE_JIT.value, chosen_target().identity)
 
 
 @cache

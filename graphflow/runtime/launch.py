@@ -210,6 +210,7 @@ class LoadedProgram:
         What a step touches in Python is most of its time when the caches are cold:
         see :mod:`graphflow.quick`, which keeps the closure for the next calls.
         """
+        self._context.check_machine()
         takes, head, pack, words = self.takes, self.head, self.pack, self._words
         start, plain = (self._launch if self.threads > 1 else self.native), self._plain
         simple, turns = self._results is None, self._turns

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-from graphflow.codegen.target import Target, chosen_target, host_target, target_machine
+from graphflow.codegen.target import Target, chosen_target, target_machine
 from graphflow.errors import CompileError
 from graphflow.runtime import elf
 
@@ -34,17 +34,16 @@ def link(objects: Mapping[str, bytes]) -> dict[str, int]:
 
     ``objects`` maps a kernel's name to an object file that defines it.
     Addresses stay valid for the life of the process.  Raises
-    :class:`CompileError` when an object is malformed or lacks its symbol, or is for a
-    machine that this process does not run on.
+    :class:`CompileError` when an object is malformed or lacks its symbol.
+
+    Objects for a machine that this process does not run on are not loaded: they are at 0, and
+    a program of them is there to be looked at (:meth:`TapeContext.check_machine`).
     """
     if not objects:
         return {}
     target = chosen_target()
     if not target.is_host:
-        raise CompileError(
-            f"kernels for {target.triple} cannot run on {host_target().triple}: "
-            "GRAPHFLOW_CPU_FEATURES names another machine, whose kernels can be looked at only"
-        )
+        return dict.fromkeys(objects, 0)
     with _lock:
         placed = elf.place(objects)
         return linked_by_llvm(objects, target) if placed is None else placed

@@ -72,6 +72,15 @@ class Body:
         fetch = cgutils.get_or_insert_function(self.function.module, kind, "llvm.prefetch.p0")
         self.builder.call(fetch, [pointer, _I32(int(writing)), _I32(3), _I32(1)])
 
+    def hidden(self, value: Any) -> Any:
+        """A pointer or a 64-bit integer of which LLVM no longer knows what it was made from."""
+        b, kind = self.builder, ir.FunctionType(_POINTER, [_POINTER])
+        name = "llvm.launder.invariant.group.p0"
+        launder = cgutils.get_or_insert_function(self.function.module, kind, name)
+        if value.type == _POINTER:
+            return b.call(launder, [value])
+        return b.ptrtoint(b.call(launder, [b.inttoptr(value, _POINTER)]), value.type)
+
     def load_index(self, table: Any, position: Any) -> Any:
         """Entry ``position`` (a value or a Python int) of a table of 64-bit integers."""
         return self.builder.load(self.entry(table, position), align=8, typ=_I64)

@@ -16,7 +16,7 @@ from llvmlite import ir
 
 from graphflow.codegen.contraction.bodies import Body
 from graphflow.codegen.contraction.tiling import AVX512_BYTES
-from graphflow.codegen.target import LINE_BYTES
+from graphflow.codegen.target import LINE_BYTES, chosen_target
 from graphflow.records import dataclass
 
 Rows: TypeAlias = list[list[Any]]
@@ -39,8 +39,15 @@ def tile_body(module: Any, element: str, rows: int, vectors: int, lanes: int) ->
     """
     name = f"tile.{element}.{rows}x{vectors}x{lanes}"
     body = Body(module, name, element, lanes, "piipiipiii")
-    b = body.builder
-    a, a_row, a_step, panel, b_step, depth, *_ = body.function.args
+    panel, b_step, depth = body.function.args[3:6]
+    left = _rows_apart(body) if chosen_target().is_arm64 else _rows_from_one(body)
+    _Tile(body, rows, vectors, left, panel, b_step, streams=True).write(depth)
+    return body.function
+
+
+def _rows_from_one(body: Body) -> _Left:
+    """Rows of ``a`` by their distances from a pointer that moves: those are multiples of one."""
+    b, (a, a_row, a_step, *_) = body.builder, body.function.args
 
     def origins(rows: Sequence[int]) -> list[Any]:
         return [b.mul(a_row, _I64(row)) for row in rows]
@@ -48,9 +55,26 @@ def tile_body(module: Any, element: str, rows: int, vectors: int, lanes: int) ->
     def locate(place: Any, offsets: list[Any]) -> list[Any]:
         return [body.at(place, offset) for offset in offsets]
 
-    left = _Left(a, origins, locate, lambda place: body.at(place, a_step))
-    _Tile(body, rows, vectors, left, panel, b_step, streams=True).write(depth)
-    return body.function
+    return _Left(a, origins, locate, lambda place: body.at(place, a_step))
+
+
+def _rows_apart(body: Body) -> _Left:
+    """Rows of ``a`` by where each begins, in registers of which ARM has enough, and an index.
+
+    If LLVM saw that rows are evenly apart, or steps, it would move a pointer along: additions
+    that wait for each other, and loads into all lanes of a vector, which keep a vector unit
+    from multiplying.  By an index elements are loaded alone, and multiplication takes a lane.
+    """
+    b, (a, a_row, a_step, *_) = body.builder, body.function.args
+    a_step = body.hidden(a_step)
+
+    def origins(rows: Sequence[int]) -> list[Any]:
+        return [body.hidden(body.at(a, b.mul(a_row, _I64(row)))) for row in rows]
+
+    def locate(index: Any, starts: list[Any]) -> list[Any]:
+        return [body.at(start, index) for start in starts]
+
+    return _Left(_I64(0), origins, locate, lambda index: b.add(index, a_step))
 
 
 def tile_at_body(module: Any, element: str, rows: int, vectors: int, lanes: int) -> Any:
@@ -73,8 +97,8 @@ def tile_at_body(module: Any, element: str, rows: int, vectors: int, lanes: int)
 
 @dataclass(frozen=True)
 class _Left:
-    """The left operand: a pointer that moves, where rows begin, what gives their addresses at
-    the pointer, and what moves that by a step.
+    """The left operand: a pointer or an index that moves, where rows begin, what gives their
+    addresses from both, and what moves by a step.
 
     Where rows begin is found again where it is needed: registers are too few to remember it,
     and memory for it is written when stores are what is waited for.
