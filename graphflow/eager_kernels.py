@@ -60,25 +60,27 @@ _KINDS = frozenset(
 class _Known:
     """An operation on operands of certain types, and what NumPy has done for it.
 
-    ``graph`` is None once a program is to be made of it, or if none can be; ``run`` starts the
+    ``graph`` is None once a program was made of it, or if none can be; ``run`` starts the
     program, if there is one.
     """
 
-    __slots__ = ("done", "graph", "program", "run", "used")
+    __slots__ = ("asked", "done", "graph", "program", "run", "used")
 
     def __init__(self, graph: Graph | None) -> None:
         self.graph = graph
         self.program: Program | None = None
         self.run: Run | None = None
-        self.done, self.used = 0.0, 0
+        self.done, self.used, self.asked = 0.0, 0, graph is None
 
     @property
     def nbytes(self) -> int:
         """Bytes of temporaries."""
         return self.program.loaded.memory.nbytes if self.program is not None else 0
 
-    def make(self, graph: Graph) -> None:
+    def make(self) -> None:
         """Make the program, unless that can't be: NumPy goes on then, with a warning."""
+        graph, self.graph = self.graph, None
+        assert graph is not None
         try:
             program = Program(graph, (), ())
         except (GraphFlowError, MemoryError) as error:
@@ -100,17 +102,16 @@ class _Compiler:
     def after_fork(self) -> None:
         """The thread stayed in the parent; what it was to compile is left to NumPy."""
         self.lock = threading.Lock()
-        self._queue: SimpleQueue[tuple[_Known, Graph] | None] = SimpleQueue()
+        self._queue: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._stopped = False
 
-    def add(self, known: _Known) -> None:
-        """Have the program of ``known`` made."""
+    def add(self, make: Callable[[], None]) -> None:
+        """Have a program made by ``make``."""
         with self.lock:
-            graph, known.graph = known.graph, None
-            if graph is None or self._stopped:
+            if self._stopped:
                 return
-            self._queue.put((known, graph))
+            self._queue.put(make)
             if self._thread is None:
                 self._thread = threading.Thread(
                     target=self._work, name="graphflow-eager", daemon=True
@@ -118,10 +119,9 @@ class _Compiler:
                 self._thread.start()
 
     def _work(self) -> None:
-        while (wanted := self._queue.get()) is not None and not self._stopped:
-            known, graph = wanted
+        while (make := self._queue.get()) is not None and not self._stopped:
             try:
-                known.make(graph)
+                make()
             except RuntimeError:
                 if not self._stopped:  # else no thread can be had any more
                     raise
@@ -140,6 +140,11 @@ _blocks = Blocks(IDLE_BYTES)
 _compiler = _Compiler()
 
 
+def compile_beside(make: Callable[[], None]) -> None:
+    """Have ``make()`` called by the thread that compiles for eager code."""
+    _compiler.add(make)
+
+
 def value(op: OpDef, arrays: Sequence[Array], attrs: dict[str, Any]) -> Array | None:
     """``op(*arrays, **attrs)`` in memory of its own, row-major; None: NumPy shall compute it."""
     if not _may_run(op, arrays):
@@ -149,8 +154,9 @@ def value(op: OpDef, arrays: Sequence[Array], attrs: dict[str, Any]) -> Array | 
     known.used = next(_calls)
     if known.run is None:
         known.done += op.cost * sum(array.size for array in arrays)
-        if known.done >= WORTH and known.graph is not None:
-            _compiler.add(known)
+        if known.done >= WORTH and not known.asked:
+            known.asked = True
+            compile_beside(known.make)
         return None
     try:
         (made,) = known.run([address_of(array) for array in arrays])
@@ -178,8 +184,7 @@ def _looked_up(key: Any, op: OpDef, arrays: Sequence[Array], attrs: dict[str, An
     graph = _graph(op, arrays, attrs)
     known = _Known(graph)
     if graph is not None and (are_deterministic_algorithms_enabled() or _is_stored(graph)):
-        known.graph = None
-        known.make(graph)
+        known.make()
     with _compiler.lock:
         _known[key] = known
         _forget()

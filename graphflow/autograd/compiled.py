@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from graphflow.autograd.history import Edge, edge_of
 from graphflow.autograd.several import Collector
 from graphflow.cell import Cell
 from graphflow.device import CPU
@@ -15,7 +16,7 @@ from graphflow.tensor import Tensor
 class CompiledNode(Collector):
     """One call of a compiled function: collects cotangents, then runs the backward program."""
 
-    __slots__ = ("run", "types", "watched")
+    __slots__ = ("again", "run", "types", "watched")
 
     def __init__(
         self,
@@ -29,10 +30,12 @@ class CompiledNode(Collector):
         self.watched = tuple((cell, cell.version) for cell in watched)
         self.run: Callable[[Sequence[Tensor]], Sequence[Tensor]] | None = run
         self.inputs = ()
+        self.again: Callable[[], tuple[Sequence[Tensor], Sequence[Tensor]]] | None = None
+        """Gives results of the function itself, with histories, and its arguments."""
 
     def cotangents(self, builder: Any, ct: Tensor, create_graph: bool) -> list[Tensor | None]:
         """The gradients of the leaves, from the backward program."""
-        if create_graph:
+        if create_graph and self.again is None:
             raise GraphFlowError(
                 "create_graph=True cannot look into a compiled function whose backward runs "
                 "outside; call autograd.grad inside the compiled function instead"
@@ -55,9 +58,27 @@ class CompiledNode(Collector):
             self.arrived.pop(i) if i in self.arrived else full(t.static_shape, 0, t.dtype, device)
             for i, t in enumerate(self.types)
         ]
+        if create_graph:
+            return self._recorded(cts)
         return list(self.run(cts))
+
+    def _recorded(self, cts: Sequence[Tensor]) -> list[Tensor | None]:
+        """The gradients with a history, by the function's own operations."""
+        from graphflow.autograd.engine import grad
+
+        assert self.again is not None
+        results, arguments = self.again()
+        by_edge = {_end(edge_of(argument)): argument for argument in arguments}
+        wanted = [by_edge[_end(edge)] for edge in self.edges]
+        outs = [result for result in results if result._requires_grad]
+        return list(grad(outs, wanted, cts, create_graph=True, allow_unused=True))
 
     def release(self) -> None:
         """Let go of the saved values."""
         super().release()
-        self.run = None
+        self.run = self.again = None
+
+
+def _end(edge: Edge | None) -> Any:
+    """Where an edge leads, to be compared by identity."""
+    return None if edge is None else edge.node or edge.leaf

@@ -16,6 +16,7 @@ from typing import Any
 from graphflow import dispatch
 from graphflow.autograd.history import Edge, GradNode, edge_of
 from graphflow.autograd.modes import GradMode
+from graphflow.autograd.views import add_part, shows_a_part
 from graphflow.device import CPU, devices, place
 from graphflow.errors import GraphFlowError, ShapeError
 from graphflow.mode import mode
@@ -35,6 +36,8 @@ class _Sweep:
         self.leaves: dict[int, tuple[Tensor, Tensor]] = {}
         self.owned: set[int] = set()
         self.captured: dict[GradNode, Tensor] = {}
+        self.parts: dict[GradNode, Tensor] = {}
+        """Of what is pending: what this sweep has made of parts, and may write to."""
 
     def send(self, edge: Edge, ct: Tensor, owned: bool) -> None:
         """Add ``ct`` to what has arrived at ``edge``."""
@@ -63,18 +66,37 @@ class _Sweep:
         while self.heap:
             _, node = heapq.heappop(self.heap)
             ct = self.pending.pop(node)
+            self.parts.pop(node, None)
             if node.hooks:
                 ct = _hooked(node.hooks, ct)
             if node.retain is not None:
                 _retain(node, ct)
             if node in wanted:
                 self.captured[node] = ct
-            results = self._cotangents(node, ct)
-            for edge, result in zip(node.edges, results, strict=True):
-                if edge is not None and result is not None:
-                    self.send(edge, result, result is not ct and not result._chain)
+            if not self._sent_in_place(node, ct):
+                results = self._cotangents(node, ct)
+                for edge, result in zip(node.edges, results, strict=True):
+                    if edge is not None and result is not None:
+                        self.send(edge, result, result is not ct and not result._chain)
             if not self.retain_graph:
                 node.release()
+
+    def _sent_in_place(self, node: GradNode, ct: Tensor) -> bool:
+        """Whether ``ct`` was added where ``node`` shows a part of its operand, eagerly."""
+        if self.create_graph or mode.tracer is not None or not shows_a_part(node):
+            return False
+        edge = node.edges[0]
+        if edge is None or edge.node is None:
+            return False
+        target = edge.node
+        held = self.pending.get(target)
+        made = add_part(node, held, ct, held is not None and self.parts.get(target) is held)
+        if made is None:
+            return False
+        if held is None:
+            heapq.heappush(self.heap, (-target.serial, target))
+        self.pending[target] = self.parts[target] = made
+        return True
 
     def _cotangents(self, node: GradNode, ct: Tensor) -> list[Tensor | None]:
         """What ``node`` passes on; in a trace that is work of the module it was recorded in."""

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from graphflow.eager_functions import as_a_whole
 from graphflow.functions.control import scan
 from graphflow.functions.creation import from_numpy
 from graphflow.functions.elementwise import relu, sigmoid, tanh, where
@@ -89,6 +90,7 @@ def _gru(given: Tensor, own: Tensor, h: Tensor, bias: Tensor | None) -> Tensor:
     return made
 
 
+@as_a_whole
 def layer(
     kind: str, inputs: Tensor, state: State, weights: Weights, reverse: bool,
     sizes: Sequence[int] | None,

@@ -1,0 +1,150 @@
+"""Functions of many small operations that eager code runs as one program, where that is ready.
+
+A layer of an LSTM is a thousand operations of a few microseconds each, most of which are Python's.
+A function marked :func:`as_a_whole` runs so at first; once arguments of the same kinds have come
+:data:`OFTEN`, a thread compiles the function (and its gradient) for them beside the work that goes
+on, and from then on the compiled one is called.  ``gf.use_deterministic_algorithms`` and
+``gf.backends.cpu.eager_kernels`` mean here what they mean for single operations
+(:mod:`graphflow.eager_kernels`).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from functools import partial, wraps
+from typing import Any, ParamSpec, TypeVar
+
+import numpy as np
+
+from graphflow import flags, pytree
+from graphflow.backends import cpu
+from graphflow.cell import Cell
+from graphflow.errors import GraphFlowError
+from graphflow.mode import mode
+from graphflow.numerics import are_deterministic_algorithms_enabled
+from graphflow.runtime.threads import get_num_threads
+from graphflow.tensor import Tensor
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+OFTEN = 8
+"""Calls after which compiling, which takes about a second, is worth it."""
+MOST = 16
+"""Kinds of arguments for which a function is compiled."""
+
+
+def as_a_whole(function: Callable[P, R]) -> Callable[P, R]:
+    """A function of tensors, in nests, and of settings that can be compared; results are new
+    tensors.  It must not read anything else that may change, nor draw random numbers."""
+    kinds: dict[Any, _Kind] = {}
+
+    @wraps(function)
+    def whole(*args: P.args, **kwargs: P.kwargs) -> R:
+        if mode.tracer is not None or not cpu.eager_kernels or flags.DISABLE_JIT.value:
+            return function(*args, **kwargs)
+        leaves, nest = pytree.flatten((args, kwargs))
+        key = _kind(leaves, nest)
+        if key is None:
+            return function(*args, **kwargs)
+        known = kinds.get(key)
+        if known is None:
+            if len(kinds) >= MOST:
+                return function(*args, **kwargs)
+            known = kinds[key] = _Kind(function)
+        if known.is_ready or known.wanted(leaves, nest):
+            made = known.compiled(*args, **kwargs)
+            _differentiable_again(made, leaves, partial(function, *args, **kwargs))
+            return made  # type: ignore[no-any-return]
+        return function(*args, **kwargs)
+
+    return whole
+
+
+def _kind(leaves: Sequence[Any], nest: pytree.Structure) -> Any:
+    """What a program of these arguments depends on; None where there can be none."""
+    if mode.guard is not None or mode.autocast is not None or mode.part is not None:
+        return None
+    parts: list[Any] = [nest, mode.grad, get_num_threads()]
+    cells = set()
+    for leaf in leaves:
+        if not isinstance(leaf, Tensor):
+            if callable(leaf):
+                return None
+            parts.append((leaf.__class__, leaf))
+            continue
+        array = leaf._eager()
+        if array.__class__ is not np.ndarray or leaf._cell in cells:
+            return None  # on a device, or two arguments in one memory
+        cells.add(leaf._cell)
+        parts.append((array.dtype, array.shape, leaf._requires_grad))
+    return tuple(parts)
+
+
+class _Kind:
+    """A function for arguments of one kind: compiled for them, or on the way to that."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        from graphflow.compiled import Compiled
+
+        self.compiled = Compiled(function, dynamic=False)
+        self.is_ready = False
+        self._calls = 0
+
+    def wanted(self, leaves: Sequence[Any], nest: pytree.Structure) -> bool:
+        """One more call; whether it can be the compiled function's."""
+        from graphflow.eager_kernels import compile_beside
+
+        self._calls += 1
+        prepare = partial(self._prepare, list(map(_like, leaves)), nest, mode.grad)
+        if are_deterministic_algorithms_enabled():
+            prepare()
+        elif self._calls == OFTEN:
+            compile_beside(prepare)
+        return self.is_ready
+
+    def _prepare(self, leaves: Sequence[Any], nest: pytree.Structure, grad: bool) -> None:
+        """Compile for arguments like these, by a call, and its gradient, by another."""
+        from graphflow.autograd.engine import backward
+        from graphflow.autograd.modes import GradMode
+
+        args, kwargs = pytree.unflatten(nest, leaves)
+        try:
+            with GradMode(grad):
+                results, _ = pytree.flatten(self.compiled(*args, **kwargs))
+                outs = [out for out in results if out._requires_grad]
+                if outs:
+                    backward(outs, [_like(out) for out in outs])
+        except (GraphFlowError, MemoryError) as error:
+            name = self.compiled.__name__
+            warnings.warn(f"eager {name} stays with NumPy: {error}", stacklevel=2)
+            return
+        self.is_ready = True
+
+
+def _like(leaf: Any) -> Any:
+    """Zeros of the same kind, or the setting itself."""
+    if not isinstance(leaf, Tensor):
+        return leaf
+    array = leaf._eager()
+    made: Tensor = Tensor._of(Cell(np.zeros(array.shape, array.dtype)))
+    made._requires_grad = leaf._requires_grad
+    return made
+
+
+def _differentiable_again(results: Any, leaves: Sequence[Any], again: Callable[[], Any]) -> None:
+    """Let ``create_graph=True`` go through the function's own operations."""
+    from graphflow.autograd.compiled import CompiledNode
+    from graphflow.autograd.several import OutputNode
+
+    for result in pytree.flatten(results)[0]:
+        node = result.grad_fn
+        if isinstance(node, OutputNode) and isinstance(node.call, CompiledNode):
+            node.call.again = partial(_again, again, leaves)
+            return
+
+
+def _again(function: Callable[[], Any], leaves: Sequence[Any]) -> tuple[list[Tensor], list[Tensor]]:
+    """The function's results, with the histories of its operations, and its tensors."""
+    return pytree.flatten(function())[0], [leaf for leaf in leaves if isinstance(leaf, Tensor)]

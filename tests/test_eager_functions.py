@@ -1,0 +1,154 @@
+"""Functions that eager code runs as a whole: the same results, gradients and errors."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import graphflow as gf
+from graphflow import eager_functions, flags, nn
+from graphflow.autograd.compiled import CompiledNode
+from graphflow.autograd.several import OutputNode
+from graphflow.backends import cpu
+from graphflow.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+RNG = np.random.default_rng(20261130)
+ROWS = RNG.standard_normal((7, 3, 5))
+
+
+@pytest.fixture(autouse=True)
+def at_once() -> Iterator[None]:
+    """Functions are compiled at their first call."""
+    cpu.eager_kernels = True
+    gf.use_deterministic_algorithms(True)
+    yield
+    gf.use_deterministic_algorithms(False)
+    cpu.eager_kernels = False
+
+
+def compiled(out: gf.Tensor) -> bool:
+    """Whether a compiled function is in the history of ``out``."""
+    pending, seen = [out.grad_fn], set[Any]()
+    while pending:
+        node = pending.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        if isinstance(node, OutputNode) and isinstance(node.call, CompiledNode):
+            return True
+        edges = [] if node is None else [edge for edge in node.edges if edge is not None]
+        pending += [edge.node for edge in edges if edge.node is not None]
+    return False
+
+
+def model(kind: Any, **options: Any) -> nn.Module:
+    gf.manual_seed(3)
+    made: nn.Module = kind(5, 4, dtype=gf.float64, **options)
+    return made
+
+
+def trained(made: nn.Module, second: bool) -> list[np.ndarray[Any, Any]]:
+    """Output, gradients of input and parameters, and of the square of the input's gradient."""
+    x = gf.from_numpy(ROWS.copy()).requires_grad_()
+    out: gf.Tensor = made(x)[0]
+    assert compiled(out) == cpu.eager_kernels
+    loss = (out * out).sum()
+    found = [out.detach().numpy()]
+    if second:
+        slope: Any = gf.autograd.grad(loss, x, create_graph=True)[0]
+        loss = loss + (slope * slope).sum()
+    for parameter in made.parameters():
+        parameter.grad = None
+    loss.backward()
+    grads = [x.grad, *(parameter.grad for parameter in made.parameters())]
+    return found + [g.numpy().copy() for g in grads if g is not None]
+
+
+@pytest.mark.parametrize("second", [False, True], ids=["first", "second derivatives"])
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        (nn.LSTM, {"num_layers": 2}),
+        (nn.GRU, {"bidirectional": True}),
+        (nn.RNN, {"bias": False}),
+        (nn.LSTM, {"proj_size": 2}),
+    ],
+    ids=["lstm", "gru", "rnn", "projected"],
+)
+def test_recurrent_layers(kind: Any, options: dict[str, Any], second: bool) -> None:
+    """Results and gradients are those of the single operations."""
+    as_one = trained(model(kind, **options), second)
+    cpu.eager_kernels = False
+    one_by_one = trained(model(kind, **options), second)
+    assert len(as_one) == len(one_by_one)
+    for found, want in zip(as_one, one_by_one, strict=True):
+        np.testing.assert_allclose(found, want, rtol=1e-9, atol=1e-12)
+
+
+def test_packed_sequences() -> None:
+    """Sequences of different lengths, packed."""
+    lengths = gf.tensor([7, 4, 2])
+
+    def padded() -> np.ndarray[Any, Any]:
+        packed = pack_padded_sequence(gf.from_numpy(ROWS), lengths)
+        out, _ = pad_packed_sequence(model(nn.LSTM)(packed)[0])
+        return out.detach().numpy()
+
+    as_one = padded()
+    cpu.eager_kernels = False
+    np.testing.assert_allclose(as_one, padded(), rtol=1e-10, atol=1e-12)
+
+
+def test_without_gradients() -> None:
+    """No history where none is wanted."""
+    with gf.no_grad():
+        assert model(nn.LSTM)(gf.from_numpy(ROWS))[0].grad_fn is None
+
+
+def test_a_weight_changed_before_backward() -> None:
+    """Backward refuses values that are not there any more."""
+    made = model(nn.LSTM)
+    loss = made(gf.from_numpy(ROWS))[0].sum()
+    with gf.no_grad():
+        list(made.parameters())[1].add_(1.0)  # the recurrent product's
+    with pytest.raises(gf.GraphFlowError, match="modified by an in-place operation"):
+        loss.backward()
+
+
+def test_twice_backward() -> None:
+    """A second backward pass needs retain_graph."""
+    loss = model(nn.LSTM)(gf.from_numpy(ROWS))[0].sum()
+    loss.backward(retain_graph=True)
+    loss.backward()
+    with pytest.raises(gf.GraphFlowError, match="retain_graph"):
+        loss.backward()
+
+
+def test_compiled_beside(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    """Until a thread has compiled a function its operations run one by one."""
+    gf.use_deterministic_algorithms(False)
+    made, x = model(nn.GRU), gf.from_numpy(RNG.standard_normal((9, 2, 5)))
+    with flags.override(cache_dir=str(tmp_path)):
+        outs = [made(x)[0] for _ in range(eager_functions.OFTEN)]
+        assert not any(map(compiled, outs)), "a call must not wait for a compiler"
+        deadline = time.monotonic() + 60
+        while not compiled(out := made(x)[0]) and time.monotonic() < deadline:
+            np.testing.assert_allclose(out.detach(), outs[0].detach(), rtol=1e-10, atol=1e-12)
+        assert compiled(out)
+        np.testing.assert_allclose(out.detach(), outs[0].detach(), rtol=1e-10, atol=1e-12)
+
+
+def test_many_kinds_of_arguments() -> None:
+    """A function is compiled for so many lengths, and runs for all."""
+    made = model(nn.RNN)
+    for length in range(1, eager_functions.MOST + 4):
+        x = RNG.standard_normal((length, 1, 5))
+        found = made(gf.from_numpy(x))[0].detach().numpy()
+        cpu.eager_kernels = False
+        want = made(gf.from_numpy(x))[0].detach().numpy()
+        cpu.eager_kernels = True
+        np.testing.assert_allclose(found, want, rtol=1e-10, atol=1e-12)
