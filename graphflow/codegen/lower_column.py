@@ -13,21 +13,22 @@ Column sums accumulate in the output row itself::
             for j in range(low, stop):
                 out[j] = add_fast(out[j], a[p0 + j])
 
-Accumulators that are not a result themselves live in a scratch row a thread.
+Accumulators that are not a result themselves live in a scratch row a thread.  What comes from
+memory is folded several rows at a time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from graphflow.codegen.emit import THREAD, Emitter
-from graphflow.codegen.loops import Accumulate, Fold, Load, LoopKind, Start
+from graphflow.codegen.loops import Accumulate, Apply, Fold, Load, LoopKind, Slot, Start
 from graphflow.codegen.lower_map import ENOUGH_SHARES, open_rows
-from graphflow.codegen.lower_row import is_regrouped, open_block, open_blocks
+from graphflow.codegen.lower_row import fold_names, is_regrouped, open_block, open_blocks
 from graphflow.codegen.passes_plan import plan_stages
 from graphflow.codegen.schedule import Call
 from graphflow.codegen.sizes import example_of
-from graphflow.codegen.spaces import Axis, Plan, Survey, Target
+from graphflow.codegen.spaces import Axis, Plan, Survey, Target, survey, work
 from graphflow.codegen.task import Task, finish_call
 from graphflow.ir.affine import Affine
 from graphflow.ir.types import DType, int64
@@ -39,6 +40,13 @@ FEW_BLOCKS = 8
 """Blocks that are enough to share among the threads."""
 SUMMED = 128
 """Rows that are folded one after the other; a row kernel has several lanes for that."""
+TOGETHER = 8
+"""Rows that are folded together where they come from memory, so that accumulators go back to a
+cache less often, …"""
+FAR = 1 << 23
+"""… which is so where a kernel moves so many bytes …"""
+LIGHT = 4.0
+"""… for what takes no more scalar operations an element."""
 
 
 @dataclass(slots=True)
@@ -79,10 +87,10 @@ def lower_column(task: Task, plan: Plan, targets: Sequence[Target], found: Surve
     emitter = Emitter("col", targets, found.uses, task.error, task.bound)
     columns = Columns(task, emitter, plan)
     in_place = _choose_homes(columns, stages.folds, stages.kept, found)
-    inner = plan.kept[-1]
+    inner, (moved, _) = plan.kept[-1], work(task.space, found, targets)
     _open_column_blocks(emitter, plan, task.is_large(found, targets))
     for number, folds in enumerate(stages.folds):
-        column_pass(columns, inner, folds, stages.full[number])
+        column_pass(columns, inner, folds, stages.full[number], moved)
         for fold in folds:
             emitter.replaced[fold] = columns.homes[fold]
     for target in in_place:
@@ -156,13 +164,20 @@ def block_width(columns: int, rows: int) -> int:
 
 
 def column_pass(
-    columns: Columns, inner: Axis, folds: Sequence[Fold], stores: Sequence[Target]
+    columns: Columns,
+    inner: Axis,
+    folds: Sequence[Fold],
+    stores: Sequence[Target],
+    moved: int,
 ) -> None:
-    """One run over the rows: fold each into its column's accumulator, and store."""
+    """One run over the rows: fold each into its column's accumulator, and store.
+
+    ``moved`` is how many bytes the kernel moves.
+    """
     if not folds and not stores:
         return
     emitter, reduced = columns.emitter, columns.plan.reduced
-    _start(columns, inner, {f: columns.homes[f] for f in folds})
+    homes = _start(columns, inner, {f: columns.homes[f] for f in folds})
     regrouped = [f for f in folds if is_regrouped(f)]
     long = bool(reduced) and reduced[-1].extent > 4 * SUMMED and bool(regrouped)
     parts = {f: columns.row(f) for f in regrouped} if long else {}
@@ -171,14 +186,22 @@ def column_pass(
         emitter.open_axis(axis, LoopKind.REDUCE)
     if long:
         open_blocks(emitter, reduced[-1], SUMMED)
-        _start(columns, inner, parts)
+        homes |= _start(columns, inner, parts)
     depth = emitter.depth
-    if long:
-        open_block(emitter, reduced[-1])
-    elif reduced:
-        emitter.open_axis(reduced[-1], LoopKind.REDUCE)
-    emitter.open_axis(inner)
-    _fold_columns(columns, folds, parts, stores)
+    if (
+        moved >= FAR
+        and not stores
+        and reduced[-1].extent >= 2 * TOGETHER
+        and _is_light(emitter, folds)
+    ):
+        _fold_several(columns, inner, homes, long)
+    else:
+        if long:
+            open_block(emitter, reduced[-1])
+        elif reduced:
+            emitter.open_axis(reduced[-1], LoopKind.REDUCE)
+        emitter.open_axis(inner)
+        _fold_columns(columns, folds, parts, stores)
     emitter.close(emitter.depth - depth)
     if parts:
         emitter.open_axis(inner)
@@ -188,18 +211,69 @@ def column_pass(
     emitter.close(emitter.depth - before)
 
 
-def _start(columns: Columns, inner: Axis, homes: dict[Fold, Load]) -> None:
-    """A loop that sets accumulators to the identities of their folds."""
+def _start(columns: Columns, inner: Axis, homes: dict[Fold, Load]) -> dict[Fold, tuple[str, str]]:
+    """A loop that sets accumulators to the identities of their folds; how each is written, and
+    its position."""
     if not homes:
-        return
+        return {}
     columns.emitter.open_axis(inner)
+    places = {}
     for fold, home in homes.items():
-        if fold.position is None:
-            columns.emitter.add(Start(columns.place(home), fold))
-        else:
-            best = columns.place(columns.bests[fold])
-            columns.emitter.add(Start(best, fold, columns.place(home)))
+        position = columns.place(home) if fold.position is not None else ""
+        places[fold] = columns.place(columns.bests[fold] if position else home), position
+        columns.emitter.add(Start(places[fold][0], fold, position))
     columns.emitter.close()
+    return places
+
+
+def _is_light(emitter: Emitter, folds: Sequence[Fold]) -> bool:
+    """Whether what is folded is little beside reading it, so that rows may be written out."""
+    operands = [Target(Slot(0, 0, f.dtype), Affine(), f.operand) for f in folds]
+    found = survey(operands, emitter.replaced)
+    return sum(value.op.cost for value in found.values if isinstance(value, Apply)) <= LIGHT
+
+
+def _fold_several(
+    columns: Columns, inner: Axis, homes: dict[Fold, tuple[str, str]], long: bool
+) -> None:
+    """Fold ``TOGETHER`` rows into accumulators that are read and written once, then the rest.
+
+    Indices are written in the same way in both, as those of the innermost loop.
+    """
+    emitter, axis = columns.emitter, columns.plan.reduced[-1]
+    whole_axis = emitter.ranges.get(axis) or ("0", emitter.extent(axis))
+    begin, end = ("block", "stop") if long else whole_axis
+    low, high = emitter.ranges.get(inner) or ("0", emitter.extent(inner))
+    emitter.name_index("rest", f"{end} - ({end} - {begin}) % {TOGETHER}")
+    emitter.open((), "several", begin, "rest", LoopKind.REDUCE, str(TOGETHER))
+    emitter.open((), inner.name, low, high)
+    here = {fold: fold_names(emitter, fold) for fold in homes}
+    for fold, names in here.items():
+        for name, home in zip(names, homes[fold]):
+            if home:
+                emitter.name_index(name, home)
+    emitter.open((axis, inner), axis.name, "several", f"several + {TOGETHER}", LoopKind.REDUCE)
+    _fold_into(emitter, here)
+    emitter.close()
+    for fold, names in here.items():
+        for name, home in zip(names, homes[fold]):
+            if home:
+                emitter.name_index(home, name)
+    emitter.close(2)
+    emitter.open((), axis.name, "rest", end, LoopKind.REDUCE)
+    emitter.open((axis, inner), inner.name, low, high)
+    _fold_into(emitter, homes)
+
+
+def _fold_into(emitter: Emitter, places: Mapping[Fold, tuple[str, str]]) -> None:
+    """Fold this point's operands into accumulators, which have positions or not."""
+    for fold in places:
+        if fold.position is not None:
+            emitter.need_named(fold.operand)
+            emitter.need(fold.position)
+    emitter.need(*[fold.operand for fold in places])
+    for fold, (place, position) in places.items():
+        emitter.add(Accumulate(place, fold, fold.operand, position))
 
 
 def _fold_columns(

@@ -18,7 +18,7 @@ from graphflow.codegen.lower_row import is_regrouped, lower_row, row_pass
 from graphflow.codegen.passes_plan import Only, plan_skips, plan_stages
 from graphflow.codegen.schedule import Call
 from graphflow.codegen.sizes import example_of, is_fixed
-from graphflow.codegen.spaces import Axis, Plan, Space, Survey, Target, plan_loops, survey
+from graphflow.codegen.spaces import Axis, Plan, Space, Survey, Target, plan_loops, survey, work
 from graphflow.codegen.task import Task, finish_call
 from graphflow.ir.affine import Affine
 from graphflow.records import replace
@@ -110,7 +110,9 @@ def _partial_call(
         for axis in plan.kept[:-1]:
             emitter.open_axis(axis)
         columns = Columns(task, emitter, plan, dict(partial))
-        column_pass(columns, plan.kept[-1], folds, full)
+        column_pass(
+            columns, plan.kept[-1], folds, full, work(task.space, found, [*results, *full])[0]
+        )
         for target in results:
             emitter.result(target.slot, target.value)
     else:
