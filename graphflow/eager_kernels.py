@@ -24,6 +24,8 @@ from itertools import count
 from queue import SimpleQueue
 from typing import Any, TypeAlias
 
+import numpy as np
+
 from graphflow import flags
 from graphflow.backends import cpu
 from graphflow.digests import amendments
@@ -149,6 +151,12 @@ def value(op: OpDef, arrays: Sequence[Array], attrs: dict[str, Any]) -> Array | 
     """``op(*arrays, **attrs)`` in memory of its own, row-major; None: NumPy shall compute it."""
     if not _may_run(op, arrays):
         return None
+    order = None
+    if not all(array.flags.c_contiguous for array in arrays):
+        order = _common_order(op, arrays)
+        if order is None:
+            return None
+        arrays = [_reordered(array, order) for array in arrays]
     key = (op, attrs_key(attrs), get_num_threads(), *map(_form, arrays))
     known = _known.get(key) or _looked_up(key, op, arrays, attrs)
     known.used = next(_calls)
@@ -163,7 +171,7 @@ def value(op: OpDef, arrays: Sequence[Array], attrs: dict[str, Any]) -> Array | 
     except IndexRangeError:
         return None  # the reference says where
     assert made is not None
-    return made.array
+    return made.array.transpose(inverse_order(order)) if order else made.array
 
 
 def _may_run(op: OpDef, arrays: Sequence[Array]) -> bool:
@@ -173,6 +181,33 @@ def _may_run(op: OpDef, arrays: Sequence[Array]) -> bool:
     if any(array.dtype.kind == "c" for array in arrays):
         return False
     return not (op.blas and arrays[0].dtype.char in "fd")
+
+
+def _common_order(op: OpDef, arrays: Sequence[Array]) -> tuple[int, ...] | None:
+    """The order of axes in which the result of NumPy lies in memory, in which operands are to be
+    taken; empty: as they are, and the result is row-major.  None where kernels can't have it."""
+    if op.kind is Kind.CONTRACTION:
+        return ()
+    if op.kind is Kind.ELEMENTWISE:
+        shape = np.broadcast_shapes(*(array.shape for array in arrays))
+        orders = {_order(array) for array in arrays if array.shape == shape}
+        return orders.pop() if len(orders) == 1 else None
+    in_order = all(_order(array) == tuple(range(array.ndim)) for array in arrays)
+    return () if in_order else None
+
+
+def _order(array: Array) -> tuple[int, ...] | None:
+    """Axes by falling stride; None where elements are repeated."""
+    if 0 in array.strides:
+        return None
+    return tuple(sorted(range(array.ndim), key=lambda axis: -abs(array.strides[axis])))
+
+
+def _reordered(array: Array, order: tuple[int, ...]) -> Array:
+    """A view of ``array`` with axes in ``order``, after axes that broadcasting adds."""
+    if not order:
+        return array
+    return array[(None,) * (len(order) - array.ndim)].transpose(order)
 
 
 def _form(array: Array) -> tuple[Any, ...]:

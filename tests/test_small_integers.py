@@ -145,3 +145,11 @@ def test_sums_outside_of_programs_are_exact(name: str, depth: int) -> None:
     left, right = (0, 2), (1, 2)
     sums = primitives.contract(a, a, left=left, right=right, out=(0, 1), dtype=gf.int32)
     assert ((sums.numpy().astype(object) - exact) % 2**32 == 0).all()
+
+
+def test_sums_of_nothing() -> None:
+    """A product over an axis of no elements, compiled, is zeros."""
+    a = gf.zeros(2, 0, dtype=gf.int16)
+    labels = {"left": (0, 2), "right": (1, 2), "out": (0, 1)}
+    product = gf.compile(lambda a: primitives.contract(a, a, **labels, dtype=gf.int32))
+    np.testing.assert_array_equal(product(a).numpy(), np.zeros((2, 2), np.int32))

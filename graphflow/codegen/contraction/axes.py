@@ -253,7 +253,7 @@ def _expense(rows: Sequence[Axis], columns: Sequence[Axis], depth: Sequence[Axis
     touch = _inner_stride(columns) <= _inner_stride(rows)
     columns, depth = _reading_order(list(columns), list(depth))
     across, run = (alone(tuple(axes), B)[-1].extent if axes else 1 for axes in (columns, depth))
-    packing = PACKING + RECTANGLE // (min(across, LANES) * run)
+    packing = PACKING + RECTANGLE // max(1, min(across, LANES) * run)
     if _in_place(m, _batches_of(merged(columns))[1], depth, 2 * LANES):
         packing = 0
     multiplied = m * rounded_up(n, LANES) * k
