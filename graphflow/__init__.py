@@ -80,7 +80,7 @@ from graphflow.version import __version__
 qint8, quint8 = int8, uint8
 double, float, half, int, long, short = float64, float32, float16, int32, int64, int16
 cfloat, cdouble = complex64, complex128
-cfloat, cdouble = complex64, complex128
+newaxis = None
 
 # Not needed to train a model: imported when first asked for, so that start-up stays short.
 if TYPE_CHECKING:
@@ -133,6 +133,7 @@ if TYPE_CHECKING:
         set_float32_matmul_precision,
         use_deterministic_algorithms,
     )
+    from graphflow.outer_names import *
     from graphflow.printing import set_printoptions
     from graphflow.profiling.record import profile
     from graphflow.quantization.schemes import (
@@ -144,6 +145,12 @@ if TYPE_CHECKING:
     )
     from graphflow.serialization import load, save
 else:
+
+    def _outer(name):
+        import graphflow.outer_names as outer_names
+
+        return outer_names.find(name)
+
     __getattr__ = importer(
         globals(),
         {
@@ -213,7 +220,7 @@ else:
                 )
             },
         },
-        _ops.find,
+        _outer,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -59,15 +60,46 @@ class Device:
         return f"device(type='{self.type}'{index})"
 
     def __enter__(self) -> Device:
-        return available(self)
+        found = available(self)
+        _entered.before.append(mode.place)
+        _make_on(found)
+        return found
 
     def __exit__(self, *exc: object) -> None:
-        """Nothing to undo: tensors are made on the CPU unless a device is given."""
+        mode.place = _entered.before.pop()
 
 
 _TYPES = ("cpu", "cuda", "mps", "xpu", "meta")
 CPU = Device("cpu")
 device = Device
+
+
+class _Entered(threading.local):
+    """Where tensors were made before each of the devices that are entered as contexts."""
+
+    def __init__(self) -> None:
+        self.before: list[Device | None] = []
+
+
+_entered = _Entered()
+
+
+def _make_on(found: Device) -> None:
+    devices.used |= found != CPU
+    mode.place = None if found == CPU else found
+
+
+def set_default_device(device: str | int | Device | None) -> None:
+    """Tensors that this thread makes without naming a device lie there from now on.
+
+    None is the CPU.  Raises for a device that cannot be used here.
+    """
+    _make_on(CPU if device is None else available(device))
+
+
+def get_default_device() -> Device:
+    """Where this thread makes tensors for which no device is named."""
+    return CPU if mode.place is None else mode.place
 
 
 @functools.cache

@@ -10,7 +10,9 @@ from __future__ import annotations
 from graphflow.backends import cuda
 
 _PRECISIONS = ("highest", "high", "medium")
-_state = {"precision": "highest", "warn_only": False}
+_state: dict[str, str | bool | int] = {
+    "precision": "highest", "warn_only": False, "warn_always": False, "interop": 1,
+}  # fmt: skip
 
 
 def set_float32_matmul_precision(precision: str) -> None:
@@ -43,3 +45,46 @@ def are_deterministic_algorithms_enabled() -> bool:
 def is_deterministic_algorithms_warn_only_enabled() -> bool:
     """Whether it was to warn only."""
     return bool(_state["warn_only"])
+
+
+def set_deterministic_debug_mode(debug_mode: int | str) -> None:
+    """0 or "default", 1 or "warn", 2 or "error": :func:`use_deterministic_algorithms` in one."""
+    names = ("default", "warn", "error")
+    level = names.index(debug_mode) if debug_mode in names else debug_mode
+    if level not in range(3) or isinstance(level, bool):
+        raise ValueError(f"debug_mode is 0, 1, 2 or one of {', '.join(names)}, not {debug_mode!r}")
+    use_deterministic_algorithms(level != 0, warn_only=level == 1)
+
+
+def get_deterministic_debug_mode() -> int:
+    """0: not asked for, 1: warn only, 2: asked for."""
+    if not are_deterministic_algorithms_enabled():
+        return 0
+    return 1 if is_deterministic_algorithms_warn_only_enabled() else 2
+
+
+def set_flush_denormal(mode: bool) -> bool:
+    """False: numbers below the smallest normal one are always computed with."""
+    return False
+
+
+def set_num_interop_threads(threads: int) -> None:
+    """Kept for :func:`get_num_interop_threads`: a step is played by one team of threads."""
+    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
+        raise ValueError(f"set_num_interop_threads takes a whole number from 1, not {threads!r}")
+    _state["interop"] = threads
+
+
+def get_num_interop_threads() -> int:
+    """What :func:`set_num_interop_threads` was told last."""
+    return int(_state["interop"])
+
+
+def set_warn_always(b: bool) -> None:
+    """Kept for :func:`is_warn_always_enabled`: Python's own filters say what is shown twice."""
+    _state["warn_always"] = bool(b)
+
+
+def is_warn_always_enabled() -> bool:
+    """What :func:`set_warn_always` was told last."""
+    return bool(_state["warn_always"])

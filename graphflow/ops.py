@@ -40,6 +40,8 @@ LATER: tuple[str, ...] = (
     "graphflow.functions.diagonals",
     "graphflow.functions.distributions",
     "graphflow.functions.einsum",
+    "graphflow.functions.floats",
+    "graphflow.functions.grids",
     "graphflow.functions.joining",
     "graphflow.functions.linear_algebra",
     "graphflow.functions.norms",
@@ -69,6 +71,8 @@ if TYPE_CHECKING:  # what type checkers find in gf
     from graphflow.functions.diagonals import *
     from graphflow.functions.distributions import *
     from graphflow.functions.einsum import *
+    from graphflow.functions.floats import *
+    from graphflow.functions.grids import *
     from graphflow.functions.joining import *
     from graphflow.functions.linear_algebra import *
     from graphflow.functions.norms import *

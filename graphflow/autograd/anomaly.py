@@ -50,6 +50,11 @@ def is_anomaly_enabled() -> bool:
     return isinstance(mode.guard, _Guard)
 
 
+def set_anomaly_enabled(mode: bool, check_nan: bool = True) -> None:
+    """Switch it on or off until it is switched again."""
+    _switch(mode and check_nan)
+
+
 def _switch(on: bool) -> None:
     if on and mode.guard is None:
         _Guard(inf=False).__enter__()

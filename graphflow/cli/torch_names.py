@@ -24,8 +24,9 @@ VERSION = f"2.13.0+graphflow{__version__}"
 """The version of PyTorch whose names and meanings are followed, as scripts compare it."""
 
 PUBLIC = frozenset({
-    "accelerator", "amp", "ao", "autograd", "backends", "cuda", "distributed", "fft", "hub", "jit",
-    "linalg", "nn", "onnx", "optim", "profiler", "quantization", "random", "special", "utils",
+    "accelerator", "amp", "ao", "autograd", "backends", "compiler", "cuda", "distributed",
+    "distributions", "fft", "func", "hub", "jit", "linalg", "multiprocessing", "nn", "onnx",
+    "optim", "profiler", "quantization", "random", "special", "testing", "utils",
 })  # fmt: skip
 """Modules of ``graphflow`` that scripts know as modules of ``torch``; others are our own."""
 
@@ -63,8 +64,8 @@ def _attribute(alias: Alias, name: str) -> Any:
     path = f"{alias.__name__}.{name}"
     if path in _DIFFERENT:
         return _DIFFERENT[path]
-    value = getattr(alias._target, name, None)
-    if value is not None and not isinstance(value, ModuleType):
+    value = getattr(alias._target, name, MissingName)
+    if value is not MissingName and not isinstance(value, ModuleType):
         return value
     try:
         return import_module(path)

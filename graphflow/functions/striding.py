@@ -1,21 +1,22 @@
-"""Views by memory: ``as_strided``."""
+"""Views by memory, and memory in an order that is asked for."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from graphflow.checks import need_int
 from graphflow.dispatch import apply_view
 from graphflow.errors import GraphFlowError, ShapeError
-from graphflow.functions.shaping import view
+from graphflow.functions.creation import empty
+from graphflow.functions.shaping import permute, view
 from graphflow.functions.traced_order import traced_layout
 from graphflow.mode import mode
 
 if TYPE_CHECKING:
     from graphflow.tensor import Tensor
 
-__all__ = ["as_strided"]
+__all__ = ["as_strided", "empty_permuted", "empty_strided"]
 METHODS = ("as_strided",)
 
 
@@ -36,6 +37,22 @@ def as_strided(
     begin = _offset(input) if storage_offset is None else storage_offset
     row = view(_whole(input), -1)
     return apply_view("strided", row, shape=extents, strides=steps, offset=int(begin))
+
+
+def empty_strided(size: Sequence[int], stride: Sequence[int], **options: Any) -> Tensor:
+    """A tensor of zeros with these strides, over as few elements as they reach."""
+    length = 1 + sum((n - 1) * step for n, step in zip(size, stride))
+    return as_strided(empty(length if 0 not in size else 0, **options), size, stride, 0)
+
+
+def empty_permuted(size: Sequence[int], physical_layout: Sequence[int], **options: Any) -> Tensor:
+    """A tensor of zeros whose dimensions lie in memory in the order ``physical_layout``."""
+    if sorted(physical_layout) != [*range(len(size))]:
+        raise ShapeError(
+            f"empty_permuted: {tuple(physical_layout)} is no order of {len(size)} dimensions"
+        )
+    dense = empty([size[d] for d in physical_layout], **options)
+    return permute(dense, [physical_layout.index(d) for d in range(len(size))])
 
 
 def _whole(input: Tensor) -> Tensor:

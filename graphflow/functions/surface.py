@@ -23,10 +23,13 @@ from graphflow.moves import moved
 from graphflow.promotion import as_operand, cast
 from graphflow.tensor import Tensor
 
-__all__ = ["fill", "is_nonzero", "is_same_size", "is_signed"]
+__all__ = [
+    "detach", "detach_", "fill", "get_device", "is_inference", "is_nonzero", "is_same_size",
+    "is_signed", "is_storage",
+]  # fmt: skip
 METHODS = """
-apply_ cuda data_ptr get_device is_nonzero is_pinned is_same_size is_set_to is_shared is_signed map_
-ndimension pin_memory storage_offset to_numpy type where
+apply_ cuda data_ptr get_device is_inference is_nonzero is_pinned is_same_size is_set_to is_shared
+is_signed map_ ndimension pin_memory storage_offset to_numpy type where
 """.split()
 PROPERTIES = """
 __cuda_array_interface__ is_cpu is_cuda is_meta is_mps is_quantized is_sparse is_xpu itemsize layout
@@ -62,6 +65,26 @@ def type(input: Tensor, dtype: Any = None, non_blocking: bool = False) -> Any:
             raise DTypeError(f"no tensor type is called {dtype!r}")
         dtype = found[0]
     return cast(input, dtype)
+
+
+def detach(input: Tensor) -> Tensor:
+    """The same memory without history."""
+    return need_tensor("detach", input).detach()
+
+
+def detach_(input: Tensor) -> Tensor:
+    """``input``, whose history is forgotten."""
+    return need_tensor("detach_", input).detach_()
+
+
+def is_inference(input: Tensor) -> bool:
+    """False: what ``inference_mode`` makes are ordinary tensors without history."""
+    return False
+
+
+def is_storage(obj: Any) -> bool:
+    """False: memory is no object of its own here."""
+    return False
 
 
 def is_nonzero(input: Tensor) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 from graphflow.functions.creation import empty, tensor
 from graphflow.ir import types as T
 from graphflow.ir.types import DType
+from graphflow.promotion import set_default_dtype
 from graphflow.tensor import Tensor
 
 __all__ = [
@@ -37,3 +38,16 @@ HalfTensor = _maker("HalfTensor", T.float16)
 IntTensor = _maker("IntTensor", T.int32)
 LongTensor = _maker("LongTensor", T.int64)
 ShortTensor = _maker("ShortTensor", T.int16)
+
+_FLOATING = {
+    "BFloat16Tensor": T.bfloat16, "DoubleTensor": T.float64, "FloatTensor": T.float32,
+    "HalfTensor": T.float16,
+}  # fmt: skip
+
+
+def set_default_tensor_type(t: Any) -> None:
+    """Make floats in the dtype of a typed constructor, given or named ("torch.FloatTensor")."""
+    name = str(getattr(t, "__name__", t)).rpartition(".")[2]
+    if name not in _FLOATING:
+        raise TypeError(f"the default type is one of {', '.join(_FLOATING)}, not {t!r}")
+    set_default_dtype(_FLOATING[name])

@@ -18,11 +18,12 @@ from graphflow.functions.elementwise import (
     maximum,
     mul,
 )
+from graphflow.functions.grids import powers
 from graphflow.functions.norms import p_norm
 from graphflow.functions.products import matmul as matmul
 from graphflow.functions.reductions import normal_dim, normal_dims, reduce
 from graphflow.functions.reductions import sum as total
-from graphflow.functions.shaping import movedim, narrow, reshape, stack, unsqueeze
+from graphflow.functions.shaping import movedim, narrow, reshape, unsqueeze
 from graphflow.ir import types as T
 from graphflow.linalg.checks import need_exact, need_matrix, need_square
 from graphflow.linalg.equations import inverse_of, tolerances
@@ -236,9 +237,4 @@ def vander(x: Tensor, *, N: int | None = None) -> Tensor:
     count = x.shape[-1] if N is None else N
     if count <= 1 and N is not None:
         raise GraphFlowError("linalg.vander: N must be greater than 1.")
-    if x.dtype.kind in ("int", "uint", "bool"):
-        x = cast(x, T.int64)
-    powers = [mul(x, 0) + 1]
-    for _ in range(count - 1):
-        powers.append(mul(powers[-1], x))
-    return stack(powers, -1)
+    return powers(x, count)

@@ -69,9 +69,10 @@ def dropout(input: Tensor, p: Any = 0.5, training: bool = True, inplace: bool = 
 
 
 @beside_operands
-def _channel_dropout(
+def channels_dropped(
     name: str, input: Tensor, p: Any, training: bool, inplace: bool, batched: bool
 ) -> Tensor:
+    """Zero channels at probability ``p``; without ``batched`` the first axis numbers them."""
     if idle(name, input, p, training):
         return input
     if batched:
@@ -91,7 +92,7 @@ def _need_rank(name: str, input: Tensor, ranks: tuple[int, ...]) -> None:
 def dropout1d(input: Tensor, p: Any = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
     """Zero whole channels of [N, C, L] or [C, L] at probability ``p``."""
     _need_rank("dropout1d", input, (2, 3))
-    return _channel_dropout("dropout1d", input, p, training, inplace, input.ndim == 3)
+    return channels_dropped("dropout1d", input, p, training, inplace, input.ndim == 3)
 
 
 def dropout2d(input: Tensor, p: Any = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
@@ -102,7 +103,7 @@ def dropout2d(input: Tensor, p: Any = 0.5, training: bool = True, inplace: bool 
             "taken as the channels",
             stacklevel=2,
         )
-    return _channel_dropout("dropout2d", input, p, training, inplace, True)
+    return channels_dropped("dropout2d", input, p, training, inplace, True)
 
 
 def dropout3d(input: Tensor, p: Any = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
@@ -111,7 +112,7 @@ def dropout3d(input: Tensor, p: Any = 0.5, training: bool = True, inplace: bool 
         warnings.warn(
             f"dropout3d: expected 4 or 5 dimensions, got shape {list(input.shape)}", stacklevel=2
         )
-    return _channel_dropout("dropout3d", input, p, training, inplace, input.ndim == 5)
+    return channels_dropped("dropout3d", input, p, training, inplace, input.ndim == 5)
 
 
 def _saturated(input: Tensor, shape: tuple[int, ...], p: Any, inplace: bool) -> Tensor:
