@@ -2,6 +2,9 @@
 
 import sys
 import time
+from types import SimpleNamespace
+
+import pytest
 
 import graphflow as gf
 from graphflow.codegen.memory import expected_bytes
@@ -55,3 +58,24 @@ def test_memory_of_known_size_becomes_resident_to_its_last_byte():
         while reserve.resident < nbytes and time.monotonic() < deadline:
             time.sleep(0.001)
         assert reserve.resident in (0, nbytes)  # 0: no such advice in an older kernel
+
+
+def test_long_pages_are_asked_for_from_where_one_begins(monkeypatch):
+    asked = []
+
+    def advise(address, size, advice):
+        asked.append((address, size))
+        return 0
+
+    page = 1 << 16  # as some kernels for ARM have them
+    monkeypatch.setattr(resident.mmap, "PAGESIZE", page)
+    monkeypatch.setattr(resident.ctypes, "CDLL", lambda _: SimpleNamespace(madvise=advise))
+    reserve = Reserve(resident.LEAST + 12_345, exact=True)
+    if reserve._thread is None:
+        pytest.skip("memory is set aside on Linux only")
+    reserve._thread.join()
+    arena = reserve.take(resident.LEAST + 12_345)
+    starts, sizes = zip(*asked, strict=True)
+    assert all(start % page == 0 for start in starts)
+    assert 0 <= starts[0] - arena.address < page
+    assert starts[-1] + sizes[-1] == arena.address + arena.nbytes

@@ -10,6 +10,8 @@ import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -185,6 +187,23 @@ def test_the_flag_sets_the_first_budget() -> None:
     with flags.override(num_threads=None):
         assert ThreadPool().budget == default_threads()
     assert 1 <= default_threads() <= (os.cpu_count() or 1)
+
+
+@pytest.mark.parametrize("fast", [4, 0])
+def test_slow_cores_of_macos_are_left_out(fast: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its answer is invented here: how many cores of the fastest kind, or that there is none."""
+
+    def sysctlbyname(name: bytes, value: Any, size: Any, new: Any, length: int) -> int:
+        assert name == b"hw.perflevel0.physicalcpu"
+        value._obj.value = fast
+        return 0 if fast else -1
+
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(threads, "_quota", lambda count: count)
+    fake = SimpleNamespace(sysctlbyname=sysctlbyname)
+    monkeypatch.setattr(threads.ctypes, "CDLL", lambda _: fake)
+    assert default_threads() == (fast or 8)
 
 
 # --- fork -------------------------------------------------------------------

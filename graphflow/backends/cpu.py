@@ -11,6 +11,6 @@ eager_kernels = True
 
 def get_cpu_capability() -> str:
     """``"AVX512"``, ``"AVX2"`` or ``"DEFAULT"``: what kernels are generated for."""
-    from graphflow.codegen.target import host_target
+    from graphflow.codegen.target import chosen_target
 
-    return {64: "AVX512", 32: "AVX2"}.get(host_target().vector_bytes, "DEFAULT")
+    return {64: "AVX512", 32: "AVX2"}.get(chosen_target().vector_bytes, "DEFAULT")

@@ -27,7 +27,7 @@ from graphflow.codegen.kernel_writer import KernelWriter, formula_of, mentions, 
 from graphflow.codegen.loops import Kernel, Report, Share, Turn
 from graphflow.codegen.names import PLACEHOLDER, kernel_name
 from graphflow.codegen.schedule import KernelSource
-from graphflow.codegen.target import host_target
+from graphflow.codegen.target import chosen_target
 from graphflow.codegen.writer import Writer
 
 SIGNATURES = {False: "args, tid, nth", True: "args, batch, i0, i1, j0, j1"}
@@ -87,7 +87,7 @@ class CpuWriter(KernelWriter):
     def turn(self, statement: Turn) -> None:
         """A block that is transposed in registers."""
         goal, source = self.kernel.slots[statement.goal], self.kernel.slots[statement.source]
-        lanes = tiling(host_target(), statement.goal.dtype.itemsize).lanes
+        lanes = tiling(chosen_target(), statement.goal.dtype.itemsize).lanes
         self.out.line(
             f"turn({lanes}, {statement.width}, {goal} + {statement.place}, "
             f"{source} + ({statement.index}), {statement.row}, {statement.count}, "

@@ -109,10 +109,16 @@ class Target:
 
     @property
     def has_byte_products(self) -> bool:
-        """True when four products of bytes, one of two signed, are added up by an instruction
-        (``vpdpbusd``: VNNI, with AVX-512 or without)."""
+        """True when four products of bytes are added up by an instruction: one of two signed on
+        x86 (``vpdpbusd``: VNNI, with AVX-512 or without), both on ARM (``sdot``)."""
         wide = {"avx512vnni", "avx512bw"} <= self.enabled
-        return self.is_x86 and (wide or {"avxvnni", "avx2"} <= self.enabled)
+        vnni = self.is_x86 and (wide or {"avxvnni", "avx2"} <= self.enabled)
+        return vnni or self.has_signed_byte_products
+
+    @property
+    def has_signed_byte_products(self) -> bool:
+        """True when there is ``sdot``, which all of Apple's processors for macOS have."""
+        return self.is_arm64 and ("dotprod" in self.enabled or "-apple-mac" in self.triple)
 
     @property
     def vector_bytes(self) -> int:

@@ -8,6 +8,7 @@ While a large program is scheduled one processor is busy, and another can do tha
 from __future__ import annotations
 
 import ctypes
+import mmap
 import sys
 import threading
 from contextlib import suppress
@@ -20,7 +21,6 @@ from graphflow.runtime.storage import Storage, empty
 LEAST = 16 << 20
 """Bytes below which the first touch is left to the first run."""
 _PART = 4 << 20  # the kernel is asked for so much at a time, for others want memory meanwhile
-_PAGE = 4096
 _POPULATE_WRITE = 23  # MADV_POPULATE_WRITE, since Linux 5.14: nothing is written
 
 
@@ -52,10 +52,12 @@ class Reserve:
     def _populate(self, block: Storage) -> None:
         advise: Any = ctypes.CDLL(None).madvise
         advise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-        done = self.resident
-        while done < self._wanted:
-            part = min(_PART, block.nbytes - done)
-            if advise(block.address + done, part, _POPULATE_WRITE):
+        # Pages of ARM may be longer than what memory begins at a multiple of.
+        first = block.address + -block.address % mmap.PAGESIZE
+        end, done = block.address + block.nbytes, self.resident
+        while done < self._wanted and first + done < end:
+            part = min(_PART, end - first - done)
+            if advise(first + done, part, _POPULATE_WRITE):
                 return  # an older kernel, or too little memory
             done += part
             self.resident = done

@@ -188,14 +188,30 @@ def _spins(control: Array, wait: int) -> int:
 
 
 def default_threads() -> int:
-    """One thread a core this process may use: affinity, hyper-threads and quota considered."""
+    """One thread a core this process may use: affinity, hyper-threads and quota considered,
+    on macOS only fast cores."""
     if hasattr(os, "sched_getaffinity"):
         allowed = sorted(os.sched_getaffinity(0))
         cores = {_siblings(cpu) for cpu in allowed}
         count = len(cores)
     else:
-        count = os.cpu_count() or 1
+        count = _fast_cores() or os.cpu_count() or 1
     return max(1, min(count, _quota(count)))
+
+
+def _fast_cores() -> int:
+    """Cores of the fastest kind, as macOS counts them on ARM; 0 elsewhere.
+
+    Threads have equal shares of most steps, so the others would be waited for.
+    """
+    try:
+        ask: Any = ctypes.CDLL(None).sysctlbyname
+    except (OSError, TypeError, AttributeError):
+        return 0
+    count = ctypes.c_int(0)
+    size = ctypes.c_size_t(ctypes.sizeof(count))
+    name = b"hw.perflevel0.physicalcpu"
+    return 0 if ask(name, ctypes.byref(count), ctypes.byref(size), None, 0) else count.value
 
 
 def _siblings(cpu: int) -> str:

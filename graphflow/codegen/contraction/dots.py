@@ -3,7 +3,8 @@
 Neighbours in depth are widened to 16 bits, multiplied, and added in pairs, which is one
 instruction on x86 (``vpmaddwd``).  With VNNI there is one for four bytes (``vpdpbusd``), if one
 side is unsigned: that is ``b + 128``, the bits of ``b`` with the highest flipped, and ``128 a``
-is taken off at the end.  Sums wrap around, so they may be beyond 32 bits in between.
+is taken off at the end.  ARM's (``sdot``) takes both as they are.  Sums wrap around, so they may
+be beyond 32 bits in between.
 """
 
 from __future__ import annotations
@@ -46,14 +47,18 @@ def multiplied_pairs(body: Body, a: Any, c: Any) -> Any:
     return builder.add(even, odd)
 
 
-def with_byte_products(body: Body, total: Any, unsigned: Any, signed: Any) -> Any:
-    """``total`` and the products of four bytes each of two vectors (VNNI only)."""
-    kind, builder = total.type, body.builder
-    name = f"llvm.x86.avx512.vpdpbusd.{32 * kind.count}"
+def with_byte_products(body: Body, total: Any, columns: Any, row: Any) -> Any:
+    """``total`` and the products of four bytes each of two vectors; those of ``columns`` are
+    unsigned with VNNI."""
+    kind, builder, bytes_ = total.type, body.builder, ir.VectorType(_I8, 4 * total.type.count)
+    if chosen_target().has_signed_byte_products:
+        name, taken = f"llvm.aarch64.neon.sdot.v{kind.count}i32.v{bytes_.count}i8", bytes_
+    else:
+        name, taken = f"llvm.x86.avx512.vpdpbusd.{32 * kind.count}", kind
     function = cgutils.get_or_insert_function(
-        body.function.module, ir.FunctionType(kind, [kind] * 3), name
+        body.function.module, ir.FunctionType(kind, [kind, taken, taken]), name
     )
-    return builder.call(function, [total, *(builder.bitcast(x, kind) for x in (unsigned, signed))])
+    return builder.call(function, [total, *(builder.bitcast(x, taken) for x in (columns, row))])
 
 
 def flipped(lanes: int) -> Any:
@@ -69,6 +74,7 @@ class _Dots:
         self.group = neighbours(chosen_target(), element)
         self.body = Body(module, name, element, self.group * self.lanes, "iipppipiippi")
         self.signed = element.startswith("i")
+        self.flips = self.group == 4 and not chosen_target().has_signed_byte_products
         self.rows, self.columns = rows, columns
         self.wide = ir.VectorType(_I16, self.body.lanes)
         self.sum = ir.VectorType(_I32, self.lanes)
@@ -84,8 +90,8 @@ class _Dots:
         return extend(value, kind)
 
     def read(self, start: Any, position: Any, mask: Any) -> Any:
-        """Neighbours from ``position`` on, zeros where not under ``mask``: as bytes with VNNI,
-        else as 16-bit numbers."""
+        """Neighbours from ``position`` on, zeros where not under ``mask``: as bytes where those
+        are multiplied, else as 16-bit numbers."""
         value = self.body.read(start, position, mask)
         return value if self.group == 4 else self.widened(value, self.wide)
 
@@ -99,16 +105,16 @@ class _Dots:
         kept: Any = None,
     ) -> None:  # fmt: skip
         """A vector of depth; what lies under ``mask`` is read, what ``kept`` says counts."""
-        columns = [self.read(start, at, mask) for start in others]
-        if self.group == 4:
-            flip = flipped(self.body.lanes)
+        columns, flip = [self.read(start, at, mask) for start in others], flipped(self.body.lanes)
+        if self.flips:
             columns = [self.body.builder.xor(column, flip) for column in columns]
         for i, start in enumerate(starts):
             row = self.read(start, at, mask)
             if kept is not None:
                 row = self.body.builder.select(kept, row, ir.Constant(row.type, None))
             if self.group == 4:
-                for place, column in ((self.excess[i], flip), *zip(self.sums[i], columns)):
+                excess = [(self.excess[i], flip)] if self.flips else []
+                for place, column in (*excess, *zip(self.sums[i], columns)):
                     total = self.body.builder.load(place, typ=self.sum)
                     total = with_byte_products(self.body, total, column, row)
                     self.body.builder.store(total, place)
@@ -120,7 +126,7 @@ class _Dots:
         """The sums of one product, in lanes."""
         b = self.body.builder
         found = b.load(self.sums[row][column], typ=self.sum)
-        return b.sub(found, b.load(self.excess[row], typ=self.sum)) if self.group == 4 else found
+        return b.sub(found, b.load(self.excess[row], typ=self.sum)) if self.flips else found
 
     def single(self, starts: Sequence[Any], others: Sequence[Any], at: Any) -> None:
         """One element of depth."""

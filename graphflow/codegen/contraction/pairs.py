@@ -2,7 +2,7 @@
 
 A lane has the sum of one column.  Neighbours in depth of a row, one word of 32 bits, meet those
 of a vector of columns in one instruction; nothing has to be added up across lanes.  They are two
-numbers of 16 bits (``vpmaddwd``), or four of 8 (``vpdpbusd``, :class:`_Quads`).
+numbers of 16 bits (``vpmaddwd``), or four of 8 (``vpdpbusd``, ARM's ``sdot``: :class:`_Quads`).
 """
 
 from __future__ import annotations
@@ -124,7 +124,10 @@ class _Pairs:
 
 
 class _Quads(_Pairs):
-    """The body of a tile being written, for rows of bytes, with columns' highest bits flipped."""
+    """The body of a tile being written, for rows of bytes, with columns' highest bits flipped.
+
+    Where both sides may be signed they are flipped back, and sums begin with nothing.
+    """
 
     group = 4
     number = _I8
@@ -134,11 +137,17 @@ class _Quads(_Pairs):
         b = self.body.builder
         whole = b.add(pitch, _I64(HEAD))
         head = b.gep(a, [b.mul(whole, _I64(row))], source_etype=_I8)
-        return b.gep(head, [_I64(HEAD)], source_etype=_I8), self.everywhere(head)
+        start = b.gep(head, [_I64(HEAD)], source_etype=_I8)
+        if chosen_target().has_signed_byte_products:
+            return start, ir.Constant(self.sum, None)
+        return start, self.everywhere(head)
 
     def columns(self, place: Any) -> Any:
         """Neighbours of a vector of columns."""
-        return self.body.load(place)
+        value = self.body.load(place)
+        if chosen_target().has_signed_byte_products:
+            return self.body.builder.xor(value, flipped(self.body.lanes))
+        return value
 
     def added(self, total: Any, word: Any, columns: Any) -> Any:
         """``total`` and the products of a row's neighbours with those of columns."""
@@ -154,6 +163,7 @@ def gather_body(module: Any, element: str) -> Any:
     sums = ir.VectorType(_I32, lanes // 4)
     total = cgutils.alloca_once_value(b, ir.Constant(sums, None))
     rest = cgutils.alloca_once_value(b, _I32(0))
+    ones = ir.Constant(body.vector, [1] * lanes)
     pitch = b.and_(b.add(run, _I64(3)), _I64(-4))
     whole = b.and_(run, _I64(-lanes))
     with body.loop(pieces) as piece:
@@ -162,7 +172,7 @@ def gather_body(module: Any, element: str) -> Any:
         with body.loop(whole, lanes) as position:
             value = body.load(body.at(start, position))
             old = b.load(total, typ=sums)
-            b.store(with_byte_products(body, old, flipped(lanes), value), total)
+            b.store(with_byte_products(body, old, ones, value), total)
             body.store(value, body.at(goal, position))
         with body.loop(b.sub(run, whole)) as position:
             at = b.add(whole, position)
@@ -173,8 +183,8 @@ def gather_body(module: Any, element: str) -> Any:
             body.store(_I8(0), body.at(goal, run, position))
     kind = ir.FunctionType(_I32, [sums])
     add = cgutils.get_or_insert_function(module, kind, f"llvm.vector.reduce.add.v{lanes // 4}i32")
-    found = b.add(b.call(add, [b.load(total, typ=sums)]), b.shl(b.load(rest, typ=_I32), _I32(7)))
-    b.store(b.neg(found), target, align=1)
+    found = b.add(b.call(add, [b.load(total, typ=sums)]), b.load(rest, typ=_I32))
+    b.store(b.neg(b.shl(found, _I32(7))), target, align=1)
     b.ret_void()
     return body.function
 

@@ -66,7 +66,7 @@ def sum_lanes(target: Target) -> int:
 
 def neighbours(target: Target, element: str) -> int:
     """How many neighbours in depth of ``"i8"`` or ``"u8"`` one instruction multiplies and adds to
-    a 32-bit sum: four bytes with VNNI, of which one side is signed, else two 16-bit numbers."""
+    a 32-bit sum: four bytes with VNNI or ``sdot``, else two 16-bit numbers."""
     return 4 if element == "i8" and target.has_byte_products else 2
 
 
