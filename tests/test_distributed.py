@@ -1,5 +1,6 @@
 """Collectives in programs and around them, without MPI: one rank, or others that are made up."""
 
+import copy
 import itertools
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from graphflow.nn.parallel import DataParallel, DistributedDataParallel, data_pa
 from graphflow.nn.parallel.distributed import buckets
 from graphflow.passes.pipeline import run_pipeline
 from graphflow.runtime.storage import address_of
+from graphflow.testing import assert_close
 
 
 @pytest.fixture
@@ -462,3 +464,31 @@ def test_kernels_write_gradients_in_rooms_and_what_has_a_place_is_copied_there(t
         found = compiled(x, y.clone())
         np.testing.assert_allclose(found[0].numpy(), 2 * np.exp(3 * x.numpy()), rtol=1e-5)
         np.testing.assert_allclose(found[1].numpy(), 2 * y.numpy().T)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_synchronised_batch_norms_see_the_samples_of_every_rank(twins, compiled):
+    plain = gf.nn.Sequential(gf.nn.BatchNorm2d(3), gf.nn.ReLU())
+    with gf.no_grad():
+        plain[0].weight.copy_(gf.tensor([0.5, 1.0, 2.0]))
+    model = gf.nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(plain))
+    assert isinstance(model[0], gf.nn.SyncBatchNorm)
+    assert list(model.state_dict()) == list(plain.state_dict())
+    x = gf.tensor(np.random.default_rng(4).standard_normal((2, 3, 4, 4)).astype(np.float32))
+
+    def gradients(layer, x, weight):
+        x = x.clone().requires_grad_()
+        out = layer(x)
+        return out, *gf.autograd.grad((out * weight).sum(), [x, layer[0].weight, layer[0].bias])
+
+    weight = gf.tensor(np.random.default_rng(5).standard_normal(x.shape).astype(np.float32))
+    both = [gf.cat([x, x]), gf.cat([weight, weight])]
+    out, *wanted = gradients(plain, *both)
+    ready = gf.compile(gradients) if compiled else gradients
+    found, *grads = ready(model, x, weight)
+    assert_close(found, out[:2])
+    assert_close(grads[0], wanted[0][:2])
+    for a, b in zip(grads[1:], wanted[1:]):  # a rank's own part: averaged where gradients are
+        assert_close(2 * a, b)
+    assert_close(dict(model.state_dict()), dict(plain.state_dict()))
+    assert_close(model.eval()(x), plain.eval()(x))

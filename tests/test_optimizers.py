@@ -353,3 +353,65 @@ def test_an_optimiser_made_inside_a_compiled_function_is_refused_by_name():
     weight = nn.Parameter(gf.ones(2))
     with pytest.raises(gf.TraceError, match="cannot be made inside a compiled function"):
         gf.compile(lambda: optim.SGD([weight], lr=0.1))()
+
+
+def test_muon_steps_along_nearly_orthogonal_matrices() -> None:
+    rng = np.random.default_rng(6)
+    for shape in ((8, 5), (4, 7)):
+        first = rng.standard_normal(shape)
+        gradients = [rng.standard_normal(shape) for _ in range(3)]
+        parameter = gf.tensor(first, dtype=gf.float32, requires_grad=True)
+        optimizer = gf.optim.Muon([parameter], lr=0.5, weight_decay=0.1)
+        value, held = first.copy(), np.zeros(shape)
+        for gradient in gradients:
+            held += 0.05 * (gradient - held)
+            x = 0.05 * gradient + 0.95 * held
+            x = x if shape[0] <= shape[1] else x.T
+            x = x / np.linalg.norm(x)
+            for _ in range(5):
+                gram = x @ x.T
+                x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
+            assert np.linalg.svd(x)[1].min() > 0.5
+            x = x if shape[0] <= shape[1] else x.T
+            value = value * (1 - 0.5 * 0.1) - 0.5 * max(1, shape[0] / shape[1]) ** 0.5 * x
+            parameter.grad = gf.tensor(gradient, dtype=gf.float32)
+            optimizer.step()
+        # Products are rounded to bfloat16, five times over.
+        assert np.abs(parameter.detach().numpy() - value).max() < 0.06
+    for wrong in ({"momentum": -1}, {"adjust_lr_fn": "no"}, {"ns_steps": 100}):
+        with pytest.raises(ValueError):
+            gf.optim.Muon([parameter], **wrong)
+    with pytest.raises(ValueError, match="2D"):
+        gf.optim.Muon([gf.zeros(3, requires_grad=True)])
+
+
+@pytest.mark.parametrize("shape", [(4, 3), (5,), (2, 3, 4)])
+def test_adafactor_factors_the_second_moments_of_matrices(shape: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(7)
+    first = rng.standard_normal(shape)
+    parameter = gf.tensor(first, requires_grad=True)
+    optimizer = gf.optim.Adafactor([parameter], lr=0.3, weight_decay=0.1, d=1.5)
+    value, moments = first.copy(), {"row": 0.0, "col": 0.0, "all": 0.0}
+    for t in range(1, 4):
+        gradient = rng.standard_normal(shape) * 3
+        parameter.grad = gf.tensor(gradient)
+        optimizer.step()
+        square, fresh = gradient**2, t**-0.8
+        rate = max(1e-3, np.sqrt((value**2).mean())) * min(0.3, t**-0.5)
+        value *= 1 - 0.3 * 0.1
+        if len(shape) > 1:
+            for name, axis in (("row", -1), ("col", -2)):
+                mean = square.mean(axis, keepdims=True)
+                moments[name] = moments[name] + fresh * (mean - moments[name])
+            estimate = moments["row"] @ moments["col"] / moments["row"].mean(-2, keepdims=True)
+        else:
+            moments["all"] = moments["all"] + fresh * (square - moments["all"])
+            estimate = moments["all"]
+        direction = gradient / np.sqrt(estimate)
+        value -= rate * direction / max(1.0, np.sqrt((direction**2).mean()) / 1.5)
+        np.testing.assert_allclose(parameter.detach().numpy(), value, rtol=1e-6, atol=1e-9)
+    names = {"step", "row_var", "col_var"} if len(shape) > 1 else {"step", "variance"}
+    assert set(optimizer.state_dict()["state"][0]) == names
+    for wrong in ({"beta2_decay": 0.1}, {"d": 0.5}, {"eps": (-1.0, 1e-3)}):
+        with pytest.raises(ValueError):
+            gf.optim.Adafactor([parameter], **wrong)

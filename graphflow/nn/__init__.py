@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from graphflow.nn import utils as utils
     from graphflow.nn.modules import *
     from graphflow.nn.parallel import DataParallel as DataParallel
+    from graphflow.nn.uninitialized import UninitializedBuffer as UninitializedBuffer
+    from graphflow.nn.uninitialized import UninitializedParameter as UninitializedParameter
 else:
 
     def _layer(name: str) -> Any:
@@ -32,6 +34,8 @@ else:
         globals(),
         {
             "DataParallel": "graphflow.nn.parallel:DataParallel",
+            "UninitializedBuffer": "graphflow.nn.uninitialized:UninitializedBuffer",
+            "UninitializedParameter": "graphflow.nn.uninitialized:UninitializedParameter",
             "attention": "graphflow.nn.attention",
             "intrinsic": "graphflow.nn.intrinsic",
             "parallel": "graphflow.nn.parallel",

@@ -199,3 +199,14 @@ def sparse_(tensor: Tensor, sparsity: float, std: float = 0.01, generator: Any =
         kept = from_numpy(rank >= empty)
         tensor.copy_(where(kept, tensor, zeros(rows, columns, dtype=tensor.dtype)))
     return tensor
+
+
+def __getattr__(name: str) -> Any:
+    """The older names without ``_``, which warn."""
+    function = globals().get(f"{name}_")
+    if function is None or name.startswith("_"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    warnings.warn(
+        f"nn.init.{name} is now deprecated in favor of nn.init.{name}_", FutureWarning, stacklevel=2
+    )
+    return function

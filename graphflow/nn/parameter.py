@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from graphflow.later import importer
 from graphflow.tensor import Tensor
 
 
-def _over(cls: Any, data: Any) -> Any:
+def over(cls: Any, data: Any) -> Any:
     """A tensor of class ``cls`` over the memory of ``data`` (a tensor, an array, numbers)."""
     from graphflow.functions.creation import as_tensor
 
@@ -24,7 +25,7 @@ class Parameter(Tensor):
 
     def __new__(cls, data: Any = (), requires_grad: bool = True) -> Parameter:
         """The parameter over the memory of ``data`` (a tensor, an array, numbers)."""
-        made: Parameter = _over(cls, data)
+        made: Parameter = over(cls, data)
         if requires_grad:
             made.dtype.need_derivatives()
         made._requires_grad = requires_grad
@@ -42,7 +43,7 @@ class Buffer(Tensor):
 
     def __new__(cls, data: Any = (), *, persistent: bool = True) -> Buffer:
         """The buffer over the memory of ``data``; ``persistent`` puts it in ``state_dict``."""
-        made: Buffer = _over(cls if persistent else TransientBuffer, data)
+        made: Buffer = over(cls if persistent else TransientBuffer, data)
         return made
 
 
@@ -51,3 +52,12 @@ class TransientBuffer(Buffer):
 
     __slots__ = ()
     persistent = False
+
+
+__getattr__ = importer(
+    globals(),
+    {
+        name: f"graphflow.nn.uninitialized:{name}"
+        for name in ("UninitializedBuffer", "UninitializedParameter", "is_lazy")
+    },
+)

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from graphflow.optim.adaptive import Adadelta, Adagrad, RMSprop, Rprop
     from graphflow.optim.lamb import LAMB
     from graphflow.optim.lbfgs import LBFGS
+    from graphflow.optim.matrices import Adafactor, Muon
     from graphflow.optim.sgd import ASGD, SGD
 else:
     _FILES = {
@@ -18,6 +19,7 @@ else:
         "adaptive": ("Adadelta", "Adagrad", "RMSprop", "Rprop"),
         "lamb": ("LAMB",),
         "lbfgs": ("LBFGS",),
+        "matrices": ("Adafactor", "Muon"),
         "sgd": ("ASGD", "SGD"),
     }
     _PLACES = {
@@ -27,6 +29,6 @@ else:
     __getattr__ = importer(globals(), _PLACES)
 
 __all__ = [
-    "ASGD", "LAMB", "LBFGS", "SGD", "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "NAdam",
-    "Optimizer", "RAdam", "RMSprop", "Rprop", "lr_scheduler", "swa_utils",
+    "ASGD", "LAMB", "LBFGS", "SGD", "Adadelta", "Adafactor", "Adagrad", "Adam", "AdamW", "Adamax",
+    "Muon", "NAdam", "Optimizer", "RAdam", "RMSprop", "Rprop", "lr_scheduler", "swa_utils",
 ]  # fmt: skip

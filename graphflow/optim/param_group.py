@@ -74,7 +74,9 @@ def check_option(name: str, value: Any) -> None:
     if name in _NUMBERS:
         # A schedule gone past its end may reach a rate below 0, which is set but never used.
         low = float("-inf") if name in ("dampening", "lr") else 0.0
-        check_number(_NUMBERS[name], value, low)
+        for entry in value if isinstance(value, (list, tuple)) else (value,):
+            if entry is not None or entry is value:
+                check_number(_NUMBERS[name], entry, low)
     elif name == "betas":
         if not isinstance(value, (tuple, list)) or len(value) != 2:
             raise ValueError(f"betas must be two numbers, such as (0.9, 0.999), not {value!r}")

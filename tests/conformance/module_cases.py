@@ -30,6 +30,7 @@ KLDivLoss HingeEmbeddingLoss MultiMarginLoss MultiLabelMarginLoss MultiLabelSoft
 SoftMarginLoss CosineEmbeddingLoss MarginRankingLoss TripletMarginLoss
 RNN LSTM GRU RNNCell LSTMCell GRUCell
 TripletMarginWithDistanceLoss PoissonNLLLoss GaussianNLLLoss CTCLoss
+AdaptiveLogSoftmaxWithLoss
 MultiheadAttention Transformer TransformerEncoder TransformerEncoderLayer TransformerDecoderLayer
 """.split()
 
@@ -82,6 +83,10 @@ def _layers() -> dict[str, list[Case]]:
                  Case((6, 6), 3, padding=1, stride=2).on((1, 18, 9))],
         "Unfold": [Case((2, 3)).on((2, 4, 4, 5)),
                    Case(2, dilation=2, padding=1, stride=2).on((1, 2, 5, 6))],
+        "AdaptiveLogSoftmaxWithLoss": [
+            Case(16, 20, [5, 10, 15]).on((6, 16), _ints(0, 5, 9, 19, 12, 3)),
+            Case(16, 20, [7], div_value=2.0, head_bias=True).on((16,), torch.tensor(8)),
+        ],
         "MaxUnpool1d": [Case(2).on(pooled1.detach(), places1),
                         Case(2).on(pooled1.detach(), places1, [2, 3, 9])],
         "MaxUnpool2d": [Case(2).on(pooled.detach(), places)],

@@ -13,7 +13,9 @@ import graphflow as gf
 from tests.conformance import convert, names, samples
 from tests.conformance.outcome import Outcome
 
-OPTIMISERS = "SGD Adam AdamW Adagrad Adadelta RMSprop Adamax NAdam RAdam LBFGS".split()
+OPTIMISERS = """
+SGD Adam AdamW Adafactor Adagrad Adadelta RMSprop Adamax NAdam RAdam LBFGS
+""".split()
 STEPS = 20
 NEAR = 1e-5
 SCHEDULERS: dict[str, list[dict[str, Any]]] = {

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from graphflow.nn.functional.ctc import *
     from graphflow.nn.functional.distance import *
     from graphflow.nn.functional.embeddings import *
+    from graphflow.nn.functional.fractional import *
     from graphflow.nn.functional.grid import *
     from graphflow.nn.functional.loss_margin import *
     from graphflow.nn.functional.loss_regression import *
@@ -37,7 +38,7 @@ else:
         (
             "loss_regression", "normalization", "embeddings", "convolution", "pooling",
             "padding", "attention", "loss_margin", "distance", "resampling", "multi_head",
-            "grid", "ctc",
+            "grid", "ctc", "fractional",
         ),
     )  # fmt: skip
     _SHUFFLES = ("channel_shuffle", "pixel_shuffle", "pixel_unshuffle")

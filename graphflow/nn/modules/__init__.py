@@ -9,12 +9,14 @@ from graphflow.later import Gathering, importer
 
 if TYPE_CHECKING:
     from graphflow.nn.modules.activation import *
+    from graphflow.nn.modules.adaptive import *
     from graphflow.nn.modules.attention import *
     from graphflow.nn.modules.batchnorm import *
     from graphflow.nn.modules.containers import *
     from graphflow.nn.modules.conv import *
     from graphflow.nn.modules.distance import *
     from graphflow.nn.modules.dropout import *
+    from graphflow.nn.modules.lazy import *
     from graphflow.nn.modules.linear import *
     from graphflow.nn.modules.loss import *
     from graphflow.nn.modules.normalization import *
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from graphflow.nn.modules.recurrent_cells import *
     from graphflow.nn.modules.shaping import *
     from graphflow.nn.modules.sparse import *
+    from graphflow.nn.modules.synchronised import *
     from graphflow.nn.modules.transformer import *
     from graphflow.nn.modules.upsampling import *
 else:
@@ -35,7 +38,7 @@ else:
             "containers", "linear", "activation", "dropout", "shaping", "loss", "conv",
             "pooling", "normalization", "batchnorm", "sparse", "attention", "transformer",
             "recurrent", "recurrent_cells", "positions", "padding", "upsampling", "distance",
-            "parameter_containers",
+            "parameter_containers", "lazy", "adaptive", "synchronised",
         ),
     )  # fmt: skip
     __getattr__ = importer(globals(), {}, _LATER.find)

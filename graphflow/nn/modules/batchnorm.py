@@ -84,6 +84,8 @@ class _Norm(Module):
 
 
 class _BatchNorm(_Norm):
+    """Normalises by the batch's statistics while training, else by the running ones."""
+
     def forward(self, input: Tensor) -> Tensor:
         """Same shape; while training the running statistics move."""
         self._check_input_dim(input)
@@ -95,6 +97,11 @@ class _BatchNorm(_Norm):
         batch = self.training or (self.running_mean is None and self.running_var is None)
         kept = not self.training or self.track_running_stats
         mean, var = (self.running_mean, self.running_var) if kept else (None, None)
+        return self._normalised(input, mean, var, batch, momentum)
+
+    def _normalised(
+        self, input: Tensor, mean: Tensor | None, var: Tensor | None, batch: bool, momentum: Any
+    ) -> Tensor:
         return F.batch_norm(input, mean, var, self.weight, self.bias, batch, momentum, self.eps)
 
 
@@ -114,6 +121,9 @@ class BatchNorm3d(_BatchNorm):
     """Normalises [N, C, D, H, W] over all but the channels."""
 
     ranks = (5,)
+
+
+BATCH_NORMS = (BatchNorm1d, BatchNorm2d, BatchNorm3d)
 
 
 class _InstanceNorm(_Norm):

@@ -11,9 +11,9 @@ from graphflow.tensor import Tensor
 
 __all__ = [
     "AdaptiveAvgPool1d", "AdaptiveAvgPool2d", "AdaptiveAvgPool3d", "AdaptiveMaxPool1d",
-    "AdaptiveMaxPool2d", "AdaptiveMaxPool3d", "AvgPool1d", "AvgPool2d", "AvgPool3d", "LPPool1d",
-    "LPPool2d", "LPPool3d", "MaxPool1d", "MaxPool2d", "MaxPool3d", "MaxUnpool1d", "MaxUnpool2d",
-    "MaxUnpool3d",
+    "AdaptiveMaxPool2d", "AdaptiveMaxPool3d", "AvgPool1d", "AvgPool2d", "AvgPool3d",
+    "FractionalMaxPool2d", "FractionalMaxPool3d", "LPPool1d", "LPPool2d", "LPPool3d", "MaxPool1d",
+    "MaxPool2d", "MaxPool3d", "MaxUnpool1d", "MaxUnpool2d", "MaxUnpool3d",
 ]  # fmt: skip
 
 
@@ -272,5 +272,47 @@ class AdaptiveMaxPool2d(_AdaptiveMaxPool):
 
 class AdaptiveMaxPool3d(_AdaptiveMaxPool):
     """The largest elements of a given number of windows over [N, C, D, H, W]."""
+
+    dims = 3
+
+
+class _FractionalMaxPool(_Pool):
+    function = "fractional_max_pool"
+
+    def __init__(
+        self, kernel_size: Any, output_size: Any = None, output_ratio: Any = None,
+        return_indices: bool = False, _random_samples: Tensor | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        name, dims = type(self).__name__, self.dims
+        if (output_size is None) == (output_ratio is None):
+            raise ValueError(f"{name} needs either output_size or output_ratio")
+        self.kernel_size = per_dimension(name, "kernel_size", kernel_size, dims, 1)
+        self.return_indices = return_indices
+        self.register_buffer("_random_samples", _random_samples)
+        self.output_size: Any = None
+        self.output_ratio: Any = None
+        if output_size is not None:
+            self.output_size = per_dimension(name, "output_size", output_size, dims, 1)
+            return
+        single = isinstance(output_ratio, float | int)
+        self.output_ratio = (output_ratio,) * dims if single else tuple(output_ratio)
+        if not all(0 < ratio < 1 for ratio in self.output_ratio):
+            raise ValueError(f"{name}: output_ratio must be between 0 and 1, not {output_ratio}")
+
+    def forward(self, input: Tensor) -> Any:
+        """The largest element of every window, with its index if ``return_indices``."""
+        given = (self.kernel_size, self.output_size, self.output_ratio, self.return_indices)
+        return self._call(input, *given, self._random_samples)
+
+
+class FractionalMaxPool2d(_FractionalMaxPool):
+    """Windows of [N, C, H, W] with random steps; see ``F.fractional_max_pool2d``."""
+
+    dims = 2
+
+
+class FractionalMaxPool3d(_FractionalMaxPool):
+    """Windows of [N, C, D, H, W] with random steps; see ``F.fractional_max_pool3d``."""
 
     dims = 3

@@ -19,7 +19,8 @@ from graphflow.nn.utils.fusion import fuse_conv_bn_eval, fuse_conv_bn_weights
 from graphflow.nn.utils.vectors import parameters_to_vector, vector_to_parameters
 
 if TYPE_CHECKING:
-    from graphflow.nn.utils import parametrizations, parametrize
+    from graphflow.nn.utils import parametrizations, parametrize, prune
+    from graphflow.nn.utils.making import skip_init
     from graphflow.nn.utils.parametrizations import remove_spectral_norm, remove_weight_norm
     from graphflow.nn.utils.parametrizations import spectral_norm_in_place as spectral_norm
     from graphflow.nn.utils.parametrizations import weight_norm_in_place as weight_norm
@@ -30,8 +31,10 @@ else:
         {
             "parametrizations": _PLACE,
             "parametrize": "graphflow.nn.utils.parametrize",
+            "prune": "graphflow.nn.utils.prune",
             "remove_spectral_norm": f"{_PLACE}:remove_spectral_norm",
             "remove_weight_norm": f"{_PLACE}:remove_weight_norm",
+            "skip_init": "graphflow.nn.utils.making:skip_init",
             "spectral_norm": f"{_PLACE}:spectral_norm_in_place",
             "weight_norm": f"{_PLACE}:weight_norm_in_place",
         },
@@ -40,6 +43,6 @@ else:
 __all__ = [
     "clip_grad_norm", "clip_grad_norm_", "clip_grad_value_", "clip_grads_with_norm_",
     "fuse_conv_bn_eval", "fuse_conv_bn_weights", "get_total_norm", "parameters_to_vector",
-    "parametrizations", "parametrize", "remove_spectral_norm", "remove_weight_norm", "rnn",
-    "spectral_norm", "vector_to_parameters", "weight_norm",
+    "parametrizations", "parametrize", "prune", "remove_spectral_norm", "remove_weight_norm", "rnn",
+    "skip_init", "spectral_norm", "vector_to_parameters", "weight_norm",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Weights under a constraint: ``weight_norm`` and ``spectral_norm``, and their older forms.
+"""Weights under a constraint: ``weight_norm``, ``spectral_norm``, their older forms, orthogonal.
 
 Sources: Salimans and Kingma 2016, "Weight Normalization"; Miyato et al. 2018, "Spectral
 Normalization for Generative Adversarial Networks".
@@ -16,11 +16,12 @@ from graphflow.functions.shaping import permute, reshape
 from graphflow.nn.functional.normalization import normalize
 from graphflow.nn.module import Module
 from graphflow.nn.parameter import Parameter
+from graphflow.nn.utils.orthogonal import orthogonal
 from graphflow.nn.utils.parametrize import derive, register_parametrization, underive
 from graphflow.rng import randn
 from graphflow.tensor import Tensor
 
-__all__ = ["spectral_norm", "weight_norm"]
+__all__ = ["orthogonal", "spectral_norm", "weight_norm"]
 
 M = TypeVar("M", bound=Module)
 

@@ -78,7 +78,8 @@ class ParametrizationList(ModuleList):
         with no_grad():
             for module in reversed(list(self)):
                 if hasattr(module, "right_inverse"):
-                    parts = module.right_inverse(parts)
+                    with contextlib.suppress(NotImplementedError):  # then it starts from these
+                        parts = module.right_inverse(parts)
         several = not isinstance(parts, Tensor)
         self.ntensors = len(parts) if several else 1
         for name, part in zip(self._names(several), parts if several else [parts], strict=True):
