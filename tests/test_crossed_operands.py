@@ -140,6 +140,28 @@ def test_several_passes_over_rows_of_several_axes() -> None:
     check(step, like, x, y, turns=1)
 
 
+@pytest.mark.parametrize("shape", [(17, 9000), (70, 2000), (513, 300), (9000, 17)])
+def test_sums_along_both_loops(shape: tuple[int, int]) -> None:
+    rng = np.random.default_rng(sum(shape))
+    x, y = (rng.integers(-9, 9, s).astype(np.float64) for s in (shape, shape[::-1]))
+    check(lambda x, y: (x * y.t()).sum(), lambda x, y: (x * y.T).sum(), x, y, turns=1)
+
+
+def test_sums_along_both_loops_and_around_a_kept_one() -> None:
+    rng = np.random.default_rng(10)
+    x, y = (rng.integers(-9, 9, s).astype(np.float32) for s in ((70, 3, 900), (900, 3, 70)))
+    check(
+        lambda x, y: (x * y.permute(2, 1, 0)).sum((0, 2)),
+        lambda x, y: (x * y.transpose(2, 1, 0)).sum((0, 2)),
+        x, y, turns=1,
+    )  # fmt: skip
+    check(
+        lambda x, y: (x - y.permute(2, 1, 0)).amax(),
+        lambda x, y: (x - y.transpose(2, 1, 0)).max(),
+        x, y, turns=1,
+    )  # fmt: skip
+
+
 def test_softmax_of_a_transpose_and_its_gradient() -> None:
     x, y = gf.randn(90, 200), gf.randn(200, 90)
 

@@ -7,16 +7,17 @@ in square blocks, and a block is transposed in registers, into scratch, before i
     for row in range(begin, end):
         block = row // nstrip
         strip = row % nstrip
-        first = block * 64
+        top = block * 64
         low = strip * 64
-        last = min(first + 64, ni)
+        bottom = min(top + 64, ni)
         high = min(low + 64, nj)
-        turn(16, 64, tmp + p0, a + p1, s1, high - low, last - first)
-        for i in range(first, last):
+        turn(16, 64, tmp + p0, a + p1, s1, high - low, bottom - top)
+        for i in range(top, bottom):
             for j in range(low, high):
                 out[i * s0 + j] = b[i * s0 + j] + tmp[p2 + j]
 
-A reduction of rows that lie so runs in blocks of rows, all of each transposed before any is folded.
+A reduction of rows that lie so runs in blocks of rows, all of each transposed before any is folded;
+one along both loops runs in squares as a map does.
 
 Elements of one or two bytes, or that are read from data or under a guard, are read where they lie:
 in a square, the lines that they bring stay in the cache.
@@ -29,7 +30,7 @@ from collections.abc import Mapping, Sequence
 
 from graphflow.codegen.contraction.kernels import TILED
 from graphflow.codegen.emit import THREAD, Emitter
-from graphflow.codegen.loops import Load, Slot, Turn
+from graphflow.codegen.loops import Load, LoopKind, Slot, Turn
 from graphflow.codegen.sizes import example_of, surely, whole
 from graphflow.codegen.spaces import Axis, Plan, Survey
 from graphflow.codegen.task import Task
@@ -46,7 +47,7 @@ ROOM = 1 << 16
 """Elements of the rows that are turned together, unless these are few …"""
 LONGEST = 1 << 14
 """… and of a row at most: so many rows as fill a line stay in a second-level cache."""
-FIRST = Axis("first", ("#first",), (1,), 0)
+TOP = Axis("top", ("#top",), (1,), 0)
 LOW = Axis("low", ("#low",), (1,), 0)
 """Where a block begins along both loops."""
 
@@ -91,14 +92,14 @@ def open_squares(
     """Open all loops of a map, in blocks along ``crossed`` and the innermost."""
     inner, outer = axes[-1], [axis for axis in axes[:-1] if axis is not crossed]
     emitter.open_shared((*outer, _blocks("block", crossed, HEIGHT), _blocks("strip", inner, WIDTH)))
-    emitter.vary(FIRST, f"block * {HEIGHT}")
+    emitter.vary(TOP, f"block * {HEIGHT}")
     emitter.vary(LOW, f"strip * {WIDTH}")
-    emitter.name_index("last", f"min(first + {HEIGHT}, {emitter.extent(crossed)})")
+    emitter.name_index("bottom", f"min(top + {HEIGHT}, {emitter.extent(crossed)})")
     emitter.name_index("high", f"min(low + {WIDTH}, {emitter.extent(inner)})")
     block = Block(crossed, inner, HEIGHT, "high - low", {crossed: WIDTH, inner: 1}, LOW)
     for load in _turned(emitter, block, found):
         emitter.replaced[load] = _turn(task, emitter, block, load)
-    emitter.open((crossed,), crossed.name, "first", "last")
+    emitter.open((crossed,), crossed.name, "top", "bottom")
     emitter.open((inner,), inner.name, "low", "high")
 
 
@@ -110,8 +111,8 @@ def open_turned_rows(
     height = min(HEIGHT, max(LEAST, ROOM // example_of(plan.depth) // LEAST * LEAST))
     emitter.open_shared((*outer, _blocks("block", crossed, height)))
     rows = emitter.constant("height", height)
-    emitter.vary(FIRST, f"block * {rows}")
-    emitter.name_index("last", f"min(first + {rows}, {emitter.extent(crossed)})")
+    emitter.vary(TOP, f"block * {rows}")
+    emitter.name_index("bottom", f"min(top + {rows}, {emitter.extent(crossed)})")
     steps, step = {inner: 1}, -(-inner.extent // LEAST) * LEAST  # whole vectors
     for axis in reversed(around):
         steps[axis] = step
@@ -124,7 +125,39 @@ def open_turned_rows(
     emitter.close(len(around))
     for load, there in turned.items():
         emitter.replaced[load] = there
-    emitter.open((crossed,), crossed.name, "first", "last")
+    emitter.open((crossed,), crossed.name, "top", "bottom")
+
+
+@dataclass(frozen=True, slots=True)
+class Squares:
+    """How a reduction along both loops runs in blocks: what :func:`open_squares` is for maps."""
+
+    task: Task
+    crossed: Axis
+    inner: Axis
+    found: Survey
+
+    def open(self, emitter: Emitter) -> None:
+        """Begin the loops over blocks, of the ranges that both axes have; those of a block are
+        their ranges from here on."""
+        block = Block(
+            self.crossed,
+            self.inner,
+            HEIGHT,
+            "high - low",
+            {self.crossed: WIDTH, self.inner: 1},
+            LOW,
+        )
+        for axis, begin, end, size in (
+            (self.crossed, TOP, "bottom", HEIGHT),
+            (self.inner, LOW, "high", WIDTH),
+        ):
+            start, stop = emitter.ranges.get(axis) or ("0", emitter.extent(axis))
+            emitter.open((begin,), begin.name, start, stop, LoopKind.REDUCE, str(size))
+            emitter.name_index(end, f"min({begin.name} + {size}, {stop})")
+            emitter.ranges[axis] = begin.name, end
+        for load in _turned(emitter, block, self.found):
+            emitter.replaced[load] = _turn(self.task, emitter, block, load)
 
 
 def _blocks(name: str, axis: Axis, size: int) -> Axis:
@@ -164,7 +197,7 @@ def _turn(task: Task, emitter: Emitter, block: Block, load: Load) -> Load:
     emitter.add_result(slot, "tmp")
     emitter.pointer(load.slot)
     emitter.read.add(load.slot)
-    begins = {crossed.variables[-1]: FIRST} | (
+    begins = {crossed.variables[-1]: TOP} | (
         {inner.variables[-1]: block.low} if block.low is not None else {}
     )
     source = {
@@ -185,7 +218,7 @@ def _turn(task: Task, emitter: Emitter, block: Block, load: Load) -> Load:
         Turn(
             slot, emitter.index(Affine.of(start)), emitter.integer("s", (slot, crossed), pitch),
             load.slot, emitter.index(Affine.of(source, whole(load.index.offset))),
-            emitter.integer("s", key, inner.coefficient(load.index)), block.count, "last - first",
+            emitter.integer("s", key, inner.coefficient(load.index)), block.count, "bottom - top",
         )
     )  # fmt: skip
     return Load(load.dtype, load.varies, slot, Affine.of(here))

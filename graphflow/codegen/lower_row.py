@@ -30,7 +30,7 @@ from collections.abc import Sequence
 
 from numpy import iinfo
 
-from graphflow.codegen.crossed import crossed_rows, open_turned_rows
+from graphflow.codegen.crossed import Squares, crossed_rows, open_turned_rows
 from graphflow.codegen.emit import SMALL_EXTENT, THREAD, Emitter
 from graphflow.codegen.loops import (
     Accumulate,
@@ -119,10 +119,12 @@ def row_pass(
     stores: Sequence[Target],
     spills: Sequence[Target] = (),
     only: Only | None = None,
+    squares: Squares | None = None,
 ) -> None:
     """One run through the reduced loops: folds into locals, and stores.
 
-    Where the run is not needed (``only``), folds stay what they begin with.
+    Where the run is not needed (``only``), folds stay what they begin with.  ``squares`` are the
+    blocks in which it runs, if some operand lies crosswise.
     """
     if not folds and not stores and not spills:
         return
@@ -143,7 +145,7 @@ def row_pass(
     before = emitter.depth
     if only is not None:
         emitter.open_when(*only)
-    inner = _open_reduced(emitter, reduced, kind, parts, long)
+    inner = _open_reduced(emitter, reduced, kind, parts, long, squares)
     _fold(emitter, totals, parts, [t.value for t in (*stores, *spills)])
     emitter.store(stores, spills)
     emitter.close(emitter.depth - inner)
@@ -197,12 +199,21 @@ def _seek(emitter: Emitter, axis: Axis, fold: Fold) -> None:
 
 
 def _open_reduced(
-    emitter: Emitter, reduced: Sequence[Axis], kind: LoopKind, parts: dict[Fold, str], long: bool
+    emitter: Emitter,
+    reduced: Sequence[Axis],
+    kind: LoopKind,
+    parts: dict[Fold, str],
+    long: bool,
+    squares: Squares | None,
 ) -> int:
     """Begin the reduced loops, ``parts`` where one begins; the depth around the innermost."""
     nested = emitter.depth > 0
     for axis in reduced[:-1]:
-        emitter.open_axis(axis, kind)
+        if squares is None or axis is not squares.crossed:
+            emitter.open_axis(axis, kind)
+    if squares is not None:
+        squares.open(emitter)
+        emitter.open_axis(squares.crossed, kind)
     if long:
         open_blocks(emitter, reduced[-1])
     for fold, name in parts.items():

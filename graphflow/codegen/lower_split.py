@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from graphflow.codegen.crossed import MARGIN, Squares, crossed_axis
 from graphflow.codegen.emit import Emitter
 from graphflow.codegen.loops import Fold, Load, LoopKind
 from graphflow.codegen.lower_column import Columns, column_pass, lower_column
@@ -17,7 +18,7 @@ from graphflow.codegen.lower_map import lower_map
 from graphflow.codegen.lower_row import is_regrouped, lower_row, row_pass
 from graphflow.codegen.passes_plan import Only, plan_skips, plan_stages
 from graphflow.codegen.schedule import Call
-from graphflow.codegen.sizes import example_of, is_fixed
+from graphflow.codegen.sizes import example_of, is_fixed, surely
 from graphflow.codegen.spaces import Axis, Plan, Space, Survey, Target, plan_loops, survey, work
 from graphflow.codegen.task import Task, finish_call
 from graphflow.ir.affine import Affine
@@ -118,9 +119,19 @@ def _partial_call(
     else:
         for axis in plan.kept:
             emitter.open_axis(axis)
-        row_pass(emitter, plan.reduced, folds, full, only=only)
+        squares = _squares(task, plan, found, cut, size)
+        row_pass(emitter, plan.reduced, folds, full, only=only, squares=squares)
         emitter.store(results)
     return partial, count, finish_call(task, emitter, [*results, *full], found)
+
+
+def _squares(task: Task, plan: Plan, found: Survey, cut: Axis, size: int) -> Squares | None:
+    """The blocks in which a chunk is folded, ``size`` long along ``cut``, if an operand lies so."""
+    *around, inner = plan.reduced
+    crossed = crossed_axis(around, inner, found)
+    if crossed is None or (crossed is cut and not surely(MARGIN, size)):
+        return None
+    return Squares(task, crossed, inner, found)
 
 
 def partial_load(task: Task, plan: Plan, fold: Fold, count: int) -> Load:
