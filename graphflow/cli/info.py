@@ -23,7 +23,8 @@ from graphflow.version import __version__
 
 _PACKAGES = ("numpy", "numba", "llvmlite", "networkx", "ml_dtypes", "numba-cuda")
 _MISSING = "not installed"
-_NOTABLE = ("avx2", "fma", "avx512f", "avx512bw", "avx512vnni", "avx512bf16", "amx-int8", "neon")
+_NOTABLE = ("avx2", "fma", "avx512f", "avx512bw", "avx512vnni", "avx512bf16", "amx-int8", "neon",
+            "dotprod", "sve")  # fmt: skip
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

@@ -30,7 +30,7 @@ from tests.arm import LINUX
 _PAGE = 1 << 12
 _PIECE = 1 << 18  # bytes that are mapped at a time
 _STACK = 1 << 20
-_FLOATS_ON = 3 << 20  # CPACR_EL1.FPEN: instructions of NEON trap nowhere
+_VECTORS_ON = 3 << 20 | 3 << 16  # CPACR_EL1: instructions of NEON and SVE trap nowhere
 _ARGUMENTS = [getattr(arm64_const, f"UC_ARM64_REG_X{number}") for number in range(8)]
 
 entries: set[int] = set()
@@ -44,7 +44,7 @@ class Emulator:
 
     def __init__(self) -> None:
         self._processor = Uc(UC_ARCH_ARM64, UC_MODE_ARM, arm64_const.UC_CPU_ARM64_MAX)
-        self._processor.reg_write(arm64_const.UC_ARM64_REG_CPACR_EL1, _FLOATS_ON)
+        self._processor.reg_write(arm64_const.UC_ARM64_REG_CPACR_EL1, _VECTORS_ON)
         self._processor.hook_add(UC_HOOK_MEM_UNMAPPED, self._map)
         self._mapped: set[int] = set()
         self._lock = threading.Lock()
@@ -131,7 +131,7 @@ def _alone(pool: Any, threads: int) -> tuple[int, int]:
 
 def install() -> None:
     """Let this process run kernels for ARM; call it before GraphFlow is imported."""
-    os.environ["GRAPHFLOW_CPU_FEATURES"] = LINUX
+    os.environ.setdefault("GRAPHFLOW_CPU_FEATURES", LINUX)
     os.environ["GRAPHFLOW_NUM_THREADS"] = "1"
     setattr(ctypes, "CFUNCTYPE", _prototype)  # noqa: B010 - mypy knows that these are functions
     setattr(ctypes, "PYFUNCTYPE", _prototype)  # noqa: B010
