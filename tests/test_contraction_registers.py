@@ -170,3 +170,5 @@ def test_integers_are_multiplied_by_what_the_processor_has(name: str) -> None:
         dots.dots_body(module, "i8", rows, columns)
     text = assembly_of(module, target)
     assert instruction in text and (instruction in ("vpdpbusd", "sdot")) == (group == 4)
+    hot = [line for lines in loops(text) if instruction in "".join(lines) for line in lines]
+    assert hot and not [line for line in hot if STACK.search(line) and VECTOR.search(line)]

@@ -77,7 +77,8 @@ def dots_tile(target: Target, single: bool) -> tuple[int, int]:
     """
     if single:
         return 1, 4
-    return (4, 4) if target.vector_bytes == 64 else (4, 2)
+    has_many = target.vector_bytes == 64 or target.is_arm64  # 32 registers
+    return (4, 4) if has_many else (4, 2)
 
 
 PAIR_VECTORS = 2
