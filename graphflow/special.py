@@ -22,6 +22,8 @@ from graphflow.functions.special import (
     xlog1py,
     xlogy,
 )
+from graphflow.functions.special import igamma as gammainc
+from graphflow.functions.special import igammac as gammaincc
 from graphflow.functions.special import lgamma as gammaln
 from graphflow.functions.special import mvlgamma as multigammaln
 from graphflow.functions.trigonometry import sinc
@@ -30,7 +32,8 @@ psi = digamma
 modified_bessel_i0, modified_bessel_i1 = i0, i1
 
 __all__ = [
-    "digamma", "entr", "erf", "erfc", "erfcx", "erfinv", "exp2", "expit", "expm1", "gammaln",
+    "digamma", "entr", "erf", "erfc", "erfcx", "erfinv", "exp2", "expit", "expm1",
+    "gammainc", "gammaincc", "gammaln",
     "i0", "i0e", "i1", "i1e", "log1p", "log_ndtr", "log_softmax", "logit", "logsumexp",
     "modified_bessel_i0", "modified_bessel_i1",
     "multigammaln", "ndtr", "ndtri", "polygamma", "psi", "round", "sinc", "softmax", "xlog1py",

@@ -157,6 +157,8 @@ ORACLES: dict[str, Callable[..., Number]] = {
     "log": logarithm,
     "log10": math.log10,
     "log1p": math.log1p,
+    "igamma": lambda a, x: float(scipy.special.gammainc(a, x)),
+    "igammac": lambda a, x: float(scipy.special.gammaincc(a, x)),
     "log2": math.log2,
     "logical_and": lambda a, b: bool(a) and bool(b),
     "logical_not": lambda x: not x,

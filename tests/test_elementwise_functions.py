@@ -44,6 +44,10 @@ TWO: dict[str, tuple[Any, tuple[float, float], tuple[float, float]]] = {
     "fmin": (np.fmin, (-3, 3), (-3, 3)), "logaddexp": (np.logaddexp, (-9, 9), (-9, 9)),
     "logaddexp2": (np.logaddexp2, (-9, 9), (-9, 9)), "xlogy": (sp.xlogy, (0.1, 3), (0.1, 3)),
     "special.xlog1py": (sp.xlog1py, (0.1, 3), (-0.9, 3)),
+    "igamma": (sp.gammainc, (0.2, 60), (0.2, 60)),
+    "igammac": (sp.gammaincc, (0.2, 60), (0.2, 60)),
+    "special.gammainc": (sp.gammainc, (0.2, 9), (0.2, 9)),
+    "special.gammaincc": (sp.gammaincc, (0.2, 9), (0.2, 9)),
     "ldexp": (lambda x, y: x * 2.0**y, (-3, 3), (-3, 3)),
 }  # fmt: skip
 

@@ -40,11 +40,11 @@ if TYPE_CHECKING:
     from graphflow.tensor import Tensor
 
 __all__ = [
-    "digamma", "erfc", "erfinv", "i0", "lgamma", "logaddexp", "logaddexp2", "logit", "mvlgamma",
-    "polygamma", "xlogy",
+    "digamma", "erfc", "erfinv", "i0", "igamma", "igammac", "lgamma", "logaddexp", "logaddexp2",
+    "logit", "mvlgamma", "polygamma", "xlogy",
 ]  # fmt: skip
 METHODS = __all__
-IN_PLACE = "digamma erfc erfinv i0 lgamma logit mvlgamma polygamma xlogy".split()
+IN_PLACE = "digamma erfc erfinv i0 igamma igammac lgamma logit mvlgamma polygamma xlogy".split()
 
 # ---- the gamma function --------------------------------------------------------------
 
@@ -109,6 +109,21 @@ def mvlgamma(input: Any, p: int) -> Tensor:
     for i in range(1, p):
         total = add(total, lgamma(sub(input, 0.5 * i)))
     return add(total, 0.25 * p * (p - 1) * math.log(math.pi))
+
+
+@of_two_tensors
+def igamma(a: Tensor, x: Tensor) -> Tensor:
+    """Regularised lower incomplete gamma function of ``input`` (a) and ``other`` (x).
+
+    The integral of ``t^(a-1) exp(-t) / gamma(a)`` up to x.  Both have gradients.
+    """
+    return apply("igamma", a, x)
+
+
+@of_two_tensors
+def igammac(a: Tensor, x: Tensor) -> Tensor:
+    """Regularised upper incomplete gamma function, ``1 - igamma(input, other)``."""
+    return apply("igammac", a, x)
 
 
 # ---- the error function --------------------------------------------------------------

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from graphflow.codegen.llvm_expr import Value, polynomial, select
 from graphflow.codegen.maths import exponential, logarithm, trigonometry
-from graphflow.ir.formulas import bessel, errors, gamma
+from graphflow.ir.formulas import bessel, errors, gamma, incomplete_gamma
 from graphflow.ir.formulas.maths import Formula, Maths, Number
 
 Function = Callable[..., Value]
@@ -85,6 +85,8 @@ def kernel_function(formula: Formula) -> Function:
 lgamma = kernel_function(gamma.lgamma)
 digamma = kernel_function(gamma.digamma)
 zeta = kernel_function(gamma.zeta)
+igamma = kernel_function(incomplete_gamma.igamma)
+igammac = kernel_function(incomplete_gamma.igammac)
 erfc = kernel_function(errors.erfc)
 erfcx = kernel_function(errors.erfcx)
 erfinv = kernel_function(errors.erfinv)
