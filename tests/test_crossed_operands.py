@@ -68,6 +68,17 @@ def test_several_operands_that_cross_different_loops() -> None:
     )
 
 
+@pytest.mark.parametrize("shape", [(5, 257, 300), (40, 70, 65), (3, 1100, 80)])
+@pytest.mark.parametrize("reduces", [False, True])
+def test_one_transpose_for_a_batch(shape: tuple[int, int, int], reduces: bool) -> None:
+    rng = np.random.default_rng(sum(shape))
+    x, y = (rng.integers(-99, 99, s).astype(np.float32) for s in (shape, shape[:0:-1]))
+    if reduces:
+        check(lambda x, y: (x + y.t()).sum(2), lambda x, y: (x + y.T).sum(2), x, y, turns=1)
+    else:
+        check(lambda x, y: x + y.t(), lambda x, y: x + y.T, x, y, turns=1)
+
+
 def test_parts_backwards_and_surrounded_ones() -> None:
     rng = np.random.default_rng(5)
     x, y = (rng.standard_normal(s).astype(np.float32) for s in ((90, 120), (121, 95)))

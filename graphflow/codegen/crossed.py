@@ -27,13 +27,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from math import prod
 
 from graphflow.codegen.contraction.kernels import TILED
 from graphflow.codegen.emit import THREAD, Emitter
 from graphflow.codegen.loops import Load, LoopKind, Slot, Turn
 from graphflow.codegen.sizes import example_of, surely, whole
 from graphflow.codegen.spaces import Axis, Plan, Survey
-from graphflow.codegen.task import Task
+from graphflow.codegen.task import ENOUGH_SHARES, Task
 from graphflow.ir.affine import Affine
 from graphflow.records import dataclass
 
@@ -90,15 +91,21 @@ def open_squares(
     task: Task, emitter: Emitter, axes: Sequence[Axis], crossed: Axis, found: Survey
 ) -> None:
     """Open all loops of a map, in blocks along ``crossed`` and the innermost."""
-    inner, outer = axes[-1], [axis for axis in axes[:-1] if axis is not crossed]
-    emitter.open_shared((*outer, _blocks("block", crossed, HEIGHT), _blocks("strip", inner, WIDTH)))
+    inner = axes[-1]
+    block = Block(crossed, inner, HEIGHT, "high - low", {crossed: WIDTH, inner: 1}, LOW)
+    loads = _turned(emitter, block, found)
+    blocks = (_blocks("block", crossed, HEIGHT), _blocks("strip", inner, WIDTH))
+    inside = _open_outer(
+        emitter, [axis for axis in axes[:-1] if axis is not crossed], blocks, loads
+    )
     emitter.vary(TOP, f"block * {HEIGHT}")
     emitter.vary(LOW, f"strip * {WIDTH}")
     emitter.name_index("bottom", f"min(top + {HEIGHT}, {emitter.extent(crossed)})")
     emitter.name_index("high", f"min(low + {WIDTH}, {emitter.extent(inner)})")
-    block = Block(crossed, inner, HEIGHT, "high - low", {crossed: WIDTH, inner: 1}, LOW)
-    for load in _turned(emitter, block, found):
+    for load in loads:
         emitter.replaced[load] = _turn(task, emitter, block, load)
+    for axis in inside:
+        emitter.open_axis(axis)
     emitter.open((crossed,), crossed.name, "top", "bottom")
     emitter.open((inner,), inner.name, "low", "high")
 
@@ -107,25 +114,45 @@ def open_turned_rows(
     task: Task, emitter: Emitter, plan: Plan, crossed: Axis, found: Survey
 ) -> None:
     """Open the kept loops of a reduction, in blocks of rows along ``crossed``."""
-    (*around, inner), outer = plan.reduced, [axis for axis in plan.kept if axis is not crossed]
+    *around, inner = plan.reduced
     height = min(HEIGHT, max(LEAST, ROOM // example_of(plan.depth) // LEAST * LEAST))
-    emitter.open_shared((*outer, _blocks("block", crossed, height)))
-    rows = emitter.constant("height", height)
-    emitter.vary(TOP, f"block * {rows}")
-    emitter.name_index("bottom", f"min(top + {rows}, {emitter.extent(crossed)})")
     steps, step = {inner: 1}, -(-inner.extent // LEAST) * LEAST  # whole vectors
     for axis in reversed(around):
         steps[axis] = step
         step *= axis.extent
     steps[crossed] = step
     block = Block(crossed, inner, height, emitter.extent(inner), steps)
+    loads = _turned(emitter, block, found)
+    outer = [axis for axis in plan.kept if axis is not crossed]
+    inside = _open_outer(emitter, outer, (_blocks("block", crossed, height),), loads)
+    rows = emitter.constant("height", height)
+    emitter.vary(TOP, f"block * {rows}")
+    emitter.name_index("bottom", f"min(top + {rows}, {emitter.extent(crossed)})")
     for axis in around:
         emitter.open_axis(axis)
-    turned = {load: _turn(task, emitter, block, load) for load in _turned(emitter, block, found)}
+    turned = {load: _turn(task, emitter, block, load) for load in loads}
     emitter.close(len(around))
     for load, there in turned.items():
         emitter.replaced[load] = there
+    for axis in inside:
+        emitter.open_axis(axis)
     emitter.open((crossed,), crossed.name, "top", "bottom")
+
+
+def _open_outer(
+    emitter: Emitter, outer: Sequence[Axis], blocks: Sequence[Axis], loads: Sequence[Load]
+) -> list[Axis]:
+    """Share blocks, and loops around them, among the threads.
+
+    The loops that are left run inside of a block, for which what is turned is the same; there are
+    some if the others are enough to share.
+    """
+    inside = [axis for axis in outer if not any(axis.coefficient(x.index) for x in loads)]
+    shared = [axis for axis in outer if axis not in inside]
+    if not loads or prod(axis.extent for axis in (*shared, *blocks)) < ENOUGH_SHARES:
+        inside, shared = [], list(outer)
+    emitter.open_shared((*shared, *blocks))
+    return inside
 
 
 @dataclass(frozen=True, slots=True)

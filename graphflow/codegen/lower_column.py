@@ -23,13 +23,13 @@ from collections.abc import Mapping, Sequence
 
 from graphflow.codegen.emit import THREAD, Emitter
 from graphflow.codegen.loops import Accumulate, Apply, Fold, Load, LoopKind, Slot, Start
-from graphflow.codegen.lower_map import ENOUGH_SHARES, open_rows
+from graphflow.codegen.lower_map import open_rows
 from graphflow.codegen.lower_row import fold_names, is_regrouped, open_block, open_blocks
 from graphflow.codegen.passes_plan import plan_stages
 from graphflow.codegen.schedule import Call
 from graphflow.codegen.sizes import example_of
 from graphflow.codegen.spaces import Axis, Plan, Survey, Target, survey, work
-from graphflow.codegen.task import Task, finish_call
+from graphflow.codegen.task import ENOUGH_SHARES, Task, finish_call
 from graphflow.ir.affine import Affine
 from graphflow.ir.types import DType, int64
 from graphflow.records import dataclass, field

@@ -18,10 +18,7 @@ from graphflow.codegen.loops import LoopKind
 from graphflow.codegen.lower_turned import lower_turned
 from graphflow.codegen.schedule import Call
 from graphflow.codegen.spaces import Axis, Survey, Target, plan_loops
-from graphflow.codegen.task import Task, finish_call
-
-ENOUGH_SHARES = 16
-"""Iterations that are enough to share among the threads."""
+from graphflow.codegen.task import ENOUGH_SHARES, Task, finish_call
 
 
 def lower_map(task: Task, targets: Sequence[Target], found: Survey) -> Call:

@@ -20,6 +20,8 @@ from graphflow.records import dataclass, field
 PARALLEL_BYTES = 32 * 1024
 PARALLEL_OPERATIONS = 20_000
 """Below both of these a call stays on one thread."""
+ENOUGH_SHARES = 16
+"""Iterations that are enough to share among the threads."""
 
 
 @dataclass(frozen=True, slots=True)
