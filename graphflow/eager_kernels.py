@@ -24,23 +24,22 @@ from itertools import count
 from queue import SimpleQueue
 from typing import Any, TypeAlias
 
-import numpy as np
-
 from graphflow import flags
 from graphflow.backends import cpu
 from graphflow.digests import amendments
+from graphflow.eager_operands import common_order, operand, reordered, start_of
 from graphflow.errors import GraphFlowError, IndexRangeError
 from graphflow.ir import build
 from graphflow.ir.graph import Graph
-from graphflow.ir.node import Node, attrs_key
+from graphflow.ir.node import attrs_key
 from graphflow.ir.op import Kind, OpDef
 from graphflow.ir.ops.shape import inverse_order
-from graphflow.ir.types import TensorType, TupleType, from_numpy_dtype
+from graphflow.ir.types import TupleType
 from graphflow.numerics import are_deterministic_algorithms_enabled
 from graphflow.program import Program
 from graphflow.runtime.fork import renew_after_fork
 from graphflow.runtime.plans import is_stored, plan_key
-from graphflow.runtime.storage import Array, Blocks, Storage, address_of
+from graphflow.runtime.storage import Array, Blocks, Storage
 from graphflow.runtime.threads import get_num_threads
 
 WORTH = 1 << 24
@@ -153,10 +152,10 @@ def value(op: OpDef, arrays: Sequence[Array], attrs: dict[str, Any]) -> Array | 
         return None
     order = None
     if not all(array.flags.c_contiguous for array in arrays):
-        order = _common_order(op, arrays)
+        order = common_order(op, arrays)
         if order is None:
             return None
-        arrays = [_reordered(array, order) for array in arrays]
+        arrays = [reordered(array, order) for array in arrays]
     key = (op, attrs_key(attrs), get_num_threads(), *map(_form, arrays))
     known = _known.get(key) or _looked_up(key, op, arrays, attrs)
     known.used = next(_calls)
@@ -167,7 +166,7 @@ def value(op: OpDef, arrays: Sequence[Array], attrs: dict[str, Any]) -> Array | 
             compile_beside(known.make)
         return None
     try:
-        (made,) = known.run([address_of(array) for array in arrays])
+        (made,) = known.run([start_of(array) for array in arrays])
     except IndexRangeError:
         return None  # the reference says where
     assert made is not None
@@ -181,33 +180,6 @@ def _may_run(op: OpDef, arrays: Sequence[Array]) -> bool:
     if any(array.dtype.kind == "c" for array in arrays):
         return False
     return not (op.blas and arrays[0].dtype.char in "fd")
-
-
-def _common_order(op: OpDef, arrays: Sequence[Array]) -> tuple[int, ...] | None:
-    """The order of axes in which the result of NumPy lies in memory, in which operands are to be
-    taken; empty: as they are, and the result is row-major.  None where kernels can't have it."""
-    if op.kind is Kind.CONTRACTION:
-        return ()
-    if op.kind is Kind.ELEMENTWISE:
-        shape = np.broadcast_shapes(*(array.shape for array in arrays))
-        orders = {_order(array) for array in arrays if array.shape == shape}
-        return orders.pop() if len(orders) == 1 else None
-    in_order = all(_order(array) == tuple(range(array.ndim)) for array in arrays)
-    return () if in_order else None
-
-
-def _order(array: Array) -> tuple[int, ...] | None:
-    """Axes by falling stride; None where elements are repeated."""
-    if 0 in array.strides:
-        return None
-    return tuple(sorted(range(array.ndim), key=lambda axis: -abs(array.strides[axis])))
-
-
-def _reordered(array: Array, order: tuple[int, ...]) -> Array:
-    """A view of ``array`` with axes in ``order``, after axes that broadcasting adds."""
-    if not order:
-        return array
-    return array[(None,) * (len(order) - array.ndim)].transpose(order)
 
 
 def _form(array: Array) -> tuple[Any, ...]:
@@ -246,7 +218,7 @@ def _graph(op: OpDef, arrays: Sequence[Array], attrs: dict[str, Any]) -> Graph |
     """The operation over inputs that lie as ``arrays`` do; None if kernels cannot read these."""
     leaves, operands = [], []
     for number, array in enumerate(arrays):
-        found = _operand(f"x{number}", array)
+        found = operand(f"x{number}", array)
         if found is None:
             return None
         leaves.append(found[0])
@@ -255,23 +227,3 @@ def _graph(op: OpDef, arrays: Sequence[Array], attrs: dict[str, Any]) -> Graph |
         return None
     made = build.emit(op, *operands, **attrs)
     return Graph(inputs=tuple(leaves), outputs=(made,), name=op.name)
-
-
-def _operand(name: str, array: Array) -> tuple[Node, Node] | None:
-    """An input for the memory from the first element of ``array`` on, and the array as a view
-    of it: of all of its axes in the order of memory, or of single elements."""
-    dtype = from_numpy_dtype(array.dtype)
-    if array.flags.c_contiguous:
-        leaf = build.input_node(name, TensorType(dtype, array.shape))
-        return leaf, leaf
-    order = sorted(range(array.ndim), key=lambda axis: -array.strides[axis])
-    whole = array.transpose(order)
-    if whole.flags.c_contiguous:
-        leaf = build.input_node(name, TensorType(dtype, whole.shape))
-        return leaf, build.emit("permute", leaf, axes=inverse_order(order))
-    steps = tuple(step // array.itemsize for step in array.strides)
-    if min(steps) < 0 or any(step % array.itemsize for step in array.strides):
-        return None
-    span = 1 + sum((extent - 1) * step for extent, step in zip(array.shape, steps))
-    leaf = build.input_node(name, TensorType(dtype, (span,)))
-    return leaf, build.emit("strided", leaf, shape=array.shape, strides=steps, offset=0)

@@ -235,6 +235,28 @@ class Net(nn.Module):
         return self.fc(x.flatten(1))
 
 
+@pytest.mark.parametrize("groups", [1, 2])
+def test_images_that_are_results_are_row_major(groups: int) -> None:
+    x, w = gf.randn(4, 16, 12, 12), gf.randn(24, 16 // groups, 3, 3)
+    alone = gf.compile(lambda x, w: F.conv2d(x, w, groups=groups))
+    want = F.conv2d(x, w, groups=groups)
+    assert alone(x, w).stride() == want.stride()
+    found = alone(x, w).view(4, -1).numpy()
+    np.testing.assert_allclose(found, want.view(4, -1).numpy(), rtol=1e-4, atol=1e-4)
+
+
+def test_images_that_come_with_channels_last_go_so() -> None:
+    def turned(x: gf.Tensor, w: gf.Tensor) -> gf.Tensor:
+        return F.conv2d(x.permute(0, 3, 1, 2), w).permute(0, 2, 3, 1)
+
+    x, w = gf.randn(4, 12, 12, 16), gf.randn(24, 16, 3, 3)
+    compiled = gf.compile(turned)
+    found = compiled(x, w)
+    assert found.is_contiguous()
+    np.testing.assert_allclose(found.numpy(), turned(x, w).numpy(), rtol=1e-4, atol=1e-4)
+    assert not any("copy" in kernel.name for kernel in compiled.programs[0].kernels)
+
+
 def test_a_network_computes_what_it_computes_eagerly() -> None:
     def program(jit: Any) -> Any:
         model = Net()

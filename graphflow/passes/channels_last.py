@@ -4,8 +4,9 @@ A product over windows ``[N, C, H, W, …]`` makes ``[N, O, Y, X]``.  Here it ma
 ``[N, Y, X, O]``, and what follows is done in that order as far as the records of operations
 say how (:mod:`graphflow.ir.ops.orders`): vectors then run along channels, whatever the
 windows, steps and padding.  Values whose channels lie last already, and that a permutation
-shows the other way, are taken as they lie.  Where an operation has no such form, or a result
-leaves the graph, the value is shown in its own order, which is a view.
+shows the other way, are taken as they lie.  Where an operation has no such form the value is
+shown in its own order, which is a view; a result of the graph is copied, for its strides are seen,
+unless images came in that order.
 """
 
 from __future__ import annotations
@@ -190,6 +191,7 @@ class _Walk:
         self._shown = shown
         self._wanted = wanted
         self._results = set(graph.outputs)
+        self._put_back = set[Node]()
         self._locations = dict(graph.locations)
         self._names = dict(graph.names)
 
@@ -234,6 +236,7 @@ class _Walk:
         if found is None:
             made, order = self.turned[node]
             found = self.plain[node] = emit("permute", made, axes=orders.inverse(order))
+            self._put_back.add(found)
             self._carry(node, found)
         return found
 
@@ -306,16 +309,52 @@ class _Walk:
             result = last
         return emit(node.op, *(operand for operand, _ in taken), **attrs), result
 
+    def _result(self, node: Node) -> Node:
+        """A result, in its own order in memory as well, for callers take views of it; but where
+        images come with channels last they go so, too, as PyTorch's do."""
+        made = shown = self.as_it_was(node)
+        if self._shown:
+            return made
+        while is_alias(shown) and shown not in self._put_back:
+            (shown,) = shown.inputs
+        run = _axes_in_memory(made) if shown in self._put_back else None
+        if run is None or run == sorted(run):
+            return made
+        copied = emit("copy", made)
+        self._carry(node, copied)
+        return copied
+
     def finish(self) -> Graph:
         """The graph over what was found."""
         updates = [(state, self.as_it_was(value)) for state, value in self.graph.updates]
-        made = self.graph.with_roots([self.as_it_was(n) for n in self.graph.outputs], updates)
+        outputs = [self._result(node) for node in self.graph.outputs]
+        made = self.graph.with_roots(outputs, updates)
         kept = set(made.nodes)
         return replace(
             made,
             locations={n: p for n, p in self._locations.items() if n in kept},
             names={n: s for n, s in self._names.items() if n in kept},
         )
+
+
+def _axes_in_memory(node: Node) -> list[int] | None:
+    """Which axes of what ``node`` is a view of its own run along, those of one element left out;
+    None for a view that does more than put axes in another order."""
+    long = [axis for axis, extent in enumerate(node.shape) if extent != 1]
+    if not is_alias(node):
+        return long
+    (operand,) = node.inputs
+    below = _axes_in_memory(operand)
+    extents = [(axis, extent) for axis, extent in enumerate(operand.shape) if extent != 1]
+    pieces = view_pieces(node)
+    if not pieces:  # a reshape
+        same = [node.shape[axis] for axis in long] == [extent for _, extent in extents]
+        return below if same else None
+    chosen = choice_of_axes(node, pieces)
+    if below is None or chosen is None:
+        return None
+    numbers = dict(zip((axis for axis, _ in extents), below, strict=True))
+    return [numbers[axis] for axis in chosen if axis >= 0]
 
 
 def _is_image(node: Node) -> bool:
