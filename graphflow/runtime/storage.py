@@ -241,7 +241,9 @@ class Blocks:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._owners: OrderedDict[int, Array] = OrderedDict()
+        self._owners: OrderedDict[int, Array] = OrderedDict({0: np.empty(0, np.uint8)})
+        self._idle = self._references(0)
+        self._owners.clear()
         self.after_fork()
         renew_after_fork(self)
 
@@ -270,9 +272,9 @@ class Blocks:
         """
         idle = 0
         for number in reversed(list(self._owners)):
-            owner = self._owners[number]
-            if _count(owner) > _HELD_HERE:
+            if self._references(number) != self._idle:
                 continue
+            owner = self._owners[number]
             if size + _alignment(size) <= owner.nbytes <= size + size // 4 + _PAGE:
                 self._owners.move_to_end(number)
                 return owner
@@ -281,8 +283,8 @@ class Blocks:
                 del self._owners[number]
         return None
 
+    def _references(self, number: int) -> int:
+        return _count(self._owners[number])
+
 
 _MOST_BLOCKS = 256
-_HELD_HERE = 3
-"""References to an owner while :class:`Blocks` looks at it: its own, the local variable's and the
-argument's of ``getrefcount``."""
