@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
@@ -13,6 +14,9 @@ from graphflow.mode import mode as tracing
 from graphflow.number_formats import finfo
 from graphflow.promotion import get_default_dtype
 from graphflow.tensor import Size, Tensor
+
+EULER = 0.57721566490153286
+LOG_PI = math.log(math.pi)
 
 
 class Distribution:

@@ -6,8 +6,11 @@ from collections.abc import Callable
 from typing import Any, TypeAlias, TypeVar
 
 from graphflow.distributions.categorical import Categorical, OneHotCategorical
+from graphflow.distributions.counts import Geometric, Poisson
 from graphflow.distributions.distribution import Distribution
+from graphflow.distributions.gamma_family import Beta, Dirichlet, Gamma
 from graphflow.distributions.independent import Independent
+from graphflow.distributions.more_univariate import HalfNormal
 from graphflow.distributions.multivariate_normal import (
     MultivariateNormal,
     half_log_determinant,
@@ -21,7 +24,8 @@ from graphflow.distributions.univariate import (
     Normal,
     Uniform,
 )
-from graphflow.functions.elementwise import where
+from graphflow.functions.elementwise import log1p, where
+from graphflow.functions.special import digamma, lgamma, xlogy
 from graphflow.linalg import solve_triangular
 from graphflow.tensor import Tensor
 
@@ -125,3 +129,38 @@ def _multivariate_normal(p: MultivariateNormal, q: MultivariateNormal) -> Tensor
     away = squared_distance(q.scale_tril, q.loc - p.loc)
     logs = half_log_determinant(q.scale_tril) - half_log_determinant(p.scale_tril)
     return logs + 0.5 * (trace + away - p.event_shape[0])
+
+
+@register_kl(Gamma, Gamma)
+def _gamma(p: Gamma, q: Gamma) -> Tensor:
+    a, b = p.concentration, q.concentration
+    logs = b * (p.rate / q.rate).log() + lgamma(b) - lgamma(a)
+    return logs + (a - b) * digamma(a) + (q.rate - p.rate) * (a / p.rate)
+
+
+@register_kl(Dirichlet, Dirichlet)
+def _dirichlet(p: Dirichlet, q: Dirichlet) -> Tensor:
+    a, b = p.concentration, q.concentration
+    whole = a.sum(-1)
+    logs = lgamma(whole) - lgamma(b.sum(-1)) - (lgamma(a) - lgamma(b)).sum(-1)
+    return logs + ((a - b) * (digamma(a) - digamma(whole).unsqueeze(-1))).sum(-1)
+
+
+@register_kl(Beta, Beta)
+def _beta(p: Beta, q: Beta) -> Tensor:
+    return _dirichlet(p._dirichlet, q._dirichlet)
+
+
+@register_kl(Poisson, Poisson)
+def _poisson(p: Poisson, q: Poisson) -> Tensor:
+    return xlogy(p.rate, p.rate / q.rate) - (p.rate - q.rate)
+
+
+@register_kl(Geometric, Geometric)
+def _geometric(p: Geometric, q: Geometric) -> Tensor:
+    return -p.entropy() - log1p(-q.probs) / p.probs - q.logits
+
+
+@register_kl(HalfNormal, HalfNormal)
+def _half_normal(p: HalfNormal, q: HalfNormal) -> Tensor:
+    return kl_divergence(p.base_dist, q.base_dist)

@@ -24,7 +24,7 @@ from graphflow.promotion import as_operand, cast
 from graphflow.rng import Generator, draw, waiting_times, whole_numbers
 from graphflow.tensor import Tensor
 
-__all__ = ["multinomial", "randint_like", "randperm"]
+__all__ = ["multinomial", "poisson", "randint_like", "randperm"]
 METHODS = "cauchy_ geometric_ log_normal_ multinomial random_".split()
 
 _MANTISSA = {T.float16: 11, T.bfloat16: 8, T.float32: 24, T.float64: 53}
@@ -85,6 +85,19 @@ def multinomial(
     if num_samples == 1:
         return argmin(race, -1, keepdim=True)
     return narrow(argsort(race, -1, stable=True), -1, 0, num_samples)
+
+
+@beside_operands
+def poisson(input: Tensor, generator: Generator | None = None) -> Tensor:
+    """Poisson variables, as floats, whose means are the elements of ``input``."""
+    from graphflow.functions.rejection import poisson_variables
+
+    rates = need_tensor("poisson", input)
+    if not rates.dtype.is_floating_point:
+        raise DTypeError(f"poisson takes floating rates, not {rates.dtype.name}")
+    if mode.tracer is None and not bool((rates._host() >= 0).all()):
+        raise GraphFlowError("poisson needs rates of at least 0")
+    return poisson_variables(rates, generator)
 
 
 def _check_weights(weights: Tensor, number: int, replacement: bool) -> None:

@@ -1,0 +1,248 @@
+"""Distributions that are made of others: transformed ones, mixtures, relaxed choices."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from graphflow.autograd.modes import no_grad
+from graphflow.distributions.categorical import Categorical
+from graphflow.distributions.counts import _OfTrials
+from graphflow.distributions.distribution import Distribution, as_parameters
+from graphflow.distributions.more_univariate import _unit
+from graphflow.distributions.transforms import ComposeTransform, Transform, summed
+from graphflow.functions.elementwise import log1p, sigmoid
+from graphflow.functions.picking import gather
+from graphflow.functions.reductions import log_softmax, logsumexp, softmax
+from graphflow.nn.functional.activation import softplus
+from graphflow.tensor import Tensor
+
+
+class TransformedDistribution(Distribution):
+    """``transforms``, one after another, of a draw of ``base_distribution``."""
+
+    def __init__(
+        self, base_distribution: Distribution, transforms: Transform | Sequence[Transform],
+        validate_args: bool | None = None,
+    ) -> None:  # fmt: skip
+        given = [transforms] if isinstance(transforms, Transform) else list(transforms)
+        self.transforms: list[Transform] = given
+        self.base_dist = base_distribution
+        whole = ComposeTransform(self.transforms)
+        shape = tuple(base_distribution.batch_shape) + tuple(base_distribution.event_shape)
+        made = whole.forward_shape(shape)
+        dims = max(whole.event_dim, len(base_distribution.event_shape))
+        self.has_rsample = base_distribution.has_rsample  # type: ignore[misc]
+        super().__init__(made[: len(made) - dims], made[len(made) - dims :], validate_args)
+
+    def expand(self, batch_shape: Sequence[int]) -> TransformedDistribution:
+        """The same with parameters repeated to ``batch_shape``."""
+        extra = len(self.event_shape) - len(self.base_dist.event_shape)
+        shape = tuple(self.base_dist.batch_shape)
+        inner = shape[len(shape) - extra :] if extra else ()
+        base = self.base_dist.expand((*batch_shape, *inner))
+        return TransformedDistribution(base, self.transforms, self._validate_args)
+
+    def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        """A draw, without gradients."""
+        with no_grad():
+            return self._transformed(self.base_dist.sample(sample_shape))
+
+    def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        """A draw, with gradients."""
+        return self._transformed(self.base_dist.rsample(sample_shape))
+
+    def _transformed(self, x: Tensor) -> Tensor:
+        for transform in self.transforms:
+            x = transform(x)
+        return x
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """The base's, less the logarithm of how the transforms stretch."""
+        dims, found, y = len(self.event_shape), 0.0, value
+        for transform in reversed(self.transforms):
+            x = transform._inv_call(y)
+            stretch = transform.log_abs_det_jacobian(x, y)
+            found = found - summed(stretch, dims - transform.event_dim)
+            y = x
+        return found + summed(self.base_dist.log_prob(y), dims - len(self.base_dist.event_shape))
+
+    def _rises(self) -> bool:
+        sign = math.prod(transform.sign for transform in self.transforms)
+        if not sign:
+            raise NotImplementedError("a transform does not say whether it rises or falls")
+        return sign > 0
+
+    def cdf(self, value: Tensor) -> Tensor:
+        """The probability of a draw of at most ``value``; of single numbers."""
+        for transform in reversed(self.transforms):
+            value = transform._inv_call(value)
+        below = self.base_dist.cdf(value)
+        return below if self._rises() else 1 - below
+
+    def icdf(self, value: Tensor) -> Tensor:
+        """The quantile of a probability ``value``; of single numbers."""
+        return self._transformed(self.base_dist.icdf(value if self._rises() else 1 - value))
+
+    def __repr__(self) -> str:
+        return f"TransformedDistribution({self.base_dist}, {self.transforms})"
+
+
+class MixtureSameFamily(Distribution):
+    """One of the distributions along the last batch axis, chosen by ``mixture_distribution``."""
+
+    def __init__(
+        self, mixture_distribution: Categorical, component_distribution: Distribution,
+        validate_args: bool | None = None,
+    ) -> None:  # fmt: skip
+        if not isinstance(mixture_distribution, Categorical):
+            raise ValueError("The Mixture distribution needs to be a Categorical")
+        batch = component_distribution.batch_shape
+        number = mixture_distribution.probs.shape[-1]
+        if not batch or batch[-1] != number:
+            raise ValueError(
+                f"the last batch axis of the components {tuple(batch)} must have the {number} "
+                "entries of the mixture"
+            )
+        self.mixture_distribution = mixture_distribution
+        self.component_distribution = component_distribution
+        super().__init__(batch[:-1], component_distribution.event_shape, validate_args)
+
+    def _weights(self) -> Tensor:
+        probs = self.mixture_distribution.probs
+        return probs.reshape(tuple(probs.shape) + (1,) * len(self.event_shape))
+
+    def _axis(self) -> int:
+        return -1 - len(self.event_shape)
+
+    @property
+    def mean(self) -> Tensor:
+        """The components' means, weighted."""
+        return (self._weights() * self.component_distribution.mean).sum(self._axis())
+
+    @property
+    def variance(self) -> Tensor:
+        """Within the components and between them."""
+        own, weights = self.component_distribution, self._weights()
+        axis = self._axis()
+        inside = (weights * own.variance).sum(axis)
+        away = own.mean - self.mean.unsqueeze(axis)
+        return inside + (weights * away.square()).sum(axis)
+
+    def cdf(self, value: Tensor) -> Tensor:
+        """The probability of a draw of at most ``value``."""
+        below = self.component_distribution.cdf(value.unsqueeze(self._axis()))
+        return (below * self.mixture_distribution.probs).sum(-1)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """The logarithm of the weighted sum of densities."""
+        logs = self.component_distribution.log_prob(value.unsqueeze(self._axis()))
+        return logsumexp(logs + log_softmax(self.mixture_distribution.logits, -1), -1)
+
+    def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        """A draw of the component that is chosen."""
+        with no_grad():
+            chosen = self.mixture_distribution.sample(sample_shape)
+            drawn = self.component_distribution.sample(sample_shape)
+            axis, tail = self._axis(), (1,) * len(self.event_shape)
+            index = chosen.reshape((*chosen.shape, 1, *tail))
+            shape = list(drawn.shape)
+            shape[drawn.ndim + axis] = 1
+            return gather(drawn, drawn.ndim + axis, index.expand(shape)).squeeze(axis)
+
+    def expand(self, batch_shape: Sequence[int]) -> MixtureSameFamily:
+        """The same with parameters repeated to ``batch_shape``."""
+        number = self.mixture_distribution.probs.shape[-1]
+        component = self.component_distribution.expand((*batch_shape, number))
+        return MixtureSameFamily(self.mixture_distribution.expand(batch_shape), component)
+
+    def __repr__(self) -> str:
+        parts = f"{self.mixture_distribution}, {self.component_distribution}"
+        return f"MixtureSameFamily({parts})"
+
+
+class RelaxedBernoulli(_OfTrials):
+    """Numbers in (0, 1), the nearer its ends the lower ``temperature``.
+
+    Maddison, Mnih and Teh 2017, "The Concrete Distribution"; Jang, Gu and Poole 2017.
+    """
+
+    has_rsample = True
+    parameters = ("probs",)
+
+    def __init__(
+        self, temperature: Any, probs: Any = None, logits: Any = None,
+        validate_args: bool | None = None,
+    ) -> None:  # fmt: skip
+        self._take(probs, logits)
+        (self.temperature,) = as_parameters(temperature)
+        super().__init__(self._given.shape, (), validate_args)
+        self._check_probs()
+
+    def expand(self, batch_shape: Sequence[int]) -> RelaxedBernoulli:
+        """The same with parameters repeated to ``batch_shape``."""
+        given = {self.parameters[-1]: self._given.expand(tuple(batch_shape))}
+        return RelaxedBernoulli(self.temperature, **given, validate_args=self._validate_args)
+
+    def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        """The sigmoid of logistic noise about the logits, over the temperature."""
+        unit = _unit(self._given, self._extended_shape(sample_shape))
+        noise = unit.log() - log1p(-unit)
+        return sigmoid((noise + self.logits) / self.temperature)
+
+    def _check_support(self, value: Tensor) -> None:
+        within = (value >= 0).logical_and(value <= 1)
+        self._require(within, "value", "between 0 and 1", value)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """The logarithm of the density."""
+        self._check_value(value)
+        inner = value.log() - log1p(-value)
+        away = self.logits - inner * self.temperature
+        logs = self.temperature.log() + away - 2 * softplus(away)
+        return logs + softplus(-inner) + softplus(inner)
+
+
+class RelaxedOneHotCategorical(Distribution):
+    """Positive numbers that sum to 1, the nearer a corner the lower ``temperature``."""
+
+    has_rsample = True
+
+    def __init__(
+        self, temperature: Any, probs: Any = None, logits: Any = None,
+        validate_args: bool | None = None,
+    ) -> None:  # fmt: skip
+        self._choice = Categorical(probs, logits, validate_args)
+        self.parameters = self._choice.parameters  # type: ignore[misc]
+        (self.temperature,) = as_parameters(temperature)
+        size = self._choice.probs.shape[-1]
+        super().__init__(self._choice.batch_shape, (size,), validate_args)
+
+    @property
+    def probs(self) -> Tensor:
+        """Of the categories."""
+        return self._choice.probs
+
+    @property
+    def logits(self) -> Tensor:
+        """Logarithms of :attr:`probs`."""
+        return self._choice.logits
+
+    def expand(self, batch_shape: Sequence[int]) -> RelaxedOneHotCategorical:
+        """The same with parameters repeated to ``batch_shape``."""
+        logits = self.logits.expand((*batch_shape, *self.event_shape))
+        return RelaxedOneHotCategorical(self.temperature, logits=logits)
+
+    def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        """The softmax of the logits with Gumbel noise, over the temperature."""
+        unit = _unit(self.logits, self._extended_shape(sample_shape))
+        return softmax((self.logits - (-unit.log()).log()) / self.temperature, -1)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """The logarithm of the density."""
+        size, logs = self.event_shape[0], value.log()
+        score = self.logits - logs * self.temperature
+        score = (score - logsumexp(score, -1, keepdim=True)).sum(-1)
+        scale = (size - 1) * self.temperature.log() + math.lgamma(size)
+        return score + scale - logs.sum(-1)
