@@ -235,3 +235,16 @@ def test_random_numbers() -> None:
     z = gf.randn(4000, dtype=gf.complex64)
     assert z.dtype is gf.complex64 and abs(z.abs().square().mean().item() - 1) < 0.1
     assert gf.rand(3, dtype=gf.complex128).imag.min().item() >= 0
+
+
+@pytest.mark.parametrize("name", ["acos", "asin", "asinh", "atan", "atanh"])
+def test_inverse_functions_are_pythons_on_either_side_of_their_cuts(name: str) -> None:
+    edges = [0.0, -0.0, 1.0, -1.0, 0.5, -2.0, 2.0, 1e-8, -30.0]
+    points = [complex(a, b) for a in edges for b in edges]
+    poles = (1j, -1j) if name == "atan" else (1, -1) if name == "atanh" else ()
+    z = np.array([p for p in points if p not in poles] + numbers(8, 40).tolist())
+    expected = np.array([getattr(cmath, name)(complex(p)) for p in z])
+    ours = getattr(gf, name)
+    for ready in (ours, gf.compile(ours)):
+        np.testing.assert_allclose(ready(gf.tensor(z)).numpy(), expected, 1e-13, 1e-300)
+    assert gradcheck(ours, (gf.tensor(numbers(9, 5)).requires_grad_(),))

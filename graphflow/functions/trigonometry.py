@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from graphflow.autocasting import in_float32
 from graphflow.dispatch import apply
+from graphflow.functions.complex_numbers import joined
 from graphflow.functions.elementwise import (
     add,
     atan2,
@@ -15,7 +16,9 @@ from graphflow.functions.elementwise import (
     eq,
     expm1,
     log1p,
+    lt,
     mul,
+    neg,
     of_one,
     of_two_tensors,
     sin,
@@ -51,6 +54,8 @@ def tan(x: Tensor) -> Tensor:
 @of_one
 def asin(x: Tensor) -> Tensor:
     """Inverse sine; NaN outside [-1, 1]."""
+    if x.dtype.is_complex:
+        return _turned_back(_complex_asinh(_turned(x)))
     return atan2(x, _opposite(x))
 
 
@@ -58,6 +63,12 @@ def asin(x: Tensor) -> Tensor:
 @of_one
 def acos(x: Tensor) -> Tensor:
     """Inverse cosine; NaN outside [-1, 1]."""
+    if x.dtype.is_complex:
+        below = sqrt(joined(sub(1.0, x.real), neg(x.imag)))  # 1 - x, with the sign of its zeros
+        above = sqrt(joined(add(x.real, 1.0), x.imag))
+        angle = mul(atan2(below.real, above.real), 2.0)
+        crossed = sub(mul(above.real, below.imag), mul(above.imag, below.real))
+        return joined(angle, apply("asinh", crossed))
     return atan2(_opposite(x), x)
 
 
@@ -69,6 +80,8 @@ def _opposite(x: Tensor) -> Tensor:
 @of_one
 def atan(x: Tensor) -> Tensor:
     """Inverse tangent."""
+    if x.dtype.is_complex:
+        return _complex_atan(x)
     return apply("atan2", x, as_operand(1.0, x.dtype))
 
 
@@ -98,7 +111,39 @@ def _halves(x: Tensor) -> tuple[Tensor, Tensor]:
 @of_one
 def asinh(x: Tensor) -> Tensor:
     """Inverse hyperbolic sine."""
+    if x.dtype.is_complex:
+        return _complex_asinh(x)
     return apply("asinh", x)
+
+
+def _turned(z: Tensor) -> Tensor:
+    """``i z``."""
+    return joined(neg(z.imag), z.real)
+
+
+def _turned_back(z: Tensor) -> Tensor:
+    """``-i z``."""
+    return joined(z.imag, neg(z.real))
+
+
+def _complex_atan(z: Tensor) -> Tensor:
+    """The parts by themselves; the imaginary one is odd, so that none cancels near -i."""
+    x, y = z.real, z.imag
+    side = where(lt(y, 0.0), -1.0, 1.0)
+    size = mul(y, side)
+    angle = atan2(mul(x, 2.0), sub(mul(sub(1.0, size), add(size, 1.0)), mul(x, x)))
+    gap = sub(size, 1.0)
+    ratio = div(mul(size, 4.0), add(mul(x, x), mul(gap, gap)))
+    return joined(mul(angle, 0.5), mul(mul(log1p(ratio), side), 0.25))
+
+
+def _complex_asinh(z: Tensor) -> Tensor:
+    """Kahan 1987, "Branch cuts for complex elementary functions": no part cancels."""
+    low = sqrt(joined(add(z.imag, 1.0), neg(z.real)))  # 1 - i z
+    high = sqrt(joined(sub(1.0, z.imag), z.real))
+    size = sub(mul(high.imag, low.real), mul(high.real, low.imag))
+    along = sub(mul(low.real, high.real), mul(low.imag, high.imag))
+    return joined(apply("asinh", size), atan2(z.imag, along))
 
 
 @of_one
@@ -111,6 +156,8 @@ def acosh(x: Tensor) -> Tensor:
 @of_one
 def atanh(x: Tensor) -> Tensor:
     """Inverse hyperbolic tangent; NaN outside [-1, 1]."""
+    if x.dtype.is_complex:
+        return _turned_back(_complex_atan(_turned(x)))
     return mul(sub(log1p(x), log1p(mul(x, -1.0))), 0.5)
 
 

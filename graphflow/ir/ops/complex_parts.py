@@ -160,7 +160,7 @@ def root(b: Builder, op: OpDef, n: Application) -> Pair:
     other = b.abs(imaginary) * 0.5 / b.where(zero, scalar(b, 1, real.dtype), larger)
     right = b.ge(real, 0)
     up = b.where(right, other, larger)
-    return b.where(right, larger, other), b.where(b.lt(imaginary, 0), -up, up)
+    return b.where(right, larger, other), b.copysign(up, imaginary)
 
 
 def sine(b: Builder, op: OpDef, n: Application) -> Pair:
