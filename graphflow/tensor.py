@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self, SupportsIndex, overload
 
 import numpy as np
 
-from graphflow.cell import Cell, Chain, ViewStep, copy_of, derive, view_of
+from graphflow.cell import Cell, Chain, ViewStep, derive, view_of
 from graphflow.errors import GraphFlowError, TraceError
 from graphflow.ir.node import Node
 from graphflow.ir.types import DType, TensorType, from_numpy_dtype
@@ -465,11 +465,12 @@ class Tensor(TensorMethods):
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
         if not self.is_leaf:
             raise GraphFlowError("deepcopy works on leaf tensors only; detach() or clone() first")
-        self._concrete("deepcopy")
-        copy: Tensor = _rebuild(type(self), copy_of(self._eager()), False)
+        copy: Tensor = self.detach().clone()
+        copy.__class__ = type(self)
         copy._requires_grad = self._requires_grad
-        if isinstance(self._grad, Tensor):
-            copy._grad = self._grad.__deepcopy__(memo)
+        held = self._grad if mode.tracer is None else self.grad
+        if isinstance(held, Tensor):
+            copy.grad = held.__deepcopy__(memo)
         memo[id(self)] = copy
         return copy
 

@@ -10,6 +10,7 @@ import pytest
 import graphflow as gf
 from graphflow import nn, optim
 from graphflow.passes.base import Pass
+from graphflow.testing import assert_close
 from tests.front import linear, ramp, training_step
 
 # ---- printing ----------------------------------------------------------------------
@@ -356,3 +357,37 @@ def test_long_chains_need_no_recursion():
     np.testing.assert_allclose(x.grad.numpy(), 1.0001**5000, rtol=1e-3)
     live = gf.trace(lambda v: chain(v * x), ramp(3))
     live.verify()
+
+
+def test_models_are_copied_inside_of_a_program():
+    gf.manual_seed(5)
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1))
+    x, y = gf.randn(8, 3), gf.randn(8, 1)
+
+    def adapted(x, y):  # a step of a copy, as in meta-learning
+        fast = copy.deepcopy(model)
+        grads = gf.autograd.grad((fast(x) - y).square().mean(), list(fast.parameters()))
+        with gf.no_grad():
+            for parameter, gradient in zip(fast.parameters(), grads):
+                parameter.sub_(0.5 * gradient)
+        return (fast(x) - y).square().mean(), [p.detach() for p in fast.parameters()]
+
+    def accumulated(x, y):
+        fast = copy.deepcopy(model)
+        (fast(x) - y).square().mean().backward()
+        return fast[0].weight.grad
+
+    def same(function):
+        compiled, given = gf.compile(function), [p.detach().clone() for p in model.parameters()]
+        for _ in range(2):
+            assert_close(compiled(x, y), function(x, y))
+            for parameter, before in zip(model.parameters(), given):
+                assert np.array_equal(parameter.detach().numpy(), before.numpy())
+
+    same(adapted)
+    same(accumulated)
+    model[0].weight.grad = gf.ones(4, 3)
+    same(accumulated)
+    assert np.array_equal(model[0].weight.grad.numpy(), np.ones((4, 3)))
+    twice = gf.compile(lambda t: copy.deepcopy([t, t]))(x)
+    assert all(np.array_equal(each.numpy(), x.numpy()) for each in twice)
