@@ -161,3 +161,28 @@ def test_padding_and_shuffling_layers():
     np.testing.assert_allclose(nn.CosineSimilarity()(a, b), cosine, rtol=1e-5)
     expected = np.abs(a.numpy() - b.numpy() + 1e-6).sum(1, keepdims=True)
     np.testing.assert_allclose(nn.PairwiseDistance(1, keepdim=True)(a, b), expected, rtol=1e-5)
+
+
+def test_batch_norms_are_folded_into_linear_layers() -> None:
+    gf.manual_seed(3)
+    for features in (3, 1):
+        linear, norm = nn.Linear(4, 3).eval(), nn.BatchNorm1d(features).eval()
+        with gf.no_grad():
+            for tensor in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
+                tensor.copy_(gf.rand(features) + 0.5)
+        x = gf.randn(5, 4)
+        wide = norm(linear(x)) if features == 3 else norm(linear(x).unsqueeze(1)).squeeze(1)
+        fused = nn.utils.fuse_linear_bn_eval(linear, norm)
+        np.testing.assert_allclose(fused(x).detach().numpy(), wide.detach().numpy(), 1e-5, 1e-6)
+    with pytest.raises(ValueError, match="evaluation"):
+        nn.utils.fuse_linear_bn_eval(linear.train(), norm)
+    with pytest.raises(ValueError, match="num_features"):
+        nn.utils.fuse_linear_bn_eval(nn.Linear(2, 4).eval(), nn.BatchNorm1d(3).eval())
+
+
+def test_older_names_of_initialisers_warn() -> None:
+    with pytest.warns(FutureWarning, match="xavier_uniform_"):
+        function = nn.init.xavier_uniform
+    assert function is nn.init.xavier_uniform_
+    with pytest.raises(AttributeError):
+        nn.init.no_such_thing  # noqa: B018

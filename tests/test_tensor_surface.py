@@ -132,3 +132,12 @@ def test_methods_imported_late_are_on_the_class_too() -> None:
         "assert not hasattr(gf.Tensor, 'nothing_of_that_name')\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_what_no_tensor_is_and_older_ways_to_make_one() -> None:
+    x = gf.ones(2, dtype=gf.float64)
+    for name in ("is_nested", "is_mkldnn", "is_sparse_csr", "is_xla", "is_sparse", "is_xpu"):
+        assert getattr(x, name) is False
+    assert x.output_nr == 0 and x.to_dense() is x and x.to_dense(gf.float32).dtype is gf.float32
+    assert x.new(2, 3).shape == (2, 3) and x.new([1, 2]).tolist() == [1.0, 2.0]
+    assert x.new().shape == (0,) and x.new(2).dtype is gf.float64

@@ -29,11 +29,11 @@ __all__ = [
 ]  # fmt: skip
 METHODS = """
 apply_ cuda data_ptr get_device is_inference is_nonzero is_pinned is_same_size is_set_to is_shared
-is_signed map_ ndimension pin_memory storage_offset to_numpy type where
+is_signed map_ ndimension new pin_memory storage_offset to_dense to_numpy type where
 """.split()
 PROPERTIES = """
-__cuda_array_interface__ is_cpu is_cuda is_meta is_mps is_quantized is_sparse is_xpu itemsize layout
-nbytes retains_grad
+__cuda_array_interface__ is_cpu is_cuda is_meta is_mkldnn is_mps is_nested is_quantized is_sparse
+is_sparse_csr is_xla is_xpu itemsize layout nbytes output_nr retains_grad
 """.split()
 
 _CLASSES: dict[DType, str] = {
@@ -105,6 +105,25 @@ def is_same_size(input: Tensor, other: Tensor) -> bool:
 def ndimension(input: Tensor) -> int:
     """Number of dimensions."""
     return input.ndim
+
+
+def property_output_nr(input: Tensor) -> int:
+    """0: every result has a history of its own."""
+    return 0
+
+
+def new(input: Tensor, *args: Any) -> Tensor:
+    """A tensor of the dtype and device of ``input``, of the data given, or of zeros of a size."""
+    if args and all(isinstance(n, int) for n in args):
+        made: Tensor = input.new_zeros(args)
+    else:
+        made = input.new_tensor(args[0] if args else [])
+    return made
+
+
+def to_dense(input: Tensor, dtype: DType | None = None, *, masked_grad: Any = None) -> Tensor:
+    """``input``, in ``dtype`` if one is given: no tensor is sparse."""
+    return input if dtype is None else cast(input, dtype)
 
 
 def property_retains_grad(input: Tensor) -> bool:
@@ -247,7 +266,8 @@ def property_is_quantized(input: Tensor) -> bool:
     return hasattr(input, "_range")
 
 
-property_is_sparse = property_is_xpu = _no
+property_is_sparse = property_is_xpu = property_is_nested = property_is_mkldnn = _no
+property_is_sparse_csr = property_is_xla = _no
 
 # ---- Python functions over elements --------------------------------------------------------
 

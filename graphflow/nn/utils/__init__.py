@@ -15,7 +15,12 @@ from graphflow.nn.utils.clipping import (
     clip_grads_with_norm_,
     get_total_norm,
 )
-from graphflow.nn.utils.fusion import fuse_conv_bn_eval, fuse_conv_bn_weights
+from graphflow.nn.utils.fusion import (
+    fuse_conv_bn_eval,
+    fuse_conv_bn_weights,
+    fuse_linear_bn_eval,
+    fuse_linear_bn_weights,
+)
 from graphflow.nn.utils.vectors import parameters_to_vector, vector_to_parameters
 
 if TYPE_CHECKING:
@@ -42,7 +47,8 @@ else:
 
 __all__ = [
     "clip_grad_norm", "clip_grad_norm_", "clip_grad_value_", "clip_grads_with_norm_",
-    "fuse_conv_bn_eval", "fuse_conv_bn_weights", "get_total_norm", "parameters_to_vector",
-    "parametrizations", "parametrize", "prune", "remove_spectral_norm", "remove_weight_norm", "rnn",
-    "skip_init", "spectral_norm", "vector_to_parameters", "weight_norm",
+    "fuse_conv_bn_eval", "fuse_conv_bn_weights", "fuse_linear_bn_eval", "fuse_linear_bn_weights",
+    "get_total_norm", "parameters_to_vector", "parametrizations", "parametrize", "prune",
+    "remove_spectral_norm", "remove_weight_norm", "rnn", "skip_init", "spectral_norm",
+    "vector_to_parameters", "weight_norm",
 ]  # fmt: skip

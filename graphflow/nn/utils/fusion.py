@@ -1,4 +1,4 @@
-"""Batch normalisation folded into the convolution before it, for evaluation."""
+"""Batch normalisation folded into the layer before it, for evaluation."""
 
 from __future__ import annotations
 
@@ -39,4 +39,30 @@ def fuse_conv_bn_eval(conv: Any, bn: Any, transpose: bool = False) -> Any:
         conv.weight, conv.bias, bn.running_mean, bn.running_var, bn.eps, bn.weight, bn.bias,
         transpose,
     )  # fmt: skip
+    return fused
+
+
+def fuse_linear_bn_weights(
+    linear_w: Tensor, linear_b: Tensor | None, bn_rm: Tensor, bn_rv: Tensor, bn_eps: float,
+    bn_w: Tensor | None, bn_b: Tensor | None,
+) -> tuple[Parameter, Parameter]:  # fmt: skip
+    """Weight and bias of the linear layer that does both."""
+    return fuse_conv_bn_weights(linear_w, linear_b, bn_rm, bn_rv, bn_eps, bn_w, bn_b)
+
+
+def fuse_linear_bn_eval(linear: Any, bn: Any) -> Any:
+    """A copy of ``linear`` that does what ``bn(linear(x))`` does in evaluation mode.
+
+    The normalisation must have as many features as the layer's outputs, or one.
+    """
+    if linear.training or bn.training:
+        raise ValueError("fuse_linear_bn_eval: both modules must be in evaluation mode")
+    if bn.num_features not in (linear.out_features, 1):
+        raise ValueError(
+            "To fuse, linear.out_features == bn.num_features or bn.num_features == 1, not "
+            f"{linear.out_features} and {bn.num_features}"
+        )
+    fused = copy.deepcopy(linear)
+    statistics = (bn.running_mean, bn.running_var, bn.eps, bn.weight, bn.bias)
+    fused.weight, fused.bias = fuse_linear_bn_weights(linear.weight, linear.bias, *statistics)
     return fused
