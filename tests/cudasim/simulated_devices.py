@@ -27,6 +27,26 @@ def test_a_device_that_is_not_there_is_refused() -> None:
         assert gf.cuda.current_device() == 0 and gf.cuda.device_count() == 3
 
 
+def test_tensors_are_made_where_the_context_or_the_default_says() -> None:
+    with gf.device("cuda"):
+        layer = gf.nn.Linear(2, 2)
+        for made in (gf.ones(2), gf.tensor([1.0]), gf.randn(2), gf.arange(3), layer.weight):
+            assert made.device == gf.device("cuda", 0)
+        assert gf.zeros(1, device="cpu").device == gf.device("cpu")
+        with gf.device("cpu"):
+            assert gf.zeros(1).device == gf.device("cpu")
+        assert gf.zeros(1).is_cuda
+    assert gf.zeros(1).is_cpu
+    gf.set_default_device("cuda:1")
+    try:
+        assert gf.get_default_device() == gf.zeros(1).device == gf.device("cuda:1")
+        there = gf.ones(2, device="cpu")
+        assert (there + 1).is_cpu and gf.rand_like(there).is_cpu
+    finally:
+        gf.set_default_device(None)
+    assert gf.zeros(1).is_cpu and gf.get_default_device() == gf.device("cpu")
+
+
 def test_streams_and_events() -> None:
     stream, start = gf.cuda.Stream(), gf.cuda.Event(enable_timing=True)
     end = gf.cuda.Event(enable_timing=True)
