@@ -305,8 +305,9 @@ def test_the_helpers_digest_sees_every_vocabulary_module(tmp_path: Path) -> None
     known = dict(module_files())
     before = contents_digest(ROOTS, known)
     for module in ("plain", "pointers", "intrinsics", "llvm_expr", "vector_math", "frontend",
-                   "maths.exponential", "maths.philox", "target"):  # fmt: skip
-        name = f"graphflow.codegen.{module}"
+                   "maths.exponential", "maths.philox", "target", "ir.formulas.gamma",
+                   "ir.formulas.maths"):  # fmt: skip
+        name = f"graphflow.{module if module.startswith('ir.') else f'codegen.{module}'}"
         changed = tmp_path / "changed.py"
         changed.write_text(Path(known[name]).read_text() + "\n# changed\n")
         assert contents_digest(ROOTS, {**known, name: str(changed)}) != before, name

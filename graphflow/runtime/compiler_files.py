@@ -19,6 +19,8 @@ from graphflow.runtime.folder import pack, read_file, usable_folder, warn_unwrit
 ROOTS = ("graphflow.codegen.compile", "graphflow.codegen.prelude")
 """The modules that turn any kernel's source into machine code."""
 
+_COMPILED = ("graphflow.codegen.", "graphflow.ir.formulas.")
+"""Beginnings of the names of modules whose functions become machine code, or write it."""
 _DATA_ONLY = "graphflow.codegen.schedule"  # records; they do not shape machine code
 _IMPORT = re.compile(
     r"^[ \t]*(?:from (graphflow[\w.]*) import (?:\(([^)]*)\)|([^\n(]*))|import (graphflow[\w.]*))",
@@ -84,7 +86,7 @@ def contents_digest(roots: tuple[str, ...], files: Mapping[str, str]) -> bytes:
     pending = list(roots)
     while pending:
         module = pending.pop()
-        inside = module in roots or module.startswith("graphflow.codegen.")
+        inside = module in roots or module.startswith(_COMPILED)
         if inside and module in files and module not in texts and module != _DATA_ONLY:
             with open(files[module], "rb") as file:
                 texts[module] = file.read()
