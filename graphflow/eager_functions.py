@@ -10,7 +10,6 @@ on, and from then on the compiled one is called.  ``gf.use_deterministic_algorit
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from functools import partial, wraps
 from typing import Any, ParamSpec, TypeVar
@@ -20,7 +19,6 @@ import numpy as np
 from graphflow import flags, pytree
 from graphflow.backends import cpu
 from graphflow.cell import Cell
-from graphflow.errors import GraphFlowError
 from graphflow.mode import mode
 from graphflow.numerics import are_deterministic_algorithms_enabled
 from graphflow.runtime.threads import get_num_threads
@@ -108,6 +106,7 @@ class _Kind:
         """Compile for arguments like these, by a call, and its gradient, by another."""
         from graphflow.autograd.engine import backward
         from graphflow.autograd.modes import GradMode
+        from graphflow.eager_kernels import stays_with_numpy
 
         args, kwargs = pytree.unflatten(nest, leaves)
         try:
@@ -116,9 +115,8 @@ class _Kind:
                 outs = [out for out in results if out._requires_grad]
                 if outs:
                     backward(outs, [_like(out) for out in outs])
-        except (GraphFlowError, MemoryError) as error:
-            name = self.compiled.__name__
-            warnings.warn(f"eager {name} stays with NumPy: {error}", stacklevel=2)
+        except Exception as error:  # whatever it is, the function works without
+            stays_with_numpy(self.compiled.__name__, error)
             return
         self.is_ready = True
 

@@ -28,7 +28,7 @@ from graphflow import flags
 from graphflow.backends import cpu
 from graphflow.digests import amendments
 from graphflow.eager_operands import common_order, operand, reordered, start_of
-from graphflow.errors import GraphFlowError, IndexRangeError
+from graphflow.errors import IndexRangeError
 from graphflow.ir import build
 from graphflow.ir.graph import Graph
 from graphflow.ir.node import attrs_key
@@ -84,8 +84,8 @@ class _Known:
         assert graph is not None
         try:
             program = Program(graph, (), ())
-        except (GraphFlowError, MemoryError) as error:
-            warnings.warn(f"eager {graph.name} stays with NumPy: {error}", stacklevel=2)
+        except Exception as error:  # whatever it is, the operation works without
+            stays_with_numpy(graph.name, error)
             return
         if program.simple:
             program.loaded.draw_outputs_from(_blocks)
@@ -105,12 +105,12 @@ class _Compiler:
         self.lock = threading.Lock()
         self._queue: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
-        self._stopped = False
+        self.stopped = False
 
     def add(self, make: Callable[[], None]) -> None:
         """Have a program made by ``make``."""
         with self.lock:
-            if self._stopped:
+            if self.stopped:
                 return
             self._queue.put(make)
             if self._thread is None:
@@ -120,16 +120,12 @@ class _Compiler:
                 self._thread.start()
 
     def _work(self) -> None:
-        while (make := self._queue.get()) is not None and not self._stopped:
-            try:
-                make()
-            except RuntimeError:
-                if not self._stopped:  # else no thread can be had any more
-                    raise
+        while (make := self._queue.get()) is not None and not self.stopped:
+            make()
 
     def stop(self) -> None:
         """Make no more programs."""
-        self._stopped = True
+        self.stopped = True
         self._queue.put(None)
         if self._thread is not None:
             self._thread.join(PATIENCE)
@@ -139,6 +135,15 @@ _known: dict[Any, _Known] = {}
 _calls = count()
 _blocks = Blocks(IDLE_BYTES)
 _compiler = _Compiler()
+
+
+def stays_with_numpy(name: str, error: Exception) -> None:
+    """Warn that ``name`` could not be compiled, unless that is because the process is ending."""
+    if not _compiler.stopped:
+        reason = f"{type(error).__name__}: {error}"
+        warnings.warn(
+            f"eager {name} stays with NumPy, for it can't be compiled: {reason}", stacklevel=3
+        )
 
 
 def compile_beside(make: Callable[[], None]) -> None:

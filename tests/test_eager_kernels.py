@@ -197,11 +197,11 @@ def test_what_cannot_be_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     """A program that cannot be made is NumPy's business, and a warning says so once."""
 
     def refuse(*_: Any) -> None:
-        raise gf.GraphFlowError("no room")
+        raise ZeroDivisionError("no room")
 
     monkeypatch.setattr(eager_kernels, "Program", refuse)
     x = gf.from_numpy(A)
-    with pytest.warns(UserWarning, match="tanh stays with NumPy: no room"):
+    with pytest.warns(UserWarning, match="tanh stays with NumPy.*ZeroDivisionError: no room"):
         gf.tanh(x)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -107,7 +107,23 @@ class Categorical(Distribution):
         return values.expand((count, *self.batch_shape)) if expand else values
 
 
-class OneHotCategorical(Distribution):
+class OfCategories:
+    """What has a :class:`Categorical` inside, and shows its probabilities."""
+
+    _choice: Categorical
+
+    @property
+    def probs(self) -> Tensor:
+        """Probabilities [..., n]."""
+        return self._choice.probs
+
+    @property
+    def logits(self) -> Tensor:
+        """Logarithms of the probabilities [..., n]."""
+        return self._choice.logits
+
+
+class OneHotCategorical(OfCategories, Distribution):
     """A choice as in :class:`Categorical`, as a vector [n] of zeros and a one."""
 
     event_parameters = {"probs": 1, "logits": 1}  # noqa: RUF012 - read only
@@ -119,16 +135,6 @@ class OneHotCategorical(Distribution):
         self.parameters = self._choice.parameters  # type: ignore[misc]
         shape = self._choice.param_shape
         super().__init__(shape[:-1], shape[-1:], validate_args)
-
-    @property
-    def probs(self) -> Tensor:
-        """Probabilities [..., n]."""
-        return self._choice.probs
-
-    @property
-    def logits(self) -> Tensor:
-        """Logarithms of the probabilities [..., n]."""
-        return self._choice.logits
 
     @property
     def mean(self) -> Tensor:

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from graphflow.autograd.modes import no_grad
-from graphflow.distributions.categorical import Categorical
-from graphflow.distributions.counts import _OfTrials
+from graphflow.distributions.categorical import Categorical, OfCategories
+from graphflow.distributions.counts import OfTrials
 from graphflow.distributions.distribution import Distribution, as_parameters
-from graphflow.distributions.more_univariate import _unit
+from graphflow.distributions.more_univariate import unit_numbers
 from graphflow.distributions.transforms import ComposeTransform, Transform, summed
 from graphflow.functions.elementwise import log1p, sigmoid
 from graphflow.functions.picking import gather
@@ -162,7 +162,7 @@ class MixtureSameFamily(Distribution):
         return f"MixtureSameFamily({parts})"
 
 
-class RelaxedBernoulli(_OfTrials):
+class RelaxedBernoulli(OfTrials):
     """Numbers in (0, 1), the nearer its ends the lower ``temperature``.
 
     Maddison, Mnih and Teh 2017, "The Concrete Distribution"; Jang, Gu and Poole 2017.
@@ -187,7 +187,7 @@ class RelaxedBernoulli(_OfTrials):
 
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """The sigmoid of logistic noise about the logits, over the temperature."""
-        unit = _unit(self._given, self._extended_shape(sample_shape))
+        unit = unit_numbers(self._given, self._extended_shape(sample_shape))
         noise = unit.log() - log1p(-unit)
         return sigmoid((noise + self.logits) / self.temperature)
 
@@ -204,7 +204,7 @@ class RelaxedBernoulli(_OfTrials):
         return logs + softplus(-inner) + softplus(inner)
 
 
-class RelaxedOneHotCategorical(Distribution):
+class RelaxedOneHotCategorical(OfCategories, Distribution):
     """Positive numbers that sum to 1, the nearer a corner the lower ``temperature``."""
 
     has_rsample = True
@@ -219,16 +219,6 @@ class RelaxedOneHotCategorical(Distribution):
         size = self._choice.probs.shape[-1]
         super().__init__(self._choice.batch_shape, (size,), validate_args)
 
-    @property
-    def probs(self) -> Tensor:
-        """Of the categories."""
-        return self._choice.probs
-
-    @property
-    def logits(self) -> Tensor:
-        """Logarithms of :attr:`probs`."""
-        return self._choice.logits
-
     def expand(self, batch_shape: Sequence[int]) -> RelaxedOneHotCategorical:
         """The same with parameters repeated to ``batch_shape``."""
         logits = self.logits.expand((*batch_shape, *self.event_shape))
@@ -236,7 +226,7 @@ class RelaxedOneHotCategorical(Distribution):
 
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """The softmax of the logits with Gumbel noise, over the temperature."""
-        unit = _unit(self.logits, self._extended_shape(sample_shape))
+        unit = unit_numbers(self.logits, self._extended_shape(sample_shape))
         return softmax((self.logits - (-unit.log()).log()) / self.temperature, -1)
 
     def log_prob(self, value: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from graphflow.autograd.modes import no_grad
-from graphflow.distributions.categorical import Categorical
+from graphflow.distributions.categorical import Categorical, OfCategories
 from graphflow.distributions.distribution import Distribution, as_parameters, inside, one_of
 from graphflow.functions.creation import arange, zeros
 from graphflow.functions.elementwise import floor, log1p, logical_and, sigmoid, where
@@ -70,7 +70,7 @@ class Poisson(_Counts):
         return xlogy(value, self.rate) - self.rate - lgamma(value + 1)
 
 
-class _OfTrials(_Counts):
+class OfTrials(_Counts):
     """Whose parameter is the probability of a success, or the logarithm of its odds."""
 
     def _take(self, probs: Any, logits: Any, *others: Any) -> list[Tensor]:
@@ -100,7 +100,7 @@ class _OfTrials(_Counts):
         return probs.log() - log1p(-probs)
 
 
-class Geometric(_OfTrials):
+class Geometric(OfTrials):
     """How many trials fail before the first success."""
 
     parameters = ("probs",)
@@ -145,7 +145,7 @@ class Geometric(_OfTrials):
         return (softplus(logits) * (1 - p) - logsigmoid(logits) * p) / p
 
 
-class Binomial(_OfTrials):
+class Binomial(OfTrials):
     """How many of ``total_count`` trials succeed."""
 
     parameters = ("total_count", "probs")
@@ -220,7 +220,7 @@ class Binomial(_OfTrials):
         return values.expand((most + 1, *self.batch_shape)) if expand else values
 
 
-class NegativeBinomial(_OfTrials):
+class NegativeBinomial(OfTrials):
     """How many trials succeed before ``total_count`` failed."""
 
     parameters = ("total_count", "probs")
@@ -266,7 +266,7 @@ class NegativeBinomial(_OfTrials):
         return n * logsigmoid(-self.logits) + value * logsigmoid(self.logits) + ways
 
 
-class Multinomial(_Counts):
+class Multinomial(OfCategories, _Counts):
     """How often each of the categories in the last axis comes in ``total_count`` draws."""
 
     parameters = ("probs",)
@@ -283,16 +283,6 @@ class Multinomial(_Counts):
         self.parameters = ("probs",) if logits is None else ("logits",)  # type: ignore[misc]
         size = self._choice.probs.shape[-1]
         super().__init__(self._choice.batch_shape, (size,), validate_args)
-
-    @property
-    def probs(self) -> Tensor:
-        """Of the categories."""
-        return self._choice.probs
-
-    @property
-    def logits(self) -> Tensor:
-        """Logarithms of :attr:`probs`."""
-        return self._choice.logits
 
     @property
     def mean(self) -> Tensor:

@@ -20,7 +20,7 @@ from graphflow.rng import rand
 from graphflow.tensor import Tensor
 
 
-def _unit(like: Tensor, shape: Sequence[int]) -> Tensor:
+def unit_numbers(like: Tensor, shape: Sequence[int]) -> Tensor:
     """Uniform numbers inside (0, 1), at neither end."""
     info = finfo(like.dtype)
     drawn = rand(tuple(shape), dtype=like.dtype, device=like.device)
@@ -42,7 +42,7 @@ class Cauchy(_LocationScale):
 
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """The quantile of a uniform number."""
-        return self.icdf(_unit(self.loc, self._extended_shape(sample_shape)))
+        return self.icdf(unit_numbers(self.loc, self._extended_shape(sample_shape)))
 
     def log_prob(self, value: Tensor) -> Tensor:
         """The logarithm of the density."""
@@ -84,7 +84,7 @@ class Gumbel(_LocationScale):
 
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """The quantile of a uniform number."""
-        return self.icdf(_unit(self.loc, self._extended_shape(sample_shape)))
+        return self.icdf(unit_numbers(self.loc, self._extended_shape(sample_shape)))
 
     def log_prob(self, value: Tensor) -> Tensor:
         """The logarithm of the density."""
@@ -220,7 +220,7 @@ class Weibull(Distribution):
 
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """The quantile of a uniform number."""
-        return self.icdf(_unit(self.scale, self._extended_shape(sample_shape)))
+        return self.icdf(unit_numbers(self.scale, self._extended_shape(sample_shape)))
 
     def _check_support(self, value: Tensor) -> None:
         self._require(value > 0, "value", "positive", value)
@@ -278,7 +278,7 @@ class Pareto(Distribution):
 
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """The quantile of a uniform number."""
-        return self.icdf(_unit(self.scale, self._extended_shape(sample_shape)))
+        return self.icdf(unit_numbers(self.scale, self._extended_shape(sample_shape)))
 
     def _check_support(self, value: Tensor) -> None:
         self._require(value >= self.scale, "value", "at least scale", value)
