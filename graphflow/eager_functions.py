@@ -29,8 +29,8 @@ R = TypeVar("R")
 
 OFTEN = 8
 """Calls after which compiling, which takes about a second, is worth it."""
-MOST = 16
-"""Kinds of arguments for which a function is compiled."""
+MOST, COUNTED = 16, 256
+"""Kinds of arguments for which a function is compiled, and of which calls are counted."""
 
 
 def as_a_whole(function: Callable[P, R]) -> Callable[P, R]:
@@ -44,20 +44,28 @@ def as_a_whole(function: Callable[P, R]) -> Callable[P, R]:
             return function(*args, **kwargs)
         leaves, nest = pytree.flatten((args, kwargs))
         key = _kind(leaves, nest)
-        if key is None:
-            return function(*args, **kwargs)
-        known = kinds.get(key)
+        known = None if key is None else kinds.get(key)
         if known is None:
-            if len(kinds) >= MOST:
+            if key is None or not _has_room(kinds):
                 return function(*args, **kwargs)
             known = kinds[key] = _Kind(function)
-        if known.is_ready or known.wanted(leaves, nest):
-            made = known.compiled(*args, **kwargs)
-            _differentiable_again(made, leaves, partial(function, *args, **kwargs))
-            return made  # type: ignore[no-any-return]
-        return function(*args, **kwargs)
+        if not known.is_ready:
+            known.count(leaves, nest)
+        if not known.is_ready:
+            return function(*args, **kwargs)
+        made = known.compiled(*args, **kwargs)
+        _differentiable_again(made, leaves, partial(function, *args, **kwargs))
+        return made  # type: ignore[no-any-return]
 
     return whole
+
+
+def _has_room(kinds: dict[Any, _Kind]) -> bool:
+    """Whether one more kind may be looked at; those that came seldom are forgotten for it."""
+    if len(kinds) >= COUNTED:
+        for key in [key for key, known in kinds.items() if known.compiled is None]:
+            kinds.pop(key, None)
+    return sum(known.compiled is not None for known in list(kinds.values())) < MOST
 
 
 def _kind(leaves: Sequence[Any], nest: pytree.Structure) -> Any:
@@ -84,23 +92,25 @@ class _Kind:
     """A function for arguments of one kind: compiled for them, or on the way to that."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
-        from graphflow.compiled import Compiled
-
-        self.compiled = Compiled(function, dynamic=False)
+        self.compiled: Any = None
         self.is_ready = False
-        self._calls = 0
+        self._function, self._calls = function, 0
 
-    def wanted(self, leaves: Sequence[Any], nest: pytree.Structure) -> bool:
-        """One more call; whether it can be the compiled function's."""
+    def count(self, leaves: Sequence[Any], nest: pytree.Structure) -> None:
+        """One more call; after enough of them the function is compiled, beside or at once."""
+        from graphflow.compiled import Compiled
         from graphflow.eager_kernels import compile_beside
 
         self._calls += 1
+        at_once = are_deterministic_algorithms_enabled()
+        if self.compiled is not None or (self._calls < OFTEN and not at_once):
+            return
+        self.compiled = Compiled(self._function, dynamic=False)
         prepare = partial(self._prepare, list(map(_like, leaves)), nest, mode.grad)
-        if are_deterministic_algorithms_enabled():
+        if at_once:
             prepare()
-        elif self._calls == OFTEN:
+        else:
             compile_beside(prepare)
-        return self.is_ready
 
     def _prepare(self, leaves: Sequence[Any], nest: pytree.Structure, grad: bool) -> None:
         """Compile for arguments like these, by a call, and its gradient, by another."""

@@ -152,7 +152,8 @@ def compile_beside(make: Callable[[], None]) -> None:
 
 
 def value(op: OpDef, arrays: Sequence[Array], attrs: dict[str, Any]) -> Array | None:
-    """``op(*arrays, **attrs)`` in memory of its own, row-major; None: NumPy shall compute it."""
+    """``op(*arrays, **attrs)`` in memory of its own, with the strides that NumPy would give it;
+    None: NumPy shall compute it."""
     if not _may_run(op, arrays):
         return None
     order = None

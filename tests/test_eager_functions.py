@@ -142,13 +142,25 @@ def test_compiled_beside(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None
         np.testing.assert_allclose(out.detach(), outs[0].detach(), rtol=1e-10, atol=1e-12)
 
 
-def test_many_kinds_of_arguments() -> None:
-    """A function is compiled for so many lengths, and runs for all."""
-    made = model(nn.RNN)
-    for length in range(1, eager_functions.MOST + 4):
-        x = RNG.standard_normal((length, 1, 5))
-        found = made(gf.from_numpy(x))[0].detach().numpy()
-        cpu.eager_kernels = False
-        want = made(gf.from_numpy(x))[0].detach().numpy()
-        cpu.eager_kernels = True
-        np.testing.assert_allclose(found, want, rtol=1e-10, atol=1e-12)
+def test_many_kinds_of_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seldom kinds are forgotten, those that are compiled are not, and all give results."""
+    monkeypatch.setattr(eager_functions, "MOST", 3)
+    monkeypatch.setattr(eager_functions, "COUNTED", 5)
+    prepared: list[Any] = []
+    monkeypatch.setattr("graphflow.eager_kernels.compile_beside", prepared.append)
+    gf.use_deterministic_algorithms(False)
+    doubled = eager_functions.as_a_whole(lambda x: x * 2.0)
+
+    def call(length: int) -> None:
+        x = RNG.standard_normal(length)
+        np.testing.assert_allclose(doubled(gf.from_numpy(x)).numpy(), x * 2.0)
+
+    for length in (*range(1, 40), *[50] * eager_functions.OFTEN, *range(1, 40)):
+        call(length)
+    assert len(prepared) == 1
+    prepared.pop()()
+    for length in (51, 52, 53, 54):
+        for _ in range(eager_functions.OFTEN):
+            call(length)
+    assert len(prepared) == 2, "three kinds are compiled, with the first"
+    call(50)
