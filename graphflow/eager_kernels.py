@@ -65,18 +65,14 @@ class _Known:
     program, if there is one.
     """
 
-    __slots__ = ("asked", "done", "graph", "program", "run", "used")
+    __slots__ = ("asked", "done", "graph", "nbytes", "run", "used")
 
     def __init__(self, graph: Graph | None) -> None:
         self.graph = graph
-        self.program: Program | None = None
         self.run: Run | None = None
+        self.nbytes = 0
+        """Of temporaries of the program."""
         self.done, self.used, self.asked = 0.0, 0, graph is None
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of temporaries."""
-        return self.program.loaded.memory.nbytes if self.program is not None else 0
 
     def make(self) -> None:
         """Make the program, unless that can't be: NumPy goes on then, with a warning."""
@@ -89,7 +85,7 @@ class _Known:
             return
         if program.simple:
             program.loaded.draw_outputs_from(_blocks)
-            self.program, self.run = program, program.loaded.launcher()
+            self.nbytes, self.run = program.loaded.memory.nbytes, program.loaded.launcher()
 
 
 class _Compiler:

@@ -14,6 +14,7 @@ from graphflow import flags
 from graphflow.codegen.compile import _few_passes, as_written
 from graphflow.codegen.contraction import dots, lanes, pairs, tiles
 from graphflow.codegen.contraction.tiling import (
+    Tiling,
     dots_tile,
     neighbours,
     pairs_tile,
@@ -62,16 +63,21 @@ def assembly_of(module: Any, target: Target) -> str:
     return str(machine.emit_assembly(parsed))
 
 
-@pytest.mark.parametrize("body", [tiles.tile_body, tiles.tile_at_body, lanes.lanes_at_body])
-@pytest.mark.parametrize("element", ["f32", "f64"])
-@pytest.mark.parametrize("name", TARGETS)
-def test_sums_stay_in_registers(body: Any, element: str, name: str) -> None:
+def loops_of(body: Any, element: str, name: str) -> tuple[list[list[str]], Tiling]:
+    """Lines of the loops of a whole tile's body, and the tile."""
     target = TARGETS[name]
     tile = tiling(target, 4 if element == "f32" else 8)
     module = ir.Module()
     with building_for(target):
         body(module, element, tile.height, tile.vectors, tile.lanes)
-    found = loops(assembly_of(module, target))
+    return loops(assembly_of(module, target)), tile
+
+
+@pytest.mark.parametrize("body", [tiles.tile_body, tiles.tile_at_body, lanes.lanes_at_body])
+@pytest.mark.parametrize("element", ["f32", "f64"])
+@pytest.mark.parametrize("name", TARGETS)
+def test_sums_stay_in_registers(body: Any, element: str, name: str) -> None:
+    found, _ = loops_of(body, element, name)
     assert found, "the test does not see the loop"
     for lines in found:
         spilled = [line for line in lines if STACK.search(line) and VECTOR.search(line)]
@@ -83,12 +89,8 @@ def test_sums_stay_in_registers(body: Any, element: str, name: str) -> None:
 @pytest.mark.parametrize("name", ["neon", "apple"])
 def test_arm_multiplies_by_a_lane_of_what_it_loads(body: Any, element: str, name: str) -> None:
     """An element of ``a`` is loaded by an index, and takes no instruction to fill a vector."""
-    target = TARGETS[name]
-    tile = tiling(target, 4 if element == "f32" else 8)
-    module = ir.Module()
-    with building_for(target):
-        body(module, element, tile.height, tile.vectors, tile.lanes)
-    (loop,) = (lines for lines in loops(assembly_of(module, target)) if "fmla" in "".join(lines))
+    found, tile = loops_of(body, element, name)
+    (loop,) = (lines for lines in found if "fmla" in "".join(lines))
     lane = rf"^\s*fmla.*\bv\d+\.{'s' if element == 'f32' else 'd'}\[0\]|^\s*fmla.*\[0\]$"
     assert sum(bool(re.search(lane, line)) for line in loop) == tile.height * tile.vectors
     loads = [line for line in loop if re.match(r"\s*ld", line)]

@@ -44,11 +44,7 @@ class _Sweep:
         node = edge.node
         if node is not None:
             held = self.pending.get(node)
-            if held is None:
-                heapq.heappush(self.heap, (-node.serial, node))
-                self.pending[node] = ct
-            else:
-                self.pending[node] = _added(node.module, held, ct)
+            self._hold(node, ct if held is None else _added(node.module, held, ct))
             return
         assert edge.leaf is not None
         key = id(edge.leaf)
@@ -60,6 +56,12 @@ class _Sweep:
         else:
             self.leaves[key] = (edge.leaf, dispatch.apply("add", entry[1], ct))
             self.owned.add(key)
+
+    def _hold(self, node: GradNode, ct: Tensor) -> None:
+        """``ct`` is all that has arrived at ``node`` so far."""
+        if node not in self.pending:
+            heapq.heappush(self.heap, (-node.serial, node))
+        self.pending[node] = ct
 
     def run(self, wanted: frozenset[GradNode] = frozenset()) -> None:
         """Walk every pending history."""
@@ -93,9 +95,8 @@ class _Sweep:
         made = add_part(node, held, ct, held is not None and self.parts.get(target) is held)
         if made is None:
             return False
-        if held is None:
-            heapq.heappush(self.heap, (-target.serial, target))
-        self.pending[target] = self.parts[target] = made
+        self._hold(target, made)
+        self.parts[target] = made
         return True
 
     def _cotangents(self, node: GradNode, ct: Tensor) -> list[Tensor | None]:

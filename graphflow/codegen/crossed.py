@@ -70,6 +70,11 @@ class Block:
     low: Axis | None = None
 
 
+def _square(crossed: Axis, inner: Axis) -> Block:
+    """A block of both loops, which begins at ``top`` and ``low``."""
+    return Block(crossed, inner, HEIGHT, "high - low", {crossed: WIDTH, inner: 1}, LOW)
+
+
 def crossed_axis(axes: Sequence[Axis], inner: Axis, found: Survey) -> Axis | None:
     """The loop of ``axes`` along which most operands are contiguous that ``inner`` strides over."""
     votes: Counter[Axis] = Counter()
@@ -92,7 +97,7 @@ def open_squares(
 ) -> None:
     """Open all loops of a map, in blocks along ``crossed`` and the innermost."""
     inner = axes[-1]
-    block = Block(crossed, inner, HEIGHT, "high - low", {crossed: WIDTH, inner: 1}, LOW)
+    block = _square(crossed, inner)
     loads = _turned(emitter, block, found)
     blocks = (_blocks("block", crossed, HEIGHT), _blocks("strip", inner, WIDTH))
     inside = _open_outer(
@@ -167,14 +172,7 @@ class Squares:
     def open(self, emitter: Emitter) -> None:
         """Begin the loops over blocks, of the ranges that both axes have; those of a block are
         their ranges from here on."""
-        block = Block(
-            self.crossed,
-            self.inner,
-            HEIGHT,
-            "high - low",
-            {self.crossed: WIDTH, self.inner: 1},
-            LOW,
-        )
+        block = _square(self.crossed, self.inner)
         for axis, begin, end, size in (
             (self.crossed, TOP, "bottom", HEIGHT),
             (self.inner, LOW, "high", WIDTH),

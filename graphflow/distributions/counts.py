@@ -145,13 +145,13 @@ class Geometric(OfTrials):
         return (softplus(logits) * (1 - p) - logsigmoid(logits) * p) / p
 
 
-class Binomial(OfTrials):
-    """How many of ``total_count`` trials succeed."""
+class _ManyTrials(OfTrials):
+    """With a number of trials, or of those that may fail."""
 
     parameters = ("total_count", "probs")
 
     def __init__(
-        self, total_count: Any = 1, probs: Any = None, logits: Any = None,
+        self, total_count: Any, probs: Any = None, logits: Any = None,
         validate_args: bool | None = None,
     ) -> None:  # fmt: skip
         (self.total_count,) = self._take(probs, logits, total_count)
@@ -159,6 +159,16 @@ class Binomial(OfTrials):
         self._check_probs()
         if self._validate_args:
             self._require(self.total_count >= 0, "total_count", "at least 0", self.total_count)
+
+
+class Binomial(_ManyTrials):
+    """How many of ``total_count`` trials succeed."""
+
+    def __init__(
+        self, total_count: Any = 1, probs: Any = None, logits: Any = None,
+        validate_args: bool | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(total_count, probs, logits, validate_args)
         self._most = total_count if isinstance(total_count, int) else None
         if self._most is None and tracing.tracer is None and self.total_count.numel():
             self._most = int(self.total_count.detach().max().item())
@@ -220,20 +230,8 @@ class Binomial(OfTrials):
         return values.expand((most + 1, *self.batch_shape)) if expand else values
 
 
-class NegativeBinomial(OfTrials):
+class NegativeBinomial(_ManyTrials):
     """How many trials succeed before ``total_count`` failed."""
-
-    parameters = ("total_count", "probs")
-
-    def __init__(
-        self, total_count: Any, probs: Any = None, logits: Any = None,
-        validate_args: bool | None = None,
-    ) -> None:  # fmt: skip
-        (self.total_count,) = self._take(probs, logits, total_count)
-        super().__init__(self._given.shape, (), validate_args)
-        self._check_probs()
-        if self._validate_args:
-            self._require(self.total_count >= 0, "total_count", "at least 0", self.total_count)
 
     @property
     def mean(self) -> Tensor:
