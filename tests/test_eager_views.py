@@ -44,6 +44,18 @@ def test_against_finite_differences() -> None:
         np.testing.assert_allclose((found * way).sum(), slope, rtol=1e-7)
 
 
+def test_elements_that_are_shown_twice() -> None:
+    """Overlapping windows, of fewer elements than there are, by any view."""
+    ways = (lambda y: y.as_strided((3, 2), (1, 1)), lambda y: y.unfold(0, 3, 1)[:2],
+            lambda y: y.as_strided((2, 2), (2, 2), 1))  # fmt: skip
+    wants = [1, 2, 2, 1, 0, 0], [1, 2, 2, 1, 0, 0], [0, 1, 0, 2, 0, 1]
+    for way, want in zip(ways, wants, strict=True):
+        leaf = gf.zeros(20, requires_grad=True)
+        way(leaf * 1.0).sum().backward()
+        assert leaf.grad is not None
+        assert leaf.grad[:6].tolist() == want and leaf.grad[6:].sum() == 0
+
+
 def test_second_derivatives() -> None:
     """With create_graph the rules of the views record their own histories."""
     x = gf.from_numpy(X[:2, :4].copy()).requires_grad_()

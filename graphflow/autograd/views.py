@@ -17,7 +17,7 @@ from graphflow.tensor import Tensor
 
 
 def shows_a_part(node: GradNode) -> bool:
-    """Whether ``node`` is a view of eager memory in which no element occurs twice, some not."""
+    """Whether ``node`` is a view of eager memory that leaves out some elements."""
     op = node.op
     if op is None or op.kind is not Kind.VIEW or op.view_inverse is None or not node.inputs:
         return False
@@ -32,7 +32,8 @@ def shows_a_part(node: GradNode) -> bool:
 def add_part(node: GradNode, held: Tensor | None, ct: Tensor, alone: bool) -> Tensor | None:
     """``held`` (None: zeros) with ``ct`` added where ``node`` shows its operand.
 
-    ``alone`` says that ``held`` may be written to.  None if NumPy shows a copy of that part.
+    ``alone`` says that ``held`` may be written to.  None, with ``held`` as it was, if what NumPy
+    shows is a copy, cannot be written to, or may have elements twice.
     """
     node.check()
     operand, op = node.inputs[0]._eager(), node.op
@@ -43,6 +44,7 @@ def add_part(node: GradNode, held: Tensor | None, ct: Tensor, alone: bool) -> Te
         held = Tensor._of(Cell(np.array(held._eager())))
     whole = held._eager()
     part: Any = op.reference(whole, **node.attrs)
+    # Views by strides, which may show an element twice, have another base than slices.
     if part.__class__ is not np.ndarray or not part.flags.writeable or part.base is not whole:
         return None
     part += ct._eager()
