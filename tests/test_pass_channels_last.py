@@ -245,11 +245,12 @@ def test_images_that_are_results_are_row_major(groups: int) -> None:
     np.testing.assert_allclose(found, want.view(4, -1).numpy(), rtol=1e-4, atol=1e-4)
 
 
-def test_images_that_come_with_channels_last_go_so() -> None:
+@pytest.mark.parametrize("channels", [3, 16])
+def test_images_that_come_with_channels_last_go_so(channels: int) -> None:
     def turned(x: gf.Tensor, w: gf.Tensor) -> gf.Tensor:
         return F.conv2d(x.permute(0, 3, 1, 2), w).permute(0, 2, 3, 1)
 
-    x, w = gf.randn(4, 12, 12, 16), gf.randn(24, 16, 3, 3)
+    x, w = gf.randn(4, 12, 12, channels), gf.randn(24, channels, 3, 3)
     compiled = gf.compile(turned)
     found = compiled(x, w)
     assert found.is_contiguous()

@@ -43,10 +43,11 @@ class ChannelsLast(Pass):
 
 def _reordered(graph: Graph) -> Graph:
     products = [n for n in graph.nodes if n.op.tiles or (n.op.contraction and _pairs(n.inputs[0]))]
-    shown, wanted = _shown_images(products), _wanted_orders(products)
+    come_last, wanted = _shown_images(products), _wanted_orders(products)
+    shown = {node for node in come_last if not _few(node, 1)}
     if not (shown or wanted or any(_order_of_image(n, n.inputs[0]) for n in products)):
         return graph
-    walk = _Walk(graph, shown, wanted)
+    walk = _Walk(graph, shown, wanted, bool(come_last))
     for node in graph.nodes:
         walk.visit(node)
     return graph if walk.lost > walk.gained else walk.finish()
@@ -166,7 +167,7 @@ def _pairs(windows: Node) -> list[list[int]]:
 
 def _shows_channels_last(node: Node) -> bool:
     """Whether ``node`` is a view of an image with its channels last that shows them second."""
-    if not is_alias(node) or not _is_image(node) or _few(node, 1):
+    if not is_alias(node) or not _is_image(node):
         return False
     return choice_of_axes(node, view_pieces(node)) == orders.inverse(orders.CHANNELS_LAST)
 
@@ -182,13 +183,16 @@ def _few(node: Node, axis: int) -> bool:
 class _Walk:
     """One walk over a graph: every value as it was, or in another order of axes, or both."""
 
-    def __init__(self, graph: Graph, shown: set[Node], wanted: dict[Node, Order]) -> None:
+    def __init__(
+        self, graph: Graph, shown: set[Node], wanted: dict[Node, Order], come_last: bool
+    ) -> None:
         self.graph = graph
         self.plain: dict[Node, Node] = {}
         self.turned: dict[Node, tuple[Node, Order]] = {}
         self.gained = 0
         self.lost = 0
         self._shown = shown
+        self._come_last = come_last
         self._wanted = wanted
         self._results = set(graph.outputs)
         self._put_back = set[Node]()
@@ -313,7 +317,7 @@ class _Walk:
         """A result, in its own order in memory as well, for callers take views of it; but where
         images come with channels last they go so, too, as PyTorch's do."""
         made = shown = self.as_it_was(node)
-        if self._shown:
+        if self._come_last:
             return made
         while is_alias(shown) and shown not in self._put_back:
             (shown,) = shown.inputs
