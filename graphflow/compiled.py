@@ -15,13 +15,14 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from graphflow import pytree
+from graphflow.autograd.modes import GradMode
 from graphflow.autograd.several import attach
-from graphflow.capture import capture, check_arguments, leaf_labels, shared_cells
+from graphflow.capture import Capture, capture, check_arguments, leaf_labels, shared_cells
 from graphflow.cell import Cell
 from graphflow.collection import without_collection
 from graphflow.dynamic import Dimensions, Dynamic, Family, shapes_of
@@ -46,6 +47,8 @@ from graphflow.traced_sizes import NeedsSize
 if TYPE_CHECKING:
     from graphflow.explain import Explanation
     from graphflow.partition import Backward
+
+HandOver: TypeAlias = Callable[[Capture, Callable[[], None]], None]
 
 _MAX_PROGRAMS = 16
 """Programs kept per signature; the least recently used goes first."""
@@ -149,9 +152,38 @@ class Compiled:
             leaves, shape = flat_arguments(args, kwargs)
             return self._find(leaves, shape)
 
+    def prepare_beside(self, args: tuple[Any, ...], hand_over: HandOver) -> None:
+        """Trace for arguments like these now, and let ``hand_over(captured, make)`` see to it that
+        ``make()`` compiles what was traced; from then on :meth:`attempt` finds the program."""
+        leaves, shape = flat_arguments(args, {})
+        captured = capture(self.original, args, {}, self._name, self._keep_grads)
+        entries, grad = self._entries.setdefault(self._key(leaves, shape), []), mode.grad
+
+        def make() -> None:
+            program = Program.from_capture(captured, **self._options)
+            with GradMode(grad):
+                entries.append(Entry(captured, program, leaves))
+
+        hand_over(captured, make)
+
+    def attempt(self, args: tuple[Any, ...]) -> Any:
+        """What a program that is there already makes of ``args``; ``MISS`` if none fits."""
+        quick = self._quick
+        result = MISS if quick is None else quick(args)
+        if result is not MISS:
+            return result
+        with self._lock:
+            leaves, shape = flat_arguments(args, {})
+            entry = self._fitting(self._entries.get(self._key(leaves, shape), []), leaves)
+            return MISS if entry is None else self._run(entry, args, {}, leaves)
+
     def _checked_call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         leaves, shape = flat_arguments(args, kwargs)
-        entry = self._find(leaves, shape)
+        return self._run(self._find(leaves, shape), args, kwargs, leaves)
+
+    def _run(
+        self, entry: Entry, args: tuple[Any, ...], kwargs: Mapping[str, Any], leaves: list[Any]
+    ) -> Any:
         captured = entry.capture
         entry.program.refresh()
         shared = shared_cells(leaves)
@@ -223,16 +255,12 @@ class Compiled:
         shape: pytree.Structure,
     ) -> Entry:
         check_arguments(leaves)
-        signature = signature_of(leaves)
-        modes = (mode.grad, mode.autocast and mode.autocast.dtypes)
-        key = (shape, modes, signature)
+        key = self._key(leaves, shape)
         entries = self._entries.setdefault(key, [])
-        for position in range(len(entries) - 1, -1, -1):
-            entry = entries[position]
-            if entry.broken() is None and entry.captured_arguments(leaves) == entry.aliased:
-                entries.append(entries.pop(position))
-                return entries[-1]
-        kind = (shape, modes, without_sizes(signature))
+        entry = self._fitting(entries, leaves)
+        if entry is not None:
+            return entry
+        kind = (*key[:-1], without_sizes(key[-1]))
         sized = self._sized_entry(kind, key, leaves)
         if sized is not None:
             return sized
@@ -252,6 +280,20 @@ class Compiled:
             self.recompiles.append(Recompile(*cause, place_of(self.original)))
         self._signature = described
         return entry
+
+    def _key(self, leaves: list[Any], shape: pytree.Structure) -> tuple[Any, ...]:
+        """What programs are kept by: nests, modes and the signature of the arguments."""
+        modes = (mode.grad, mode.autocast and mode.autocast.dtypes)
+        return shape, modes, signature_of(leaves)
+
+    def _fitting(self, entries: list[Entry], leaves: list[Any]) -> Entry | None:
+        """The latest of ``entries`` whose assumptions hold, as the latest from now on."""
+        for position in range(len(entries) - 1, -1, -1):
+            entry = entries[position]
+            if entry.broken() is None and entry.captured_arguments(leaves) == entry.aliased:
+                entries.append(entries.pop(position))
+                return entry
+        return None
 
     def _trace(
         self,

@@ -192,7 +192,7 @@ def _looked_up(key: Any, op: OpDef, arrays: Sequence[Array], attrs: dict[str, An
     """An operation that is new to this process, with its program if that is there already."""
     graph = _graph(op, arrays, attrs)
     known = _Known(graph)
-    if graph is not None and (are_deterministic_algorithms_enabled() or _is_stored(graph)):
+    if graph is not None and is_wanted_now(graph):
         known.make()
     with _compiler.lock:
         _known[key] = known
@@ -200,8 +200,12 @@ def _looked_up(key: Any, op: OpDef, arrays: Sequence[Array], attrs: dict[str, An
     return known
 
 
-def _is_stored(graph: Graph) -> bool:
-    return is_stored(plan_key(graph, get_num_threads(), {}, amended=b"".join(amendments)))
+def is_wanted_now(graph: Graph, keep: bool = False) -> bool:
+    """Whether the program of ``graph`` is to be made at once: the cache has it, or every run shall
+    give the same bits."""
+    if are_deterministic_algorithms_enabled():
+        return True
+    return is_stored(plan_key(graph, get_num_threads(), {}, keep, amended=b"".join(amendments)))
 
 
 def _forget() -> None:

@@ -13,10 +13,13 @@ import threading
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
+import numpy as np
+
 from graphflow import dispatch
 from graphflow.autograd.history import Edge, GradNode, edge_of
 from graphflow.autograd.modes import GradMode
 from graphflow.autograd.views import add_part, shows_a_part
+from graphflow.cell import Cell
 from graphflow.device import CPU, devices, place
 from graphflow.errors import GraphFlowError, ShapeError
 from graphflow.mode import mode
@@ -300,13 +303,22 @@ def _retain(node: GradNode, ct: Tensor) -> None:
         tensor.grad = ct if tensor.grad is None else tensor.grad + ct
 
 
+def _own(leaf: Tensor, ct: Tensor, owned: bool) -> Tensor:
+    """``ct`` in memory that nobody else has; it is row-major if the leaf's is, as in PyTorch."""
+    if mode.tracer is not None:
+        return ct if owned else ct.clone()
+    array = ct._eager()
+    if leaf._eager().flags.c_contiguous and not array.flags.c_contiguous:
+        return Tensor._of(Cell(np.array(array, order="C")))
+    return ct if owned and array.base is None else ct.clone()
+
+
 def _accumulate(leaf: Tensor, ct: Tensor, owned: bool, create_graph: bool) -> None:
     held = leaf._held_grad()
     if held.__class__ is StaleGradient:
         leaf._set_grad(held)
     elif held is None:
-        alone = owned and (mode.tracer is not None or ct._eager().base is None)
-        leaf._set_grad(ct if alone or create_graph else ct.clone())
+        leaf._set_grad(ct if create_graph else _own(leaf, ct, owned))
     elif create_graph or mode.grad:
         leaf._set_grad(dispatch.apply("add", held, ct))
     else:

@@ -161,9 +161,9 @@ class Rprop(Optimizer):
         size = self.slot(slots, "step_size", parameter, group.plain("lr"))
         agreement = gradient * last
         shrink, grow = self.hyper(group, "etas", 0), self.hyper(group, "etas", 1)
-        factor = where(agreement > 0, grow, where(agreement < 0, shrink, 1.0))
+        smaller = where(agreement < 0, mul(size, shrink), size)
         low, high = self.hyper(group, "step_sizes", 0), self.hyper(group, "step_sizes", 1)
-        size.copy_(clamp(mul(size, factor), low, high))
+        size.copy_(clamp(where(agreement > 0, mul(size, grow), smaller), low, high))
         gradient = where(agreement < 0, 0.0, gradient)
         parameter.sub_(mul(sign(gradient), size))
         last.copy_(gradient)

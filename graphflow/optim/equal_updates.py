@@ -91,8 +91,8 @@ class EqualUpdates:
         tracer = self._tracer
         return (
             tracer.region is None
-            and gradient._cell.tracer is tracer
-            and parameter._cell in tracer.captured
+            and not gradient._chain
+            and (parameter._cell in tracer.captured or parameter._cell not in tracer.shadows)
             and parameter._cell not in tracer.touched
             and not any(t._chain for t in (parameter, *slots))
             and not any(t._cell in tracer.shadows for t in slots)

@@ -9,7 +9,7 @@ next call of a compiled step without another compilation.  What changes the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from graphflow.autograd.modes import enable_grad, no_grad
@@ -22,6 +22,7 @@ from graphflow.mode import mode, structure
 from graphflow.optim.counts import STEP, Counts, is_count, separate_counters
 from graphflow.optim.equal_updates import COUNT, EqualUpdates, SlotRequest
 from graphflow.optim.param_group import ParamGroup
+from graphflow.optim.ready_steps import Pairs, ReadySteps
 from graphflow.promotion import cast
 from graphflow.tensor import RemovableHandle, Tensor
 
@@ -35,6 +36,7 @@ class Optimizer:
         self.state: dict[Tensor, dict[str, Any]] = {}
         self._counts = Counts()
         self._hooks: dict[str, list[Callable[..., Any]]] = {}
+        self._ready_steps = ReadySteps()
         self.requests: dict[str, SlotRequest] | None = None
         """Slots that an update asks for, while one is recorded."""
         self.updates_here: Callable[[Tensor], bool] | None = None
@@ -119,13 +121,18 @@ class Optimizer:
         with no_grad():
             self._assume_groups()
             found = [self._gradients(group) for group in self.param_groups]
-            self._counts.begin(self.state, (parameter for pairs in found for parameter, _ in pairs))
-            for group, pairs in zip(self.param_groups, found):
-                self._step_group(group, pairs)
-            self._assume_counters()
+            if not self._ready_steps.play(self, found):
+                self.update_all(found)
         return loss
 
-    def _gradients(self, group: ParamGroup) -> list[tuple[Tensor, Tensor]]:
+    def update_all(self, found: Sequence[Pairs]) -> None:
+        """A step over parameters of each group, given with their gradients."""
+        self._counts.begin(self.state, (parameter for pairs in found for parameter, _ in pairs))
+        for group, pairs in zip(self.param_groups, found, strict=True):
+            self._step_group(group, pairs)
+        self._assume_counters()
+
+    def _gradients(self, group: ParamGroup) -> Pairs:
         """The parameters of ``group`` that a step updates, with their gradients."""
         found = ((p, p.grad) for p in group["params"])
         return [
@@ -154,11 +161,16 @@ class Optimizer:
         if mode.tracer is not None:
             mode.tracer.guard(counters, counters(), "which parameters share a count of steps")
 
-    def _step_group(self, group: ParamGroup, pairs: list[tuple[Tensor, Tensor]]) -> None:
+    @property
+    def is_known(self) -> bool:
+        """Whether it is known that an update depends on the parameter, its gradient, its state and
+        the options of the group alone, and is the same for equal ones."""
+        return type(self).__module__.startswith("graphflow.optim.")
+
+    def _step_group(self, group: ParamGroup, pairs: Pairs) -> None:
         """Update parameters of ``group``, each given with its gradient."""
-        # Of the optimisers here it is known that they treat equal parameters equally.
         updates = None
-        if mode.tracer is not None and type(self).__module__.startswith("graphflow.optim."):
+        if mode.tracer is not None and self.is_known:
             updates = EqualUpdates(mode.tracer, self, group)
         for parameter, gradient in pairs:
             if updates is not None:
