@@ -1,6 +1,7 @@
 """The pool's life: made late, woken, forked, resized, stopped; no hang at the end."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -111,7 +112,7 @@ def test_threads_are_made_when_first_needed() -> None:
     assert pool.workers == 0
     check(program, 2, 0)
     assert pool.workers == 1
-    names = [t.name for t in threading.enumerate() if t.name.startswith("graphflow")]
+    names = [t.name for t in threading.enumerate() if re.fullmatch(r"graphflow-\d+", t.name)]
     assert names == ["graphflow-1"]
 
 
