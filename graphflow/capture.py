@@ -149,6 +149,11 @@ class Capture:
         """Whether no gradient leaves the function: what it reads is not about to be trained."""
         return not (self.backward or self.grads or self.argument_grads)
 
+    @property
+    def hidden(self) -> frozenset[int]:
+        """Outputs that only the program of gradients sees."""
+        return frozenset(() if self.backward is None else self.backward.saved)
+
     def at(self, sizes: Mapping[str, int]) -> Capture:
         """The same for other sizes: results that show shapes or views have theirs."""
         return replace(self, results=tuple(r.at(sizes) for r in self.results), sizes=sizes)

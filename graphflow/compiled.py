@@ -45,6 +45,7 @@ from graphflow.tensor import Tensor
 from graphflow.traced_sizes import NeedsSize
 
 if TYPE_CHECKING:
+    from graphflow.backward_program import BackwardProgram
     from graphflow.explain import Explanation
     from graphflow.partition import Backward
 
@@ -225,29 +226,28 @@ class Compiled:
             leaf if i < 0 else leaves[i]
             for leaf, i in zip(backward.leaves, backward.leaf_arguments, strict=True)
         ]
-        given = [Tensor._of(outputs[n]) for n in backward.saved]
-        given += [leaves[i].detach() for i in backward.arguments]
+        saved = [outputs[n] for n in backward.saved]
+        arguments = [leaves[i].detach() for i in backward.arguments]
         watched = [*backward.cells, *(leaves[i]._cell for i in backward.arguments)]
 
         def run(cts: Sequence[Tensor]) -> list[Tensor]:
             if entry.backward is None:
-                entry.backward = self._backward_program(entry, backward)
-            return [Tensor._of(cell) for cell in entry.backward.run([*cts, *given])]
+                entry.backward = self._backward_program(entry, saved)
+            return entry.backward.run(cts, saved, arguments)
 
         types = [t._type_now() for t in live]
         attach(live, CompiledNode(targets, types, watched, run))
 
-    def _backward_program(self, entry: Entry, backward: Backward) -> Program:
+    def _backward_program(self, entry: Entry, saved: Sequence[Cell]) -> BackwardProgram:
         """The program of gradients for an entry; those of one family share it."""
-        family, sizes = entry.family, entry.capture.sizes
-        if family is None or family.backward is None:
-            kind = Program.kind_for(entry.capture.device)
-            options = {**self._options, "device": str(entry.capture.device)}
-            made = kind(backward.graph, backward.cells, (), (), sizes=sizes, **options)
-            if family is None:
-                return made
-            family.backward = made
-        return family.backward.at(sizes)
+        from graphflow.backward_program import backward_program
+
+        family = entry.family
+        if family is None:
+            return backward_program(entry.capture, saved, self._options)
+        if family.backward is None:
+            family.backward = backward_program(entry.capture, saved, self._options)
+        return family.backward.at(entry.capture.sizes)
 
     def _find(
         self,

@@ -21,6 +21,7 @@ from graphflow.records import dataclass, field
 from graphflow.tensor import Tensor
 
 if TYPE_CHECKING:
+    from graphflow.backward_program import BackwardProgram
     from graphflow.capture import Capture
     from graphflow.program import Program
     from graphflow.traced_sizes import Assumption
@@ -92,7 +93,7 @@ class Family:
     capture: Capture
     program: Program
     shapes: tuple[tuple[int, ...] | None, ...]
-    backward: Program | None = None
+    backward: BackwardProgram | None = None
 
     def sizes(self, leaves: Sequence[Any]) -> dict[str, int] | None:
         """The sizes of the symbols for a call, None if its fixed dimensions are others."""

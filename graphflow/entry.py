@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from graphflow.program import Program
 from graphflow.reads import Read
 from graphflow.signature import groups_by_memory, spec_of
 from graphflow.tensor import Tensor
+
+if TYPE_CHECKING:
+    from graphflow.backward_program import BackwardProgram
 
 
 class Entry:
@@ -44,7 +47,7 @@ class Entry:
         self.family = family
         self.quick: Callable[[tuple[Any, ...]], Any] | None = None
         self.program = program
-        self.backward: Program | None = None
+        self.backward: BackwardProgram | None = None
         self.reads = captured.reads
         self.version = self.values = -1
         self.grad = mode.grad

@@ -106,6 +106,8 @@ class Explanation:
     """Which products are cut otherwise than usual, because that was measured to be faster."""
     carrier: str = ""
     """How values travel between the ranks of a job, once some have."""
+    backward: Explanation | None = None
+    """The program of gradients, where these are taken outside the compiled function."""
 
     def __str__(self) -> str:
         parts = [f"program {self.name}", self._stages(), self._kernels(), self._summary()]
@@ -121,6 +123,8 @@ class Explanation:
             parts.append("recompiles:\n" + "\n".join(f"  {r}" for r in self.recompiles))
         if self.hints:
             parts.append("hints:\n" + "\n".join(f"  {hint}" for hint in self.hints))
+        if self.backward is not None:
+            parts.append(str(self.backward))
         return "\n\n".join(parts)
 
     def _stages(self) -> str:
@@ -245,4 +249,5 @@ def explain_compiled(compiled: Compiled) -> Explanation:
         guards=guards,
         recompiles=recompiles,
         dimensions=compiled.dimensions,
+        backward=None if entry.backward is None else explain_program(entry.backward.program),
     )

@@ -17,10 +17,15 @@ from graphflow.cell import Cell
 from graphflow.ir import build
 from graphflow.ir.graph import Graph
 from graphflow.ir.node import Node, topological, with_inputs
+from graphflow.ir.op import Kind
 from graphflow.passes.dataflow import is_alias
+from graphflow.passes.saved_values import DEAR
 from graphflow.records import dataclass
 from graphflow.tensor import Tensor
 from graphflow.trace import Tracer
+
+MOST_LIGHT = 16
+"""Operations that one value is computed again with."""
 
 
 @dataclass(frozen=True)
@@ -57,15 +62,18 @@ def partition(tracer: Tracer, live: Sequence[Tensor], outputs: list[Node]) -> Ba
     cells = {node: cell for cell, node in tracer.captured.items()}
     read = [n for n in boundary if n in arguments]
     state = [n for n in boundary if n in cells]
-    saved = [n for n in boundary if n not in arguments and n not in cells]
+    known = {*read, *state}
+    saved = _needed([n for n in boundary if n not in known], known, late)
     first = len(outputs)
     outputs.extend(saved)
     inputs, new = _inputs_for(cts, saved, read)
+    gradients = rebuilt(values, new)
     graph = Graph(
         inputs=inputs,
-        outputs=tuple(_rebuilt(values, new)),
+        outputs=tuple(gradients),
         state=tuple(state),
         name=f"{tracer.name}_backward",
+        locations={new[n]: place for n, place in tracer.locations.items() if n in new},
     )
     numbers = tuple(tracer.input_leaf.get(leaf._cell, -1) for leaf in leaves)
     return Backward(
@@ -134,6 +142,38 @@ def _without_views(wanted: Sequence[Node]) -> list[Node]:
     return found
 
 
+def _needed(saved: Sequence[Node], given: set[Node], late: set[Node]) -> list[Node]:
+    """``saved`` without what light operations make of the others where it is read.
+
+    That is in kernels over elements, which compute it as they go; a product would have it
+    stored.  So of ``x * sigmoid(x)`` neither is the result saved nor ``1 - sigmoid(x)``.
+    """
+    fused = {n for n in saved if n.dtype.itemsize > 1}  # a mask is read in less time
+    for node in late:
+        if node.op.kind not in (Kind.ELEMENTWISE, Kind.REDUCTION):
+            fused.difference_update(node.inputs)
+    there = {*given, *saved}
+    for node in sorted(fused, key=lambda n: -n.serial):
+        there.discard(node)
+        if not _is_light(node, there):
+            there.add(node)
+    return [n for n in saved if n in there]
+
+
+def _is_light(node: Node, there: set[Node]) -> bool:
+    """Whether a few light operations on elements make ``node`` of what is there."""
+    ahead, met = [node], {node}
+    while ahead:
+        one = ahead.pop()
+        light = one.op.kind is Kind.ELEMENTWISE and one.op.cost < DEAR
+        if not (light or is_alias(one) or one.op.name == "constant") or len(met) > MOST_LIGHT:
+            return False
+        found = [n for n in one.inputs if n not in there and n not in met]
+        ahead += found
+        met.update(found)
+    return True
+
+
 def _inputs_for(
     cts: Sequence[Node], saved: Sequence[Node], read: Sequence[Node]
 ) -> tuple[tuple[Node, ...], dict[Node, Node]]:
@@ -141,7 +181,8 @@ def _inputs_for(
     return (*cts, *new.values(), *read), new
 
 
-def _rebuilt(roots: Sequence[Node], new: dict[Node, Node]) -> list[Node]:
+def rebuilt(roots: Sequence[Node], new: dict[Node, Node]) -> list[Node]:
+    """``roots`` over what ``new`` has in place of nodes; it gets the others."""
     for node in topological(roots):
         if node not in new:
             new[node] = with_inputs(node, [new[n] for n in node.inputs])

@@ -61,13 +61,13 @@ MOST_SIZES = 32
 class Program:
     """What a graph becomes; ``program(*inputs)`` runs one step.
 
-    ``cells`` is the memory of each node of ``graph.state``; the last inputs of
-    the graph are run-time ``scalars``, read again when the structure version moves.
-    ``sizes`` are those of symbolic dimensions: ``template`` is then the schedule for all
-    sizes, ``schedule`` the one for these, and :meth:`at` gives the program for others;
-    kernels are tuned for the sizes in ``example``.  With ``keep``, what depends on state alone
-    is kept between calls for as long as that does not change.  ``face`` is the graph, of which
-    at least name, inputs, state and what is updated are there.
+    ``cells`` is the memory of each node of ``graph.state``; the last inputs of the graph are
+    run-time ``scalars``, read again when the structure version moves.  ``sizes`` are those of
+    symbolic dimensions: ``template`` is then the schedule for all sizes, ``schedule`` the one for
+    these, and :meth:`at` gives the program for others; kernels are tuned for the sizes in
+    ``example``.  With ``keep``, what depends on state alone is kept between calls for as long as
+    that does not change.  ``hidden`` are numbers of outputs that may have strides.  ``face`` is the
+    graph, of which at least name, inputs, state and what is updated are there.
     """
 
     graph: Graph
@@ -79,6 +79,7 @@ class Program:
     _prepared: Preparation | None = None
     _walk: Walk | None = None
     _stays: Callable[[Node], bool] | None = None  # see Decompose
+    _hidden: frozenset[int] = frozenset()
     portable: ClassVar[bool] = False  # whether passes that suit a processor only are left out
 
     def __init__(
@@ -95,11 +96,12 @@ class Program:
         keep: bool = False,
         memory_limit: int | None = None,
         tune: float | None = None,
+        hidden: frozenset[int] = frozenset(),
     ) -> None:
         started = time.perf_counter()
         self.graph = self.face = graph
         self._hold(cells, scalars, numbers)
-        self.keep, self.memory_limit, self.tune = keep, memory_limit, tune
+        self.keep, self._hidden, self.memory_limit, self.tune = keep, hidden, memory_limit, tune
         self._passes: tuple[Pass, ...] = tuple(passes or ())
         self.sizes = known_sizes(graph, sizes or {})
         self._example = example_for(graph, self.sizes, example or {})
@@ -184,8 +186,8 @@ class Program:
     def _schedule(self) -> Schedule:
         """The schedule: found again when an equal graph was compiled before, or built."""
         fresh = self._passes or flags.wants_report()
-        what = self._threads, self._example, self.keep, self.memory_limit
-        key = b"" if fresh else plan_key(self.graph, *what, self.tune is not None, self._amended)
+        what = self._threads, self._example, self.keep, self.memory_limit, self.tune is not None
+        key = b"" if fresh else plan_key(self.graph, *what, self._amended, self._hidden)
         found = load_plan(key) if key else None
         if found is None:
             self._placed = self._build()
@@ -207,11 +209,10 @@ class Program:
         from graphflow.scheduling import fitted, has_parts
 
         started = time.perf_counter()
-        steps = pipeline_steps(self._passes, self.portable, self.keep, self._stays)
-        self._stages = run_pipeline(self.graph, steps)
-        scheduling = time.perf_counter()
+        how = self.portable, self.keep, self._stays, self._hidden
+        self._stages = run_pipeline(self.graph, pipeline_steps(self._passes, *how))
+        scheduling, lowered = time.perf_counter(), self._stages[-1].graph
         self.passes_seconds = scheduling - started
-        lowered = self._stages[-1].graph
         cheap = not (self._example or self.portable or self.keep or has_parts(self.graph))
         self._prepare(lowered)
 
@@ -269,7 +270,7 @@ class Program:
         options = {**options, "device": str(capture.device)}
         made = cls.kind_for(capture.device)(
             capture.graph, capture.cells, capture.scalars, capture.numbers,
-            sizes=capture.sizes, keep=capture.is_lasting, **options,
+            sizes=capture.sizes, keep=capture.is_lasting, hidden=capture.hidden, **options,
         )  # fmt: skip
         made._assumptions = capture.assumptions
         tensors = [r for r in capture.results if r.kind != "value"]
@@ -344,8 +345,7 @@ class Program:
     def _for(self, inputs: Sequence[Any]) -> Program:
         """The program for the sizes of these inputs."""
         shapes = [tuple(getattr(value, "shape", ())) for value in inputs]
-        leaves = self.face.inputs[: len(shapes)]
-        sizes = solve_sizes(list(zip(leaves, shapes)), {})
+        sizes = solve_sizes(list(zip(self.face.inputs, shapes)), {})
         for assumption in self._assumptions:
             if not assumption.holds(sizes):
                 raise ShapeError(
@@ -423,8 +423,8 @@ class Program:
     def load_state_dict(self, values: Mapping[str, Any]) -> None:
         """Copy values in by name; nothing is written unless every name and shape fits."""
         named = {n.attrs["name"]: c for n, c in self._memory.items()}
-        arrays = {k: np.asarray(v.numpy(force=True) if isinstance(v, Tensor) else v)
-                  for k, v in values.items()}  # fmt: skip
+        given = {k: v.numpy(force=True) if isinstance(v, Tensor) else v for k, v in values.items()}
+        arrays = {k: np.asarray(v) for k, v in given.items()}
         wrong = [k for k in named if k not in arrays or arrays[k].shape != named[k].value.shape]
         unknown = [k for k in arrays if k not in named]
         if wrong or unknown:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 from graphflow.ir.build import emit
@@ -31,23 +32,26 @@ from graphflow.records import replace
 class ChannelsLast(Pass):
     """Put the channels of images last, from products over windows on; see the module's text.
 
-    Sums may be taken in another order.
+    Sums may be taken in another order.  ``hidden`` are numbers of outputs whose order in memory
+    nobody expects.
     """
 
+    hidden: frozenset[int] = frozenset()
     name: ClassVar[str] = "channels_last"
 
     def run(self, graph: Graph) -> Graph:
         """The graph with its images in that order, where that moves less than it saves."""
-        return in_regions(graph, _reordered)
+        return in_regions(graph, _reordered, partial(_reordered, hidden=self.hidden))
 
 
-def _reordered(graph: Graph) -> Graph:
+def _reordered(graph: Graph, hidden: frozenset[int] = frozenset()) -> Graph:
     products = [n for n in graph.nodes if n.op.tiles or (n.op.contraction and _pairs(n.inputs[0]))]
     come_last, wanted = _shown_images(products), _wanted_orders(products)
     shown = {node for node in come_last if not _few(node, 1)}
     if not (shown or wanted or any(_order_of_image(n, n.inputs[0]) for n in products)):
         return graph
-    walk = _Walk(graph, shown, wanted, bool(come_last))
+    results = {n for number, n in enumerate(graph.outputs) if number not in hidden}
+    walk = _Walk(graph, shown, wanted, results, bool(come_last))
     for node in graph.nodes:
         walk.visit(node)
     return graph if walk.lost > walk.gained else walk.finish()
@@ -166,10 +170,16 @@ def _pairs(windows: Node) -> list[list[int]]:
 
 
 def _shows_channels_last(node: Node) -> bool:
-    """Whether ``node`` is a view of an image with its channels last that shows them second."""
-    if not is_alias(node) or not _is_image(node):
+    """Whether ``node`` is a view of an image, or of windows of one, with its channels last that
+    shows them second."""
+    if not is_alias(node) or len(node.shape) < len(orders.CHANNELS_LAST):
         return False
-    return choice_of_axes(node, view_pieces(node)) == orders.inverse(orders.CHANNELS_LAST)
+    return choice_of_axes(node, view_pieces(node)) == orders.inverse(_last(node))
+
+
+def _last(node: Node) -> Order:
+    """The axes of ``node`` with the second as the last."""
+    return (0, *range(2, len(node.shape)), 1)
 
 
 def _less(extent: object, other: object) -> bool:
@@ -184,7 +194,12 @@ class _Walk:
     """One walk over a graph: every value as it was, or in another order of axes, or both."""
 
     def __init__(
-        self, graph: Graph, shown: set[Node], wanted: dict[Node, Order], come_last: bool
+        self,
+        graph: Graph,
+        shown: set[Node],
+        wanted: dict[Node, Order],
+        results: set[Node],
+        come_last: bool,
     ) -> None:
         self.graph = graph
         self.plain: dict[Node, Node] = {}
@@ -194,7 +209,7 @@ class _Walk:
         self._shown = shown
         self._come_last = come_last
         self._wanted = wanted
-        self._results = set(graph.outputs)
+        self._results = results
         self._put_back = set[Node]()
         self._locations = dict(graph.locations)
         self._names = dict(graph.names)
@@ -205,7 +220,7 @@ class _Walk:
         if found is not None and node in self._results and found[1] != _own(node):
             found = None  # whoever gets a result expects it in its own order
         if found is None and node in self._shown and node not in self._results:
-            self.turned[node] = self.as_it_was(node.inputs[0]), orders.CHANNELS_LAST
+            self.turned[node] = self.as_it_was(node.inputs[0]), _last(node)
             return
         if found is None:
             operands = [self.as_it_was(n) for n in node.inputs]
@@ -317,7 +332,7 @@ class _Walk:
         """A result, in its own order in memory as well, for callers take views of it; but where
         images come with channels last they go so, too, as PyTorch's do."""
         made = shown = self.as_it_was(node)
-        if self._come_last:
+        if self._come_last or node not in self._results:
             return made
         while is_alias(shown) and shown not in self._put_back:
             (shown,) = shown.inputs

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeAlias
 
 from graphflow.ir.graph import Graph, Location
 from graphflow.ir.node import Node, make_node
 from graphflow.ir.op import Kind
 
+Run: TypeAlias = Callable[[Graph], Graph]
 
-def in_regions(graph: Graph, run: Callable[[Graph], Graph]) -> Graph:
-    """``run`` on every region of control operations in ``graph``, then on ``graph``.
+
+def in_regions(graph: Graph, run: Run, outermost: Run | None = None) -> Graph:
+    """``run`` on every region of control operations in ``graph``, then ``outermost`` (the same
+    if not given) on ``graph``.
 
     Bodies of groups (``fused``) are left alone: they are kernels already.  The
     same object comes back if ``run`` changed nothing.
     """
     if not (graph.has_control and any(map(_has_regions, graph.nodes))):
-        return run(graph)
+        return (outermost or run)(graph)
     final: dict[Node, Node] = {}
     locations: dict[Node, Location] = {}
     changed = False
@@ -37,7 +41,7 @@ def in_regions(graph: Graph, run: Callable[[Graph], Graph]) -> Graph:
         outputs = [final[n] for n in graph.outputs]
         updates = [(s, final[v]) for s, v in graph.updates]
         graph = graph.with_roots(outputs, updates, locations)
-    return run(graph)
+    return (outermost or run)(graph)
 
 
 def _has_regions(node: Node) -> bool:

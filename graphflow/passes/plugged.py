@@ -9,6 +9,7 @@ from graphflow.errors import GraphError
 from graphflow.ir.graph import Graph
 from graphflow.ir.node import Node
 from graphflow.passes.base import Pass
+from graphflow.passes.channels_last import ChannelsLast
 from graphflow.passes.decompose import Decompose
 from graphflow.passes.pipeline import LASTING, PIPELINE, PORTABLE, Step
 from graphflow.records import replace
@@ -63,17 +64,16 @@ def pipeline_steps(
     portable: bool = False,
     keep: bool = False,
     stays: Callable[[Node], bool] | None = None,
+    hidden: frozenset[int] = frozenset(),
 ) -> tuple[Step, ...]:
     """The pipeline with the user's own passes in front, each one checked.
 
-    ``stays``: see :class:`~graphflow.passes.decompose.Decompose`.
+    ``stays``: see :class:`~graphflow.passes.decompose.Decompose`; ``hidden``: see
+    :class:`~graphflow.passes.channels_last.ChannelsLast`.
     """
     steps = PORTABLE if portable else LASTING if keep else PIPELINE
-    if stays is not None:
-        steps = tuple(
-            replace(s, passes=(Decompose(stays=stays),)) if Decompose() in s.passes else s
-            for s in steps
-        )
+    told = {Decompose(): Decompose(stays=stays), ChannelsLast(): ChannelsLast(hidden)}
+    steps = tuple(replace(s, passes=tuple(told.get(p, p) for p in s.passes)) for s in steps)
     if not passes:
         return steps
     return (Step(tuple(map(Plugged, passes)), "passes the caller plugged in"), *steps)

@@ -41,14 +41,15 @@ def plan_key(
     limit: int | None = None,
     measured: bool = False,
     amended: bytes = b"",
+    hidden: frozenset[int] = frozenset(),
 ) -> bytes:
     """What a schedule depends on; ``example`` are sizes of symbolic dimensions it is tuned for,
     ``limit`` bytes of memory all that it may need; ``measured`` says that blocks were chosen
     by timing them, ``amended`` how the compiler was not what its files are
-    (:data:`~graphflow.digests.amendments`)."""
+    (:data:`~graphflow.digests.amendments`), ``hidden`` which outputs may lie in any order."""
     digest = new_digest(compiler_digest())
     facts = graph.hash(), _where(threads, amended), sorted(example.items()), keep, limit, measured
-    digest.update(" ".join(map(str, facts)).encode())
+    digest.update(" ".join(map(str, (*facts, sorted(hidden)))).encode())
     return digest.digest()
 
 

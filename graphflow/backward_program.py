@@ -1,0 +1,91 @@
+"""The backward half of a compiled function: a program over what the forward one has saved.
+
+Nobody sees how saved values lie in memory, so the forward program leaves them as they are best
+made: images with their channels last.  Inputs are row-major; here one stands for the memory, and
+a permutation of it for the value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from graphflow.capture import Capture
+from graphflow.cell import Cell
+from graphflow.ir import build
+from graphflow.ir.graph import Graph
+from graphflow.ir.node import Node
+from graphflow.ir.op import Order
+from graphflow.ir.ops.shape import inverse_order
+from graphflow.ir.types import TensorType
+from graphflow.partition import rebuilt
+from graphflow.program import Program
+from graphflow.records import dataclass, replace
+from graphflow.tensor import Tensor
+
+
+@dataclass(frozen=True)
+class BackwardProgram:
+    """A program of gradients, and the order in memory of the axes of each saved value.
+
+    An order is None for row-major values, and for those that the program copies.
+    """
+
+    program: Program
+    orders: tuple[Order | None, ...]
+
+    def at(self, sizes: Mapping[str, int]) -> BackwardProgram:
+        """This for other sizes of symbolic dimensions."""
+        return replace(self, program=self.program.at(sizes))
+
+    def run(
+        self, cts: Sequence[Tensor], saved: Sequence[Cell], arguments: Sequence[Tensor]
+    ) -> list[Tensor]:
+        """The gradients, from cotangents, saved values and arguments."""
+        lying = [
+            Tensor._of(cell if order is None else Cell(cell.value.transpose(order)))
+            for cell, order in zip(saved, self.orders, strict=True)
+        ]
+        return [Tensor._of(cell) for cell in self.program.run([*cts, *lying, *arguments])]
+
+
+def backward_program(
+    captured: Capture, saved: Sequence[Cell], options: Mapping[str, Any]
+) -> BackwardProgram:
+    """The program of the gradients of a captured function whose saved values lie like these."""
+    backward = captured.backward
+    assert backward is not None
+    orders = tuple(order_in_memory(cell.value) for cell in saved)
+    first = len(backward.graph.inputs) - len(backward.arguments) - len(saved)
+    graph = _as_they_lie(backward.graph, first, orders)
+    options = {**options, "device": str(captured.device)}
+    kind = Program.kind_for(captured.device)
+    made = kind(graph, backward.cells, (), (), sizes=captured.sizes, **options)
+    return BackwardProgram(made, orders)
+
+
+def order_in_memory(array: Any) -> Order | None:
+    """The axes by falling stride, if a permutation of them makes ``array`` row-major."""
+    if array.flags.c_contiguous or not isinstance(array, np.ndarray):
+        return None
+    order = tuple(sorted(range(array.ndim), key=lambda axis: -array.strides[axis]))
+    return order if array.transpose(order).flags.c_contiguous else None
+
+
+def _as_they_lie(graph: Graph, first: int, orders: Sequence[Order | None]) -> Graph:
+    """The graph with inputs from ``first`` on given in these orders of their axes."""
+    inputs, values = list(graph.inputs), dict[Node, Node]()
+    for number, order in enumerate(orders, first):
+        old = inputs[number]
+        if order is not None:
+            lying = TensorType(old.dtype, tuple(old.shape[axis] for axis in order))
+            inputs[number] = build.input_node(old.attrs["name"], lying)
+            values[old] = build.emit("permute", inputs[number], axes=inverse_order(order))
+    if not values:
+        return graph
+    values |= {n: n for n in (*inputs, *graph.state)}
+    outputs = rebuilt(graph.outputs, values)
+    places = {values[n]: place for n, place in graph.locations.items() if n in values}
+    return replace(graph, inputs=tuple(inputs), outputs=tuple(outputs), locations=places)

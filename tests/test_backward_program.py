@@ -1,0 +1,158 @@
+"""A compiled model whose loss and backward pass are eager: what is saved, and how it lies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import graphflow as gf
+import graphflow.nn.functional as F
+from graphflow import nn
+from graphflow.backward_program import BackwardProgram, order_in_memory
+
+RNG = np.random.default_rng(20261201)
+
+
+def run(model: Any, inputs: list[np.ndarray[Any, Any]]) -> list[np.ndarray[Any, Any]]:
+    """Output, gradients of inputs, gradients of parameters."""
+    tensors = [gf.from_numpy(x.copy()).requires_grad_() for x in inputs]
+    out = model(*tensors)
+    (out * gf.linspace(-1, 1, out.numel()).reshape(out.shape)).sum().backward()
+    params = list(getattr(model, "original", model).parameters())
+    found = [out.detach().numpy(), *(t.grad.numpy() for t in (*tensors, *params))]
+    for parameter in params:
+        parameter.grad = None
+    return found
+
+
+def halves(compiled: Any) -> tuple[gf.Program, BackwardProgram]:
+    """The two programs of a compiled function's latest call."""
+    entry = compiled.latest
+    assert entry.backward is not None
+    return entry.program, entry.backward
+
+
+def check(model: nn.Module, *inputs: np.ndarray[Any, Any]) -> Any:
+    """The compiled model, which gives twice what the eager one gives."""
+    compiled = gf.compile(model)
+    want = run(model, list(inputs))
+    for _ in range(2):
+        for a, b in zip(run(compiled, list(inputs)), want, strict=True):
+            assert a.flags.c_contiguous == b.flags.c_contiguous or a.size == 1
+            np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-4)
+    return compiled
+
+
+class Net(nn.Module):
+    """Convolutions, normalisation and pooling, as in most image models."""
+
+    def __init__(self, channels: int = 16) -> None:
+        super().__init__()
+        self.first, self.norm = nn.Conv2d(3, channels, 3, padding=1), nn.BatchNorm2d(channels)
+        self.second = nn.Conv2d(channels, 2 * channels, 3, padding=1, bias=False)
+        self.again = nn.BatchNorm2d(2 * channels)
+        self.third = nn.Conv2d(2 * channels, 2 * channels, 3, stride=2, padding=1)
+        self.head = nn.Linear(2 * channels, 5)
+
+    def forward(self, x: gf.Tensor) -> gf.Tensor:
+        """[N, 3, H, W] to [N, 5]."""
+        x = F.max_pool2d(F.relu(self.norm(self.first(x))), 2)
+        x = F.silu(self.third(F.silu(self.again(self.second(x)))))
+        return self.head(x.mean((2, 3)))
+
+
+def test_images_stay_with_channels_last_from_the_forward_to_the_backward_program() -> None:
+    gf.manual_seed(0)
+    compiled = check(Net(), RNG.standard_normal((4, 3, 12, 12), np.float32))
+    forward, backward = halves(compiled)
+    images = [
+        (order, node.shape)
+        for order, node in zip(backward.orders, backward.program.graph.inputs[1:])
+        if len(node.shape) >= 4 and node.shape[0] == 4
+    ]
+    assert len(images) >= 5
+    assert all(order == (0, *range(2, len(shape)), 1) for order, shape in images), images
+    for program in (forward, backward.program):
+        assert not [k.name for k in program.kernels if "copy_turned" in k.name]
+    shown = compiled.explain().backward
+    assert shown is not None and f"program {shown.name}" in str(compiled.explain())
+    assert any("test_backward_program.py" in line for k in shown.kernels for line in k.user_lines)
+
+
+@pytest.mark.parametrize("channels", [1, 4, 24])
+@pytest.mark.parametrize("size", [(1, 4, 4), (3, 9, 6)])
+def test_edge_sizes(channels: int, size: tuple[int, int, int]) -> None:
+    gf.manual_seed(1)
+    batch, rows, columns = size
+    model = Net(channels)
+    if batch * rows * columns < 64:
+        model.again = nn.Identity()
+    check(model, RNG.standard_normal((batch, 3, rows, columns), np.float32))
+
+
+def test_images_that_are_returned_are_row_major_though_they_are_saved() -> None:
+    class Both(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 16, 3)
+
+        def forward(self, x: gf.Tensor) -> gf.Tensor:
+            return self.conv(x).exp()  # the gradient needs the result
+
+    gf.manual_seed(2)
+    compiled = check(Both(), 0.1 * RNG.standard_normal((2, 3, 8, 8), np.float32))
+    assert compiled(gf.randn(2, 3, 8, 8)).is_contiguous()
+
+
+def test_one_program_for_all_sizes_takes_saved_values_as_they_lie() -> None:
+    gf.manual_seed(3)
+    model = Net()
+    compiled = gf.compile(model, dynamic=True)
+    for batch in (4, 5, 1, 7):
+        x = RNG.standard_normal((batch, 3, 12, 12), np.float32)
+        for a, b in zip(run(compiled, [x]), run(model, [x]), strict=True):
+            np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-4)
+
+
+def saved(function: Callable[..., gf.Tensor], *shapes: tuple[int, ...]) -> int:
+    """Bytes that a compiled function saves for its gradient, beside its arguments."""
+    compiled = gf.compile(function)
+    tensors = [gf.randn(*shape).requires_grad_() for shape in shapes]
+    out = compiled(*tensors)
+    out.sum().backward()
+    eager = [t.detach().clone().requires_grad_() for t in tensors]
+    function(*eager).sum().backward()
+    for ours, theirs in zip(tensors, eager, strict=True):
+        assert ours.grad is not None and theirs.grad is not None
+        np.testing.assert_allclose(ours.grad.numpy(), theirs.grad.numpy(), rtol=1e-4, atol=1e-5)
+    graph = halves(compiled)[1].program.graph
+    return sum(int(n.tensor_type.nbytes) for n in graph.inputs if "saved" in n.attrs["name"])
+
+
+N = 4 * 50 * 40
+"""Bytes of a float32 of [50, 40]."""
+
+
+def test_what_light_operations_make_of_saved_values_is_not_saved() -> None:
+    shape = (50, 40)
+    assert saved(lambda x: (x + 1) * 2, shape) == 0
+    assert saved(F.silu, shape) <= N  # the sigmoid: x is an argument
+    assert saved(lambda x: F.silu(x.exp()), shape) <= 2 * N
+    assert saved(lambda x, y: (x * y).exp() * y, shape, shape) == N
+    assert saved(lambda x: gf.tanh(x) * gf.tanh(x), shape) == N
+
+
+def test_operands_of_products_are_saved_as_they_are() -> None:
+    double = lambda x, w: (x.tanh() * 3.0) @ w  # noqa: E731
+    assert saved(double, (50, 40), (40, 30)) == 2 * N  # the slope of tanh, and the operand
+
+
+def test_order_in_memory() -> None:
+    a = np.zeros((2, 3, 4, 5))
+    assert order_in_memory(a) is None
+    assert order_in_memory(a.transpose(0, 3, 1, 2)) == (0, 2, 3, 1)
+    assert order_in_memory(a[:, :, ::2]) is None
+    assert order_in_memory(np.broadcast_to(a[:1], (2, 3, 4, 5))) is None
