@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from graphflow.capture import Capture
 from graphflow.cell import Cell
 from graphflow.ir import build
@@ -68,7 +66,7 @@ def backward_program(
 
 def order_in_memory(array: Any) -> Order | None:
     """The axes by falling stride, if a permutation of them makes ``array`` row-major."""
-    if array.flags.c_contiguous or not isinstance(array, np.ndarray):
+    if array.flags.c_contiguous:
         return None
     order = tuple(sorted(range(array.ndim), key=lambda axis: -array.strides[axis]))
     return order if array.transpose(order).flags.c_contiguous else None

@@ -13,13 +13,10 @@ import threading
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
-import numpy as np
-
 from graphflow import dispatch
 from graphflow.autograd.history import Edge, GradNode, edge_of
 from graphflow.autograd.modes import GradMode
 from graphflow.autograd.views import add_part, shows_a_part
-from graphflow.cell import Cell
 from graphflow.device import CPU, devices, place
 from graphflow.errors import GraphFlowError, ShapeError
 from graphflow.mode import mode
@@ -309,7 +306,7 @@ def _own(leaf: Tensor, ct: Tensor, owned: bool) -> Tensor:
         return ct if owned else ct.clone()
     array = ct._eager()
     if leaf._eager().flags.c_contiguous and not array.flags.c_contiguous:
-        return Tensor._of(Cell(np.array(array, order="C")))
+        return ct.contiguous()  # type: ignore[no-any-return]
     return ct if owned and array.base is None else ct.clone()
 
 

@@ -231,3 +231,19 @@ def test_verify_names_a_kernel_for_cuda_that_is_wrong(monkeypatch: pytest.Monkey
     assert not found and found.finding is not None
     assert found.finding.stage == "cuda kernels" and "tanh" in found.finding.node, str(found)
     assert found.finding.location is not None and found.finding.location.file == __file__
+
+
+def test_gradients_outside_a_program_take_saved_images_as_they_lie() -> None:
+    gf.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Tanh(), nn.Conv2d(8, 8, 3), nn.Tanh())
+    x = gf.randn(1, 3, 6, 6)
+    model(x).sum().backward()
+    wanted = [p.grad.numpy() for p in model.parameters()]
+    there = copy.deepcopy(model).cuda()
+    there.zero_grad()
+    compiled = gf.compile(there)
+    compiled(x.cuda()).sum().backward()
+    orders = compiled.latest.backward.orders
+    assert (0, 2, 3, 1) in orders
+    for p, want in zip(there.parameters(), wanted, strict=True):
+        np.testing.assert_allclose(p.grad.cpu().numpy(), want, rtol=1e-4, atol=1e-5)

@@ -194,6 +194,11 @@ class DeviceArray:
             self._ready = aligned and self.is_contiguous
         return self._ready
 
+    def transpose(self, order: Sequence[int]) -> DeviceArray:
+        """The same memory with the axes in another order."""
+        shape, strides = [self.shape[k] for k in order], [self.strides[k] for k in order]
+        return DeviceArray(self.block, shape, self.dtype, self.offset, strides)
+
     def numpy(self) -> HostArray:
         """A copy on the host; waits for what computes it."""
         if self.is_contiguous:
