@@ -56,7 +56,8 @@ class Side:
         cpu.eager_kernels = True
 
     def values(self) -> list[np.ndarray[Any, Any]]:
-        state = [v for slots in self.optimizer.state.values() for v in slots.values()]
+        held = [self.optimizer.state.get(p, {}) for p in self.params]
+        state = [slots[name] for slots in held for name in sorted(slots)]
         return [np.array(v.detach().numpy()) for v in (*self.params, *state)]
 
 
