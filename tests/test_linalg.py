@@ -257,3 +257,50 @@ def test_gradients_of_values_have_their_vectors() -> None:
         return gf.autograd.grad(loss, (t,))[0]
 
     np.testing.assert_allclose(gf.compile(step)(x).numpy(), step(x).numpy(), 1e-9, 1e-10)
+
+
+@pytest.mark.parametrize("kind", ["f", "c"])
+@pytest.mark.parametrize("shape", [(3, 3), (2, 5, 3), (3, 6), (1, 1), (0, 2)])
+def test_packed_factors_are_unpacked(shape: tuple[int, ...], kind: str) -> None:
+    a = gf.tensor(random(3, *shape, kind=kind))[..., list(range(shape[-2]))[::-1], :]
+    packed, pivots, info = a.lu(get_infos=True)
+    assert tuple(info.shape) == shape[:-2] and not info.any()
+    p, lower, upper = gf.lu_unpack(packed, pivots)
+    np.testing.assert_allclose((p @ lower @ upper).numpy(), a.numpy(), atol=1e-12)
+    for one, other in zip(L.lu(a), (p, lower, upper), strict=True):
+        np.testing.assert_array_equal(one.numpy(), other.numpy())
+    assert [x.numel() for x in gf.lu_unpack(packed, pivots, False)[1:]] == [0, 0]
+    assert gf.lu_unpack(packed, pivots, unpack_pivots=False).P.numel() == 0
+    with pytest.raises(gf.errors.GraphFlowError, match="does not fit LU_pivots"):
+        gf.lu_unpack(packed, gf.zeros(9, dtype=gf.int32))
+
+
+@pytest.mark.parametrize("shape", [(9, 20), (20, 9), (2, 12, 12)])
+def test_few_singular_values_are_numpys(shape: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(8)
+    left, right = rng.normal(size=(*shape[:-1], 3)), rng.normal(size=(3, shape[-1]))
+    away = rng.normal(size=shape)
+    gf.manual_seed(8)
+    for a, more in ((left @ right, {}), (left @ right + away, {"M": gf.tensor(away)})):
+        found = gf.compile(lambda a, more=more: gf.svd_lowrank(a, 3, **more))(gf.tensor(a))
+        wanted = np.linalg.svd(left @ right, compute_uv=False)[..., :3]
+        np.testing.assert_allclose(found.S.numpy(), wanted, 1e-9)
+        whole = (found.U * found.S.unsqueeze(-2) @ found.V.mH).numpy()
+        np.testing.assert_allclose(whole, left @ right, atol=1e-9)
+    a = gf.tensor(left @ right + 5)
+    u, s, v = gf.pca_lowrank(a, 3)
+    assert u.shape == (*shape[:-1], 3)
+    wanted = (left @ right) - (left @ right).mean(-2, keepdims=True)
+    np.testing.assert_allclose((u * s.unsqueeze(-2) @ v.mH).numpy(), wanted, atol=1e-9)
+    with pytest.raises(gf.errors.GraphFlowError, match="at most min"):
+        gf.pca_lowrank(a, 13)
+
+
+def test_gradients_of_few_singular_values() -> None:
+    def values(left: gf.Tensor, right: gf.Tensor) -> gf.Tensor:
+        gf.manual_seed(2)
+        return gf.svd_lowrank(left @ right, 2).S
+
+    assert gradcheck(values, [leaf(random(1, 6, 2)), leaf(random(2, 2, 5))])
+    unpacked = lambda a: gf.lu_unpack(*gf.linalg.lu_factor(a))[1:]  # noqa: E731
+    assert gradcheck(unpacked, [leaf(random(4, 4, 3))])

@@ -20,17 +20,19 @@ from graphflow.linalg import (
 )
 from graphflow.linalg.checks import adjoint, identity, need_square
 from graphflow.linalg.equations import inverse_of, triangular
+from graphflow.linalg.factorisations import LU, PackedLU, PackedLUInfo, unpacked
+from graphflow.linalg.low_rank import pca_lowrank, svd_lowrank
 from graphflow.promotion import cast, promote_types
 from graphflow.tensor import Tensor
 
 __all__ = [
     "cholesky", "cholesky_inverse", "cholesky_solve", "cross", "det", "inverse", "logdet",
-    "lu_solve", "matrix_exp", "matrix_power", "orgqr", "pinverse", "qr", "slogdet", "svd",
-    "triangular_solve",
+    "lu", "lu_solve", "lu_unpack", "matrix_exp", "matrix_power", "orgqr", "pca_lowrank",
+    "pinverse", "qr", "slogdet", "svd", "svd_lowrank", "triangular_solve",
 ]  # fmt: skip
 METHODS = """
-cholesky cholesky_inverse cholesky_solve cross det inverse logdet matrix_exp matrix_power
-orgqr pinverse qr slogdet svd triangular_solve
+cholesky cholesky_inverse cholesky_solve cross det inverse logdet lu lu_solve matrix_exp
+matrix_power orgqr pinverse qr slogdet svd triangular_solve
 """.split()
 
 
@@ -112,6 +114,21 @@ def triangular_solve(
 
 def _turned(x: Tensor) -> Tensor:
     return transpose(x, -2, -1)
+
+
+def lu(A: Tensor, pivot: bool = True, get_infos: bool = False) -> PackedLU | PackedLUInfo:
+    """:func:`graphflow.linalg.lu_factor`; ``get_infos``: ``lu_factor_ex``."""
+    return linalg.lu_factor_ex(A, pivot=pivot) if get_infos else linalg.lu_factor(A, pivot=pivot)
+
+
+def lu_unpack(
+    LU_data: Tensor, LU_pivots: Tensor, unpack_data: bool = True, unpack_pivots: bool = True
+) -> LU:
+    """P [..., m, m], L [..., m, k] and U [..., k, n] from what ``linalg.lu_factor(A)`` gave.
+
+    k is the smaller of m and n.  What isn't asked for is empty.
+    """
+    return unpacked(LU_data, LU_pivots, unpack_data, unpack_pivots)
 
 
 def lu_solve(b: Tensor, LU_data: Tensor, LU_pivots: Tensor) -> Tensor:

@@ -131,10 +131,31 @@ def lu(A: Tensor, *, pivot: bool = True) -> LU:
     _need_pivot("linalg.lu", pivot)
     packed, _, order = apply_several("lu_factor", A)
     rows, columns = A.shape[-2:]
-    return LU(_permutation(order, A.dtype), *_unpacked(packed, min(rows, columns)))
+    return LU(_permutation(order, A.dtype), *_triangles(packed, min(rows, columns)))
 
 
-def _unpacked(packed: Tensor, short: int) -> tuple[Tensor, Tensor]:
+def unpacked(packed: Tensor, pivots: Tensor, data: bool = True, swaps: bool = True) -> LU:
+    """:func:`lu` of what :func:`lu_factor` gave; ``data``, ``swaps``: whether L and U, and P."""
+    name = "lu_unpack"
+    need_matrix(name, packed, "LU_data")
+    _need_pivots(name, pivots)
+    rows, columns = packed.shape[-2:]
+    if tuple(pivots.shape) != (*packed.shape[:-2], min(rows, columns)):
+        raise ShapeError(
+            f"{name}: LU_data {list(packed.shape)} does not fit LU_pivots {list(pivots.shape)}"
+        )
+    empty = full((0,), 0, packed.dtype)
+    p = _permutation(_order(pivots, rows), packed.dtype) if swaps else empty
+    lower, upper = _triangles(packed, min(rows, columns)) if data else (empty, empty)
+    return LU(p, lower, upper)
+
+
+def _need_pivots(name: str, pivots: Tensor) -> None:
+    if pivots.dtype is not T.int32:
+        raise GraphFlowError(f"{name}: pivots must be int32, not {pivots.dtype.name}")
+
+
+def _triangles(packed: Tensor, short: int) -> tuple[Tensor, Tensor]:
     lower = tril(narrow(packed, -1, 0, short), -1)
     unit = narrow(identity(packed.shape[-2], packed), -1, 0, short)
     return add(lower, unit), triu(narrow(packed, -2, 0, short))
@@ -155,8 +176,7 @@ def lu_solve(
     need_square(name, LU, "LU")
     need_matrix(name, B, "B")
     need_one_dtype(name, LU, B)
-    if pivots.dtype is not T.int32:
-        raise GraphFlowError(f"{name}: pivots must be int32, not {pivots.dtype.name}")
+    _need_pivots(name, pivots)
     if LU.shape[-1] != B.shape[-2 if left else -1]:
         raise ShapeError(f"{name}: LU {list(LU.shape)} does not fit B {list(B.shape)}")
     if not left:

@@ -100,7 +100,7 @@ class Call:
 
 
 FREE_SIGNS = frozenset({
-    "svd", "linalg.svd", "linalg.eig", "linalg.eigh",
+    "svd", "svd_lowrank", "pca_lowrank", "linalg.svd", "linalg.eig", "linalg.eigh",
 })  # fmt: skip
 """Entries whose samples say how to make their result unique; others are compared as they are."""
 
