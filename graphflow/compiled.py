@@ -273,6 +273,8 @@ class Compiled:
         if traced is not None:
             self._keep_sized(key, entry)
         else:
+            if entries and entry.written:
+                entry.told_apart(entries[-1], leaves)
             entries.append(entry)
             del entries[:-_MAX_PROGRAMS]
         self._dimensions.remember(kind, leaves)
@@ -379,7 +381,7 @@ class Compiled:
         if entries:
             broken = entries[-1].broken()
             if broken is None:
-                return "an argument that the function also reaches from outside", None, None
+                return "an argument that the function may reach from outside, too", None, None
             return broken.change()
         before = dict(self._signature or [])
         for name, text in described:

@@ -1,11 +1,11 @@
 """Functions of many small operations that eager code runs as one program, where that is ready.
 
-A layer of an LSTM is a thousand operations of a few microseconds each, most of which are Python's.
-A function marked :func:`as_a_whole` runs so at first; once arguments of the same kinds have come
-:data:`OFTEN`, a thread compiles the function (and its gradient) for them beside the work that goes
-on, and from then on the compiled one is called.  ``gf.use_deterministic_algorithms`` and
-``gf.backends.cpu.eager_kernels`` mean here what they mean for single operations
-(:mod:`graphflow.eager_kernels`).
+A layer of an LSTM is a thousand operations of a few microseconds each, most of which are Python's,
+and a loss goes through its logits a dozen times.  A function marked :func:`as_a_whole` runs so at
+first; once arguments of the same kinds have come :data:`OFTEN`, a thread compiles the function (and
+its gradient) for them beside the work that goes on, and from then on the compiled one is called.
+``gf.use_deterministic_algorithms`` and ``gf.backends.cpu.eager_kernels`` mean here what they mean
+for single operations (:mod:`graphflow.eager_kernels`).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy as np
 
 from graphflow import flags, pytree
 from graphflow.backends import cpu
+from graphflow.capture import Static
 from graphflow.cell import Cell
 from graphflow.mode import mode
 from graphflow.numerics import are_deterministic_algorithms_enabled
@@ -31,16 +32,32 @@ OFTEN = 8
 """Calls after which compiling, which takes about a second, is worth it."""
 MOST, COUNTED = 16, 256
 """Kinds of arguments for which a function is compiled, and of which calls are counted."""
+SEVERAL = 4096
+"""Elements from which one call of a program takes less time than half a dozen operations."""
 
 
-def as_a_whole(function: Callable[P, R]) -> Callable[P, R]:
-    """A function of tensors, in nests, and of settings that can be compared; results are new
-    tensors.  It must not read anything else that may change, nor draw random numbers."""
+def as_a_whole(least: int = 0) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Mark a function of tensors, in nests, and of settings that can be compared; results are new
+    tensors, and it may write to those that it is given without gradients.
+
+    It must not read anything else that may change, nor draw random numbers.  If its first argument
+    is a tensor of less than ``least`` elements, it is always run as it is.
+    """
+
+    def mark(function: Callable[P, R]) -> Callable[P, R]:
+        return _whole(function, least)
+
+    return mark
+
+
+def _whole(function: Callable[P, R], least: int) -> Callable[P, R]:
     kinds: dict[Any, _Kind] = {}
 
     @wraps(function)
     def whole(*args: P.args, **kwargs: P.kwargs) -> R:
         if mode.tracer is not None or not cpu.eager_kernels or flags.DISABLE_JIT.value:
+            return function(*args, **kwargs)
+        if least and args and isinstance(args[0], Tensor) and args[0]._eager().size < least:
             return function(*args, **kwargs)
         leaves, nest = pytree.flatten((args, kwargs))
         key = _kind(leaves, nest)
@@ -53,7 +70,11 @@ def as_a_whole(function: Callable[P, R]) -> Callable[P, R]:
             known.count(leaves, nest)
         if not known.is_ready:
             return function(*args, **kwargs)
-        made = known.compiled(*args, **kwargs)
+        if float in map(type, leaves):
+            settled, named = pytree.unflatten(nest, list(map(_settled, leaves)))
+            made = known.compiled(*settled, **named)
+        else:
+            made = known.compiled(*args, **kwargs)
         _differentiable_again(made, leaves, partial(function, *args, **kwargs))
         return made  # type: ignore[no-any-return]
 
@@ -106,23 +127,27 @@ class _Kind:
         if self.compiled is not None or (self._calls < OFTEN and not at_once):
             return
         self.compiled = Compiled(self._function, dynamic=False)
-        prepare = partial(self._prepare, list(map(_like, leaves)), nest, mode.grad)
+        prepare = partial(self._prepare, [list(map(_like, leaves)) for _ in "ab"], nest, mode.grad)
         if at_once:
             prepare()
         else:
             compile_beside(prepare)
 
-    def _prepare(self, leaves: Sequence[Any], nest: pytree.Structure, grad: bool) -> None:
-        """Compile for arguments like these, by a call, and its gradient, by another."""
+    def _prepare(
+        self, examples: Sequence[Sequence[Any]], nest: pytree.Structure, grad: bool
+    ) -> None:
+        """Compile for arguments like these, by calls (a function that writes to arguments is known
+        to reach them as such after the second), and its gradient, by another."""
         from graphflow.autograd.engine import backward
         from graphflow.autograd.modes import GradMode
         from graphflow.eager_kernels import stays_with_numpy
 
-        args, kwargs = pytree.unflatten(nest, leaves)
         try:
             with GradMode(grad):
-                results, _ = pytree.flatten(self.compiled(*args, **kwargs))
-                outs = [out for out in results if out._requires_grad]
+                for leaves in examples:
+                    args, kwargs = pytree.unflatten(nest, list(map(_settled, leaves)))
+                    results, _ = pytree.flatten(self.compiled(*args, **kwargs))
+                outs = [out for out in results if isinstance(out, Tensor) and out._requires_grad]
                 if outs:
                     backward(outs, [_like(out) for out in outs])
         except Exception as error:  # whatever it is, the function works without
@@ -141,13 +166,18 @@ def _like(leaf: Any) -> Any:
     return made
 
 
+def _settled(leaf: Any) -> Any:
+    """A setting that is a number is not a value to compute with."""
+    return Static(leaf) if type(leaf) is float else leaf
+
+
 def _differentiable_again(results: Any, leaves: Sequence[Any], again: Callable[[], Any]) -> None:
     """Let ``create_graph=True`` go through the function's own operations."""
     from graphflow.autograd.compiled import CompiledNode
     from graphflow.autograd.several import OutputNode
 
     for result in pytree.flatten(results)[0]:
-        node = result.grad_fn
+        node = result.grad_fn if isinstance(result, Tensor) else None
         if isinstance(node, OutputNode) and isinstance(node.call, CompiledNode):
             node.call.again = partial(_again, again, leaves)
             return

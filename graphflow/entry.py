@@ -28,12 +28,12 @@ class Entry:
     ``simple`` entries have a quick path: arguments are leaves, results are fresh
     tensors, views of such or plain values, nothing is aliased, and no history leaves the function.
     ``owned`` are the cells that the program reaches by itself: arguments over them need a closer
-    look.
+    look.  ``written`` are those of arguments that it writes to, in the trace.
     """
 
     __slots__ = (
-        "aliased", "backward", "capture", "family", "grad", "inputs", "owned", "program",
-        "quick", "reads", "same", "simple", "specs", "uses_grads", "values", "version",
+        "aliased", "backward", "capture", "family", "grad", "inputs", "owned", "program", "quick",
+        "reads", "same", "simple", "specs", "uses_grads", "values", "version", "written",
     )  # fmt: skip
 
     def __init__(
@@ -54,6 +54,7 @@ class Entry:
         self.inputs = captured.leaves
         self.specs = tuple(spec_of(leaf) for leaf in leaves)
         self.owned = frozenset(captured.cells) | captured.named
+        self.written = {captured.cells[position] for _, position in captured.mutable}
         for cell in self.owned:
             cell.layout = CAPTURED
         self.aliased = self.captured_arguments(leaves)
@@ -107,6 +108,17 @@ class Entry:
             for i, leaf in enumerate(leaves)
             if isinstance(leaf, Tensor) and leaf._cell in owned
         )
+
+    def told_apart(self, before: Entry, leaves: Sequence[Any]) -> None:
+        """Learn which written arguments are reached as arguments only.
+
+        One trace cannot tell whether a tensor that it was given is also reached in a way that
+        leaves no name.  ``before`` is of the same world but was given others: what is not in its
+        graph is not reached otherwise.
+        """
+        if before.broken() is None:
+            self.owned -= self.written - set(before.capture.cells) - self.capture.named
+            self.aliased = self.captured_arguments(leaves)
 
     def broken(self) -> Read | Guard | None:
         """The first assumption that no longer holds."""

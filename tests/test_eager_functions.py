@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import graphflow as gf
+import graphflow.nn.functional as F
 from graphflow import eager_functions, flags, nn
 from graphflow.autograd.compiled import CompiledNode
 from graphflow.autograd.several import OutputNode
@@ -149,7 +150,7 @@ def test_many_kinds_of_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
     prepared: list[Any] = []
     monkeypatch.setattr("graphflow.eager_kernels.compile_beside", prepared.append)
     gf.use_deterministic_algorithms(False)
-    doubled = eager_functions.as_a_whole(lambda x: x * 2.0)
+    doubled = eager_functions.as_a_whole()(lambda x: x * 2.0)
 
     def call(length: int) -> None:
         x = RNG.standard_normal(length)
@@ -164,3 +165,76 @@ def test_many_kinds_of_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
             call(length)
     assert len(prepared) == 2, "three kinds are compiled, with the first"
     call(50)
+
+
+LOGITS, CHANCES = RNG.standard_normal((70, 60)), RNG.random((70, 60))
+CLASSES = RNG.integers(0, 60, 70)
+CLASSES[3] = -100
+
+LOSSES: dict[str, tuple[Any, ...]] = {
+    "classes": (F.cross_entropy, CLASSES, {"label_smoothing": 0.1}),
+    "weighted": (F.cross_entropy, CLASSES, {"weight": CHANCES[0], "reduction": "sum"}),
+    "probabilities": (F.cross_entropy, CHANCES, {}),
+    "two logits": (F.binary_cross_entropy_with_logits, CHANCES, {"pos_weight": CHANCES[0]}),
+    "two": (lambda x, y: F.binary_cross_entropy(x.sigmoid(), y), CHANCES, {}),
+    "squares": (F.mse_loss, CHANCES, {"reduction": "none"}),
+    "distances": (F.l1_loss, CHANCES, {}),
+    "smooth": (F.smooth_l1_loss, CHANCES, {"beta": 0.3}),
+    "huber": (F.huber_loss, CHANCES, {"delta": 0.7}),
+    "divergence": (F.kl_div, CHANCES, {"reduction": "batchmean"}),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("second", [False, True], ids=["first", "second derivatives"])
+def test_losses(name: str, second: bool) -> None:
+    """Results and gradients are those of the single operations."""
+    function, target, options = LOSSES[name]
+    target = gf.tensor(target)
+    options = {k: gf.tensor(v) if isinstance(v, np.ndarray) else v for k, v in options.items()}
+
+    def found() -> list[np.ndarray[Any, Any]]:
+        x = gf.tensor(LOGITS).requires_grad_()
+        loss = function(x, target, **options)
+        assert compiled(loss) == cpu.eager_kernels
+        (slope,) = gf.autograd.grad((loss * loss).sum(), x, create_graph=second)
+        if second:
+            (curve,) = gf.autograd.grad((slope * slope).sum(), x)
+            return [loss.detach().numpy(), slope.detach().numpy(), curve.numpy()]
+        return [loss.detach().numpy(), slope.numpy()]
+
+    as_one = found()
+    cpu.eager_kernels = False
+    for ours, want in zip(as_one, found(), strict=True):
+        np.testing.assert_allclose(ours, want, rtol=1e-8, atol=1e-10)
+
+
+def test_small_losses_and_wrong_targets() -> None:
+    """A few elements are left to NumPy; errors are the same."""
+    assert not compiled(F.cross_entropy(gf.randn(8, 10, requires_grad=True), gf.arange(8)))
+    x, y = gf.randn(70, 60, requires_grad=True), gf.full((70,), 60)
+    for _ in range(2):
+        with pytest.raises(IndexError):
+            F.cross_entropy(x, y)
+    with pytest.raises(ValueError, match=r"must be in \[0, 1\]"):
+        F.binary_cross_entropy(gf.full((70, 60), 1.5), gf.zeros(70, 60))
+
+
+def test_clipping_writes_to_the_gradients_of_every_step() -> None:
+    """Other tensors each time, one program."""
+    from graphflow.nn.utils import clip_grad_norm_, clip_grad_value_
+
+    parameters = [gf.zeros(s, dtype=gf.float64).requires_grad_() for s in ((3, 4), (5,), ())]
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        values = [rng.standard_normal(tuple(p.shape)) for p in parameters]
+        for p, value in zip(parameters, values, strict=True):
+            p.grad = gf.tensor(value)
+        before = [gf.tensor(value) for value in values]
+        size = np.sqrt(sum((value**2).sum() for value in values))
+        assert clip_grad_norm_(parameters, 0.5).item() == pytest.approx(size)
+        for p, value in zip(parameters, before, strict=True):
+            assert p.grad is not None
+            np.testing.assert_allclose(p.grad.numpy(), value.numpy() * 0.5 / size, rtol=1e-5)
+        clip_grad_value_(parameters, 0.01 * (seed + 1))
+        assert max(p.grad.abs().max().item() for p in parameters if p.grad is not None) <= 0.05

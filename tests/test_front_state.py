@@ -434,3 +434,33 @@ def test_names_of_attributes_are_not_taken_for_globals():
         space["mean"] = i
         f(ramp(3))
     assert len(f.programs) == 1
+
+
+def test_a_written_argument_may_be_another_tensor_each_time() -> None:
+    @gf.compile
+    def advance(x: gf.Tensor, y: gf.Tensor) -> gf.Tensor:
+        x.add_(y)
+        return x * 2
+
+    for number in range(5):
+        x = gf.full((3,), float(number))
+        out = advance(x, gf.ones(3))
+        assert x.tolist() == [number + 1.0] * 3 and out.tolist() == [2.0 * number + 2] * 3
+    assert len(advance.programs) == 2  # the second shows that it is reached as an argument only
+
+
+def test_a_written_argument_that_is_also_reached_without_a_name() -> None:
+    kept = gf.zeros(3)
+    hidden = {"kept": kept}.get
+
+    @gf.compile
+    def advance(x: gf.Tensor) -> gf.Tensor:
+        x.add_(1)
+        found = hidden("kept")
+        assert found is not None
+        return found * 2
+
+    other, another = gf.zeros(3), gf.zeros(3)
+    for x in (kept, other, another, kept, other, kept, gf.zeros(3)):
+        before, same = kept.tolist(), x is kept
+        assert advance(x).tolist() == [2 * (v + same) for v in before]

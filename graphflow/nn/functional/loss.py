@@ -5,6 +5,7 @@ from __future__ import annotations
 from graphflow.autocasting import in_float32, refused_on_cuda
 from graphflow.checks import need_floating, need_tensor
 from graphflow.dispatch import apply
+from graphflow.eager_functions import SEVERAL, as_a_whole
 from graphflow.errors import DTypeError, IndexRangeError, ShapeError
 from graphflow.functions.elementwise import (
     add,
@@ -110,6 +111,7 @@ def _masked_mean(loss: Tensor, factor: Tensor | None, ignored: Tensor) -> Tensor
 
 
 @in_float32
+@as_a_whole(SEVERAL)
 def cross_entropy(
     input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: bool | None = None,
     ignore_index: int = -100, reduce: bool | None = None, reduction: str = "mean",
@@ -184,6 +186,11 @@ def binary_cross_entropy(
         fits = logical_and(input.detach() >= 0, input.detach() <= 1)
         if not all_of(fits).item():
             raise ValueError("binary_cross_entropy: all elements of input must be in [0, 1]")
+    return _binary_cross_entropy(input, target, weight, how)
+
+
+@as_a_whole(SEVERAL)
+def _binary_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None, how: str) -> Tensor:
     yes, no = _log_of_at_least(input), _log_of_at_least(sub(1.0, input), neg(input))
     loss = neg(add(mul(target, yes), mul(sub(1.0, target), no)))
     return reduced(loss if weight is None else mul(loss, weight), how)
@@ -200,6 +207,7 @@ def _log_of_at_least(p: Tensor, below_one: Tensor | None = None) -> Tensor:
 
 
 @in_float32
+@as_a_whole(SEVERAL)
 def binary_cross_entropy_with_logits(
     input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: bool | None = None,
     reduce: bool | None = None, reduction: str = "mean", pos_weight: Tensor | None = None,

@@ -7,6 +7,7 @@ import warnings
 
 from graphflow.autocasting import in_float32
 from graphflow.checks import need_tensor
+from graphflow.eager_functions import SEVERAL, as_a_whole
 from graphflow.errors import ShapeError
 from graphflow.functions.elementwise import abs, add, div, eq, exp, log, mul, sub, where
 from graphflow.functions.reductions import any as any_of
@@ -28,6 +29,7 @@ __all__ = [
 
 
 @in_float32
+@as_a_whole(SEVERAL)
 def mse_loss(
     input: Tensor, target: Tensor, size_average: bool | None = None, reduce: bool | None = None,
     reduction: str = "mean", weight: Tensor | None = None,
@@ -40,6 +42,7 @@ def mse_loss(
 
 
 @in_float32
+@as_a_whole(SEVERAL)
 def l1_loss(
     input: Tensor, target: Tensor, size_average: bool | None = None, reduce: bool | None = None,
     reduction: str = "mean", weight: Tensor | None = None,
@@ -51,6 +54,7 @@ def l1_loss(
 
 
 @in_float32
+@as_a_whole(SEVERAL)
 def smooth_l1_loss(
     input: Tensor, target: Tensor, size_average: bool | None = None, reduce: bool | None = None,
     reduction: str = "mean", beta: float = 1.0,
@@ -68,6 +72,7 @@ def smooth_l1_loss(
 
 
 @in_float32
+@as_a_whole(SEVERAL)
 def huber_loss(
     input: Tensor, target: Tensor, reduction: str = "mean", delta: float = 1.0,
     weight: Tensor | None = None,
@@ -92,6 +97,7 @@ def _times_its_log(x: Tensor) -> Tensor:
 
 
 @in_float32
+@as_a_whole(SEVERAL)
 def kl_div(
     input: Tensor, target: Tensor, size_average: bool | None = None, reduce: bool | None = None,
     reduction: str = "mean", log_target: bool = False,

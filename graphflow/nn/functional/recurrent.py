@@ -90,7 +90,7 @@ def _gru(given: Tensor, own: Tensor, h: Tensor, bias: Tensor | None) -> Tensor:
     return made
 
 
-@as_a_whole
+@as_a_whole()
 def layer(
     kind: str, inputs: Tensor, state: State, weights: Weights, reverse: bool,
     sizes: Sequence[int] | None,

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from graphflow.autograd.modes import no_grad
+from graphflow.eager_functions import as_a_whole
 from graphflow.errors import GraphFlowError
 from graphflow.functions.creation import tensor
 from graphflow.functions.elementwise import clamp, isfinite, mul
@@ -29,7 +30,7 @@ def get_total_norm(
     held = [tensors] if isinstance(tensors, Tensor) else list(tensors)
     if not held:
         return tensor(0.0)
-    total = norm(stack([norm(t.detach(), norm_type) for t in held]), norm_type)
+    total = _together([t.detach() for t in held], float(norm_type))
     if error_if_nonfinite and mode.tracer is None and not isfinite(total).item():
         raise GraphFlowError(
             f"the total norm of order {norm_type} is not finite, so it cannot be clipped; pass "
@@ -38,14 +39,24 @@ def get_total_norm(
     return total
 
 
+@as_a_whole()
+def _together(tensors: list[Tensor], order: float) -> Tensor:
+    return norm(stack([norm(t, order) for t in tensors]), order)
+
+
 def clip_grads_with_norm_(
     parameters: Any, max_norm: float, total_norm: Tensor, foreach: bool | None = None
 ) -> None:
     """Scale the gradients by max_norm / total_norm, if that is below 1."""
     with no_grad():
-        factor = clamp(max_norm / (total_norm + 1e-6), max=1.0)
-        for gradient in _gradients(parameters):
-            gradient.copy_(mul(gradient, cast(factor, gradient.dtype)))
+        _scale(_gradients(parameters), total_norm, max_norm)
+
+
+@as_a_whole()
+def _scale(gradients: list[Tensor], total: Tensor, most: float) -> None:
+    factor = clamp(most / (total + 1e-6), max=1.0)
+    for gradient in gradients:
+        gradient.copy_(mul(gradient, cast(factor, gradient.dtype)))
 
 
 def clip_grad_norm_(
@@ -69,5 +80,10 @@ clip_grad_norm = clip_grad_norm_
 def clip_grad_value_(parameters: Any, clip_value: float, foreach: bool | None = None) -> None:
     """Limit every element of the gradients to [-clip_value, clip_value]."""
     with no_grad():
-        for gradient in _gradients(parameters):
-            gradient.copy_(clamp(gradient, min=-clip_value, max=clip_value))
+        _limit(_gradients(parameters), clip_value)
+
+
+@as_a_whole()
+def _limit(gradients: list[Tensor], most: float) -> None:
+    for gradient in gradients:
+        gradient.copy_(clamp(gradient, min=-most, max=most))
