@@ -150,6 +150,11 @@ class Capture:
         return not (self.backward or self.grads or self.argument_grads)
 
     @property
+    def may_repeat(self) -> bool:
+        """Whether it changes nothing, draws no random numbers and has no other effect."""
+        return not self.graph.updates and all(form.op.pure for form in self.graph.forms)
+
+    @property
     def hidden(self) -> frozenset[int]:
         """Outputs that only the program of gradients sees."""
         return frozenset(() if self.backward is None else self.backward.saved)

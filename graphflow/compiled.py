@@ -15,7 +15,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import numpy as np
 
@@ -57,6 +57,9 @@ _MAX_PROGRAMS = 16
 
 class Compiled:
     """What ``gf.compile(callable)`` returns; call it like the original."""
+
+    tells: ClassVar[bool] = True
+    """Whether to warn where operations run one by one instead of the program."""
 
     def __init__(
         self,
@@ -208,7 +211,7 @@ class Compiled:
             _add_grad(leaves[i], Tensor._of(outputs[number]))
         returned, live = rebuild(captured, outputs, leaves)
         if captured.backward is not None:
-            self._record(entry, captured.backward, outputs, leaves, live)
+            self._record(entry, captured.backward, outputs, leaves, live, (args, kwargs))
         return returned
 
     def _record(
@@ -218,9 +221,11 @@ class Compiled:
         outputs: Sequence[Cell],
         leaves: Sequence[Any],
         live: Sequence[Tensor],
+        given: tuple[tuple[Any, ...], Mapping[str, Any]],
     ) -> None:
         """Give live results a history whose backward is a program, made at its first use."""
-        from graphflow.autograd.compiled import CompiledNode  # seldom asked for
+        from graphflow.autograd.again import Again  # seldom asked for
+        from graphflow.autograd.compiled import CompiledNode
 
         targets = [
             leaf if i < 0 else leaves[i]
@@ -235,8 +240,10 @@ class Compiled:
                 entry.backward = self._backward_program(entry, saved)
             return entry.backward.run(cts, saved, arguments)
 
-        types = [t._type_now() for t in live]
-        attach(live, CompiledNode(targets, types, watched, run))
+        node = CompiledNode(targets, [t._type_now() for t in live], watched, run)
+        if entry.repeats and mode.autocast is None:
+            node.again = Again(self.original, entry.capture, given, targets, self.tells)
+        attach(live, node)
 
     def _backward_program(self, entry: Entry, saved: Sequence[Cell]) -> BackwardProgram:
         """The program of gradients for an entry; those of one family share it."""

@@ -72,11 +72,8 @@ def _whole(function: Callable[P, R], least: int) -> Callable[P, R]:
             return function(*args, **kwargs)
         if float in map(type, leaves):
             settled, named = pytree.unflatten(nest, list(map(_settled, leaves)))
-            made = known.compiled(*settled, **named)
-        else:
-            made = known.compiled(*args, **kwargs)
-        _differentiable_again(made, leaves, partial(function, *args, **kwargs))
-        return made  # type: ignore[no-any-return]
+            return known.compiled(*settled, **named)  # type: ignore[no-any-return]
+        return known.compiled(*args, **kwargs)  # type: ignore[no-any-return]
 
     return whole
 
@@ -127,6 +124,7 @@ class _Kind:
         if self.compiled is not None or (self._calls < OFTEN and not at_once):
             return
         self.compiled = Compiled(self._function, dynamic=False)
+        self.compiled.tells = False
         prepare = partial(self._prepare, [list(map(_like, leaves)) for _ in "ab"], nest, mode.grad)
         if at_once:
             prepare()
@@ -169,20 +167,3 @@ def _like(leaf: Any) -> Any:
 def _settled(leaf: Any) -> Any:
     """A setting that is a number is not a value to compute with."""
     return Static(leaf) if type(leaf) is float else leaf
-
-
-def _differentiable_again(results: Any, leaves: Sequence[Any], again: Callable[[], Any]) -> None:
-    """Let ``create_graph=True`` go through the function's own operations."""
-    from graphflow.autograd.compiled import CompiledNode
-    from graphflow.autograd.several import OutputNode
-
-    for result in pytree.flatten(results)[0]:
-        node = result.grad_fn if isinstance(result, Tensor) else None
-        if isinstance(node, OutputNode) and isinstance(node.call, CompiledNode):
-            node.call.again = partial(_again, again, leaves)
-            return
-
-
-def _again(function: Callable[[], Any], leaves: Sequence[Any]) -> tuple[list[Tensor], list[Tensor]]:
-    """The function's results, with the histories of its operations, and its tensors."""
-    return pytree.flatten(function())[0], [leaf for leaf in leaves if isinstance(leaf, Tensor)]

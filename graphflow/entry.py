@@ -29,11 +29,12 @@ class Entry:
     tensors, views of such or plain values, nothing is aliased, and no history leaves the function.
     ``owned`` are the cells that the program reaches by itself: arguments over them need a closer
     look.  ``written`` are those of arguments that it writes to, in the trace.
+    ``repeats`` says that the function may run once more, for second derivatives.
     """
 
     __slots__ = (
         "aliased", "backward", "capture", "family", "grad", "inputs", "owned", "program", "quick",
-        "reads", "same", "simple", "specs", "uses_grads", "values", "version", "written",
+        "reads", "repeats", "same", "simple", "specs", "uses_grads", "values", "version", "written",
     )  # fmt: skip
 
     def __init__(
@@ -58,6 +59,7 @@ class Entry:
         for cell in self.owned:
             cell.layout = CAPTURED
         self.aliased = self.captured_arguments(leaves)
+        self.repeats = captured.backward is not None and captured.may_repeat
         self.uses_grads = captured.uses_grads
         groups = groups_by_memory(leaves)
         self.same = tuple((group[0], i) for group in groups for i in group[1:])

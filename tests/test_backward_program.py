@@ -156,3 +156,41 @@ def test_order_in_memory() -> None:
     assert order_in_memory(a.transpose(0, 3, 1, 2)) == (0, 2, 3, 1)
     assert order_in_memory(a[:, :, ::2]) is None
     assert order_in_memory(np.broadcast_to(a[:1], (2, 3, 4, 5))) is None
+
+
+def penalty(model: Any, x: gf.Tensor) -> list[np.ndarray[Any, Any]]:
+    """Loss with the size of the input's gradient, and the gradients of all."""
+    parameters = list(getattr(model, "original", model).parameters())
+    (slope,) = gf.autograd.grad(model(x).square().sum(), x, create_graph=True)
+    loss = (slope.square().sum(1).sqrt() - 1).square().mean()
+    found = gf.autograd.grad(loss, [x, *parameters], allow_unused=True, materialize_grads=True)
+    return [loss.detach().numpy(), *(g.numpy() for g in found)]
+
+
+def test_second_derivatives_of_a_compiled_model() -> None:
+    gf.manual_seed(4)
+    model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 1)).double()
+    x = gf.tensor(RNG.standard_normal((5, 6))).requires_grad_()
+    compiled = gf.compile(model)
+    with pytest.warns(UserWarning, match="runs again operation by operation"):
+        ours = penalty(compiled, x)
+    for a, b in zip(ours, penalty(model, x), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12)
+
+
+def test_what_may_not_run_twice_has_no_second_derivatives() -> None:
+    x = gf.randn(5, 6, requires_grad=True)
+    for layer in (nn.Dropout(0.5), nn.BatchNorm1d(6)):
+        compiled = gf.compile(nn.Sequential(nn.Linear(6, 6), layer))
+        with pytest.raises(gf.GraphFlowError, match="run a compiled function again"):
+            gf.autograd.grad(compiled(x).sum(), x, create_graph=True)
+
+
+def test_second_derivatives_want_everything_as_it_was() -> None:
+    model = nn.Linear(6, 3)
+    x = gf.randn(5, 6, requires_grad=True)
+    out = gf.compile(model)(x).exp().sum()
+    with gf.no_grad():
+        model.bias.add_(1.0)  # which the gradient does not read
+    with pytest.raises(gf.GraphFlowError, match="in-place"):
+        gf.autograd.grad(out, x, create_graph=True)

@@ -31,26 +31,23 @@ class CompiledNode(Collector):
         self.run: Callable[[Sequence[Tensor]], Sequence[Tensor]] | None = run
         self.inputs = ()
         self.again: Callable[[], tuple[Sequence[Tensor], Sequence[Tensor]]] | None = None
-        """Gives results of the function itself, with histories, and its arguments."""
+        """Gives the results with the histories of the function's operations, and what they are
+        differentiated with respect to."""
 
     def cotangents(self, builder: Any, ct: Tensor, create_graph: bool) -> list[Tensor | None]:
         """The gradients of the leaves, from the backward program."""
         if create_graph and self.again is None:
             raise GraphFlowError(
-                "create_graph=True cannot look into a compiled function whose backward runs "
-                "outside; call autograd.grad inside the compiled function instead"
+                "create_graph=True has to run a compiled function again, operation by operation, "
+                "which one that draws random numbers, or changes or prints something, does not "
+                "bear; call autograd.grad inside the compiled function instead"
             )
         if self.run is None:
             raise GraphFlowError(
                 "backward through a compiled call a second time, after its saved values were "
                 "freed; pass retain_graph=True to the first backward()"
             )
-        for cell, version in self.watched:
-            if cell.version != version:
-                raise GraphFlowError(
-                    "a tensor needed for the gradient of a compiled function was modified by an "
-                    "in-place operation after the call; clone() it first"
-                )
+        check_unchanged(self.watched)
         from graphflow.dispatch import full
 
         device = next((ct.device for ct in self.arrived.values()), CPU)
@@ -67,16 +64,24 @@ class CompiledNode(Collector):
         from graphflow.autograd.engine import grad
 
         assert self.again is not None
-        results, arguments = self.again()
+        outs, arguments = self.again()
         by_edge = {_end(edge_of(argument)): argument for argument in arguments}
         wanted = [by_edge[_end(edge)] for edge in self.edges]
-        outs = [result for result in results if result._requires_grad]
         return list(grad(outs, wanted, cts, create_graph=True, allow_unused=True))
 
     def release(self) -> None:
         """Let go of the saved values."""
         super().release()
         self.run = self.again = None
+
+
+def check_unchanged(watched: Sequence[tuple[Cell, int]]) -> None:
+    """Raise an error if one of these cells has another version than this."""
+    if any(cell.version != version for cell, version in watched):
+        raise GraphFlowError(
+            "a tensor needed for the gradient of a compiled function was modified by an "
+            "in-place operation after the call; clone() it first"
+        )
 
 
 def _end(edge: Edge | None) -> Any:
