@@ -4,6 +4,7 @@ Everything is made of ordinary functions, so a log-probability differentiates an
 like any other value, and ``rsample`` carries gradients to the parameters.
 """
 
+from graphflow.distributions import constraint_registry, constraints, kl, transforms
 from graphflow.distributions.categorical import (
     Categorical,
     OneHotCategorical,
@@ -15,6 +16,7 @@ from graphflow.distributions.composed import (
     RelaxedOneHotCategorical,
     TransformedDistribution,
 )
+from graphflow.distributions.constraint_registry import biject_to, transform_to
 from graphflow.distributions.counts import (
     Binomial,
     Geometric,
@@ -23,7 +25,6 @@ from graphflow.distributions.counts import (
     Poisson,
 )
 from graphflow.distributions.distribution import Distribution
-from graphflow.distributions.divergence import kl_divergence, register_kl
 from graphflow.distributions.gamma_family import (
     Beta,
     Chi2,
@@ -33,6 +34,7 @@ from graphflow.distributions.gamma_family import (
     StudentT,
 )
 from graphflow.distributions.independent import Independent
+from graphflow.distributions.kl import kl_divergence, register_kl
 from graphflow.distributions.more_univariate import (
     Cauchy,
     Gumbel,
@@ -46,8 +48,14 @@ from graphflow.distributions.transforms import (
     AbsTransform,
     AffineTransform,
     ComposeTransform,
+    CorrCholeskyTransform,
+    CumulativeDistributionTransform,
     ExpTransform,
+    IndependentTransform,
+    LowerCholeskyTransform,
+    PositiveDefiniteTransform,
     PowerTransform,
+    ReshapeTransform,
     SigmoidTransform,
     SoftmaxTransform,
     SoftplusTransform,
@@ -75,6 +83,8 @@ __all__ = [
     "Cauchy",
     "Chi2",
     "ComposeTransform",
+    "CorrCholeskyTransform",
+    "CumulativeDistributionTransform",
     "Dirichlet",
     "Distribution",
     "ExpTransform",
@@ -85,9 +95,11 @@ __all__ = [
     "HalfCauchy",
     "HalfNormal",
     "Independent",
+    "IndependentTransform",
     "InverseGamma",
     "Laplace",
     "LogNormal",
+    "LowerCholeskyTransform",
     "MixtureSameFamily",
     "Multinomial",
     "MultivariateNormal",
@@ -97,9 +109,11 @@ __all__ = [
     "OneHotCategoricalStraightThrough",
     "Pareto",
     "Poisson",
+    "PositiveDefiniteTransform",
     "PowerTransform",
     "RelaxedBernoulli",
     "RelaxedOneHotCategorical",
+    "ReshapeTransform",
     "SigmoidTransform",
     "SoftmaxTransform",
     "SoftplusTransform",
@@ -110,7 +124,13 @@ __all__ = [
     "TransformedDistribution",
     "Uniform",
     "Weibull",
+    "biject_to",
+    "constraint_registry",
+    "constraints",
     "identity_transform",
+    "kl",
     "kl_divergence",
     "register_kl",
+    "transform_to",
+    "transforms",
 ]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from graphflow.autograd.modes import no_grad
+from graphflow.distributions import constraints
+from graphflow.distributions.constraints import Constraint
 from graphflow.distributions.distribution import (
     Distribution,
     as_parameters,
@@ -26,7 +28,8 @@ class Categorical(Distribution):
     """One of the whole numbers below n, with ``probs`` [..., n] in proportion, or by the
     unnormalised logarithms ``logits`` [..., n]."""
 
-    event_parameters = {"probs": 1, "logits": 1}  # noqa: RUF012 - read only
+    arg_constraints: ClassVar = {"probs": constraints.simplex, "logits": constraints.real_vector}
+    has_enumerate_support = True
 
     def __init__(
         self, probs: Any = None, logits: Any = None, validate_args: bool | None = None
@@ -36,14 +39,16 @@ class Categorical(Distribution):
         (given,) = as_parameters(probs if logits is None else logits)
         if given.ndim < 1:
             raise ValueError(f"Categorical: {self.parameters[0]} should have at least 1 dimension")
-        super().__init__(given.shape[:-1], (), validate_args)
-        if self._validate_args and logits is None:
-            fits = (given >= 0).all(-1).logical_and(given.sum(-1) > 0)
-            self._require(fits, "probs", "at least 0 and not all 0", given)
         if logits is None:
             self._given = given / given.sum(-1, keepdim=True)
         else:
             self._given = normalised(given)
+        super().__init__(given.shape[:-1], (), validate_args)
+
+    @constraints.dependent_property(is_discrete=True)
+    def support(self) -> Constraint:
+        """Which values can be drawn."""
+        return constraints.integer_interval(0, self._given.shape[-1] - 1)
 
     @property
     def probs(self) -> Tensor:
@@ -81,11 +86,6 @@ class Categorical(Distribution):
             rows = self.probs.reshape(-1, self._given.shape[-1])
             drawn = multinomial(rows, math.prod(sample_shape), True)
             return drawn.t().reshape(self._extended_shape(sample_shape))
-
-    def _check_support(self, value: Tensor) -> None:
-        whole = (value >= 0).logical_and(value < self._given.shape[-1])
-        whole = whole.logical_and(value == value.to(self._given.dtype).floor())
-        self._require(whole, "value", f"a whole number below {self._given.shape[-1]}", value)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """The logarithm of the probability of a choice."""
@@ -126,7 +126,9 @@ class OfCategories:
 class OneHotCategorical(OfCategories, Distribution):
     """A choice as in :class:`Categorical`, as a vector [n] of zeros and a one."""
 
-    event_parameters = {"probs": 1, "logits": 1}  # noqa: RUF012 - read only
+    arg_constraints: ClassVar = {"probs": constraints.simplex, "logits": constraints.real_vector}
+    has_enumerate_support = True
+    support = constraints.one_hot
 
     def __init__(
         self, probs: Any = None, logits: Any = None, validate_args: bool | None = None
@@ -157,10 +159,6 @@ class OneHotCategorical(OfCategories, Distribution):
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """Vectors of zeros and a one."""
         return self._as_one_hot(self._choice.sample(sample_shape))
-
-    def _check_support(self, value: Tensor) -> None:
-        fits = (value == 0).logical_or(value == 1).all(-1).logical_and(value.sum(-1) == 1)
-        self._require(fits, "value", "vectors of zeros and a one", value)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """The logarithm of the probability of a choice."""

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from graphflow.autograd.modes import no_grad
+from graphflow.distributions import constraints
 from graphflow.distributions.categorical import Categorical, OfCategories
+from graphflow.distributions.constraints import Constraint
 from graphflow.distributions.counts import OfTrials
 from graphflow.distributions.distribution import Distribution, as_parameters
 from graphflow.distributions.more_univariate import unit_numbers
-from graphflow.distributions.transforms import ComposeTransform, Transform, summed
+from graphflow.distributions.transform import ComposeTransform, Transform, summed
 from graphflow.functions.elementwise import log1p, sigmoid
 from graphflow.functions.picking import gather
 from graphflow.functions.reductions import log_softmax, logsumexp, softmax
@@ -35,6 +37,15 @@ class TransformedDistribution(Distribution):
         dims = max(whole.event_dim, len(base_distribution.event_shape))
         self.has_rsample = base_distribution.has_rsample  # type: ignore[misc]
         super().__init__(made[: len(made) - dims], made[len(made) - dims :], validate_args)
+
+    @constraints.dependent_property
+    def support(self) -> Constraint:
+        """What the last transform leads to, over the axes of an event."""
+        if not self.transforms:
+            return self.base_dist.support
+        reached = self.transforms[-1].codomain
+        extra = len(self.event_shape) - reached.event_dim
+        return constraints.independent(reached, extra) if extra else reached
 
     def expand(self, batch_shape: Sequence[int]) -> TransformedDistribution:
         """The same with parameters repeated to ``batch_shape``."""
@@ -109,6 +120,11 @@ class MixtureSameFamily(Distribution):
         self.component_distribution = component_distribution
         super().__init__(batch[:-1], component_distribution.event_shape, validate_args)
 
+    @constraints.dependent_property
+    def support(self) -> Constraint:
+        """Values that all components can have."""
+        return constraints.MixtureSameFamilyConstraint(self.component_distribution.support)
+
     def _weights(self) -> Tensor:
         probs = self.mixture_distribution.probs
         return probs.reshape(tuple(probs.shape) + (1,) * len(self.event_shape))
@@ -170,6 +186,7 @@ class RelaxedBernoulli(OfTrials):
 
     has_rsample = True
     parameters = ("probs",)
+    support = constraints.unit_interval
 
     def __init__(
         self, temperature: Any, probs: Any = None, logits: Any = None,
@@ -178,7 +195,6 @@ class RelaxedBernoulli(OfTrials):
         self._take(probs, logits)
         (self.temperature,) = as_parameters(temperature)
         super().__init__(self._given.shape, (), validate_args)
-        self._check_probs()
 
     def expand(self, batch_shape: Sequence[int]) -> RelaxedBernoulli:
         """The same with parameters repeated to ``batch_shape``."""
@@ -190,10 +206,6 @@ class RelaxedBernoulli(OfTrials):
         unit = unit_numbers(self._given, self._extended_shape(sample_shape))
         noise = unit.log() - log1p(-unit)
         return sigmoid((noise + self.logits) / self.temperature)
-
-    def _check_support(self, value: Tensor) -> None:
-        within = (value >= 0).logical_and(value <= 1)
-        self._require(within, "value", "between 0 and 1", value)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """The logarithm of the density."""
@@ -208,6 +220,8 @@ class RelaxedOneHotCategorical(OfCategories, Distribution):
     """Positive numbers that sum to 1, the nearer a corner the lower ``temperature``."""
 
     has_rsample = True
+    arg_constraints: ClassVar = {"probs": constraints.simplex, "logits": constraints.real_vector}
+    support = constraints.simplex
 
     def __init__(
         self, temperature: Any, probs: Any = None, logits: Any = None,

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from graphflow.autograd.modes import no_grad
+from graphflow.distributions import constraints
 from graphflow.distributions.categorical import Categorical, OfCategories
+from graphflow.distributions.constraints import Constraint
 from graphflow.distributions.distribution import Distribution, as_parameters, inside, one_of
 from graphflow.functions.creation import arange, zeros
 from graphflow.functions.elementwise import floor, log1p, logical_and, sigmoid, where
@@ -28,21 +30,18 @@ from graphflow.tensor import Tensor
 class _Counts(Distribution):
     """Of whole numbers from 0 on."""
 
-    def _check_support(self, value: Tensor) -> None:
-        whole = logical_and(value >= 0, value == floor(value))
-        self._require(whole, "value", "a whole number from 0", value)
+    support = constraints.nonnegative_integer
 
 
 class Poisson(_Counts):
     """How many events happen of which ``rate`` are expected."""
 
     parameters = ("rate",)
+    arg_constraints: ClassVar = {"rate": constraints.nonnegative}
 
     def __init__(self, rate: Any, validate_args: bool | None = None) -> None:
         (self.rate,) = as_parameters(rate)
         super().__init__(self.rate.shape, (), validate_args)
-        if self._validate_args:
-            self._require(self.rate >= 0, "rate", "at least 0", self.rate)
 
     @property
     def mean(self) -> Tensor:
@@ -73,6 +72,8 @@ class Poisson(_Counts):
 class OfTrials(_Counts):
     """Whose parameter is the probability of a success, or the logarithm of its odds."""
 
+    arg_constraints: ClassVar = {"probs": constraints.unit_interval, "logits": constraints.real}
+
     def _take(self, probs: Any, logits: Any, *others: Any) -> list[Tensor]:
         name = type(self).__name__
         one_of(name, probs, logits)
@@ -80,11 +81,6 @@ class OfTrials(_Counts):
         self.parameters = (*self.parameters[:-1], given)  # type: ignore[misc]
         self._given, *rest = as_parameters(probs if logits is None else logits, *others)
         return rest
-
-    def _check_probs(self) -> None:
-        if self._validate_args and self.parameters[-1] == "probs":
-            within = logical_and(self._given >= 0, self._given <= 1)
-            self._require(within, "probs", "between 0 and 1", self._given)
 
     @property
     def probs(self) -> Tensor:
@@ -110,7 +106,6 @@ class Geometric(OfTrials):
     ) -> None:
         self._take(probs, logits)
         super().__init__(self._given.shape, (), validate_args)
-        self._check_probs()
 
     @property
     def mean(self) -> Tensor:
@@ -156,13 +151,17 @@ class _ManyTrials(OfTrials):
     ) -> None:  # fmt: skip
         (self.total_count,) = self._take(probs, logits, total_count)
         super().__init__(self._given.shape, (), validate_args)
-        self._check_probs()
-        if self._validate_args:
-            self._require(self.total_count >= 0, "total_count", "at least 0", self.total_count)
 
 
 class Binomial(_ManyTrials):
     """How many of ``total_count`` trials succeed."""
+
+    has_enumerate_support = True
+    arg_constraints: ClassVar = {
+        "total_count": constraints.nonnegative_integer,
+        "probs": constraints.unit_interval,
+        "logits": constraints.real,
+    }
 
     def __init__(
         self, total_count: Any = 1, probs: Any = None, logits: Any = None,
@@ -172,6 +171,11 @@ class Binomial(_ManyTrials):
         self._most = total_count if isinstance(total_count, int) else None
         if self._most is None and tracing.tracer is None and self.total_count.numel():
             self._most = int(self.total_count.detach().max().item())
+
+    @constraints.dependent_property(is_discrete=True)
+    def support(self) -> Constraint:
+        """Which values can be drawn."""
+        return constraints.integer_interval(0, self.total_count)
 
     @property
     def mean(self) -> Tensor:
@@ -207,10 +211,6 @@ class Binomial(_ManyTrials):
             self._most = int(self.total_count.max().item()) if self.total_count.numel() else 0
         return self._most
 
-    def _check_support(self, value: Tensor) -> None:
-        super()._check_support(value)
-        self._require(value <= self.total_count, "value", "at most total_count", value)
-
     def log_prob(self, value: Tensor) -> Tensor:
         """The logarithm of the probability."""
         self._check_value(value)
@@ -232,6 +232,12 @@ class Binomial(_ManyTrials):
 
 class NegativeBinomial(_ManyTrials):
     """How many trials succeed before ``total_count`` failed."""
+
+    arg_constraints: ClassVar = {
+        "total_count": constraints.nonnegative,
+        "probs": constraints.half_open_interval(0.0, 1.0),
+        "logits": constraints.real,
+    }
 
     @property
     def mean(self) -> Tensor:
@@ -268,7 +274,7 @@ class Multinomial(OfCategories, _Counts):
     """How often each of the categories in the last axis comes in ``total_count`` draws."""
 
     parameters = ("probs",)
-    event_parameters = {"probs": 1, "logits": 1}  # noqa: RUF012
+    arg_constraints: ClassVar = {"probs": constraints.simplex, "logits": constraints.real_vector}
 
     def __init__(
         self, total_count: int = 1, probs: Any = None, logits: Any = None,
@@ -281,6 +287,11 @@ class Multinomial(OfCategories, _Counts):
         self.parameters = ("probs",) if logits is None else ("logits",)  # type: ignore[misc]
         size = self._choice.probs.shape[-1]
         super().__init__(self._choice.batch_shape, (size,), validate_args)
+
+    @constraints.dependent_property(is_discrete=True, event_dim=1)
+    def support(self) -> Constraint:
+        """Which values can be drawn."""
+        return constraints.multinomial(self.total_count)
 
     @property
     def mean(self) -> Tensor:
@@ -305,10 +316,6 @@ class Multinomial(OfCategories, _Counts):
             drawn = self._choice.sample((self.total_count, *sample_shape))
             hits = one_hot(drawn, self.event_shape[0]).to(self.probs.dtype)
             return total(hits, 0)
-
-    def _check_support(self, value: Tensor) -> None:
-        super()._check_support(value)
-        self._require(total(value, -1) == self.total_count, "value", "counts of all draws", value)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """The logarithm of the probability."""

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
 from graphflow.autograd.modes import no_grad
+from graphflow.distributions import constraints
+from graphflow.distributions.constraints import Constraint, is_dependent
 from graphflow.functions.creation import as_tensor
 from graphflow.functions.joining import broadcast_tensors
 from graphflow.functions.reductions import logsumexp
@@ -32,8 +34,10 @@ class Distribution:
     """Whether samples carry gradients to the parameters."""
     parameters: ClassVar[tuple[str, ...]] = ()
     """The names under which the parameters are attributes and arguments."""
-    event_parameters: ClassVar[dict[str, int]] = {}
-    """How many axes of a parameter belong to one draw, where any do."""
+    arg_constraints: ClassVar[dict[str, Constraint]] = {}
+    """Which values parameters may have, those too that are other forms of ``parameters``."""
+    has_enumerate_support: ClassVar[bool] = False
+    """Whether :meth:`enumerate_support` lists all values."""
     _validates: ClassVar[bool] = True
 
     def __init__(
@@ -42,6 +46,12 @@ class Distribution:
     ) -> None:  # fmt: skip
         self._batch_shape, self._event_shape = Size(batch_shape), Size(event_shape)
         self._validate_args = self._validates if validate_args is None else validate_args
+        if self._validate_args and tracing.tracer is None:
+            for name in self.parameters:
+                constraint = self.arg_constraints[name]
+                if not is_dependent(constraint):
+                    value = getattr(self, name)
+                    self._require(constraint.check(value), name, constraint.demand, value)
 
     @staticmethod
     def set_default_validate_args(value: bool) -> None:
@@ -57,6 +67,11 @@ class Distribution:
     def event_shape(self) -> Size:
         """The shape of one draw of one distribution."""
         return self._event_shape
+
+    @constraints.dependent_property
+    def support(self) -> Constraint:
+        """Which values can be drawn."""
+        raise self._missing("support")
 
     # ---- what a distribution is ----------------------------------------------------------
 
@@ -118,7 +133,7 @@ class Distribution:
         given: dict[str, Any] = {}
         for name in self.parameters:
             value = getattr(self, name)
-            inner = self.event_parameters.get(name, 0)
+            inner = self.arg_constraints[name].event_dim
             tail = tuple(value.shape[value.ndim - inner :])
             given[name] = value.expand((*batch_shape, *tail))
         made = type(self)(**given, validate_args=False)  # these parameters were checked
@@ -155,10 +170,14 @@ class Distribution:
                     f"{type(self).__name__}: a value of shape {tuple(value.shape)} does not fit "
                     f"batch and event shape {tuple(tail)}"
                 )
-        self._check_support(value)
-
-    def _check_support(self, value: Tensor) -> None:
-        """Raise if a number among ``value`` cannot be drawn; any can if not overridden."""
+        if tracing.tracer is not None:
+            return
+        try:
+            support = self.support
+        except NotImplementedError:  # of a class that does not say what can be drawn
+            return
+        if not is_dependent(support):
+            self._require(support.check(value), "value", support.demand, value)
 
     def __repr__(self) -> str:
         def shown(value: Tensor) -> str:

@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+from graphflow.distributions import constraints
 from graphflow.distributions.distribution import LOG_PI, Distribution, as_parameters
 from graphflow.functions.elementwise import log1p, where
 from graphflow.functions.manipulation import one_hot
@@ -26,13 +27,15 @@ class Gamma(Distribution):
 
     has_rsample = True
     parameters: ClassVar[tuple[str, ...]] = ("concentration", "rate")
+    arg_constraints: ClassVar = {
+        "concentration": constraints.positive,
+        "rate": constraints.positive,
+    }
+    support = constraints.nonnegative
 
     def __init__(self, concentration: Any, rate: Any, validate_args: bool | None = None) -> None:
         self.concentration, self.rate = as_parameters(concentration, rate)
         super().__init__(self.concentration.shape, (), validate_args)
-        if self._validate_args:
-            self._require(self.concentration > 0, "concentration", "positive", self.concentration)
-            self._require(self.rate > 0, "rate", "positive", self.rate)
 
     @property
     def mean(self) -> Tensor:
@@ -53,9 +56,6 @@ class Gamma(Distribution):
         """Gamma variables over ``rate``."""
         shape = self._extended_shape(sample_shape)
         return standard_gamma(self.concentration.expand(shape)) / self.rate
-
-    def _check_support(self, value: Tensor) -> None:
-        self._require(value >= 0, "value", "at least 0", value)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """The logarithm of the density."""
@@ -78,6 +78,7 @@ class Chi2(Gamma):
     """The sum of the squares of ``df`` standard normal variables."""
 
     parameters: ClassVar[tuple[str, ...]] = ("df",)
+    arg_constraints: ClassVar = {"df": constraints.positive}
 
     def __init__(self, df: Any, validate_args: bool | None = None) -> None:
         (df,) = as_parameters(df)
@@ -94,6 +95,11 @@ class InverseGamma(Distribution):
 
     has_rsample = True
     parameters = ("concentration", "rate")
+    arg_constraints: ClassVar = {
+        "concentration": constraints.positive,
+        "rate": constraints.positive,
+    }
+    support = constraints.positive
 
     def __init__(self, concentration: Any, rate: Any, validate_args: bool | None = None) -> None:
         self.base_dist = Gamma(concentration, rate, validate_args)
@@ -131,9 +137,6 @@ class InverseGamma(Distribution):
         """One over a gamma variable."""
         return self.base_dist.rsample(sample_shape).reciprocal()
 
-    def _check_support(self, value: Tensor) -> None:
-        self._require(value > 0, "value", "positive", value)
-
     def log_prob(self, value: Tensor) -> Tensor:
         """The logarithm of the density."""
         self._check_value(value)
@@ -154,7 +157,8 @@ class Dirichlet(Distribution):
 
     has_rsample = True
     parameters = ("concentration",)
-    event_parameters = {"concentration": 1}  # noqa: RUF012
+    arg_constraints: ClassVar = {"concentration": constraints.independent(constraints.positive, 1)}
+    support = constraints.simplex
 
     def __init__(self, concentration: Any, validate_args: bool | None = None) -> None:
         (self.concentration,) = as_parameters(concentration)
@@ -162,8 +166,6 @@ class Dirichlet(Distribution):
             raise ValueError("`concentration` parameter must be at least one-dimensional.")
         *batch, size = self.concentration.shape
         super().__init__(batch, (size,), validate_args)
-        if self._validate_args:
-            self._require(self.concentration > 0, "concentration", "positive", self.concentration)
 
     @property
     def mean(self) -> Tensor:
@@ -195,10 +197,6 @@ class Dirichlet(Distribution):
         drawn = standard_gamma(self.concentration.expand(shape))
         return drawn / total(drawn, -1, keepdim=True)
 
-    def _check_support(self, value: Tensor) -> None:
-        near = (total(value, -1) - 1).abs() < 1e-6
-        self._require((value >= 0).all(-1).logical_and(near), "value", "a simplex", value)
-
     def log_prob(self, value: Tensor) -> Tensor:
         """The logarithm of the density."""
         self._check_value(value)
@@ -218,6 +216,11 @@ class Beta(Distribution):
 
     has_rsample = True
     parameters = ("concentration1", "concentration0")
+    arg_constraints: ClassVar = {
+        "concentration1": constraints.positive,
+        "concentration0": constraints.positive,
+    }
+    support = constraints.unit_interval
 
     def __init__(
         self, concentration1: Any, concentration0: Any, validate_args: bool | None = None
@@ -255,10 +258,6 @@ class Beta(Distribution):
         """One of two gamma variables over their sum."""
         return self._dirichlet.rsample(sample_shape)[..., 0]
 
-    def _check_support(self, value: Tensor) -> None:
-        within = (value >= 0).logical_and(value <= 1)
-        self._require(within, "value", "between 0 and 1", value)
-
     def log_prob(self, value: Tensor) -> Tensor:
         """The logarithm of the density."""
         self._check_value(value)
@@ -276,15 +275,18 @@ class StudentT(Distribution):
 
     has_rsample = True
     parameters = ("df", "loc", "scale")
+    arg_constraints: ClassVar = {
+        "df": constraints.positive,
+        "loc": constraints.real,
+        "scale": constraints.positive,
+    }
+    support = constraints.real
 
     def __init__(
         self, df: Any, loc: Any = 0.0, scale: Any = 1.0, validate_args: bool | None = None
     ) -> None:
         self.df, self.loc, self.scale = as_parameters(df, loc, scale)
         super().__init__(self.df.shape, (), validate_args)
-        if self._validate_args:
-            self._require(self.df > 0, "df", "positive", self.df)
-            self._require(self.scale > 0, "scale", "positive", self.scale)
 
     @property
     def mean(self) -> Tensor:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Self
 
+from graphflow.distributions import constraints
+from graphflow.distributions.constraints import Constraint
 from graphflow.distributions.distribution import Distribution
 from graphflow.tensor import Tensor
 
@@ -30,6 +32,16 @@ class Independent(Distribution):
         kept = len(batch) - reinterpreted_batch_ndims
         event = (*batch[kept:], *base_distribution.event_shape)
         super().__init__(batch[:kept], event, validate_args)
+
+    @constraints.dependent_property
+    def support(self) -> Constraint:
+        """Blocks of values of the base distribution."""
+        return constraints.independent(self.base_dist.support, self.reinterpreted_batch_ndims)
+
+    @property
+    def has_enumerate_support(self) -> bool:  # type: ignore[override]
+        """Whether all values are listed: those of a base whose axes stay as they are."""
+        return self.base_dist.has_enumerate_support and not self.reinterpreted_batch_ndims
 
     @property
     def has_rsample(self) -> bool:  # type: ignore[override]

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
+from graphflow.distributions import constraints
+from graphflow.distributions.constraints import Constraint
 from graphflow.distributions.distribution import EULER, LOG_PI, Distribution, as_parameters
 from graphflow.distributions.univariate import Normal, _LocationScale
 from graphflow.functions.elementwise import expm1, log1p, where
@@ -111,6 +113,8 @@ class _Half(Distribution):
 
     has_rsample = True
     parameters = ("scale",)
+    arg_constraints: ClassVar = {"scale": constraints.positive}
+    support = constraints.nonnegative
     _of: type[_LocationScale]
 
     def __init__(self, scale: Any, validate_args: bool | None = None) -> None:
@@ -131,9 +135,6 @@ class _Half(Distribution):
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """The size of a draw of the whole."""
         return self.base_dist.rsample(sample_shape).abs()
-
-    def _check_support(self, value: Tensor) -> None:
-        self._require(value >= 0, "value", "at least 0", value)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """The logarithm of the density; minus infinity below 0."""
@@ -191,13 +192,15 @@ class Weibull(Distribution):
 
     has_rsample = True
     parameters = ("scale", "concentration")
+    arg_constraints: ClassVar = {
+        "scale": constraints.positive,
+        "concentration": constraints.positive,
+    }
+    support = constraints.positive
 
     def __init__(self, scale: Any, concentration: Any, validate_args: bool | None = None) -> None:
         self.scale, self.concentration = as_parameters(scale, concentration)
         super().__init__(self.scale.shape, (), validate_args)
-        if self._validate_args:
-            self._require(self.scale > 0, "scale", "positive", self.scale)
-            self._require(self.concentration > 0, "concentration", "positive", self.concentration)
 
     def _moment(self, order: int) -> Tensor:
         return lgamma(1 + order / self.concentration).exp()
@@ -221,9 +224,6 @@ class Weibull(Distribution):
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """The quantile of a uniform number."""
         return self.icdf(unit_numbers(self.scale, self._extended_shape(sample_shape)))
-
-    def _check_support(self, value: Tensor) -> None:
-        self._require(value > 0, "value", "positive", value)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """The logarithm of the density."""
@@ -251,13 +251,16 @@ class Pareto(Distribution):
 
     has_rsample = True
     parameters = ("scale", "alpha")
+    arg_constraints: ClassVar = {"scale": constraints.positive, "alpha": constraints.positive}
 
     def __init__(self, scale: Any, alpha: Any, validate_args: bool | None = None) -> None:
         self.scale, self.alpha = as_parameters(scale, alpha)
         super().__init__(self.scale.shape, (), validate_args)
-        if self._validate_args:
-            self._require(self.scale > 0, "scale", "positive", self.scale)
-            self._require(self.alpha > 0, "alpha", "positive", self.alpha)
+
+    @constraints.dependent_property
+    def support(self) -> Constraint:
+        """Which values can be drawn."""
+        return constraints.greater_than_eq(self.scale)
 
     @property
     def mean(self) -> Tensor:
@@ -279,9 +282,6 @@ class Pareto(Distribution):
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """The quantile of a uniform number."""
         return self.icdf(unit_numbers(self.scale, self._extended_shape(sample_shape)))
-
-    def _check_support(self, value: Tensor) -> None:
-        self._require(value >= self.scale, "value", "at least scale", value)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """The logarithm of the density."""

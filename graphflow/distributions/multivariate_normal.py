@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import ClassVar
 
+from graphflow.distributions import constraints
 from graphflow.distributions.distribution import Distribution
 from graphflow.functions.joining import broadcast_shapes
 from graphflow.linalg import cholesky, solve_triangular
@@ -20,7 +21,13 @@ class MultivariateNormal(Distribution):
 
     has_rsample = True
     parameters = ("loc", "scale_tril")
-    event_parameters: ClassVar[dict[str, int]] = {"loc": 1, "scale_tril": 2}
+    arg_constraints: ClassVar = {
+        "loc": constraints.real_vector,
+        "covariance_matrix": constraints.positive_definite,
+        "precision_matrix": constraints.positive_definite,
+        "scale_tril": constraints.lower_cholesky,
+    }
+    support = constraints.real_vector
 
     def __init__(
         self, loc: Tensor, covariance_matrix: Tensor | None = None,

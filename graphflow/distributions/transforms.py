@@ -3,9 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+from graphflow.distributions import constraints
+from graphflow.distributions.distribution import Distribution
+from graphflow.distributions.matrix_transforms import (
+    CorrCholeskyTransform,
+    LowerCholeskyTransform,
+    PositiveDefiniteTransform,
+)
+from graphflow.distributions.transform import (
+    ComposeTransform,
+    IndependentTransform,
+    ReshapeTransform,
+    Transform,
+    identity_transform,
+    over,
+    summed,
+)
 from graphflow.functions.cumulative import cumprod, cumsum
 from graphflow.functions.elementwise import expm1, log, sigmoid, tanh
 from graphflow.functions.reductions import softmax
@@ -16,158 +32,18 @@ from graphflow.number_formats import finfo
 from graphflow.tensor import Tensor
 
 __all__ = [
-    "AbsTransform", "AffineTransform", "ComposeTransform", "ExpTransform", "PowerTransform",
+    "AbsTransform", "AffineTransform", "ComposeTransform", "CorrCholeskyTransform",
+    "CumulativeDistributionTransform", "ExpTransform", "IndependentTransform",
+    "LowerCholeskyTransform", "PositiveDefiniteTransform", "PowerTransform", "ReshapeTransform",
     "SigmoidTransform", "SoftmaxTransform", "SoftplusTransform", "StickBreakingTransform",
     "TanhTransform", "Transform", "identity_transform",
 ]  # fmt: skip
 
 
-class Transform:
-    """``t(x)``, its inverse ``t.inv(y)`` and ``t.log_abs_det_jacobian(x, y)``.
-
-    Sub-classes define ``_call``, ``_inverse`` and the logarithm of the stretch.  With
-    ``cache_size=1`` the last result remembers its argument, which need not be computed then.
-    """
-
-    bijective: bool = True
-    sign: int = 0
-    """+1: rising, -1: falling."""
-    event_dim: int = 0
-    """How many of the last axes belong to one number that is transformed."""
-
-    def __init__(self, cache_size: int = 0) -> None:
-        if cache_size not in (0, 1):
-            raise ValueError("cache_size must be 0 or 1")
-        self._cache_size = cache_size
-        self._last: tuple[Tensor | None, Tensor | None] = (None, None)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """``x`` transformed."""
-        if self._cache_size and self._last[0] is x and self._last[1] is not None:
-            return self._last[1]
-        y = self._call(x)
-        if self._cache_size:
-            self._last = (x, y)
-        return y
-
-    def _inv_call(self, y: Tensor) -> Tensor:
-        if self._cache_size and self._last[1] is y and self._last[0] is not None:
-            return self._last[0]
-        x = self._inverse(y)
-        if self._cache_size:
-            self._last = (x, y)
-        return x
-
-    @property
-    def inv(self) -> Transform:
-        """The inverse."""
-        return _Inverse(self)
-
-    def _call(self, x: Tensor) -> Tensor:
-        raise NotImplementedError(f"{type(self).__name__} does not define _call()")
-
-    def _inverse(self, y: Tensor) -> Tensor:
-        raise NotImplementedError(f"{type(self).__name__} has no inverse")
-
-    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
-        """The logarithm of how much volumes grow at ``x``, of which ``y`` is the image."""
-        raise NotImplementedError(f"{type(self).__name__} has no log_abs_det_jacobian")
-
-    def forward_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
-        """The shape of the image of a tensor of this shape."""
-        return tuple(shape)
-
-    def inverse_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
-        """The shape of what has an image of this shape."""
-        return tuple(shape)
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}()"
-
-
-class _Inverse(Transform):
-    def __init__(self, of: Transform) -> None:
-        super().__init__()
-        self._of, self.event_dim, self.bijective = of, of.event_dim, of.bijective
-        self.sign = of.sign
-
-    @property
-    def inv(self) -> Transform:
-        return self._of
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return self._of._inv_call(x)
-
-    def _inv_call(self, y: Tensor) -> Tensor:
-        return self._of(y)
-
-    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
-        return -self._of.log_abs_det_jacobian(y, x)
-
-    def forward_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
-        return self._of.inverse_shape(shape)
-
-    def inverse_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
-        return self._of.forward_shape(shape)
-
-
-def summed(value: Tensor, dims: int) -> Tensor:
-    """The sum over the last ``dims`` axes."""
-    return value if dims <= 0 else value.sum(tuple(range(-dims, 0)))
-
-
-class ComposeTransform(Transform):
-    """One transform after another, the first of the list first."""
-
-    def __init__(self, parts: Iterable[Transform], cache_size: int = 0) -> None:
-        super().__init__(cache_size)
-        self.parts = list(parts)
-        self.event_dim = max((part.event_dim for part in self.parts), default=0)
-        self.bijective = all(part.bijective for part in self.parts)
-        self.sign = math.prod(part.sign for part in self.parts)
-
-    def _call(self, x: Tensor) -> Tensor:
-        for part in self.parts:
-            x = part(x)
-        return x
-
-    def _inverse(self, y: Tensor) -> Tensor:
-        for part in reversed(self.parts):
-            y = part._inv_call(y)
-        return y
-
-    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
-        """The sum of the parts' logarithms."""
-        if not self.parts:
-            return x * 0
-        found: Any = 0
-        for i, part in enumerate(self.parts):
-            after = y if i == len(self.parts) - 1 else part(x)
-            stretch = part.log_abs_det_jacobian(x, after)
-            found = found + summed(stretch, self.event_dim - part.event_dim)
-            x = after
-        return found
-
-    def forward_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
-        """Part by part."""
-        for part in self.parts:
-            shape = part.forward_shape(shape)
-        return tuple(shape)
-
-    def inverse_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
-        """Part by part, from the last."""
-        for part in reversed(self.parts):
-            shape = part.inverse_shape(shape)
-        return tuple(shape)
-
-
-identity_transform = ComposeTransform([])
-
-
 class ExpTransform(Transform):
     """``exp(x)``."""
 
-    sign = +1
+    codomain, sign = constraints.positive, +1
 
     def _call(self, x: Tensor) -> Tensor:
         return x.exp()
@@ -185,7 +61,8 @@ class AffineTransform(Transform):
 
     def __init__(self, loc: Any, scale: Any, event_dim: int = 0, cache_size: int = 0) -> None:
         super().__init__(cache_size)
-        self.loc, self.scale, self.event_dim = loc, scale, event_dim
+        self.loc, self.scale = loc, scale
+        self.domain = self.codomain = over(constraints.real, event_dim)
         if not isinstance(scale, Tensor):
             self.sign = (scale > 0) - (scale < 0)
 
@@ -208,7 +85,7 @@ def _log(scale: float) -> float:
 class SigmoidTransform(Transform):
     """``1 / (1 + exp(-x))``, at neither 0 nor 1."""
 
-    sign = +1
+    codomain, sign = constraints.unit_interval, +1
 
     def _call(self, x: Tensor) -> Tensor:
         info = finfo(x.dtype)
@@ -227,7 +104,7 @@ class SigmoidTransform(Transform):
 class TanhTransform(Transform):
     """``tanh(x)``; with ``cache_size=1`` the inverse is exact also near -1 and 1."""
 
-    sign = +1
+    codomain, sign = constraints.interval(-1.0, 1.0), +1
 
     def _call(self, x: Tensor) -> Tensor:
         return tanh(x)
@@ -243,9 +120,13 @@ class TanhTransform(Transform):
 class PowerTransform(Transform):
     """``x ** exponent`` of positive numbers."""
 
+    domain = codomain = constraints.positive
+
     def __init__(self, exponent: Any, cache_size: int = 0) -> None:
         super().__init__(cache_size)
         self.exponent = exponent
+        if not isinstance(exponent, Tensor):
+            self.sign = (exponent > 0) - (exponent < 0)
 
     def _call(self, x: Tensor) -> Tensor:
         return x**self.exponent
@@ -261,7 +142,7 @@ class PowerTransform(Transform):
 class SoftplusTransform(Transform):
     """``log(1 + exp(x))``."""
 
-    sign = +1
+    codomain, sign = constraints.positive, +1
 
     def _call(self, x: Tensor) -> Tensor:
         return softplus(x)
@@ -277,7 +158,7 @@ class SoftplusTransform(Transform):
 class AbsTransform(Transform):
     """``|x|``, of which ``y`` stands for both that it is the image of."""
 
-    bijective = False
+    codomain, bijective = constraints.positive, False
 
     def _call(self, x: Tensor) -> Tensor:
         return x.abs()
@@ -289,8 +170,8 @@ class AbsTransform(Transform):
 class SoftmaxTransform(Transform):
     """``softmax(x)`` over the last axis; the inverse is a logarithm."""
 
+    domain, codomain = constraints.real_vector, constraints.simplex
     bijective = False
-    event_dim = 1
 
     def _call(self, x: Tensor) -> Tensor:
         return softmax(x, -1)
@@ -302,7 +183,7 @@ class SoftmaxTransform(Transform):
 class StickBreakingTransform(Transform):
     """n numbers to n + 1 positive ones that sum to 1: each takes its share of what is left."""
 
-    event_dim = 1
+    domain, codomain = constraints.real_vector, constraints.simplex
     sign = +1
 
     def _shift(self, x: Tensor, size: int) -> Tensor:
@@ -332,3 +213,24 @@ class StickBreakingTransform(Transform):
     def inverse_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
         """One less."""
         return (*shape[:-1], shape[-1] - 1)
+
+
+class CumulativeDistributionTransform(Transform):
+    """The distribution function of single numbers of ``distribution``: to (0, 1)."""
+
+    codomain, sign = constraints.unit_interval, +1
+
+    def __init__(self, distribution: Distribution, cache_size: int = 0) -> None:
+        super().__init__(cache_size)
+        self.distribution = distribution
+        self.domain = distribution.support
+
+    def _call(self, x: Tensor) -> Tensor:
+        return self.distribution.cdf(x)
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        return self.distribution.icdf(y)
+
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        """The logarithm of the density."""
+        return self.distribution.log_prob(x)

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from graphflow.autograd.modes import no_grad
+from graphflow.distributions import constraints
+from graphflow.distributions.constraints import Constraint
 from graphflow.distributions.distribution import Distribution, as_parameters, inside, one_of
 from graphflow.functions.creation import tensor
 from graphflow.functions.elementwise import erf, log1p, sigmoid, where
@@ -27,12 +29,12 @@ class _LocationScale(Distribution):
 
     has_rsample = True
     parameters = ("loc", "scale")
+    arg_constraints: ClassVar = {"loc": constraints.real, "scale": constraints.positive}
+    support = constraints.real
 
     def __init__(self, loc: Any, scale: Any, validate_args: bool | None = None) -> None:
         self.loc, self.scale = as_parameters(loc, scale)
         super().__init__(self.loc.shape, (), validate_args)
-        if self._validate_args:
-            self._require(self.scale > 0, "scale", "positive", self.scale)
 
     @property
     def mean(self) -> Tensor:
@@ -89,6 +91,8 @@ class LogNormal(Distribution):
 
     has_rsample = True
     parameters = ("loc", "scale")
+    arg_constraints: ClassVar = {"loc": constraints.real, "scale": constraints.positive}
+    support = constraints.positive
 
     def __init__(self, loc: Any, scale: Any, validate_args: bool | None = None) -> None:
         self.base_dist = Normal(loc, scale, validate_args)
@@ -124,9 +128,6 @@ class LogNormal(Distribution):
         """``exp`` of a normal sample."""
         return self.base_dist.rsample(sample_shape).exp()
 
-    def _check_support(self, value: Tensor) -> None:
-        self._require(value > 0, "value", "positive", value)
-
     def log_prob(self, value: Tensor) -> Tensor:
         """The logarithm of the density."""
         self._check_value(value)
@@ -151,12 +152,18 @@ class Uniform(Distribution):
 
     has_rsample = True
     parameters = ("low", "high")
+    arg_constraints: ClassVar = {"low": constraints.dependent, "high": constraints.dependent}
 
     def __init__(self, low: Any, high: Any, validate_args: bool | None = None) -> None:
         self.low, self.high = as_parameters(low, high)
         super().__init__(self.low.shape, (), validate_args)
         if self._validate_args:
             self._require(self.low < self.high, "high", "greater than low", self.high)
+
+    @constraints.dependent_property
+    def support(self) -> Constraint:
+        """Which values can be drawn."""
+        return constraints.interval(self.low, self.high)
 
     @property
     def mean(self) -> Tensor:
@@ -173,10 +180,6 @@ class Uniform(Distribution):
         shape = self._extended_shape(sample_shape)
         unit = rand(shape, dtype=self.low.dtype, device=self.low.device)
         return self.low + unit * (self.high - self.low)
-
-    def _check_support(self, value: Tensor) -> None:
-        within = (value >= self.low).logical_and(value <= self.high)
-        self._require(within, "value", "between low and high", value)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """``-log(high - low)``, and minus infinity outside."""
@@ -203,12 +206,12 @@ class Exponential(Distribution):
 
     has_rsample = True
     parameters = ("rate",)
+    arg_constraints: ClassVar = {"rate": constraints.positive}
+    support = constraints.nonnegative
 
     def __init__(self, rate: Any, validate_args: bool | None = None) -> None:
         (self.rate,) = as_parameters(rate)
         super().__init__(self.rate.shape, (), validate_args)
-        if self._validate_args:
-            self._require(self.rate > 0, "rate", "positive", self.rate)
 
     @property
     def mean(self) -> Tensor:
@@ -235,9 +238,6 @@ class Exponential(Distribution):
         shape = self._extended_shape(sample_shape)
         unit = rand(shape, dtype=self.rate.dtype, device=self.rate.device)
         return -log1p(-unit) / self.rate
-
-    def _check_support(self, value: Tensor) -> None:
-        self._require(value >= 0, "value", "at least 0", value)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """``log(rate) - rate * value``."""
@@ -297,6 +297,10 @@ class Laplace(_LocationScale):
 class Bernoulli(Distribution):
     """1 with probability ``probs``, else 0; ``logits``: the logarithm of the odds."""
 
+    arg_constraints: ClassVar = {"probs": constraints.unit_interval, "logits": constraints.real}
+    support = constraints.boolean
+    has_enumerate_support = True
+
     def __init__(
         self, probs: Any = None, logits: Any = None, validate_args: bool | None = None
     ) -> None:
@@ -304,11 +308,6 @@ class Bernoulli(Distribution):
         self.parameters = ("probs",) if logits is None else ("logits",)  # type: ignore[misc]
         (self._given,) = as_parameters(probs if logits is None else logits)
         super().__init__(self._given.shape, (), validate_args)
-        if self._validate_args and logits is None:
-            self._require(
-                (self._given >= 0).logical_and(self._given <= 1),
-                "probs", "between 0 and 1", self._given,
-            )  # fmt: skip
 
     @property
     def probs(self) -> Tensor:
@@ -343,9 +342,6 @@ class Bernoulli(Distribution):
         """Zeros and ones."""
         with no_grad():
             return bernoulli(self.probs.expand(self._extended_shape(sample_shape)))
-
-    def _check_support(self, value: Tensor) -> None:
-        self._require((value == 0).logical_or(value == 1), "value", "0 or 1", value)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """The logarithm of the probability."""
