@@ -190,6 +190,28 @@ _slot: Callable[[Cell], Any] = Cell.__dict__["value"].__get__
 """What the slot of a cell has, whatever its class says."""
 
 
+class TypeOnlyCell(Cell):
+    """A cell whose memory was let go of: what reads its value is an error in GraphFlow itself.
+
+    A cell becomes one by being given this class.
+    """
+
+    __slots__ = ()
+    is_unfilled = True
+
+    @property
+    def value(self) -> Any:
+        """There is none."""
+        raise GraphFlowError(
+            "a gradient rule reads a value that it was not known to read; please report this"
+        )
+
+    @property
+    def memory(self) -> Any:
+        """An array of the type, with one element behind all its places."""
+        return _slot(self)
+
+
 class _FillingLock:
     """One at a time fills a cell; a forked child has a lock that nobody holds."""
 

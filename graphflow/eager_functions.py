@@ -90,6 +90,8 @@ def _kind(leaves: Sequence[Any], nest: pytree.Structure) -> Any:
     """What a program of these arguments depends on; None where there can be none."""
     if mode.guard is not None or mode.autocast is not None or mode.part is not None:
         return None
+    if mode.packing is not None and mode.grad:
+        return None  # a program saves values that hooks would not see
     parts: list[Any] = [nest, mode.grad, get_num_threads()]
     cells = set()
     for leaf in leaves:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from graphflow.autocasting import Precision
+    from graphflow.autograd.graph import saved_tensors_hooks
     from graphflow.autograd.parts import Shares
     from graphflow.debugging.nonfinite import nan_guard
     from graphflow.device import Device
@@ -25,6 +26,7 @@ class Mode(threading.local):
     ``guard``: what looks at the results of operations and programs.
     ``autocast``: the precision that operations choose for themselves.
     ``place``: the device of tensors that are made without naming one (None: the CPU).
+    ``packing``: the hooks that eager operations give what they save for their gradients to.
     ``part``: histories that leaves have in the part of a batch that is being computed."""
 
     grad: bool = True
@@ -32,6 +34,7 @@ class Mode(threading.local):
     guard: nan_guard | None = None
     autocast: Precision | None = None
     place: Device | None = None
+    packing: saved_tensors_hooks | None = None
     part: Shares | None = None
 
     def __setattr__(self, name: str, value: object) -> None:

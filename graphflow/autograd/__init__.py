@@ -22,6 +22,7 @@ __getattr__ = importer(
         "set_detect_anomaly": "graphflow.autograd.anomaly:set_detect_anomaly",
         "GradcheckError": "graphflow.autograd.gradcheck:GradcheckError",
         "functional": "graphflow.autograd.functional",
+        "graph": "graphflow.autograd.graph",
         "gradcheck": "graphflow.autograd.gradcheck:gradcheck",
         "gradgradcheck": "graphflow.autograd.gradcheck:gradgradcheck",
     },
@@ -29,7 +30,7 @@ __getattr__ = importer(
 
 __all__ = [
     "Function", "GradcheckError", "Variable", "backward", "detect_anomaly", "enable_grad",
-    "functional", "grad", "gradcheck", "gradgradcheck", "inference_mode", "is_anomaly_enabled",
-    "is_grad_enabled", "is_inference_mode_enabled", "no_grad", "set_detect_anomaly",
-    "set_grad_enabled",
+    "functional", "grad", "gradcheck", "gradgradcheck", "graph", "inference_mode",
+    "is_anomaly_enabled", "is_grad_enabled", "is_inference_mode_enabled", "no_grad",
+    "set_detect_anomaly", "set_grad_enabled",
 ]  # fmt: skip

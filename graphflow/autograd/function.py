@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from graphflow.autograd.history import SavedOutput
 from graphflow.autograd.modes import GradMode
+from graphflow.autograd.saved import Packed, hooks_at_work, packed, unpacked
 from graphflow.autograd.several import Collector, OutputNode
 from graphflow.errors import GraphFlowError
 from graphflow.ir.types import DType
 from graphflow.mode import mode
 from graphflow.promotion import cast
 from graphflow.tensor import Tensor
+
+if TYPE_CHECKING:
+    from graphflow.autograd.graph import saved_tensors_hooks
 
 
 class FunctionCtx:
@@ -81,18 +85,33 @@ class _FunctionNode(Collector):
                 f"backward through {self.function.__name__} a second time, after its saved "
                 "values were freed; pass retain_graph=True to the first backward()"
             )
-        found: list[Any] = []
+        return tuple(map(self._value, self.kept))
+
+    def _value(self, item: Any) -> Any:
+        if isinstance(item, int):
+            return self.result(item)
+        if item.__class__ is not tuple:
+            return unpacked(item)
+        tensor, version = item
+        if tensor._version != version:
+            raise GraphFlowError(
+                f"a tensor saved by {self.function.__name__} was modified by an in-place "
+                "operation; clone() it first"
+            )
+        return tensor
+
+    def pack(self, hooks: saved_tensors_hooks, outs: Sequence[Any]) -> None:
+        """Give what was saved to the hooks, and let go of everything else."""
+        results: dict[int, Packed] = {}
+        kept: list[Any] = []
         for item in self.kept:
             if isinstance(item, int):
-                found.append(self.result(item))
-                continue
-            if item is not None and item[0]._version != item[1]:
-                raise GraphFlowError(
-                    f"a tensor saved by {self.function.__name__} was modified by an in-place "
-                    "operation; clone() it first"
-                )
-            found.append(None if item is None else item[0])
-        return tuple(found)
+                results[item] = Packed(hooks, outs[item], None)
+            elif item is not None:
+                item = packed(hooks, item[0])
+            kept.append(item)
+        self.inputs, self.kept = (), tuple(kept)
+        self.outputs = tuple((results.get(i), *out[1:]) for i, out in enumerate(self.outputs))
 
     def result(self, index: int) -> Tensor:
         """Result ``index`` with its history."""
@@ -224,6 +243,8 @@ class Function:
                 o._grad_fn = node if node.single else OutputNode(node, i)
                 o._requires_grad = True
                 o._origin += 1
+        if (hooks := hooks_at_work()) is not None:
+            node.pack(hooks, outs)
         if not isinstance(out, (tuple, list)):
             return outs[0]
         return tuple(outs)

@@ -139,23 +139,12 @@ class GradNode:
     def _needs(self, position: int) -> bool:
         """Whether some rule reads the *value* of an operand, not just its shape.
 
-        Found out by applying the rules to graph nodes; asked only when the
-        operand has been modified since.
+        Asked only when the operand has been modified since.
         """
-        from graphflow.ir.build import NODES, emit, input_node
-        from graphflow.ir.node import topological
+        from graphflow.autograd.values import values_read
 
         assert self.op is not None
-        leaves = tuple(input_node(f"x{i}", t._type) for i, t in enumerate(self.inputs))
-        out = emit(self.op, *leaves, **self.attrs)
-        ct = input_node("ct", out.tensor_type)
-        application = Application(leaves, input_node("out", out.tensor_type), self.attrs)
-        results = [
-            operand_cotangent(NODES, self.op, application, ct, i)
-            for i, edge in enumerate(self.edges)
-            if edge is not None
-        ]
-        return leaves[position] in topological([r for r in results if r is not None])
+        return position in values_read(self.op, self.inputs, self.attrs, self.edges)
 
 
 class SavedOutput:
@@ -192,6 +181,11 @@ def record(op: OpDef, inputs: tuple[Tensor, ...], attrs: Mapping[str, Any], out:
         return
     dtype = out.dtype
     if not (dtype.is_floating_point or dtype.is_complex):
+        return
+    if mode.packing is not None and mode.tracer is None:
+        from graphflow.autograd.saved import record_packed
+
+        record_packed(mode.packing, op, inputs, attrs, out)
         return
     node = GradNode(op, inputs, attrs)
     node.out = SavedOutput(out)

@@ -16,6 +16,7 @@ from graphflow import dispatch, pytree
 from graphflow.autograd.engine import _Sweep
 from graphflow.autograd.history import Edge, GradNode, serials
 from graphflow.autograd.modes import GradMode
+from graphflow.autograd.saved import hooks_at_work, packed, unpacked
 from graphflow.autograd.several import Collector, attach
 from graphflow.errors import GraphFlowError
 from graphflow.functions.shaping import narrow, reshape
@@ -44,12 +45,12 @@ def recomputed(
 
     def part(given: list[Any]) -> tuple[list[Any], Any]:
         again, named = pytree.unflatten(nest, given)
-        held = mode.autocast, mode.part
-        mode.autocast, mode.part = chosen, place
+        held = mode.autocast, mode.part, mode.packing
+        mode.autocast, mode.part, mode.packing = chosen, place, None
         try:
             return pytree.flatten(function(*again, **named))
         finally:
-            mode.autocast, mode.part = held
+            mode.autocast, mode.part, mode.packing = held
 
     before = _Draws() if draws else None
     start = next(serials)
@@ -105,6 +106,9 @@ class RecomputedNode(Collector):
         numbers: Sequence[int],
     ) -> None:
         super().__init__(None, (), {})
+        hooks = hooks_at_work()
+        if hooks is not None:
+            arguments = [packed(hooks, x) for x in arguments]
         self.part, self.arguments, self.before = part, arguments, before
         self.edges = tuple(edges)
         self.numbers = tuple(numbers)
@@ -133,7 +137,7 @@ class RecomputedNode(Collector):
         arrived = {i: self.arrived.pop(i) for i in sorted(self.arrived)}
         token = _token(next(iter(arrived.values())))
         with GradMode(True), _restored(self.before, token):
-            outs, _ = self.part([_behind(x, token) for x in self.arguments])
+            outs, _ = self.part([_behind(unpacked(x), token) for x in self.arguments])
         sweep = _Inner(start, create_graph)
         with GradMode(create_graph):
             for i, cotangent in arrived.items():

@@ -12,6 +12,7 @@ from typing import Any
 from graphflow.autograd.history import Edge, GradNode, SavedOutput
 from graphflow.ir.op import NON_DIFFERENTIABLE, Application, OpDef
 from graphflow.ir.types import float32
+from graphflow.mode import mode
 from graphflow.tensor import Tensor
 from graphflow.traced_sizes import as_types_do
 
@@ -67,26 +68,29 @@ class SeveralNode(Collector):
 
     __slots__ = ("outs",)
 
-    outs: tuple[SavedOutput, ...]
+    outs: tuple[Any, ...]
+    """A :class:`SavedOutput` each, or what stands for it."""
 
     def cotangents(self, builder: Any, ct: Tensor, create_graph: bool) -> list[Tensor | None]:
         """The cotangent of every operand, from those that have arrived (None for others)."""
         from graphflow.ir.cotangent import operand_cotangent
 
         assert self.op is not None
-        self.check()
         cts = tuple(self.arrived.pop(i, None) for i in range(len(self.outs)))
-        outs = tuple(self._result(i, create_graph) for i in range(len(self.outs)))
-        application = Application(self.inputs, outs, self.attrs)
+        application = self._application(create_graph)
         with as_types_do:
             return [
                 None if edge is None else operand_cotangent(builder, self.op, application, cts, i)
                 for i, edge in enumerate(self.edges)
             ]
 
+    def _application(self, create_graph: bool) -> Application:
+        self.check()
+        outs = tuple(self._result(i, create_graph) for i in range(len(self.outs)))
+        return Application(self.inputs, outs, self.attrs)
+
     def _result(self, index: int, create_graph: bool) -> Tensor:
-        saved = self.outs[index]
-        out: Tensor = saved.alias(None)
+        out: Tensor = self.outs[index].alias(None)
         if create_graph and _has_gradient(out):
             out._grad_fn, out._requires_grad = OutputNode(self, index), True
         return out
@@ -101,9 +105,10 @@ class SeveralNode(Collector):
 
 
 def attach(outputs: Sequence[Tensor], call: Collector) -> None:
-    """Give the outputs of one call their histories."""
+    """Give the outputs of one call that can have a gradient their histories."""
     for index, output in enumerate(outputs):
-        output._grad_fn, output._requires_grad = OutputNode(call, index), True
+        if _has_gradient(output):
+            output._grad_fn, output._requires_grad = OutputNode(call, index), True
 
 
 def record_several(
@@ -112,11 +117,14 @@ def record_several(
     """Give the results of ``op`` their histories (some input requires grad)."""
     if op.vjp is NON_DIFFERENTIABLE or not any(map(_has_gradient, outs)):
         return
+    if mode.packing is not None and mode.tracer is None:
+        from graphflow.autograd.saved import record_packed_several
+
+        record_packed_several(mode.packing, op, inputs, attrs, outs)
+        return
     node = SeveralNode(op, inputs, attrs)
     node.outs = tuple(map(SavedOutput, outs))
-    for index, out in enumerate(outs):
-        if _has_gradient(out):
-            out._grad_fn, out._requires_grad = OutputNode(node, index), True
+    attach(outs, node)
 
 
 def _has_gradient(tensor: Tensor) -> bool:

@@ -70,6 +70,57 @@ def _mapped(t: Any) -> Any:
     return applied, x.clone().map_(y, lambda a, b: a * b)
 
 
+def _packed(t: Any) -> Any:
+    x, seen = _leaf(t), []
+    mask, weight = t.tensor([True, False]), t.tensor([2.0, 3.0])
+
+    def pack(v: Any) -> Any:
+        seen.append((tuple(v.shape), v.requires_grad, v.is_leaf, t.is_grad_enabled()))
+        return v.detach().clone()
+
+    def unpack(v: Any) -> Any:
+        seen.append(v)
+        return v
+
+    with t.autograd.graph.saved_tensors_hooks(pack, unpack):
+        y = (x * 3 + weight).exp() * weight - x / 2
+        z = t.where(mask, y, x).tanh()
+        with t.no_grad():
+            x * x
+        with t.autograd.graph.save_on_cpu():
+            z = z * z
+    (slope,) = t.autograd.grad(z.sum(), x, create_graph=True)
+    slope.sum().backward()
+    return sorted(map(repr, map(plain, seen))), slope.detach(), x.grad
+
+
+def _saved_by_function(t: Any) -> Any:
+    seen = []
+
+    class Cube(t.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Any) -> Any:
+            out = x * x * x
+            ctx.save_for_backward(out, x)
+            return out
+
+        @staticmethod
+        def backward(ctx: Any, ct: Any) -> Any:
+            out, x = ctx.saved_tensors
+            return ct * 3 * out / x
+
+    def pack(v: Any) -> Any:
+        seen.append((v.requires_grad, v.is_leaf))
+        return v.detach()
+
+    x = _leaf(t)
+    with t.autograd.graph.saved_tensors_hooks(pack, lambda v: v):
+        y = Cube.apply(x)
+    (slope,) = t.autograd.grad(y.sum(), x, create_graph=True)
+    (again,) = t.autograd.grad(slope.sum(), x)
+    return seen, y.detach(), slope.detach(), again
+
+
 def _default(t: Any) -> Any:
     t.set_default_dtype(t.float64)
     try:
@@ -106,6 +157,8 @@ ROWS: dict[str, Row] = {
     "grad": lambda t: (_backward(t).grad, _leaf(t).grad),
     "requires_grad": lambda t: (_leaf(t).requires_grad, _grid(t).requires_grad_().requires_grad),
     "register_hook": _hooked,
+    "saved_tensors_hooks": _packed,
+    "saved_by_function": _saved_by_function,
     "detach": _detached,
     "data": _data,
     "to": lambda t: (_grid(t).to(t.int64), _grid(t).to("cpu").dtype, _grid(t).to(_leaf(t)).dtype),
