@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from graphflow.autograd.engine import grad
+from graphflow.autograd.engine import arriving
 from graphflow.autograd.history import Edge, GradNode
 from graphflow.cell import Cell
 from graphflow.ir import build
@@ -51,7 +51,7 @@ def partition(tracer: Tracer, live: Sequence[Tensor], outputs: list[Node]) -> Ba
     leaves = _leaves_of(live)
     cts = [build.input_node(f"ct{i}", t._type) for i, t in enumerate(live)]
     given = [Tensor._of(Cell(node, tracer)) for node in cts]
-    found = grad(list(live), leaves, given, retain_graph=True, allow_unused=True)
+    found = arriving(live, leaves, given)
     values = [
         tracer.node(g) if g is not None else build.splat(0, tracer.node(leaf).tensor_type)
         for g, leaf in zip(found, leaves)

@@ -194,3 +194,13 @@ def test_second_derivatives_want_everything_as_it_was() -> None:
         model.bias.add_(1.0)  # which the gradient does not read
     with pytest.raises(gf.GraphFlowError, match="in-place"):
         gf.autograd.grad(out, x, create_graph=True)
+
+
+def test_hooks_of_parameters_are_called_once() -> None:
+    gf.manual_seed(5)
+    model = nn.Linear(4, 3)
+    counts: list[float] = []
+    model.weight.register_hook(lambda g: g * 0.5)
+    model.bias.register_post_accumulate_grad_hook(lambda p: counts.append(p.grad.sum().item()))
+    check(model, RNG.standard_normal((5, 4), np.float32))
+    assert len(counts) == 3 and counts[0] == pytest.approx(counts[1], rel=1e-5)

@@ -232,6 +232,17 @@ def grad(
     return tuple(results)
 
 
+def arriving(
+    outputs: Sequence[Tensor], leaves: Sequence[Tensor], cts: Sequence[Tensor]
+) -> list[Tensor | None]:
+    """The gradients of ``leaves`` before their hooks, which are for who passes them on; no
+    history is let go of."""
+    sweep = _start(outputs, cts, True, False)
+    with GradMode(False):
+        sweep.run()
+    return [sweep.leaves[id(leaf)][1] if id(leaf) in sweep.leaves else None for leaf in leaves]
+
+
 def _zeros(tensor: Tensor) -> Tensor:
     return dispatch.full(tuple(tensor.shape), 0, tensor.dtype, tensor.device)
 
