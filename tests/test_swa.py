@@ -10,12 +10,20 @@ from graphflow import nn, optim
 from graphflow.optim import swa_utils
 from tests.front import linear, ramp
 
+ONE_BY_ONE = {"avg_fn": swa_utils.get_swa_avg_fn()}
+TOGETHER = {"multi_avg_fn": swa_utils.get_swa_multi_avg_fn()}
+EMA = {"avg_fn": swa_utils.get_ema_avg_fn(0.9)}
+EMA_TOGETHER = {"multi_avg_fn": swa_utils.get_ema_multi_avg_fn(0.9)}
 
-@pytest.mark.parametrize("decay", [None, 0.9])
-def test_parameters_are_averaged(decay):
+
+@pytest.mark.parametrize(
+    ("decay", "options"),
+    [(None, {}), (None, ONE_BY_ONE), (None, TOGETHER), (0.9, EMA), (0.9, EMA_TOGETHER)],
+)
+def test_parameters_are_averaged(decay, options):
     model = nn.Sequential(linear(), nn.BatchNorm1d(3))
-    options = {} if decay is None else {"avg_fn": swa_utils.get_ema_avg_fn(decay)}
     average = swa_utils.AveragedModel(model, **options)
+    assert average.avg_fn is options.get("avg_fn")
     weights = []
     for i in range(4):
         with gf.no_grad():
@@ -34,6 +42,38 @@ def test_parameters_are_averaged(decay):
     x = ramp(2, 4)
     average.eval()
     np.testing.assert_array_equal(average(x).detach(), average.module(x).detach())
+
+
+def test_buffers_are_averaged_where_that_is_asked_for():
+    model = nn.BatchNorm1d(2)
+    average = swa_utils.AveragedModel(model, use_buffers=True)
+    for i in range(4):
+        model.running_mean.fill_(float(i * i))
+        model.num_batches_tracked.fill_(i * i + 1)
+        average.update_parameters(model)
+    np.testing.assert_allclose(average.module.running_mean, [3.5, 3.5], rtol=1e-6)
+    # 1, then 1 + 1/2, 1 + 4/3 and 2 + 8/4, each rounded towards zero
+    assert average.module.num_batches_tracked.item() == 4
+
+
+def test_lists_are_of_one_dtype_and_changed_in_place():
+    model, seen = nn.ParameterList([gf.ones(1), gf.ones(1).double(), gf.ones(2)]), []
+
+    def update(averages, current, number):
+        seen.append(([a.dtype for a in averages], number.item()))
+        for a, b in zip(averages, current, strict=True):
+            a.add_(b)
+
+    average = swa_utils.AveragedModel(model, multi_avg_fn=update)
+    for _ in range(2):
+        average.update_parameters(model)
+    assert seen == [([gf.float32, gf.float32], 1), ([gf.float64], 1)]
+    assert [p.tolist() for p in average.module] == [[2.0], [2.0], [2.0, 2.0]]
+    for refused in (-0.1, 1.1):
+        with pytest.raises(ValueError, match="decay must be"):
+            swa_utils.get_ema_multi_avg_fn(refused)
+    with pytest.raises(ValueError, match="not both"):
+        swa_utils.AveragedModel(model, avg_fn=EMA["avg_fn"], multi_avg_fn=update)
 
 
 def test_statistics_are_taken_anew():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from graphflow.autograd.modes import no_grad
@@ -17,36 +17,74 @@ from graphflow.optim.lr_scheduler.cycles import per_group
 from graphflow.optim.optimizer import Optimizer
 from graphflow.tensor import Tensor
 
-__all__ = ["SWALR", "AveragedModel", "get_ema_avg_fn", "get_swa_avg_fn", "update_bn"]
+__all__ = [
+    "SWALR", "AveragedModel", "get_ema_avg_fn", "get_ema_multi_avg_fn", "get_swa_avg_fn",
+    "get_swa_multi_avg_fn", "update_bn",
+]  # fmt: skip
+
+Average = Callable[[Tensor, Tensor, Any], Tensor]
+"""From an average, a new value, and how many were averaged so far, to the next average."""
+MultiAverage = Callable[[Sequence[Tensor], Sequence[Tensor], Any], None]
+"""The same for lists, whose averages are changed in place."""
+Pair = tuple[Tensor, Tensor]
 
 
-def get_swa_avg_fn() -> Callable[[Any, Any, Any], Any]:
+def get_swa_avg_fn() -> Average:
     """The plain average of all models seen."""
     return lambda average, now, number: average + (now - average) / (number + 1)
 
 
-def get_ema_avg_fn(decay: float = 0.999) -> Callable[[Any, Any, Any], Any]:
+def get_ema_avg_fn(decay: float = 0.999) -> Average:
     """An average that forgets at the rate ``decay``."""
     if not 0 <= decay <= 1:
         raise ValueError(f"decay must be in [0, 1], not {decay}")
     return lambda average, now, number: average * decay + now * (1.0 - decay)
 
 
+def get_swa_multi_avg_fn() -> MultiAverage:
+    """The plain average of all models seen, for all parameters at once."""
+    return _for_each(get_swa_avg_fn())
+
+
+def get_ema_multi_avg_fn(decay: float = 0.999) -> MultiAverage:
+    """An average that forgets at the rate ``decay``, for all parameters at once."""
+    return _for_each(get_ema_avg_fn(decay))
+
+
+def _for_each(average_of: Average) -> MultiAverage:
+    @no_grad()
+    def update(
+        averaged_params: Sequence[Tensor], current_params: Sequence[Tensor], num_averaged: Any
+    ) -> None:
+        for average, now in zip(averaged_params, current_params, strict=True):
+            average.copy_(average_of(average.detach(), now.detach(), num_averaged))
+
+    return update
+
+
 class AveragedModel(Module):
-    """A copy of ``model`` (``.module``) whose parameters are averages of its over time."""
+    """A copy of ``model`` (``.module``) whose parameters are averages of its over time.
+
+    ``avg_fn(average, now, n_averaged)`` gives the next average of one parameter;
+    ``multi_avg_fn(averages, now, n_averaged)`` changes those of one device and dtype in place.
+    Without either the average is the plain one.  ``use_buffers``: buffers are averaged, too, whole
+    numbers rounded towards zero; else the copy has the model's.
+    """
 
     n_averaged: Any
 
     def __init__(
-        self, model: Module, device: Any = None, avg_fn: Callable[..., Any] | None = None,
-        multi_avg_fn: Callable[..., None] | None = None, use_buffers: bool = False,
+        self, model: Module, device: Any = None, avg_fn: Average | None = None,
+        multi_avg_fn: MultiAverage | None = None, use_buffers: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()
         if avg_fn is not None and multi_avg_fn is not None:
             raise ValueError("give avg_fn or multi_avg_fn, not both")
         self.module = copy.deepcopy(model)
-        self.register_buffer("n_averaged", tensor(0, dtype=int64))
-        self.avg_fn: Any = avg_fn or get_swa_avg_fn()
+        if device is not None:
+            self.module = self.module.to(device)
+        self.register_buffer("n_averaged", tensor(0, dtype=int64, device=device))
+        self.avg_fn: Any = avg_fn
         self.multi_avg_fn: Any = multi_avg_fn
         self.use_buffers = use_buffers
 
@@ -55,27 +93,36 @@ class AveragedModel(Module):
         return self.module(*args, **kwargs)
 
     def update_parameters(self, model: Module) -> None:
-        """Take the parameters of ``model`` into the average; buffers are copied."""
-        pairs: list[tuple[Tensor, Tensor]] = list(
-            zip(self.module.parameters(), model.parameters(), strict=True)
-        )
-        buffers = list(zip(self.module.buffers(), model.buffers(), strict=True))
+        """Take the parameters of ``model`` into the average."""
+        pairs = _pairs(self.module.parameters(), model.parameters())
+        buffers = _pairs(self.module.buffers(), model.buffers())
         with no_grad():
             if self.use_buffers:
-                pairs += [b for b in buffers if b[0].dtype.is_floating_point]
-                buffers = [b for b in buffers if not b[0].dtype.is_floating_point]
-            first = self.n_averaged.item() == 0
-            if not first and self.multi_avg_fn is not None:
-                self.multi_avg_fn([a for a, _ in pairs], [b for _, b in pairs], self.n_averaged)
+                pairs, buffers = pairs + buffers, []
+            if self.n_averaged.item() == 0:
+                _copy(pairs)
             else:
-                for average, now in pairs:
-                    value = now.detach()
-                    if not first:
-                        value = self.avg_fn(average.detach(), value, self.n_averaged)
-                    average.copy_(value)
-            for average, now in buffers:
-                average.copy_(now.detach())
+                self._average(pairs)
+            _copy(buffers)
             self.n_averaged.add_(1)
+
+    def _average(self, pairs: Sequence[Pair]) -> None:
+        update = self.multi_avg_fn or _for_each(self.avg_fn or get_swa_avg_fn())
+        groups: dict[Any, list[Pair]] = {}
+        for average, now in pairs:
+            groups.setdefault((average.device, average.dtype), []).append((average, now))
+        for (device, _), group in groups.items():
+            averages, current = map(list, zip(*group, strict=True))
+            update(averages, current, self.n_averaged.to(device))
+
+
+def _pairs(averages: Iterable[Tensor], current: Iterable[Tensor]) -> list[Pair]:
+    return [(a.detach(), b.detach().to(a.device)) for a, b in zip(averages, current, strict=True)]
+
+
+def _copy(pairs: Iterable[Pair]) -> None:
+    for average, now in pairs:
+        average.copy_(now)
 
 
 def update_bn(loader: Iterable[Any], model: Module, device: Any = None) -> None:

@@ -121,6 +121,28 @@ def _saved_by_function(t: Any) -> Any:
     return seen, y.detach(), slope.detach(), again
 
 
+def _averaged(t: Any) -> Any:
+    swa = t.optim.swa_utils
+    numbers, found = (3.0, 7.0, 2.0, 10.0), []
+    for options in (
+        {}, {"avg_fn": swa.get_swa_avg_fn()}, {"avg_fn": swa.get_ema_avg_fn(0.5)},
+        {"multi_avg_fn": swa.get_ema_multi_avg_fn(0.5)},
+    ):  # fmt: skip
+        model = t.nn.BatchNorm1d(2)
+        average = swa.AveragedModel(model, use_buffers=True, **options)
+        for number in numbers:
+            with t.no_grad():
+                for value in (*model.parameters(), *model.buffers()):
+                    value.fill_(number)
+            average.update_parameters(model)
+        state = average.state_dict()
+        found.append([state[key].tolist() for key in sorted(state)])
+    lists = t.zeros(2), t.zeros(1)
+    for i, number in enumerate(numbers):
+        swa.get_swa_multi_avg_fn()(lists, [t.full_like(a, number) for a in lists], t.tensor(i))
+    return found, lists
+
+
 def _default(t: Any) -> Any:
     t.set_default_dtype(t.float64)
     try:
@@ -159,6 +181,7 @@ ROWS: dict[str, Row] = {
     "register_hook": _hooked,
     "saved_tensors_hooks": _packed,
     "saved_by_function": _saved_by_function,
+    "swa_utils": _averaged,
     "detach": _detached,
     "data": _data,
     "to": lambda t: (_grid(t).to(t.int64), _grid(t).to("cpu").dtype, _grid(t).to(_leaf(t)).dtype),
