@@ -85,6 +85,10 @@ MADE: dict[str, Any] = {
     "RelaxedBernoulli": lambda: D.RelaxedBernoulli(t(0.5), t(P)),
     "StudentT": lambda: D.StudentT(t(P)), "Uniform": lambda: D.Uniform(t(-P), t(P)),
     "Weibull": lambda: D.Weibull(t(P), t(P)),
+    "Kumaraswamy": lambda: D.Kumaraswamy(t(P), t(P)), "VonMises": lambda: D.VonMises(t(P), t(P)),
+    "FisherSnedecor": lambda: D.FisherSnedecor(t(P), t(P)),
+    "Wishart": lambda: D.Wishart(t(P + 2), scale_tril=t(LOW)),
+    "LKJCholesky": lambda: D.LKJCholesky(3, t(P)),
     "Independent": lambda: D.Independent(D.Exponential(t(P)), 1),
     "TransformedDistribution": lambda: D.TransformedDistribution(
         D.Independent(D.Normal(t(P), t(P)), 1), D.TanhTransform()

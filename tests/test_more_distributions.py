@@ -36,6 +36,7 @@ CONTINUOUS: dict[str, tuple[tuple[Any, ...], Any]] = {
     "HalfNormal": ((B,), st.halfnorm(scale=B)),
     "HalfCauchy": ((B,), st.halfcauchy(scale=B)),
     "Weibull": ((B, A + 1), st.weibull_min(A + 1, scale=B)),
+    "FisherSnedecor": ((A + 1, B + 4), st.f(A + 1, B + 4)),
     "Pareto": ((B, A + 2), st.pareto(A + 2, scale=B)),
 }
 COUNTS: dict[str, tuple[tuple[Any, ...], Any]] = {

@@ -5,6 +5,7 @@ like any other value, and ``rsample`` carries gradients to the parameters.
 """
 
 from graphflow.distributions import constraint_registry, constraints, kl, transforms
+from graphflow.distributions.bounded import FisherSnedecor, Kumaraswamy, VonMises
 from graphflow.distributions.categorical import (
     Categorical,
     OneHotCategorical,
@@ -35,6 +36,7 @@ from graphflow.distributions.gamma_family import (
 )
 from graphflow.distributions.independent import Independent
 from graphflow.distributions.kl import kl_divergence, register_kl
+from graphflow.distributions.matrices import LKJCholesky, Wishart
 from graphflow.distributions.more_univariate import (
     Cauchy,
     Gumbel,
@@ -89,6 +91,7 @@ __all__ = [
     "Distribution",
     "ExpTransform",
     "Exponential",
+    "FisherSnedecor",
     "Gamma",
     "Geometric",
     "Gumbel",
@@ -97,6 +100,8 @@ __all__ = [
     "Independent",
     "IndependentTransform",
     "InverseGamma",
+    "Kumaraswamy",
+    "LKJCholesky",
     "Laplace",
     "LogNormal",
     "LowerCholeskyTransform",
@@ -123,7 +128,9 @@ __all__ = [
     "Transform",
     "TransformedDistribution",
     "Uniform",
+    "VonMises",
     "Weibull",
+    "Wishart",
     "biject_to",
     "constraint_registry",
     "constraints",

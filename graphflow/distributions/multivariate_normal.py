@@ -34,20 +34,11 @@ class MultivariateNormal(Distribution):
         precision_matrix: Tensor | None = None, scale_tril: Tensor | None = None,
         validate_args: bool | None = None,
     ) -> None:  # fmt: skip
-        given = [m for m in (covariance_matrix, precision_matrix, scale_tril) if m is not None]
-        if len(given) != 1:
-            raise ValueError(
-                "MultivariateNormal: exactly one of covariance_matrix, precision_matrix and "
-                f"scale_tril should be given, not {len(given)}"
-            )
-        if loc.ndim < 1 or given[0].ndim < 2:
-            raise ValueError(
-                "MultivariateNormal: loc should have at least 1 dimension and the matrix 2, got "
-                f"shapes {tuple(loc.shape)} and {tuple(given[0].shape)}"
-            )
-        if scale_tril is None:
-            factor = cholesky(given[0])
-            scale_tril = factor if precision_matrix is None else _inverted(factor)
+        if loc.ndim < 1:
+            raise ValueError("MultivariateNormal: loc should have at least 1 dimension")
+        scale_tril = as_scale_tril(
+            "MultivariateNormal", covariance_matrix, precision_matrix, scale_tril
+        )
         batch = broadcast_shapes(loc.shape[:-1], scale_tril.shape[:-2])
         self.loc = loc.expand((*batch, loc.shape[-1]))
         self.scale_tril = scale_tril.expand((*batch, *scale_tril.shape[-2:]))
@@ -96,6 +87,27 @@ class MultivariateNormal(Distribution):
         size = self._event_shape[0]
         half = half_log_determinant(self.scale_tril)
         return 0.5 * size * (1.0 + math.log(2 * math.pi)) + half
+
+
+def as_scale_tril(
+    name: str, covariance: Tensor | None, precision: Tensor | None, scale_tril: Tensor | None
+) -> Tensor:
+    """The lower Cholesky factor of a covariance [..., n, n] that is given in one of three ways."""
+    given = [m for m in (covariance, precision, scale_tril) if m is not None]
+    if len(given) != 1:
+        raise ValueError(
+            f"{name}: exactly one of covariance_matrix, precision_matrix and scale_tril should be "
+            f"given, not {len(given)}"
+        )
+    if given[0].ndim < 2:
+        raise ValueError(
+            f"{name}: the matrix should have at least 2 dimensions, not shape "
+            f"{tuple(given[0].shape)}"
+        )
+    if scale_tril is not None:
+        return scale_tril
+    factor = cholesky(given[0])
+    return factor if precision is None else _inverted(factor)
 
 
 def half_log_determinant(factor: Tensor) -> Tensor:
