@@ -56,7 +56,7 @@ class TapeContext:
         self._areas = areas.reshape(threads, size)
         self._areas[:, : tape.area.size] = tape.area
         self.address = address_of(self._block)
-        self.words: memoryview[int] = memoryview(self._block)  # type: ignore[arg-type]
+        self.words: memoryview[int] = self._block.data
         entries = tape_addresses()
         for word, value in (
             (Context.THREADS, 1),

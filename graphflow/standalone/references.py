@@ -217,8 +217,9 @@ def definition(function: types.FunctionType) -> ast.FunctionDef:
     """A copy of the definition of a function; a lambda as a function that returns."""
     tree = copy.deepcopy(tree_of(function))
     if isinstance(tree, ast.Lambda):
-        body: list[ast.stmt] = [ast.Return(tree.body)]
-        made = ast.FunctionDef("function", tree.args, body, [])
+        (made,) = ast.parse("def function(): ...").body
+        assert isinstance(made, ast.FunctionDef)
+        made.args, made.body = tree.args, [ast.Return(tree.body)]
         return ast.fix_missing_locations(made)
     return tree
 

@@ -180,8 +180,8 @@ def gather(a: Pointer, steps: Pointer, pieces: int, run: int, target: Pointer) -
             number = int(a[steps[piece] + k]) if k < run else 0
             target[HEAD + piece * pitch + k] = number
             total += number
-    for byte, number in enumerate(np.frombuffer(np.int32(-128 * total).tobytes(), np.int8)):
-        target[byte] = int(number)
+    for place, byte in enumerate(np.frombuffer(np.int32(-128 * total).tobytes(), np.int8)):
+        target[place] = int(byte)
 
 
 def quads(
