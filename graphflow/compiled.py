@@ -240,7 +240,8 @@ class Compiled:
                 entry.backward = self._backward_program(entry, saved)
             return entry.backward.run(cts, saved, arguments)
 
-        node = CompiledNode(targets, [t._type_now() for t in live], watched, run)
+        types = [t._type_now() for t in live]
+        node = CompiledNode(targets, types, watched, run, backward.reached)
         if entry.repeats and mode.autocast is None:
             node.again = Again(self.original, entry.capture, given, targets, self.tells)
         attach(live, node)

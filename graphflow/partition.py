@@ -44,6 +44,9 @@ class Backward:
     leaves: tuple[Tensor, ...]
     leaf_arguments: tuple[int, ...]
     """For each leaf the number of the argument it is, or -1."""
+    reached: tuple[frozenset[int], ...]
+    """For each leaf the outputs that it has a part in: without a cotangent of any of them it has
+    no gradient, which is not the same as a gradient of zeros."""
 
 
 def partition(tracer: Tracer, live: Sequence[Tensor], outputs: list[Node]) -> Backward:
@@ -83,6 +86,7 @@ def partition(tracer: Tracer, live: Sequence[Tensor], outputs: list[Node]) -> Ba
         tuple(arguments[n] for n in read),
         tuple(leaves),
         numbers,
+        _reached(values, cts),
     )
 
 
@@ -109,6 +113,15 @@ def _depending_on(roots: Sequence[Node], sources: set[Node]) -> set[Node]:
         if any(operand in late for operand in node.inputs):
             late.add(node)
     return late
+
+
+def _reached(values: Sequence[Node], cts: Sequence[Node]) -> tuple[frozenset[int], ...]:
+    """For each of ``values`` the numbers of the cotangents that it is made of."""
+    found = {ct: frozenset((number,)) for number, ct in enumerate(cts)}
+    for node in topological(values):
+        if node not in found:
+            found[node] = frozenset().union(*(found[n] for n in node.inputs))
+    return tuple(found[node] for node in values)
 
 
 def _boundary(roots: Sequence[Node], late: set[Node]) -> list[Node]:

@@ -204,3 +204,33 @@ def test_hooks_of_parameters_are_called_once() -> None:
     model.bias.register_post_accumulate_grad_hook(lambda p: counts.append(p.grad.sum().item()))
     check(model, RNG.standard_normal((5, 4), np.float32))
     assert len(counts) == 3 and counts[0] == pytest.approx(counts[1], rel=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:create_graph=True")
+@pytest.mark.parametrize("second", [False, True])
+def test_what_no_gradient_arrives_for_gets_none(second: bool) -> None:
+    """None is not zeros: an optimiser leaves such parameters alone."""
+
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.left, self.right, self.both = nn.Linear(3, 2), nn.Linear(3, 2), nn.Linear(3, 3)
+
+        def forward(self, x: gf.Tensor) -> tuple[gf.Tensor, gf.Tensor]:
+            h = self.both(x).tanh()
+            return self.left(h), self.right(h)
+
+    gf.manual_seed(6)
+    model = Two()
+    compiled = gf.compile(model)
+    x = gf.randn(4, 3)
+    for number in (0, 1, 0):
+        found = []
+        for function in (compiled, model):
+            model.zero_grad()
+            function(x)[number].square().sum().backward(create_graph=second)
+            found.append([p.grad for p in model.parameters()])
+        for ours, want in zip(*found, strict=True):
+            assert (ours is None) == (want is None)
+            if want is not None:
+                np.testing.assert_allclose(ours.detach(), want.detach(), rtol=1e-5, atol=1e-6)

@@ -16,7 +16,7 @@ from graphflow.tensor import Tensor
 class CompiledNode(Collector):
     """One call of a compiled function: collects cotangents, then runs the backward program."""
 
-    __slots__ = ("again", "run", "types", "watched")
+    __slots__ = ("again", "reached", "run", "types", "watched")
 
     def __init__(
         self,
@@ -24,8 +24,10 @@ class CompiledNode(Collector):
         types: Sequence[Any],
         watched: Sequence[Cell],
         run: Callable[[Sequence[Tensor]], Sequence[Tensor]],
+        reached: Sequence[frozenset[int]],
     ) -> None:
         super().__init__(None, tuple(leaves), {})
+        self.reached = reached
         self.types = tuple(types)
         self.watched = tuple((cell, cell.version) for cell in watched)
         self.run: Callable[[Sequence[Tensor]], Sequence[Tensor]] | None = run
@@ -51,23 +53,28 @@ class CompiledNode(Collector):
         from graphflow.dispatch import full
 
         device = next((ct.device for ct in self.arrived.values()), CPU)
+        there = set(self.arrived)
         cts = [
             self.arrived.pop(i) if i in self.arrived else full(t.static_shape, 0, t.dtype, device)
             for i, t in enumerate(self.types)
         ]
         if create_graph:
-            return self._recorded(cts)
-        return list(self.run(cts))
+            return self._recorded(cts, there)
+        return [
+            made if outputs & there else None
+            for made, outputs in zip(self.run(cts), self.reached, strict=True)
+        ]
 
-    def _recorded(self, cts: Sequence[Tensor]) -> list[Tensor | None]:
-        """The gradients with a history, by the function's own operations."""
+    def _recorded(self, cts: Sequence[Tensor], there: set[int]) -> list[Tensor | None]:
+        """The gradients with a history, by the function's own operations, of what is there."""
         from graphflow.autograd.engine import grad
 
         assert self.again is not None
         outs, arguments = self.again()
         by_edge = {_end(edge_of(argument)): argument for argument in arguments}
         wanted = [by_edge[_end(edge)] for edge in self.edges]
-        return list(grad(outs, wanted, cts, create_graph=True, allow_unused=True))
+        reached, given = [outs[i] for i in there], [cts[i] for i in there]
+        return list(grad(reached, wanted, given, create_graph=True, allow_unused=True))
 
     def release(self) -> None:
         """Let go of the saved values."""

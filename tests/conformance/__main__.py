@@ -18,6 +18,7 @@ import torch
 import graphflow as gf
 from tests.conformance import (
     differences,
+    loops,
     models,
     modules,
     operations,
@@ -38,6 +39,7 @@ RUN: dict[str, Callable[[str, str, bool], Outcome]] = {
     "modules": modules.run,
     "optimisers": optimisers.run,
     "models": models.run,
+    "loops": loops.run,
     "surface": surface.run,
 }
 
@@ -45,7 +47,7 @@ RUN: dict[str, Callable[[str, str, bool], Outcome]] = {
 def main() -> int:
     """Parse arguments, run, report; 1 when something failed (with --table: got worse)."""
     options = _options()
-    parts = (samples, modules, optimisers, models, surface)
+    parts = (samples, modules, optimisers, models, loops, surface)
     known = [key for part in parts for key in part.entries()]
     chosen = [key for key in known if _wanted(key, options.ops)]
     if not chosen:

@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.conformance.outcome import MODES, Outcome
 
 PATH = Path(__file__).parent / "table.txt"
-KINDS = ("operations", "beside", "modules", "optimisers", "models", "surface")
+KINDS = ("operations", "beside", "modules", "optimisers", "models", "loops", "surface")
 
 
 @dataclass
@@ -45,7 +45,7 @@ def kind_of(key: str) -> str:
     """Which of KINDS an entry is."""
     if key.startswith("optim."):
         return "optimisers"
-    for kind in ("models", "surface"):
+    for kind in ("models", "loops", "surface"):
         if key.startswith(f"{kind}."):
             return kind
     if key.partition(":")[0] in names("beside.txt"):
