@@ -20,7 +20,7 @@ from graphflow import pytree
 from graphflow.cell import Cell
 from graphflow.compiled import Compiled
 from graphflow.guards import tensors_of
-from graphflow.mode import structure
+from graphflow.mode import operation_by_operation, structure
 from graphflow.reads import Reach
 from graphflow.rng import default_generator
 from graphflow.tables import duration, quantity, table
@@ -107,9 +107,10 @@ def benchmark(fn: Callable[..., Any], *args: Any, repeat: int | None = None) -> 
     static_result = _numbers(compiled(*args))
     first_call = prepared + time.perf_counter() - started
     snapshot.restore()
-    difference = _difference(static_result, _numbers(eager(*args)))
+    plain = operation_by_operation(eager)
+    difference = _difference(static_result, _numbers(plain(*args)))
     snapshot.restore()
-    static, slow = _time(compiled, eager, args, repeat)
+    static, slow = _time(compiled, plain, args, repeat)
     snapshot.restore()
     program = entry.program
     return Comparison(

@@ -29,7 +29,7 @@ from graphflow.dynamic import Dimensions, Dynamic, Family, shapes_of
 from graphflow.entry import Entry
 from graphflow.errors import IndexRangeError
 from graphflow.guards import Described, Recompile
-from graphflow.mode import mode
+from graphflow.mode import mode, structure
 from graphflow.program import MOST_SIZES, Program
 from graphflow.quick import MISS, quick_call
 from graphflow.results import rebuild
@@ -446,6 +446,12 @@ class CompiledModule(Compiled):
 
     A method that returns its module (``eval()``, ``to()``) returns the compiled one.
     """
+
+    def install(self) -> Any:
+        """The module, which is compiled wherever it is called from now on."""
+        self.original.__dict__["_compiled"] = self
+        structure.bump()
+        return self.original
 
     def __getattr__(self, name: str) -> Any:
         if name == "original":

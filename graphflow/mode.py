@@ -10,7 +10,9 @@ program's guards looked at one by one.
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from functools import wraps
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
     from graphflow.autocasting import Precision
@@ -21,13 +23,18 @@ if TYPE_CHECKING:
     from graphflow.trace import Tracer
 
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
 class Mode(threading.local):
     """Per-thread modes.  ``grad``: record for backward.  ``tracer``: the trace under way.
     ``guard``: what looks at the results of operations and programs.
     ``autocast``: the precision that operations choose for themselves.
     ``place``: the device of tensors that are made without naming one (None: the CPU).
     ``packing``: the hooks that eager operations give what they save for their gradients to.
-    ``part``: histories that leaves have in the part of a batch that is being computed."""
+    ``part``: histories that leaves have in the part of a batch that is being computed.
+    ``one_by_one``: modules that were compiled in place run their operations."""
 
     grad: bool = True
     tracer: Tracer | None = None
@@ -36,6 +43,7 @@ class Mode(threading.local):
     place: Device | None = None
     packing: saved_tensors_hooks | None = None
     part: Shares | None = None
+    one_by_one: bool = False
 
     def __setattr__(self, name: str, value: object) -> None:
         before = self._is_unusual()
@@ -78,3 +86,17 @@ structure = StructureVersion()
 
 _counting = threading.Lock()
 mode = Mode()
+
+
+def operation_by_operation(function: Callable[P, R]) -> Callable[P, R]:
+    """``function`` as it runs if modules in it that were compiled in place are not."""
+
+    @wraps(function)
+    def plain(*args: P.args, **kwargs: P.kwargs) -> R:
+        before, mode.one_by_one = mode.one_by_one, True
+        try:
+            return function(*args, **kwargs)
+        finally:
+            mode.one_by_one = before
+
+    return plain

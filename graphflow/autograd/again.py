@@ -15,6 +15,7 @@ from graphflow import pytree
 from graphflow.autograd.compiled import check_unchanged
 from graphflow.autograd.modes import enable_grad
 from graphflow.capture import Capture, Static
+from graphflow.mode import operation_by_operation
 from graphflow.signature import flat_arguments
 from graphflow.tensor import Tensor
 
@@ -49,6 +50,6 @@ class Again:
         plain = [leaf.value if isinstance(leaf, Static) else leaf for leaf in leaves]
         args, kwargs = pytree.unflatten(nest, plain)
         with enable_grad():
-            results, _ = pytree.flatten(self._function(*args, **kwargs))
+            results, _ = pytree.flatten(operation_by_operation(self._function)(*args, **kwargs))
         wanted = (r.differentiable is not None for r in self._captured.results)
         return [out for out, is_one in zip(results, wanted, strict=True) if is_one], self._targets

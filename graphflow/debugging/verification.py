@@ -26,6 +26,7 @@ from graphflow.ir.graph import Graph, Location
 from graphflow.ir.node import Node
 from graphflow.ir.ops.effects import silence
 from graphflow.ir.types import TensorType, from_numpy_dtype
+from graphflow.mode import operation_by_operation
 from graphflow.passes.base import Pass
 from graphflow.passes.plugged import pipeline_steps
 from graphflow.records import replace
@@ -65,7 +66,7 @@ def verify(
     snapshot = Snapshot(eager, entry.capture.cells)
     setting = Setting.of_capture(entry.capture, pytree.flatten((args, {}))[0])
     try:
-        runs = _Runs(eager, compiled, args, snapshot)
+        runs = _Runs(operation_by_operation(eager), compiled, args, snapshot)
         here = device or str(entry.capture.device)
         return _verified(compiled.__name__, setting, chosen, runs, here)
     finally:

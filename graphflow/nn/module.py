@@ -32,6 +32,8 @@ class Module(ModuleState):
     _forward_pre_hooks: list[ForwardHook]
     _backward_hooks: list[BackwardHook]
     _backward_pre_hooks: list[BackwardHook]
+    _compiled: Any = None
+    """What is called instead of the module, outside of traces."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,6 +48,9 @@ class Module(ModuleState):
         """Hooks, then :meth:`forward`."""
         tracer = mode.tracer
         if tracer is None:
+            compiled = self._compiled
+            if compiled is not None and not mode.one_by_one:
+                return compiled(*args, **kwargs)
             return self._run(args, kwargs)
         tracer.enter_module(self)
         try:
@@ -55,6 +60,16 @@ class Module(ModuleState):
             raise
         finally:
             tracer.leave_module()
+
+    def compile(self, **options: Any) -> None:
+        """Compile the module in place: calls of it are calls of ``gf.compile(self, **options)``.
+
+        Within a larger compiled function it is part of that.  ``parent.layer =
+        gf.compile(parent.layer)`` does the same.
+        """
+        from graphflow.api import compile as compiled
+
+        compiled(self, **options).install()
 
     def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if not (

@@ -13,6 +13,12 @@ from graphflow.tensor import Tensor
 _TABLES = ("_parameters", "_buffers", "_modules")
 
 
+def _member(value: Any) -> Any:
+    """``value``, or the module that it is the compiled form of, which is compiled from now on."""
+    install = getattr(type(value), "install", None)
+    return value if install is None else install(value)
+
+
 class ModuleTree:
     """Attributes that are parameters, buffers or modules are kept in tables of their own."""
 
@@ -42,7 +48,7 @@ class ModuleTree:
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __setattr__(self, name: str, value: Any) -> None:
-        own = self.__dict__
+        own, value = self.__dict__, _member(value)
         if "_modules" not in own:
             if isinstance(value, (Parameter, Buffer, ModuleTree)):
                 raise AttributeError(
@@ -139,6 +145,7 @@ class ModuleTree:
 
     def add_module(self, name: str, module: Any) -> None:
         """Add a sub-module under ``name``."""
+        module = _member(module)
         if module is not None and not isinstance(module, ModuleTree):
             raise TypeError(f"{module!r} of type {type(module).__name__} is not a Module")
         self._check_name(name, self._modules)
