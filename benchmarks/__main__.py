@@ -36,7 +36,7 @@ from benchmarks.workloads import GROUPS, MODELS, WORKLOADS
 
 BLOCK_SECONDS = 0.1
 MOST_CALLS = 400
-CHANGEABLE = ("static", "eager", "torch")  # a JAX step is a function of all it depends on
+CHANGEABLE = ("static", "model", "eager", "torch")  # a JAX step is a function of all it depends on
 TOLERANCE = 1e-3  # of losses and outputs between the systems, relative
 
 

@@ -11,8 +11,8 @@ from benchmarks.systems import SYSTEMS
 from graphflow.tables import duration, significant
 
 COLOURS = {
-    "static": "#0b6e4f", "eager": "#7cc6a4", "torch": "#d1495b", "torch_compile": "#edae49",
-    "jax": "#30638e", "pytensor": "#8d6a9f", "ort": "#7d7d7d",
+    "static": "#0b6e4f", "model": "#3a9d78", "eager": "#7cc6a4", "torch": "#d1495b",
+    "torch_compile": "#edae49", "jax": "#30638e", "pytensor": "#8d6a9f", "ort": "#7d7d7d",
 }  # fmt: skip
 _LEFT, _WIDTH, _BAR, _GAP = 130, 560, 11, 12
 _STYLE = "font-family='sans-serif' font-size='11'"

@@ -12,6 +12,7 @@ from benchmarks.workloads import Array, Workload
 # name -> (module, what the table calls it)
 SYSTEMS = {
     "static": ("graphflow_static", "GraphFlow"),
+    "model": ("graphflow_model", "GraphFlow model"),
     "eager": ("graphflow_eager", "GraphFlow eager"),
     "torch": ("torch_eager", "PyTorch eager"),
     "torch_compile": ("torch_compile", "torch.compile"),
@@ -22,6 +23,7 @@ SYSTEMS = {
 
 LIBRARIES = {
     "static": "graphflow.nn.functional",
+    "model": "graphflow.nn.functional",
     "eager": "graphflow.nn.functional",
     "torch": "torch.nn.functional",
     "torch_compile": "torch.nn.functional",
@@ -30,8 +32,9 @@ LIBRARIES = {
     "ort": "onnxruntime",
 }
 """What a program that uses a system imports of it."""
-OURS = ("static", "eager")
-USUAL = (*OURS, "torch", "jax")
+OURS = ("static", "model", "eager")
+"""All of a step compiled, only its model, nothing."""
+USUAL = ("static", "eager", "torch", "jax")
 """What is measured if nothing is said: PyTensor wants an environment of its own, and
 ``torch.compile`` takes minutes."""
 
