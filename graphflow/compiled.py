@@ -235,13 +235,12 @@ class Compiled:
         arguments = [leaves[i].detach() for i in backward.arguments]
         watched = [*backward.cells, *(leaves[i]._cell for i in backward.arguments)]
 
-        def run(cts: Sequence[Tensor]) -> list[Tensor]:
+        def run(cts: Sequence[Tensor], saved: Sequence[Cell]) -> list[Tensor]:
             if entry.backward is None:
                 entry.backward = self._backward_program(entry, saved)
             return entry.backward.run(cts, saved, arguments)
 
-        types = [t._type_now() for t in live]
-        node = CompiledNode(targets, types, watched, run, backward.reached)
+        node = CompiledNode(targets, live, watched, saved, run, backward.reached)
         if entry.repeats and mode.autocast is None:
             node.again = Again(self.original, entry.capture, given, targets, self.tells)
         attach(live, node)

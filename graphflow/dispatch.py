@@ -222,6 +222,8 @@ def assign(target: Tensor, new: Tensor) -> Tensor:
                 f"tensor it is written to, {target.dtype.name}"
             )
         new = apply("cast", new, dtype=target.dtype)
+    if tracked and (node := owner.grad_fn) is not None:
+        node.keep_from(owner._cell)
     whole = _replaced(owner, target, new) if tracked and owner is not target else new
     _store(target, new)
     if tracked:

@@ -3,34 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
+
+import numpy as np
 
 from graphflow.autograd.history import Edge, edge_of
 from graphflow.autograd.several import Collector
-from graphflow.cell import Cell
+from graphflow.cell import Cell, copy_of
 from graphflow.device import CPU
 from graphflow.errors import GraphFlowError
 from graphflow.tensor import Tensor
+
+Run: TypeAlias = Callable[[Sequence[Tensor], Sequence[Cell]], Sequence[Tensor]]
+"""From cotangents, and what the call has saved, to gradients."""
 
 
 class CompiledNode(Collector):
     """One call of a compiled function: collects cotangents, then runs the backward program."""
 
-    __slots__ = ("again", "reached", "run", "types", "watched")
+    __slots__ = ("again", "reached", "run", "saved", "shared", "types", "watched")
 
     def __init__(
         self,
         leaves: Sequence[Tensor],
-        types: Sequence[Any],
+        live: Sequence[Tensor],
         watched: Sequence[Cell],
-        run: Callable[[Sequence[Tensor]], Sequence[Tensor]],
+        saved: list[Cell],
+        run: Run,
         reached: Sequence[frozenset[int]],
     ) -> None:
         super().__init__(None, tuple(leaves), {})
         self.reached = reached
-        self.types = tuple(types)
+        self.types = tuple(t._type_now() for t in live)
         self.watched = tuple((cell, cell.version) for cell in watched)
-        self.run: Callable[[Sequence[Tensor]], Sequence[Tensor]] | None = run
+        self.run: Run | None = run
+        self.saved = saved
+        self.shared = _shared(saved, live)
         self.inputs = ()
         self.again: Callable[[], tuple[Sequence[Tensor], Sequence[Tensor]]] | None = None
         """Gives the results with the histories of the function's operations, and what they are
@@ -60,10 +68,18 @@ class CompiledNode(Collector):
         ]
         if create_graph:
             return self._recorded(cts, there)
+        check_unchanged([(cell, version) for _, cell, version in self.shared])
         return [
             made if outputs & there else None
-            for made, outputs in zip(self.run(cts), self.reached, strict=True)
+            for made, outputs in zip(self.run(cts, self.saved), self.reached, strict=True)
         ]
+
+    def keep_from(self, cell: Cell) -> None:
+        """Have copies of what is saved in ``cell``, a result that is about to be changed."""
+        for i, other, version in self.shared:
+            if other is cell and cell.version == version:
+                self.saved[i] = Cell(copy_of(self.saved[i].value))
+        self.shared = [entry for entry in self.shared if entry[1] is not cell]
 
     def _recorded(self, cts: Sequence[Tensor], there: set[int]) -> list[Tensor | None]:
         """The gradients with a history, by the function's own operations, of what is there."""
@@ -80,6 +96,26 @@ class CompiledNode(Collector):
         """Let go of the saved values."""
         super().release()
         self.run = self.again = None
+        self.saved, self.shared = [], []
+
+
+def _shared(saved: Sequence[Cell], live: Sequence[Tensor]) -> list[tuple[int, Cell, int]]:
+    """Which of what is saved lies in the memory of which result, and the version of that."""
+    roots: dict[int, list[Cell]] = {}
+    for t in live:
+        roots.setdefault(id(_root(t._cell.value)), []).append(t._cell)
+    return [
+        (i, shown, shown.version)
+        for i, cell in enumerate(saved)
+        for shown in roots.get(id(_root(cell.value)), ())
+    ]
+
+
+def _root(array: Any) -> Any:
+    """What has the memory that ``array`` shows."""
+    if array.__class__ is not np.ndarray:
+        return array.block
+    return array if array.base is None else array.base
 
 
 def check_unchanged(watched: Sequence[tuple[Cell, int]]) -> None:

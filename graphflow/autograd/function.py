@@ -10,6 +10,7 @@ from graphflow.autograd.history import SavedOutput
 from graphflow.autograd.modes import GradMode
 from graphflow.autograd.saved import Packed, hooks_at_work, packed, unpacked
 from graphflow.autograd.several import Collector, OutputNode
+from graphflow.cell import Cell
 from graphflow.errors import GraphFlowError
 from graphflow.ir.types import DType
 from graphflow.mode import mode
@@ -89,16 +90,29 @@ class _FunctionNode(Collector):
 
     def _value(self, item: Any) -> Any:
         if isinstance(item, int):
+            saved = self.outputs[item][0]
+            if isinstance(saved, SavedOutput) and saved.is_changed:
+                self._refuse_changed()
             return self.result(item)
         if item.__class__ is not tuple:
             return unpacked(item)
         tensor, version = item
         if tensor._version != version:
-            raise GraphFlowError(
-                f"a tensor saved by {self.function.__name__} was modified by an in-place "
-                "operation; clone() it first"
-            )
+            self._refuse_changed()
         return tensor
+
+    def _refuse_changed(self) -> None:
+        raise GraphFlowError(
+            f"a tensor saved by {self.function.__name__} was modified by an in-place "
+            "operation; clone() it first"
+        )
+
+    def keep_from(self, cell: Cell) -> None:
+        """Have saved results elsewhere that lie in ``cell``."""
+        for item in self.kept:
+            saved = self.outputs[item][0] if isinstance(item, int) else None
+            if isinstance(saved, SavedOutput) and saved.lies_in(cell):
+                saved.move()
 
     def pack(self, hooks: saved_tensors_hooks, outs: Sequence[Any]) -> None:
         """Give what was saved to the hooks, and let go of everything else."""

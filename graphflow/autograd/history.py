@@ -11,6 +11,7 @@ import itertools
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from graphflow.cell import Cell, copy_of
 from graphflow.errors import GraphFlowError
 from graphflow.ir.cotangent import operand_cotangent
 from graphflow.ir.op import NON_DIFFERENTIABLE, Application, OpDef
@@ -129,17 +130,29 @@ class GradNode:
             )
         for i, (tensor, version) in enumerate(zip(self.inputs, self.versions, strict=True)):
             if tensor._version != version and self._needs(i):
-                what = self.name.partition("Backward")[0].lower()
-                raise GraphFlowError(
-                    f"a tensor of shape {list(tensor.shape)} needed for the gradient of "
-                    f"{what} was modified by an in-place operation "
-                    f"(version {tensor._version}, expected {version}); clone() it first"
-                )
+                self.refuse(tuple(tensor.shape), version, tensor._version)
+        out = self.out
+        if out.__class__ is SavedOutput and out.is_changed and self._needs(len(self.inputs)):
+            self.refuse(out.shape, out.version, out.version_now)
+
+    def refuse(self, shape: tuple[int, ...], expected: int, version: int) -> None:
+        """Raise: a saved value is not there any more."""
+        what = self.name.partition("Backward")[0].lower()
+        raise GraphFlowError(
+            f"a tensor of shape {list(shape)} needed for the gradient of {what} was modified by an "
+            f"in-place operation (version {version}, expected {expected}); clone() it first"
+        )
+
+    def keep_from(self, cell: Cell) -> None:
+        """``cell`` is about to be written to: have a saved result elsewhere that lies there."""
+        out = self.out
+        if out.__class__ is SavedOutput and out.lies_in(cell) and self._needs(len(self.inputs)):
+            out.move()
 
     def _needs(self, position: int) -> bool:
-        """Whether some rule reads the *value* of an operand, not just its shape.
+        """Whether some rule reads the *value* of an operand or, after them, a result.
 
-        Asked only when the operand has been modified since.
+        Asked only when that has been modified since, or is about to be.
         """
         from graphflow.autograd.values import values_read
 
@@ -150,11 +163,41 @@ class GradNode:
 class SavedOutput:
     """The result of a recorded operation, kept without a cycle through its history."""
 
-    __slots__ = ("array", "cell", "chain", "seen")
+    __slots__ = ("array", "cell", "chain", "seen", "version")
 
     def __init__(self, tensor: Tensor) -> None:
+        """Hold the value of ``tensor`` as it is now."""
         self.cell, self.chain = tensor._cell, tensor._chain
         self.array, self.seen = tensor._array, tensor._seen
+        self.version = self.cell.version if mode.tracer is None else tensor._version
+
+    @property
+    def version_now(self) -> int:
+        """How often the memory has been changed."""
+        return (self.cell if mode.tracer is None else mode.tracer.shadow(self.cell)).version
+
+    @property
+    def is_changed(self) -> bool:
+        """Whether the memory has been changed in place since, so that the value is gone."""
+        return self.version_now != self.version
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the result."""
+        return tuple(self.alias(None).shape)
+
+    def lies_in(self, cell: Cell) -> bool:
+        """Whether the value is there, in this memory."""
+        return self.cell is cell and not self.is_changed
+
+    def move(self) -> None:
+        """Have the value where nobody else writes to."""
+        held, tracer = self.alias(None), mode.tracer
+        if tracer is None:
+            cell = Cell(copy_of(held._eager()))
+        else:
+            cell = Cell(tracer.node(held), tracer)
+        SavedOutput.__init__(self, Tensor._of(cell))
 
     def alias(self, history: GradNode | None) -> Tensor:
         """A tensor over the saved value, with or without its history."""

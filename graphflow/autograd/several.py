@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from graphflow.autograd.history import Edge, GradNode, SavedOutput
+from graphflow.cell import Cell
 from graphflow.ir.op import NON_DIFFERENTIABLE, Application, OpDef
 from graphflow.ir.types import float32
 from graphflow.mode import mode
@@ -53,6 +54,10 @@ class OutputNode(GradNode):
     def gone(self) -> bool:
         """True when the operation's saved values are gone, whichever result let go of them."""
         return self.released or self.call.released
+
+    def keep_from(self, cell: Cell) -> None:
+        """Have the operation keep what lies in ``cell``."""
+        self.call.keep_from(cell)
 
     def cotangents(self, builder: Any, ct: Tensor, create_graph: bool) -> list[Tensor | None]:
         """Leave the cotangent with the call; what flows on is a token."""
@@ -100,8 +105,18 @@ class SeveralNode(Collector):
         super().release()
         self.outs = ()
 
-    def _needs(self, position: int) -> bool:
-        return True
+    def check(self) -> None:
+        """Raise if the saved values were freed, or changed since in place."""
+        super().check()
+        for i, out in enumerate(self.outs, len(self.inputs)):
+            if isinstance(out, SavedOutput) and out.is_changed and self._needs(i):
+                self.refuse(out.shape, out.version, out.version_now)
+
+    def keep_from(self, cell: Cell) -> None:
+        """Have saved results elsewhere that lie in ``cell``."""
+        for i, out in enumerate(self.outs, len(self.inputs)):
+            if isinstance(out, SavedOutput) and out.lies_in(cell) and self._needs(i):
+                out.move()
 
 
 def attach(outputs: Sequence[Tensor], call: Collector) -> None:
