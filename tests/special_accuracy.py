@@ -37,6 +37,10 @@ def _scaled_bessel(order: int) -> Callable[[Any], Any]:
     return lambda x: mpmath.exp(-abs(x)) * mpmath.besseli(order, x)
 
 
+def _scaled_second(order: int) -> Callable[[Any], Any]:
+    return lambda x: mpmath.exp(x) * mpmath.besselk(order, x)
+
+
 def _quantile(p: Any) -> Any:
     """Of the normal distribution; both halves, so that nothing cancels."""
     return -mpmath.sqrt(2) * mpmath.erfinv(1 - 2 * p)
@@ -60,6 +64,10 @@ SPECIALS = (
     Special("i0e", _scaled_bessel(0), ((-300, 300),), ((-80, 80), (-9, 9)), "up to 300"),
     Special("i1", lambda x: mpmath.besseli(1, x), ((-80, 80),), ((-80, 80), (-9, 9)), "up to 80"),
     Special("i1e", _scaled_bessel(1), ((-300, 300),), ((-80, 80), (-9, 9)), "up to 300"),
+    Special("k0", lambda x: mpmath.besselk(0, x), ((1e-30, 80),), ((0, 80), (0, 3)), "up to 80"),
+    Special("k0e", _scaled_second(0), ((1e-30, 1e30),), ((0, 80), (0, 3)), "from 0"),
+    Special("k1", lambda x: mpmath.besselk(1, x), ((1e-30, 80),), ((0, 80), (0, 3)), "up to 80"),
+    Special("k1e", _scaled_second(1), ((1e-30, 1e30),), ((0, 80), (0, 3)), "from 0"),
 )  # fmt: skip
 
 

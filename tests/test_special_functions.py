@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import mpmath
 import numpy as np
 import pytest
 import scipy.special as sp
@@ -21,6 +22,8 @@ CASES: dict[str, tuple[Any, tuple[float, float], float]] = {
     "erfinv": (sp.erfinv, (-1, 1), 4e-15), "ndtri": (sp.ndtri, (0, 1), 4e-15),
     "i0": (sp.i0, (-60, 60), 4e-15), "i0e": (sp.i0e, (-60, 60), 4e-15),
     "i1": (sp.i1, (-60, 60), 8e-15), "i1e": (sp.i1e, (-60, 60), 8e-15),
+    "k0": (sp.k0, (0.01, 60), 4e-15), "k0e": (sp.k0e, (0.01, 60), 4e-15),
+    "k1": (sp.k1, (0.01, 60), 4e-15), "k1e": (sp.k1e, (0.01, 60), 4e-15),
 }  # fmt: skip
 
 
@@ -77,3 +80,40 @@ def test_zeta(s: float) -> None:
     orders = np.full_like(x, s)
     found = accuracy.compiled("zeta", "f64", 2)(orders, x)
     np.testing.assert_allclose(found, sp.zeta(orders, x), 1e-13)
+
+
+WAVES = {"j0": (mpmath.besselj, 0), "j1": (mpmath.besselj, 1), "y0": (mpmath.bessely, 0),
+         "y1": (mpmath.bessely, 1)}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WAVES)
+def test_waves_have_small_absolute_errors(name: str) -> None:
+    oracle, order = WAVES[name]
+    rng = np.random.default_rng(SEED)
+    x = np.concatenate([rng.uniform(0.01, 8, 200), rng.uniform(7.9, 8.1, 40),
+                        rng.uniform(8, 60, 100), rng.uniform(60, 1e5, 40)])  # fmt: skip
+    for element, bound in (("f64", 1.5e-15), ("f32", 6.2e-8)):
+        given = x.astype(np.float32) if element == "f32" else x
+        found = accuracy.compiled(name, element, 1)(given).astype(np.float64)
+        with mpmath.workdps(40):
+            exact = np.array([float(oracle(order, mpmath.mpf(float(v)))) for v in given])
+        error = np.abs(found - exact) / np.maximum(1, np.abs(exact))
+        assert error.max() <= bound, (element, given[error.argmax()], error.max())
+    if name.startswith("j"):  # at its first zeros it is exact to rounding
+        near = sp.jn_zeros(order, 2)
+        with mpmath.workdps(40):
+            exact = np.array([float(oracle(order, mpmath.mpf(float(v)))) for v in near])
+        np.testing.assert_allclose(accuracy.compiled(name, "f64", 1)(near), exact, 1e-14)
+
+
+def test_ends_of_bessel_functions() -> None:
+    x = np.array([0.0, -1.0, np.inf, np.nan, 1e300])
+    nan, inf = np.nan, np.inf
+    ends = {
+        "j0": (1, sp.j0(1), 0, nan), "j1": (0, -sp.j1(1), 0, nan), "y0": (-inf, nan, 0, nan),
+        "y1": (-inf, nan, 0, nan), "k0": (inf, nan, 0, nan), "k1": (inf, nan, 0, nan),
+        "k0e": (inf, nan, 0, nan), "k1e": (inf, nan, 0, nan),
+    }  # fmt: skip
+    for name, wanted in ends.items():
+        found = accuracy.compiled(name, "f64", 1)(x)
+        np.testing.assert_allclose(found, [*wanted, 0], 1e-15, 1e-140, err_msg=name)

@@ -157,7 +157,7 @@ class LKJCholesky(Distribution):
         return LKJCholesky(self.dim, wide, self._validate_args)
 
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
-        """The onion method: row i is of a random direction, a beta variable of it off 1."""
+        """The onion method: rows of random directions, their squared length a beta variable."""
         with no_grad():
             shape = self._extended_shape(sample_shape)
             like: dict[str, Any] = {

@@ -199,6 +199,67 @@ def i1e(x: Tensor) -> Tensor:
     return apply("i1e", x)
 
 
+@of_one
+def bessel_j0(x: Tensor) -> Tensor:
+    """Bessel function of the first kind, order 0."""
+    return apply("j0", x)
+
+
+@of_one
+def bessel_j1(x: Tensor) -> Tensor:
+    """Bessel function of the first kind, order 1."""
+    return apply("j1", x)
+
+
+@of_one
+def bessel_y0(x: Tensor) -> Tensor:
+    """Bessel function of the second kind, order 0; NaN below 0."""
+    return apply("y0", x)
+
+
+@of_one
+def bessel_y1(x: Tensor) -> Tensor:
+    """Bessel function of the second kind, order 1; NaN below 0."""
+    return apply("y1", x)
+
+
+@of_one
+def modified_bessel_k0(x: Tensor) -> Tensor:
+    """Modified Bessel function of the second kind, order 0; NaN below 0."""
+    return apply("k0", x)
+
+
+@of_one
+def modified_bessel_k1(x: Tensor) -> Tensor:
+    """Modified Bessel function of the second kind, order 1; NaN below 0."""
+    return apply("k1", x)
+
+
+@of_one
+def scaled_modified_bessel_k0(x: Tensor) -> Tensor:
+    """``exp(input) * modified_bessel_k0(input)``."""
+    return apply("k0e", x)
+
+
+@of_one
+def scaled_modified_bessel_k1(x: Tensor) -> Tensor:
+    """``exp(input) * modified_bessel_k1(input)``."""
+    return apply("k1e", x)
+
+
+@of_one
+def spherical_bessel_j0(x: Tensor) -> Tensor:
+    """``sin(input) / input``, and 1 at 0."""
+    near = lt(abs(x), 0.5)
+    square = where(near, mul(x, x), 0.0)
+    series = add(mul(square, 0.0), 1.0)
+    for k in range(8, 0, -1):  # a series, so that slopes do not cancel
+        series = sub(1.0, div(mul(square, series), float(2 * k * (2 * k + 1))))
+    far = where(near, 1.0, x)
+    ended = eq(abs(x), math.inf)
+    return where(near, series, where(ended, 0.0, div(sin(where(ended, 1.0, far)), far)))
+
+
 # ---- logarithms ------------------------------------------------------------------------
 
 

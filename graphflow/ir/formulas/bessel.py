@@ -1,4 +1,5 @@
-"""Modified Bessel functions of the first kind, of order 0 and 1, and scaled by ``exp(-|x|)``."""
+"""Modified Bessel functions of order 0 and 1, and scaled: the first kind by ``exp(-|x|)``, the
+second by ``exp(x)``."""
 
 from __future__ import annotations
 
@@ -33,6 +34,37 @@ _I1_FAR = (
     -1.9677083272584384e-11,
 )  # fmt: skip
 _NEAR = 8.0
+# sqrt(x) exp(x) K(x) in 4 / x - 1, x >= 2; likewise, relative error 2^-55
+_K0_FAR = (
+    1.2185953385133905, -0.031071461824889554, 0.0030328918102751935, -0.0004797690567629981,
+    9.956054742546008e-05, -2.473520464665274e-05, 7.002245564109627e-06, -2.1911767539401716e-06,
+    7.427807838466459e-07, -2.689135887009184e-07, 1.0295120376495239e-07, -4.131061283701578e-08,
+    1.7056674605334674e-08, -7.3618275080282515e-09, 3.791192703615846e-09,
+    -1.8006773523392004e-09, 6.837018659348517e-11, 3.233433692180319e-11, 7.977983533091815e-10,
+    -4.506683106759898e-10, -3.0539020868001565e-10, 1.7977981899954878e-10,
+    1.0806290149518295e-10, -6.183509185741941e-11,
+)  # fmt: skip
+_K1_FAR = (
+    1.363151890371342, 0.10334973775386527, -0.005566729880074451, 0.0007357241549046456,
+    -0.00013959021956830856, 3.284386565057862e-05, -8.961207299463647e-06, 2.730040312895642e-06,
+    -9.067094776630646e-07, 3.2298873862640425e-07, -1.220284967173793e-07, 4.843094038201199e-08,
+    -1.9827457966367164e-08, 8.49114322410236e-09, -4.313336112817399e-09, 2.0346220468711174e-09,
+    -1.0584430289297026e-10, -2.104015257574649e-11, -8.740019154894709e-10, 4.921710202548386e-10,
+    3.3153918291421876e-10, -1.948680720152238e-10, -1.1801191034535537e-10, 6.73716173849808e-11,
+)  # fmt: skip
+_NEAR_K = 2.0
+_K_TERMS = 13
+
+
+def _psi(k: int) -> float:
+    """``digamma(k + 1)``: a sum of reciprocals, less Euler's constant."""
+    return math.fsum(1 / j for j in range(1, k + 1)) - 0.57721566490153286
+
+
+# K0(x) + log(x / 2) I0(x) and (1 / x + log(x / 2) I1(x) - K1(x)) * 4 / x in (x / 2)^2, x <= 2
+# (M. Abramowitz and I. Stegun, "Handbook of Mathematical Functions", 1964, 9.6.11 and 9.6.13)
+_K0_NEAR = tuple(_psi(k) * _SERIES_0[k] for k in range(_K_TERMS))
+_K1_NEAR = tuple((_psi(k) + _psi(k + 1)) * _SERIES_1[k] for k in range(_K_TERMS))
 
 
 def i0e(m: Maths, x: Number) -> Number:
@@ -78,3 +110,50 @@ def _unscaled(m: Maths, size: Number, coefficients: tuple[float, ...]) -> Number
     size = m.select(size > 720.0, 720.0, size)
     half = m.exp(size * 0.5)
     return half * _far(m, size, coefficients) * half
+
+
+def k0(m: Maths, x: Number) -> Number:
+    """``K0(x)``; NaN below 0, infinite at 0."""
+    return _second_kind(m, x, _near_k0(m, x), m.exp(-x) * _far_k(m, x, _K0_FAR))
+
+
+def k0e(m: Maths, x: Number) -> Number:
+    """``exp(x) K0(x)``."""
+    return _second_kind(m, x, _near_k0(m, x) * m.exp(_near_only(m, x)), _far_k(m, x, _K0_FAR))
+
+
+def k1(m: Maths, x: Number) -> Number:
+    """``K1(x)``; NaN below 0, infinite at 0."""
+    return _second_kind(m, x, _near_k1(m, x), m.exp(-x) * _far_k(m, x, _K1_FAR))
+
+
+def k1e(m: Maths, x: Number) -> Number:
+    """``exp(x) K1(x)``."""
+    return _second_kind(m, x, _near_k1(m, x) * m.exp(_near_only(m, x)), _far_k(m, x, _K1_FAR))
+
+
+def _second_kind(m: Maths, x: Number, near: Number, far: Number) -> Number:
+    value = m.select(x < _NEAR_K, near, far)
+    value = m.select(m.equals(x, 0.0), math.inf, value)
+    return m.select(x < 0.0, math.nan, value)
+
+
+def _near_only(m: Maths, x: Number) -> Number:
+    """``x`` where the series are good, else an end of it."""
+    return m.select(x < _NEAR_K, m.select(x > 0.0, x, 1.0), _NEAR_K)
+
+
+def _near_k0(m: Maths, x: Number) -> Number:
+    x = _near_only(m, x)
+    return m.polynomial(x * x * 0.25, _K0_NEAR) - m.log(x * 0.5) * _series_0(m, x)
+
+
+def _near_k1(m: Maths, x: Number) -> Number:
+    x = _near_only(m, x)
+    rest = m.log(x * 0.5) * _series_1(m, x) - x * 0.25 * m.polynomial(x * x * 0.25, _K1_NEAR)
+    return 1.0 / x + rest
+
+
+def _far_k(m: Maths, x: Number, coefficients: tuple[float, ...]) -> Number:
+    x = m.select(x < _NEAR_K, _NEAR_K, x)  # NaN stays
+    return m.polynomial(4.0 / x - 1.0, coefficients) / m.sqrt(x)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from graphflow.ir.formulas import bessel, errors, gamma, incomplete_gamma
+from graphflow.ir.formulas import bessel, bessel_waves, errors, gamma, incomplete_gamma
 from graphflow.ir.formulas.maths import on_numpy
 from graphflow.ir.op import Application, Array, Builder
 from graphflow.ir.ops.elementwise_binary import binary
@@ -165,4 +165,69 @@ I1E = unary(
     reference=on_numpy(bessel.i1e), cpu="vm.i1e({0})", cost=70.0,
     vjp=_i1e_slope,
     domain=(-12.0, 12.0), tolerance=(2e-5, 1e-12),
+)  # fmt: skip
+
+
+def _over(b: Builder, n: Application) -> Any:
+    """The result over the operand."""
+    return n.out / n.inputs[0]
+
+
+K0 = unary(
+    "k0", "Modified Bessel function of the second kind, order 0; NaN below 0.",
+    reference=on_numpy(bessel.k0), cpu="vm.k0({0})", cost=90.0,
+    vjp=lambda b, n, ct: -ct * b.k1(n.inputs[0]),
+    domain=(0.1, 12.0), tolerance=(2e-5, 1e-12),
+)  # fmt: skip
+K1 = unary(
+    "k1", "Modified Bessel function of the second kind, order 1; NaN below 0.",
+    reference=on_numpy(bessel.k1), cpu="vm.k1({0})", cost=90.0,
+    vjp=lambda b, n, ct: -ct * (b.k0(n.inputs[0]) + _over(b, n)),
+    domain=(0.1, 12.0), tolerance=(2e-5, 1e-12),
+)  # fmt: skip
+K0E = unary(
+    "k0e", "exp(x) times the Bessel function k0.",
+    reference=on_numpy(bessel.k0e), cpu="vm.k0e({0})", cost=90.0,
+    vjp=lambda b, n, ct: ct * (n.out - b.k1e(n.inputs[0])),
+    domain=(0.1, 12.0), tolerance=(2e-5, 1e-12),
+)  # fmt: skip
+K1E = unary(
+    "k1e", "exp(x) times the Bessel function k1.",
+    reference=on_numpy(bessel.k1e), cpu="vm.k1e({0})", cost=90.0,
+    vjp=lambda b, n, ct: ct * (n.out - b.k0e(n.inputs[0]) - _over(b, n)),
+    domain=(0.1, 12.0), tolerance=(2e-5, 1e-12),
+)  # fmt: skip
+
+
+def _j1_slope(b: Builder, n: Application, ct: Any) -> Any:
+    """``J0(x) - J1(x) / x``, which is 1/2 at 0."""
+    x = n.inputs[0]
+    zero = b.eq(x, 0)
+    quotient = n.out / b.where(zero, scalar(b, 1, ct.dtype), x)
+    return ct * b.where(zero, scalar(b, 0.5, ct.dtype), b.j0(x) - quotient)
+
+
+J0 = unary(
+    "j0", "Bessel function of the first kind, order 0.",
+    reference=on_numpy(bessel_waves.j0), cpu="vm.j0({0})", cost=120.0,
+    vjp=lambda b, n, ct: -ct * b.j1(n.inputs[0]),
+    domain=(-20.0, 20.0), tolerance=(2e-5, 1e-12),
+)  # fmt: skip
+J1 = unary(
+    "j1", "Bessel function of the first kind, order 1.",
+    reference=on_numpy(bessel_waves.j1), cpu="vm.j1({0})", cost=120.0,
+    vjp=_j1_slope,
+    domain=(-20.0, 20.0), tolerance=(2e-5, 1e-12),
+)  # fmt: skip
+Y0 = unary(
+    "y0", "Bessel function of the second kind, order 0; NaN below 0.",
+    reference=on_numpy(bessel_waves.y0), cpu="vm.y0({0})", cost=140.0,
+    vjp=lambda b, n, ct: -ct * b.y1(n.inputs[0]),
+    domain=(0.1, 20.0), tolerance=(2e-5, 1e-12),
+)  # fmt: skip
+Y1 = unary(
+    "y1", "Bessel function of the second kind, order 1; NaN below 0.",
+    reference=on_numpy(bessel_waves.y1), cpu="vm.y1({0})", cost=140.0,
+    vjp=lambda b, n, ct: ct * (b.y0(n.inputs[0]) - _over(b, n)),
+    domain=(0.1, 20.0), tolerance=(2e-5, 1e-12),
 )  # fmt: skip
