@@ -33,6 +33,8 @@ class BackwardProgram:
 
     program: Program
     orders: tuple[Order | None, ...]
+    repeated: tuple[int, ...]
+    """Results in the memory of an earlier one."""
 
     def at(self, sizes: Mapping[str, int]) -> BackwardProgram:
         """This for other sizes of symbolic dimensions."""
@@ -41,12 +43,15 @@ class BackwardProgram:
     def run(
         self, cts: Sequence[Tensor], saved: Sequence[Cell], arguments: Sequence[Tensor]
     ) -> list[Tensor]:
-        """The gradients, from cotangents, saved values and arguments."""
+        """The gradients, from cotangents, saved values and arguments: each in memory of its own."""
         lying = [
             Tensor._of(cell if order is None else Cell(cell.value.transpose(order)))
             for cell, order in zip(saved, self.orders, strict=True)
         ]
-        return [Tensor._of(cell) for cell in self.program.run([*cts, *lying, *arguments])]
+        made = [Tensor._of(cell) for cell in self.program.run([*cts, *lying, *arguments])]
+        for number in self.repeated:
+            made[number] = made[number].clone()
+        return made
 
 
 def backward_program(
@@ -61,7 +66,9 @@ def backward_program(
     options = {**options, "device": str(captured.device)}
     kind = Program.kind_for(captured.device)
     made = kind(graph, backward.cells, (), (), sizes=captured.sizes, **options)
-    return BackwardProgram(made, orders)
+    buffers = [result.buffer for result in made.schedule.results]
+    repeated = tuple(n for n, buffer in enumerate(buffers) if buffer in buffers[:n])
+    return BackwardProgram(made, orders, repeated)
 
 
 def order_in_memory(array: Any) -> Order | None:

@@ -456,3 +456,26 @@ def test_a_view_that_asks_for_a_gradient_is_a_leaf_of_its_own():
     assert part.is_leaf and part.requires_grad
     with pytest.raises(gf.GraphFlowError, match="a leaf tensor that requires grad"):
         part.mul_(2)
+
+
+def test_gradients_do_not_share_memory_with_what_users_have() -> None:
+    kept = gf.ones(3)
+
+    class Saved(gf.autograd.Function):
+        @staticmethod
+        def forward(ctx, x, w):
+            ctx.save_for_backward(x)
+            return (x * w).sum()
+
+        @staticmethod
+        def backward(ctx, ct):
+            return None, ctx.saved_tensors[0]
+
+    w = gf.ones(3, requires_grad=True)
+    Saved.apply(kept, w).backward()
+    w.grad.mul_(5)
+    hooked = gf.ones(3, requires_grad=True)
+    hooked.register_hook(lambda ct: kept)
+    (hooked * 2).sum().backward()
+    hooked.grad.mul_(7)
+    assert kept.tolist() == [1.0] * 3 and w.grad.tolist() == [5.0] * 3

@@ -234,3 +234,18 @@ def test_what_no_gradient_arrives_for_gets_none(second: bool) -> None:
             assert (ours is None) == (want is None)
             if want is not None:
                 np.testing.assert_allclose(ours.detach(), want.detach(), rtol=1e-5, atol=1e-6)
+
+
+def test_every_gradient_has_memory_of_its_own() -> None:
+    add = gf.compile(lambda a, b: (a + b) * 2.0)
+    a, b = gf.randn(3, requires_grad=True), gf.randn(3, requires_grad=True)
+    for _ in range(2):
+        a.grad = b.grad = None
+        add(a, b).sum().backward()
+        assert a.grad is not None and b.grad is not None
+        a.grad.mul_(5)
+        assert a.grad.tolist() == [10.0] * 3 and b.grad.tolist() == [2.0] * 3
+    kept = a.grad
+    a.grad = None
+    add(a, b).sum().backward()
+    assert kept.tolist() == [10.0] * 3, "memory of a gradient that somebody holds is not used again"

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 
-from graphflow.autograd.history import Edge, edge_of
+from graphflow.autograd.history import ALONE, Edge, edge_of
 from graphflow.autograd.several import Collector
 from graphflow.cell import Cell, copy_of
 from graphflow.device import CPU
@@ -22,6 +22,8 @@ class CompiledNode(Collector):
     """One call of a compiled function: collects cotangents, then runs the backward program."""
 
     __slots__ = ("again", "reached", "run", "saved", "shared", "types", "watched")
+
+    passes_on: ClassVar[int] = ALONE
 
     def __init__(
         self,
@@ -45,7 +47,7 @@ class CompiledNode(Collector):
         differentiated with respect to."""
 
     def cotangents(self, builder: Any, ct: Tensor, create_graph: bool) -> list[Tensor | None]:
-        """The gradients of the leaves, from the backward program."""
+        """The gradients of the leaves, from the backward program; each has memory of its own."""
         if create_graph and self.again is None:
             raise GraphFlowError(
                 "create_graph=True has to run a compiled function again, operation by operation, "

@@ -14,7 +14,7 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 from graphflow import dispatch
-from graphflow.autograd.history import Edge, GradNode, edge_of
+from graphflow.autograd.history import ALONE, NEW, SHARED, Edge, GradNode, edge_of
 from graphflow.autograd.modes import GradMode
 from graphflow.autograd.views import add_part, shows_a_part
 from graphflow.device import CPU, devices, place
@@ -34,13 +34,13 @@ class _Sweep:
         self.pending: dict[GradNode, Tensor] = {}
         self.heap: list[tuple[int, GradNode]] = []
         self.leaves: dict[int, tuple[Tensor, Tensor]] = {}
-        self.owned: set[int] = set()
+        self.owned: dict[int, int] = {}
         self.captured: dict[GradNode, Tensor] = {}
         self.parts: dict[GradNode, Tensor] = {}
         """Of what is pending: what this sweep has made of parts, and may write to."""
 
-    def send(self, edge: Edge, ct: Tensor, owned: bool) -> None:
-        """Add ``ct`` to what has arrived at ``edge``."""
+    def send(self, edge: Edge, ct: Tensor, owned: int) -> None:
+        """Add ``ct`` to what has arrived at ``edge``; ``owned`` tells who has its memory."""
         node = edge.node
         if node is not None:
             held = self.pending.get(node)
@@ -50,12 +50,10 @@ class _Sweep:
         key = id(edge.leaf)
         entry = self.leaves.get(key)
         if entry is None:
-            self.leaves[key] = (edge.leaf, ct)
-            if owned:
-                self.owned.add(key)
+            self.leaves[key], self.owned[key] = (edge.leaf, ct), owned
         else:
             self.leaves[key] = (edge.leaf, dispatch.apply("add", entry[1], ct))
-            self.owned.add(key)
+            self.owned[key] = NEW
 
     def _hold(self, node: GradNode, ct: Tensor) -> None:
         """``ct`` is all that has arrived at ``node`` so far."""
@@ -79,7 +77,8 @@ class _Sweep:
                 results = self._cotangents(node, ct)
                 for edge, result in zip(node.edges, results, strict=True):
                     if edge is not None and result is not None:
-                        self.send(edge, result, result is not ct and not result._chain)
+                        same = result is ct or result._chain
+                        self.send(edge, result, SHARED if same else node.passes_on)
             if not self.retain_graph:
                 node.release()
 
@@ -149,10 +148,12 @@ def backward(
         leaves = None if chosen is None else {id(t) for t, node in inner if node is None}
         for key, (leaf, ct) in sweep.leaves.items():
             if leaves is None or key in leaves:
-                _accumulate(leaf, _hooked(leaf._hooks, ct), key in sweep.owned, create_graph)
+                hooked = _hooked(leaf._hooks, ct)
+                owned = sweep.owned[key] if hooked is ct else SHARED
+                _accumulate(leaf, hooked, owned, create_graph)
         for tensor, node in inner:
             if node in sweep.captured:
-                _accumulate(tensor, sweep.captured[node], False, create_graph)
+                _accumulate(tensor, sweep.captured[node], SHARED, create_graph)
     while _afterwards.calls:
         _afterwards.calls.pop(next(iter(_afterwards.calls)))()
 
@@ -273,7 +274,7 @@ def _start(
                 f"the gradient has shape {list(ct.shape)}, the tensor {list(tensor.shape)}"
             )
         with GradMode(create_graph):
-            sweep.send(edge, cast(ct, tensor.dtype), owned=False)
+            sweep.send(edge, cast(ct, tensor.dtype), SHARED)
     return sweep
 
 
@@ -311,17 +312,18 @@ def _retain(node: GradNode, ct: Tensor) -> None:
         tensor.grad = ct if tensor.grad is None else tensor.grad + ct
 
 
-def _own(leaf: Tensor, ct: Tensor, owned: bool) -> Tensor:
+def _own(leaf: Tensor, ct: Tensor, owned: int) -> Tensor:
     """``ct`` in memory that nobody else has; it is row-major if the leaf's is, as in PyTorch."""
     if mode.tracer is not None:
         return ct if owned else ct.clone()
     array = ct._eager()
     if leaf._eager().flags.c_contiguous and not array.flags.c_contiguous:
         return ct.contiguous()  # type: ignore[no-any-return]
-    return ct if owned and array.base is None else ct.clone()
+    alone = owned == ALONE or (owned == NEW and array.base is None)
+    return ct if alone else ct.clone()
 
 
-def _accumulate(leaf: Tensor, ct: Tensor, owned: bool, create_graph: bool) -> None:
+def _accumulate(leaf: Tensor, ct: Tensor, owned: int, create_graph: bool) -> None:
     held = leaf._held_grad()
     if held.__class__ is StaleGradient:
         leaf._set_grad(held)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from graphflow.autograd.history import SavedOutput
+from graphflow.autograd.history import SHARED, SavedOutput
 from graphflow.autograd.modes import GradMode
 from graphflow.autograd.saved import Packed, hooks_at_work, packed, unpacked
 from graphflow.autograd.several import Collector, OutputNode
@@ -67,6 +67,7 @@ class FunctionCtx:
 class _FunctionNode(Collector):
     __slots__ = ("arguments", "context", "function", "kept", "outputs", "single")
 
+    passes_on: ClassVar[int] = SHARED  # a rule may return what it saved
     context: FunctionCtx
     function: type[Function]
     arguments: tuple[bool, ...]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from graphflow.cell import Cell, copy_of
 from graphflow.errors import GraphFlowError
@@ -20,6 +20,10 @@ from graphflow.tensor import Tensor
 from graphflow.traced_sizes import as_types_do
 
 serials = itertools.count()
+
+SHARED, NEW, ALONE = range(3)
+"""Who has the memory of what a history passes on: others too, perhaps; the history made it, if
+NumPy has not made it a view of other memory; nobody else."""
 
 Hook = Callable[[Any], Any]
 
@@ -35,7 +39,12 @@ class Edge:
 
 
 class GradNode:
-    """One recorded operation.  ``serial`` orders nodes: later ones first in backward."""
+    """One recorded operation.  ``serial`` orders nodes: later ones first in backward.
+
+    ``passes_on`` tells of memory that is not what arrived, nor a view.
+    """
+
+    passes_on: ClassVar[int] = NEW
 
     __slots__ = (
         "__weakref__", "attrs", "edges", "hooks", "inputs", "module", "op", "out", "released",

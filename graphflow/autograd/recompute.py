@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 from graphflow import dispatch, pytree
 from graphflow.autograd.engine import _Sweep
-from graphflow.autograd.history import Edge, GradNode, serials
+from graphflow.autograd.history import SHARED, Edge, GradNode, serials
 from graphflow.autograd.modes import GradMode
 from graphflow.autograd.saved import hooks_at_work, packed, unpacked
 from graphflow.autograd.several import Collector, attach
@@ -97,6 +97,8 @@ class RecomputedNode(Collector):
 
     __slots__ = ("arguments", "before", "numbers", "part", "seen_at")
 
+    passes_on: ClassVar[int] = SHARED  # what is inside may
+
     def __init__(
         self,
         part: Part,
@@ -144,7 +146,7 @@ class RecomputedNode(Collector):
                 node = outs[self.numbers[i]].grad_fn
                 if node is None:
                     raise GraphFlowError("a checkpointed function did something else when rerun")
-                sweep.send(Edge(node, None), cotangent, owned=False)
+                sweep.send(Edge(node, None), cotangent, SHARED)
             sweep.run()
         return [sweep.arrived_at(edge) for edge in self.edges if edge is not None]
 
@@ -162,7 +164,7 @@ class _Inner(_Sweep):
         self.start = start
         self.outer: dict[GradNode, Tensor] = {}
 
-    def send(self, edge: Edge, ct: Tensor, owned: bool) -> None:
+    def send(self, edge: Edge, ct: Tensor, owned: int) -> None:
         """Keep what leaves the part; the rest goes on."""
         node = edge.node
         if node is None or node.serial >= self.start:
