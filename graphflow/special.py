@@ -44,6 +44,7 @@ from graphflow.functions.special import (
     spherical_bessel_j0,
     xlog1py,
     xlogy,
+    zeta,
 )
 from graphflow.functions.special import igamma as gammainc
 from graphflow.functions.special import igammac as gammaincc
@@ -65,4 +66,5 @@ __all__ = [
     "scaled_modified_bessel_k0", "scaled_modified_bessel_k1", "shifted_chebyshev_polynomial_t",
     "shifted_chebyshev_polynomial_u", "shifted_chebyshev_polynomial_v",
     "shifted_chebyshev_polynomial_w", "sinc", "softmax", "spherical_bessel_j0", "xlog1py", "xlogy",
+    "zeta",
 ]  # fmt: skip

@@ -12,6 +12,8 @@ import special_accuracy
 import vector_math_accuracy as accuracy
 from special_accuracy import Special
 
+import graphflow as gf
+from graphflow.autograd import gradcheck
 from graphflow.codegen import vector_math as vm
 
 SEED = 20261128
@@ -117,3 +119,14 @@ def test_ends_of_bessel_functions() -> None:
     for name, wanted in ends.items():
         found = accuracy.compiled(name, "f64", 1)(x)
         np.testing.assert_allclose(found, [*wanted, 0], 1e-15, 1e-140, err_msg=name)
+
+
+def test_zeta_is_a_function_of_two_tensors() -> None:
+    rng = np.random.default_rng(SEED)
+    s, x = gf.tensor(rng.uniform(1.1, 9, (4, 1))), gf.tensor(rng.uniform(0.1, 20, 5))
+    for run in (gf.special.zeta, gf.compile(gf.special.zeta)):
+        np.testing.assert_allclose(run(s, x).numpy(), sp.zeta(s.numpy(), x.numpy()), 1e-12)
+    orders, places = gf.tensor([1.0, 2.0, 2.5, 0.5, 2.5]), gf.tensor([3.0, 0.0, -2.0, 1.0, -0.5])
+    ends = gf.special.zeta(orders, places)
+    np.testing.assert_array_equal(ends.numpy(), [np.inf, np.inf, np.inf, np.nan, np.nan])
+    assert gradcheck(gf.special.zeta, [s.requires_grad_(), x.requires_grad_()])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from graphflow.autocasting import in_float32
@@ -17,8 +18,11 @@ from graphflow.functions.elementwise import (
     eq,
     erf,
     exp,
+    floor,
+    ge,
     gt,
     isnan,
+    le,
     log,
     log1p,
     logical_and,
@@ -35,6 +39,9 @@ from graphflow.functions.elementwise import (
     sub,
     where,
 )
+from graphflow.ir import types as T
+from graphflow.ir.formulas import gamma
+from graphflow.promotion import cast
 
 if TYPE_CHECKING:
     from graphflow.tensor import Tensor
@@ -99,6 +106,22 @@ def _cotangent_slope(n: int, c: Tensor) -> Tensor:
     for coefficient in reversed(coefficients[:-1]):
         total = add(mul(c, total), coefficient)
     return total  # type: ignore[no-any-return]
+
+
+@of_two
+def zeta(s: Tensor, x: Tensor) -> Tensor:
+    """Hurwitz's zeta function: the sum of ``(other + k) ** -input`` over whole numbers k >= 0.
+
+    Infinite at ``input = 1`` and where ``other`` is 0, -1, -2 …; NaN for an ``input`` below 1, and
+    for other numbers below 0.  Both have gradients.
+    """
+    pole = logical_and(logical_and(le(x, 0), eq(x, floor(x))), ge(s, 1))
+    order, place = (cast(v, T.float64) for v in (s, where(pole, 1.0, x)))
+    return where(pole, math.inf, cast(gamma.zeta(_ON_TENSORS, order, place), x.dtype))
+
+
+_ON_TENSORS: Any = SimpleNamespace(select=where, equals=eq, exp=exp, log=log)
+"""What the formula of :func:`zeta` is written in, on tensors."""
 
 
 def mvlgamma(input: Any, p: int) -> Tensor:
