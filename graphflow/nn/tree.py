@@ -15,6 +15,8 @@ _TABLES = ("_parameters", "_buffers", "_modules")
 
 def _member(value: Any) -> Any:
     """``value``, or the module that it is the compiled form of, which is compiled from now on."""
+    if isinstance(value, (Tensor, ModuleTree)):
+        return value  # a tensor would import all of its methods to say that it has none
     install = getattr(type(value), "install", None)
     return value if install is None else install(value)
 
