@@ -33,7 +33,7 @@ OFTEN = 8
 MOST, COUNTED = 16, 256
 """Kinds of arguments for which a function is compiled, and of which calls are counted."""
 SEVERAL = 4096
-"""Elements from which one call of a program takes less time than half a dozen operations."""
+"""Elements from which one call of a program takes less time than a few operations."""
 
 
 def as_a_whole(least: int = 0) -> Callable[[Callable[P, R]], Callable[P, R]]:

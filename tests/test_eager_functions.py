@@ -211,7 +211,7 @@ def test_losses(name: str, second: bool) -> None:
 
 def test_small_losses_and_wrong_targets() -> None:
     """A few elements are left to NumPy; errors are the same."""
-    assert not compiled(F.cross_entropy(gf.randn(8, 10, requires_grad=True), gf.arange(8)))
+    assert not compiled(F.mse_loss(gf.randn(8, 10, requires_grad=True), gf.zeros(8, 10)))
     x, y = gf.randn(70, 60, requires_grad=True), gf.full((70,), 60)
     for _ in range(2):
         with pytest.raises(IndexError):
