@@ -115,11 +115,12 @@ class Entry:
         """Learn which written arguments are reached as arguments only.
 
         One trace cannot tell whether a tensor that it was given is also reached in a way that
-        leaves no name.  ``before`` is of the same world but was given others: what is not in its
-        graph is not reached otherwise.
+        leaves no name.  ``before`` is of the same world but was given others: what it does not
+        reach, as a state of its graph or a gradient, is not reached otherwise.
         """
         if before.broken() is None:
-            self.owned -= self.written - set(before.capture.cells) - self.capture.named
+            reached = {*before.capture.cells, *cells_of(before.capture.found), *self.capture.named}
+            self.owned -= self.written - reached
             self.aliased = self.captured_arguments(leaves)
 
     def broken(self) -> Read | Guard | None:
