@@ -113,6 +113,7 @@ def lu_factor(A: Tensor, *, pivot: bool = True) -> PackedLU:
     return PackedLU(packed, pivots)
 
 
+@beside_operands
 def lu_factor_ex(A: Tensor, *, pivot: bool = True, check_errors: bool = False) -> PackedLUInfo:
     """:func:`lu_factor` and where the first pivot is 0."""
     packed, pivots = lu_factor(A, pivot=pivot)
