@@ -12,6 +12,7 @@ from typing import Any
 
 from graphflow.capture import Capture
 from graphflow.cell import Cell
+from graphflow.eager_operands import order_in_memory
 from graphflow.ir import build
 from graphflow.ir.graph import Graph
 from graphflow.ir.node import Node
@@ -69,14 +70,6 @@ def backward_program(
     buffers = [result.buffer for result in made.schedule.results]
     repeated = tuple(n for n, buffer in enumerate(buffers) if buffer in buffers[:n])
     return BackwardProgram(made, orders, repeated)
-
-
-def order_in_memory(array: Any) -> Order | None:
-    """The axes by falling stride, if a permutation of them makes ``array`` row-major."""
-    if array.flags.c_contiguous:
-        return None
-    order = tuple(sorted(range(array.ndim), key=lambda axis: -array.strides[axis]))
-    return order if array.transpose(order).flags.c_contiguous else None
 
 
 def _as_they_lie(graph: Graph, first: int, orders: Sequence[Order | None]) -> Graph:

@@ -242,7 +242,7 @@ class Compiled:
 
         node = CompiledNode(targets, live, watched, saved, run, backward.reached)
         if entry.repeats and mode.autocast is None:
-            node.again = Again(self.original, entry.capture, given, targets, self.tells)
+            node.again = Again(self.original, entry.capture, given, leaves, targets, self.tells)
         attach(live, node)
 
     def _backward_program(self, entry: Entry, saved: Sequence[Cell]) -> BackwardProgram:

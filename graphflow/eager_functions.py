@@ -127,7 +127,9 @@ class _Kind:
             return
         self.compiled = Compiled(self._function, dynamic=False)
         self.compiled.tells = False
-        prepare = partial(self._prepare, [list(map(_like, leaves)) for _ in "ab"], nest, mode.grad)
+        prepare = partial(
+            self._prepare, [list(map(_like, leaves)) for _ in range(2)], nest, mode.grad
+        )
         if at_once:
             prepare()
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -27,10 +28,9 @@ def operand(name: str, array: Array) -> tuple[Node, Node] | None:
     if backwards:
         found = operand(name, np.flip(array, backwards))
         return found and (found[0], build.emit("flip", found[1], axes=backwards))
-    order = sorted(range(array.ndim), key=lambda axis: -array.strides[axis])
-    whole = array.transpose(order)
-    if whole.flags.c_contiguous:
-        leaf = build.input_node(name, TensorType(dtype, whole.shape))
+    order = order_in_memory(array)
+    if order is not None:
+        leaf = build.input_node(name, TensorType(dtype, array.transpose(order).shape))
         return leaf, build.emit("permute", leaf, axes=inverse_order(order))
     steps = tuple(step // array.itemsize for step in array.strides)
     if any(step % array.itemsize for step in array.strides):
@@ -38,6 +38,15 @@ def operand(name: str, array: Array) -> tuple[Node, Node] | None:
     span = 1 + sum((extent - 1) * step for extent, step in zip(array.shape, steps))
     leaf = build.input_node(name, TensorType(dtype, (span,)))
     return leaf, build.emit("strided", leaf, shape=array.shape, strides=steps, offset=0)
+
+
+def order_in_memory(array: Any) -> tuple[int, ...] | None:
+    """The axes by falling stride, if ``array`` (or an array on a device) is not row-major but a
+    permutation of them makes it so."""
+    if array.flags.c_contiguous:
+        return None
+    order = tuple(sorted(range(array.ndim), key=lambda axis: -array.strides[axis]))
+    return order if array.transpose(order).flags.c_contiguous else None
 
 
 def start_of(array: Array) -> int:

@@ -11,7 +11,8 @@ import pytest
 import graphflow as gf
 import graphflow.nn.functional as F
 from graphflow import nn
-from graphflow.backward_program import BackwardProgram, order_in_memory
+from graphflow.backward_program import BackwardProgram
+from graphflow.eager_operands import order_in_memory
 
 RNG = np.random.default_rng(20261201)
 

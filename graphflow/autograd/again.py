@@ -28,12 +28,12 @@ class Again:
         function: Callable[..., Any],
         captured: Capture,
         given: tuple[tuple[Any, ...], Mapping[str, Any]],
+        leaves: Sequence[Any],
         targets: Sequence[Tensor],
         tells: bool,
     ) -> None:
         self._function, self._captured, self._tells = function, captured, tells
-        self._given, self._targets = given, targets
-        leaves = pytree.flatten(given)[0]
+        self._given, self._leaves, self._targets = given, leaves, targets
         cells = [leaf._cell for leaf in leaves if isinstance(leaf, Tensor)]
         self._watched = [(cell, cell.version) for cell in (*captured.cells, *cells)]
 
@@ -46,8 +46,8 @@ class Again:
                 "autograd.grad inside the compiled function to have it all in one program",
                 stacklevel=2,
             )
-        leaves, nest = flat_arguments(*self._given)
-        plain = [leaf.value if isinstance(leaf, Static) else leaf for leaf in leaves]
+        _, nest = flat_arguments(*self._given)
+        plain = [leaf.value if isinstance(leaf, Static) else leaf for leaf in self._leaves]
         args, kwargs = pytree.unflatten(nest, plain)
         with enable_grad():
             results, _ = pytree.flatten(operation_by_operation(self._function)(*args, **kwargs))

@@ -62,6 +62,10 @@ class Side:
         optimizer.step()
         return float(loss.item())
 
+    def fit(self, model: Any, optimizer: Any, x: Any, y: Any) -> float:
+        """One update for the cross entropy of a batch, which is returned."""
+        return self.train(self.functional.cross_entropy(model(x), y), optimizer)
+
 
 class Style(NamedTuple):
     """A model and a loop over it."""
@@ -85,7 +89,7 @@ def style(model: Callable[[Any], Any]) -> Callable[[Callable[[Side], list[float]
 @style(rows)
 def plain(side: Side) -> list[float]:
     model, opt = side.ready(side.model), side.lib.optim.AdamW(side.model.parameters(), 1e-2)
-    return [side.train(side.functional.cross_entropy(model(x), y), opt) for _, x, y in side.steps()]
+    return [side.fit(model, opt, x, y) for _, x, y in side.steps()]
 
 
 @style(rows)
@@ -111,7 +115,7 @@ def training_and_evaluation(side: Side) -> list[float]:
     found = []
     for k, x, y in side.pictures():
         side.model.train()
-        found.append(side.train(side.functional.cross_entropy(model(x), y), opt))
+        found.append(side.fit(model, opt, x, y))
         if k % 3 == 2:
             side.model.eval()
             with side.lib.no_grad():
@@ -128,7 +132,7 @@ def freezing(side: Side) -> list[float]:
         if k % 3 == 0:
             for parameter in side.model[0].parameters():
                 parameter.requires_grad_(k % 6 == 0)
-        found.append(side.train(side.functional.cross_entropy(model(x), y), opt))
+        found.append(side.fit(model, opt, x, y))
     return found
 
 
@@ -192,7 +196,7 @@ def back_to_a_checkpoint(side: Side) -> list[float]:
     model, opt = side.ready(side.model), side.lib.optim.Adam(side.model.parameters(), 1e-2)
     found, kept = [], (side.model.state_dict(), opt.state_dict())
     for k, x, y in side.steps():
-        found.append(side.train(side.functional.cross_entropy(model(x), y), opt))
+        found.append(side.fit(model, opt, x, y))
         if k == 4:
             kept = copy.deepcopy((side.model.state_dict(), opt.state_dict()))
         if k == 8:
@@ -232,7 +236,7 @@ def hooks_of_parameters(side: Side) -> list[float]:
         lambda p: found.append(p.grad.sum().item())
     )
     for _, x, y in side.steps():
-        found.append(side.train(side.functional.cross_entropy(model(x), y), opt))
+        found.append(side.fit(model, opt, x, y))
     return found
 
 
@@ -242,7 +246,7 @@ def hooks_of_modules(side: Side) -> list[float]:
     side.model[2].register_full_backward_hook(lambda layer, into, out: (into[0] * 0.5,))
     side.model[4].register_forward_pre_hook(lambda layer, given: (given[0] + 0.1,))
     model, opt = side.ready(side.model), side.lib.optim.SGD(side.model.parameters(), 0.05)
-    return [side.train(side.functional.cross_entropy(model(x), y), opt) for _, x, y in side.steps()]
+    return [side.fit(model, opt, x, y) for _, x, y in side.steps()]
 
 
 @style(rows)
@@ -321,7 +325,7 @@ def layers_replaced(side: Side) -> list[float]:
             opt = side.lib.optim.Adam(side.model.parameters(), 1e-2)
         if k == 8:
             side.model[1] = side.lib.nn.Tanh()
-        found.append(side.train(side.functional.cross_entropy(model(x), y), opt))
+        found.append(side.fit(model, opt, x, y))
     return found
 
 
@@ -334,14 +338,14 @@ def groups_added(side: Side) -> list[float]:
             others = [*side.model[0].parameters(), *side.model[2].parameters()]
             opt.add_param_group({"params": others, "lr": 0.01, "momentum": 0.5})
         side.model.zero_grad()
-        found.append(side.train(side.functional.cross_entropy(model(x), y), opt))
+        found.append(side.fit(model, opt, x, y))
     return found
 
 
 @style(norms)
 def parametrised(side: Side) -> list[float]:
     model, opt = side.ready(side.model), side.lib.optim.RAdam(side.model.parameters(), 1e-2)
-    return [side.train(side.functional.cross_entropy(model(x), y), opt) for _, x, y in side.steps()]
+    return [side.fit(model, opt, x, y) for _, x, y in side.steps()]
 
 
 @style(several)
@@ -381,7 +385,7 @@ def rules_of_ones_own(side: Side) -> list[float]:
     model, opt = side.ready(side.model), side.lib.optim.Adam(side.model.parameters(), 1e-2)
     found = []
     for _, x, y in side.steps():
-        found.append(side.train(side.functional.cross_entropy(model(x), y), opt))
+        found.append(side.fit(model, opt, x, y))
         found.append(side.model.calls.item())
     return found
 
@@ -433,7 +437,7 @@ def averaged(side: Side) -> list[float]:
     model, opt = side.ready(side.model), side.lib.optim.SGD(side.model.parameters(), 0.1)
     average, schedule, found = swa.AveragedModel(side.model), swa.SWALR(opt, 0.02, 3), []
     for k, x, y in side.steps():
-        found.append(side.train(side.functional.cross_entropy(model(x), y), opt))
+        found.append(side.fit(model, opt, x, y))
         if k > 4:
             average.update_parameters(side.model)
             schedule.step()
