@@ -240,6 +240,19 @@ def test_maximum_minimum_sign_and_isnan_see_nan(element: str) -> None:
     np.testing.assert_array_equal(vm.isnan(a), np.isnan(a))
 
 
+@pytest.mark.parametrize("name", ["sin", "cos"])
+@pytest.mark.parametrize("element", ELEMENTS)
+def test_sin_and_cos_of_all_finite_numbers_are_at_most_1(element: str, name: str) -> None:
+    kind = accuracy.NARROW[element]
+    rng = np.random.default_rng(12)
+    exponents = np.arange(20, np.finfo(kind).maxexp)
+    a = np.ldexp(rng.uniform(0.5, 1, (50, exponents.size)), exponents).astype(kind).ravel()
+    a = np.concatenate([a, -a, [np.finfo(kind).max]]).astype(kind)
+    for function in (accuracy.compiled(name, element, 1), vm.FUNCTIONS[name].public):
+        assert np.abs(function(a)).max() <= 1
+        assert np.isnan(function(np.array([np.inf, -np.inf, np.nan], kind))).all()
+
+
 @pytest.mark.parametrize("element", ELEMENTS)
 def test_floor_divide_agrees_with_numpy(element: str) -> None:
     kind = accuracy.NARROW[element]

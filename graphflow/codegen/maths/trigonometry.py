@@ -2,7 +2,7 @@
 
 Arguments of sin and cos are reduced by multiples of pi/2 in f64, with pi/2 in
 three parts (Cody and Waite): exact for ``|x| < 2^20``, and for f32 good to
-``2^28``.  Beyond that the result is only known to lie in [-1, 1].
+``2^28``.  Beyond that finite arguments have results that are only known to lie in [-1, 1].
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from graphflow.codegen.maths.exponential import format_of
 _TWO_OVER_PI = 0.6366197723675814
 # 33 bits each, so that products with n < 2^20 are exact, and the rest.
 _HALF_PI = (1.5707963267341256, 6.077100506303966e-11, 2.0222662487959506e-21)
+_LAST = 2.0**50
 # (sin(x) / x - 1) / x^2 and (cos(x) - 1 + x^2/2) / x^4, both in x^2, |x| <= pi/4
 _SIN = {
     "f32": (
@@ -56,7 +57,11 @@ _LARGE = {"f32": 2.0**120, "f64": 2.0**1000}
 
 
 def _reduce(x: Value) -> tuple[Value, Value, Value]:
-    """``x = n pi/2 + r + rest``: r and rest of the type of ``x``, and n as an i64."""
+    """``x = n pi/2 + r + rest``: r and rest of the type of ``x``, and n as an i64.
+
+    ``|x|`` above ``_LAST``, where n would not fit, count as 0, infinities as NaN.
+    """
+    x = select(x.call("abs") > _LAST, x - x, x)
     wide = x.convert("f64")
     form = format_of(wide)
     shifted = mad(wide, _TWO_OVER_PI, wide.constant(form.magic))
@@ -94,10 +99,7 @@ def _sin_or_cos(x: Value, shift: int) -> Value:
     quadrant = quadrant + shift
     odd = (quadrant & 1).differs(0)
     value = select(odd, _cos_part(r, rest), _sin_part(r, rest))
-    value = select((quadrant & 2).differs(0), -value, value)
-    # Where the reduction is out of its depth, stay in [-1, 1].
-    value = select(value > 1.0, x.constant(1.0), value)
-    return select(value < -1.0, x.constant(-1.0), value)
+    return select((quadrant & 2).differs(0), -value, value)
 
 
 def sin(x: Value) -> Value:
