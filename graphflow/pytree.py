@@ -1,6 +1,7 @@
 """Pytrees: nested tuples, lists, dicts, dataclasses and namedtuples with leaves.
 
-Dicts are plain ones, ``OrderedDict`` and ``defaultdict``; a slice is a nest of its three parts.
+Dicts are also ``OrderedDict``, ``defaultdict`` and sub-classes of those, which are made again of
+their items in order; a slice is a nest of its three parts.
 
 ``flatten`` takes a nest apart into its leaves and a hashable :class:`Structure`;
 ``unflatten`` puts leaves back.  Anything that is not a container is a leaf.
@@ -16,13 +17,18 @@ from typing import Any, NamedTuple
 class Structure(NamedTuple):
     """The shape of a nest: the container's class, what names its items, and the items.
 
-    ``factory`` is what a ``defaultdict`` makes missing items with.
+    ``factory`` is what a ``defaultdict`` makes missing items with; ``_Items`` says that the
+    container is made of pairs of key and item, though it is a class of the user's.
     """
 
     kind: type | None
     keys: tuple[Any, ...]
     children: tuple[Structure, ...]
     factory: Any = None
+
+
+class _Items:
+    """See :class:`Structure`."""
 
 
 LEAF = Structure(None, (), ())
@@ -61,6 +67,9 @@ def _flatten(tree: Any, leaves: list[Any]) -> Structure:
 
         names = tuple(field.name for field in fields(tree))
         return Structure(kind, names, tuple(_flatten(getattr(tree, n), leaves) for n in names))
+    if isinstance(tree, dict):
+        children = tuple(_flatten(item, leaves) for item in tree.values())
+        return Structure(kind, tuple(tree), children, _Items)
     leaves.append(tree)
     return LEAF
 
@@ -74,7 +83,7 @@ def _build(structure: Structure, leaves: Iterator[Any]) -> Any:
         return kind(items)
     if kind is defaultdict:
         return defaultdict(factory, zip(keys, items, strict=True))
-    if kind is dict or kind is OrderedDict:
+    if kind is dict or kind is OrderedDict or factory is _Items:
         return kind(zip(keys, items, strict=True))
     if keys:
         return kind(**dict(zip(keys, items, strict=True)))

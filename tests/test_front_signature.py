@@ -174,6 +174,30 @@ def test_ordered_and_default_dicts_are_nests_too():
         assert len(compiled.programs) == 1
 
 
+class Attributed(dict):
+    def __init__(self, *items, **more):
+        super().__init__(*items, **more)
+        self.__dict__ = self
+
+
+class Output(collections.OrderedDict):
+    def to_tuple(self):
+        return tuple(self.values())
+
+
+@pytest.mark.parametrize("kind", [Attributed, Output])
+def test_sub_classes_of_dictionaries_are_nests(kind):
+    def doubled(batch, **more):
+        return kind(y=batch["x"] * 2, **more)
+
+    compiled = gf.compile(doubled)
+    for number in range(3):
+        found = compiled(kind(x=ramp(number + 1)), z=None)
+        assert type(found) is kind and list(found) == ["y", "z"] and found["z"] is None
+        first = found.y if kind is Attributed else found.to_tuple()[0]
+        np.testing.assert_array_equal(first.numpy(), ramp(number + 1).numpy() * 2)
+
+
 def test_slices_are_arguments():
     part = gf.compile(lambda x, where: (x[where], where))
     for where in (slice(1, 3), slice(None, None, 2), (slice(0, 2), 1)):

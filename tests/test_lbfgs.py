@@ -78,6 +78,25 @@ def test_a_saved_state_continues():
     np.testing.assert_array_equal(p.detach(), q.detach())
 
 
+@pytest.mark.parametrize("search", [None, "strong_wolfe"])
+def test_complex_parameters_are_pairs_of_real_ones(search):
+    found = []
+    for joined in (False, True):
+        parts = gf.tensor([[-1.2, 1.0], [0.5, 0.8]])
+        p = nn.Parameter(gf.view_as_complex(parts) if joined else parts)
+        opt = optim.LBFGS([p], lr=0.2, max_iter=5, line_search_fn=search)
+
+        def closure(p=p, opt=opt):
+            opt.zero_grad()
+            x, y = (gf.view_as_real(p) if p.is_complex() else p).unbind(-1)
+            loss = ((1 - x) ** 2 + 3 * (y - x * x) ** 2).sum()
+            loss.backward()
+            return loss
+
+        found.append([opt.step(closure).item() for _ in range(3)])
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-6)
+
+
 def test_bad_input():
     p = nn.Parameter(gf.ones(2))
     opt = optim.LBFGS([p])

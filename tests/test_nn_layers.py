@@ -98,6 +98,9 @@ def test_batch_norm_uses_what_it_should():
     assert gf.equal(layer.running_mean, before["running_mean"])
     layer.reset_running_stats()
     assert layer.running_var.sum().item() == 3 and layer.num_batches_tracked.item() == 0
+    layer.train().track_running_stats = False
+    layer(x)
+    assert layer.running_var.sum().item() == 3 and layer.num_batches_tracked.item() == 0
     for wrong in (gf.ones(3), gf.ones(2, 3, 4, 5)):
         with pytest.raises(ValueError, match="expected 2D or 3D"):
             layer(wrong)

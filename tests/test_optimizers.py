@@ -349,6 +349,60 @@ def test_step_hooks_and_closures():
             optim.Adadelta([p], **wrong)
 
 
+@pytest.mark.parametrize("jit", [lambda f: f, gf.compile], ids=["eager", "compiled"])
+@pytest.mark.parametrize("name", [name for name in RULES if name != "LAMB"])  # it has norms
+def test_complex_numbers_are_updated_as_pairs_of_real_ones(name, jit):
+    kind, options, _ = RULES[name]
+    rng = np.random.default_rng(8)
+    first, target = (rng.standard_normal((3, 2)) for _ in range(2))
+    reached = []
+    for joined in (False, True):
+        made = gf.tensor(first)
+        p = nn.Parameter(gf.view_as_complex(made).clone() if joined else made)
+        opt, wanted = kind([p], **options), gf.tensor(target)
+
+        def step(p=p, opt=opt, wanted=wanted):
+            opt.zero_grad()
+            ((gf.view_as_real(p) if p.is_complex() else p) - wanted).abs().pow(1.5).sum().backward()
+            opt.step()
+
+        run = jit(step)
+        for _ in range(4):
+            run()
+        held = [v for key, v in opt.state[p].items() if key in ("exp_avg", "square_avg", "prev")]
+        assert all(value.dtype == p.dtype and value.shape == p.shape for value in held)
+        reached.append(gf.view_as_real(p.detach()).numpy() if joined else p.detach().numpy())
+        copy.deepcopy(opt).load_state_dict(opt.state_dict())
+    np.testing.assert_allclose(reached[1], reached[0], rtol=1e-12)
+    assert np.abs(reached[0] - first).max() > 1e-3
+
+
+def test_complex_numbers_that_an_optimiser_cannot_take():
+    z = nn.Parameter(gf.ones(2, 2, dtype=gf.complex64))
+    for kind in (optim.Adafactor, optim.Muon):
+        with pytest.raises(RuntimeError, match="does not support complex"):
+            kind([z])
+
+
+def test_the_state_of_a_parameter_is_there_when_asked_for():
+    class Counting(optim.Optimizer):
+        def __init__(self, params):
+            super().__init__(params, {"lr": 0.5})
+
+        def step(self):
+            for p in self.param_groups[0]["params"]:
+                state = self.state[p]
+                if not state:
+                    state["steps"] = 0
+                state["steps"] += 1
+
+    p = nn.Parameter(gf.ones(2))
+    opt = Counting([p])
+    opt.step()
+    opt.step()
+    assert opt.state_dict()["state"] == {0: {"steps": 2}}
+
+
 def test_an_optimiser_made_inside_a_compiled_function_is_refused_by_name():
     weight = nn.Parameter(gf.ones(2))
     with pytest.raises(gf.TraceError, match="cannot be made inside a compiled function"):

@@ -13,14 +13,15 @@ import numpy as np
 
 from graphflow.autograd.modes import enable_grad, no_grad
 from graphflow.errors import TraceError
-from graphflow.functions.creation import from_numpy
+from graphflow.functions.complex_numbers import view_as_real
+from graphflow.functions.creation import from_numpy, zeros_like
 from graphflow.mode import mode
 from graphflow.optim.line_search import Point, strong_wolfe
 from graphflow.optim.optimizer import Optimizer
 from graphflow.optim.param_group import check_number
 from graphflow.tensor import Tensor
 
-Vector = Any  # a NumPy vector of all parameters' elements
+Vector = Any  # a NumPy vector of all parameters' elements; of complex ones, of their parts
 
 
 class LBFGS(Optimizer):
@@ -107,7 +108,7 @@ class _Descent:
 
     def _move(self, start: Point, direction: Vector, length: float, last: bool) -> Point:
         """Go along the direction; where that ends."""
-        origin = [p.detach().clone() for p in self.parameters]
+        origin = [_real(p.detach()).clone() for p in self.parameters]
         if self.options["line_search_fn"] is None:
             self._place(origin, direction, length)
             if last:  # nobody asks for the loss there
@@ -170,18 +171,20 @@ class _Descent:
             return self.closure()
 
     def _gradient(self) -> Vector:
-        parts = [
-            np.zeros(p.numel(), p.dtype.numpy) if p.grad is None else np.ravel(p.grad.detach())
-            for p in self.parameters
-        ]
-        return np.concatenate(parts)
+        found = [zeros_like(p) if p.grad is None else p.grad for p in self.parameters]
+        return np.concatenate([np.ravel(_real(gradient.detach())) for gradient in found])
 
     def _place(self, origin: list[Tensor], direction: Vector, length: float) -> None:
         """The parameters at ``origin + length * direction``."""
         start = 0
         with no_grad():
             for parameter, first in zip(self.parameters, origin, strict=True):
-                end = start + parameter.numel()
-                part = direction[start:end].reshape(tuple(parameter.shape))
-                parameter.copy_(first + from_numpy(part * direction.dtype.type(length)))
+                end = start + first.numel()
+                part = direction[start:end].reshape(tuple(first.shape))
+                _real(parameter).copy_(first + from_numpy(part * direction.dtype.type(length)))
                 start = end
+
+
+def _real(tensor: Tensor) -> Tensor:
+    """Complex numbers as pairs of real ones; real ones as they are."""
+    return view_as_real(tensor) if tensor.is_complex() else tensor

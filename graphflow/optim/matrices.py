@@ -26,6 +26,8 @@ class Adafactor(Optimizer):
     least ``eps[1]``; a direction whose root mean square is above ``d`` is shortened to it.
     """
 
+    takes_complex = False
+
     def __init__(
         self, params: Iterable[Any], lr: Any = 1e-2, beta2_decay: float = -0.8,
         eps: tuple[float | None, float] = (None, 1e-3), d: float = 1.0, weight_decay: float = 0.0,
@@ -98,6 +100,8 @@ class Muon(Optimizer):
     bfloat16, brings all its singular values near 1.  ``adjust_lr_fn``: "original" scales the
     rate of a [A, B] by ``sqrt(max(1, A / B))``, "match_rms_adamw" by ``0.2 sqrt(max(A, B))``.
     """
+
+    takes_complex = False
 
     def __init__(
         self, params: Iterable[Any], lr: Any = 1e-3, weight_decay: float = 0.1,

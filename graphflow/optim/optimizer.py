@@ -9,12 +9,14 @@ next call of a compiled step without another compilation.  What changes the
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from graphflow.autograd.modes import enable_grad, no_grad
 from graphflow.checks import suggestion
 from graphflow.errors import GraphFlowError, TraceError
+from graphflow.functions.complex_numbers import view_as_real
 from graphflow.functions.creation import full, zeros_like
 from graphflow.functions.elementwise import add, mul, neg
 from graphflow.ir.types import float32, float64
@@ -28,17 +30,25 @@ from graphflow.tensor import RemovableHandle, Tensor
 
 
 class Optimizer:
-    """Base of every optimiser: sub-classes define ``update(p, grad, group, slots)``."""
+    """Base of every optimiser: sub-classes define ``update(p, grad, group, slots)``.
+
+    An update sees complex numbers as pairs of real ones in a last axis.
+    """
+
+    takes_complex: ClassVar[bool] = True
+    """Whether parameters may be complex."""
 
     def __init__(self, params: Iterable[Any], defaults: Mapping[str, Any]) -> None:
         self.defaults = dict(defaults)
         self.param_groups: list[ParamGroup] = []
-        self.state: dict[Tensor, dict[str, Any]] = {}
+        self.state: defaultdict[Tensor, dict[str, Any]] = defaultdict(dict)
         self._counts = Counts()
         self._hooks: dict[str, list[Callable[..., Any]]] = {}
         self._ready_steps = ReadySteps()
         self.requests: dict[str, SlotRequest] | None = None
         """Slots that an update asks for, while one is recorded."""
+        self._complex: Tensor | None = None
+        """The complex parameter whose numbers the update under way sees as pairs."""
         self.updates_here: Callable[[Tensor], bool] | None = None
         """Which parameters this process updates, where others update the rest."""
         if isinstance(params, Tensor) or not isinstance(params, Iterable):
@@ -78,6 +88,8 @@ class Optimizer:
                 )
             if not parameter.is_leaf:
                 raise ValueError("can't optimize a non-leaf Tensor")
+            if parameter.is_complex() and not self.takes_complex:
+                raise RuntimeError(f"{type(self).__name__} does not support complex parameters")
             if id(parameter) in known:
                 raise ValueError("a parameter is given twice (in one group or in several)")
             known.add(id(parameter))
@@ -173,10 +185,23 @@ class Optimizer:
         if mode.tracer is not None and self.is_known:
             updates = EqualUpdates(mode.tracer, self, group)
         for parameter, gradient in pairs:
-            if updates is not None:
-                updates.apply(parameter, gradient, self._slots(parameter))
+            slots = self._slots(parameter)
+            if parameter.is_complex():
+                self._update_complex(parameter, gradient, group, slots)
+            elif updates is not None:
+                updates.apply(parameter, gradient, slots)
             else:
-                self.update(parameter, gradient, group, self._slots(parameter))
+                self.update(parameter, gradient, group, slots)
+
+    def _update_complex(
+        self, parameter: Tensor, gradient: Tensor, group: ParamGroup, slots: dict[str, Any]
+    ) -> None:
+        """:meth:`update` of real and imaginary parts, each by itself; the state is complex."""
+        self._complex = parameter
+        try:
+            self.update(view_as_real(parameter), view_as_real(gradient), group, slots)
+        finally:
+            self._complex = None
 
     def update(
         self, parameter: Tensor, gradient: Tensor, group: ParamGroup, slots: dict[str, Any]
@@ -214,11 +239,15 @@ class Optimizer:
         return gradient
 
     def _slots(self, parameter: Tensor) -> dict[str, Any]:
-        return self.state.setdefault(parameter, {})
+        return self.state[parameter]
 
     def slot(self, slots: dict[str, Any], name: str, parameter: Tensor, first: Any = 0.0) -> Tensor:
         """The state called ``name`` in the parameter's shape, ``first`` when first asked for."""
-        return self.slot_for(slots, SlotRequest(name, tuple(parameter.shape), first), parameter)
+        whole = self._complex
+        if whole is None:
+            return self.slot_for(slots, SlotRequest(name, tuple(parameter.shape), first), parameter)
+        request = SlotRequest(name, tuple(whole.shape), complex(first, first))
+        return view_as_real(self.slot_for(slots, request, whole))
 
     def number(
         self, slots: dict[str, Any], name: str, parameter: Tensor, first: Any = 0.0

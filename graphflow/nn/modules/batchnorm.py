@@ -90,10 +90,11 @@ class _BatchNorm(_Norm):
         """Same shape; while training the running statistics move."""
         self._check_input_dim(input)
         momentum: Any = 0.0 if self.momentum is None else self.momentum
-        if self.training and self.num_batches_tracked is not None:
-            self.num_batches_tracked.add_(1)
+        counted = self.num_batches_tracked
+        if self.training and self.track_running_stats and counted is not None:
+            counted.add_(1)
             if self.momentum is None:
-                momentum = 1.0 / cast(self.num_batches_tracked, T.float64)
+                momentum = 1.0 / cast(counted, T.float64)
         batch = self.training or (self.running_mean is None and self.running_var is None)
         kept = not self.training or self.track_running_stats
         mean, var = (self.running_mean, self.running_var) if kept else (None, None)
