@@ -89,6 +89,10 @@ MADE: dict[str, Any] = {
     "FisherSnedecor": lambda: D.FisherSnedecor(t(P), t(P)),
     "Wishart": lambda: D.Wishart(t(P + 2), scale_tril=t(LOW)),
     "LKJCholesky": lambda: D.LKJCholesky(3, t(P)),
+    "ContinuousBernoulli": lambda: D.ContinuousBernoulli(t(P)),
+    "GeneralizedPareto": lambda: D.GeneralizedPareto(t(P), t(P), t(P - 0.5)),
+    "LogisticNormal": lambda: D.LogisticNormal(t(P), t(P)),
+    "LowRankMultivariateNormal": lambda: D.LowRankMultivariateNormal(t(P), t(LOW), t(P)),
     "Independent": lambda: D.Independent(D.Exponential(t(P)), 1),
     "TransformedDistribution": lambda: D.TransformedDistribution(
         D.Independent(D.Normal(t(P), t(P)), 1), D.TanhTransform()

@@ -4,14 +4,20 @@ Everything is made of ordinary functions, so a log-probability differentiates an
 like any other value, and ``rsample`` carries gradients to the parameters.
 """
 
-from graphflow.distributions import constraint_registry, constraints, kl, transforms
-from graphflow.distributions.bounded import FisherSnedecor, Kumaraswamy, VonMises
+from graphflow.distributions import constraint_registry, constraints, kl, kl_between, transforms
+from graphflow.distributions.bounded import (
+    ContinuousBernoulli,
+    FisherSnedecor,
+    Kumaraswamy,
+    VonMises,
+)
 from graphflow.distributions.categorical import (
     Categorical,
     OneHotCategorical,
     OneHotCategoricalStraightThrough,
 )
 from graphflow.distributions.composed import (
+    LogisticNormal,
     MixtureSameFamily,
     RelaxedBernoulli,
     RelaxedOneHotCategorical,
@@ -39,16 +45,21 @@ from graphflow.distributions.kl import kl_divergence, register_kl
 from graphflow.distributions.matrices import LKJCholesky, Wishart
 from graphflow.distributions.more_univariate import (
     Cauchy,
+    GeneralizedPareto,
     Gumbel,
     HalfCauchy,
     HalfNormal,
     Pareto,
     Weibull,
 )
-from graphflow.distributions.multivariate_normal import MultivariateNormal
+from graphflow.distributions.multivariate_normal import (
+    LowRankMultivariateNormal,
+    MultivariateNormal,
+)
 from graphflow.distributions.transforms import (
     AbsTransform,
     AffineTransform,
+    CatTransform,
     ComposeTransform,
     CorrCholeskyTransform,
     CumulativeDistributionTransform,
@@ -61,6 +72,7 @@ from graphflow.distributions.transforms import (
     SigmoidTransform,
     SoftmaxTransform,
     SoftplusTransform,
+    StackTransform,
     StickBreakingTransform,
     TanhTransform,
     Transform,
@@ -81,10 +93,12 @@ __all__ = [
     "Bernoulli",
     "Beta",
     "Binomial",
+    "CatTransform",
     "Categorical",
     "Cauchy",
     "Chi2",
     "ComposeTransform",
+    "ContinuousBernoulli",
     "CorrCholeskyTransform",
     "CumulativeDistributionTransform",
     "Dirichlet",
@@ -93,6 +107,7 @@ __all__ = [
     "Exponential",
     "FisherSnedecor",
     "Gamma",
+    "GeneralizedPareto",
     "Geometric",
     "Gumbel",
     "HalfCauchy",
@@ -104,6 +119,8 @@ __all__ = [
     "LKJCholesky",
     "Laplace",
     "LogNormal",
+    "LogisticNormal",
+    "LowRankMultivariateNormal",
     "LowerCholeskyTransform",
     "MixtureSameFamily",
     "Multinomial",
@@ -122,6 +139,7 @@ __all__ = [
     "SigmoidTransform",
     "SoftmaxTransform",
     "SoftplusTransform",
+    "StackTransform",
     "StickBreakingTransform",
     "StudentT",
     "TanhTransform",
@@ -136,6 +154,7 @@ __all__ = [
     "constraints",
     "identity_transform",
     "kl",
+    "kl_between",
     "kl_divergence",
     "register_kl",
     "transform_to",

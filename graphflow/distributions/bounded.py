@@ -2,8 +2,8 @@
 
 Densities and moments as in Johnson, Kotz and Balakrishnan, *Continuous Univariate
 Distributions* (2nd edition, 1995), P. Kumaraswamy, "A generalized probability density function
-for double-bounded random processes" (1980), and K. Mardia and P. Jupp, *Directional
-Statistics* (2000).
+for double-bounded random processes" (1980), G. Loaiza-Ganem and J. Cunningham, "The continuous
+Bernoulli" (2019), and K. Mardia and P. Jupp, *Directional Statistics* (2000).
 """
 
 from __future__ import annotations
@@ -14,8 +14,15 @@ from typing import Any, ClassVar
 
 from graphflow.autograd.modes import no_grad
 from graphflow.distributions import constraints
+from graphflow.distributions.counts import OfTrials
 from graphflow.distributions.distribution import EULER, Distribution, as_parameters
 from graphflow.distributions.more_univariate import unit_numbers
+from graphflow.distributions.quotients import (
+    log1p_quotient,
+    log_expm1_quotient,
+    tilted_mean,
+    tilted_variance,
+)
 from graphflow.functions.elementwise import cos, expm1, log1p, remainder, where
 from graphflow.functions.rejection import standard_gamma, von_mises_angles
 from graphflow.functions.special import digamma, i0e, i1e, lgamma, xlogy
@@ -86,6 +93,64 @@ class Kumaraswamy(Distribution):
         a, b = self.concentration1, self.concentration0
         harmonic = digamma(b + 1) + EULER
         return 1 - 1 / b + (1 - 1 / a) * harmonic - a.log() - b.log()
+
+
+class ContinuousBernoulli(OfTrials):
+    """Density proportional to ``probs^x (1 - probs)^(1 - x)`` on [0, 1]: to ``exp(logits x)``.
+
+    ``lims`` is taken and has no effect: PyTorch uses series for ``probs`` between them, and the
+    formulas here are exact for all.
+    """
+
+    has_rsample = True
+    parameters = ("probs",)
+    support = constraints.unit_interval
+
+    def __init__(
+        self, probs: Any = None, logits: Any = None, lims: tuple[float, float] = (0.499, 0.501),
+        validate_args: bool | None = None,
+    ) -> None:  # fmt: skip
+        self._take(probs, logits)
+        self._lims = lims
+        super().__init__(self._given.shape, (), validate_args)
+
+    @property
+    def mean(self) -> Tensor:
+        """``probs / (2 probs - 1) - 1 / logits``; a half at ``probs = 1 / 2``."""
+        return tilted_mean(self.logits)
+
+    @property
+    def variance(self) -> Tensor:
+        """``1 / logits^2 - probs (1 - probs) / (1 - 2 probs)^2``."""
+        return tilted_variance(self.logits)
+
+    def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        """The quantile of a uniform number."""
+        return self.icdf(unit_numbers(self._given, self._extended_shape(sample_shape)))
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """The logarithm of the density."""
+        self._check_value(value)
+        return self.logits * value - log_expm1_quotient(self.logits)
+
+    def cdf(self, value: Tensor) -> Tensor:
+        """The probability of a draw of at most ``value``."""
+        self._check_value(value)
+        inside = value.clamp(0, 1)
+        logs = log_expm1_quotient(self.logits * inside) - log_expm1_quotient(self.logits)
+        return inside * logs.exp()
+
+    def icdf(self, value: Tensor) -> Tensor:
+        """The quantile of a probability ``value``."""
+        falling = self.logits <= 0  # the others are the mirror image of such a density
+        slope = where(falling, self.logits, -self.logits)
+        below = where(falling, value, 1 - value)
+        found = below * log_expm1_quotient(slope).exp() * log1p_quotient(below * expm1(slope))
+        return where(falling, found, 1 - found).clamp(0, 1)
+
+    def entropy(self) -> Tensor:
+        """In nats; at most 0."""
+        return log_expm1_quotient(self.logits) - self.logits * self.mean
 
 
 class FisherSnedecor(Distribution):

@@ -14,6 +14,8 @@ from graphflow.distributions.counts import OfTrials
 from graphflow.distributions.distribution import Distribution, as_parameters
 from graphflow.distributions.more_univariate import unit_numbers
 from graphflow.distributions.transform import ComposeTransform, Transform, summed
+from graphflow.distributions.transforms import StickBreakingTransform
+from graphflow.distributions.univariate import Normal
 from graphflow.functions.elementwise import log1p, sigmoid
 from graphflow.functions.picking import gather
 from graphflow.functions.reductions import log_softmax, logsumexp, softmax
@@ -79,7 +81,9 @@ class TransformedDistribution(Distribution):
             y = x
         return found + summed(self.base_dist.log_prob(y), dims - len(self.base_dist.event_shape))
 
-    def _rises(self) -> bool:
+    def _rises(self, what: str) -> bool:
+        if self.event_shape:
+            raise self._missing(what)
         sign = math.prod(transform.sign for transform in self.transforms)
         if not sign:
             raise NotImplementedError("a transform does not say whether it rises or falls")
@@ -87,17 +91,57 @@ class TransformedDistribution(Distribution):
 
     def cdf(self, value: Tensor) -> Tensor:
         """The probability of a draw of at most ``value``; of single numbers."""
+        rises = self._rises("cdf")
         for transform in reversed(self.transforms):
             value = transform._inv_call(value)
         below = self.base_dist.cdf(value)
-        return below if self._rises() else 1 - below
+        return below if rises else 1 - below
 
     def icdf(self, value: Tensor) -> Tensor:
         """The quantile of a probability ``value``; of single numbers."""
-        return self._transformed(self.base_dist.icdf(value if self._rises() else 1 - value))
+        return self._transformed(self.base_dist.icdf(value if self._rises("icdf") else 1 - value))
 
     def __repr__(self) -> str:
         return f"TransformedDistribution({self.base_dist}, {self.transforms})"
+
+
+class LogisticNormal(TransformedDistribution):
+    """Shares [n + 1], by breaking sticks at n normal variables of ``loc`` and ``scale`` [..., n].
+
+    J. Aitchison and S. Shen, "Logistic-normal distributions: some properties and uses" (1980).
+    """
+
+    has_rsample = True
+    parameters = ("loc", "scale")
+    arg_constraints: ClassVar = {"loc": constraints.real, "scale": constraints.positive}
+    support = constraints.simplex
+
+    def __init__(self, loc: Any, scale: Any, validate_args: bool | None = None) -> None:
+        base = Normal(loc, scale, validate_args)
+        base = base if base.batch_shape else base.expand([1])
+        super().__init__(base, StickBreakingTransform(), validate_args)
+
+    @property
+    def loc(self) -> Tensor:
+        """The means of the normal variables."""
+        return self._normal.loc
+
+    @property
+    def scale(self) -> Tensor:
+        """The standard deviations of the normal variables."""
+        return self._normal.scale
+
+    @property
+    def _normal(self) -> Any:
+        return self.base_dist
+
+    def expand(self, batch_shape: Sequence[int]) -> LogisticNormal:
+        """The same with parameters repeated to ``batch_shape``."""
+        shape = (*batch_shape, self.loc.shape[-1])
+        return LogisticNormal(self.loc.expand(shape), self.scale.expand(shape), False)
+
+    def __repr__(self) -> str:
+        return Distribution.__repr__(self)
 
 
 class MixtureSameFamily(Distribution):

@@ -132,3 +132,18 @@ def _independent(constraint: Any) -> Transform:
 def _independent_too(constraint: Any) -> Transform:
     inner = transform_to(constraint.base_constraint)
     return transforms.IndependentTransform(inner, constraint.reinterpreted_batch_ndims)
+
+
+def _register_parts(registry: ConstraintRegistry) -> None:
+    @registry.register(constraints.cat)
+    def _cat(constraint: Any) -> Transform:
+        parts = [registry(c) for c in constraint.cseq]
+        return transforms.CatTransform(parts, constraint.dim, constraint.lengths)
+
+    @registry.register(constraints.stack)
+    def _stack(constraint: Any) -> Transform:
+        return transforms.StackTransform([registry(c) for c in constraint.cseq], constraint.dim)
+
+
+_register_parts(biject_to)
+_register_parts(transform_to)

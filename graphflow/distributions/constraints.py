@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, overload
 
+from graphflow.distributions.parts import Parts
 from graphflow.functions.arithmetic import isclose
 from graphflow.functions.diagonals import tril
 from graphflow.functions.elementwise import floor, where
@@ -16,12 +17,12 @@ from graphflow.number_formats import finfo
 from graphflow.tensor import Tensor
 
 __all__ = [
-    "Constraint", "MixtureSameFamilyConstraint", "boolean", "corr_cholesky", "dependent",
+    "Constraint", "MixtureSameFamilyConstraint", "boolean", "cat", "corr_cholesky", "dependent",
     "dependent_property", "greater_than", "greater_than_eq", "half_open_interval", "independent",
     "integer_interval", "interval", "is_dependent", "less_than", "lower_cholesky",
     "lower_triangular", "multinomial", "nonnegative", "nonnegative_integer", "one_hot",
     "positive", "positive_definite", "positive_integer", "positive_semidefinite", "real",
-    "real_vector", "simplex", "square", "symmetric", "unit_interval",
+    "real_vector", "simplex", "square", "stack", "symmetric", "unit_interval",
 ]  # fmt: skip
 
 
@@ -109,7 +110,7 @@ class _IndependentConstraint(Constraint):
             raise ValueError(
                 f"a value needs at least {self.event_dim} axes, not shape {tuple(value.shape)}"
             )
-        return fits.reshape(*fits.shape[: fits.ndim - count], -1).all(-1) if count else fits
+        return _over(fits, count)
 
     def __repr__(self) -> str:
         return f"IndependentConstraint({self.base_constraint}, {self.reinterpreted_batch_ndims})"
@@ -129,6 +130,41 @@ class MixtureSameFamilyConstraint(Constraint):
 
     def __repr__(self) -> str:
         return f"MixtureSameFamilyConstraint({self.base_constraint})"
+
+
+class _Cat(Constraint):
+    """Values of several constraints along axis ``dim``, ``lengths`` of each (1, if not said)."""
+
+    def __init__(
+        self, cseq: Sequence[Constraint], dim: int = 0, lengths: Sequence[int] | None = None
+    ) -> None:
+        self.cseq, self.dim = list(cseq), dim
+        self.lengths = [1] * len(self.cseq) if lengths is None else list(lengths)
+        self._know(Parts([c.event_dim for c in cseq], dim, self.lengths))
+
+    def _know(self, parts: Parts) -> None:
+        self._parts, self.event_dim = parts, parts.event_dim
+        self.is_discrete = any(c.is_discrete for c in self.cseq)
+        self.demand = "; ".join(c.demand for c in self.cseq)
+
+    def check(self, value: Tensor) -> Tensor:
+        """Whether each part is of its constraint."""
+        parts = self._parts.of(value)
+        fits = [c.check(part) for c, part in zip(self.cseq, parts, strict=True)]
+        return self._parts.reduced(fits, value.ndim, _over, Tensor.logical_and)
+
+
+class _Stack(_Cat):
+    """Values of several constraints along axis ``dim``, one of each."""
+
+    def __init__(self, cseq: Sequence[Constraint], dim: int = 0) -> None:
+        self.cseq, self.dim = list(cseq), dim
+        self._know(Parts([c.event_dim for c in cseq], dim, None))
+
+
+def _over(fits: Tensor, count: int) -> Tensor:
+    """Whether all along the last ``count`` axes do."""
+    return fits.reshape(*fits.shape[: fits.ndim - count], -1).all(-1) if count else fits
 
 
 # ---- of single numbers ---------------------------------------------------------------
@@ -409,7 +445,7 @@ class _CorrCholesky(_LowerCholesky):
         return super().check(value).logical_and(((length - 1).abs() < near).all(-1))
 
 
-independent = _IndependentConstraint
+independent, cat, stack = _IndependentConstraint, _Cat, _Stack
 greater_than, greater_than_eq, less_than = _GreaterThan, _GreaterThanEq, _LessThan
 interval, half_open_interval = _Interval, _HalfOpenInterval
 integer_interval, multinomial = _IntegerInterval, _Multinomial

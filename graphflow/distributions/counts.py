@@ -24,7 +24,7 @@ from graphflow.functions.special import lgamma, xlogy
 from graphflow.mode import mode as tracing
 from graphflow.nn.functional.activation import logsigmoid, softplus
 from graphflow.rng import rand
-from graphflow.tensor import Tensor
+from graphflow.tensor import Size, Tensor
 
 
 class _Counts(Distribution):
@@ -94,6 +94,11 @@ class OfTrials(_Counts):
             return self._given
         probs = inside(self._given)
         return probs.log() - log1p(-probs)
+
+    @property
+    def param_shape(self) -> Size:
+        """The shape of ``probs`` and ``logits``."""
+        return self._given.shape
 
 
 class Geometric(OfTrials):
@@ -214,9 +219,24 @@ class Binomial(_ManyTrials):
     def log_prob(self, value: Tensor) -> Tensor:
         """The logarithm of the probability."""
         self._check_value(value)
+        return self._log_prob(value)
+
+    def _log_prob(self, value: Tensor) -> Tensor:
         n, logits = self.total_count, self.logits
         ways = lgamma(n + 1) - lgamma(value + 1) - lgamma(n - value + 1)
         return ways + value * logits - n * softplus(logits)
+
+    def entropy(self) -> Tensor:
+        """In nats: the sum over all values up to the largest count."""
+        values = self._values()
+        possible = values <= self.total_count
+        logs = self._log_prob(where(possible, values, 0.0))
+        return -total(where(possible, logs.exp() * logs, 0.0), 0)
+
+    def _values(self) -> Tensor:
+        """0 to the largest count, along a new first axis."""
+        values = arange(self._largest() + 1, dtype=self._given.dtype, device=self._given.device)
+        return values.reshape(-1, *(1 for _ in self.batch_shape))
 
     def enumerate_support(self, expand: bool = True) -> Tensor:
         """0 to ``total_count``, one number for all, along a new first axis."""
@@ -225,8 +245,7 @@ class Binomial(_ManyTrials):
             raise NotImplementedError(
                 "Inhomogeneous total count not supported by `enumerate_support`."
             )
-        values = arange(most + 1, dtype=self._given.dtype, device=self._given.device)
-        values = values.reshape(-1, *(1 for _ in self.batch_shape))
+        values = self._values()
         return values.expand((most + 1, *self.batch_shape)) if expand else values
 
 

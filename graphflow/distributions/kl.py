@@ -12,9 +12,8 @@ from graphflow.distributions.gamma_family import Beta, Dirichlet, Gamma
 from graphflow.distributions.independent import Independent
 from graphflow.distributions.more_univariate import HalfNormal
 from graphflow.distributions.multivariate_normal import (
+    LowRankMultivariateNormal,
     MultivariateNormal,
-    half_log_determinant,
-    squared_distance,
 )
 from graphflow.distributions.univariate import (
     Bernoulli,
@@ -24,12 +23,14 @@ from graphflow.distributions.univariate import (
     Normal,
     Uniform,
 )
+from graphflow.functions.diagonals import diag_embed
 from graphflow.functions.elementwise import log1p, where
 from graphflow.functions.special import digamma, lgamma, xlogy
 from graphflow.linalg import solve_triangular
 from graphflow.tensor import Tensor
 
 Rule: TypeAlias = Callable[[Any, Any], Tensor]
+NormalVectors: TypeAlias = MultivariateNormal | LowRankMultivariateNormal
 AnyRule = TypeVar("AnyRule", bound=Rule)
 
 _RULES: dict[tuple[type, type], Rule] = {}
@@ -119,16 +120,36 @@ def _independent(p: Independent, q: Independent) -> Tensor:
 
 
 @register_kl(MultivariateNormal, MultivariateNormal)
-def _multivariate_normal(p: MultivariateNormal, q: MultivariateNormal) -> Tensor:
+@register_kl(MultivariateNormal, LowRankMultivariateNormal)
+@register_kl(LowRankMultivariateNormal, MultivariateNormal)
+@register_kl(LowRankMultivariateNormal, LowRankMultivariateNormal)
+def _normal_vectors(p: NormalVectors, q: NormalVectors) -> Tensor:
     if p.event_shape != q.event_shape:
         raise ValueError(
             f"kl_divergence: events have the shapes {tuple(p.event_shape)} and "
             f"{tuple(q.event_shape)}"
         )
-    trace = solve_triangular(q.scale_tril, p.scale_tril, upper=False).square().sum((-2, -1))
-    away = squared_distance(q.scale_tril, q.loc - p.loc)
-    logs = half_log_determinant(q.scale_tril) - half_log_determinant(p.scale_tril)
-    return logs + 0.5 * (trace + away - p.event_shape[0])
+    away = _columns(q, (q.loc - p.loc).unsqueeze(-1))
+    logs = q._half_log_determinant() - p._half_log_determinant()
+    return logs + 0.5 * (_trace(p, q) + away - p.event_shape[0])
+
+
+def _trace(p: NormalVectors, q: NormalVectors) -> Tensor:
+    """The trace of q's precision times p's covariance: of its factors' columns, one by one."""
+    if isinstance(p, MultivariateNormal):
+        return _columns(q, p.scale_tril)
+    if isinstance(q, MultivariateNormal):
+        return _columns(q, p.cov_factor) + _columns(q, diag_embed(p.cov_diag.sqrt()))
+    diagonal = q.cov_diag.reciprocal() - q._removed().square().sum(-2)
+    return _columns(q, p.cov_factor) + (diagonal * p.cov_diag).sum(-1)
+
+
+def _columns(q: NormalVectors, columns: Tensor) -> Tensor:
+    """The sum of xᵀ P x over the columns x of matrices [..., n, m], with q's precision P."""
+    if isinstance(q, MultivariateNormal):
+        return solve_triangular(q.scale_tril, columns, upper=False).square().sum((-2, -1))
+    alone = (columns.square() / q.cov_diag.unsqueeze(-1)).sum((-2, -1))
+    return alone - (q._removed() @ columns).square().sum((-2, -1))
 
 
 @register_kl(Gamma, Gamma)

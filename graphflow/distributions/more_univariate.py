@@ -1,7 +1,8 @@
 """Rarer distributions of single numbers, drawn by the inverse of the distribution function.
 
 Densities, moments and entropies as in Johnson, Kotz and Balakrishnan, *Continuous Univariate
-Distributions* (2nd edition, 1994 and 1995).
+Distributions* (2nd edition, 1994 and 1995), and J. Pickands, "Statistical inference using
+extreme order statistics" (1975).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any, ClassVar
 from graphflow.distributions import constraints
 from graphflow.distributions.constraints import Constraint
 from graphflow.distributions.distribution import EULER, LOG_PI, Distribution, as_parameters
+from graphflow.distributions.quotients import expm1_quotient, log1p_quotient
 from graphflow.distributions.univariate import Normal, _LocationScale
 from graphflow.functions.elementwise import expm1, log1p, where
 from graphflow.functions.special import lgamma, xlogy
@@ -300,3 +302,82 @@ class Pareto(Distribution):
     def entropy(self) -> Tensor:
         """``log(scale / alpha) + 1 + 1 / alpha``."""
         return (self.scale / self.alpha).log() + (1 + self.alpha.reciprocal())
+
+
+class GeneralizedPareto(Distribution):
+    """``loc + scale ((1 - u)^-k - 1) / k`` of uniform u and ``concentration`` k, of any sign.
+
+    For k = 0 exponential, for k = -1 uniform.
+    """
+
+    has_rsample = True
+    parameters = ("loc", "scale", "concentration")
+    arg_constraints: ClassVar = {
+        "loc": constraints.real,
+        "scale": constraints.positive,
+        "concentration": constraints.real,
+    }
+
+    def __init__(
+        self, loc: Any, scale: Any, concentration: Any, validate_args: bool | None = None
+    ) -> None:
+        self.loc, self.scale, self.concentration = as_parameters(loc, scale, concentration)
+        super().__init__(self.loc.shape, (), validate_args)
+
+    @constraints.dependent_property
+    def support(self) -> Constraint:
+        """From ``loc`` on; for negative concentrations k up to ``loc - scale / k``."""
+        k = self.concentration
+        return constraints.interval(self.loc, where(k < 0, self.loc - self.scale / k, math.inf))
+
+    @property
+    def mean(self) -> Tensor:
+        """``loc + scale / (1 - k)``; NaN from concentrations k of 1 on."""
+        k = self.concentration
+        return where(k < 1, self.loc + self.scale / (1 - k), math.nan)
+
+    @property
+    def mode(self) -> Tensor:
+        """``loc``."""
+        return self.loc
+
+    @property
+    def variance(self) -> Tensor:
+        """``scale^2 / ((1 - k)^2 (1 - 2 k))``; NaN from concentrations k of 1/2 on."""
+        k = self.concentration
+        return where(k < 0.5, self.scale.square() / ((1 - k).square() * (1 - 2 * k)), math.nan)
+
+    def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        """The quantile of a uniform number."""
+        return self.icdf(unit_numbers(self.loc, self._extended_shape(sample_shape)))
+
+    def _away(self, value: Tensor) -> Tensor:
+        self._check_value(value)
+        return (value - self.loc) / self.scale
+
+    def log_survival_function(self, value: Tensor) -> Tensor:
+        """The logarithm of the probability of a draw above ``value``: ``-log(1 + k z) / k``."""
+        z = self._away(value)
+        return -z * log1p_quotient(self.concentration * z)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """The logarithm of the density."""
+        stretch = log1p(self.concentration * self._away(value))
+        return self.log_survival_function(value) - stretch - self.scale.log()
+
+    def log_cdf(self, value: Tensor) -> Tensor:
+        """The logarithm of :meth:`cdf`."""
+        return self.cdf(value).log()
+
+    def cdf(self, value: Tensor) -> Tensor:
+        """The probability of a draw of at most ``value``."""
+        return -expm1(self.log_survival_function(value))
+
+    def icdf(self, value: Tensor) -> Tensor:
+        """The quantile of a probability ``value``."""
+        waited = -log1p(-value)
+        return self.loc + self.scale * waited * expm1_quotient(self.concentration * waited)
+
+    def entropy(self) -> Tensor:
+        """``log(scale) + concentration + 1``."""
+        return self.scale.log() + self.concentration + 1

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Self
 
 from graphflow.distributions import constraints
 from graphflow.distributions.constraints import Constraint, independent
@@ -58,6 +59,16 @@ class Transform:
         """The inverse."""
         return _Inverse(self)
 
+    def with_cache(self, cache_size: int = 1) -> Self:
+        """The same, remembering as many results: 0 or 1."""
+        if cache_size not in (0, 1):
+            raise ValueError("cache_size must be 0 or 1")
+        if cache_size == self._cache_size:
+            return self
+        made = copy.copy(self)
+        made._cache_size, made._last = cache_size, (None, None)
+        return made
+
     def _call(self, x: Tensor) -> Tensor:
         raise NotImplementedError(f"{type(self).__name__} does not define _call()")
 
@@ -89,6 +100,9 @@ class _Inverse(Transform):
     @property
     def inv(self) -> Transform:
         return self._of
+
+    def with_cache(self, cache_size: int = 1) -> Self:
+        return type(self)(self._of.with_cache(cache_size))
 
     def __call__(self, x: Tensor) -> Tensor:
         return self._of._inv_call(x)

@@ -13,6 +13,7 @@ from graphflow.distributions.matrix_transforms import (
     LowerCholeskyTransform,
     PositiveDefiniteTransform,
 )
+from graphflow.distributions.part_transforms import CatTransform, StackTransform
 from graphflow.distributions.transform import (
     ComposeTransform,
     IndependentTransform,
@@ -32,11 +33,11 @@ from graphflow.number_formats import finfo
 from graphflow.tensor import Tensor
 
 __all__ = [
-    "AbsTransform", "AffineTransform", "ComposeTransform", "CorrCholeskyTransform",
+    "AbsTransform", "AffineTransform", "CatTransform", "ComposeTransform", "CorrCholeskyTransform",
     "CumulativeDistributionTransform", "ExpTransform", "IndependentTransform",
     "LowerCholeskyTransform", "PositiveDefiniteTransform", "PowerTransform", "ReshapeTransform",
-    "SigmoidTransform", "SoftmaxTransform", "SoftplusTransform", "StickBreakingTransform",
-    "TanhTransform", "Transform", "identity_transform",
+    "SigmoidTransform", "SoftmaxTransform", "SoftplusTransform", "StackTransform",
+    "StickBreakingTransform", "TanhTransform", "Transform", "identity_transform",
 ]  # fmt: skip
 
 

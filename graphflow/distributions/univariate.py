@@ -19,7 +19,7 @@ from graphflow.functions.elementwise import erf, log1p, sigmoid, where
 from graphflow.functions.special import erfinv
 from graphflow.nn.functional.loss import binary_cross_entropy_with_logits
 from graphflow.rng import bernoulli, rand, randn
-from graphflow.tensor import Tensor
+from graphflow.tensor import Size, Tensor
 
 _LOG_ROOT_2PI = 0.5 * math.log(2 * math.pi)
 
@@ -169,6 +169,11 @@ class Uniform(Distribution):
     def mean(self) -> Tensor:
         """The middle."""
         return (self.low + self.high) / 2
+
+    @property
+    def mode(self) -> Tensor:
+        """NaN: no value is more probable than others."""
+        return self.high.detach() * math.nan
 
     @property
     def variance(self) -> Tensor:
@@ -321,6 +326,11 @@ class Bernoulli(Distribution):
             return self._given
         probs = inside(self._given)
         return probs.log() - log1p(-probs)
+
+    @property
+    def param_shape(self) -> Size:
+        """The shape of ``probs`` and ``logits``."""
+        return self._given.shape
 
     @property
     def mean(self) -> Tensor:
