@@ -18,6 +18,7 @@ import torch
 import graphflow as gf
 from tests.conformance import (
     differences,
+    distributions,
     loops,
     models,
     modules,
@@ -40,6 +41,7 @@ RUN: dict[str, Callable[[str, str, bool], Outcome]] = {
     "optimisers": optimisers.run,
     "models": models.run,
     "loops": loops.run,
+    "distributions": distributions.run,
     "surface": surface.run,
 }
 
@@ -47,7 +49,7 @@ RUN: dict[str, Callable[[str, str, bool], Outcome]] = {
 def main() -> int:
     """Parse arguments, run, report; 1 when something failed (with --table: got worse)."""
     options = _options()
-    parts = (samples, modules, optimisers, models, loops, surface)
+    parts = (samples, modules, optimisers, models, loops, distributions, surface)
     known = [key for part in parts for key in part.entries()]
     chosen = [key for key in known if _wanted(key, options.ops)]
     if not chosen:

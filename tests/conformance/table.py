@@ -10,7 +10,16 @@ from pathlib import Path
 from tests.conformance.outcome import MODES, Outcome
 
 PATH = Path(__file__).parent / "table.txt"
-KINDS = ("operations", "beside", "modules", "optimisers", "models", "loops", "surface")
+KINDS = (
+    "operations",
+    "beside",
+    "modules",
+    "optimisers",
+    "models",
+    "loops",
+    "distributions",
+    "surface",
+)
 
 
 @dataclass
@@ -45,7 +54,7 @@ def kind_of(key: str) -> str:
     """Which of KINDS an entry is."""
     if key.startswith("optim."):
         return "optimisers"
-    for kind in ("models", "loops", "surface"):
+    for kind in ("models", "loops", "distributions", "surface"):
         if key.startswith(f"{kind}."):
             return kind
     if key.partition(":")[0] in names("beside.txt"):
