@@ -11,7 +11,8 @@ import pytest
 import scipy.special as sp
 
 import graphflow as gf
-from graphflow.autograd import gradcheck
+from graphflow.autograd import gradcheck, gradgradcheck
+from graphflow.testing import assert_close
 
 SEED = 20261205
 S = gf.special
@@ -88,8 +89,31 @@ def test_gradients(name: str) -> None:
     function = getattr(S, name)
     x = gf.tensor([-0.7, 0.1, 0.9], dtype=gf.float64, requires_grad=True)
     assert gradcheck(lambda x: function(x, 5), [x])
-    degrees = gf.tensor([0, 4, 7])
-    assert gradcheck(lambda x: function(x, degrees), [x])
+    for degrees in (gf.tensor([0, 4, 7]), gf.tensor([-1, 1, 2])):
+        assert gradcheck(lambda x, n=degrees: function(x, n), [x])
+        assert gradgradcheck(lambda x, n=degrees: function(x, n), [x])
+
+
+@pytest.mark.parametrize("name", [n for n in dir(S) if "polynomial" in n])
+def test_compiled_gradients_of_degrees_of_their_own(name: str) -> None:
+    function = getattr(S, name)
+    rng = np.random.default_rng(SEED)
+    x = gf.tensor(rng.uniform(-1, 1, (3, 12)), requires_grad=True)
+
+    def slopes(x: Any, n: Any) -> Any:
+        (once,) = gf.autograd.grad(function(x, n).sum(), x, create_graph=True)
+        return once, gf.autograd.grad((once * once).sum(), x)[0]
+
+    numbers = np.arange(-1, 11)
+    # The same of each degree as a number, which no loop is for.
+    columns = [slopes(x[:, [i]].detach().requires_grad_(), int(n)) if n > 1 else None
+               for i, n in enumerate(numbers)]  # fmt: skip
+    for run in (slopes, gf.compile(slopes)):
+        found = run(x, gf.tensor(numbers))
+        for i, wanted in enumerate(columns):
+            for ours, theirs in zip(found, wanted or (), strict=bool(wanted)):
+                unit = theirs.abs().max().item()
+                assert_close(ours[:, [i]], theirs.detach(), rtol=1e-11, atol=1e-12 * unit)
 
 
 def test_high_degrees_are_looped_over() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
+from graphflow.autograd.function import Function, FunctionCtx
 from graphflow.checks import need_tensor
 from graphflow.functions.control import while_loop
 from graphflow.functions.elementwise import add, div, eq, gt, lt, mul, sub, where
@@ -35,8 +36,9 @@ def _family(name: str, meaning: str, first: First, step: Step) -> Callable[[Any,
             need_tensor(name, input)
             (x,) = operands([input], floating=True)
             return _unrolled(x, int(n), first, step)
-        x, degree = operands([input, n], floating=True)
-        return _looped(x, degree, first, step)
+        x, degree = broadcast_tensors(*operands([input, n], floating=True))
+        degree = cast(cast(degree.detach(), T.int64), x.dtype)
+        return _Derivative.apply(x, degree, first, step, 0)  # type: ignore[no-any-return]
 
     function.__name__ = function.__qualname__ = name
     function.__doc__ = f"{meaning} of degree ``n`` at ``input``; ``n`` is a number or a tensor."
@@ -53,24 +55,52 @@ def _unrolled(x: Tensor, n: int, first: First, step: Step) -> Tensor:
     return now
 
 
-def _looped(x: Tensor, n: Tensor, first: First, step: Step) -> Tensor:
-    """As many steps as the largest degree needs; each element keeps what it asks for."""
-    x, n = broadcast_tensors(x, n)
-    degree = cast(cast(n.detach(), T.int64), x.dtype)
-    one, now = add(mul(x, 0.0), 1.0), first(x)
+class _Derivative(Function):
+    """The derivative by x of an order, 0 being the value; its own is the next, by the same loop.
+
+    Nothing is kept of the loop's steps, whose number compiled code does not know.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx, x: Tensor, degree: Tensor, first: First, step: Step, order: int
+    ) -> Tensor:
+        ctx.save_for_backward(x, degree)
+        ctx.next = first, step, order + 1  # type: ignore[attr-defined]
+        return _looped(x, degree, first, step, order)
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, ct: Tensor) -> tuple[Tensor | None, ...]:
+        slope = _Derivative.apply(*ctx.saved_tensors, *ctx.next)  # type: ignore[attr-defined]
+        return mul(ct, slope), None, None, None, None
+
+
+def _looped(x: Tensor, degree: Tensor, first: First, step: Step, order: int) -> Tensor:
+    """As many steps as the largest degree needs; each element keeps what it asks for.
+
+    The recurrence's derivatives (Leibniz): a step is linear in x and in both polynomials, so its
+    derivative of order i is the step of theirs, and i times the slope in x at those of i - 1.
+    """
+    zero, one = mul(x, 0.0), add(mul(x, 0.0), 1.0)
+    before = (one, *[zero] * order)
+    now = (first(x), sub(first(one), first(zero)), *[zero] * order)[: order + 1]
     if not x.numel():
-        return now
-    found = where(gt(degree, 0), now, where(lt(degree, 0), 0.0, one))
+        return now[order]
+    found = where(gt(degree, 0), now[order], where(lt(degree, 0), 0.0, before[order]))
     most = amax(degree)
 
     def body(carry: Any) -> Any:
         k, before, now, found = carry
-        after = step(k, x, now, before)
-        return add(k, 1), now, after, where(eq(degree, add(k, 1)), after, found)
+        after = [step(k, x, a, b) for a, b in zip(now, before, strict=True)]
+        for i in range(1, order + 1):
+            slope = sub(step(k, one, now[i - 1], zero), step(k, zero, now[i - 1], zero))
+            after[i] = add(after[i], mul(slope, float(i)))
+        kept = where(eq(degree, add(k, 1)), after[order], found)
+        return add(k, 1), now, tuple(after), kept
 
-    start = (add(mul(most, 0.0), 1.0), one, now, found)
-    last: tuple[Tensor, ...] = while_loop(lambda carry: lt(carry[0], most), body, start)
-    return last[3]
+    start = (add(mul(most, 0.0), 1.0), before, now, found)
+    last: tuple[Any, ...] = while_loop(lambda carry: lt(carry[0], most), body, start)
+    return last[3]  # type: ignore[no-any-return]
 
 
 def _twice(k: Any, x: Tensor, now: Tensor, before: Tensor) -> Tensor:
