@@ -13,11 +13,13 @@ from typing import Any
 
 from graphflow import pytree
 from graphflow.autograd.engine import grad as gradients
-from graphflow.autograd.modes import enable_grad, is_grad_enabled
+from graphflow.autograd.modes import enable_grad, is_grad_enabled, no_grad
 from graphflow.dispatch import full
 from graphflow.errors import GraphFlowError
-from graphflow.functions.shaping import reshape, select, stack
+from graphflow.functions.creation import eye
+from graphflow.functions.shaping import cat, movedim, reshape, stack
 from graphflow.tensor import Tensor
+from graphflow.vectorised import on_entries
 
 __all__ = [
     "functional_call", "grad", "grad_and_value", "hessian", "jacfwd", "jacrev", "jvp",
@@ -187,30 +189,59 @@ def vjp(func: Function, *primals: Any, has_aux: bool = False) -> tuple[Any, ...]
     return (run.value(), pulled, run.settled(run.aux)) if has_aux else (run.value(), pulled)
 
 
+class _Tangents:
+    """Derivatives along directions: those by ``u`` of ``uᵀ J``, which is linear in ``u``."""
+
+    def __init__(self, run: _Recorded) -> None:
+        self.run, self.keep = run, run.keep
+        run.keep = True
+        with enable_grad():
+            self.duals = [
+                full(tuple(o.shape), 0, o.dtype, o.device).requires_grad_() for o in run.outs
+            ]
+            self.rows = run.slopes(run.outs, self.duals)
+        run.keep = self.keep
+
+    def along(self, directions: Sequence[tuple[int, Tensor]], keep: bool) -> list[Tensor]:
+        """The derivative of each output, the arguments' leaves of these numbers moving."""
+        pairs = [(self.rows[i], d) for i, d in directions if self.rows[i].requires_grad]
+        if not pairs:
+            return [full(tuple(o.shape), 0, o.dtype, o.device) for o in self.run.outs]
+        found = gradients(
+            [r for r, _ in pairs], self.duals, [d for _, d in pairs], retain_graph=True,
+            create_graph=keep, allow_unused=True, materialize_grads=True,
+        )  # fmt: skip
+        return [x for x in found if x is not None]
+
+    def columns(self, number: int, chunk: int | None) -> list[Tensor]:
+        """The derivatives of the outputs by each element of a leaf."""
+        leaf, outs = self.run.wrt[number], self.run.outs
+        count = leaf.numel()
+        if not count:
+            return [full((*o.shape, *leaf.shape), 0, o.dtype, o.device) for o in outs]
+        with enable_grad() if self.keep else no_grad():
+            found = _in_chunks(
+                lambda d: self.along([(number, d[0])], self.keep), [_directions(leaf)], count,
+                "different", chunk,
+            )  # fmt: skip
+            rows = [x if own else x.expand((count, *x.shape)) for x, own in found]
+            made = [reshape(movedim(x, 0, -1), (*x.shape[1:], *leaf.shape)) for x in rows]
+        return [self.run.settled(x) for x in made]
+
+
 def jvp(
     func: Function, primals: Any, tangents: Any, *, strict: bool = False, has_aux: bool = False
 ) -> tuple[Any, ...]:
-    """``(output, derivative along the tangents)``, and aux: the derivative by u of ``uᵀ J``."""
+    """``(output, derivative along the tangents)``, and aux."""
     if not isinstance(primals, tuple) or not isinstance(tangents, tuple):
         raise GraphFlowError("jvp: primals and tangents must be tuples")
     directions, nest = pytree.flatten(tangents)
     if nest != pytree.flatten(primals)[1]:
         raise GraphFlowError("jvp: the tangents must be a nest like the primals")
     run = _Recorded("jvp", func, range(len(primals)), primals, {}, has_aux)
-    outside = is_grad_enabled() and any(t.requires_grad for t in directions)
-    keep, run.keep = run.keep or outside, True
-    with enable_grad():
-        duals = [full(tuple(o.shape), 0, o.dtype, o.device).requires_grad_() for o in run.outs]
-        rows = run.slopes(run.outs, duals)
-        pairs = [(r, d) for r, d in zip(rows, directions, strict=True) if r.requires_grad]
-        found: Sequence[Any] = [full(tuple(o.shape), 0, o.dtype, o.device) for o in run.outs]
-        if pairs:
-            found = gradients(
-                [r for r, _ in pairs], duals, [d for _, d in pairs], retain_graph=True,
-                create_graph=keep, allow_unused=True, materialize_grads=True,
-            )  # fmt: skip
-    run.keep = keep
-    along = run.settled(pytree.unflatten(run.out_nest, list(found)))
+    run.keep = run.keep or (is_grad_enabled() and any(t.requires_grad for t in directions))
+    found = _Tangents(run).along(list(enumerate(directions)), run.keep)
+    along = run.settled(pytree.unflatten(run.out_nest, found))
     return (run.value(), along, run.settled(run.aux)) if has_aux else (run.value(), along)
 
 
@@ -220,38 +251,60 @@ def jacrev(
 ) -> Callable[..., Any]:  # fmt: skip
     """The Jacobian by ``argnums``: for each output a nest like the argument's, of matrices.
 
-    A matrix has the output's shape, then the argument's.  Every row is a backward pass, so
-    ``chunk_size`` changes nothing.
+    A matrix has the output's shape, then the argument's.  The rows are one backward pass for
+    all elements of an output at once, or for ``chunk_size`` of them.
     """
     single, chosen = _positions(argnums)
 
     def function(*args: Any, **kwargs: Any) -> Any:
         run = _Recorded("jacrev", func, chosen, args, kwargs, has_aux)
-        rows = [run.by_argument(single, _matrices(run, out)) for out in run.outs]
+        rows = [run.by_argument(single, _rows(run, out, chunk_size)) for out in run.outs]
         found = pytree.unflatten(run.out_nest, rows)
         return (found, run.settled(run.aux)) if has_aux else found
 
     return function
 
 
-def _matrices(run: _Recorded, out: Tensor) -> list[Tensor]:
-    """The derivatives of every element of ``out``, for each leaf."""
-    with enable_grad():
-        flat = reshape(out, (-1,))
-        rows = [run.slopes([flat[i]], None) for i in range(flat.shape[0])]
-        if not rows:
-            return [full((*out.shape, *t.shape), 0, t.dtype, t.device) for t in run.wrt]
-        columns = [stack(column) for column in zip(*rows, strict=True)]
-        made = [reshape(c, (*out.shape, *t.shape)) for c, t in zip(columns, run.wrt, strict=True)]
-    return [run.settled(m) for m in made]
+def _rows(run: _Recorded, out: Tensor, chunk: int | None) -> list[Tensor]:
+    """The derivatives of every element of ``out``, for each leaf: its shape, then the leaf's."""
+    count = out.numel()
+    if not count:
+        return [full((*out.shape, *t.shape), 0, t.dtype, t.device) for t in run.wrt]
+    with enable_grad() if run.keep else no_grad():
+        found = _in_chunks(
+            lambda cts: run.slopes([out], cts), [_directions(out)], count, "different", chunk
+        )
+        rows = [x if own else x.expand((count, *x.shape)) for x, own in found]
+        made = [reshape(x, (*out.shape, *x.shape[1:])) for x in rows]
+    return [run.settled(x) for x in made]
+
+
+def _directions(x: Tensor) -> Tensor:
+    """A tensor like ``x`` for each of its elements: 1 there, else 0."""
+    count = x.numel()
+    return reshape(eye(count, dtype=x.dtype, device=x.device), (count, *x.shape))
 
 
 def jacfwd(
     func: Function, argnums: int | Sequence[int] = 0, has_aux: bool = False, *,
     chunk_size: int | None = None, randomness: str = "error",
 ) -> Callable[..., Any]:  # fmt: skip
-    """:func:`jacrev`, whose numbers are the same: there is no forward mode here."""
-    return jacrev(func, argnums, has_aux=has_aux, chunk_size=chunk_size)
+    """:func:`jacrev` column by column: products with all directions of the arguments at once.
+
+    Each is a backward pass through the backward pass, which is what ``jvp`` takes here: for
+    functions with fewer inputs than outputs.
+    """
+    single, chosen = _positions(argnums)
+
+    def function(*args: Any, **kwargs: Any) -> Any:
+        run = _Recorded("jacfwd", func, chosen, args, kwargs, has_aux)
+        tangents = _Tangents(run)
+        columns = [tangents.columns(i, chunk_size) for i in range(len(run.wrt))]
+        rows = [run.by_argument(single, [c[k] for c in columns]) for k in range(len(run.outs))]
+        found = pytree.unflatten(run.out_nest, rows)
+        return (found, run.settled(run.aux)) if has_aux else found
+
+    return function
 
 
 def hessian(func: Function, argnums: int | Sequence[int] = 0) -> Callable[..., Any]:
@@ -269,34 +322,74 @@ def vmap(
     """``func`` on each entry of dimension ``in_dims`` of the arguments, the results stacked.
 
     ``in_dims`` and ``out_dims`` are numbers, or nests of them like the arguments and results;
-    None passes an argument whole.  The function runs once an entry, also while traced: random
-    numbers differ from entry to entry, and ``chunk_size`` changes nothing.
+    None passes an argument whole, and keyword arguments always are.  The function runs once,
+    traced on one entry, and its operations are applied to all entries at once, or to
+    ``chunk_size`` of them.  It may not look at values; ``randomness`` is ``"different"`` or
+    ``"same"`` where it draws random numbers.
     """
-    if randomness not in ("error", "different"):
-        raise GraphFlowError(f"vmap: randomness={randomness!r} is not supported; use 'different'")
+    if randomness not in ("error", "different", "same"):
+        raise ValueError(f"vmap: randomness is 'error', 'different' or 'same', not {randomness!r}")
+    if chunk_size is not None and chunk_size < 1:
+        raise ValueError(f"vmap: chunk_size must be at least 1, not {chunk_size}")
 
     def function(*args: Any, **kwargs: Any) -> Any:
-        leaves, nest = pytree.flatten((args, kwargs))
-        axes = [*_spread("in_dims", in_dims, args), *_spread("in_dims", 0, kwargs)]
-        runs = []
-        for i in range(_entries(leaves, axes)):
-            own = [x if a is None else select(x, a, i) for x, a in zip(leaves, axes, strict=True)]
-            positional, named = pytree.unflatten(nest, own)
-            runs.append(func(*positional, **named))
-        rows = [pytree.flatten(run)[0] for run in runs]
-        places = _spread("out_dims", out_dims, runs[0])
-        for leaf in rows[0]:
-            if not isinstance(leaf, Tensor):
-                raise GraphFlowError(
-                    f"vmap: the function must return tensors, not {type(leaf).__name__}"
-                )
-        made = [
-            column[0] if place is None else stack(column, place)
-            for column, place in zip(zip(*rows, strict=True), places, strict=True)
-        ]
-        return pytree.unflatten(pytree.flatten(runs[0])[1], made)
+        leaves, nest = pytree.flatten(args)
+        axes = _spread("in_dims", in_dims, args)
+        size = _entries(leaves, axes)
+        mapped = [i for i, axis in enumerate(axes) if axis is not None]
+        operands = [_first(leaves[i], axes[i]) for i in mapped]
+        nests = []
+
+        def of_entry(tensors: list[Tensor]) -> list[Tensor]:
+            own = list(leaves)
+            for i, tensor in zip(mapped, tensors, strict=True):
+                own[i] = tensor
+            returned = func(*pytree.unflatten(nest, own), **kwargs)
+            found, structure = pytree.flatten(returned)
+            for leaf in found:
+                if not isinstance(leaf, Tensor):
+                    raise GraphFlowError(
+                        f"vmap: the function must return tensors, not {type(leaf).__name__}"
+                    )
+            nests.append((structure, _spread("out_dims", out_dims, returned)))
+            return found
+
+        found = _in_chunks(of_entry, operands, size, randomness, chunk_size)
+        structure, places = nests[0]
+        made = [_placed(x, own, at, size) for (x, own), at in zip(found, places, strict=True)]
+        return pytree.unflatten(structure, made)
 
     return function
+
+
+def _first(x: Tensor, axis: int) -> Tensor:
+    return movedim(x, axis, 0) if axis else x
+
+
+def _placed(x: Tensor, own: bool, place: int | None, size: int) -> Tensor:
+    """A result with its entries along axis ``place``."""
+    if place is None:
+        if own:
+            raise ValueError("vmap: out_dims is None for a result that differs between entries")
+        return x
+    return movedim(x if own else x.expand((size, *x.shape)).clone(), 0, place)
+
+
+def _in_chunks(
+    function: Callable[[list[Tensor]], Sequence[Tensor]], operands: Sequence[Tensor], size: int,
+    randomness: str, chunk: int | None,
+) -> list[tuple[Tensor, bool]]:  # fmt: skip
+    """What :func:`on_entries` gives, by ``chunk`` entries at a time."""
+    if chunk is None or chunk >= size:
+        return on_entries(function, operands, size, randomness)
+    parts = [
+        on_entries(function, [x[i : i + chunk] for x in operands], min(chunk, size - i), randomness)
+        for i in range(0, size, chunk)
+    ]
+    return [
+        (cat([x for x, _ in column]), True) if column[0][1] else column[0]
+        for column in zip(*parts, strict=True)
+    ]
 
 
 def _spread(what: str, dims: Any, tree: Any) -> list[Any]:

@@ -62,11 +62,14 @@ class Tracer:
     """One trace under way; ``mode.tracer`` while the user's function runs."""
 
     def __init__(
-        self, name: str, names: Mapping[Cell, str] | None = None, explicit: bool = False
-    ) -> None:
+        self, name: str, names: Mapping[Cell, str] | None = None, explicit: bool = False,
+        unrolls: bool = False,
+    ) -> None:  # fmt: skip
         self.name = name
         self.explicit = explicit
         """Whether the graph is for the user, who may differentiate it."""
+        self.unrolls = unrolls
+        """Whether loops of known lengths are written out: what is traced will run eagerly."""
         self.inputs: list[Node] = []
         self.number_inputs: set[Node] = set()
         self.captured: dict[Cell, Node] = {}
@@ -397,9 +400,10 @@ class Tracer:
 
     def refuse_value(self, tensor: Tensor, what: str) -> None:
         """Raise: a traced value is not known while the graph is built."""
+        where = "a function under vmap" if self.unrolls else "a compiled function"
         raise TraceError(
-            f"{what} needs the value of a tensor of type {tensor._type}, which a compiled "
-            f"function does not have while it is traced\n  at {self.here()}\n"
+            f"{what} needs the value of a tensor of type {tensor._type}, which {where} "
+            f"does not have while it is traced\n  at {self.here()}\n"
             "  use gf.where(condition, a, b) for a choice that depends on data, gf.static(value) "
             "for a float argument that is\n  to stay a Python number, or move this line out of the "
             "compiled function"

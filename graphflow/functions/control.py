@@ -210,10 +210,10 @@ def scan(
     """
     carry, items = Nest(init, "scan(): init"), Nest(xs, "scan(): xs")
     steps = _length(items, length)
-    if mode.tracer is None and steps:
+    if mode.tracer is None or mode.tracer.unrolls:
+        if not steps:
+            return _scan_nothing(f, carry, items)
         return _scan_eagerly(f, carry, items, steps, reverse)
-    if mode.tracer is None:
-        return _scan_nothing(f, carry, items)
     ys: list[Nest] = []
     count = len(carry.tensors)
 

@@ -15,6 +15,7 @@ from typing import Any, Protocol, TypeAlias
 
 from graphflow.errors import GraphError
 from graphflow.ir.affine import Index, Piece
+from graphflow.ir.dims import Dim
 from graphflow.ir.types import DType, TensorType, Type
 from graphflow.records import dataclass, field
 
@@ -114,6 +115,22 @@ OrderRule: TypeAlias = "Callable[[Sequence[TensorType], Attrs, Sequence[Order]],
 PartsRule: TypeAlias = "Callable[[Builder, OpDef, Application], Any]"
 """An operation on complex operands in terms of real ones: ``n.inputs`` are pairs (real,
 imaginary), or values that are real already; the result is a pair or a real value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entries:
+    """Which operands of an application hold entries of a batch, along a first axis more."""
+
+    size: Dim
+    batched: tuple[bool, ...]
+    randomness: str = "error"
+    """What to do where random numbers are drawn: ``"different"`` ones, the ``"same"``, or raise."""
+
+
+BatchRule: TypeAlias = "Callable[[Builder, OpDef, Application, Entries], Any]"
+"""An operation applied to all entries of a batch (:mod:`graphflow.ir.ops.batches`).  ``n.inputs``
+are whole operands, ``n.out`` is the type of an entry's result; the result has the entries along
+its first axis (or is the tuple of results that have)."""
 
 RoomOf: TypeAlias = "tuple[TensorType, Attrs, Sequence[TensorType]]"
 """The type of a vector, the attributes of the operation that will have it as its operand, and the
@@ -297,6 +314,11 @@ class OpDef:
     """What the application is on operands whose axes are in the given orders: attributes and
     the order of the result's axes (:mod:`graphflow.ir.ops.orders`).  Operations of kind
     ELEMENTWISE need no rule."""
+    batched: BatchRule | None = None
+    """The application to all entries of a batch; without a rule it is one for every entry.
+    Operations of kind ELEMENTWISE need none."""
+    draws: bool = False
+    """The result is random numbers, which differ if there are more of them."""
     pure: bool = True
     early: bool = False
     """Sets off something that goes on by itself: the schedule runs it as soon as it can."""

@@ -28,6 +28,7 @@ from tests.conformance import (
     samples,
     surface,
     table,
+    transforms,
 )
 from tests.conformance.outcome import MODES, Outcome
 
@@ -42,6 +43,7 @@ RUN: dict[str, Callable[[str, str, bool], Outcome]] = {
     "models": models.run,
     "loops": loops.run,
     "distributions": distributions.run,
+    "transforms": transforms.run,
     "surface": surface.run,
 }
 
@@ -49,7 +51,7 @@ RUN: dict[str, Callable[[str, str, bool], Outcome]] = {
 def main() -> int:
     """Parse arguments, run, report; 1 when something failed (with --table: got worse)."""
     options = _options()
-    parts = (samples, modules, optimisers, models, loops, distributions, surface)
+    parts = (samples, modules, optimisers, models, loops, distributions, transforms, surface)
     known = [key for part in parts for key in part.entries()]
     chosen = [key for key in known if _wanted(key, options.ops)]
     if not chosen:

@@ -18,6 +18,7 @@ KINDS = (
     "models",
     "loops",
     "distributions",
+    "transforms",
     "surface",
 )
 
@@ -54,7 +55,7 @@ def kind_of(key: str) -> str:
     """Which of KINDS an entry is."""
     if key.startswith("optim."):
         return "optimisers"
-    for kind in ("models", "loops", "distributions", "surface"):
+    for kind in ("models", "loops", "distributions", "transforms", "surface"):
         if key.startswith(f"{kind}."):
             return kind
     if key.partition(":")[0] in names("beside.txt"):

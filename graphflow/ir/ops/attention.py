@@ -16,6 +16,7 @@ import numpy as np
 
 from graphflow.errors import DTypeError, GraphError, ShapeError
 from graphflow.ir.op import Application, Array, Builder, Kind, OpDef, OpTests, Sample, register
+from graphflow.ir.ops import batches
 from graphflow.ir.ops.gradients import restore_axes, scalar, transposed
 from graphflow.ir.ops.matrices import column, sum_of
 from graphflow.ir.ops.rules import FLOAT, Attrs, check_arity, require, spelled
@@ -264,6 +265,7 @@ ATTEND = register(
         decompose=_decompose,
         routine="attention",
         cost=1000.0,
+        batched=batches.merged,
         tests=OpTests(dtypes=(), samples=_samples(gradient=False)),
     )
 )
@@ -279,6 +281,7 @@ ATTEND_GRADIENT = register(
         decompose=_decompose_gradient,
         routine="attention",
         cost=1000.0,
+        batched=batches.merged,
         tests=OpTests(dtypes=(), samples=_samples(gradient=True)),
     )
 )

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from graphflow.errors import DTypeError, ShapeError
 from graphflow.ir.dims import SymDim
 from graphflow.ir.op import NON_DIFFERENTIABLE, Array, Kind, OpDef, OpTests, Sample, register
+from graphflow.ir.ops import batches
 from graphflow.ir.ops.rules import Attrs, check_arity, spelled
 from graphflow.ir.types import DType, TensorType, float64, int64
 
@@ -44,6 +45,7 @@ BITCAST = register(
         reference=_bitcast,
         vjp=NON_DIFFERENTIABLE,
         view_inverse=lambda emit, parent, new, attrs: emit("bitcast", new, dtype=parent.dtype),
+        batched=batches.TOGETHER,
         tests=OpTests(
             dtypes=("f64",),
             samples=(

@@ -15,7 +15,7 @@ import numpy as np
 from graphflow.errors import DTypeError, ShapeError
 from graphflow.ir.affine import Index, Piece
 from graphflow.ir.op import Array, Kind, OpDef, OpTests, Sample, register
-from graphflow.ir.ops import complex_parts
+from graphflow.ir.ops import batches, complex_parts
 from graphflow.ir.ops.rules import COMPLEX, Attrs, check_arity, elementwise, require, spelled
 from graphflow.ir.types import TensorType
 
@@ -53,6 +53,7 @@ VIEW_AS_REAL = register(
         index=_no_map,
         view_inverse=lambda emit, parent, new, attrs: emit("view_as_complex", new),
         cost=0.0,
+        batched=batches.TOGETHER,
         tests=OpTests(dtypes=("c64",), samples=SAMPLES, gradient=True),
     )
 )
@@ -86,6 +87,7 @@ VIEW_AS_COMPLEX = register(
         index=_no_map,
         view_inverse=lambda emit, parent, new, attrs: emit("view_as_real", new),
         cost=0.0,
+        batched=batches.TOGETHER,
         tests=OpTests(
             samples=tuple(Sample((shape,)) for shape in ((2,), (3, 2), (2, 3, 2), (0, 2)))
         ),

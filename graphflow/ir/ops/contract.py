@@ -20,7 +20,7 @@ from graphflow.ir.op import (
     OpTests,
     register,
 )
-from graphflow.ir.ops import complex_parts, orders
+from graphflow.ir.ops import batches, complex_parts, orders
 from graphflow.ir.ops.gradients import transposed
 from graphflow.ir.ops.rules import (
     NUMBER,
@@ -130,6 +130,7 @@ MATMUL = register(
         contraction=_labels_matmul,
         blas=True,
         cost=8.0,
+        batched=batches.broadcast,
         tests=OpTests(
             tolerance={"f32": 5e-6, "f64": 1e-13},
             dtypes=("f32", "f64", "i64"),
@@ -248,6 +249,7 @@ CONTRACT = register(
         contraction=_labels,
         reordered=orders.labelled,
         cost=8.0,
+        batched=batches.labelled,
         tests=OpTests(
             tolerance={"f32": 5e-6, "f64": 1e-13},
             dtypes=("f32", "f64", "i64"),

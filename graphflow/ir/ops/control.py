@@ -18,7 +18,18 @@ import numpy as np
 from graphflow.errors import DTypeError, GraphError, ShapeError
 from graphflow.ir.dims import Dim, evaluate_dim
 from graphflow.ir.graph import Graph
-from graphflow.ir.op import Application, Array, Builder, Kind, OpDef, OpTests, register
+from graphflow.ir.op import (
+    Application,
+    Array,
+    BatchRule,
+    Builder,
+    Kind,
+    OpDef,
+    OpTests,
+    register,
+)
+from graphflow.ir.ops.batched_control import all_steps, both_branches
+from graphflow.ir.ops.batches import item
 from graphflow.ir.ops.rules import Attrs, check_tensors, spelled
 from graphflow.ir.types import TensorType, TupleType, Type, bool_
 
@@ -31,6 +42,7 @@ def _control(
     summary: str,
     infer: Callable[[Sequence[Any], Attrs], Type],
     reference: Callable[..., Any],
+    batched: BatchRule | None = None,
 ) -> OpDef:
     def no_rule(b: Builder, n: Application, ct: Any, operand: int) -> Any:
         raise GraphError(
@@ -46,6 +58,7 @@ def _control(
             infer=infer,
             reference=reference,
             vjp=no_rule,
+            batched=batched,
             tests=NO_TESTS,
         )
     )
@@ -128,6 +141,7 @@ COND = _control(
     "The results of region then where the condition (bool[]) holds, else of otherwise.",
     _infer_cond,
     _cond,
+    both_branches,
 )
 
 # ---- while_loop ----------------------------------------------------------------------
@@ -213,6 +227,7 @@ SCAN = _control(
     "Region body over the items of the scanned operands: the last carry, the stacked results.",
     _infer_scan,
     _scan,
+    all_steps,
 )
 
 # ---- tuples and groups ---------------------------------------------------------------
@@ -234,7 +249,7 @@ def _get(value: tuple[Array, ...], *, index: int) -> Array:
     return value[index]
 
 
-GET = _control("get", "Item index of an operation with several results.", _infer_get, _get)
+GET = _control("get", "Item index of an operation with several results.", _infer_get, _get, item)
 
 
 def _infer_fused(types: Types, attrs: Attrs) -> Type:

@@ -23,7 +23,7 @@ from typing import Any
 from graphflow.errors import DTypeError, ShapeError
 from graphflow.ir.dims import Dim
 from graphflow.ir.op import ARRAYS, Application, Array, Builder, Kind, OpDef, OpTests, register
-from graphflow.ir.ops import complex_parts
+from graphflow.ir.ops import batches, complex_parts
 from graphflow.ir.ops.contract import sum_dtype
 from graphflow.ir.ops.gradients import zeros
 from graphflow.ir.ops.orders import LEAST_CHANNELS, WIDEST_GROUP
@@ -419,6 +419,7 @@ CONV = register(
         slides=True,
         decompose=_decompose_conv,
         cost=8.0,
+        batched=batches.convolved,
         tests=OpTests(
             tolerance={"f32": 5e-6, "f64": 1e-13},
             dtypes=("f32", "f64", "i64"),

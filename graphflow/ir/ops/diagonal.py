@@ -11,6 +11,7 @@ from graphflow.errors import DTypeError, ShapeError
 from graphflow.ir.affine import Index, Piece
 from graphflow.ir.dims import Dim, SymDim
 from graphflow.ir.op import Application, Array, Builder, Kind, OpDef, OpTests, Sample, register
+from graphflow.ir.ops import batches
 from graphflow.ir.ops.gradients import zeros
 from graphflow.ir.ops.rules import Attrs, calls, check_arity, check_axis, spelled
 from graphflow.ir.types import TensorType
@@ -94,6 +95,7 @@ DIAGONAL = register(
         index=_index_diagonal,
         view_inverse=lambda emit, parent, new, attrs: emit("diagonal_set", parent, new, **attrs),
         cost=0.0,
+        batched=batches.TOGETHER,
         tests=OpTests(dtypes=("f32", "f64", "i64", "bool"), samples=calls(*SAMPLES)),
     )
 )
@@ -134,6 +136,7 @@ DIAGONAL_SET = register(
         reference=_diagonal_set,
         vjp=(_cleared, lambda b, n, ct: b.diagonal(ct, **n.attrs)),
         index=_index_diagonal,
+        batched=batches.TOGETHER,
         tests=OpTests(
             dtypes=("f32", "f64", "i64", "bool"),
             samples=tuple(

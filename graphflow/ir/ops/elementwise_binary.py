@@ -25,7 +25,7 @@ from graphflow.ir.op import (
     Sample,
     register,
 )
-from graphflow.ir.ops import complex_parts
+from graphflow.ir.ops import batches, complex_parts
 from graphflow.ir.ops.gradients import mask, scalar, zeros_like
 from graphflow.ir.ops.rules import (
     ANY,
@@ -359,6 +359,7 @@ GCD = register(
         reference=np.gcd,
         vjp=NON_DIFFERENTIABLE,
         commutative=True,
+        batched=batches.broadcast,
         tests=OpTests(
             dtypes=("i64", "i32", "u8"),
             domain=(-60.0, 60.0),

@@ -67,6 +67,7 @@ def unary(
     samples: tuple[Sample, ...] = (),
     cost: float = 1.0,
     parts: PartsRule | None = None,
+    unordered: Callable[..., Any] | None = None,
 ) -> OpDef:
     """Register an elementwise operation; ``vjp=None``: its result carries no gradient.
 
@@ -79,6 +80,7 @@ def unary(
             summary=summary,
             infer=infer or elementwise(name, 1, kinds),
             reference=reference,
+            unordered=unordered,
             vjp=NON_DIFFERENTIABLE if vjp is None else (vjp,),
             scalar=templates(float=cpu) if isinstance(cpu, str) and cpu != "{0}" else cpu,
             cost=cost,
@@ -368,8 +370,8 @@ COPY = unary(
 )  # fmt: skip
 STOP_GRADIENT = unary(
     "stop_gradient", "The operand, as a constant to differentiation.",
-    reference=np.array, cpu="{0}", infer=elementwise("stop_gradient", 1, ANY),
-    parts=complex_parts.each,
+    reference=np.array, unordered=lambda x: x, cpu="{0}",
+    infer=elementwise("stop_gradient", 1, ANY), parts=complex_parts.each,
     vjp=None, dtypes=WITH_BOOL,
 )  # fmt: skip
 

@@ -13,7 +13,9 @@ import numpy as np
 
 from graphflow.errors import DTypeError, LinAlgError, ShapeError
 from graphflow.ir.op import Application, Array, Builder, Elimination, Sample
-from graphflow.ir.ops.factorisations import host, matrices, refused
+from graphflow.ir.ops import batches
+from graphflow.ir.ops.factorisations import matrices, refused
+from graphflow.ir.ops.host import host
 from graphflow.ir.ops.matrices import Types, adjoint, narrow, need_matrices, solved, triangle
 from graphflow.ir.ops.rules import Attrs, spelled
 from graphflow.ir.types import TensorType, broadcast_shapes
@@ -70,7 +72,7 @@ SOLVE = host(
     "solve", "The X with A X = B, for square A.",
     infer=_infer_solve("solve"), reference=_solve, vjp=(_solve_left, _solve_right),
     elimination=Elimination.SOLVE,
-    samples=_equations(1, caller="linalg.solve"),
+    samples=_equations(1, caller="linalg.solve"), batched=batches.solved,
 )  # fmt: skip
 
 
@@ -102,7 +104,8 @@ def _triangular_right(b: Builder, n: Application, ct: Any) -> Any:
 SOLVE_TRIANGULAR = host(
     "solve_triangular", "The X with A X = B, reading one triangle of A.",
     infer=_infer_solve("solve_triangular"), reference=_solve_triangular,
-    vjp=(_triangular_left, _triangular_right), elimination=Elimination.TRIANGULAR,
+    vjp=(_triangular_left, _triangular_right), batched=batches.solved,
+    elimination=Elimination.TRIANGULAR,
     samples=tuple(
         sample
         for upper in (True, False)
@@ -207,6 +210,7 @@ def _pinv_vjp(b: Builder, n: Application, ct: Any) -> Any:
 PINV = host(
     "pinv", "The pseudo-inverse; singular values up to max(atol, rtol * the largest) are 0.",
     infer=_infer_pinv, reference=_pinv, vjp=(_pinv_vjp, None, None),
+    batched=batches.limited,
     samples=tuple(
         Sample((*s.inputs, np.zeros(()), np.full((), 1e-5)), {"hermitian": False})
         for s in matrices(5, (3, 3), (2, 3, 4), (5, 3), (0, 3))

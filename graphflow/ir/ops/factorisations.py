@@ -9,7 +9,7 @@ linear algebra functions" (2010) for QR, in their complex forms.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,13 +20,10 @@ from graphflow.ir.op import (
     Array,
     Builder,
     Elimination,
-    Kind,
-    OpDef,
-    OpTests,
     Sample,
-    register,
 )
 from graphflow.ir.ops.gradients import scalar
+from graphflow.ir.ops.host import host
 from graphflow.ir.ops.matrices import (
     Types,
     adjoint,
@@ -44,34 +41,7 @@ from graphflow.ir.ops.matrices import (
     triangle,
 )
 from graphflow.ir.ops.rules import Attrs
-from graphflow.ir.types import TensorType, TupleType, Type, bool_, int32, int64
-
-
-def host(
-    name: str,
-    summary: str,
-    *,
-    infer: Callable[[Types, Attrs], Type],
-    reference: Callable[..., Any],
-    vjp: Any,
-    samples: Sequence[Sample],
-    **facts: Any,
-) -> OpDef:
-    """Register an operation that NumPy computes, where no kernel does; ``facts`` are those of its
-    record that few have."""
-    return register(
-        OpDef(
-            name=name,
-            kind=Kind.OPAQUE,
-            summary=summary,
-            infer=infer,
-            reference=reference,
-            vjp=vjp,
-            cost=1000.0,
-            tests=OpTests(dtypes=(), samples=tuple(samples)),
-            **facts,
-        )
-    )
+from graphflow.ir.types import TensorType, TupleType, bool_, int32, int64
 
 
 def refused(x: Array, routine: Callable[[Array], Any]) -> str:

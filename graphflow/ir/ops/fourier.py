@@ -12,7 +12,7 @@ import numpy as np
 
 from graphflow.errors import ShapeError
 from graphflow.ir.op import Application, Array, Builder, Sample, Transform
-from graphflow.ir.ops.factorisations import host
+from graphflow.ir.ops.host import host
 from graphflow.ir.ops.matrices import Types
 from graphflow.ir.ops.rules import COMPLEX, FLOAT, Attrs, check_arity, check_axis, require, spelled
 from graphflow.ir.types import TensorType, int64

@@ -20,6 +20,7 @@ from graphflow.ir.op import (
     Sample,
     register,
 )
+from graphflow.ir.ops import batches
 from graphflow.ir.ops.rules import (
     NUMERIC,
     Attrs,
@@ -225,6 +226,8 @@ RANDOM_BITS = register(
         scalar="vm.philox({0}, {1} + {2}, {3}, {word})",
         index=_index_random_bits,
         cost=60.0,
+        batched=batches.drawn,
+        draws=True,
         tests=OpTests(
             dtypes=("f32",),
             samples=tuple(

@@ -25,6 +25,7 @@ from graphflow.ir.op import (
     Sample,
     register,
 )
+from graphflow.ir.ops import batches
 from graphflow.ir.ops.gradients import mask, zeros
 from graphflow.ir.ops.rules import (
     ANY,
@@ -129,6 +130,7 @@ GATHER = register(
         index=index_gather,
         fallible=True,
         cost=4.0,
+        batched=batches.TOGETHER,
         tests=OpTests(
             dtypes=("f32", "f64", "i64", "bool"),
             samples=(
@@ -189,6 +191,7 @@ TAKE = register(
         index=_index_take,
         fallible=True,
         cost=4.0,
+        batched=batches.taken,
         tests=OpTests(
             dtypes=("f32", "f64", "i64", "bool"),
             samples=(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from graphflow.ir.affine import Index, Piece
 from graphflow.ir.op import Array, Kind, OpDef, OpTests, register
-from graphflow.ir.ops import orders
+from graphflow.ir.ops import batches, orders
 from graphflow.ir.ops.rules import Attrs, calls, check_arity
 from graphflow.ir.types import TensorType
 
@@ -39,6 +39,7 @@ PART = register(
         reordered=orders.pointwise,
         begins="number",
         cost=0.0,
+        batched=batches.TOGETHER,
         tests=OpTests(
             dtypes=("f32", "f64", "i64", "bool"),
             samples=calls(((2, 3), {"number": 0, "before": -1}), ((), {"number": 1, "before": 0})),

@@ -26,6 +26,7 @@ from graphflow.ir.op import (
     Sample,
     register,
 )
+from graphflow.ir.ops import batches
 from graphflow.ir.ops.gradients import mask, scalar
 from graphflow.ir.ops.rules import Attrs, check_arity, check_axis, spelled
 from graphflow.ir.types import TensorType
@@ -139,6 +140,7 @@ PICK = register(
         decompose=_decompose,
         choice=Choice(_shown, _together),
         cost=0.0,
+        batched=batches.TOGETHER,
         tests=OpTests(samples=_samples()),
     )
 )

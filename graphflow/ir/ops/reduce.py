@@ -28,7 +28,7 @@ from graphflow.ir.op import (
     Sample,
     register,
 )
-from graphflow.ir.ops import complex_parts, orders
+from graphflow.ir.ops import batches, complex_parts, orders
 from graphflow.ir.ops.gradients import mask, repeat_axes, restore_axes, scalar, shifted
 from graphflow.ir.ops.rules import (
     NUMBER,
@@ -127,6 +127,7 @@ def reduction(
             kind=Kind.REDUCTION,
             summary=summary,
             infer=_rule(name, kinds, empty),
+            batched=batches.TOGETHER,
             reference=reference,
             vjp=(vjp,),
             parts=parts,
@@ -291,6 +292,7 @@ def position_of(name: str, summary: str, function: Callable[..., Any], fold: Red
             reference=lambda x, *, axis: function(x, axis=axis),
             vjp=NON_DIFFERENTIABLE,
             reduction=fold,
+            batched=batches.TOGETHER,
             cost=2.0,
             tests=OpTests(
                 dtypes=EVERY,

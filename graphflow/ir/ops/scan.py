@@ -28,6 +28,7 @@ from graphflow.ir.op import (
     Sample,
     register,
 )
+from graphflow.ir.ops import batches
 from graphflow.ir.ops.gradients import scalar, shifted
 from graphflow.ir.ops.reduce import EVERY, NUMBERS, REDUCE_MAX, REDUCE_MIN, highest, lowest
 from graphflow.ir.ops.rules import (
@@ -100,6 +101,7 @@ def scan(
             reference=_turned(reference),
             vjp=(vjp,),
             reduction=fold,
+            batched=batches.TOGETHER,
             cost=4.0,
             tests=OpTests(
                 tolerance={"f32": 2e-6, "f64": 1e-13},
@@ -208,6 +210,7 @@ RECURRENCE = register(
         vjp=(_recurrence_factor, _adjoint),
         reduction=Reduction(lambda dtype: 0, "{1} * {0} + {2}"),
         cost=4.0,
+        batched=batches.TOGETHER,
         tests=OpTests(
             tolerance={"f32": 2e-6, "f64": 1e-13},
             domain=(-1.5, 1.5),
@@ -278,6 +281,7 @@ def _extreme(name: str, summary: str, ufunc: Any, fold: Reduction) -> OpDef:
             reference=_position(ufunc),
             vjp=NON_DIFFERENTIABLE,
             reduction=fold,
+            batched=batches.TOGETHER,
             cost=4.0,
             tests=OpTests(
                 dtypes=EVERY, samples=(*samples, Sample((ties,), {"axis": 1})), gradient=False

@@ -25,6 +25,7 @@ from graphflow.ir.op import (
     Sample,
     register,
 )
+from graphflow.ir.ops import batches
 from graphflow.ir.ops.gradients import mask, scalar, zeros
 from graphflow.ir.ops.indexing import (
     Types,
@@ -111,6 +112,7 @@ def scattering(
             index=index_gather,
             reduction=reduction,
             fallible=True,
+            batched=batches.TOGETHER,
             cost=4.0,
             tests=OpTests(
                 dtypes=dtypes,

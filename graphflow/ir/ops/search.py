@@ -17,6 +17,7 @@ from graphflow.ir.op import (
     Sample,
     register,
 )
+from graphflow.ir.ops import batches
 from graphflow.ir.ops.rules import ORDERED, Attrs, check_arity, require, spelled
 from graphflow.ir.types import TensorType, int64
 
@@ -74,6 +75,7 @@ SEARCHSORTED = register(
         reference=_searchsorted,
         vjp=NON_DIFFERENTIABLE,
         cost=16.0,
+        batched=batches.searched,
         tests=OpTests(
             dtypes=("f32", "f64"),
             samples=(

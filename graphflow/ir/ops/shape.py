@@ -23,7 +23,7 @@ from graphflow.ir.op import (
     OpTests,
     register,
 )
-from graphflow.ir.ops import orders
+from graphflow.ir.ops import batches, orders
 from graphflow.ir.ops.rules import (
     Attrs,
     calls,
@@ -81,6 +81,7 @@ RESHAPE = register(
         ),
         reordered=orders.reshaped,
         cost=0.0,
+        batched=batches.together(shape=batches.SIZE),
         tests=OpTests(
             dtypes=EVERY,
             samples=calls(
@@ -133,6 +134,7 @@ PERMUTE = register(
         ),
         reordered=orders.permuted,
         cost=0.0,
+        batched=batches.permuted,
         tests=OpTests(
             dtypes=EVERY,
             samples=calls(
@@ -191,6 +193,7 @@ EXPAND = register(
         index=_index_expand,
         reordered=orders.expanded,
         cost=0.0,
+        batched=batches.expanded,
         tests=OpTests(
             dtypes=EVERY,
             samples=calls(
@@ -239,6 +242,7 @@ FLIP = register(
         view_inverse=lambda emit, parent, new, attrs: emit("flip", new, axes=attrs["axes"]),
         reordered=orders.with_axes,
         cost=0.0,
+        batched=batches.TOGETHER,
         tests=OpTests(
             dtypes=EVERY,
             samples=calls(

@@ -23,7 +23,7 @@ from graphflow.ir.op import (
     OpTests,
     register,
 )
-from graphflow.ir.ops import complex_parts, orders
+from graphflow.ir.ops import batches, complex_parts, orders
 from graphflow.ir.ops.gradients import zeros, zeros_like
 from graphflow.ir.ops.rules import (
     Attrs,
@@ -102,6 +102,7 @@ SLICE = register(
         ),
         reordered=orders.with_values("starts", "limits", "steps"),
         cost=0.0,
+        batched=batches.together(starts=0, limits=batches.SIZE, steps=1),
         tests=OpTests(
             dtypes=EVERY,
             samples=calls(
@@ -173,6 +174,7 @@ PAD = register(
         parts=complex_parts.padded,
         reordered=orders.with_values("low", "high"),
         cost=2.0,
+        batched=batches.together(low=0, high=0),
         tests=OpTests(
             dtypes=EVERY,
             samples=calls(
@@ -250,6 +252,7 @@ CONCATENATE = register(
         index=_index_concatenate,
         reordered=orders.with_axes,
         cost=2.0,
+        batched=batches.TOGETHER,
         tests=OpTests(
             dtypes=EVERY,
             samples=calls(
@@ -326,6 +329,7 @@ SLICE_UPDATE = register(
         vjp=(_slice_update_base, _slice_update_value),
         index=_index_slice_update,
         reordered=orders.with_values("starts", "steps"),
+        batched=batches.together(starts=0, steps=1),
         tests=OpTests(
             dtypes=EVERY,
             samples=calls(

@@ -18,6 +18,7 @@ import numpy as np
 
 from graphflow.errors import GraphError
 from graphflow.ir.op import Application, Array, Builder, Kind, OpDef, OpTests, Sample, register
+from graphflow.ir.ops import batches
 from graphflow.ir.ops.gradients import restore_axes, scalar
 from graphflow.ir.ops.rules import FLOAT, Attrs, check_arity, check_axis, require, spelled
 from graphflow.ir.types import TensorType
@@ -124,6 +125,7 @@ SOFTMAX = register(
         vjp=(_vjp,),
         decompose=_decompose,
         cost=16.0,
+        batched=batches.TOGETHER,
         tests=OpTests(tolerance={"f32": 2e-6, "f64": 1e-13}, samples=_samples()),
     )
 )
@@ -138,6 +140,7 @@ LOG_SOFTMAX = register(
         vjp=(_vjp_log,),
         decompose=_decompose_log,
         cost=16.0,
+        batched=batches.TOGETHER,
         tests=OpTests(
             tolerance={"f32": 2e-6, "f64": 1e-13},
             samples=tuple(Sample((shape,), {"axis": axis}) for shape, axis in _LINES),

@@ -23,6 +23,7 @@ from graphflow.ir.op import (
     Sample,
     register,
 )
+from graphflow.ir.ops import batches
 from graphflow.ir.ops.rules import ORDERED, Attrs, check_arity, check_axis, require, spelled
 from graphflow.ir.types import TensorType, int64
 
@@ -83,6 +84,7 @@ ARGSORT = register(
         reference=_argsort,
         vjp=NON_DIFFERENTIABLE,
         cost=32.0,
+        batched=batches.TOGETHER,
         tests=OpTests(
             dtypes=("f32", "f64", "f16", "bf16", "i64", "i32", "i8", "u8", "bool"),
             samples=_samples(),

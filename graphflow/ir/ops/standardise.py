@@ -16,6 +16,7 @@ import numpy as np
 from graphflow.errors import GraphError
 from graphflow.ir.dims import SymDim, dim_product
 from graphflow.ir.op import Application, Array, Builder, Kind, OpDef, OpTests, Sample, register
+from graphflow.ir.ops import batches
 from graphflow.ir.ops.gradients import restore_axes, scalar
 from graphflow.ir.ops.rules import FLOAT, Attrs, check_arity, check_axis, require, spelled
 from graphflow.ir.types import TensorType
@@ -125,6 +126,7 @@ STANDARDISE = register(
         vjp=(_vjp,),
         decompose=_decompose,
         cost=16.0,
+        batched=batches.TOGETHER,
         tests=OpTests(tolerance={"f32": 4e-6, "f64": 1e-12}, samples=_samples()),
     )
 )

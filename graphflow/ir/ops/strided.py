@@ -12,6 +12,7 @@ from graphflow.ir.affine import Affine, Index, Piece
 from graphflow.ir.dims import Dim
 from graphflow.ir.node import ArrayValue
 from graphflow.ir.op import Application, Array, Builder, Kind, OpDef, OpTests, register
+from graphflow.ir.ops import batches
 from graphflow.ir.ops.gradients import zeros
 from graphflow.ir.ops.rules import (
     Attrs,
@@ -102,6 +103,7 @@ STRIDED = register(
         index=_index,
         view_inverse=_inverse,
         cost=0.0,
+        batched=batches.strided,
         tests=OpTests(
             dtypes=("f32", "f64", "i64", "bool"),
             samples=calls(

@@ -28,7 +28,7 @@ from graphflow.ir.op import (
     Sample,
     register,
 )
-from graphflow.ir.ops import orders
+from graphflow.ir.ops import batches, orders
 from graphflow.ir.ops.gradients import zeros
 from graphflow.ir.ops.rules import (
     NUMERIC,
@@ -163,6 +163,7 @@ WINDOW = register(
         view_inverse=_window_inverse,
         reordered=orders.windowed,
         cost=0.0,
+        batched=batches.TOGETHER,
         tests=OpTests(dtypes=("f32", "f64", "i64", "bool"), samples=calls(*_SAMPLES)),
     )
 )
@@ -222,6 +223,7 @@ WINDOW_ADD = register(
         index=_index_window,
         reduction=Reduction(lambda dtype: 0, "add_fast({0}, {1})", reassociate=False),
         cost=2.0,
+        batched=batches.TOGETHER,
         tests=OpTests(dtypes=("f32", "f64", "i64"), samples=_into_samples(_SAMPLES)),
     )
 )
@@ -251,6 +253,7 @@ WINDOW_SET = register(
         reference=_window_set,
         vjp=(_window_set_base, _read_back),
         index=_index_window,
+        batched=batches.TOGETHER,
         tests=OpTests(dtypes=("f32", "f64", "i64", "bool"), samples=_into_samples(_APART)),
     )
 )
