@@ -7,7 +7,6 @@ into a program and keeps it for calls of the same signature.
 
 from __future__ import annotations
 
-import inspect
 import weakref
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence, Set
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graphflow import pytree
+from graphflow.assigned import FoundMember, Member
 from graphflow.cell import Cell, Chain, ViewStep
 from graphflow.checks import need_device, need_dtype, need_int
 from graphflow.device import CPU, Device
@@ -29,6 +29,7 @@ from graphflow.ir.graph import Graph
 from graphflow.ir.node import Node
 from graphflow.ir.ops.shape import RESHAPE
 from graphflow.ir.types import DType, TensorType, float32, float64
+from graphflow.labels import leaf_labels
 from graphflow.mode import mode
 from graphflow.reads import Reach, Read, array_read
 from graphflow.records import dataclass, field, replace
@@ -123,8 +124,10 @@ class Capture:
     reads: tuple[Read, ...]
     grads: tuple[tuple[Tensor, Any], ...]
     """Final ``.grad`` of leaves the trace assigned: None, kept memory, or a refusal."""
-    found: tuple[FoundGradient, ...] = ()
-    """Gradients that lie in ``.grad`` of something outside when the program is called."""
+    found: tuple[FoundGradient | FoundMember, ...] = ()
+    """What lies in ``.grad`` or an attribute of something outside when the program is called."""
+    members: tuple[Member, ...] = ()
+    """Attributes that the function assigns: their values follow what it returns."""
     argument_grads: tuple[tuple[int, int], ...] = ()
     """Arguments that receive a gradient: (leaf number, graph output)."""
     mutable: tuple[tuple[int, int], ...] = ()
@@ -147,12 +150,13 @@ class Capture:
     @property
     def is_lasting(self) -> bool:
         """Whether no gradient leaves the function: what it reads is not about to be trained."""
-        return not (self.backward or self.grads or self.argument_grads)
+        return not (self.backward or self.grads or self.argument_grads or self.found)
 
     @property
     def may_repeat(self) -> bool:
         """Whether it changes nothing, draws no random numbers and has no other effect."""
-        return not self.graph.updates and all(form.op.pure for form in self.graph.forms)
+        changes = self.graph.updates or self.members
+        return not changes and all(form.op.pure for form in self.graph.forms)
 
     @property
     def hidden(self) -> frozenset[int]:
@@ -196,12 +200,14 @@ def capture(
     mutable: frozenset[int] = frozenset(),
     dynamic: Dynamic | None = None,
     explicit: bool = False,
+    assigns: bool = False,
 ) -> Capture:
     """Trace ``function(*args, **kwargs)``; arguments are example values or specs.
 
     ``mutable`` are the argument leaves known to be written to, ``dynamic`` the dimensions
     of others that are symbolic.  With ``explicit`` every tensor that is returned is an output
-    of the graph, also views and what was there before.  Raises TraceError with the user's line
+    of the graph, also views and what was there before.  With ``assigns`` so are the tensors that
+    attributes of modules are assigned.  Raises TraceError with the user's line
     for what a static graph cannot hold.
     """
     if mode.tracer is not None:
@@ -230,15 +236,17 @@ def capture(
         if written & dims.keys():
             raise TraceError("an argument that is written to has fixed dimensions")
         if not written:
-            return _finish(tracer, placed, returned, reach, keep_grads, explicit)
+            members = tracer.assigned.members() if assigns else ()
+            return _finish(tracer, placed, returned, reach, keep_grads, explicit, members)
     except GraphFlowError as error:
         tracer.locate(error)
         raise
     finally:
         mode.tracer, mode.grad = None, held
+        tracer.assigned.undo()
     # Memory that is written is state, and so are arguments: once more, knowing which.
     mutable |= written
-    return capture(function, args, kwargs, name, keep_grads, mutable, dynamic, explicit)
+    return capture(function, args, kwargs, name, keep_grads, mutable, dynamic, explicit, assigns)
 
 
 def _finish(
@@ -248,7 +256,10 @@ def _finish(
     reach: Reach,
     keep_grads: bool,
     explicit: bool,
+    members: tuple[Member, ...],
 ) -> Capture:
+    if members:
+        returned = returned, [member.now() for member in members]
     arguments = {id(p): i for i, (p, _) in enumerate(placed) if isinstance(p, Tensor)}
     outputs: list[Node] = []
     slots: dict[int, int] = {}
@@ -267,8 +278,12 @@ def _finish(
 
         backward = partition(tracer, live, outputs)
     argument_grads = _argument_grads(tracer, outputs)
-    found = found_gradients(tracer, [r.value for r in results if r.kind in ("tensor", "view")])
+    found: tuple[Any, ...] = found_gradients(
+        tracer, [r.value for r in results if r.kind in ("tensor", "view")]
+    )
     grads = _final_grads(tracer, keep_grads)
+    found += tracer.assigned.found(tracer)
+    tracer.assigned.undo()
     graph = tracer.finish(outputs)
     return Capture(
         graph=graph,
@@ -283,6 +298,7 @@ def _finish(
         reads=(*reach.watched(), *_array_reads(tracer)),
         grads=grads,
         found=found,
+        members=members,
         argument_grads=argument_grads,
         mutable=tracer.mutable_positions(),
         backward=backward,
@@ -314,29 +330,6 @@ def _name_modules(tracer: Tracer, roots: list[tuple[str, Any]]) -> None:
 def _array_reads(tracer: Tracer) -> list[Read]:
     """NumPy arrays reached by reference must keep their size and place."""
     return [array_read(array, "a NumPy array") for array, _ in tracer.arrays.values()]
-
-
-def leaf_labels(function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[str]:
-    """A name for every leaf: the parameter's, with a number where it is a nest."""
-    if hasattr(function, "named_parameters"):  # a module: its __call__ takes anything
-        function = function.forward
-    try:
-        taken = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):
-        taken = ()  # type: ignore[assignment]
-    names = [p.name for p in taken if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-    labels: list[str] = []
-    for position, value in enumerate(args):
-        stem = names[position] if position < len(names) else f"arg{position}"
-        labels += _numbered(stem, value)
-    for key, value in kwargs.items():
-        labels += _numbered(key, value)
-    return labels
-
-
-def _numbered(stem: str, value: Any) -> list[str]:
-    count = len(pytree.flatten(value)[0])
-    return [stem] if count == 1 else [f"{stem}_{i}" for i in range(count)]
 
 
 def _place(tracer: Tracer, leaf: Any, label: str, index: int, mutable: bool) -> tuple[Any, bool]:
@@ -414,6 +407,9 @@ def _result(
     if cell in tracer.input_leaf:
         index = tracer.input_leaf[cell]
         return Result("argument view", index, leaf._chain, value=leaf._requires_grad)
+    if cell in tracer.assigned.moving():  # another tensor lies there when the program is called
+        outputs.append(emit("copy", tracer.node(leaf)))
+        return Result("new", len(outputs) - 1)
     if cell.tracer is None:
         if leaf._chain and leaf.name is None and not leaf._requires_grad:
             return Result("view", chain=leaf._chain, value=cell)

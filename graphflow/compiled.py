@@ -20,15 +20,17 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 import numpy as np
 
 from graphflow import pytree
+from graphflow.assigned import put_all
 from graphflow.autograd.modes import GradMode
 from graphflow.autograd.several import attach
-from graphflow.capture import Capture, capture, check_arguments, leaf_labels, shared_cells
+from graphflow.capture import Capture, capture, check_arguments, shared_cells
 from graphflow.cell import Cell
 from graphflow.collection import without_collection
 from graphflow.dynamic import Dimensions, Dynamic, Family, shapes_of
 from graphflow.entry import Entry
 from graphflow.errors import IndexRangeError
 from graphflow.guards import Described, Recompile
+from graphflow.labels import leaf_labels
 from graphflow.mode import mode, structure
 from graphflow.program import MOST_SIZES, Program
 from graphflow.quick import MISS, quick_call
@@ -160,7 +162,7 @@ class Compiled:
         """Trace for arguments like these now, and let ``hand_over(captured, make)`` see to it that
         ``make()`` compiles what was traced; from then on :meth:`attempt` finds the program."""
         leaves, shape = flat_arguments(args, {})
-        captured = capture(self.original, args, {}, self._name, self._keep_grads)
+        captured = capture(self.original, args, {}, self._name, self._keep_grads, assigns=True)
         entries, grad = self._entries.setdefault(self._key(leaves, shape), []), mode.grad
 
         def make() -> None:
@@ -196,7 +198,7 @@ class Compiled:
             for x in leaves
         ]
         bound = [(position, shown[i]) for i, position in captured.mutable]
-        bound += [(f.position, f.leaf._grad) for f in captured.found]
+        bound += [(f.position, f.now()) for f in captured.found]
         outputs = entry.program.run([shown[i] for i in entry.inputs], bound)
         for cell in captured.updated:
             cell.version += 1
@@ -212,7 +214,7 @@ class Compiled:
         returned, live = rebuild(captured, outputs, leaves)
         if captured.backward is not None:
             self._record(entry, captured.backward, outputs, leaves, live, (args, kwargs))
-        return returned
+        return put_all(captured.members, returned) if captured.members else returned
 
     def _record(
         self,
@@ -314,8 +316,9 @@ class Compiled:
         started = time.perf_counter()
         with without_collection():
             captured = capture(
-                self.original, args, kwargs, self._name, self._keep_grads, dynamic=dynamic
-            )
+                self.original, args, kwargs, self._name, self._keep_grads,
+                dynamic=dynamic, assigns=True,
+            )  # fmt: skip
         example = dynamic.largest if dynamic is not None else {}
         program = Program.from_capture(captured, example=example, **self._options)
         program.trace_seconds = time.perf_counter() - started - program.build_seconds

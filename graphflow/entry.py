@@ -65,6 +65,7 @@ class Entry:
         self.same = tuple((group[0], i) for group in groups for i in group[1:])
         self.simple = (
             not (captured.mutable or captured.argument_grads or captured.backward or self.aliased)
+            and not captured.members
             and not any(leaves[i]._chain for group in groups for i in group)
             and program.simple
             and mode.autocast is None  # a quick call tells programs by their arguments

@@ -16,6 +16,7 @@ from graphflow.records import dataclass
 from graphflow.tensor import Tensor
 
 if TYPE_CHECKING:
+    from graphflow.assigned import FoundMember
     from graphflow.trace import Tracer
 
 
@@ -25,6 +26,10 @@ class FoundGradient:
 
     position: int
     leaf: Tensor
+
+    def now(self) -> Any:
+        """What lies there."""
+        return self.leaf._grad
 
 
 def found_gradients(tracer: Tracer, returned: Iterable[Any]) -> tuple[FoundGradient, ...]:
@@ -59,6 +64,7 @@ def gradient_kind(leaf: Tensor) -> tuple[str, bool] | None:
     return str(held._type_now()), held._requires_grad
 
 
-def cells_of(found: Iterable[FoundGradient]) -> frozenset[Cell]:
-    """The memory in which the gradients lie now."""
-    return frozenset(f.leaf._grad._cell for f in found if isinstance(f.leaf._grad, Tensor))
+def cells_of(found: Iterable[FoundGradient | FoundMember]) -> frozenset[Cell]:
+    """The memory in which what is found lies now."""
+    held = (f.now() for f in found)
+    return frozenset(tensor._cell for tensor in held if isinstance(tensor, Tensor))

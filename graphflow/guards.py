@@ -14,6 +14,7 @@ from functools import partial
 from types import FunctionType, MethodType
 from typing import Any
 
+from graphflow.assigned import REPLACED
 from graphflow.cell import Cell
 from graphflow.reads import PLAIN
 from graphflow.records import dataclass, replace
@@ -52,7 +53,7 @@ class Guard:
             for key in [*before, *now]:
                 old, new = before.get(key, _MISSING), now.get(key, _MISSING)
                 if not same_value(old, new):
-                    old, new = (None if v is _MISSING else v for v in (old, new))
+                    old, new = (_NOTHING if v is _MISSING else v for v in (old, new))
                     return f"{self.what}.{key}", old, new
         return self.what, before, now
 
@@ -115,20 +116,24 @@ _ASSUMED = (bool, int, float, str, tuple, type(None), FunctionType, MethodType, 
 
 def plain_attributes(module: Any) -> Mapping[str, Any]:
     """A module's own plain values and functions, its members, its hooks; of run-time scalars
-    only whether they are 0, where a program may leave something out."""
+    only whether they are 0, where a program may leave something out.  Not what programs assign."""
     skipped = getattr(type(module), "run_time", ())
     own = module.__dict__
+    replaced = own.get(REPLACED, ())
     found = {
         name: value
         for name, value in own.items()
-        if name not in skipped and isinstance(value, _ASSUMED)
+        if name not in skipped and isinstance(value, _ASSUMED) and name not in replaced
     }
     found.update({f"{name} == 0": own[name] == 0 for name in skipped if name in own})
     for table in ("_parameters", "_buffers", "_modules"):
-        found.update(own[table])
+        found.update({name: v for name, v in own[table].items() if name not in replaced})
     for table in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"):
         found[table] = tuple(own[table])
     return found
+
+
+_NOTHING = Described("nothing that is assumed")
 
 
 def _spell(value: Any) -> str:

@@ -62,13 +62,14 @@ def partition(tracer: Tracer, live: Sequence[Tensor], outputs: list[Node]) -> Ba
     late = _depending_on(values, set(cts))
     boundary = _boundary(values, late)
     arguments = {node: tracer.input_leaf[cell] for cell, node in tracer.input_nodes()}
-    cells = {node: cell for cell, node in tracer.captured.items()}
+    moving = tracer.assigned.moving()
+    cells = {node: cell for cell, node in tracer.captured.items() if cell not in moving}
     read = [n for n in boundary if n in arguments]
     state = [n for n in boundary if n in cells]
     known = {*read, *state}
     saved = _needed([n for n in boundary if n not in known], known, late)
     first = len(outputs)
-    outputs.extend(saved)
+    outputs.extend(build.emit("copy", n) if n.op.name == "state" else n for n in saved)
     inputs, new = _inputs_for(cts, saved, read)
     gradients = rebuilt(values, new)
     graph = Graph(

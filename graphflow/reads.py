@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from graphflow.assigned import REPLACED
 from graphflow.records import dataclass
 from graphflow.tensor import Tensor
 
@@ -142,6 +143,9 @@ class Reach:
         self.roots: list[tuple[str, Any]] = []
         self._seen: set[Any] = set()
         self._pending: list[tuple[types.FunctionType, Any, str]] = []
+        self.loaded: set[str] = set()
+        """Names of attributes that the code reads, and does not only write."""
+        self._members: list[Read] = []
         self._enter(function, None, "")
         for value in arguments:
             if isinstance(value, (Tensor, type)):
@@ -157,7 +161,9 @@ class Reach:
         What the function itself changed while it was traced (a counter, a list it
         appends to) is left out: that happens when tracing only.
         """
-        values = [r for r in self.reads if not isinstance(r.value, (types.ModuleType, type))]
+        members = [r for r in self._members if r.key in self.loaded]
+        found = [*self.reads, *members]
+        values = [r for r in found if not isinstance(r.value, (types.ModuleType, type))]
         return [r for r in values if r.holds()]
 
     # ---- functions -----------------------------------------------------------------
@@ -194,7 +200,8 @@ class Reach:
 
     def _function(self, function: types.FunctionType, owner: Any, label: str) -> None:
         code = function.__code__
-        free, attributes, texts = _names_in(code)
+        free, attributes, texts, loaded = _names_in(code)
+        self.loaded.update(loaded, texts)
         if not {"hasattr", "getattr"} & set(free):
             texts = ()
         names = (*attributes, *texts)
@@ -283,7 +290,7 @@ class Reach:
             self._enter(part.__dict__.get("forward"), None, name)  # one of its own
 
     def _module_attributes(self, name: str, module: Any, names: Sequence[str]) -> None:
-        """Lists, dictionaries and the user's objects on a module; plain values are guarded."""
+        """What lies on a module and is no member; plain values are guarded."""
         for attribute in dict.fromkeys(names):
             found = getattr(type(module), attribute, None)
             if isinstance(found, (types.FunctionType, property)):
@@ -292,8 +299,16 @@ class Reach:
         for part in module.modules() if hasattr(module, "modules") else (module,):
             own = part.__dict__
             for attribute in sorted(named & own.keys()):
+                self._member(own, attribute, f"{name}.{attribute}")
                 if not attribute.startswith("_"):
                     self._value(f"{name}.{attribute}", own[attribute], names, 1)
+
+    def _member(self, own: dict[str, Any], attribute: str, name: str) -> None:
+        key, value = (id(own), attribute), own[attribute]
+        noticed = isinstance(value, PLAIN) or attribute in own.get(REPLACED, ())
+        if not noticed and key not in self._seen:
+            self._seen.add(key)
+            self._members.append(Read(own, attribute, value, name))
 
 
 def _is_ours(value: Any) -> bool:
@@ -317,16 +332,19 @@ def _is_users(value: Any) -> bool:
 
 @functools.lru_cache(maxsize=1024)
 def _names_in(code: types.CodeType) -> tuple[tuple[str, ...], ...]:
-    """Names of globals and of attributes in ``code``, and its strings that could be names."""
-    free, attributes = [], []
+    """Names of globals and of attributes in ``code``, its strings that could be names, and the
+    attributes that it reads."""
+    free, attributes, loaded = [], [], []
     for step in dis.get_instructions(code):
         if step.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
             free.append(step.argval)
         elif step.opname in ("LOAD_ATTR", "LOAD_METHOD", "STORE_ATTR"):
             attributes.append(step.argval)
+            if step.opname != "STORE_ATTR":
+                loaded.append(step.argval)
     texts = [c for c in code.co_consts if isinstance(c, str) and c.isidentifier()]
     for inner in code.co_consts:
         if isinstance(inner, types.CodeType):
-            for mine, more in zip((free, attributes, texts), _names_in(inner)):
+            for mine, more in zip((free, attributes, texts, loaded), _names_in(inner)):
                 mine += more
-    return tuple(free), tuple(attributes), tuple(texts)
+    return tuple(free), tuple(attributes), tuple(texts), tuple(loaded)

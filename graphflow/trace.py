@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from graphflow.assigned import REPLACED, Assigned
 from graphflow.cell import Cell
 from graphflow.device import CPU, Device, device_of, is_placed, put
 from graphflow.errors import GraphFlowError, TraceError
@@ -98,6 +99,7 @@ class Tracer:
         self._names = dict(names or {})
         self.named = frozenset(self._names)
         self.private: set[Cell] = set()
+        self.assigned = Assigned()
         self.reads_grads = False
         self.sizes: dict[str, int] = {}
         """The example's size of every symbolic dimension, where there is an example."""
@@ -300,6 +302,7 @@ class Tracer:
 
         if id(module) not in self._entered:
             self._entered.add(id(module))
+            self.assigned.meet(module)
             self.guard(lambda: plain_attributes(module), plain_attributes(module), path)
 
     def leave_module(self) -> None:
@@ -313,7 +316,10 @@ class Tracer:
             return
         self._members.add(key)
         self._keep.append(value)
-        self.guard(lambda: members.get(name), value, f"{type(module).__name__}.{name}")
+        if name in module.__dict__.get(REPLACED, ()):
+            self.assigned.read(module, name)
+        else:
+            self.guard(lambda: members.get(name), value, f"{type(module).__name__}.{name}")
         path = self._paths.get(id(module))
         if path is not None and name in module._modules:
             self._paths.setdefault(id(value), f"{path}.{name}")

@@ -40,7 +40,7 @@ class Setting:
         for leaf, position in capture.mutable:
             held[position] = _array(leaves[leaf])
         for found in capture.found:
-            held[found.position] = _array(found.leaf._grad)
+            held[found.position] = _array(found.now())
         inputs = [_array(leaves[i]) for i in capture.leaves]
         return cls(capture.graph, inputs, held, capture.scalars, capture.numbers)
 

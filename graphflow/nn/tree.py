@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Self
 
+from graphflow.assigned import HIDDEN
 from graphflow.errors import GraphFlowError
 from graphflow.mode import mode, structure
 from graphflow.nn.parameter import Buffer, Parameter
@@ -47,6 +48,11 @@ class ModuleTree:
                 if mode.tracer is not None:
                     mode.tracer.read_member(self, members, name, value)
                 return value
+        hidden = own.get(HIDDEN)
+        if hidden is not None and name in hidden:
+            if mode.tracer is not None:
+                mode.tracer.assigned.read(self, name)
+            return hidden[name]
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -59,6 +65,8 @@ class ModuleTree:
                 )
             object.__setattr__(self, name, value)
             return
+        if mode.tracer is not None:
+            mode.tracer.assigned.note(mode.tracer, self, name, value)
         table = self._table_for(name, value)
         if table is not None:
             own.pop(name, None)

@@ -12,12 +12,13 @@ import numpy as np
 
 from graphflow import pytree
 from graphflow.autograd.modes import no_grad
-from graphflow.capture import TensorSpec, capture, captured_memory, leaf_labels
+from graphflow.capture import TensorSpec, capture, captured_memory
 from graphflow.cell import Cell
 from graphflow.errors import GraphError
 from graphflow.guards import named_cells
 from graphflow.ir.graph import Graph
 from graphflow.ir.node import Node
+from graphflow.labels import leaf_labels
 from graphflow.mode import mode
 from graphflow.onnx.exporting.composites import Arguments
 from graphflow.onnx.exporting.control import write_control

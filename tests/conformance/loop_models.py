@@ -106,3 +106,40 @@ def attending(lib: Any) -> Any:
             return self.head(self.layer(self.table(x), src_mask=mask))
 
     return Attending()
+
+
+def filtered(lib: Any) -> Any:
+    """[n, 12] to [n, 6], with complex weights for the frequencies."""
+
+    class Filter(lib.nn.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.gains = lib.nn.Parameter(lib.ones(7, dtype=lib.complex128) * (1 + 0.5j))
+
+        def forward(self, x: Any) -> Any:
+            return lib.fft.irfft(lib.fft.rfft(x) * self.gains, n=12)
+
+    return lib.nn.Sequential(Filter(), lib.nn.Tanh(), Filter(), lib.nn.Linear(12, 6))
+
+
+def leaving(lib: Any) -> Any:
+    """[n, 12] to [n, 6]; attributes hold what was carried, and what is of use to others."""
+
+    class Leaving(lib.nn.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.cell, self.head = lib.nn.GRUCell(12, 8), lib.nn.Linear(8, 6)
+            self.register_buffer("mean", lib.zeros(8))
+            self.carried = self.penalty = self.weights = None
+
+        def forward(self, x: Any) -> Any:
+            if self.carried is None or self.carried.shape[0] != x.shape[0]:
+                self.carried = x.new_zeros(x.shape[0], 8)
+            h = self.cell(x, self.carried)
+            self.carried = h.detach()
+            self.mean = 0.9 * self.mean + 0.1 * h.detach().mean(0)
+            self.weights = lib.softmax(h - self.mean, 1)
+            self.penalty = self.weights.square().sum(1).mean()
+            return self.head(self.weights * h)
+
+    return Leaving()

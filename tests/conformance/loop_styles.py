@@ -15,7 +15,9 @@ import numpy as np
 
 from tests.conformance.loop_models import (
     attending,
+    filtered,
     images,
+    leaving,
     norms,
     own_rule,
     rows,
@@ -442,3 +444,29 @@ def averaged(side: Side) -> list[float]:
             average.update_parameters(side.model)
             schedule.step()
     return [*found, *(p.sum().item() for p in average.parameters())]
+
+
+@style(filtered)
+def complex_parameters(side: Side) -> list[float]:
+    model, found = side.ready(side.model), []
+    opt = side.lib.optim.AdamW(side.model.parameters(), lr=1e-2, amsgrad=True)
+    for k, x, y in side.steps():
+        if k == 6:
+            opt = side.lib.optim.RMSprop(side.model.parameters(), lr=1e-3, momentum=0.5)
+        found.append(side.fit(model, opt, x, y))
+    return found
+
+
+@style(leaving)
+def attributes_left_behind(side: Side) -> list[float]:
+    model, opt = side.ready(side.model), side.lib.optim.Adam(side.model.parameters(), 1e-2)
+    found, means = [], []
+    start = side.lib.ones(24, 8).double()
+    for k, x, y in side.steps():
+        if k == 5:
+            side.model.carried = start
+        n = 7 if k == 8 else 24
+        loss = side.functional.cross_entropy(model(x[:n]), y[:n]) + side.model.penalty
+        found += [side.train(loss, opt), side.model.weights[0, 0].item()]
+        means.append(side.model.mean)
+    return [*found, start.sum().item(), *(mean.sum().item() for mean in means)]

@@ -1,0 +1,199 @@
+"""Attributes of modules that a traced function assigns: further results of the program.
+
+``self.hidden = h`` in ``forward`` happens at every call of a compiled function, as it does
+eagerly: what is assigned is a new tensor each time, and the program goes on with the one that lies
+there when it is called, as long as that has the type it was made for.  While the function is
+traced the module gets tensors of the trace, and afterwards what it had before.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from graphflow import pytree
+from graphflow.cell import Cell
+from graphflow.errors import TraceError
+from graphflow.mode import structure
+from graphflow.records import dataclass
+from graphflow.tensor import Tensor
+
+if TYPE_CHECKING:
+    from graphflow.trace import Tracer
+
+REPLACED, HIDDEN = "_replaced", "_hidden"
+"""Where a module keeps the names of attributes that programs assign, and the values of those, while
+a function is traced that may read them."""
+
+_ABSENT = object()
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """An attribute of a module."""
+
+    module: Any
+    name: str
+
+    @property
+    def holder(self) -> dict[str, Any]:
+        """Where its value lies."""
+        own: dict[str, Any] = self.module.__dict__
+        if self.name in own:
+            return own
+        tables = (own["_buffers"], own.get(HIDDEN, {}))
+        return next((table for table in tables if self.name in table), own)
+
+    def now(self) -> Any:
+        """Its value."""
+        return self.holder.get(self.name, _ABSENT)
+
+    def kind(self) -> Any:
+        """What a program assumes of it."""
+        return _kind(self.now())
+
+    def put(self, value: Any) -> None:
+        """Assign what a program has made; programs that assumed something else look again."""
+        from graphflow.guards import same_value
+
+        before = self.kind()
+        self.holder[self.name] = value
+        replaced = self.module.__dict__.setdefault(REPLACED, set())
+        if self.name not in replaced or not same_value(self.kind(), before):
+            replaced.add(self.name)
+            structure.bump()
+
+    def restore(self, value: Any) -> None:
+        """Have it as it was, if it was there."""
+        if value is _ABSENT:
+            self.holder.pop(self.name, None)
+        else:
+            self.holder[self.name] = value
+
+
+@dataclass(frozen=True, slots=True)
+class FoundMember:
+    """State number ``position`` of the graph is tensor ``leaf`` of an attribute."""
+
+    position: int
+    member: Member
+    leaf: int
+
+    def now(self) -> Tensor:
+        """What lies there."""
+        found: Tensor = pytree.flatten(self.member.now())[0][self.leaf]
+        return found
+
+
+class Assigned:
+    """What one trace assigns to attributes, and which it reads that programs assign."""
+
+    def __init__(self) -> None:
+        self._before: dict[tuple[int, str], tuple[Member, Any]] = {}
+        self._met: dict[int, Any] = {}
+        self._names: set[tuple[int, str]] = set()
+
+    def note(self, tracer: Tracer, module: Any, name: str, value: Any) -> None:
+        """``module.name`` is about to become ``value``."""
+        member = Member(module, name)
+        before = member.now()
+        if value is before:
+            return
+        if tracer.region is not None and _tensors(value):
+            raise TraceError(
+                f"the body of a loop or branch assigns a tensor to {name!r} of a module, which a "
+                "body that is traced once cannot do at every step; carry the value, or return it"
+            )
+        self._before.setdefault((id(module), name), (member, before))
+
+    def meet(self, module: Any) -> None:
+        """The function reaches ``module``: what it reads there of what programs assign is noted."""
+        own = module.__dict__
+        if REPLACED in own and id(module) not in self._met:
+            self._met[id(module)] = module
+            plain = [name for name in own[REPLACED] if name in own]
+            own.setdefault(HIDDEN, {}).update({name: own.pop(name) for name in plain})
+
+    def read(self, module: Any, name: str) -> None:
+        """The function reads what lay at ``module.name`` before it began."""
+        self._names.add((id(module), name))
+
+    def members(self) -> tuple[Member, ...]:
+        """The attributes that hold other tensors than before."""
+        pairs = self._before.values()
+        return tuple(m for m, before in pairs if m.now() is not before and _tensors(m.now()))
+
+    def undo(self) -> None:
+        """Give modules back what they had instead of tensors; other values stay assigned."""
+        for member in self.members():
+            member.restore(self._before.pop((id(member.module), member.name))[1])
+        for module in self._met.values():
+            for name, value in module.__dict__.pop(HIDDEN, {}).items():
+                module.__dict__.setdefault(name, value)
+
+    def _read(self) -> Iterator[tuple[Member, Any]]:
+        """What was read that programs assign, with the values that the trace began with."""
+        for module in self._met.values():
+            for name in sorted(module.__dict__[REPLACED]):
+                if (id(module), name) not in self._names:
+                    continue
+                noted = self._before.get((id(module), name))
+                member = Member(module, name)
+                yield member, member.now() if noted is None else noted[1]
+
+    def moving(self) -> frozenset[Cell]:
+        """Memory that will be another when the program is called again."""
+        return frozenset(t._cell for _, value in self._read() for t in _tensors(value))
+
+    def found(self, tracer: Tracer) -> tuple[FoundMember, ...]:
+        """What is looked up at each call; assumes what must hold of it."""
+        positions = {cell: position for position, cell in enumerate(tracer.captured)}
+        read = list(self._read())
+        counts = Counter(t._cell for _, value in read for t in _tensors(value))
+        found = []
+        for member, value in read:
+            what = f"{type(member.module).__name__}.{member.name}"
+            cells = [t._cell for t in _tensors(value)]
+            if any(counts[cell] > 1 or cell in tracer.input_leaf for cell in cells):
+                tracer.guard(member.now, value, what)
+                continue
+            tracer.guard(member.kind, _kind(value), what)
+            for number, leaf in enumerate(pytree.flatten(value)[0]):
+                if isinstance(leaf, Tensor) and leaf._cell in positions and not _is_fixed(leaf):
+                    found.append(FoundMember(positions[leaf._cell], member, number))
+        return tuple(found)
+
+
+def put_all(members: Sequence[Member], returned: Any) -> Any:
+    """Assign the attributes, whose values follow what the function returns; that is left."""
+    returned, values = returned
+    for member, value in zip(members, values, strict=True):
+        member.put(value)
+    return returned
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    """The tensors in a nest; parameters and modules are assigned once, while tracing."""
+    if type(value) is Tensor:
+        return [value]
+    leaves: Iterable[Any] = () if isinstance(value, Tensor) else pytree.flatten(value)[0]
+    return [leaf for leaf in leaves if type(leaf) is Tensor]
+
+
+def _is_fixed(leaf: Tensor) -> bool:
+    """Whether a program can work on this very tensor only."""
+    return bool(leaf._chain) or leaf.grad_fn is not None or not leaf._eager().flags.c_contiguous
+
+
+def _kind(value: Any) -> Any:
+    leaves, nest = pytree.flatten(value)
+    kinds = [_leaf_kind(leaf) for leaf in leaves]
+    return kinds[0] if nest == pytree.LEAF else (*kinds, nest)
+
+
+def _leaf_kind(leaf: Any) -> Any:
+    if not isinstance(leaf, Tensor) or _is_fixed(leaf):
+        return leaf
+    trained = ", requires_grad" if leaf._requires_grad else ""
+    return f"{leaf._type_now()} on {leaf.device}{trained}"

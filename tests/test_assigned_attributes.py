@@ -1,0 +1,159 @@
+"""Attributes of modules that compiled functions assign, beside the same functions run eagerly."""
+
+import copy
+
+import numpy as np
+import pytest
+
+import graphflow as gf
+from graphflow import nn
+from tests.front import numbers
+
+RNG = np.random.default_rng(11)
+X = [gf.tensor(RNG.standard_normal((n, 3))) for n in (4, 4, 4, 2, 4, 2, 4, 4)]
+
+
+def agree(found, wanted):
+    for a, b in zip(numbers(found), numbers(wanted), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-14)
+
+
+class Carrying(nn.Module):
+    """[n, 3] to [n, 2]; carries a nest, a buffer and a number, and leaves other values behind."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.outer = nn.Linear(3, 5), nn.Linear(5, 2)
+        self.register_buffer("mean", gf.zeros(5).double())
+        self.register_buffer("first", None)
+        self.state, self.loss, self.seen, self.turned = None, None, gf.zeros(()), None
+
+    def forward(self, x):
+        if self.state is None or self.state["h"].shape[0] != x.shape[0]:
+            self.state = {"h": x.new_zeros(x.shape[0], 5), "more": [1]}
+        h = gf.tanh(self.inner(x) + 0.5 * self.state["h"])
+        self.state = {"h": h.detach(), "more": [1]}
+        before = self.mean
+        self.mean = 0.9 * self.mean + 0.1 * h.detach().mean(0)
+        self.before = before
+        if self.first is None:
+            self.first = self.mean
+        self.seen = self.seen + 1
+        self.loss = h.square().mean()
+        self.turned = h.t()
+        return self.outer(h * self.mean.exp())
+
+
+def looked_at(module, x, out):
+    """What a step leaves: results, attributes, gradients also by way of an attribute."""
+    module.zero_grad()
+    (out.square().sum() + 3 * module.loss).backward()
+    gradients = [p.grad for p in module.parameters()]
+    names = "mean", "before", "first", "seen", "loss", "turned"
+    left = [getattr(module, name).detach() for name in names]
+    return [out.detach(), module.state["h"], *left, *gradients]
+
+
+@pytest.mark.parametrize("dynamic", [False, None])
+def test_attributes_go_on_from_call_to_call(dynamic):
+    eager = Carrying().double()
+    made = copy.deepcopy(eager)
+    compiled = gf.compile(made, dynamic=dynamic)
+    kept = []
+    for step, x in enumerate(X):
+        if step == 6:
+            start = gf.ones(5).double()
+            eager.mean = start.clone()
+            made.mean = start
+            eager.state = made.state = None
+        agree(looked_at(made, x, compiled(x)), looked_at(eager, x, eager(x)))
+        kept.append((made.mean, eager.mean))
+    for ours, theirs in kept:  # every call made a new tensor
+        agree(ours, theirs)
+    np.testing.assert_array_equal(start, np.ones(5))
+    assert list(made.state_dict()) == list(eager.state_dict())
+
+
+def test_what_is_carried_needs_no_other_trace():
+    class Mean(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.value, self.hidden = gf.zeros(3).double(), None
+
+        def forward(self, x):
+            self.value = self.value * 0.5 + x.sum(0)
+            self.hidden = x * 2
+            return self.hidden.sum()
+
+    module = Mean()
+    compiled = gf.compile(module, dynamic=False)
+    wanted = np.zeros(3)
+    for x in X:
+        wanted = wanted * 0.5 + x.numpy().sum(0)
+        assert compiled(x).item() == pytest.approx(2 * x.sum().item())
+        np.testing.assert_allclose(module.value, wanted)
+        np.testing.assert_array_equal(module.hidden, 2 * x.numpy())
+    assert len(compiled.programs) == 3  # the first, and one a size
+    reading = gf.compile(lambda: module.value * 1)
+    for _ in range(3):
+        compiled(X[0])
+        agree(reading(), module.value)
+    assert len(reading.programs) == 1
+
+
+def test_a_trace_leaves_modules_as_they_were():
+    class Wrong(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.value, self.fails = None, True
+
+        def forward(self, x):
+            self.value, self.later = x * 2, x
+            if self.fails:
+                raise RuntimeError("no")
+            return x
+
+    module = Wrong()
+    with pytest.raises(RuntimeError, match="no"):
+        gf.compile(module)(X[0])
+    assert module.value is None and not hasattr(module, "later")
+    module.fails = False
+    graph = gf.trace(module, gf.TensorSpec((2, 3)))
+    assert module.value is None and len(graph.outputs) == 1
+    gf.compile(module)(X[0])
+    agree(module.value, X[0] * 2)
+    assert module.later is X[0]
+
+
+def test_bodies_of_loops_assign_nothing():
+    class Summed(nn.Module):
+        def forward(self, x):
+            def body(total, row):
+                self.total = total + row
+                return total + row, row
+
+            return gf.scan(body, x.new_zeros(3), x)
+
+    with pytest.raises(gf.TraceError, match="assigns a tensor to 'total'"):
+        gf.compile(Summed())(X[0])
+
+
+def test_replaced_attributes_of_any_kind_are_noticed():
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale, self._parts, self.named = gf.ones(3), [gf.ones(3)], {"a": gf.ones(3)}
+
+        def forward(self, x):
+            return x * self.scale + self._parts[0] + self.named["a"]
+
+    module = Scaled()
+    compiled = gf.compile(module)
+    x = gf.ones(3)
+    assert compiled(x).tolist() == [3, 3, 3]
+    module.scale = gf.zeros(3)
+    assert compiled(x).tolist() == [2, 2, 2]
+    module._parts = [gf.zeros(3)]
+    assert compiled(x).tolist() == [1, 1, 1]
+    module.named = {"a": gf.zeros(3)}
+    assert compiled(x).tolist() == [0, 0, 0]
