@@ -13,7 +13,7 @@ from graphflow.errors import GraphFlowError
 
 
 class Layout:
-    """How elements lie in memory.  ``gf.strided`` is the only one."""
+    """How elements lie in memory.  ``gf.strided`` is the only one that tensors have."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -27,6 +27,8 @@ class MemoryFormat(Layout):
 
 
 strided = Layout("strided")
+sparse_coo, sparse_csr = Layout("sparse_coo"), Layout("sparse_csr")
+"""Layouts to compare with, and to be refused: no tensor has them."""
 contiguous_format = MemoryFormat("contiguous_format")
 preserve_format = MemoryFormat("preserve_format")
 channels_last = MemoryFormat("channels_last")
@@ -50,4 +52,7 @@ def check_placement(name: str, options: dict[str, Any]) -> None:
             raise TypeError(f"{name}() got an unexpected keyword argument {key!r}")
 
 
-__all__ = ["channels_last", "channels_last_3d", "contiguous_format", "preserve_format", "strided"]
+__all__ = [
+    "channels_last", "channels_last_3d", "contiguous_format", "preserve_format", "sparse_coo",
+    "sparse_csr", "strided",
+]  # fmt: skip

@@ -77,6 +77,9 @@ def spawn(
     return None
 
 
+ProcessContext, start_processes = SpawnContext, spawn
+
+
 def set_sharing_strategy(new_strategy: str) -> None:
     """Accepted: tensors are sent as copies, whatever the strategy."""
 

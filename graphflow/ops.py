@@ -36,6 +36,7 @@ LATER: tuple[str, ...] = (
     "graphflow.functions.arithmetic",
     "graphflow.functions.complex_numbers",
     "graphflow.functions.control",
+    "graphflow.functions.copies",
     "graphflow.functions.cumulative",
     "graphflow.functions.diagonals",
     "graphflow.functions.distributions",
@@ -67,6 +68,7 @@ if TYPE_CHECKING:  # what type checkers find in gf
     from graphflow.functions.arithmetic import *
     from graphflow.functions.complex_numbers import *
     from graphflow.functions.control import *
+    from graphflow.functions.copies import *
     from graphflow.functions.cumulative import *
     from graphflow.functions.diagonals import *
     from graphflow.functions.distributions import *

@@ -11,12 +11,20 @@ from graphflow.tensor import Tensor
 
 if TYPE_CHECKING:  # what type checkers find in gf
     from graphflow import compiler as compiler
+    from graphflow import cpu as cpu
+    from graphflow import mps as mps
     from graphflow import multiprocessing as multiprocessing
+    from graphflow import signal as signal
     from graphflow import testing as testing
+    from graphflow import xpu as xpu
+    from graphflow.accelerator import get_device_module as get_device_module
+    from graphflow.amp.grad_scaler import GradScaler as GradScaler
     from graphflow.autograd.anomaly import is_anomaly_enabled as is_anomaly_enabled
     from graphflow.autograd.anomaly import set_anomaly_enabled as set_anomaly_enabled
     from graphflow.device import get_default_device as get_default_device
     from graphflow.device import set_default_device as set_default_device
+    from graphflow.formats import sparse_coo as sparse_coo
+    from graphflow.formats import sparse_csr as sparse_csr
     from graphflow.functions.typed import set_default_tensor_type as set_default_tensor_type
     from graphflow.nn.functional import adaptive_avg_pool1d as adaptive_avg_pool1d
     from graphflow.nn.functional import avg_pool1d as avg_pool1d
@@ -26,6 +34,7 @@ if TYPE_CHECKING:  # what type checkers find in gf
     from graphflow.nn.functional import conv1d as conv1d
     from graphflow.nn.functional import conv2d as conv2d
     from graphflow.nn.functional import conv3d as conv3d
+    from graphflow.nn.functional import conv_tbc as conv_tbc
     from graphflow.nn.functional import conv_transpose1d as conv_transpose1d
     from graphflow.nn.functional import conv_transpose2d as conv_transpose2d
     from graphflow.nn.functional import conv_transpose3d as conv_transpose3d
@@ -141,9 +150,9 @@ zero_: InPlace
 _IN_PLACE = frozenset(__annotations__) - {"InPlace"}
 
 _LIKE_FUNCTIONAL = """
-adaptive_avg_pool1d avg_pool1d bilinear celu celu_ conv1d conv2d conv3d conv_transpose1d
-conv_transpose2d conv_transpose3d hardshrink max_pool1d max_pool2d max_pool3d prelu rms_norm rrelu
-rrelu_ selu selu_ threshold threshold_
+adaptive_avg_pool1d avg_pool1d bilinear celu celu_ conv1d conv2d conv3d conv_tbc
+conv_transpose1d conv_transpose2d conv_transpose3d hardshrink max_pool1d max_pool2d max_pool3d prelu
+rms_norm rrelu rrelu_ selu selu_ threshold threshold_
 """
 _UNLIKE_FUNCTIONAL = """
 adaptive_max_pool1d alpha_dropout alpha_dropout_ batch_norm binary_cross_entropy_with_logits
@@ -156,16 +165,20 @@ _SWITCHES = """
 get_deterministic_debug_mode get_num_interop_threads is_warn_always_enabled
 set_deterministic_debug_mode set_flush_denormal set_num_interop_threads set_warn_always
 """
-_MODULES = "compiler multiprocessing testing"
+_MODULES = "compiler cpu mps multiprocessing signal testing xpu"
 
 PLACES = {
     **dict.fromkeys(_LIKE_FUNCTIONAL.split(), "graphflow.nn.functional"),
     **dict.fromkeys(_UNLIKE_FUNCTIONAL.split(), "graphflow.nn.outer"),
     **dict.fromkeys(_SWITCHES.split(), "graphflow.numerics"),
+    "GradScaler": "graphflow.amp.grad_scaler",
     "get_default_device": "graphflow.device",
+    "get_device_module": "graphflow.accelerator",
     "is_anomaly_enabled": "graphflow.autograd.anomaly",
     "set_anomaly_enabled": "graphflow.autograd.anomaly",
     "set_default_device": "graphflow.device",
+    "sparse_coo": "graphflow.formats",
+    "sparse_csr": "graphflow.formats",
     "set_default_tensor_type": "graphflow.functions.typed",
 }
 """The module that each name is in."""

@@ -11,6 +11,7 @@ from graphflow.rng import (
     get_rng_state,
     initial_seed,
     manual_seed,
+    seed,
     set_rng_state,
 )
 
@@ -35,5 +36,6 @@ __all__ = [
     "get_rng_state",
     "initial_seed",
     "manual_seed",
+    "seed",
     "set_rng_state",
 ]

@@ -18,7 +18,7 @@ import numpy as np
 
 from graphflow.cell import Cell, Filling
 from graphflow.checks import need_dtype, need_int, need_tensor
-from graphflow.device import beside_operands
+from graphflow.device import CPU, Device, beside_operands
 from graphflow.dispatch import TENSORS, apply, assign, fill_with
 from graphflow.errors import DTypeError, GraphFlowError, TraceError
 from graphflow.formats import check_placement
@@ -64,6 +64,15 @@ class Generator:
     def initial_seed(self) -> int:
         """The seed of the stream."""
         return int(self._cell.value[0])
+
+    @property
+    def device(self) -> Device:
+        """The CPU's, whichever device draws."""
+        return CPU
+
+    def clone_state(self) -> Generator:
+        """Another generator that goes on from the same state."""
+        return Generator().set_state(self.get_state())
 
     def get_state(self) -> Tensor:
         """Seed and call number as an int64 tensor of two elements."""

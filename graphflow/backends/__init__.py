@@ -8,9 +8,24 @@ from typing import TYPE_CHECKING
 
 from graphflow.later import importer
 
-__all__ = ["cpu", "cuda", "cudnn", "mha", "mkldnn", "mps", "nnpack", "quantized"]
+__all__ = [
+    "cpu", "cuda", "cudnn", "mha", "mkl", "mkldnn", "mps", "nnpack", "openmp", "opt_einsum",
+    "quantized",
+]  # fmt: skip
 
 if TYPE_CHECKING:
-    from graphflow.backends import cpu, cuda, cudnn, mha, mkldnn, mps, nnpack, quantized
+    from graphflow.backends import (
+        cpu,
+        cuda,
+        cudnn,
+        mha,
+        mkl,
+        mkldnn,
+        mps,
+        nnpack,
+        openmp,
+        opt_einsum,
+        quantized,
+    )
 else:
     __getattr__ = importer(globals(), {name: f"graphflow.backends.{name}" for name in __all__})

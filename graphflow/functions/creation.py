@@ -166,6 +166,8 @@ def from_numpy(array: np.ndarray[Any, Any]) -> Tensor:
     if not isinstance(array, np.ndarray):
         raise TypeError(f"from_numpy expects a numpy.ndarray, got {type(array).__name__}")
     from_numpy_dtype(array.dtype)
+    if type(array) is not np.ndarray:  # a mapped file, for one
+        array = np.asarray(array)
     tracer = mode.tracer
     cell = Cell(array) if tracer is None else tracer.array_cell(array)
     cell.shared = True

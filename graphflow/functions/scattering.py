@@ -33,7 +33,7 @@ __all__ = [
     "masked_fill", "masked_scatter", "put", "scatter", "scatter_add", "scatter_reduce",
     "select_scatter", "slice_scatter",
 ]  # fmt: skip
-METHODS = tuple(name for name in __all__ if name not in ("fill", "put"))
+METHODS = tuple(name for name in __all__ if name != "fill")
 IN_PLACE = """
 index_add index_copy index_fill index_reduce masked_fill masked_scatter put scatter scatter_add
 scatter_reduce

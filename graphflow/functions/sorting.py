@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from graphflow.checks import need_int, need_tensor
 from graphflow.device import beside_operands
-from graphflow.dispatch import apply
+from graphflow.dispatch import apply, full
 from graphflow.errors import DTypeError, GraphFlowError, ShapeError
 from graphflow.functions.creation import as_tensor, iota, zeros
 from graphflow.functions.elementwise import (
@@ -35,7 +35,8 @@ from graphflow.functions.reductions import (
     reduce,
     sum,
 )
-from graphflow.functions.shaping import narrow, squeeze
+from graphflow.functions.repeating import unravel_index
+from graphflow.functions.shaping import cat, narrow, reshape, squeeze, stack
 from graphflow.ir import types as T
 from graphflow.keywords import numpy_names
 from graphflow.promotion import as_operand, cast, operands
@@ -44,10 +45,12 @@ if TYPE_CHECKING:
     from graphflow.tensor import Tensor
 
 __all__ = [
-    "argsort", "bucketize", "isin", "kthvalue", "median", "msort", "nanmedian", "searchsorted",
-    "sort", "topk",
+    "argsort", "bucketize", "isin", "kthvalue", "median", "msort", "nanmedian", "nonzero_static",
+    "searchsorted", "sort", "topk",
 ]  # fmt: skip
-METHODS = ["argsort", "kthvalue", "median", "msort", "nanmedian", "sort", "topk"]
+METHODS = """
+argsort kthvalue median msort nanmedian nonzero_static sort topk
+""".split()
 
 # ---- sorting -------------------------------------------------------------------------
 
@@ -295,3 +298,19 @@ def isin(
         nearest = apply("take", line, apply("minimum", place, last), axis=0)
         found = eq(nearest, values)
     return logical_not(found) if invert else found
+
+
+@beside_operands
+def nonzero_static(input: Tensor, *, size: int, fill_value: int = -1) -> Tensor:
+    """The first ``size`` rows of ``nonzero``; rows of ``fill_value`` where there are fewer.
+
+    The shape does not depend on values, so compiled code has it, too.
+    """
+    count = need_int("nonzero_static: size", size, 0)
+    flat = reshape(ne(need_tensor("nonzero_static", input), 0), -1)
+    order = narrow(argsort(logical_not(flat), stable=True), 0, 0, min(count, flat.numel()))
+    shape = (order.numel(), input.ndim)
+    places = stack(unravel_index(order, input.shape), -1) if input.ndim else zeros(shape)
+    real = iota((shape[0], 1), 0, T.int64) < sum(flat)
+    found = where(real, cast(places, T.int64), fill_value)
+    return cat([found, full((count - shape[0], input.ndim), fill_value, T.int64)], 0)

@@ -16,8 +16,8 @@ from graphflow.mode import mode
 if TYPE_CHECKING:
     from graphflow.tensor import Tensor
 
-__all__ = ["as_strided", "empty_permuted", "empty_strided"]
-METHODS = ("as_strided",)
+__all__ = ["as_strided", "as_strided_scatter", "empty_permuted", "empty_strided"]
+METHODS = ("as_strided", "as_strided_scatter", "new_empty_strided")
 
 
 def as_strided(
@@ -43,6 +43,24 @@ def empty_strided(size: Sequence[int], stride: Sequence[int], **options: Any) ->
     """A tensor of zeros with these strides, over as few elements as they reach."""
     length = 1 + sum((n - 1) * step for n, step in zip(size, stride))
     return as_strided(empty(length if 0 not in size else 0, **options), size, stride, 0)
+
+
+def new_empty_strided(
+    input: Tensor, size: Sequence[int], stride: Sequence[int], **options: Any
+) -> Tensor:
+    """:func:`empty_strided` of the dtype and device of ``input``."""
+    options = {"dtype": input.dtype, "device": input.device, **options}
+    return empty_strided(size, stride, **options)
+
+
+def as_strided_scatter(
+    input: Tensor, src: Tensor, size: Sequence[int], stride: Sequence[int],
+    storage_offset: int | None = None,
+) -> Tensor:  # fmt: skip
+    """``input`` with the elements that :func:`as_strided` gives replaced by ``src``."""
+    made: Tensor = input.clone()
+    as_strided(made, size, stride, storage_offset).copy_(src)
+    return made
 
 
 def empty_permuted(size: Sequence[int], physical_layout: Sequence[int], **options: Any) -> Tensor:

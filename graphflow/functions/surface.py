@@ -28,8 +28,9 @@ __all__ = [
     "is_signed", "is_storage",
 ]  # fmt: skip
 METHODS = """
-apply_ cuda data_ptr get_device is_inference is_nonzero is_pinned is_same_size is_set_to is_shared
-is_signed map_ ndimension new pin_memory storage_offset to_dense to_numpy type where
+apply_ cuda data_ptr dim_order get_device is_inference is_nonzero is_pinned is_same_size is_set_to
+is_shared is_signed map_ ndimension new pin_memory record_stream storage_offset to_dense to_numpy
+type where
 """.split()
 PROPERTIES = """
 __cuda_array_interface__ is_cpu is_cuda is_meta is_mkldnn is_mps is_nested is_quantized is_sparse
@@ -100,6 +101,16 @@ def is_signed(input: Tensor) -> bool:
 def is_same_size(input: Tensor, other: Tensor) -> bool:
     """Whether both have one shape."""
     return input.shape == other.shape
+
+
+def dim_order(input: Tensor) -> tuple[int, ...]:
+    """The dimensions in the order in which they lie in memory, the widest steps first."""
+    steps = input.stride()
+    return tuple(sorted(range(input.ndim), key=lambda d: -steps[d]))
+
+
+def record_stream(input: Tensor, stream: Any) -> None:
+    """Accepted: all work is done on one stream, in order."""
 
 
 def ndimension(input: Tensor) -> int:

@@ -24,7 +24,7 @@ def hann_window(
     window_length: int, periodic: bool = True, *, dtype: DType | None = None, **placement: Any
 ) -> Tensor:
     """``sin²(pi n / N)`` [window_length]; ``periodic``: N is the length, else one less."""
-    return _cosines("hann_window", window_length, periodic, (0.5, 0.5), dtype, placement)
+    return cosine_sum("hann_window", window_length, periodic, (0.5, 0.5), dtype, placement)
 
 
 def hamming_window(
@@ -32,7 +32,7 @@ def hamming_window(
     dtype: DType | None = None, **placement: Any,
 ) -> Tensor:  # fmt: skip
     """``alpha - beta cos(2 pi n / N)`` [window_length]."""
-    return _cosines("hamming_window", window_length, periodic, (alpha, beta), dtype, placement)
+    return cosine_sum("hamming_window", window_length, periodic, (alpha, beta), dtype, placement)
 
 
 def blackman_window(
@@ -40,7 +40,7 @@ def blackman_window(
 ) -> Tensor:
     """``0.42 - 0.5 cos(2 pi n / N) + 0.08 cos(4 pi n / N)`` [window_length]."""
     weights = (0.42, 0.5, 0.08)
-    return _cosines("blackman_window", window_length, periodic, weights, dtype, placement)
+    return cosine_sum("blackman_window", window_length, periodic, weights, dtype, placement)
 
 
 def bartlett_window(
@@ -77,7 +77,7 @@ def _positions(
     return made
 
 
-def _cosines(
+def cosine_sum(
     name: str, length: int, periodic: bool, weights: tuple[float, ...], dtype: DType | None,
     placement: dict[str, Any],
 ) -> Tensor:  # fmt: skip

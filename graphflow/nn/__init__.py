@@ -14,6 +14,7 @@ _OWN = ["Buffer", "Module", "Parameter", "attention", "functional", "init", "uti
 
 if TYPE_CHECKING:
     from graphflow.nn import attention as attention
+    from graphflow.nn import grad as grad
     from graphflow.nn import intrinsic as intrinsic
     from graphflow.nn import parallel as parallel
     from graphflow.nn import qat as qat
@@ -37,6 +38,7 @@ else:
             "UninitializedBuffer": "graphflow.nn.uninitialized:UninitializedBuffer",
             "UninitializedParameter": "graphflow.nn.uninitialized:UninitializedParameter",
             "attention": "graphflow.nn.attention",
+            "grad": "graphflow.nn.grad",
             "intrinsic": "graphflow.nn.intrinsic",
             "parallel": "graphflow.nn.parallel",
             "qat": "graphflow.nn.qat",

@@ -231,6 +231,14 @@ class Module(ModuleState):
         """On the CPU."""
         return self.to("cpu")
 
+    def to_empty(self, *, device: Any, recurse: bool = True) -> Self:
+        """On another device, every parameter and buffer zeros."""
+        for module in self.modules() if recurse else [self]:
+            for tensor in (*module._parameters.values(), *module._buffers.values()):
+                if tensor is not None:
+                    tensor.data = tensor.new_zeros(tensor.shape, device=device)
+        return self
+
     def cuda(self, device: Any = None) -> Self:
         """On a CUDA device."""
         return self.to("cuda" if device is None else device)

@@ -217,9 +217,37 @@ class Optimizer:
         """Call ``hook(optimizer, args, kwargs)`` after every step."""
         return self._add_hook("after", hook)
 
-    def _add_hook(self, event: str, hook: Callable[..., Any]) -> RemovableHandle:
+    def register_state_dict_pre_hook(
+        self, hook: Callable[[Any], None], prepend: bool = False
+    ) -> RemovableHandle:
+        """Call ``hook(optimizer)`` before :meth:`state_dict`."""
+        return self._add_hook("before saving", hook, prepend)
+
+    def register_state_dict_post_hook(
+        self, hook: Callable[..., Any], prepend: bool = False
+    ) -> RemovableHandle:
+        """Call ``hook(optimizer, state)`` after :meth:`state_dict`; what it returns, if not None,
+        is the state instead."""
+        return self._add_hook("after saving", hook, prepend)
+
+    def register_load_state_dict_pre_hook(
+        self, hook: Callable[..., Any], prepend: bool = False
+    ) -> RemovableHandle:
+        """Call ``hook(optimizer, state)`` before :meth:`load_state_dict`; what it returns, if not
+        None, is loaded instead."""
+        return self._add_hook("before loading", hook, prepend)
+
+    def register_load_state_dict_post_hook(
+        self, hook: Callable[[Any], None], prepend: bool = False
+    ) -> RemovableHandle:
+        """Call ``hook(optimizer)`` after :meth:`load_state_dict`."""
+        return self._add_hook("after loading", hook, prepend)
+
+    def _add_hook(
+        self, event: str, hook: Callable[..., Any], prepend: bool = False
+    ) -> RemovableHandle:
         hooks = self._hooks.setdefault(event, [])
-        hooks.append(hook)
+        hooks.insert(0 if prepend else len(hooks), hook)
         structure.bump()
         return RemovableHandle(hooks, hook)
 
@@ -314,6 +342,8 @@ class Optimizer:
 
     def state_dict(self) -> dict[str, Any]:
         """Options and state, parameters by number, as PyTorch lays it out."""
+        for hook in self._hooks.get("before saving", ()):
+            hook(self)
         numbers = self._numbers()
         groups = []
         for group in self.param_groups:
@@ -322,10 +352,22 @@ class Optimizer:
             groups.append(packed)
         state = {numbers[id(p)]: dict(slots) for p, slots in self.state.items() if slots}
         separate_counters(state.values())
-        return {"state": state, "param_groups": groups}
+        return self._through("after saving", {"state": state, "param_groups": groups})
+
+    def _through(self, event: str, state: dict[str, Any]) -> dict[str, Any]:
+        """The state that hooks make of ``state``."""
+        for hook in self._hooks.get(event, ()):
+            changed = hook(self, state)
+            state = state if changed is None else changed
+        return state
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Take over options and state; nothing changes unless everything fits."""
+        self._load(self._through("before loading", dict(state_dict)))
+        for hook in self._hooks.get("after loading", ()):
+            hook(self)
+
+    def _load(self, state_dict: Mapping[str, Any]) -> None:
         groups = state_dict["param_groups"]
         if [len(g["params"]) for g in groups] != [len(g["params"]) for g in self.param_groups]:
             raise GraphFlowError("the state has parameter groups of other sizes than the optimiser")

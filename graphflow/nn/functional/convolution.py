@@ -15,7 +15,8 @@ from graphflow.nn.sizes import per_dimension
 from graphflow.tensor import Tensor
 
 __all__ = [
-    "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d",
+    "conv1d", "conv2d", "conv3d", "conv_tbc", "conv_transpose1d", "conv_transpose2d",
+    "conv_transpose3d",
 ]  # fmt: skip
 
 
@@ -45,6 +46,13 @@ def conv3d(
 ) -> Tensor:  # fmt: skip
     """input [N, C, D, H, W] or [C, D, H, W] under weight [O, C / groups, KD, KH, KW]."""
     return _conv("conv3d", 3, input, weight, bias, stride, padding, dilation, groups)
+
+
+def conv_tbc(input: Tensor, weight: Tensor, bias: Tensor, pad: int = 0) -> Tensor:
+    """:func:`conv1d` of input [L, N, C] under weight [K, C, O], plus bias [O]."""
+    out = conv1d(input.permute(1, 2, 0), weight.permute(2, 1, 0), bias, padding=pad)
+    moved: Tensor = out.permute(2, 0, 1)
+    return moved
 
 
 def conv_transpose1d(

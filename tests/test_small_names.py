@@ -1,0 +1,184 @@
+"""Small names of PyTorch's that scripts use: addresses of modules, hooks, windows, copies."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.signal.windows as sw
+
+import graphflow as gf
+import graphflow.nn.functional as F
+from graphflow.errors import GraphFlowError
+from graphflow.nn import grad as slopes
+from graphflow.testing import assert_close
+
+SEED = 20261130
+
+
+def drawn(*shape: int) -> gf.Tensor:
+    return gf.tensor(np.random.default_rng(SEED).standard_normal(shape))
+
+
+def test_what_scripts_import_is_where_they_import_it_from() -> None:
+    same = {
+        "utils.data.distributed:DistributedSampler": gf.utils.data.DistributedSampler,
+        "utils.hooks:RemovableHandle": type(gf.nn.Linear(1, 1).register_forward_hook(print)),
+        "nn.utils.clip_grad:clip_grad_norm_": gf.nn.utils.clip_grad_norm_,
+        "nn.utils.convert_parameters:parameters_to_vector": gf.nn.utils.parameters_to_vector,
+        "nn.utils.stateless:functional_call": gf.func.functional_call,
+        "autograd.grad_mode:no_grad": gf.no_grad,
+        "autograd.anomaly_mode:detect_anomaly": gf.autograd.detect_anomaly,
+        "random:seed": gf.seed,
+        "multiprocessing:start_processes": gf.multiprocessing.spawn,
+    }
+    for place, wanted in same.items():
+        module, name = place.split(":")
+        assert getattr(importlib.import_module(f"graphflow.{module}"), name) is wanted, place
+    x = drawn(3)
+    assert gf.utils.dlpack.from_dlpack(x.numpy()).data_ptr() == x.data_ptr()
+    assert gf.utils.dlpack.from_dlpack(gf.utils.dlpack.to_dlpack(x)).data_ptr() == x.data_ptr()
+
+
+def test_devices_that_are_not_there_say_so() -> None:
+    for module in (gf.xpu, gf.mps):
+        assert not module.is_available() and module.device_count() == 0
+        module.empty_cache()
+    for name in ("mkl", "openmp", "opt_einsum"):
+        assert not getattr(gf.backends, name).is_available()
+    assert gf.cpu.is_available() and gf.cpu.device_count() == 1
+    assert gf.get_device_module("cpu") is gf.cpu is gf.get_device_module(gf.device("cpu"))
+    assert gf.get_device_module("cuda:0") is gf.cuda
+    with pytest.raises(GraphFlowError, match="no module for 'tpu'"):
+        gf.get_device_module("tpu")
+    with gf.cpu.amp.autocast(dtype=gf.bfloat16):
+        assert (gf.ones(2, 2) @ gf.ones(2, 2)).dtype is gf.bfloat16
+    made = gf.Generator().manual_seed(3)
+    gf.rand(2, generator=made)
+    again = made.clone_state()
+    assert made.device == gf.device("cpu")
+    assert gf.rand(3, generator=made).tolist() == gf.rand(3, generator=again).tolist()
+
+
+def test_hooks_see_an_optimisers_state_come_and_go() -> None:
+    seen: list[Any] = []
+    optimizer = gf.optim.SGD([gf.nn.Parameter(gf.ones(2))], lr=0.1)
+
+    def halved(_: Any, state: Any) -> Any:
+        return {**state, "param_groups": [{**state["param_groups"][0], "lr": 0.05}]}
+
+    optimizer.register_state_dict_pre_hook(lambda o: seen.append("save"))
+    handle = optimizer.register_state_dict_post_hook(halved)
+    optimizer.register_state_dict_post_hook(lambda o, s: seen.append(s["param_groups"][0]["lr"]),
+                                            prepend=True)  # fmt: skip
+    saved = optimizer.state_dict()
+    assert saved["param_groups"][0]["lr"] == 0.05 and seen == ["save", 0.1]
+    handle.remove()
+    assert optimizer.state_dict()["param_groups"][0]["lr"] == 0.1
+    optimizer.register_load_state_dict_pre_hook(halved)
+    optimizer.register_load_state_dict_post_hook(lambda o: seen.append(o.param_groups[0]["lr"]))
+    optimizer.load_state_dict(optimizer.state_dict())
+    assert seen[-1] == 0.05
+
+
+WINDOWS: dict[str, dict[str, Any]] = {
+    "bartlett": {}, "blackman": {}, "cosine": {}, "hamming": {}, "hann": {}, "nuttall": {},
+    "exponential": {"tau": 2.5}, "gaussian": {"std": 1.7}, "kaiser": {"beta": 5.0},
+    "general_cosine": {"a": (0.4, 0.35, 0.25)}, "general_hamming": {"alpha": 0.6},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WINDOWS)
+def test_windows_are_scipys(name: str) -> None:
+    ours, theirs = getattr(gf.signal.windows, name), getattr(sw, name)
+    options = dict(WINDOWS[name])
+    given = {{"tau": "tau"}.get(k, k): v for k, v in options.items()}
+    for count in (0, 1, 2, 9, 12):
+        for sym in (True, False):
+            found = ours(count, sym=sym, dtype=gf.float64, **options)
+            np.testing.assert_allclose(found.numpy(), theirs(count, sym=sym, **given), 1e-7, 1e-9)
+    assert ours(3, requires_grad=True, **options).requires_grad
+    assert ours(3, **options).dtype is gf.float32
+    with pytest.raises(ValueError, match="symmetric window"):
+        gf.signal.windows.exponential(3, center=1.0)
+    with pytest.raises(ValueError, match=r"signal\.windows\.\w+: dtype is float32 or float64"):
+        ours(3, dtype=gf.int32, **options)
+    assert gf.ones(2).layout is not gf.sparse_coo
+
+
+def test_places_of_a_known_number() -> None:
+    x = drawn(3, 4) > 0.4
+    where = np.argwhere(x.numpy())
+    for size in (0, 2, len(where), 30):
+        wanted = np.full((size, 2), -7)
+        wanted[: len(where)] = where[:size]
+        for run in (gf.nonzero_static, gf.compile(gf.nonzero_static)):
+            np.testing.assert_array_equal(run(x, size=size, fill_value=-7).numpy(), wanted)
+    assert gf.tensor(2.0).nonzero_static(size=3).shape == (3, 0)
+
+
+def test_copies_of_views_are_in_memory_of_their_own() -> None:
+    x = drawn(2, 3, 4).requires_grad_()
+    views: dict[str, tuple[Any, ...]] = {
+        "as_strided": ((2, 2), (1, 2), 3), "diagonal": (1, 0, 2), "expand": ((5, 2, 3, 4),),
+        "narrow": (1, 1, 2), "permute": ((2, 0, 1),), "select": (1, 2), "split": (2, 2),
+        "split_with_sizes": ((1, 3), 2), "squeeze": (), "transpose": (0, 2), "unbind": (1,),
+        "unfold": (2, 2, 1), "unsqueeze": (1,), "view": ((6, 4),),
+    }  # fmt: skip
+    for name, arguments in views.items():
+        view = getattr(x, name, None) or (lambda *a, n=name: getattr(gf, n)(x, *a))
+        found, wanted = getattr(gf, f"{name}_copy")(x, *arguments), view(*arguments)
+        assert_close(found, wanted)
+        one = found[0] if isinstance(found, tuple) else found
+        assert one.data_ptr() != x.data_ptr() and one.requires_grad
+    assert not gf.detach_copy(x).requires_grad and gf.alias_copy(x).requires_grad
+    assert x.narrow_copy(0, 0, 1).shape == (1, 3, 4)
+    z = drawn(3, 2)
+    assert_close(gf.view_as_real_copy(gf.view_as_complex_copy(z)), z)
+    assert x.permute(2, 0, 1).dim_order() == (1, 2, 0)
+    assert x.new_empty_strided((2, 3), (1, 2)).stride() == (1, 2)
+    put = gf.as_strided_scatter(x, gf.zeros(2, 2, dtype=gf.float64), (2, 2), (4, 1), 1)
+    assert put[0, 0, 1:3].tolist() == [0, 0] and (put != x).sum() == 4
+    taken = drawn(2, 3)
+    assert taken.put(gf.tensor([0, 5]), gf.tensor([7.0, 8.0]).double())[1, 2].item() == 8
+
+
+def test_files_are_tensors(tmp_path: Path) -> None:
+    path = tmp_path / "numbers"
+    made = gf.from_file(str(path), shared=True, size=6, dtype=gf.int32)
+    made.copy_(gf.arange(6))
+    again = gf.from_file(path, size=4, dtype=gf.int32)
+    assert again.tolist() == [0, 1, 2, 3] and again.dtype is gf.int32
+    again.fill_(9)  # a copy: the file stays
+    assert np.fromfile(path, np.int32).tolist() == [0, 1, 2, 3, 4, 5]
+    mapped = gf.from_numpy(np.memmap(path, np.int32, "r+"))
+    mapped.add_(1)
+    assert np.fromfile(path, np.int32).tolist() == [1, 2, 3, 4, 5, 6]
+    assert gf.from_file(path, size=0).shape == (0,)
+    with pytest.raises(GraphFlowError, match="has 24 bytes, and 28 are asked for"):
+        gf.from_file(path, size=7)
+
+
+def test_slopes_of_convolutions_are_those_of_autograd() -> None:
+    for dims, convolution in ((1, F.conv1d), (2, F.conv2d), (3, F.conv3d)):
+        x = drawn(2, 4, *[5] * dims).requires_grad_()
+        w = drawn(6, 2, *[3] * dims).requires_grad_()
+        options = {"stride": 2, "padding": 1, "dilation": 1, "groups": 2}
+        out = convolution(x, w, **options)
+        ct = out.detach() + 1
+        wanted = gf.autograd.grad(out, (x, w), ct)
+        by_input, by_weight = (getattr(slopes, f"conv{dims}d_{n}") for n in ("input", "weight"))
+        assert_close(by_input(x.shape, w, ct, **options), wanted[0])
+        assert_close(by_weight(x, w.shape, ct, **options), wanted[1])
+    x, w, b = drawn(7, 2, 5), drawn(3, 5, 4), drawn(4)
+    wanted = F.conv1d(x.permute(1, 2, 0), w.permute(2, 1, 0), b, padding=1).permute(2, 0, 1)
+    assert_close(gf.conv_tbc(x, w, b, 1), wanted)
+
+
+def test_modules_can_be_made_empty() -> None:
+    model = gf.nn.BatchNorm1d(3)
+    assert model.to_empty(device="cpu") is model
+    assert all(value.eq(0).all() for value in model.state_dict().values())
