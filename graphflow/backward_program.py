@@ -36,6 +36,8 @@ class BackwardProgram:
     orders: tuple[Order | None, ...]
     repeated: tuple[int, ...]
     """Results in the memory of an earlier one."""
+    updated: tuple[Cell, ...]
+    """Memory outside that it changes."""
 
     def at(self, sizes: Mapping[str, int]) -> BackwardProgram:
         """This for other sizes of symbolic dimensions."""
@@ -52,6 +54,8 @@ class BackwardProgram:
         made = [Tensor._of(cell) for cell in self.program.run([*cts, *lying, *arguments])]
         for number in self.repeated:
             made[number] = made[number].clone()
+        for cell in self.updated:
+            cell.version += 1
         return made
 
 
@@ -69,7 +73,7 @@ def backward_program(
     made = kind(graph, backward.cells, (), (), sizes=captured.sizes, **options)
     buffers = [result.buffer for result in made.schedule.results]
     repeated = tuple(n for n, buffer in enumerate(buffers) if buffer in buffers[:n])
-    return BackwardProgram(made, orders, repeated)
+    return BackwardProgram(made, orders, repeated, backward.updated)
 
 
 def _as_they_lie(graph: Graph, first: int, orders: Sequence[Order | None]) -> Graph:
@@ -85,5 +89,9 @@ def _as_they_lie(graph: Graph, first: int, orders: Sequence[Order | None]) -> Gr
         return graph
     values |= {n: n for n in (*inputs, *graph.state)}
     outputs = rebuilt(graph.outputs, values)
+    updates = zip((n for n, _ in graph.updates), rebuilt([n for _, n in graph.updates], values))
     places = {values[n]: place for n, place in graph.locations.items() if n in values}
-    return replace(graph, inputs=tuple(inputs), outputs=tuple(outputs), locations=places)
+    return replace(
+        graph, inputs=tuple(inputs), outputs=tuple(outputs), updates=tuple(updates),
+        locations=places,
+    )  # fmt: skip

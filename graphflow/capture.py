@@ -155,7 +155,7 @@ class Capture:
     @property
     def may_repeat(self) -> bool:
         """Whether it changes nothing, draws no random numbers and has no other effect."""
-        changes = self.graph.updates or self.members
+        changes = self.graph.updates or self.members or (self.backward and self.backward.updated)
         return not changes and all(form.op.pure for form in self.graph.forms)
 
     @property

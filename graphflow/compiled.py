@@ -235,7 +235,7 @@ class Compiled:
         ]
         saved = [outputs[n] for n in backward.saved]
         arguments = [leaves[i].detach() for i in backward.arguments]
-        watched = [*backward.cells, *(leaves[i]._cell for i in backward.arguments)]
+        watched = [*backward.watched, *(leaves[i]._cell for i in backward.arguments)]
 
         def run(cts: Sequence[Tensor], saved: Sequence[Cell]) -> list[Tensor]:
             if entry.backward is None:

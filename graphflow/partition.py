@@ -9,11 +9,12 @@ not saved but read again (their versions are checked, as for any saved tensor).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from graphflow.autograd.engine import arriving
 from graphflow.autograd.history import Edge, GradNode
 from graphflow.cell import Cell
+from graphflow.errors import TraceError
 from graphflow.ir import build
 from graphflow.ir.graph import Graph
 from graphflow.ir.node import Node, topological, with_inputs
@@ -47,6 +48,10 @@ class Backward:
     reached: tuple[frozenset[int], ...]
     """For each leaf the outputs that it has a part in: without a cotangent of any of them it has
     no gradient, which is not the same as a gradient of zeros."""
+    watched: tuple[Cell, ...]
+    """Those of ``cells`` that the gradients are made of."""
+    updated: tuple[Cell, ...]
+    """Those of ``cells`` that the backward pass changes."""
 
 
 def partition(tracer: Tracer, live: Sequence[Tensor], outputs: list[Node]) -> Backward:
@@ -54,7 +59,9 @@ def partition(tracer: Tracer, live: Sequence[Tensor], outputs: list[Node]) -> Ba
     leaves = _leaves_of(live)
     cts = [build.input_node(f"ct{i}", t._type) for i, t in enumerate(live)]
     given = [Tensor._of(Cell(node, tracer)) for node in cts]
+    before = tracer.values_now()
     found = arriving(live, leaves, given)
+    updates = LateUpdates(tracer, before, set(cts))
     values = [
         tracer.node(g) if g is not None else build.splat(0, tracer.node(leaf).tensor_type)
         for g, leaf in zip(found, leaves)
@@ -64,31 +71,76 @@ def partition(tracer: Tracer, live: Sequence[Tensor], outputs: list[Node]) -> Ba
     arguments = {node: tracer.input_leaf[cell] for cell, node in tracer.input_nodes()}
     moving = tracer.assigned.moving()
     cells = {node: cell for cell, node in tracer.captured.items() if cell not in moving}
-    read = [n for n in boundary if n in arguments]
-    state = [n for n in boundary if n in cells]
+    all_read = dict.fromkeys([*boundary, *updates.boundary])
+    read = [n for n in all_read if n in arguments]
+    state = [n for n in all_read if n in cells]
     known = {*read, *state}
     saved = _needed([n for n in boundary if n not in known], known, late)
+    saved += [n for n in updates.boundary if n not in {*saved, *known}]
     first = len(outputs)
     outputs.extend(build.emit("copy", n) if n.op.name == "state" else n for n in saved)
     inputs, new = _inputs_for(cts, saved, read)
+    changes = updates.over(new)
     gradients = rebuilt(values, new)
+    held = [*state, *(n for n, _ in changes if n not in state)]
     graph = Graph(
         inputs=inputs,
         outputs=tuple(gradients),
-        state=tuple(state),
+        state=tuple(held),
+        updates=changes,
         name=f"{tracer.name}_backward",
         locations={new[n]: place for n, place in tracer.locations.items() if n in new},
     )
     numbers = tuple(tracer.input_leaf.get(leaf._cell, -1) for leaf in leaves)
     return Backward(
         graph,
-        tuple(cells[n] for n in state),
+        tuple(cells[n] for n in held),
         tuple(range(first, len(outputs))),
         tuple(arguments[n] for n in read),
         tuple(leaves),
         numbers,
         _reached(values, cts),
+        tuple(cells[n] for n in state),
+        tuple(cells[n] for n, _ in changes),
     )
+
+
+class LateUpdates:
+    """Writes of the backward pass to memory outside, as a batch norm's in a checkpointed part.
+
+    They start from what lies there when the pass runs, which is not what lay there when the
+    function did.  The forward program is left without them.
+    """
+
+    def __init__(self, tracer: Tracer, before: Mapping[Cell, Node], cts: set[Node]) -> None:
+        self._new: dict[Node, Node] = {}
+        moving = tracer.assigned.moving()
+        for cell, shadow in tracer.shadows.items():
+            origin = tracer.captured.get(cell)
+            start = before.get(cell, origin)
+            if shadow.value is start or start is None:
+                continue
+            if origin is None or cell in tracer.input_leaf or cell in moving:
+                raise TraceError(
+                    f"the backward pass of compiled {tracer.name!r} writes to an argument or to an "
+                    "attribute that programs replace; call backward() inside the function"
+                )
+            (self._new[origin],) = _over(shadow.value, start, origin)
+            shadow.value = start
+        roots = list(self._new.values())
+        late = _depending_on(roots, {*cts, *self._new})
+        self.boundary = [n for n in _boundary(roots, late) if n not in self._new]
+        """What they read of the forward pass."""
+
+    def over(self, given: Mapping[Node, Node]) -> tuple[tuple[Node, Node], ...]:
+        """The updates of a graph with these inputs for what was saved."""
+        new = {n: given.get(n, n) for n in self.boundary}
+        return tuple(zip(self._new, rebuilt(list(self._new.values()), new), strict=True))
+
+
+def _over(value: Node, start: Node, other: Node) -> list[Node]:
+    """``value`` made of ``other`` instead of ``start``."""
+    return rebuilt([value], {start: other})
 
 
 def _leaves_of(live: Sequence[Tensor]) -> list[Tensor]:

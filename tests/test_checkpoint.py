@@ -1,5 +1,7 @@
 """Parts computed again for the gradient: the same numbers with less memory, eager and compiled."""
 
+import copy
+
 import numpy as np
 import pytest
 
@@ -172,3 +174,62 @@ def test_what_has_changed_or_gone():
         base.mul_(2)
     with pytest.raises(gf.GraphFlowError, match="in-place"):
         made.backward()
+
+
+class Counted(nn.Module):
+    """Writes to buffers in a part that is computed again, and in a hook of the backward pass."""
+
+    def __init__(self):
+        super().__init__()
+        layers = nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Tanh()
+        self.part, self.last = nn.Sequential(*layers), nn.Linear(5, 2)
+        self.register_buffer("calls", gf.zeros(()))
+        self.register_buffer("slope", gf.zeros(()))
+        self.last.register_full_backward_hook(lambda layer, into, out: self.noted(out[0]))
+
+    def noted(self, ct):
+        self.slope.mul_(0.5).add_(ct.norm())
+        self.calls.add_(100)
+
+    def counted(self, x):
+        self.calls.mul_(2).add_(1)
+        return self.part(x)
+
+    def forward(self, x):
+        return self.last(checkpoint(self.counted, x) * 2)
+
+
+def test_buffers_are_written_again_where_a_compiled_part_is():
+    gf.manual_seed(3)
+    eager = Counted().double()
+    made = copy.deepcopy(eager)
+    made.last._backward_hooks.clear()
+    made.last.register_full_backward_hook(lambda layer, into, out: made.noted(out[0]))
+    compiled = gf.compile(made)
+    rng = np.random.default_rng(4)
+    for shape in ((6, 4), (6, 4), (3, 4)):
+        x, y = (gf.tensor(rng.standard_normal(shape)) for _ in range(2))
+        for call, module in ((eager, eager), (compiled, made)):
+            module.zero_grad()
+            first, second = call(x).square().sum(), call(y).square().sum()
+            first.backward(retain_graph=True)  # after the second call: from what that left
+            second.backward()
+            first.backward()
+        for name, value in eager.state_dict().items():
+            np.testing.assert_allclose(made.state_dict()[name], value, rtol=1e-12, err_msg=name)
+        for ours, theirs in zip(made.parameters(), eager.parameters(), strict=True):
+            np.testing.assert_allclose(ours.grad, theirs.grad, rtol=1e-9, atol=1e-12)
+    assert eager.calls.item() > 1000
+
+
+def test_a_backward_pass_outside_writes_to_no_argument():
+    def summed(x, total):
+        def part(x):
+            total.add_(x.detach().sum())
+            return gf.tanh(x)
+
+        return checkpoint(part, x).sum()
+
+    compiled = gf.compile(summed)
+    with pytest.raises(gf.TraceError, match="writes to an argument"):
+        compiled(gf.ones(3, requires_grad=True), gf.zeros(()))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -470,3 +471,29 @@ def attributes_left_behind(side: Side) -> list[float]:
         found += [side.train(loss, opt), side.model.weights[0, 0].item()]
         means.append(side.model.mean)
     return [*found, start.sum().item(), *(mean.sum().item() for mean in means)]
+
+
+@style(images)
+def computed_again(side: Side) -> list[float]:
+    again = import_module(f"{side.lib.__name__}.utils.checkpoint").checkpoint
+    layers, found = side.model, []
+
+    class Again(side.lib.nn.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.rest = layers[:4], layers[4:]
+
+        def forward(self, x: Any) -> Any:
+            return self.rest(again(self.first, x, use_reentrant=False))
+
+    model, opt = side.ready(Again()), side.lib.optim.AdamW(layers.parameters(), 1e-3)
+    for k, x, y in side.pictures():
+        first = side.functional.cross_entropy(model(x), y)
+        second = side.functional.cross_entropy(model(x.flip(0)), y)
+        opt.zero_grad()
+        first.backward()
+        if k % 2:
+            second.backward()
+        opt.step()
+        found += [first.item(), second.item(), layers[1].running_var.sum().item()]
+    return [*found, layers[1].num_batches_tracked.item()]
