@@ -36,6 +36,7 @@ register_later(
         "graphflow.ir.ops.winograd",
         "graphflow.ir.ops.factorisations",
         "graphflow.ir.ops.equations",
+        "graphflow.ir.ops.indefinite",
         "graphflow.ir.ops.special",
         "graphflow.ir.ops.attention",
     ]
