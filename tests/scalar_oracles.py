@@ -151,6 +151,8 @@ ORACLES: dict[str, Callable[..., Number]] = {
     "i0e": lambda x: float(scipy.special.i0e(x)),
     "i1": lambda x: float(scipy.special.i1(x)),
     "i1e": lambda x: float(scipy.special.i1e(x)),
+    "airy_ai": lambda x: float(scipy.special.airy(x)[0]),
+    "airy_ai_slope": lambda x: float(scipy.special.airy(x)[1]),
     "j0": lambda x: float(scipy.special.j0(x)),
     "j1": lambda x: float(scipy.special.j1(x)),
     "k0": lambda x: float(scipy.special.k0(x)),

@@ -35,6 +35,7 @@ ONE: dict[str, tuple[Any, tuple[float, float]]] = {
     "i0": (sp.i0, (-9, 9)), "logit": (sp.logit, (0.05, 0.95)),
     "special.erfcx": (sp.erfcx, (-1, 9)), "special.i0e": (sp.i0e, (0.3, 12)),
     "special.i1": (sp.i1, (-9, 9)), "special.i1e": (sp.i1e, (0.3, 12)),
+    "special.airy_ai": (lambda x: sp.airy(x)[0], (-9, 5)),
     "special.bessel_j0": (sp.j0, (-20, 20)), "special.bessel_j1": (sp.j1, (-20, 20)),
     "special.bessel_y0": (sp.y0, (0.1, 20)), "special.bessel_y1": (sp.y1, (0.1, 20)),
     "special.modified_bessel_k0": (sp.k0, (0.1, 9)),

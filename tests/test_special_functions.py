@@ -130,3 +130,30 @@ def test_zeta_is_a_function_of_two_tensors() -> None:
     ends = gf.special.zeta(orders, places)
     np.testing.assert_array_equal(ends.numpy(), [np.inf, np.inf, np.inf, np.nan, np.nan])
     assert gradcheck(gf.special.zeta, [s.requires_grad_(), x.requires_grad_()])
+
+
+AIRY = {"airy_ai": (0, 0.25), "airy_ai_slope": (1, -0.25)}
+
+
+@pytest.mark.parametrize("name", AIRY)
+def test_airy_functions_are_exact_to_their_waves(name: str) -> None:
+    order, power = AIRY[name]
+    rng = np.random.default_rng(SEED)
+    x = np.concatenate([rng.uniform(-4, 1, 200), rng.uniform(-4.1, -3.9, 40),
+                        rng.uniform(1, 9, 100), rng.uniform(0.9, 1.1, 40),
+                        rng.uniform(-60, -4, 100)])  # fmt: skip
+    for element, bound in (("f64", 2**-53), ("f32", 2**-24)):
+        given = x.astype(np.float32) if element == "f32" else x
+        found = accuracy.compiled(name, element, 1)(given).astype(np.float64)
+        with mpmath.workdps(40):
+            exact = np.array([float(mpmath.airyai(float(v), derivative=order)) for v in given])
+        # In units of the waves, whose angle is |x|^(3/2), or of the value; near 0 of the largest.
+        size = np.where(given > 1, np.abs(exact), np.maximum(1, np.abs(given)) ** -power * 0.6)
+        angle = np.maximum(1, np.abs(given.astype(np.float64))) ** 1.5
+        error = np.abs(found - exact) / size / (angle if element == "f64" else 1)
+        assert error.max() <= bound * (10 if element == "f64" else 1.1), given[error.argmax()]
+    ends = accuracy.compiled(name, "f64", 1)(np.array([np.inf, 1e300, np.nan, 0.0, -np.inf]))
+    with mpmath.workdps(40):
+        middle = float(mpmath.airyai(0, derivative=order))
+    last = 0.0 if order == 0 else -np.inf
+    np.testing.assert_allclose(ends, [0, 0, np.nan, middle, last], 1e-15)

@@ -223,6 +223,12 @@ def i1e(x: Tensor) -> Tensor:
 
 
 @of_one
+def airy_ai(x: Tensor) -> Tensor:
+    """Airy function Ai."""
+    return apply("airy_ai", x)
+
+
+@of_one
 def bessel_j0(x: Tensor) -> Tensor:
     """Bessel function of the first kind, order 0."""
     return apply("j0", x)

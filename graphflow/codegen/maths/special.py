@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from graphflow.codegen.llvm_expr import Value, polynomial, select
 from graphflow.codegen.maths import exponential, logarithm, trigonometry
-from graphflow.ir.formulas import bessel, bessel_waves, errors, gamma, incomplete_gamma
+from graphflow.ir.formulas import airy, bessel, bessel_waves, errors, gamma, incomplete_gamma
 from graphflow.ir.formulas.maths import Formula, Maths, Number
 
 Function = Callable[..., Value]
@@ -97,3 +97,4 @@ k0, k0e = kernel_function(bessel.k0), kernel_function(bessel.k0e)
 k1, k1e = kernel_function(bessel.k1), kernel_function(bessel.k1e)
 j0, j1 = kernel_function(bessel_waves.j0), kernel_function(bessel_waves.j1)
 y0, y1 = kernel_function(bessel_waves.y0), kernel_function(bessel_waves.y1)
+airy_ai, airy_ai_slope = kernel_function(airy.airy_ai), kernel_function(airy.airy_ai_slope)

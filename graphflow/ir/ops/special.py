@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from graphflow.ir.formulas import bessel, bessel_waves, errors, gamma, incomplete_gamma
+from graphflow.ir.formulas import airy, bessel, bessel_waves, errors, gamma, incomplete_gamma
 from graphflow.ir.formulas.maths import on_numpy
 from graphflow.ir.op import Application, Array, Builder
 from graphflow.ir.ops.elementwise_binary import binary
@@ -230,4 +230,19 @@ Y1 = unary(
     reference=on_numpy(bessel_waves.y1), cpu="vm.y1({0})", cost=140.0,
     vjp=lambda b, n, ct: ct * (b.y0(n.inputs[0]) - _over(b, n)),
     domain=(0.1, 20.0), tolerance=(2e-5, 1e-12),
+)  # fmt: skip
+
+# ---- Airy function -----------------------------------------------------------------------
+
+AIRY_AI = unary(
+    "airy_ai", "Airy function Ai.",
+    reference=on_numpy(airy.airy_ai), cpu="vm.airy_ai({0})", cost=160.0,
+    vjp=lambda b, n, ct: ct * b.airy_ai_slope(n.inputs[0]),
+    domain=(-12.0, 6.0), tolerance=(2e-5, 1e-12),
+)  # fmt: skip
+AIRY_AI_SLOPE = unary(
+    "airy_ai_slope", "The derivative of the Airy function Ai.",
+    reference=on_numpy(airy.airy_ai_slope), cpu="vm.airy_ai_slope({0})", cost=160.0,
+    vjp=lambda b, n, ct: ct * (n.inputs[0] * b.airy_ai(n.inputs[0])),
+    domain=(-12.0, 6.0), tolerance=(2e-5, 1e-12),
 )  # fmt: skip
