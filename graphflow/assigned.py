@@ -4,13 +4,16 @@
 eagerly: what is assigned is a new tensor each time, and the program goes on with the one that lies
 there when it is called, as long as that has the type it was made for.  While the function is
 traced the module gets tensors of the trace, and afterwards what it had before.
+
+The state of an optimiser of the user's own is such a place, too; numbers in it, such as a count
+of steps, are run-time scalars.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, MutableMapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from graphflow import pytree
 from graphflow.cell import Cell
@@ -27,6 +30,10 @@ REPLACED, HIDDEN = "_replaced", "_hidden"
 a function is traced that may read them."""
 
 _ABSENT = object()
+_NUMBERS = (int, float)
+
+State: TypeAlias = MutableMapping[Any, dict[str, Any]]
+"""The state of an optimiser: slots by name for each parameter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +80,42 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True)
+class Slot:
+    """An entry of an optimiser's state for a parameter."""
+
+    slots: dict[str, Any]
+    name: str
+
+    def now(self) -> Any:
+        """Its value."""
+        return self.slots.get(self.name, _ABSENT)
+
+    def kind(self) -> Any:
+        """What a program assumes of it."""
+        now = self.now()
+        return type(now).__name__ if type(now) in _NUMBERS else _kind(now)
+
+    def put(self, value: Any) -> None:
+        """Assign what a program has made; a whole number stays one."""
+        before = self.kind()
+        self.slots[self.name] = int(value) if before == "int" else value
+        if self.kind() != before:
+            structure.bump()
+
+    def restore(self, value: Any) -> None:
+        """Have it as it was, if it was there."""
+        if value is _ABSENT:
+            self.slots.pop(self.name, None)
+        else:
+            self.slots[self.name] = value
+
+
+@dataclass(frozen=True, slots=True)
 class FoundMember:
-    """State number ``position`` of the graph is tensor ``leaf`` of an attribute."""
+    """State number ``position`` of the graph is tensor ``leaf`` of an attribute or a slot."""
 
     position: int
-    member: Member
+    member: Member | Slot
     leaf: int
 
     def now(self) -> Tensor:
@@ -91,6 +129,8 @@ class Assigned:
 
     def __init__(self) -> None:
         self._before: dict[tuple[int, str], tuple[Member, Any]] = {}
+        self._states: dict[int, tuple[State, State]] = {}
+        self._numbers: dict[int, tuple[Tensor, Any]] = {}
         self._met: dict[int, Any] = {}
         self._names: set[tuple[int, str]] = set()
 
@@ -119,20 +159,54 @@ class Assigned:
         """The function reads what lay at ``module.name`` before it began."""
         self._names.add((id(module), name))
 
-    def members(self) -> tuple[Member, ...]:
-        """The attributes that hold other tensors than before."""
+    def watch(self, tracer: Tracer, state: State) -> None:
+        """The function may change the state of an optimiser."""
+        if id(state) in self._states:
+            return
+
+        def names() -> tuple[Any, ...]:
+            return tuple((id(key), tuple(slots)) for key, slots in state.items() if slots)
+
+        tracer.guard(names, names(), "which state an optimiser has")
+        self._states[id(state)] = state, {key: dict(slots) for key, slots in state.items()}
+        for slots in state.values():
+            for name, value in slots.items():
+                if type(value) in _NUMBERS:
+                    slots[name] = tracer.scalar((id(slots), name), Slot(slots, name).now, name)
+                    self._numbers[id(slots[name])] = slots[name], slots[name]._cell.value
+
+    def _changed_slots(self) -> Iterator[tuple[Slot, Any]]:
+        """What was made in the trace, with what was there before."""
+        for state, before in self._states.values():
+            for key, slots in state.items():
+                for name, value in slots.items():
+                    if any(t._cell.tracer is not None for t in _tensors(value)):
+                        yield Slot(slots, name), before.get(key, {}).get(name, _ABSENT)
+
+    def members(self) -> tuple[Member | Slot, ...]:
+        """The attributes and slots that hold other tensors than before."""
         pairs = self._before.values()
-        return tuple(m for m, before in pairs if m.now() is not before and _tensors(m.now()))
+        found = [m for m, before in pairs if m.now() is not before and _tensors(m.now())]
+        slots = [slot for slot, _ in self._changed_slots() if not self._is_as_given(slot.now())]
+        return (*found, *slots)
+
+    def _is_as_given(self, value: Any) -> bool:
+        """Whether this is a run-time number to which nothing was added in place."""
+        given = self._numbers.get(id(value))
+        return given is not None and given[1] is value._cell.value
 
     def undo(self) -> None:
         """Give modules back what they had instead of tensors; other values stay assigned."""
-        for member in self.members():
-            member.restore(self._before.pop((id(member.module), member.name))[1])
+        for member, before in self._before.values():
+            if member.now() is not before and _tensors(member.now()):
+                member.restore(before)
+        for slot, before in list(self._changed_slots()):
+            slot.restore(before)
         for module in self._met.values():
             for name, value in module.__dict__.pop(HIDDEN, {}).items():
                 module.__dict__.setdefault(name, value)
 
-    def _read(self) -> Iterator[tuple[Member, Any]]:
+    def _read(self) -> Iterator[tuple[Member | Slot, Any]]:
         """What was read that programs assign, with the values that the trace began with."""
         for module in self._met.values():
             for name in sorted(module.__dict__[REPLACED]):
@@ -141,6 +215,10 @@ class Assigned:
                 noted = self._before.get((id(module), name))
                 member = Member(module, name)
                 yield member, member.now() if noted is None else noted[1]
+        for state, before in self._states.values():
+            for key, slots in before.items():
+                for name, value in slots.items():
+                    yield Slot(state[key], name), value
 
     def moving(self) -> frozenset[Cell]:
         """Memory that will be another when the program is called again."""
@@ -153,19 +231,21 @@ class Assigned:
         counts = Counter(t._cell for _, value in read for t in _tensors(value))
         found = []
         for member, value in read:
-            what = f"{type(member.module).__name__}.{member.name}"
+            owner = "state" if isinstance(member, Slot) else type(member.module).__name__
+            what = f"{owner}.{member.name}"
             cells = [t._cell for t in _tensors(value)]
             if any(counts[cell] > 1 or cell in tracer.input_leaf for cell in cells):
                 tracer.guard(member.now, value, what)
                 continue
-            tracer.guard(member.kind, _kind(value), what)
-            for number, leaf in enumerate(pytree.flatten(value)[0]):
+            number = type(value) in _NUMBERS and isinstance(member, Slot)
+            tracer.guard(member.kind, type(value).__name__ if number else _kind(value), what)
+            for place, leaf in enumerate(pytree.flatten(value)[0]):
                 if isinstance(leaf, Tensor) and leaf._cell in positions and not _is_fixed(leaf):
-                    found.append(FoundMember(positions[leaf._cell], member, number))
+                    found.append(FoundMember(positions[leaf._cell], member, place))
         return tuple(found)
 
 
-def put_all(members: Sequence[Member], returned: Any) -> Any:
+def put_all(members: Sequence[Member | Slot], returned: Any) -> Any:
     """Assign the attributes, whose values follow what the function returns; that is left."""
     returned, values = returned
     for member, value in zip(members, values, strict=True):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graphflow import pytree
-from graphflow.assigned import FoundMember, Member
+from graphflow.assigned import FoundMember, Member, Slot
 from graphflow.cell import Cell, Chain, ViewStep
 from graphflow.checks import need_device, need_dtype, need_int
 from graphflow.device import CPU, Device
@@ -126,8 +126,8 @@ class Capture:
     """Final ``.grad`` of leaves the trace assigned: None, kept memory, or a refusal."""
     found: tuple[FoundGradient | FoundMember, ...] = ()
     """What lies in ``.grad`` or an attribute of something outside when the program is called."""
-    members: tuple[Member, ...] = ()
-    """Attributes that the function assigns: their values follow what it returns."""
+    members: tuple[Member | Slot, ...] = ()
+    """Attributes and slots that the function assigns: their values follow what it returns."""
     argument_grads: tuple[tuple[int, int], ...] = ()
     """Arguments that receive a gradient: (leaf number, graph output)."""
     mutable: tuple[tuple[int, int], ...] = ()
@@ -256,7 +256,7 @@ def _finish(
     reach: Reach,
     keep_grads: bool,
     explicit: bool,
-    members: tuple[Member, ...],
+    members: tuple[Member | Slot, ...],
 ) -> Capture:
     if members:
         returned = returned, [member.now() for member in members]

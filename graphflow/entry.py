@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from graphflow.assigned import FoundMember
 from graphflow.capture import Capture
 from graphflow.cell import CAPTURED, Cell, layout_of
 from graphflow.dynamic import Family
@@ -66,6 +67,7 @@ class Entry:
         self.simple = (
             not (captured.mutable or captured.argument_grads or captured.backward or self.aliased)
             and not captured.members
+            and not any(isinstance(f, FoundMember) for f in captured.found)
             and not any(leaves[i]._chain for group in groups for i in group)
             and program.simple
             and mode.autocast is None  # a quick call tells programs by their arguments

@@ -78,7 +78,7 @@ def partition(tracer: Tracer, live: Sequence[Tensor], outputs: list[Node]) -> Ba
     saved = _needed([n for n in boundary if n not in known], known, late)
     saved += [n for n in updates.boundary if n not in {*saved, *known}]
     first = len(outputs)
-    outputs.extend(build.emit("copy", n) if n.op.name == "state" else n for n in saved)
+    outputs.extend(build.emit("copy", n) if n.op.name in ("state", "input") else n for n in saved)
     inputs, new = _inputs_for(cts, saved, read)
     changes = updates.over(new)
     gradients = rebuilt(values, new)

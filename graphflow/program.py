@@ -370,9 +370,8 @@ class Program:
     def run(self, inputs: Sequence[Any], bound: Sequence[tuple[int, Tensor]] = ()) -> list[Cell]:
         """One step on checked tensors and floats; the outputs as fresh memory.
 
-        ``bound`` are the tensors in whose memory some of the state lies in this call
-        (arguments the step changes, gradients it found), by the number of the state.
-        """
+        ``bound``: tensors in whose memory state lies in this call (written arguments, what was
+        found), by number."""
         if mode.guard is not None:
             return mode.guard.run(self, inputs, bound)
         places = [(number, self._rebind(number, tensor), tensor) for number, tensor in bound]
@@ -394,8 +393,9 @@ class Program:
             if cell.value is not tensor._eager():
                 np.copyto(tensor._eager(), cell.value)
             tensor._cell.version += 1
+        given = (*held, *self.scalar_values)
         return [
-            Cell(self.alias(i, held)) if made is None else Cell(made.array, None, made.address)
+            Cell(self.alias(i, given)) if made is None else Cell(made.array, None, made.address)
             for i, made in enumerate(outputs)
         ]
 

@@ -178,3 +178,11 @@ def _foreign(value: Any) -> Any:
         f"expected a tensor or a number, got {type(value).__name__}; "
         "make it a tensor with gf.tensor(...)"
     )
+
+
+def is_one(factor: Any) -> bool:
+    """Whether a factor is the number 1, so that nothing is to be multiplied.
+
+    In a trace a float may be a run-time scalar, which is not.
+    """
+    return isinstance(factor, (int, float)) and factor == 1

@@ -157,3 +157,57 @@ def test_replaced_attributes_of_any_kind_are_noticed():
     assert compiled(x).tolist() == [1, 1, 1]
     module.named = {"a": gf.zeros(3)}
     assert compiled(x).tolist() == [0, 0, 0]
+
+
+class OwnAdam(gf.optim.Optimizer):
+    """As people write them: numbers and tensors in ``self.state``, made at the first step."""
+
+    def __init__(self, params):
+        super().__init__(params, {"lr": 0.1, "betas": (0.9, 0.99)})
+
+    @gf.no_grad()
+    def step(self):
+        for group in self.param_groups:
+            first, second = group["betas"]
+            for p in group["params"]:
+                state = self.state[p]
+                if len(state) == 0:
+                    state["step"], state["decay"] = 0, 0.5
+                    state["mean"], state["square"] = gf.zeros_like(p), gf.zeros_like(p)
+                state["step"] += 1
+                state["decay"] = state["decay"] * 0.9
+                state["mean"] = state["mean"] * first + p.grad * (1 - first)
+                state["square"].mul_(second).addcmul_(p.grad, p.grad, value=1 - second)
+                state["before"] = p.detach().clone()
+                left = group["lr"] * state["decay"] / (1 - first ** state["step"])
+                right = (state["square"] / (1 - second ** state["step"])).sqrt()
+                p.addcdiv_(state["mean"], right + 1e-8, value=-left)
+
+
+def test_an_optimiser_of_ones_own_has_its_state_compiled():
+    found = []
+    for jit in (lambda f: f, gf.compile):
+        p = nn.Parameter(gf.tensor([1.0, -2.0, 0.5]).double())
+        opt = OwnAdam([p])
+
+        def step(target, p=p, opt=opt):
+            opt.zero_grad()
+            (p - target).square().sum().backward()
+            opt.step()
+
+        run, path = jit(step), []
+        for number, x in enumerate(X):
+            if number == 3:
+                kept = copy.deepcopy(opt.state_dict())
+            if number == 6:
+                opt.param_groups[0]["lr"] = 0.02
+                opt.load_state_dict(kept)
+            run(x[0])
+            state = opt.state[p]
+            assert type(state["step"]) is int and type(state["decay"]) is float
+            path.append([p.detach(), *(state[name] for name in sorted(state))])
+        found.append(path)
+    assert found[0][-1][-1] == 5  # the count of steps, after it was loaded once
+    for ours, theirs in zip(found[1], found[0], strict=True):
+        agree(ours, theirs)
+    assert len(run.programs) == 2

@@ -361,3 +361,38 @@ def test_views_and_changed_layouts_leave_the_quick_path():
         assert compiled(x.t()).tolist() == [[0.0, 6.0], [2.0, 8.0], [4.0, 10.0]]
         assert compiled(square.t()).tolist() == (square.t() * 2).tolist()
         assert compiled(square).tolist() == (square * 2).tolist()
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x, k: x * gf.sigmoid(k * x),
+        lambda x, k: x.addcmul(x, x, value=k),
+        lambda x, k: x.addcdiv(x, x.exp(), value=-k),
+        lambda x, k: x.index_add(0, gf.tensor([1]), x[:1], alpha=k),
+        lambda x, k: x.scatter(1, gf.tensor([[0], [2]]), k),
+        lambda x, k: x * gf.tensor([k, 2 * k, 1], dtype=gf.float64),
+        lambda x, k: x * gf.tensor([[0.5, 1, 2], [k, 1, k]]),
+        lambda x, k: gf.nn.functional.leaky_relu(x, k) / k,
+    ],
+)
+def test_floats_are_run_time_numbers_of_both_passes(function):
+    compiled = gf.compile(function, dynamic=False)
+    rng = np.random.default_rng(9)
+    for k in (0.5, 0.25, 1.0, 0.75):
+        x, again = (gf.tensor(rng.standard_normal((2, 3))) for _ in range(2))
+        again.copy_(x)
+        results = [call(v.requires_grad_(), k) for v, call in ((x, compiled), (again, function))]
+        for result in results:
+            result.square().sum().backward()
+        assert results[0].dtype == results[1].dtype
+        np.testing.assert_allclose(*(result.detach() for result in results), rtol=1e-12)
+        np.testing.assert_allclose(x.grad, again.grad, rtol=1e-9, atol=1e-12)
+    assert len(compiled.programs) == 1
+
+
+def test_a_number_may_be_a_result_as_it_is():
+    compiled = gf.compile(lambda x, k: (x + k, gf.where(x.sum() > 0, k, k) * 1.0, k * 1.0))
+    for k in (0.5, 0.25):
+        _, chosen, same = compiled(gf.ones(2), k)
+        assert (float(chosen), float(same)) == (k, k)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from graphflow.ir import types as T
 from graphflow.ir.dims import SymDim
 from graphflow.ir.types import DType, from_numpy_dtype
 from graphflow.mode import mode
-from graphflow.promotion import cast, get_default_dtype, number_dtype
+from graphflow.promotion import cast, get_default_dtype, number_dtype, promote_types
 from graphflow.tensor import Tensor
 from graphflow.traced_sizes import as_plain
 
@@ -41,6 +42,8 @@ def tensor(
     check_placement("tensor", placement)
     need_dtype(dtype)
     if isinstance(data, Tensor):
+        if dtype is None and data._weak:  # a number of a compiled function's
+            dtype = get_default_dtype()
         made = cast(data.detach(), dtype) if dtype else data.detach()
         made = made.clone()
     elif (borrowed := _borrowed(data)) is not None:
@@ -119,17 +122,19 @@ def _check_nest(data: Any) -> None:
 
 
 def _holds_tensors(data: Any) -> bool:
-    while isinstance(data, (list, tuple)) and data:
-        data = data[0]
-    return isinstance(data, Tensor)
+    if not isinstance(data, (list, tuple)):
+        return isinstance(data, Tensor)
+    kinds = set(map(type, data))
+    nested = any(issubclass(kind, (list, tuple)) for kind in kinds)
+    return any(issubclass(k, Tensor) for k in kinds) or (nested and any(map(_holds_tensors, data)))
 
 
 def _stacked(data: Any, dtype: DType | None) -> Tensor:
     from graphflow.functions.shaping import stack
 
-    parts = [x if isinstance(x, Tensor) else _stacked(x, dtype) for x in data]
-    made = stack([p.detach() for p in parts])
-    return cast(made, dtype) if dtype else made
+    parts = [tensor(part, dtype=dtype) for part in data]
+    wanted = dtype or reduce(promote_types, (part.dtype for part in parts))
+    return stack([cast(part, wanted) for part in parts])
 
 
 def as_tensor(data: Any, dtype: DType | None = None, device: Any = None) -> Tensor:

@@ -17,7 +17,7 @@ from graphflow.dispatch import apply
 from graphflow.errors import DTypeError, GraphFlowError
 from graphflow.ir import types as T
 from graphflow.mode import mode
-from graphflow.promotion import as_operand, cast, operands, result_type
+from graphflow.promotion import as_operand, cast, is_one, operands, result_type
 from graphflow.tensor import Tensor
 
 __all__ = [
@@ -213,7 +213,7 @@ def _scaled_sum(op: str, input: Any, other: Any, alpha: Any) -> Tensor:
     a, b = operands([input, other])
     if op == "sub" and "bool" in {_kind(input), _kind(other)}:
         raise DTypeError("sub of bool tensors is not supported; use ^ or logical_not")
-    if not (isinstance(alpha, (int, float)) and alpha == 1):
+    if not is_one(alpha):
         if isinstance(alpha, bool) and a.dtype is not T.bool_:
             raise DTypeError(f"{op}: a bool alpha needs bool operands, not {a.dtype.name}")
         if isinstance(alpha, float) and not (a.dtype.is_floating_point or a.dtype.is_complex):
@@ -447,7 +447,7 @@ def _same_dtype(name: str, first: Tensor, *others: Any) -> None:
 def addcmul(input: Tensor, tensor1: Any, tensor2: Any, *, value: Any = 1) -> Tensor:
     """``input + value * tensor1 * tensor2``."""
     product = mul(tensor1, tensor2)
-    return add(input, mul(product, value) if value != 1 else product)
+    return add(input, product if is_one(value) else mul(product, value))
 
 
 def addcdiv(input: Tensor, tensor1: Any, tensor2: Any, *, value: Any = 1) -> Tensor:
@@ -457,7 +457,7 @@ def addcdiv(input: Tensor, tensor1: Any, tensor2: Any, *, value: Any = 1) -> Ten
     ):
         raise DTypeError("addcdiv does not divide integers; convert them, or use div")
     quotient = div(tensor1, tensor2)
-    return add(input, mul(quotient, value) if value != 1 else quotient)
+    return add(input, quotient if is_one(value) else mul(quotient, value))
 
 
 absolute = abs

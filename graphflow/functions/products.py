@@ -14,7 +14,7 @@ from graphflow.functions.reductions import normal_dim
 from graphflow.functions.reductions import sum as total
 from graphflow.functions.shaping import permute, reshape, squeeze, unsqueeze
 from graphflow.ir import types as T
-from graphflow.promotion import as_operand, cast
+from graphflow.promotion import as_operand, cast, is_one
 
 if TYPE_CHECKING:
     from graphflow.tensor import Tensor
@@ -156,11 +156,11 @@ def _combined(input: Tensor, product: Tensor, beta: Any, alpha: Any, name: str) 
         raise ShapeError(
             f"{name}: input of shape {list(input.shape)} does not expand to {list(shape)}"
         )
-    if not (isinstance(alpha, (int, float)) and alpha == 1):
+    if not is_one(alpha):
         product = mul(product, as_operand(alpha, product.dtype))
     if isinstance(beta, (int, float)) and beta == 0:
         return product
-    if not (isinstance(beta, (int, float)) and beta == 1):
+    if not is_one(beta):
         input = mul(input, as_operand(beta, input.dtype))
     return add(product, input)
 

@@ -22,7 +22,7 @@ from graphflow.ir import types as T
 from graphflow.ir.ops.reduce import highest, lowest
 from graphflow.ir.types import DType, broadcast_shapes
 from graphflow.mode import mode
-from graphflow.promotion import as_operand, cast, number_dtype
+from graphflow.promotion import as_operand, cast, is_one, number_dtype
 from graphflow.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -59,9 +59,13 @@ def scatter(
     if reduce not in ops:
         raise ValueError(f"scatter: reduce must be 'add' or 'multiply', not {reduce!r}")
     source = value if src is None else src
-    if not isinstance(source, Tensor):
+    if not isinstance(source, Tensor) or source._weak:
         need_index("scatter", need_tensor("scatter", index, "index"))
-        source = filled(tuple(index.shape), source, input.dtype)
+        if isinstance(source, Tensor):  # a run-time number
+            zeros = filled(tuple(index.shape), 0, input.dtype)
+            source = apply("add", zeros, cast(source, input.dtype))
+        else:
+            source = filled(tuple(index.shape), source, input.dtype)
     return scattered("scatter", ops[reduce], input, dim, index, source)
 
 
@@ -169,7 +173,7 @@ def _reduced(
 def index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: Any = 1) -> Tensor:
     """Entry ``i`` of ``source`` added to entry ``index[i]`` of dimension ``dim``."""
     axis, places = _entries("index_add", input, dim, index, source)
-    if alpha != 1:
+    if not is_one(alpha):
         source = apply("mul", source, as_operand(alpha, source.dtype))
     return _at("scatter_add", input, axis, places, source)
 

@@ -41,7 +41,7 @@ class Optimizer:
     def __init__(self, params: Iterable[Any], defaults: Mapping[str, Any]) -> None:
         self.defaults = dict(defaults)
         self.param_groups: list[ParamGroup] = []
-        self.state: defaultdict[Tensor, dict[str, Any]] = defaultdict(dict)
+        self.state = defaultdict(dict)
         self._counts = Counts()
         self._hooks: dict[str, list[Callable[..., Any]]] = {}
         self._ready_steps = ReadySteps()
@@ -61,6 +61,18 @@ class Optimizer:
             raise ValueError("optimizer got an empty parameter list")
         for group in given if isinstance(given[0], dict) else [{"params": given}]:
             self.add_param_group(group)
+
+    @property
+    def state(self) -> defaultdict[Tensor, dict[str, Any]]:
+        """Slots by name for each parameter; what an update of one's own puts there is noted."""
+        if mode.tracer is not None and not self.is_known:
+            mode.tracer.assigned.watch(mode.tracer, self._state)
+        return self._state
+
+    @state.setter
+    def state(self, value: defaultdict[Tensor, dict[str, Any]]) -> None:
+        self._state = value
+        structure.bump()
 
     def add_param_group(self, param_group: Mapping[str, Any]) -> None:
         """Add parameters (tensors, or pairs of name and tensor) with their own options."""
@@ -178,6 +190,11 @@ class Optimizer:
         """Whether it is known that an update depends on the parameter, its gradient, its state and
         the options of the group alone, and is the same for equal ones."""
         return type(self).__module__.startswith("graphflow.optim.")
+
+    @property
+    def _counts_steps(self) -> bool:
+        """Whether the slot is :meth:`count`'s, and not that of a ``step()`` of one's own."""
+        return type(self).update is not Optimizer.update
 
     def _step_group(self, group: ParamGroup, pairs: Pairs) -> None:
         """Update parameters of ``group``, each given with its gradient."""
@@ -384,11 +401,11 @@ class Optimizer:
             parameter = parameters[number]
             slots = self._slots(parameter)
             for name, value in saved_slots.items():
-                if name == STEP and is_count(value):
+                if name == STEP and is_count(value) and self._counts_steps:
                     counts[parameter] = float(value)
                 else:
                     self._load_slot(slots, name, parameter, value)
-            if parameter not in counts and STEP not in slots:
+            if self._counts_steps and parameter not in counts and STEP not in slots:
                 self.imply_count(counts, slots, parameter)
         self._counts.load(self.state, counts)
 

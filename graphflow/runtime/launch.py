@@ -393,13 +393,13 @@ def _view(storage: Storage, result: Result) -> Storage:
     return Storage.view(array, storage.address + offset)
 
 
-def copied_out(result: Result, base: Array) -> Array:
-    """A result that lies in ``base``, which is row-major, in memory of its own."""
+def copied_out(result: Result, base: Array | float) -> Array:
+    """A result that lies in ``base``, which is row-major or a number, in memory of its own."""
     dtype = result.type.dtype.numpy  # not the base's where a view shows parts of numbers
     size = dtype.itemsize
     strides = [s * size for s in result.strides]
     shape, offset = result.type.static_shape, result.offset * size
-    return np.array(np.ndarray(shape, dtype, base.reshape(-1), offset, strides))
+    return np.array(np.ndarray(shape, dtype, np.ravel(base), offset, strides))
 
 
 def aliased_results(schedule: Schedule) -> dict[int, tuple[Result, str, int]]:
