@@ -7,8 +7,10 @@ a permutation of it for the value.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
 
 from graphflow.capture import Capture
 from graphflow.cell import Cell
@@ -19,44 +21,87 @@ from graphflow.ir.node import Node
 from graphflow.ir.op import Order
 from graphflow.ir.ops.shape import inverse_order
 from graphflow.ir.types import TensorType
+from graphflow.mode import mode
 from graphflow.partition import rebuilt
 from graphflow.program import Program
-from graphflow.records import dataclass, replace
+from graphflow.quick import tensor_over
+from graphflow.records import replace
+from graphflow.runtime.storage import Storage, address_of
 from graphflow.tensor import Tensor
 
+Launch: TypeAlias = "Callable[[Sequence[int | float]], Sequence[Storage]]"
 
-@dataclass(frozen=True)
+
 class BackwardProgram:
     """A program of gradients, and the order in memory of the axes of each saved value.
 
-    An order is None for row-major values, and for those that the program copies.
+    An order is None for row-major values, and for those that the program copies.  ``repeated`` are
+    results in the memory of an earlier one, ``updated`` is memory outside that it changes.
     """
 
-    program: Program
-    orders: tuple[Order | None, ...]
-    repeated: tuple[int, ...]
-    """Results in the memory of an earlier one."""
-    updated: tuple[Cell, ...]
-    """Memory outside that it changes."""
+    __slots__ = ("_launch", "orders", "program", "repeated", "updated")
+
+    def __init__(
+        self, program: Program, orders: tuple[Order | None, ...], repeated: tuple[int, ...],
+        updated: tuple[Cell, ...],
+    ) -> None:  # fmt: skip
+        self.program, self.orders = program, orders
+        self.repeated, self.updated = repeated, updated
+        quick = program.simple and not program.portable
+        self._launch = program.loaded.launcher() if quick else None
 
     def at(self, sizes: Mapping[str, int]) -> BackwardProgram:
         """This for other sizes of symbolic dimensions."""
-        return replace(self, program=self.program.at(sizes))
+        return BackwardProgram(self.program.at(sizes), self.orders, self.repeated, self.updated)
 
     def run(
         self, cts: Sequence[Tensor], saved: Sequence[Cell], arguments: Sequence[Tensor]
     ) -> list[Tensor]:
         """The gradients, from cotangents, saved values and arguments: each in memory of its own."""
-        lying = [
-            Tensor._of(cell if order is None else Cell(cell.value.transpose(order)))
-            for cell, order in zip(saved, self.orders, strict=True)
-        ]
-        made = [Tensor._of(cell) for cell in self.program.run([*cts, *lying, *arguments])]
+        if self._launch is None or mode.guard is not None:
+            made = self._run_checked(cts, saved, arguments)
+        else:
+            made = self._run_at_once(self._launch, cts, saved, arguments)
         for number in self.repeated:
             made[number] = made[number].clone()
         for cell in self.updated:
             cell.version += 1
         return made
+
+    def _run_checked(
+        self, cts: Sequence[Tensor], saved: Sequence[Cell], arguments: Sequence[Tensor]
+    ) -> list[Tensor]:
+        lying = [
+            Tensor._of(cell if order is None else Cell(cell.value.transpose(order)))
+            for cell, order in zip(saved, self.orders, strict=True)
+        ]
+        return [Tensor._of(cell) for cell in self.program.run([*cts, *lying, *arguments])]
+
+    def _run_at_once(
+        self, launch: Launch, cts: Sequence[Tensor], saved: Sequence[Cell],
+        arguments: Sequence[Tensor],
+    ) -> list[Tensor]:  # fmt: skip
+        """The same without a look at what it is given: all it takes is addresses."""
+        copies: list[Cell] = []  # alive until the gradients are there
+        words = [_address(x, copies) for x in cts]
+        for cell, order in zip(saved, self.orders):
+            lies = order is not None or cell.value.flags.c_contiguous
+            words.append(cell.address if lies else _copied(cell.value, copies))
+        words += [_address(x, copies) for x in arguments]
+        return [tensor_over(made) for made in launch((*words, *self.program.scalar_values))]
+
+
+def _address(tensor: Tensor, copies: list[Cell]) -> int:
+    """Where the values of ``tensor`` lie row by row."""
+    array = tensor._eager()
+    if not array.flags.c_contiguous:
+        return _copied(array, copies)
+    return address_of(array) if tensor._chain else tensor._cell.address
+
+
+def _copied(array: Any, copies: list[Cell]) -> int:
+    copies.append(Cell(np.array(array, order="C")))
+    return copies[-1].address
 
 
 def backward_program(

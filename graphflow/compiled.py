@@ -22,7 +22,6 @@ import numpy as np
 from graphflow import pytree
 from graphflow.assigned import put_all
 from graphflow.autograd.modes import GradMode
-from graphflow.autograd.several import attach
 from graphflow.capture import Capture, capture, check_arguments, shared_cells
 from graphflow.cell import Cell
 from graphflow.collection import without_collection
@@ -47,6 +46,7 @@ from graphflow.tensor import Tensor
 from graphflow.traced_sizes import NeedsSize
 
 if TYPE_CHECKING:
+    from graphflow.autograd.compiled import CallHistory, Given
     from graphflow.backward_program import BackwardProgram
     from graphflow.explain import Explanation
     from graphflow.partition import Backward
@@ -168,7 +168,7 @@ class Compiled:
         def make() -> None:
             program = Program.from_capture(captured, **self._options)
             with GradMode(grad):
-                entries.append(Entry(captured, program, leaves))
+                entries.append(self._entry(captured, program, leaves))
 
         hand_over(captured, make)
 
@@ -212,40 +212,37 @@ class Compiled:
         for i, number in captured.argument_grads:
             _add_grad(leaves[i], Tensor._of(outputs[number]))
         returned, live = rebuild(captured, outputs, leaves)
-        if captured.backward is not None:
-            self._record(entry, captured.backward, outputs, leaves, live, (args, kwargs))
+        if entry.history is not None:
+            entry.history.record(outputs, live, leaves, (args, kwargs))
         return put_all(captured.members, returned) if captured.members else returned
 
-    def _record(
-        self,
-        entry: Entry,
-        backward: Backward,
-        outputs: Sequence[Cell],
-        leaves: Sequence[Any],
-        live: Sequence[Tensor],
-        given: tuple[tuple[Any, ...], Mapping[str, Any]],
-    ) -> None:
-        """Give live results a history whose backward is a program, made at its first use."""
-        from graphflow.autograd.again import Again  # seldom asked for
-        from graphflow.autograd.compiled import CompiledNode
+    def _entry(
+        self, captured: Capture, program: Program, leaves: list[Any], family: Family | None = None
+    ) -> Entry:
+        entry = Entry(captured, program, leaves, family)
+        if captured.backward is not None:
+            entry.history = self._history(entry, captured.backward)
+        return entry
 
-        targets = [
-            leaf if i < 0 else leaves[i]
-            for leaf, i in zip(backward.leaves, backward.leaf_arguments, strict=True)
-        ]
-        saved = [outputs[n] for n in backward.saved]
-        arguments = [leaves[i].detach() for i in backward.arguments]
-        watched = [*backward.watched, *(leaves[i]._cell for i in backward.arguments)]
+    def _history(self, entry: Entry, backward: Backward) -> CallHistory:
+        """What gives results of an entry's calls the history that leaves the function."""
+        captured = entry.capture
+        from graphflow.autograd.compiled import CallHistory
 
-        def run(cts: Sequence[Tensor], saved: Sequence[Cell]) -> list[Tensor]:
+        def run(
+            cts: Sequence[Tensor], saved: Sequence[Cell], arguments: Sequence[Tensor]
+        ) -> Sequence[Tensor]:
             if entry.backward is None:
                 entry.backward = self._backward_program(entry, saved)
             return entry.backward.run(cts, saved, arguments)
 
-        node = CompiledNode(targets, live, watched, saved, run, backward.reached)
-        if entry.repeats and mode.autocast is None:
-            node.again = Again(self.original, entry.capture, given, leaves, targets, self.tells)
-        attach(live, node)
+        def again(given: Given, leaves: Sequence[Any]) -> Sequence[Tensor]:
+            from graphflow.autograd.again import run_again  # seldom asked for
+
+            return run_again(self.original, captured, self.tells, given, leaves)
+
+        repeats = again if captured.may_repeat else None
+        return CallHistory(backward, captured.cells, run, repeats)
 
     def _backward_program(self, entry: Entry, saved: Sequence[Cell]) -> BackwardProgram:
         """The program of gradients for an entry; those of one family share it."""
@@ -326,9 +323,9 @@ class Compiled:
         if elapsed > 1.0:
             print(f"graphflow: compiled {captured.name} in {elapsed:.1f} s", file=sys.stderr)
         if dynamic is None:
-            return Entry(captured, program, leaves)
+            return self._entry(captured, program, leaves)
         family = Family(dynamic, captured, program, tuple(shapes_of(leaves)))
-        return Entry(captured.at(captured.sizes), program, leaves, family)
+        return self._entry(captured.at(captured.sizes), program, leaves, family)
 
     def _dynamic_trace(
         self,
@@ -367,7 +364,7 @@ class Compiled:
             return None
         family, sizes = found
         program = family.program.at(sizes)
-        entry = Entry(family.capture.at(sizes), program, leaves, family)
+        entry = self._entry(family.capture.at(sizes), program, leaves, family)
         if entry.broken() is not None or entry.aliased != ():
             return None
         self._keep_sized(key, entry)

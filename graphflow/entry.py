@@ -20,6 +20,7 @@ from graphflow.signature import groups_by_memory, spec_of
 from graphflow.tensor import Tensor
 
 if TYPE_CHECKING:
+    from graphflow.autograd.compiled import CallHistory
     from graphflow.backward_program import BackwardProgram
 
 
@@ -27,15 +28,15 @@ class Entry:
     """A program, what it assumed, and when that was last checked.
 
     ``simple`` entries have a quick path: arguments are leaves, results are fresh
-    tensors, views of such or plain values, nothing is aliased, and no history leaves the function.
+    tensors, views of such or plain values, and nothing is aliased.
     ``owned`` are the cells that the program reaches by itself: arguments over them need a closer
     look.  ``written`` are those of arguments that it writes to, in the trace.
-    ``repeats`` says that the function may run once more, for second derivatives.
+    ``history`` gives results a history that leaves the function, if they have one.
     """
 
     __slots__ = (
-        "aliased", "backward", "capture", "family", "grad", "inputs", "owned", "program", "quick",
-        "reads", "repeats", "same", "simple", "specs", "uses_grads", "values", "version", "written",
+        "aliased", "backward", "capture", "family", "grad", "history", "inputs", "owned", "program",
+        "quick", "reads", "same", "simple", "specs", "uses_grads", "values", "version", "written",
     )  # fmt: skip
 
     def __init__(
@@ -60,13 +61,13 @@ class Entry:
         for cell in self.owned:
             cell.layout = CAPTURED
         self.aliased = self.captured_arguments(leaves)
-        self.repeats = captured.backward is not None and captured.may_repeat
+        self.history: CallHistory | None = None
         self.uses_grads = captured.uses_grads
         groups = groups_by_memory(leaves)
         self.same = tuple((group[0], i) for group in groups for i in group[1:])
         self.simple = (
-            not (captured.mutable or captured.argument_grads or captured.backward or self.aliased)
-            and not captured.members
+            not (captured.mutable or captured.argument_grads or self.aliased)
+            and not (captured.members or (captured.backward and program.portable))
             and not any(isinstance(f, FoundMember) for f in captured.found)
             and not any(leaves[i]._chain for group in groups for i in group)
             and program.simple

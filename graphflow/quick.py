@@ -21,6 +21,7 @@ from graphflow.mode import mode, structure
 from graphflow.tensor import Tensor
 
 if TYPE_CHECKING:
+    from graphflow.autograd.compiled import CallHistory
     from graphflow.entry import Entry
     from graphflow.runtime.storage import Storage
 
@@ -149,7 +150,42 @@ def _run(entry: Entry, names: dict[str, Any]) -> Iterator[str]:
         yield f"storages = {launch}"
         made, first = "storages", "storages[0]"
     yield from counted(entry, names)
-    yield from returned(entry, names, made, first)
+    if entry.history is None:
+        yield from returned(entry, names, made, first)
+    else:
+        yield from _recorded(entry, entry.history, names, made)
+
+
+def _recorded(
+    entry: Entry, history: CallHistory, names: dict[str, Any], made: str
+) -> Iterator[str]:
+    """The results, of which some have a history."""
+    names |= {"cell_over": cell_over, "tensor_of": tensor_of, "record": history.record, "none": {}}
+    yield f"cells = [cell_over(storage) for storage in {made}]"
+    leaves, live = [], []
+    for number, result in enumerate(entry.capture.results):
+        leaves.append(f"result{number}")
+        if result.kind == "value":
+            names[f"plain{number}"], made_of = result.value, f"plain{number}"
+        elif result.chain:
+            names["seen"], names[f"chain{number}"] = Tensor._of, result.chain
+            made_of = f"seen(cells[{result.index}], chain{number})"
+        else:
+            made_of = f"tensor_of(cells[{result.index}])"
+        yield f"result{number} = {made_of}"
+        if result.differentiable is not None:
+            live.append(f"result{number}, ")
+    yield f"record(cells, ({''.join(live)}), args, (args, none))"
+    yield from _nested(entry, names, leaves)
+
+
+def _nested(entry: Entry, names: dict[str, Any], leaves: Sequence[str]) -> Iterator[str]:
+    """What is returned, of expressions for its leaves."""
+    if entry.capture.structure == pytree.LEAF:
+        yield f"return {leaves[0]}"
+        return
+    names["unflatten"], names["nest"] = pytree.unflatten, entry.capture.structure
+    yield f"return unflatten(nest, [{', '.join(leaves)}])"
 
 
 def returned(entry: Entry, names: dict[str, Any], made: str, first: str) -> Iterator[str]:
@@ -172,11 +208,7 @@ def returned(entry: Entry, names: dict[str, Any], made: str, first: str) -> Iter
             leaf = f"seen({leaf}._cell, chain{number})"
         leaves.append(leaf)
     yield f"tensors = [tensor_over(storage) for storage in {made}]"
-    if alone:
-        yield f"return {leaves[0]}"
-    else:
-        names["unflatten"], names["nest"] = pytree.unflatten, entry.capture.structure
-        yield f"return unflatten(nest, [{', '.join(leaves)}])"
+    yield from _nested(entry, names, leaves)
 
 
 def counted(entry: Entry, names: dict[str, Any]) -> Iterator[str]:
@@ -192,6 +224,25 @@ def counted(entry: Entry, names: dict[str, Any]) -> Iterator[str]:
 
 
 _new = object.__new__
+
+
+def cell_over(storage: Storage) -> Cell:
+    """A cell over fresh memory: ``Cell(…)`` without its call."""
+    cell = _new(Cell)
+    cell.value, cell._address = storage.array, storage.address
+    cell.version, cell.shared = 0, False
+    cell.tracer = cell.layout = cell.views = None
+    return cell
+
+
+def tensor_of(cell: Cell) -> Tensor:
+    """The tensor over all of an eager cell: ``Tensor._of(cell)`` without its call."""
+    self = _new(Tensor)
+    self._cell, self._array, self._seen = cell, cell.value, cell.version
+    self._base = self._grad = self._grad_fn = self._hooks = self.name = None
+    self._requires_grad = self._weak = False
+    self._origin, self._chain = 0, ()
+    return self
 
 
 def tensor_over(storage: Storage) -> Tensor:

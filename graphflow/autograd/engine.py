@@ -16,6 +16,7 @@ from typing import Any
 from graphflow import dispatch
 from graphflow.autograd.history import ALONE, NEW, SHARED, Edge, GradNode, edge_of
 from graphflow.autograd.modes import GradMode
+from graphflow.autograd.several import TOKEN
 from graphflow.autograd.views import add_part, shows_a_part
 from graphflow.device import CPU, devices, place
 from graphflow.errors import GraphFlowError, ShapeError
@@ -44,6 +45,8 @@ class _Sweep:
         node = edge.node
         if node is not None:
             held = self.pending.get(node)
+            if held is TOKEN:
+                return
             self._hold(node, ct if held is None else _added(node.module, held, ct))
             return
         assert edge.leaf is not None
@@ -138,12 +141,12 @@ def backward(
     """
     _afterwards.calls.clear()
     outs, given = _paired(tensors, grad_tensors)
-    sweep = _start(outs, given, retain_graph, create_graph)
     chosen = None if inputs is None else [inputs] if isinstance(inputs, Tensor) else list(inputs)
     if chosen is not None and not chosen:
         raise GraphFlowError("backward(): inputs cannot be empty")
     inner = [] if chosen is None else [(t, t.grad_fn) for t in chosen]
     with GradMode(create_graph):
+        sweep = _start(outs, given, retain_graph, create_graph)
         sweep.run(frozenset(node for _, node in inner if node is not None))
         leaves = None if chosen is None else {id(t) for t, node in inner if node is None}
         for key, (leaf, ct) in sweep.leaves.items():
@@ -210,9 +213,9 @@ def grad(
     edges = [edge_of(t) for t in wrt]
     if any(edge is None for edge in edges):
         raise GraphFlowError("one of the tensors to differentiate by does not require grad")
-    sweep = _start(outs, given, retain_graph, create_graph)
     wanted = frozenset(e.node for e in edges if e is not None and e.node is not None)
     with GradMode(create_graph):
+        sweep = _start(outs, given, retain_graph, create_graph)
         sweep.run(wanted)
     results: list[Tensor | None] = []
     for tensor, edge in zip(wrt, edges, strict=True):
@@ -238,8 +241,8 @@ def arriving(
 ) -> list[Tensor | None]:
     """The gradients of ``leaves`` before their hooks, which are for who passes them on; no
     history is let go of."""
-    sweep = _start(outputs, cts, True, False)
     with GradMode(False):
+        sweep = _start(outputs, cts, True, False)
         sweep.run()
     return [sweep.leaves[id(leaf)][1] if id(leaf) in sweep.leaves else None for leaf in leaves]
 
@@ -254,6 +257,7 @@ def _start(
     retain_graph: bool | None,
     create_graph: bool,
 ) -> _Sweep:
+    """A sweep to be run, in the mode that it is to record in."""
     sweep = _Sweep(create_graph, create_graph if retain_graph is None else retain_graph)
     for tensor, ct in zip(tensors, gradients, strict=True):
         edge = edge_of(tensor)
@@ -267,14 +271,12 @@ def _start(
                     "backward() without a gradient needs a scalar; this tensor has shape "
                     f"{list(tensor.shape)}: pass gradient=, or reduce it first"
                 )
-            with GradMode(False):
-                ct = dispatch.full(tuple(tensor.shape), 1, tensor.dtype, tensor.device)
+            ct = dispatch.full(tuple(tensor.shape), 1, tensor.dtype, tensor.device)
         elif ct.shape != tensor.shape:
             raise ShapeError(
                 f"the gradient has shape {list(ct.shape)}, the tensor {list(tensor.shape)}"
             )
-        with GradMode(create_graph):
-            sweep.send(edge, cast(ct, tensor.dtype), SHARED)
+        sweep.send(edge, cast(ct, tensor.dtype), SHARED)
     return sweep
 
 

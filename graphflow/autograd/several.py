@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from graphflow.autograd.history import Edge, GradNode, SavedOutput
+import numpy as np
+
+from graphflow.autograd.history import Edge, GradNode, SavedOutput, serials
 from graphflow.cell import Cell
 from graphflow.ir.op import NON_DIFFERENTIABLE, Application, OpDef
-from graphflow.ir.types import float32
 from graphflow.mode import mode
 from graphflow.tensor import Tensor
 from graphflow.traced_sizes import as_types_do
@@ -35,14 +36,22 @@ class Collector(GradNode):
         self.arrived.clear()
 
 
+TOKEN: Tensor = Tensor._of(Cell(np.zeros((), np.float32)))
+"""What flows from results of an operation that collects: it knows what has arrived."""
+
+
 class OutputNode(GradNode):
     """One result of a :class:`Collector`; passes its cotangent on to it."""
 
     __slots__ = ("call", "index")
 
     def __init__(self, call: Collector, index: int) -> None:
-        super().__init__(None, (), {})
-        self.edges = (Edge(call, None),)
+        # All that a recorded operation without operands has, at once: this is waited for.
+        self.op, self.attrs, self.inputs, self.versions = None, {}, (), ()
+        self.edges, self.serial = (Edge(call, None),), next(serials)
+        self.module = call.module
+        self.hooks = self.retain = self.out = None
+        self.released = False
         self.call, self.index = call, index
 
     @property
@@ -61,11 +70,11 @@ class OutputNode(GradNode):
 
     def cotangents(self, builder: Any, ct: Tensor, create_graph: bool) -> list[Tensor | None]:
         """Leave the cotangent with the call; what flows on is a token."""
-        from graphflow.dispatch import apply, full
+        from graphflow.dispatch import apply
 
         held = self.call.arrived.get(self.index)
         self.call.arrived[self.index] = ct if held is None else apply("add", held, ct)
-        return [full((), 0, float32, ct.device)]
+        return [TOKEN]
 
 
 class SeveralNode(Collector):
