@@ -1,6 +1,7 @@
 """Python's ``multiprocessing``, and :func:`spawn`, by the names of ``torch.multiprocessing``.
 
-Tensors are sent to other processes as copies, not as memory that both see.
+Tensors are sent to other processes as copies, but for those of ``share_memory_()``: these are
+memory that both see.
 """
 
 from __future__ import annotations
@@ -81,14 +82,14 @@ ProcessContext, start_processes = SpawnContext, spawn
 
 
 def set_sharing_strategy(new_strategy: str) -> None:
-    """Accepted: tensors are sent as copies, whatever the strategy."""
+    """Accepted: shared memory has no name, whatever the strategy."""
 
 
 def get_sharing_strategy() -> str:
-    """``"file_system"``: nothing is held open for tensors that are sent."""
-    return "file_system"
+    """``"file_descriptor"``: one is held open for each shared tensor."""
+    return "file_descriptor"
 
 
 def get_all_sharing_strategies() -> set[str]:
     """What :func:`get_sharing_strategy` may give."""
-    return {"file_system"}
+    return {"file_descriptor"}

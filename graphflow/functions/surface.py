@@ -29,8 +29,8 @@ __all__ = [
 ]  # fmt: skip
 METHODS = """
 apply_ cuda data_ptr dim_order get_device is_inference is_nonzero is_pinned is_same_size is_set_to
-is_shared is_signed map_ ndimension new pin_memory record_stream storage_offset to_dense to_numpy
-type where
+is_shared is_signed map_ ndimension new pin_memory record_stream share_memory_
+storage_offset to_dense to_numpy type where
 """.split()
 PROPERTIES = """
 __cuda_array_interface__ is_cpu is_cuda is_meta is_mkldnn is_mps is_nested is_quantized is_sparse
@@ -173,8 +173,21 @@ def is_set_to(input: Tensor, tensor: Tensor) -> bool:
 
 
 def is_shared(input: Tensor) -> bool:
-    """False: memory is not shared between processes."""
-    return False
+    """Whether the memory is one that processes share: that of :func:`share_memory_`."""
+    from graphflow import sharing
+
+    return sharing.is_shared(input)
+
+
+def share_memory_(input: Tensor) -> Tensor:
+    """``input``, moved to memory that processes share; its views stay where they were.
+
+    Processes that are forked later, and those that it is sent to by ``multiprocessing``, see
+    what is written to it.  Nothing keeps two from writing at once.
+    """
+    from graphflow import sharing
+
+    return sharing.share(input)
 
 
 def property_itemsize(input: Tensor) -> int:

@@ -239,6 +239,10 @@ class Module(ModuleState):
                     tensor.data = tensor.new_zeros(tensor.shape, device=device)
         return self
 
+    def share_memory(self) -> Self:
+        """Parameters and buffers in memory that processes share; see ``Tensor.share_memory_``."""
+        return self._apply(lambda t: t.share_memory_())
+
     def cuda(self, device: Any = None) -> Self:
         """On a CUDA device."""
         return self.to("cuda" if device is None else device)
