@@ -182,3 +182,26 @@ def test_modules_can_be_made_empty() -> None:
     model = gf.nn.BatchNorm1d(3)
     assert model.to_empty(device="cpu") is model
     assert all(value.eq(0).all() for value in model.state_dict().values())
+
+
+def test_memory_can_be_compared() -> None:
+    x = drawn(3, 4)
+    memory = x[1:].t().untyped_storage()
+    assert memory.data_ptr() == x.untyped_storage().data_ptr() == x.data_ptr()
+    assert len(memory) == memory.nbytes() == 96 and memory.device == x.device
+    assert x.clone().untyped_storage().data_ptr() != memory.data_ptr()
+    assert gf.is_storage(memory) and not gf.is_storage(x) and not memory.is_shared()
+    assert gf.ones(2).share_memory_().untyped_storage().is_shared()
+
+
+def test_a_linear_layer_and_its_loss_in_one() -> None:
+    x, w, b = drawn(5, 3), drawn(4, 2, 3), drawn(4, 2)
+    target = gf.tensor([[0, 3], [1, 1], [2, -100], [3, 0], [1, 2]])
+    logits = F.linear(x, w.reshape(8, 3), b.reshape(8)).reshape(5, 4, 2)
+    for options in ({}, {"label_smoothing": 0.1, "weight": drawn(4).abs()}, {"reduction": "sum"}):
+        found = F.linear_cross_entropy(x, w, target, linear_bias=b, **options)
+        assert_close(found, F.cross_entropy(logits, target, **options))
+    with pytest.raises(GraphFlowError, match="takes input"):
+        F.linear_cross_entropy(x[0], w, target[0])
+    with pytest.raises(GraphFlowError, match="no options"):
+        F.linear_cross_entropy(x, w, target, options={"chunk": 3})  # type: ignore[arg-type]

@@ -24,13 +24,13 @@ from graphflow.promotion import as_operand, cast
 from graphflow.tensor import Tensor
 
 __all__ = [
-    "detach", "detach_", "fill", "get_device", "is_inference", "is_nonzero", "is_same_size",
-    "is_signed", "is_storage",
+    "UntypedStorage", "detach", "detach_", "fill", "get_device", "is_inference", "is_nonzero",
+    "is_same_size", "is_signed", "is_storage",
 ]  # fmt: skip
 METHODS = """
 apply_ cuda data_ptr dim_order get_device is_inference is_nonzero is_pinned is_same_size is_set_to
 is_shared is_signed map_ ndimension new pin_memory record_stream share_memory_
-storage_offset to_dense to_numpy type where
+storage_offset to_dense to_numpy type untyped_storage where
 """.split()
 PROPERTIES = """
 __cuda_array_interface__ is_cpu is_cuda is_meta is_mkldnn is_mps is_nested is_quantized is_sparse
@@ -84,8 +84,8 @@ def is_inference(input: Tensor) -> bool:
 
 
 def is_storage(obj: Any) -> bool:
-    """False: memory is no object of its own here."""
-    return False
+    """Whether it is what ``untyped_storage()`` gives."""
+    return isinstance(obj, UntypedStorage)
 
 
 def is_nonzero(input: Tensor) -> bool:
@@ -149,6 +149,43 @@ def where(input: Tensor, condition: Tensor, other: Any) -> Tensor:
 
 
 # ---- memory ------------------------------------------------------------------------------
+
+
+class UntypedStorage:
+    """The memory that a tensor and its views have: where it is and how long, not what is in it."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self._tensor = tensor
+
+    def data_ptr(self) -> int:
+        """The address of its first byte, on the device."""
+        start: int = storage_offset(self._tensor) * self._tensor.dtype.itemsize
+        return data_ptr(self._tensor) - start
+
+    def nbytes(self) -> int:
+        """How many bytes it has."""
+        memory: Any = self._tensor._cell.value
+        return int(memory.block.nbytes if is_cuda(self._tensor) else memory.nbytes)
+
+    size = __len__ = nbytes
+
+    @property
+    def device(self) -> Any:
+        """Where it is."""
+        return self._tensor.device
+
+    def is_shared(self) -> bool:
+        """Whether processes share it."""
+        return is_shared(self._tensor)
+
+    def __repr__(self) -> str:
+        return f"UntypedStorage({self.nbytes()} bytes on {self.device})"
+
+
+def untyped_storage(input: Tensor) -> UntypedStorage:
+    """The memory of the tensor, to be compared with that of others."""
+    input._concrete("untyped_storage()")
+    return UntypedStorage(input)
 
 
 def storage_offset(input: Tensor) -> int:

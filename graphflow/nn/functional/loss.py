@@ -6,7 +6,7 @@ from graphflow.autocasting import in_float32, refused_on_cuda
 from graphflow.checks import need_floating, need_tensor
 from graphflow.dispatch import apply
 from graphflow.eager_functions import as_a_whole
-from graphflow.errors import DTypeError, IndexRangeError, ShapeError
+from graphflow.errors import DTypeError, GraphFlowError, IndexRangeError, ShapeError
 from graphflow.functions.elementwise import (
     add,
     clamp,
@@ -25,12 +25,14 @@ from graphflow.functions.shaping import squeeze, unsqueeze
 from graphflow.ir import types as T
 from graphflow.mode import mode
 from graphflow.nn.functional.activation import logsigmoid
+from graphflow.nn.functional.linear import linear
 from graphflow.nn.functional.reduction import chosen, reduced, same_shape
 from graphflow.promotion import cast
 from graphflow.tensor import Tensor
 
 __all__ = [
-    "binary_cross_entropy", "binary_cross_entropy_with_logits", "cross_entropy", "nll_loss",
+    "binary_cross_entropy", "binary_cross_entropy_with_logits", "cross_entropy",
+    "linear_cross_entropy", "nll_loss",
 ]  # fmt: skip
 
 
@@ -139,6 +141,34 @@ def cross_entropy(
     flat = _uniform_loss(scores, target, weight, ignore_index, how)
     share = label_smoothing / scores.shape[axis]
     return add(mul(sharp, 1 - label_smoothing), mul(flat, share))
+
+
+def linear_cross_entropy(
+    input: Tensor, linear_weight: Tensor, target: Tensor, *, linear_bias: Tensor | None = None,
+    weight: Tensor | None = None, reduction: str = "mean", ignore_index: int | None = None,
+    label_smoothing: float = 0.0, options: None = None,
+) -> Tensor:  # fmt: skip
+    """:func:`cross_entropy` of the logits that a linear layer makes of input [N, in] or [in].
+
+    linear_weight [C, ..., in], linear_bias [C, ...]: logits are [N, C, ...].  ``options``, how
+    PyTorch splits it, cannot be given.
+    """
+    if options is not None:
+        raise GraphFlowError("linear_cross_entropy: there are no options here; leave them out")
+    shape = tuple(linear_weight.shape[:-1])
+    if len(shape) > 1 and input.ndim < 2:
+        raise ShapeError(
+            f"linear_cross_entropy: a weight of shape {list(linear_weight.shape)} takes input "
+            f"[N, in], not {list(input.shape)}"
+        )
+    bias = None if linear_bias is None else linear_bias.reshape(-1)
+    logits = linear(input, linear_weight.reshape(-1, linear_weight.shape[-1]), bias)
+    logits = logits.reshape((*input.shape[:-1], *shape))
+    ignored = -100 if ignore_index is None else ignore_index
+    return cross_entropy(
+        logits, target, weight, ignore_index=ignored, reduction=reduction,
+        label_smoothing=label_smoothing,
+    )  # fmt: skip
 
 
 def _uniform_loss(
