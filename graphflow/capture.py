@@ -10,7 +10,7 @@ from __future__ import annotations
 import weakref
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence, Set
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from graphflow.autograd.history import GradNode
     from graphflow.dynamic import Dynamic
     from graphflow.partition import Backward
+
+Found: TypeAlias = tuple[FoundGradient | FoundMember, ...]
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,7 @@ class Capture:
     reads: tuple[Read, ...]
     grads: tuple[tuple[Tensor, Any], ...]
     """Final ``.grad`` of leaves the trace assigned: None, kept memory, or a refusal."""
-    found: tuple[FoundGradient | FoundMember, ...] = ()
+    found: Found = ()
     """What lies in ``.grad`` or an attribute of something outside when the program is called."""
     members: tuple[Member | Slot, ...] = ()
     """Attributes and slots that the function assigns: their values follow what it returns."""
@@ -278,12 +280,11 @@ def _finish(
 
         backward = partition(tracer, live, outputs)
     argument_grads = _argument_grads(tracer, outputs)
-    found: tuple[Any, ...] = found_gradients(
-        tracer, [r.value for r in results if r.kind in ("tensor", "view")]
-    )
+    given = [r.value for r in results if r.kind in ("tensor", "view")]
+    found: Found = (*found_gradients(tracer, given), *tracer.assigned.found(tracer))
     grads = _final_grads(tracer, keep_grads)
-    found += tracer.assigned.found(tracer)
     tracer.assigned.undo()
+    reach.check_carried(tracer.captured)
     graph = tracer.finish(outputs)
     return Capture(
         graph=graph,

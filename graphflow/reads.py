@@ -14,12 +14,14 @@ import functools
 import operator
 import sys
 import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from graphflow.assigned import REPLACED
+from graphflow.cell import Cell
+from graphflow.errors import TraceError
 from graphflow.records import dataclass
 from graphflow.tensor import Tensor
 
@@ -165,6 +167,23 @@ class Reach:
         found = [*self.reads, *members]
         values = [r for r in found if not isinstance(r.value, (types.ModuleType, type))]
         return [r for r in values if r.holds()]
+
+    def check_carried(self, known: Container[Cell]) -> None:
+        """Refuse tensors whose memory the trace knows, where a tensor of the trace lies now.
+
+        That is a value carried from call to call by a name or a container, which stays what the
+        first call began with.
+        """
+        for read in self.reads:
+            if not read.holds():
+                name, before, now = read.change()
+                made = isinstance(now, Tensor) and now._cell.tracer is not None
+                if made and isinstance(before, Tensor) and before._cell in known:
+                    raise TraceError(
+                        f"a compiled function reads the tensor {name!r} and puts another one in "
+                        "its place, which happens when it is traced only; write to it in place "
+                        "(copy_()), return the new one, or make it an attribute of an nn.Module"
+                    )
 
     # ---- functions -----------------------------------------------------------------
 

@@ -211,3 +211,49 @@ def test_an_optimiser_of_ones_own_has_its_state_compiled():
     for ours, theirs in zip(found[1], found[0], strict=True):
         agree(ours, theirs)
     assert len(run.programs) == 2
+
+
+def carrying_by_a_name():
+    value = gf.zeros(3)
+
+    def step(x):
+        nonlocal value
+        value = value * 0.5 + x
+        return value.sum()
+
+    return step
+
+
+def carrying_in_a_container(held):
+    def step(x):
+        key = next(iter(held)) if isinstance(held, dict) else 0
+        held[key] = held[key] * 0.5 + x
+        return held[key].sum()
+
+    return step
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        carrying_by_a_name,
+        lambda: carrying_in_a_container({"a": gf.zeros(3)}),
+        lambda: carrying_in_a_container([gf.zeros(3)]),
+    ],
+)
+def test_what_is_carried_elsewhere_is_refused(make):
+    assert make()(gf.ones(3)).item() == 3
+    with pytest.raises(gf.TraceError, match="puts another one in its place"):
+        gf.compile(make())(gf.ones(3))
+
+
+def test_containers_may_hold_what_a_call_begins_and_ends_with():
+    held, seen = {}, []
+
+    def step(x):
+        held["double"] = x * 2
+        seen.append(x)
+        return held["double"].sum()
+
+    compiled = gf.compile(step)
+    assert [compiled(gf.ones(3) * k).item() for k in range(3)] == [0, 6, 12]

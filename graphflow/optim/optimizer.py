@@ -64,8 +64,8 @@ class Optimizer:
 
     @property
     def state(self) -> defaultdict[Tensor, dict[str, Any]]:
-        """Slots by name for each parameter; what an update of one's own puts there is noted."""
-        if mode.tracer is not None and not self.is_known:
+        """Slots by name for each parameter; what a ``step()`` of one's own puts there is noted."""
+        if mode.tracer is not None and type(self).step is not Optimizer.step:
             mode.tracer.assigned.watch(mode.tracer, self._state)
         return self._state
 
