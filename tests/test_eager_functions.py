@@ -209,9 +209,38 @@ def test_losses(name: str, second: bool) -> None:
         np.testing.assert_allclose(ours, want, rtol=1e-8, atol=1e-10)
 
 
-def test_small_losses_and_wrong_targets() -> None:
-    """A few elements are left to NumPy; errors are the same."""
-    assert not compiled(F.mse_loss(gf.randn(8, 10, requires_grad=True), gf.zeros(8, 10)))
+def test_a_small_loss_is_a_program_when_it_has_come_very_often(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Little is saved in each call, so compiling must be worth it."""
+    prepared: list[Any] = []
+    monkeypatch.setattr("graphflow.eager_kernels.compile_beside", prepared.append)
+    gf.use_deterministic_algorithms(False)
+    small, large = gf.randn(8, 10), gf.randn(70, 60)
+    for x, often in ((small, eager_functions.SMALL_OFTEN), (large, eager_functions.OFTEN)):
+        for _ in range(often - 1):
+            F.mse_loss(x, target=x * 2.0, reduction="sum")
+        assert not prepared
+        F.mse_loss(x, target=x * 2.0, reduction="sum")
+        prepared.pop()()
+        found = F.mse_loss(x, target=x * 2.0, reduction="sum")
+        np.testing.assert_allclose(found.numpy(), (x * x).sum().numpy(), 1e-5)
+
+
+def test_settings_tell_programs_apart() -> None:
+    x, y = gf.tensor(LOGITS).requires_grad_(), gf.tensor(CLASSES.clip(0))
+    for options in ({"reduction": "sum"}, {"label_smoothing": 0.1}, {}, {"ignore_index": 3}):
+        found, again = F.cross_entropy(x, y, **options), F.cross_entropy(x, target=y, **options)
+        cpu.eager_kernels = False
+        expected = F.cross_entropy(x, y, **options)
+        cpu.eager_kernels = True
+        assert compiled(found) and compiled(again) and not compiled(expected)
+        for one in (found, again):
+            np.testing.assert_allclose(one.detach().numpy(), expected.detach().numpy(), 1e-12)
+
+
+def test_wrong_targets() -> None:
+    """Errors are the same."""
     x, y = gf.randn(70, 60, requires_grad=True), gf.full((70,), 60)
     for _ in range(2):
         with pytest.raises(IndexError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from graphflow.autocasting import in_float32, refused_on_cuda
 from graphflow.checks import need_floating, need_tensor
 from graphflow.dispatch import apply
-from graphflow.eager_functions import as_a_whole
+from graphflow.eager_functions import SEVERAL, as_a_whole
 from graphflow.errors import DTypeError, GraphFlowError, IndexRangeError, ShapeError
 from graphflow.functions.elementwise import (
     add,
@@ -113,7 +113,7 @@ def _masked_mean(loss: Tensor, factor: Tensor | None, ignored: Tensor) -> Tensor
 
 
 @in_float32
-@as_a_whole()
+@as_a_whole(SEVERAL)
 def cross_entropy(
     input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: bool | None = None,
     ignore_index: int = -100, reduce: bool | None = None, reduction: str = "mean",
@@ -219,7 +219,7 @@ def binary_cross_entropy(
     return _binary_cross_entropy(input, target, weight, how)
 
 
-@as_a_whole()
+@as_a_whole(SEVERAL)
 def _binary_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None, how: str) -> Tensor:
     yes, no = _log_of_at_least(input), _log_of_at_least(sub(1.0, input), neg(input))
     loss = neg(add(mul(target, yes), mul(sub(1.0, target), no)))
@@ -237,7 +237,7 @@ def _log_of_at_least(p: Tensor, below_one: Tensor | None = None) -> Tensor:
 
 
 @in_float32
-@as_a_whole()
+@as_a_whole(SEVERAL)
 def binary_cross_entropy_with_logits(
     input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: bool | None = None,
     reduce: bool | None = None, reduction: str = "mean", pos_weight: Tensor | None = None,
