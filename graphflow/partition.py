@@ -17,7 +17,7 @@ from graphflow.cell import Cell
 from graphflow.errors import TraceError
 from graphflow.ir import build
 from graphflow.ir.graph import Graph
-from graphflow.ir.node import Node, topological, with_inputs
+from graphflow.ir.node import Node, ancestors, topological, with_inputs
 from graphflow.ir.op import Kind
 from graphflow.passes.dataflow import is_alias
 from graphflow.passes.saved_values import DEAR
@@ -228,15 +228,10 @@ def _needed(saved: Sequence[Node], given: set[Node], late: set[Node]) -> list[No
 
 def _is_light(node: Node, there: set[Node]) -> bool:
     """Whether a few light operations on elements make ``node`` of what is there."""
-    ahead, met = [node], {node}
-    while ahead:
-        one = ahead.pop()
+    for count, one in enumerate(ancestors(node, there.__contains__)):
         light = one.op.kind is Kind.ELEMENTWISE and one.op.cost < DEAR
-        if not (light or is_alias(one) or one.op.name == "constant") or len(met) > MOST_LIGHT:
+        if not (light or is_alias(one) or one.op.name == "constant") or count >= MOST_LIGHT:
             return False
-        found = [n for n in one.inputs if n not in there and n not in met]
-        ahead += found
-        met.update(found)
     return True
 
 

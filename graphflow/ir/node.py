@@ -22,7 +22,7 @@ import itertools
 import struct
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 import numpy as np
@@ -268,6 +268,17 @@ def value_key(value: Any) -> Any:
     if key is not None:  # a symbolic dimension's canonical form, a region graph
         return (kind.__name__, key())
     raise TypeError(f"{value!r} of type {kind.__name__} cannot be an attribute")
+
+
+def ancestors(node: Node, is_known: Callable[[Node], bool]) -> Iterator[Node]:
+    """``node`` and all that it is made of, up to what is known, each once."""
+    ahead, met = [node], {node}
+    while ahead:
+        one = ahead.pop()
+        yield one
+        found = [n for n in one.inputs if n not in met and not is_known(n)]
+        ahead += found
+        met.update(found)
 
 
 def topological(roots: Iterable[Node]) -> list[Node]:

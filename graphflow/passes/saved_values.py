@@ -10,7 +10,7 @@ is checkpointed, to save memory.
 from __future__ import annotations
 
 from graphflow.ir.graph import Graph
-from graphflow.ir.node import Node
+from graphflow.ir.node import Node, ancestors
 from graphflow.ir.op import Kind
 from graphflow.ir.types import TensorType
 
@@ -42,15 +42,10 @@ def dear_values(body: Graph, backward: Graph, fixed: int, length: object) -> tup
 
 def _is_dear(node: Node, own: set[Node], kept: dict[Node, None]) -> bool:
     """Whether ``node`` takes a dear operation on what there is."""
-    ahead, met = [node], {node}
-    while ahead:
-        one = ahead.pop()
-        if one.op.contraction is not None or one.op.cost >= DEAR or one.op.kind is Kind.CONTROL:
-            return True
-        found = [n for n in one.inputs if n in own and n not in kept and n not in met]
-        ahead += found
-        met.update(found)
-    return False
+    return any(
+        one.op.contraction is not None or one.op.cost >= DEAR or one.op.kind is Kind.CONTROL
+        for one in ancestors(node, lambda n: n not in own or n in kept)
+    )
 
 
 def _too_large(kept: tuple[Node, ...], given: tuple[Node, ...], length: object) -> bool:
