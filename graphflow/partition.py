@@ -99,7 +99,7 @@ def partition(tracer: Tracer, live: Sequence[Tensor], outputs: list[Node]) -> Ba
         tuple(arguments[n] for n in read),
         tuple(leaves),
         numbers,
-        _reached(values, cts),
+        _reached(values, cts, found),
         tuple(cells[n] for n in state),
         tuple(cells[n] for n, _ in changes),
     )
@@ -168,13 +168,20 @@ def _depending_on(roots: Sequence[Node], sources: set[Node]) -> set[Node]:
     return late
 
 
-def _reached(values: Sequence[Node], cts: Sequence[Node]) -> tuple[frozenset[int], ...]:
-    """For each of ``values`` the numbers of the cotangents that it is made of."""
+def _reached(
+    values: Sequence[Node], cts: Sequence[Node], arrived: Sequence[Tensor | None]
+) -> tuple[frozenset[int], ...]:
+    """For each of ``values`` the numbers of the cotangents that it is made of; of those that
+    arrived though they are made of none (zeros behind ``round``), all."""
     found = {ct: frozenset((number,)) for number, ct in enumerate(cts)}
     for node in topological(values):
         if node not in found:
             found[node] = frozenset().union(*(found[n] for n in node.inputs))
-    return tuple(found[node] for node in values)
+    every = frozenset(range(len(cts)))
+    return tuple(
+        found[node] or (frozenset() if gradient is None else every)
+        for node, gradient in zip(values, arrived, strict=True)
+    )
 
 
 def _boundary(roots: Sequence[Node], late: set[Node]) -> list[Node]:

@@ -250,3 +250,16 @@ def test_every_gradient_has_memory_of_its_own() -> None:
     a.grad = None
     add(a, b).sum().backward()
     assert kept.tolist() == [10.0] * 3, "memory of a gradient that somebody holds is not used again"
+
+
+def test_gradients_of_zeros_are_gradients() -> None:
+    """What passes a rounding has zeros, which is not the same as nothing."""
+
+    def rounded(x: Any, w: Any, unused: Any) -> Any:
+        return x.round() + w, unused * 2
+
+    for call in (rounded, gf.compile(rounded)):
+        x, w, unused = (gf.ones(3, requires_grad=True) for _ in range(3))
+        call(x, w, unused)[0].sum().backward()
+        assert x.grad.tolist() == [0, 0, 0] and w.grad.tolist() == [1, 1, 1]
+        assert unused.grad is None
