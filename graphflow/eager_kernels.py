@@ -76,7 +76,7 @@ class _Known:
 
     def make(self) -> None:
         """Make the program, unless that can't be: NumPy goes on then, with a warning."""
-        graph, self.graph = self.graph, None
+        graph, self.graph, self.asked = self.graph, None, True
         assert graph is not None
         try:
             program = Program(graph, (), ())

@@ -152,6 +152,7 @@ class Tracer:
             type = TensorType(from_numpy_dtype(array.dtype), array.shape)
             node = build.state_node(self._unique(self._names.get(cell, name)), type)
             found = self.shadows[cell] = Cell(node, self)
+            found.version = cell.version  # what was recorded before the trace compares
             if self.region is not None:
                 self.region.own.discard(found)
             self.captured[cell] = node
@@ -164,6 +165,7 @@ class Tracer:
         shadow = Cell(node, self)
         if cell is not None:
             self.shadows[cell] = shadow
+            shadow.version = cell.version
             self._input_of[cell] = node
         return shadow
 

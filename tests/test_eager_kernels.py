@@ -208,6 +208,18 @@ def test_what_cannot_be_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
         np.testing.assert_allclose(gf.tanh(x).numpy(), np.tanh(A), rtol=1e-6, atol=1e-6)
 
 
+def test_what_is_its_operand_stays_with_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program whose result lies in an operand is made once, and not used."""
+    prepared: list[Any] = []
+    monkeypatch.setattr(eager_kernels, "compile_beside", prepared.append)
+    x = gf.from_numpy(RNG.standard_normal((1, 500_000)))
+    for deterministic in (True, False, False, False):
+        gf.use_deterministic_algorithms(deterministic)
+        for _ in range(20):
+            np.testing.assert_array_equal(x.sum(0).numpy(), x[0].numpy())
+    assert not prepared
+
+
 def test_forgetting(monkeypatch: pytest.MonkeyPatch) -> None:
     """Programs that are not used any more are let go of."""
     monkeypatch.setattr(eager_kernels, "KEPT", 4)

@@ -199,6 +199,19 @@ def test_statistics_of_every_model() -> None:
         close(buffers["running_var"][i], model.running_var)
 
 
+@pytest.mark.parametrize("jit", MODES, ids=["eager", "compiled"])
+def test_histories_from_before(jit: Callable[..., Any]) -> None:
+    """Of memory that has been written to: versions go on where they were."""
+    w, x = draw(12, 3, 2).mul_(2.0).mul_(0.5), draw(13, 4, 3).requires_grad_()
+    total = (x @ w).tanh().sum()
+    (slope,) = gf.autograd.grad(total, x, retain_graph=True)
+    close(jit(lambda: gf.autograd.grad(total, x, retain_graph=True)[0])(), slope)
+    layer = nn.Linear(3, 2).double()
+    with gf.no_grad():
+        layer.weight.mul_(2.0)
+    close(jit(jacrev(layer))(x[0]), layer.weight)
+
+
 def test_sizes_that_change() -> None:
     each = gf.compile(vmap(lambda a: a.softmax(0) @ SHARED), dynamic=True)
     for size in (2, 5, 7, 11):
