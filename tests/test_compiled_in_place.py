@@ -126,6 +126,28 @@ def test_setting_a_tensor_imports_none_of_its_methods() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
+def test_a_training_step_imports_nothing_rare() -> None:
+    """Asking a tensor for an attribute that it lacks imports all modules of functions."""
+    code = (
+        "import sys, graphflow as gf\n"
+        "model = gf.nn.Sequential(gf.nn.Linear(4, 3), gf.nn.BatchNorm1d(3), gf.nn.ReLU())\n"
+        "optimizer = gf.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)\n"
+        "def step(x, y):\n"
+        "    optimizer.zero_grad()\n"
+        "    loss = gf.nn.functional.cross_entropy(model(x), y)\n"
+        "    loss.backward()\n"
+        "    optimizer.step()\n"
+        "    return loss\n"
+        "gf.trace(step, gf.randn(5, 4), gf.arange(5) % 3)\n"
+        "rare = ('linalg', 'fft', 'functions.special', 'functions.control', 'ir.entries')\n"
+        "print([name for name in rare if f'graphflow.{name}' in sys.modules])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=True, timeout=60, capture_output=True, text=True
+    )
+    assert done.stdout.strip() == "[]", done.stdout
+
+
 def test_what_is_no_module_is_refused() -> None:
     made = model()
     with pytest.raises(TypeError, match="cannot assign"):

@@ -35,7 +35,6 @@ from graphflow.functions.reductions import (
     reduce,
     sum,
 )
-from graphflow.functions.repeating import unravel_index
 from graphflow.functions.shaping import cat, narrow, reshape, squeeze, stack
 from graphflow.ir import types as T
 from graphflow.keywords import numpy_names
@@ -310,6 +309,8 @@ def nonzero_static(input: Tensor, *, size: int, fill_value: int = -1) -> Tensor:
     flat = reshape(ne(need_tensor("nonzero_static", input), 0), -1)
     order = narrow(argsort(logical_not(flat), stable=True), 0, 0, min(count, flat.numel()))
     shape = (order.numel(), input.ndim)
+    from graphflow.functions.repeating import unravel_index  # sorting is common, this is not
+
     places = stack(unravel_index(order, input.shape), -1) if input.ndim else zeros(shape)
     real = iota((shape[0], 1), 0, T.int64) < sum(flat)
     found = where(real, cast(places, T.int64), fill_value)

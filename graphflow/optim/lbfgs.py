@@ -187,4 +187,4 @@ class _Descent:
 
 def _real(tensor: Tensor) -> Tensor:
     """Complex numbers as pairs of real ones; real ones as they are."""
-    return view_as_real(tensor) if tensor.is_complex() else tensor
+    return view_as_real(tensor) if tensor.dtype.is_complex else tensor

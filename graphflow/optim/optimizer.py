@@ -16,7 +16,6 @@ from typing import Any, ClassVar
 from graphflow.autograd.modes import enable_grad, no_grad
 from graphflow.checks import suggestion
 from graphflow.errors import GraphFlowError, TraceError
-from graphflow.functions.complex_numbers import view_as_real
 from graphflow.functions.creation import full, zeros_like
 from graphflow.functions.elementwise import add, mul, neg
 from graphflow.ir.types import float32, float64
@@ -27,6 +26,12 @@ from graphflow.optim.param_group import ParamGroup
 from graphflow.optim.ready_steps import Pairs, ReadySteps
 from graphflow.promotion import cast
 from graphflow.tensor import RemovableHandle, Tensor
+
+
+def _as_pairs(complex_numbers: Tensor) -> Tensor:
+    from graphflow.functions.complex_numbers import view_as_real  # few programs need it
+
+    return view_as_real(complex_numbers)
 
 
 class Optimizer:
@@ -100,7 +105,7 @@ class Optimizer:
                 )
             if not parameter.is_leaf:
                 raise ValueError("can't optimize a non-leaf Tensor")
-            if parameter.is_complex() and not self.takes_complex:
+            if parameter.dtype.is_complex and not self.takes_complex:
                 raise RuntimeError(f"{type(self).__name__} does not support complex parameters")
             if id(parameter) in known:
                 raise ValueError("a parameter is given twice (in one group or in several)")
@@ -203,7 +208,7 @@ class Optimizer:
             updates = EqualUpdates(mode.tracer, self, group)
         for parameter, gradient in pairs:
             slots = self._slots(parameter)
-            if parameter.is_complex():
+            if parameter.dtype.is_complex:
                 self._update_complex(parameter, gradient, group, slots)
             elif updates is not None:
                 updates.apply(parameter, gradient, slots)
@@ -216,7 +221,7 @@ class Optimizer:
         """:meth:`update` of real and imaginary parts, each by itself; the state is complex."""
         self._complex = parameter
         try:
-            self.update(view_as_real(parameter), view_as_real(gradient), group, slots)
+            self.update(_as_pairs(parameter), _as_pairs(gradient), group, slots)
         finally:
             self._complex = None
 
@@ -292,7 +297,7 @@ class Optimizer:
         if whole is None:
             return self.slot_for(slots, SlotRequest(name, tuple(parameter.shape), first), parameter)
         request = SlotRequest(name, tuple(whole.shape), complex(first, first))
-        return view_as_real(self.slot_for(slots, request, whole))
+        return _as_pairs(self.slot_for(slots, request, whole))
 
     def number(
         self, slots: dict[str, Any], name: str, parameter: Tensor, first: Any = 0.0

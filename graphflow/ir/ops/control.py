@@ -23,12 +23,12 @@ from graphflow.ir.op import (
     Array,
     BatchRule,
     Builder,
+    Entries,
     Kind,
     OpDef,
     OpTests,
     register,
 )
-from graphflow.ir.ops.batched_control import all_steps, both_branches
 from graphflow.ir.ops.batches import item
 from graphflow.ir.ops.rules import Attrs, check_tensors, spelled
 from graphflow.ir.types import TensorType, TupleType, Type, bool_
@@ -118,6 +118,21 @@ def _call(region: Any, operands: Iterable[Array]) -> tuple[Array, ...]:
     return outputs
 
 
+# Rules for batches, which few programs need:
+
+
+def _both_branches(b: Builder, op: OpDef, n: Application, entries: Entries) -> Any:
+    from graphflow.ir.ops.batched_control import both_branches
+
+    return both_branches(b, op, n, entries)
+
+
+def _all_steps(b: Builder, op: OpDef, n: Application, entries: Entries) -> Any:
+    from graphflow.ir.ops.batched_control import all_steps
+
+    return all_steps(b, op, n, entries)
+
+
 # ---- cond ----------------------------------------------------------------------------
 
 
@@ -141,7 +156,7 @@ COND = _control(
     "The results of region then where the condition (bool[]) holds, else of otherwise.",
     _infer_cond,
     _cond,
-    both_branches,
+    _both_branches,
 )
 
 # ---- while_loop ----------------------------------------------------------------------
@@ -227,7 +242,7 @@ SCAN = _control(
     "Region body over the items of the scanned operands: the last carry, the stacked results.",
     _infer_scan,
     _scan,
-    all_steps,
+    _all_steps,
 )
 
 # ---- tuples and groups ---------------------------------------------------------------
