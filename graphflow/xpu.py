@@ -1,29 +1,11 @@
-"""Intel's GPUs, which are not used: what scripts ask before they choose a device."""
+"""Intel's GPUs, which are not used."""
 
-from __future__ import annotations
-
-from typing import Any
+from graphflow.no_device import (
+    device_count,
+    empty_cache,
+    is_available,
+    manual_seed,
+    manual_seed_all,
+)
 
 __all__ = ["device_count", "empty_cache", "is_available", "manual_seed", "manual_seed_all"]
-
-
-def is_available() -> bool:
-    """False."""
-    return False
-
-
-def device_count() -> int:
-    """0."""
-    return 0
-
-
-def empty_cache() -> None:
-    """Accepted: there is none."""
-
-
-def manual_seed(seed: Any) -> None:
-    """Accepted: there is no generator."""
-
-
-def manual_seed_all(seed: Any) -> None:
-    """Accepted: there are no generators."""
