@@ -13,7 +13,9 @@ import numpy as np
 
 from graphflow.autograd.history import Edge, GradNode, SavedOutput, serials
 from graphflow.cell import Cell
+from graphflow.device import devices
 from graphflow.ir.op import NON_DIFFERENTIABLE, Application, OpDef
+from graphflow.ir.types import float32
 from graphflow.mode import mode
 from graphflow.tensor import Tensor
 from graphflow.traced_sizes import as_types_do
@@ -69,12 +71,15 @@ class OutputNode(GradNode):
         self.call.keep_from(cell)
 
     def cotangents(self, builder: Any, ct: Tensor, create_graph: bool) -> list[Tensor | None]:
-        """Leave the cotangent with the call; what flows on is a token."""
-        from graphflow.dispatch import apply
+        """Leave the cotangent with the call; what flows on is a token.
+
+        It lies where the cotangent does: there the operation's rule makes its constants.
+        """
+        from graphflow.dispatch import apply, full
 
         held = self.call.arrived.get(self.index)
         self.call.arrived[self.index] = ct if held is None else apply("add", held, ct)
-        return [TOKEN]
+        return [full((), 0, float32, ct.device) if devices.used else TOKEN]
 
 
 class SeveralNode(Collector):
