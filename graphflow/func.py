@@ -216,15 +216,10 @@ class _Tangents:
     def columns(self, number: int, chunk: int | None) -> list[Tensor]:
         """The derivatives of the outputs by each element of a leaf."""
         leaf, outs = self.run.wrt[number], self.run.outs
-        count = leaf.numel()
-        if not count:
+        if not leaf.numel():
             return [full((*o.shape, *leaf.shape), 0, o.dtype, o.device) for o in outs]
         with enable_grad() if self.keep else no_grad():
-            found = _in_chunks(
-                lambda d: self.along([(number, d[0])], self.keep), [_directions(leaf)], count,
-                "different", chunk,
-            )  # fmt: skip
-            rows = [x if own else x.expand((count, *x.shape)) for x, own in found]
+            rows = _along_each(lambda d: self.along([(number, d[0])], self.keep), leaf, chunk)
             made = [reshape(movedim(x, 0, -1), (*x.shape[1:], *leaf.shape)) for x in rows]
         return [self.run.settled(x) for x in made]
 
@@ -267,22 +262,23 @@ def jacrev(
 
 def _rows(run: _Recorded, out: Tensor, chunk: int | None) -> list[Tensor]:
     """The derivatives of every element of ``out``, for each leaf: its shape, then the leaf's."""
-    count = out.numel()
-    if not count:
+    if not out.numel():
         return [full((*out.shape, *t.shape), 0, t.dtype, t.device) for t in run.wrt]
     with enable_grad() if run.keep else no_grad():
-        found = _in_chunks(
-            lambda cts: run.slopes([out], cts), [_directions(out)], count, "different", chunk
-        )
-        rows = [x if own else x.expand((count, *x.shape)) for x, own in found]
+        rows = _along_each(lambda cts: run.slopes([out], cts), out, chunk)
         made = [reshape(x, (*out.shape, *x.shape[1:])) for x in rows]
     return [run.settled(x) for x in made]
 
 
-def _directions(x: Tensor) -> Tensor:
-    """A tensor like ``x`` for each of its elements: 1 there, else 0."""
-    count = x.numel()
-    return reshape(eye(count, dtype=x.dtype, device=x.device), (count, *x.shape))
+def _along_each(
+    function: Callable[[list[Tensor]], Sequence[Tensor]], like: Tensor, chunk: int | None
+) -> list[Tensor]:
+    """``function`` of the tensors like ``like`` that are 1 at one element and else 0: its results
+    [elements, ...], in the order of the elements."""
+    count = like.numel()
+    directions = reshape(eye(count, dtype=like.dtype, device=like.device), (count, *like.shape))
+    found = _in_chunks(function, [directions], count, "different", chunk)
+    return [_of_all(x, own, count) for x, own in found]
 
 
 def jacfwd(
@@ -372,7 +368,12 @@ def _placed(x: Tensor, own: bool, place: int | None, size: int) -> Tensor:
         if own:
             raise ValueError("vmap: out_dims is None for a result that differs between entries")
         return x
-    return movedim(x if own else x.expand((size, *x.shape)).clone(), 0, place)
+    return movedim(x if own else _of_all(x, own, size).clone(), 0, place)
+
+
+def _of_all(x: Tensor, own: bool, size: int) -> Tensor:
+    """A result with its entries along axis 0: one that is the same for all is repeated."""
+    return x if own else x.expand((size, *x.shape))
 
 
 def _in_chunks(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 import numpy as np
 
 from graphflow.autograd.history import ALONE, Edge, edge_of, serials
-from graphflow.autograd.several import Collector, OutputNode
+from graphflow.autograd.several import Collector, attach
 from graphflow.cell import Cell, copy_of
 from graphflow.device import CPU
 from graphflow.errors import GraphFlowError
@@ -35,13 +35,14 @@ class CallHistory:
     where it may run once more.
     """
 
-    __slots__ = ("_fixed", "_overlaps", "_types", "again", "backward", "cells", "run")
+    __slots__ = ("_fixed", "_overlaps", "again", "backward", "cells", "run", "types")
 
     def __init__(
         self, backward: Backward, cells: Sequence[Cell], run: Run, again: Again | None
     ) -> None:
         self.backward, self.cells, self.run, self.again = backward, cells, run, again
-        self._types: tuple[TensorType, ...] = ()
+        self.types: tuple[TensorType, ...] = ()
+        """Of the results that have a history, once there are some."""
         self._overlaps: list[tuple[int, int]] = []
         self._fixed = [
             Edge(None, leaf) if i < 0 and leaf.grad_fn is None else None
@@ -52,24 +53,18 @@ class CallHistory:
         self, outputs: Sequence[Cell], live: Sequence[Tensor], leaves: Sequence[Any], given: Given
     ) -> None:
         """Give the results ``live`` of a call their history, whose backward is a program."""
-        if not self._types:
-            self._types = tuple(t._type_now() for t in live)
+        if not self.types:
+            self.types = tuple(t._type_now() for t in live)
             self._overlaps = _overlaps([outputs[n] for n in self.backward.saved], live)
         repeats = self.again is not None and mode.autocast is None
         node = CompiledNode(self, outputs, live, leaves, given if repeats else None)
-        for index, (output, type) in enumerate(zip(live, self._types)):
-            if type.dtype.is_floating_point or type.dtype.is_complex:
-                output._grad_fn, output._requires_grad = OutputNode(node, index), True
+        attach(live, node)
 
     def versions(self, leaves: Sequence[Any]) -> list[tuple[Cell, int]]:
         """The versions of all that the function read."""
         found = [(cell, cell.version) for cell in self.cells]
         cells = [leaf._cell for leaf in leaves if isinstance(leaf, Tensor)]
         return found + [(cell, cell.version) for cell in cells]
-
-    def types(self) -> tuple[TensorType, ...]:
-        """The types of results that have a history."""
-        return self._types
 
     def shared(self, live: Sequence[Tensor]) -> list[tuple[int, Cell, int]]:
         """Which of what is saved lies in the memory of which result, and the version of that."""
@@ -136,7 +131,7 @@ class CompiledNode(Collector):
                 "freed; pass retain_graph=True to the first backward()"
             )
         check_unchanged(self.watched)
-        there, types = set(self.arrived), history.types()
+        there, types = set(self.arrived), history.types
         if len(there) == len(types):
             cts = [self.arrived.pop(i) for i in range(len(types))]
         else:
