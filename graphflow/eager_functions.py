@@ -21,7 +21,7 @@ from graphflow import flags, pytree
 from graphflow.backends import cpu
 from graphflow.cell import Cell
 from graphflow.mode import mode
-from graphflow.numerics import are_deterministic_algorithms_enabled
+from graphflow.numerics import compiles_at_once
 from graphflow.runtime.threads import get_num_threads
 from graphflow.tensor import Tensor
 
@@ -147,7 +147,7 @@ class _Kind:
         from graphflow.eager_kernels import compile_beside
 
         self._calls += 1
-        at_once = are_deterministic_algorithms_enabled()
+        at_once = compiles_at_once()
         if self.compiled is not None or (self._calls < self._often and not at_once):
             return
         self.compiled = Compiled(self._of_tensors(), dynamic=False)

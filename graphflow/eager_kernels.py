@@ -10,7 +10,8 @@ and operands:
 
 So nobody waits for a compiler.  The bits of a result change when NumPy's place is taken, within
 what the operation's record allows; ``gf.use_deterministic_algorithms(True)`` has programs made when
-they are first wanted instead, and every run gives the same bits.
+they are first wanted instead, and every run gives the same bits.  So it is in a job of several
+ranks, whose parameters would drift apart otherwise.
 ``gf.backends.cpu.eager_kernels = False`` leaves all to NumPy.
 """
 
@@ -35,7 +36,7 @@ from graphflow.ir.node import attrs_key
 from graphflow.ir.op import Kind, OpDef
 from graphflow.ir.ops.shape import inverse_order
 from graphflow.ir.types import TupleType
-from graphflow.numerics import are_deterministic_algorithms_enabled
+from graphflow.numerics import compiles_at_once
 from graphflow.program import Program
 from graphflow.runtime.fork import renew_after_fork
 from graphflow.runtime.plans import is_stored, plan_key
@@ -203,7 +204,7 @@ def _looked_up(key: Any, op: OpDef, arrays: Sequence[Array], attrs: dict[str, An
 def is_wanted_now(graph: Graph, keep: bool = False) -> bool:
     """Whether the program of ``graph`` is to be made at once: the cache has it, or every run shall
     give the same bits."""
-    if are_deterministic_algorithms_enabled():
+    if compiles_at_once():
         return True
     return is_stored(plan_key(graph, get_num_threads(), {}, keep, amended=b"".join(amendments)))
 

@@ -8,6 +8,7 @@ eager code comes to use kernels (:mod:`graphflow.eager_kernels`).
 from __future__ import annotations
 
 from graphflow.backends import cuda
+from graphflow.runtime.turns import is_compilation_shared
 
 _PRECISIONS = ("highest", "high", "medium")
 _state: dict[str, str | bool | int] = {
@@ -40,6 +41,12 @@ def use_deterministic_algorithms(mode: bool, *, warn_only: bool = False) -> None
 def are_deterministic_algorithms_enabled() -> bool:
     """What :func:`use_deterministic_algorithms` was told last."""
     return cuda.deterministic
+
+
+def compiles_at_once() -> bool:
+    """Whether eager code has programs made when they are first wanted, and waits for them, so that
+    its bits are those of every run: asked for, or because ranks have to go on with equal bits."""
+    return cuda.deterministic or is_compilation_shared()
 
 
 def is_deterministic_algorithms_warn_only_enabled() -> bool:

@@ -23,7 +23,7 @@ import numpy as np
 from graphflow import flags
 from graphflow.backends import cpu
 from graphflow.mode import mode
-from graphflow.numerics import are_deterministic_algorithms_enabled
+from graphflow.numerics import compiles_at_once
 from graphflow.optim.counts import Counts
 from graphflow.tensor import Tensor
 
@@ -87,7 +87,7 @@ class _Kind:
         if self._program is not None and self._plays(self._program, optimizer, gradients):
             return True
         self._missed += 1
-        often = are_deterministic_algorithms_enabled() or self._missed >= OFTEN
+        often = compiles_at_once() or self._missed >= OFTEN
         if not often or self._made >= MOST_PROGRAMS or not self._is_at_hand(gradients):
             return False
         program = self._prepare(optimizer, gradients)

@@ -33,6 +33,11 @@ def share_compilation(shared: bool, busy: Callable[[bool], None] | None = None) 
     _turns.busy = (lambda on: None) if busy is None else busy
 
 
+def is_compilation_shared() -> bool:
+    """Whether this process is one of several that compile the same programs."""
+    return _turns.shared
+
+
 @contextmanager
 def turn() -> Iterator[None]:
     """The stretch in which a program is made: one process at a time, if others make it too."""

@@ -1,4 +1,7 @@
-"""A job of the tests: trains a small network on every rank's share of a global batch."""
+"""A job of the tests: trains a small network on every rank's share of a global batch.
+
+``--caches``: a folder with kernel caches, one for each rank.
+"""
 
 import argparse
 import os
@@ -8,7 +11,7 @@ import numpy as np
 import graphflow as gf
 import graphflow.distributed as dist
 import graphflow.nn.functional as F
-from graphflow import nn, optim
+from graphflow import flags, nn, optim
 from graphflow.nn.parallel import DistributedDataParallel
 
 GLOBAL_BATCH = 24
@@ -28,10 +31,13 @@ def main():
     parser.add_argument("out")
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--eager", action="store_true")
+    parser.add_argument("--caches")
     parser.add_argument("--accumulate", type=int, default=1)
     options = parser.parse_args()
     dist.init_process_group("mpi")
     rank, size = dist.get_rank(), dist.get_world_size()
+    if options.caches:
+        flags.CACHE_DIR.value = f"{options.caches}/{rank}"
     gf.manual_seed(100 + rank)  # unlike on every rank: the wrapper takes over rank 0's
     if rank == 0:
         gf.manual_seed(5)

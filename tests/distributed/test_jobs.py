@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -56,6 +57,17 @@ def test_ranks_train_as_one_process_with_the_same_batch(alone, tmp_path, ranks, 
     found = re.findall(r"= (all_reduce\w*)\(", text)
     assert set(found) == ({"all_reduce_start", "all_reduce"} if ranks > 1 else set())
     assert len(found) >= 6 or ranks == 1, "the gradients travel in three buckets"
+
+
+def test_eager_ranks_keep_equal_bits_whatever_their_caches_hold(tmp_path):
+    """A rank that finds the optimiser's program takes it at the same step as one that has none."""
+    options = ("--eager", "--steps", 1000, "--caches", tmp_path / "caches")
+    for _ in range(2):
+        shutil.rmtree(tmp_path / "caches" / "1", ignore_errors=True)
+        done = launch(2, "job.py", tmp_path / "run", *options)
+        assert done.returncode == 0, done.stderr
+    first, other = (parameters(tmp_path / f"run-{rank}.npz") for rank in range(2))
+    assert all(np.array_equal(first[name], other[name]) for name in first)
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 4])
