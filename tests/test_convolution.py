@@ -44,6 +44,8 @@ CASES: tuple[tuple[Any, ...], ...] = (
     ((1, 6, 7, 7), (4, 3, 1, 1), (2, 2), (0, 0), (1, 1), 2),
     ((2, 2, 5, 6, 7), (3, 2, 2, 3, 3), (1, 2, 1), (1, 0, 1), (1, 1, 2), 1),
     ((1, 16, 40, 40), (8, 16, 5, 5), (1, 1), (2, 2), (1, 1), 1),
+    ((2, 3, 32, 33), (8, 3, 16, 16), (16, 16), (0, 0), (1, 1), 1),
+    ((2, 6, 70), (4, 3, 43), (20,), (3,), (1,), 2),
 )
 NAMES = ("conv1d", "conv2d", "conv3d")
 
@@ -87,6 +89,20 @@ def test_forward_and_gradients(case: tuple[Any, ...]) -> None:
         ("conv_transpose2d", (2, 4, 5, 6), (4, 2, 3, 2), {"stride": (2, 3), "groups": 2}),
         ("conv_transpose2d", (1, 3, 4, 4), (3, 5, 3, 3), {"padding": 1, "dilation": 2}),
         ("conv_transpose3d", (1, 2, 3, 3, 2), (2, 3, 2, 2, 2), {"stride": 2, "padding": 1}),
+        (
+            "conv_transpose1d",
+            (2, 3, 7),
+            (3, 2, 25),
+            {"stride": 20, "padding": 4, "output_padding": 3},
+        ),
+        ("conv_transpose2d", (2, 5, 3, 4), (5, 3, 16, 16), {"stride": 16}),
+        ("conv_transpose2d", (2, 4, 4, 5), (4, 3, 4, 4), {"stride": 2, "padding": 1}),
+        (
+            "conv_transpose2d",
+            (1, 4, 3, 3),
+            (4, 2, 6, 9),
+            {"stride": (5, 7), "padding": 7, "groups": 2},
+        ),
     ],
 )
 def test_transposed_is_the_adjoint(

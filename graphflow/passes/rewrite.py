@@ -87,7 +87,8 @@ class Rewriter:
         self.locations = dict(graph.locations)
         self.names = dict(graph.names)
         self._forward: dict[Node, Node] = {}
-        self._budget = 32 * len(graph.nodes) + 1000
+        # A rule may bring hundreds of nodes along; one that never ends takes a second to find.
+        self._budget = 32 * len(graph.nodes) + 20_000
 
     def leave(self, nodes: Sequence[Node]) -> None:
         """Take ``nodes`` (all that they read among them) for final as they are."""

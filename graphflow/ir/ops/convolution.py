@@ -23,10 +23,10 @@ from typing import Any
 from graphflow.errors import DTypeError, ShapeError
 from graphflow.ir.dims import Dim
 from graphflow.ir.op import ARRAYS, Application, Array, Builder, Kind, OpDef, OpTests, register
-from graphflow.ir.ops import batches, complex_parts
+from graphflow.ir.ops import batches, complex_parts, phases
 from graphflow.ir.ops.contract import sum_dtype
-from graphflow.ir.ops.gradients import zeros
 from graphflow.ir.ops.orders import LEAST_CHANNELS, WIDEST_GROUP
+from graphflow.ir.ops.phases import GEOMETRY, LEADING, spread_extent
 from graphflow.ir.ops.rules import (
     NUMBER,
     Attrs,
@@ -38,9 +38,6 @@ from graphflow.ir.ops.rules import (
 )
 from graphflow.ir.types import TensorType
 
-_KEYS = ("steps", "low", "high", "spread", "dilations")
-LEADING = 3
-"""Axes before the spatial ones."""
 FEW_TERMS, MOST_TERMS = 16, 64
 """A kernel of one channel with up to so many elements is a sum of shifted products: the most
 only where channels are too few to run along them."""
@@ -59,7 +56,7 @@ def _infer_conv(types: Sequence[TensorType], attrs: Attrs) -> TensorType:
             f"{spelled('conv', types)}: the input has {x.shape[1]} groups of {x.shape[2]} "
             f"channels, the kernel takes {w.shape[0]} of {w.shape[2]}"
         )
-    parts = [per_axis("conv", types, attrs, key, x.rank - LEADING) for key in _KEYS]
+    parts = [per_axis("conv", types, attrs, key, x.rank - LEADING) for key in GEOMETRY]
     extents = [
         _windows(types, axis, *part)
         for axis, part in enumerate(zip(x.shape[LEADING:], w.shape[LEADING:], *parts))
@@ -85,13 +82,6 @@ def _windows(
             f"elements, the padded input has {room + span}"
         )
     return room // stride + 1
-
-
-def spread_extent(extent: Dim, spread: int) -> Dim:
-    """The extent with ``spread - 1`` elements between neighbours."""
-    if spread == 1 or extent == 0:
-        return extent
-    return (extent - 1) * spread + 1
 
 
 def _conv(x: Array, w: Array, **attrs: Any) -> Array:
@@ -189,8 +179,11 @@ def _decompose_conv(b: Builder, n: Application) -> Any:
         return _sum_of_terms(b, x, w, n.attrs)
     if static and not _has_lanes(w) and _few_sums(x, w, n.attrs):
         return _sums_over_windows(b, x, w, n.attrs)
-    if static and any(s != 1 for s in n.attrs["spread"]) and _has_phases(n.attrs):
-        return _by_phases(b, x, w, n.attrs)
+    if static and any(s != 1 for s in n.attrs["spread"]):
+        if phases.are_channels(w, n.attrs):
+            return phases.as_channels(b, x, w, n.attrs)
+        if phases.lie_apart(n.attrs):
+            return phases.one_by_one(b, x, w, n.attrs, _over_windows)
     return _over_windows(b, x, w, n.attrs)
 
 
@@ -216,72 +209,6 @@ def _copied(b: Any, x: Any) -> Any:
 def _are_known(extents: Sequence[Any]) -> bool:
     """Whether all are numbers."""
     return all(isinstance(d, int) for d in extents)
-
-
-def _has_phases(attrs: Attrs) -> bool:
-    """Whether spread axes have neither step nor dilation."""
-    parts = zip(attrs["spread"], attrs["steps"], attrs["dilations"])
-    return all(spread == 1 or (step, dilation) == (1, 1) for spread, step, dilation in parts)
-
-
-def _by_phases(b: Builder, x: Any, w: Any, attrs: Attrs) -> Any:
-    """Positions apart by their remainder by the spread: each meets the taps of one remainder,
-    and none of the zeros between elements."""
-    spread = attrs["spread"]
-    parts = zip(x.shape[LEADING:], w.shape[LEADING:], *(attrs[key] for key in _KEYS))
-    positions = [
-        (spread_extent(size, s) + low + high - dilation * (taps - 1) - 1) // step + 1
-        for size, taps, step, low, high, s, dilation in parts
-    ]
-    counts = [-(-p // s) for p, s in zip(positions, spread)]
-
-    def joined(phase: tuple[int, ...]) -> Any:
-        """All positions whose first remainders are ``phase``, other axes whole."""
-        axis = len(phase)
-        if axis == len(spread):
-            return _one_phase(b, x, w, attrs, phase, counts)
-        found = [joined((*phase, r)) for r in range(spread[axis])]
-        return found[0] if len(found) == 1 else b.concatenate(*found, axis=LEADING + 2 * axis + 1)
-
-    whole = tuple(c * s for c, s in zip(counts, spread))
-    front = (x.shape[0], x.shape[1], w.shape[1])
-    out = b.reshape(joined(()), shape=(*front, *whole))
-    if whole == tuple(positions):
-        return out
-    limits = (*front, *positions)
-    return b.slice(out, starts=(0,) * len(limits), limits=limits, steps=(1,) * len(limits))
-
-
-def _one_phase(
-    b: Builder, x: Any, w: Any, attrs: Attrs, phase: tuple[int, ...], counts: Sequence[int]
-) -> Any:
-    """The positions of one remainder an axis, each axis followed by one of extent 1."""
-    front = (x.shape[0], x.shape[1], w.shape[1])
-    pairs = tuple(extent for count in counts for extent in (count, 1))
-    first, low, high, sizes = [], [], [], []
-    for axis, (r, s, pad) in enumerate(zip(phase, attrs["spread"], attrs["low"])):
-        taps, extent = w.shape[LEADING + axis], x.shape[LEADING + axis]
-        before, after = pad, attrs["high"][axis]
-        if s != 1:
-            start = (pad - r) % s
-            taps, before = max(0, -(-(taps - start) // s)), (pad - r - start) // s
-            after = counts[axis] - extent - before + taps - 1
-            first.append(start)
-        else:
-            first.append(0)
-        low.append(before)
-        high.append(after)
-        sizes.append(taps)
-    if 0 in sizes:
-        return zeros(b, (*front, *pairs), x.dtype)
-    kept = b.slice(
-        w, starts=(0, 0, 0, *first), limits=tuple(w.shape), steps=(1, 1, 1, *attrs["spread"])
-    )
-    alone = {
-        "steps": attrs["steps"], "low": tuple(low), "high": tuple(high),
-        "spread": (1,) * len(phase), "dilations": attrs["dilations"],
-    }  # fmt: skip
-    return b.reshape(_over_windows(b, x, kept, alone), shape=(*front, *pairs))
 
 
 def _sum_of_terms(b: Builder, x: Any, w: Any, attrs: Attrs) -> Any:
@@ -404,7 +331,7 @@ def _attrs(
     count: int, strides: int = 1, low: int = 0, high: int = 0, spread: int = 1, dilation: int = 1
 ) -> dict[str, tuple[int, ...]]:
     values = (strides, low, high, spread, dilation)
-    return {key: (value,) * count for key, value in zip(_KEYS, values)}
+    return {key: (value,) * count for key, value in zip(GEOMETRY, values)}
 
 
 CONV = register(
