@@ -132,7 +132,7 @@ def start_process(program: str, folder: Path) -> subprocess.Popen[str]:
 
 
 def finish(process: subprocess.Popen[str]) -> str:
-    output, trouble = process.communicate(timeout=120)
+    output, trouble = process.communicate(timeout=300)
     assert process.returncode == 0, trouble
     return output.strip()
 

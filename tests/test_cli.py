@@ -59,7 +59,7 @@ def graphflow(*arguments: str, **environment: str) -> subprocess.CompletedProces
         text=True,
         cwd=ROOT,
         env={**os.environ, **environment},
-        timeout=120,
+        timeout=300,
     )
 
 
@@ -75,7 +75,7 @@ def test_info_does_not_import_numba() -> None:
         "import sys; from graphflow.cli.main import main; main(['info']); "
         "sys.exit('numba' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, timeout=300)
     assert done.returncode == 0, done.stderr
 
 

@@ -123,7 +123,7 @@ def test_setting_a_tensor_imports_none_of_its_methods() -> None:
         "model.scale, model.weight = gf.ones(2), gf.nn.Parameter(gf.ones(2, 2))\n"
         "assert 'graphflow.linalg' not in sys.modules, 'a second process takes 11 ms longer'\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
 
 
 def test_a_training_step_imports_nothing_rare() -> None:
@@ -143,7 +143,7 @@ def test_a_training_step_imports_nothing_rare() -> None:
         "print([name for name in rare if f'graphflow.{name}' in sys.modules])\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], check=True, timeout=60, capture_output=True, text=True
+        [sys.executable, "-c", code], check=True, timeout=300, capture_output=True, text=True
     )
     assert done.stdout.strip() == "[]", done.stdout
 

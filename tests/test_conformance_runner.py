@@ -132,7 +132,7 @@ def test_a_sample_that_raises_hangs_or_is_missing_fails() -> None:
     assert found.failures == ["x: missing graphflow.nothing", "x: ValueError: no", "x: differs"]
     assert "test_conformance_runner" in guarded(wrong, verbose=True)
     with pytest.raises(Exception, match="took more than 1 s"), time_limit(1):
-        time.sleep(5)
+        time.sleep(100)
 
 
 def _task(number: int) -> int:
@@ -140,15 +140,15 @@ def _task(number: int) -> int:
         os._exit(7)
     if number == 5:
         raise ValueError("five")
-    time.sleep(30 if number == 4 else 0)
+    time.sleep(1000 if number == 4 else 0)
     return number * 2
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")  # threads of other tests
 def test_lost_workers_cost_one_task_each() -> None:
-    results = dict(pool.each(_task, range(8), jobs=2, seconds=1.0))
+    results = dict(pool.each(_task, range(8), jobs=2, seconds=4.0))
     assert results.pop(3) == "the process ended with code 7"
-    assert results.pop(4) == "took more than 1 s"
+    assert results.pop(4) == "took more than 4 s"
     assert results.pop(5) == "ValueError: five"
     assert results == {n: 2 * n for n in (0, 1, 2, 6, 7)}
 

@@ -273,12 +273,12 @@ def test_a_worker_that_is_killed() -> None:
 
 def test_timeout_and_a_worker_that_is_stuck() -> None:
     loader = DataLoader(
-        Faulty(lambda: time.sleep(60)), num_workers=2, timeout=0.5, multiprocessing_context="fork"
+        Faulty(lambda: time.sleep(1000)), num_workers=2, timeout=0.5, multiprocessing_context="fork"
     )
     started = time.monotonic()
     with pytest.raises(RuntimeError, match=r"no batch within 0[.]5 seconds"):
         list(loader)
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 300
 
 
 def test_an_early_break_ends_the_workers() -> None:
@@ -374,7 +374,7 @@ def script(tmp_path: pathlib.Path, body: str) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
-def gone(pids: list[int], seconds: float = 10.0) -> bool:
+def gone(pids: list[int], seconds: float = 100.0) -> bool:
     """True when the processes have ended in time."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -404,7 +404,7 @@ def test_when_the_parent_goes_the_workers_go(tmp_path: pathlib.Path, how: str) -
             process.kill()
         elif how == "interrupt":
             process.send_signal(signal.SIGINT)
-        code = process.wait(20)
+        code = process.wait(100)
         errors = process.stderr.read()
     assert gone(pids)
     if how == "interrupt":

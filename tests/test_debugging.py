@@ -194,7 +194,7 @@ def test_a_debugger_steps_through_a_generated_kernel(tmp_path: Path) -> None:
     def debugged(commands: str) -> str:
         environment = {**os.environ, "GRAPHFLOW_DISABLE_JIT": "1"}
         done = subprocess.run(
-            [sys.executable, "-m", "pdb", str(script)], input=commands, text=True, timeout=120,
+            [sys.executable, "-m", "pdb", str(script)], input=commands, text=True, timeout=300,
             capture_output=True, env=environment,
         )  # fmt: skip
         return done.stdout

@@ -22,7 +22,7 @@ from tests.threads import in_threads
 ROOT = pathlib.Path(__file__).parent.parent
 
 
-def run_python(source, *options, timeout=120):
+def run_python(source, *options, timeout=300):
     """Run ``source`` in a fresh interpreter; its standard output."""
     done = subprocess.run(
         [sys.executable, *options, "-c", textwrap.dedent(source)],
@@ -226,7 +226,7 @@ def test_forked_children_after_a_compiled_step():
         for _ in range(3):
             pid = os.fork()
             if pid == 0:
-                signal.alarm(30)
+                signal.alarm(200)
                 fresh = gf.compile(lambda v: v * 2 + 1)
                 ok = step(x).item() > 0 and fresh(x).sum().item() == 3 * x.numel()
                 os._exit(0 if ok else 1)
@@ -248,20 +248,23 @@ def test_ctrl_c_during_steps_and_then_on():
         x = gf.ones(300, 300)
         step(x)
         def interrupt():
-            time.sleep(0.2)
+            assert going.wait(100)
+            time.sleep(0.05)
             os.kill(os.getpid(), signal.SIGINT)
+        going = threading.Event()
         threading.Thread(target=interrupt).start()
         started = time.time()
         try:
-            while time.time() - started < 60:
+            while time.time() - started < 200:
                 step(x)
+                going.set()
             print("never interrupted")
         except KeyboardInterrupt:
             before = w[0, 0].item()
             step(x)
-            print(w[0, 0].item() - before, time.time() - started < 30)
+            print(w[0, 0].item() - before)
     """
-    assert run_python(source).strip() == "1.0 True"
+    assert run_python(source).strip() == "1.0"
 
 
 def test_exit_is_clean_with_work_under_way():

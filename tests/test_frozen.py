@@ -88,7 +88,7 @@ def run_child(path: Path, cache: Path | None, *options: str) -> tuple[float, str
         environment["GRAPHFLOW_CACHE_DIR"] = str(cache)
     done = subprocess.run(
         [sys.executable, "-c", CHILD, str(path), *options], capture_output=True, text=True,
-        timeout=120, cwd=ROOT, env=environment,
+        timeout=300, cwd=ROOT, env=environment,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     number, modules = done.stdout.splitlines()

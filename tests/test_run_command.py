@@ -72,7 +72,7 @@ def run(folder: pathlib.Path, script: str, *arguments: str) -> subprocess.Comple
         text=True,
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
-        timeout=120,
+        timeout=300,
     )
 
 
@@ -137,6 +137,6 @@ def test_other_errors_are_the_scripts_own_traceback(tmp_path: pathlib.Path) -> N
     assert exits.returncode == 3
     absent = subprocess.run(
         [sys.executable, "-m", "graphflow", "run", "no_such.py"],
-        capture_output=True, text=True, cwd=ROOT, timeout=60,
+        capture_output=True, text=True, cwd=ROOT, timeout=300,
     )  # fmt: skip
     assert (absent.returncode, absent.stderr) == (1, "graphflow: no_such.py: no such file\n")

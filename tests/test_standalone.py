@@ -60,7 +60,7 @@ def run_alone(script: Path, name: str, inputs: list, steps: int = 1) -> tuple[li
     np.savez(f"{script}.npz", name=name, **arrays)
     done = subprocess.run(
         [sys.executable, "-I", "-c", RUNNER, str(script), str(steps)], capture_output=True,
-        text=True, timeout=240, cwd=script.parent,
+        text=True, timeout=300, cwd=script.parent,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     made = np.load(f"{script}.out.npz")
@@ -297,4 +297,4 @@ def test_names_cannot_end_a_comment_or_a_docstring(tmp_path: Path) -> None:
     script, _ = export_python(graph, tmp_path / "it's odd.py")
     functions = [n for n in ast.parse(script.read_text()).body if not isinstance(n, ast.Import)]
     assert not any(isinstance(node, ast.Raise) for node in functions)
-    subprocess.run([sys.executable, str(script)], check=True, timeout=120, cwd=tmp_path)
+    subprocess.run([sys.executable, str(script)], check=True, timeout=300, cwd=tmp_path)

@@ -18,16 +18,15 @@ KILLED = (3, 6)
 """After which update of each run it is killed, at a random moment in an epoch of four updates."""
 
 
-def _started(folder: pathlib.Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, str(SCRIPT), str(folder)], stdout=subprocess.PIPE, text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
+def _started(folder: pathlib.Path, *last: int) -> subprocess.Popen[str]:
+    command = [sys.executable, str(SCRIPT), str(folder), *map(str, last)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
 
 
 def _killed(folder: pathlib.Path, after: int, pause: float) -> list[int]:
     """The updates of a run that is killed ``pause`` seconds after it said ``after``."""
-    with _started(folder) as process:
+    with _started(folder, after + 4) as process:
         assert process.stdout is not None
         said = []
         for line in process.stdout:

@@ -9,7 +9,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def in_threads(count: int, work: Callable[[int], T], seconds: float = 60) -> list[T]:
+def in_threads(count: int, work: Callable[[int], T], seconds: float = 300) -> list[T]:
     """What ``work(0)`` to ``work(count - 1)`` return, each called by a thread of its own.
 
     The first error of any is raised here; so is one after ``seconds`` without an end.

@@ -1,13 +1,15 @@
-"""``python tests/trainer_to_kill.py FOLDER``: a run of ``Trainer`` that a test kills.
+"""``python tests/trainer_to_kill.py FOLDER [LAST]``: a run of ``Trainer`` that a test kills.
 
 It says the number of every update when it is done, and at the end a hash of all that training
-made: parameters, the optimiser's state, the metrics of every epoch.
+made: parameters, the optimiser's state, the metrics of every epoch.  After update LAST it waits
+to be killed, so that it does not end before a busy machine comes to that.
 """
 
 from __future__ import annotations
 
 import hashlib
 import sys
+import time
 
 import graphflow as gf
 from graphflow import nn, optim
@@ -19,14 +21,19 @@ EPOCHS, BATCHES, BATCH = 3, 8, 8
 
 
 class Says(Callback):
-    """The number of every update."""
+    """The number of every update; after update ``last`` it waits."""
+
+    def __init__(self, last):
+        self.last = last
 
     def on_step_end(self, trainer, metrics):
         """Write it at once: who reads it may kill this process."""
         print(trainer.record.step, flush=True)
+        if trainer.record.step == self.last:
+            time.sleep(1000)
 
 
-def main(folder: str) -> None:
+def main(folder: str, last: int = 0) -> None:
     """Train to the end, from the newest checkpoint if there is one."""
     gf.manual_seed(5)
     model = nn.Sequential(nn.Linear(12, 16), nn.BatchNorm1d(16), nn.Dropout(0.3), nn.Linear(16, 4))
@@ -35,7 +42,7 @@ def main(folder: str) -> None:
     data = TensorDataset(gf.randn(BATCHES * BATCH, 12), gf.randint(0, 4, (BATCHES * BATCH,)))
     trainer = Trainer(
         model, optimizer, F.cross_entropy, scheduler=scheduler, schedule="step", clip_norm=1.0,
-        accumulate=2, folder=folder, save_every=1, progress=False, callbacks=[Says()],
+        accumulate=2, folder=folder, save_every=1, progress=False, callbacks=[Says(last)],
     )  # fmt: skip
     loader = DataLoader(data, BATCH, shuffle=True)
     history = trainer.fit(loader, DataLoader(data, BATCH), epochs=EPOCHS)
@@ -47,4 +54,4 @@ def main(folder: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1], *map(int, sys.argv[2:]))

@@ -69,7 +69,7 @@ class Page:
     def close(self) -> None:
         """End the browser and remove its profile."""
         self._process.terminate()
-        self._process.wait(timeout=20)
+        self._process.wait(timeout=100)
         os.close(self._write)
         os.close(self._read)
         shutil.rmtree(self._profile, ignore_errors=True)
@@ -91,7 +91,7 @@ class Page:
                 return answer["result"]
             self._note(answer)
 
-    def _receive(self, seconds: float = 60) -> dict[str, Any]:
+    def _receive(self, seconds: float = 300) -> dict[str, Any]:
         while b"\0" not in self._buffer:
             if not select.select([self._read], [], [], seconds)[0]:
                 raise TimeoutError("the browser does not answer")
@@ -139,7 +139,7 @@ class Page:
             raise RuntimeError(f"{expression}: {answer['exceptionDetails']}")
         return answer["result"].get("value")
 
-    def wait(self, condition: str, seconds: float = 20) -> None:
+    def wait(self, condition: str, seconds: float = 100) -> None:
         """Wait until an expression is true."""
         end = time.monotonic() + seconds
         while not self.js(condition):

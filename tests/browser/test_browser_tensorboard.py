@@ -48,7 +48,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     url = f"http://127.0.0.1:{port}/"
     try:
-        for _ in range(300):
+        for _ in range(1000):
             try:
                 if "run" in ask(url + "data/runs"):
                     break
@@ -58,12 +58,12 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield url
     finally:
         server.terminate()
-        server.wait(timeout=20)
+        server.wait(timeout=100)
 
 
 def ask(url: str) -> Any:
     """The answer of one of the server's own addresses."""
-    with urllib.request.urlopen(url, timeout=20) as answer:
+    with urllib.request.urlopen(url, timeout=100) as answer:
         return json.loads(answer.read())
 
 
@@ -92,7 +92,7 @@ def test_every_view_shows_the_run(browser: Page, address: str) -> None:
     for view, words in VIEWS.items():
         browser.send("Page.navigate", url="about:blank")
         browser.send("Page.navigate", url=f"{address}#{view}")
-        end = time.monotonic() + 40
+        end = time.monotonic() + 200
         while not all(word in shown(browser) for word in words):
             assert time.monotonic() < end, f"{view} does not show {words}: {shown(browser)[:800]}"
             time.sleep(0.3)

@@ -25,7 +25,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 KINDS = ("rank", "job", "write", "launcher")
-END_SECONDS = 30.0
+END_SECONDS = 100.0
 """How long a job may take to end once one of its processes was killed."""
 START_SECONDS = 300.0
 STEPS_A_KILL = 6

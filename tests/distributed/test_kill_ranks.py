@@ -20,7 +20,7 @@ def test_a_killed_job_resumes_to_the_same_bits(ranks, kills):
 def test_a_killed_job_goes_on_with_another_number_of_ranks(tmp_path):
     first = killed(2, tmp_path, 1000, "rank", random.Random(SEED))
     assert first.done >= 1
-    second = Job(1, tmp_path, first.done + 2).finish(300)
+    second = Job(1, tmp_path, first.done + 2).finish(600)
     assert second.status == 0 and second.begun >= first.done - 1, second.errors
     third = whole(2, tmp_path, first.done + 4)
     assert third.begun == first.done + 2
@@ -31,7 +31,7 @@ def test_the_trainer_on_two_ranks(tmp_path):
     command = [sys.executable, "-m", "graphflow", "launch", "-n", "2", script, str(tmp_path)]
     said = []
     for _ in range(2):  # the second finds that all is done
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=600)
         assert done.returncode == 0, done.stderr
         said.append(done.stdout)
     assert said[0] == said[1] and float(said[0].split()[3]) > 0.95

@@ -13,7 +13,7 @@ from graphflow.nn.parallel import DistributedDataParallel
 kind, unlike = sys.argv[1], int(sys.argv[2])
 if kind == "before":
     raise ValueError("before joining")
-dist.init_process_group("mpi", timeout=4)
+dist.init_process_group("mpi", timeout=10 if kind == "late" else 200)
 rank = dist.get_rank()
 model = DistributedDataParallel(gf.nn.Linear(3, 2 + (rank == unlike and kind == "model")))
 
@@ -36,7 +36,7 @@ def unhappy():
     if kind == "vanish":
         os._exit(9)
     if kind == "late":
-        time.sleep(60)
+        time.sleep(1000)
     if kind == "leave":
         sys.exit(0)
     if kind == "other":
