@@ -145,3 +145,11 @@ def test_what_cannot_be_parametrized_is_refused_and_changes_nothing() -> None:
         with pytest.raises(ValueError):
             wrong()
         assert sorted(layer.state_dict()) == ["bias", "weight"] and type(layer) is nn.Linear
+
+
+def test_a_parametrized_layer_says_so_in_its_name() -> None:
+    layer = parametrizations.weight_norm(nn.Linear(2, 3))
+    assert repr(layer).startswith("ParametrizedLinear(\n  in_features=2, out_features=3, bias=True")
+    assert parametrize.type_before_parametrizations(layer) is nn.Linear
+    parametrize.remove_parametrizations(layer, "weight")
+    assert repr(layer) == "Linear(in_features=2, out_features=3, bias=True)"

@@ -195,6 +195,7 @@ def grad(
     grad_outputs: Tensor | Sequence[Tensor | None] | None = None,
     retain_graph: bool | None = None,
     create_graph: bool = False,
+    only_inputs: bool = True,
     allow_unused: bool | None = None,
     is_grads_batched: bool = False,
     materialize_grads: bool = False,
@@ -202,12 +203,18 @@ def grad(
     """Gradients of ``outputs`` with respect to ``inputs``, returned, not accumulated.
 
     Inputs that are not used are an error, None with ``allow_unused``, or zeros with
-    ``materialize_grads``.
+    ``materialize_grads``.  With ``is_grads_batched`` each of ``grad_outputs`` has a first
+    dimension more, as have the gradients: one backward pass for each entry, all at once.
     """
-    if is_grads_batched:
-        raise GraphFlowError("is_grads_batched is not supported; call grad() for each cotangent")
+    if not only_inputs:
+        raise ValueError(
+            "only_inputs=False is not supported; backward() accumulates into .grad of all leaves"
+        )
     if materialize_grads and allow_unused is False:
         raise ValueError("allow_unused=False does not go with materialize_grads=True")
+    if is_grads_batched:
+        rest = (retain_graph, create_graph, only_inputs, allow_unused, False, materialize_grads)
+        return _batched(outputs, inputs, grad_outputs, rest)
     outs, given = _paired(outputs, grad_outputs)
     wrt = [inputs] if isinstance(inputs, Tensor) else list(inputs)
     edges = [edge_of(t) for t in wrt]
@@ -234,6 +241,29 @@ def grad(
             )
         results.append(found)
     return tuple(results)
+
+
+def _batched(
+    outputs: Tensor | Sequence[Tensor],
+    inputs: Tensor | Sequence[Tensor],
+    grad_outputs: Tensor | Sequence[Tensor | None] | None,
+    rest: tuple[Any, ...],
+) -> tuple[Tensor | None, ...]:
+    """:func:`grad` for each entry of the cotangents; ``rest`` are its further arguments."""
+    from graphflow.func import vmap
+
+    outs, cts = _paired(outputs, grad_outputs)
+    if any(ct is None for ct in cts):
+        raise ValueError("is_grads_batched=True needs grad_outputs: a batch for each output")
+    used: list[bool] = []
+
+    def of_entry(*entry: Tensor) -> list[Tensor]:
+        found = grad(outs, inputs, entry, *rest)
+        used[:] = [g is not None for g in found]
+        return [g for g in found if g is not None]
+
+    found = iter(vmap(of_entry)(*cts))
+    return tuple(next(found) if there else None for there in used)
 
 
 def arriving(

@@ -27,16 +27,19 @@ __all__ = [
 # ---- attributes that are computed ---------------------------------------------------------
 
 
-def derive(module: Module, name: str, read: Callable[[Any], Tensor], write: Any = None) -> None:
+def derive(
+    module: Module, name: str, read: Callable[[Any], Tensor], write: Any = None, prefix: str = ""
+) -> None:
     """``module.name`` becomes ``read(module)``, and assigning it ``write(module, value)``.
 
-    Only this module changes: its class is a sub-class of what it was, of the same name.
+    Only this module changes: its class is a sub-class of what it was, whose name has ``prefix``
+    before it.
     """
     kind: Any = type(module)
     if "_derived" not in kind.__dict__:
-        kind = type(kind.__name__, (kind,), {
+        kind = type(prefix + kind.__name__, (kind,), {
             "_derived": (), "__setattr__": _set, "__module__": kind.__module__,
-            "__doc__": kind.__doc__, "__qualname__": kind.__qualname__,
+            "__doc__": kind.__doc__, "__qualname__": prefix + kind.__qualname__,
         })  # fmt: skip
         module.__class__ = kind
     setattr(kind, name, property(read, write))
@@ -159,6 +162,7 @@ def register_parametrization(
         module, tensor_name,
         lambda self: self.parametrizations[tensor_name](),
         lambda self, value: self.parametrizations[tensor_name].right_inverse(value),
+        "Parametrized",
     )  # fmt: skip
     return module
 
