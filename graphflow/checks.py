@@ -7,6 +7,7 @@ from typing import Any
 
 from graphflow.device import available as as_device
 from graphflow.errors import DTypeError, ShapeError
+from graphflow.ir import types as T
 from graphflow.ir.dims import SymDim
 from graphflow.ir.types import DType
 from graphflow.tensor import Tensor
@@ -53,10 +54,16 @@ def need_index(name: str, value: Tensor) -> None:
         raise DTypeError(f"{name}: the index must be an integer tensor, not {value.dtype.name}")
 
 
+PYTHON_TYPES = {bool: T.bool_, int: T.int64, float: T.float64, complex: T.complex128}
+"""What Python's own types mean as dtypes: those of their numbers, as in NumPy."""
+
+
 def need_dtype(dtype: Any) -> DType | None:
-    """``dtype`` if it is one of GraphFlow's (or None)."""
+    """``dtype`` if it is one of GraphFlow's (or None), or what one of Python's types means."""
     if dtype is None or isinstance(dtype, DType):
         return dtype
+    if isinstance(dtype, type) and dtype in PYTHON_TYPES:
+        return PYTHON_TYPES[dtype]
     raise TypeError(f"dtype must be a GraphFlow dtype such as gf.float32, not {dtype!r}")
 
 

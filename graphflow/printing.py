@@ -19,6 +19,8 @@ _PROFILES = {
     "full": {"precision": 4, "threshold": sys.maxsize, "edgeitems": 3, "linewidth": 80},
 }
 _options = dict(_PROFILES["default"])
+_style: list[str | None] = [None]
+"""``e`` or ``f`` where one notation is asked for, else None: the numbers decide."""
 
 
 def set_printoptions(
@@ -27,11 +29,14 @@ def set_printoptions(
     edgeitems: int | None = None,
     linewidth: int | None = None,
     profile: str | None = None,
+    sci_mode: bool | None = None,
 ) -> None:
     """Digits after the point, when to summarise, how much of an edge to show, line width.
 
-    ``profile`` ("default", "short" or "full") sets all of them first.
+    ``profile`` ("default", "short" or "full") sets all of them first.  ``sci_mode`` is whether
+    floats are written with an exponent; None: where that reads better.
     """
+    _style[0] = None if sci_mode is None else "e" if sci_mode else "f"
     if profile is not None:
         if profile not in _PROFILES:
             raise ValueError(f"profile must be one of {', '.join(_PROFILES)}, not {profile!r}")
@@ -124,7 +129,7 @@ def _formatter(array: np.ndarray[Any, Any]) -> tuple[Callable[[Any], str], int]:
     digits = _options["precision"]
     values = array[np.isfinite(array) & (array != 0)].astype(np.float64)
     whole = bool(np.all(values == np.trunc(values)))
-    style = "e" if _spread_out(np.abs(values), whole) else "f"
+    style = _style[0] or ("e" if _spread_out(np.abs(values), whole) else "f")
 
     def spell(value: Any) -> str:
         if whole and style == "f":

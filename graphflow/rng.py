@@ -245,7 +245,7 @@ def rand(
     requires_grad: bool = False, **placement: Any,
 ) -> Tensor:  # fmt: skip
     """Uniform values in [0, 1)."""
-    shape = _size("rand", size, placement)
+    shape, dtype = _size("rand", size, placement), need_dtype(dtype)
     if dtype is not None and dtype.is_complex:
         parts = draw(generator).uniform((*shape, 2), dtype.real)
         return _finish(apply("view_as_complex", parts), requires_grad, placement)
@@ -259,7 +259,7 @@ def randn(
     requires_grad: bool = False, **placement: Any,
 ) -> Tensor:  # fmt: skip
     """Standard normal values."""
-    shape = _size("randn", size, placement)
+    shape, dtype = _size("randn", size, placement), need_dtype(dtype)
     if dtype is not None and dtype.is_complex:  # of variance 1 over both parts
         parts = mul(draw(generator).normal((*shape, 2), dtype.real), math.sqrt(0.5))
         return _finish(apply("view_as_complex", parts), requires_grad, placement)
@@ -301,7 +301,7 @@ def randint(
 ) -> Tensor:  # fmt: skip
     """Whole numbers in [low, high); ``randint(high, size)`` starts at 0."""
     check_placement("randint", placement)
-    if not isinstance(high, int):
+    if high is None or isinstance(high, (tuple, list)):
         low, high, size = 0, low, high if size is None else size
     made = whole_numbers("randint", _shape((size,)), low, high, generator)
     return _finish(cast(made, need_dtype(dtype) or T.int64), requires_grad, placement)
@@ -311,6 +311,7 @@ def whole_numbers(
     name: str, shape: tuple[int, ...], low: int, high: int, generator: Generator | None
 ) -> Tensor:
     """Int64 numbers in [low, high), from 53 random bits each."""
+    low, high = need_int(f"{name}: low", low), need_int(f"{name}: high", high)
     if high <= low:
         raise GraphFlowError(f"{name} needs low < high, got [{low}, {high})")
     unit = draw(generator).uniform(shape, T.float64)

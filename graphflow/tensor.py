@@ -55,7 +55,7 @@ class Tensor(TensorMethods):
     """A multi-dimensional array that can record its history for ``backward()``.
 
     Make one with ``gf.tensor``, ``gf.from_numpy``, ``gf.zeros`` …  ``Tensor(data)``
-    itself is ``gf.tensor(data)`` in the default dtype.
+    itself has the default dtype, and ``Tensor(2, 3)`` is one of these extents.
     """
 
     __slots__ = (
@@ -76,14 +76,14 @@ class Tensor(TensorMethods):
     _weak: bool
     name: str | None
 
-    def __new__(cls, data: Any = (), *args: Any, **kwargs: Any) -> Self:
-        """The same as ``gf.tensor(data)``."""
-        from graphflow.functions.creation import tensor
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Of the data given, or of the extents given, not filled."""
+        from graphflow.functions.typed import of_data_or_extents
 
-        made = tensor(data)
+        made = of_data_or_extents("Tensor", None, args)
         return cls._of(made._cell, made._chain)
 
-    def __init__(self, data: Any = (), *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Everything is done in ``__new__``."""
 
     @classmethod

@@ -89,27 +89,6 @@ def test_grad_of_several_outputs_by_several_inputs() -> None:
         gf.autograd.grad(outs, x, (ones,))
 
 
-def test_grad_takes_pytorchs_arguments_in_pytorchs_order() -> None:
-    x, y, unused = leaf(1.0, 2.0, 3.0), leaf(4.0, 5.0, 6.0), leaf(7.0)
-    out = x * x * y
-    ones = gf.ones(3, dtype=gf.float64)
-    (g,) = gf.autograd.grad(out, x, ones, True, True, True)
-    assert g.requires_grad and g.tolist() == [8.0, 20.0, 36.0]
-    with pytest.raises(RuntimeError, match="not used"):  # the sixth is not allow_unused
-        gf.autograd.grad(out, unused, ones, True, True, True)
-    with pytest.raises(ValueError, match="only_inputs=False"):
-        gf.autograd.grad(out, x, ones, only_inputs=False)
-    rows = gf.eye(3, dtype=gf.float64)
-    for run in (lambda f: f, gf.compile):
-        gx, gy, none = run(lambda x, y: gf.autograd.grad(
-            x * x * y, (x, y, unused), rows, is_grads_batched=True, allow_unused=True
-        ))(x, y)  # fmt: skip
-        assert none is None and gx.tolist() == np.diag([8.0, 20.0, 36.0]).tolist()
-        assert gy.tolist() == np.diag([1.0, 4.0, 9.0]).tolist()
-    with pytest.raises(ValueError, match="needs grad_outputs"):
-        gf.autograd.grad(out, x, is_grads_batched=True)
-
-
 def test_backward_into_chosen_inputs() -> None:
     x, y = leaf(2.0), leaf(3.0)
     inner = x * y

@@ -424,3 +424,29 @@ def test_a_result_whose_history_was_used_up_inside_is_a_plain_tensor():
         expected = np.tanh(x.numpy() @ w.detach().numpy())
         np.testing.assert_allclose(y.numpy(), 2 * expected, rtol=1e-5)
         np.testing.assert_allclose(slope.numpy(), x.numpy().T @ (1 - expected**2), rtol=1e-4)
+
+
+def test_grad_takes_pytorchs_arguments_in_pytorchs_order() -> None:
+    x, y, unused = (
+        gf.tensor(values, dtype=gf.float64, requires_grad=True)
+        for values in ([1.0, 2.0, 3.0], [4.0, 5.0, 6.0], [7.0])
+    )
+    out = x * x * y
+    ones = gf.ones(3, dtype=gf.float64)
+    (g,) = gf.autograd.grad(out, x, ones, True, True, True)
+    assert g.requires_grad and g.tolist() == [8.0, 20.0, 36.0]
+    with pytest.raises(RuntimeError, match="not used"):  # the sixth is not allow_unused
+        gf.autograd.grad(out, unused, ones, True, True, True)
+    with pytest.raises(ValueError, match="only_inputs=False"):
+        gf.autograd.grad(out, x, ones, only_inputs=False)
+    rows = gf.eye(3, dtype=gf.float64)
+    for run in (lambda f: f, gf.compile):
+        gx, gy, none = run(lambda x, y: gf.autograd.grad(
+            x * x * y, (x, y, unused), rows, is_grads_batched=True, allow_unused=True
+        ))(x, y)  # fmt: skip
+        assert none is None and gx.tolist() == np.diag([8.0, 20.0, 36.0]).tolist()
+        assert gy.tolist() == np.diag([1.0, 4.0, 9.0]).tolist()
+    (same,) = gf.autograd.grad(out, y, gf.ones(2, 3).double(), is_grads_batched=True)
+    assert same.tolist() == [[1.0, 4.0, 9.0]] * 2
+    with pytest.raises(ValueError, match="needs grad_outputs"):
+        gf.autograd.grad(out, x, is_grads_batched=True)

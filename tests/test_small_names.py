@@ -205,3 +205,85 @@ def test_a_linear_layer_and_its_loss_in_one() -> None:
         F.linear_cross_entropy(x[0], w, target[0])
     with pytest.raises(GraphFlowError, match="no options"):
         F.linear_cross_entropy(x, w, target, options={"chunk": 3})  # type: ignore[arg-type]
+
+
+def test_tensor_takes_data_or_extents() -> None:
+    for made, shape in (
+        (gf.Tensor(2, 3), (2, 3)), (gf.Tensor(4), (4,)), (gf.Tensor(), (0,)),
+        (gf.Tensor(np.int64(2), 3), (2, 3)), (gf.Tensor(gf.ones(2, 3).size()), (2, 3)),
+        (gf.FloatTensor(gf.ones(2, 3).size()), (2, 3)), (gf.FloatTensor(np.int64(3)), (3,)),
+    ):  # fmt: skip
+        assert made.shape == shape and made.dtype is gf.float32
+    assert gf.ones(2, dtype=gf.float64).new(gf.ones(2, 3).size()).shape == (2, 3)
+    assert gf.ones(2, dtype=gf.int32).new([1.5, 2]).tolist() == [1, 2]
+    for data in ([1, 2], np.array([1, 2]), range(1, 3), (1.0, 2.0), np.array([1.0, 2.0])):
+        made = gf.Tensor(data)
+        assert made.dtype is gf.float32 and made.tolist() == [1.0, 2.0]
+    assert gf.Tensor(gf.ones(2, dtype=gf.float64)).dtype is gf.float64  # a tensor is one already
+    assert gf.nn.Parameter(gf.Tensor(3, 2)).requires_grad
+    for wrong in (lambda: gf.Tensor(5.0), lambda: gf.Tensor([1], 2), lambda: gf.LongTensor(2.0)):
+        with pytest.raises(TypeError, match=r"sequence|extents"):
+            wrong()
+
+
+def test_typed_constructors_are_types() -> None:
+    x = gf.ones(2)
+    assert isinstance(x, gf.FloatTensor) and not isinstance(x, gf.LongTensor)
+    assert not isinstance(2.0, gf.FloatTensor)
+    assert x.type(gf.LongTensor).dtype is gf.int64
+    assert (gf.FloatTensor | None) is not None  # in annotations
+
+
+def test_numbers_of_numpy_in_lists_keep_their_dtype() -> None:
+    for data, dtype in (
+        ([np.float64(1)], gf.float64), ([np.float32(1), 1.0], gf.float32),
+        ([np.float32(1), np.float64(1)], gf.float64), ([np.int32(1)], gf.int32),
+        ([np.int32(1), 2], gf.int64), ([1, np.float64(2)], gf.float64),
+        ([np.int64(1), 2.5], gf.float32), ([np.bool_(True)], gf.bool),
+        ([np.array([1, 2], np.int32)], gf.int32), ([np.array([1.0]), np.array([2])], gf.float64),
+        ([[np.float32(1)], [2.0]], gf.float32), ([np.float16(1), 2], gf.float16),
+        ([1.0, 2], gf.float32), (np.float64(1), gf.float64),
+    ):  # fmt: skip
+        made = gf.tensor(data)
+        assert made.dtype is dtype, data
+        assert np.array_equal(made.numpy().ravel(), np.array(data).ravel())
+
+
+def test_types_of_python_are_dtypes() -> None:
+    x = gf.ones(2)
+    for kind, dtype in ((float, gf.float64), (int, gf.int64), (bool, gf.bool)):
+        for made in (
+            gf.zeros(2, dtype=kind), gf.full((2,), 1, dtype=kind), gf.tensor([1], dtype=kind),
+            gf.as_tensor([1], dtype=kind), gf.arange(2, dtype=kind), x.to(kind), x.type(kind),
+            x.to(dtype=kind), gf.zeros_like(x, dtype=kind), x.new_ones(2, dtype=kind),
+            gf.linspace(0, 1, 2, dtype=kind), gf.randint(0, 2, (2,), dtype=kind),
+        ):  # fmt: skip
+            assert made.dtype is dtype
+    assert gf.rand(2, dtype=float).dtype is gf.randn(2, dtype=float).dtype is gf.float64
+    assert x.sum(dtype=float).dtype is gf.softmax(x, 0, dtype=float).dtype is gf.float64
+    assert x.to(complex).dtype is gf.complex128 and gf.eye(2, dtype=int).dtype is gf.int64
+    assert gf.nn.Linear(2, 2).to(float).weight.dtype is gf.float64
+    assert gf.nn.Linear(2, 2, dtype=float).weight.dtype is gf.float64
+    with pytest.raises(TypeError, match="dtype must be"):
+        gf.zeros(2, dtype=str)  # type: ignore[arg-type]
+
+
+def test_bounds_of_draws_may_be_numbers_of_numpy() -> None:
+    low, high = np.int64(3), np.int64(5)
+    assert set(gf.randint(low, high, (50,)).tolist()) == {3, 4}
+    assert set(gf.randint(high, (100,)).tolist()) == set(range(5))
+    assert gf.randint(high, size=(high,)).shape == (5,)
+    with pytest.raises(TypeError, match="whole number"):
+        gf.randint(0, 2.5, (2,))
+
+
+def test_floats_print_in_the_notation_asked_for() -> None:
+    values = gf.tensor([1.23456, 1e-9])
+    try:
+        gf.set_printoptions(precision=2, sci_mode=False)
+        assert repr(values) == "tensor([1.23, 0.00])"
+        gf.set_printoptions(sci_mode=True)
+        assert repr(gf.tensor([1.0, 2.0])) == "tensor([1.00e+00, 2.00e+00])"
+    finally:
+        gf.set_printoptions(profile="default")
+    assert repr(values) == "tensor([1.2346e+00, 1.0000e-09])"

@@ -250,20 +250,29 @@ def _batched(
     rest: tuple[Any, ...],
 ) -> tuple[Tensor | None, ...]:
     """:func:`grad` for each entry of the cotangents; ``rest`` are its further arguments."""
-    from graphflow.func import vmap
+    from graphflow.vectorised import on_entries
 
     outs, cts = _paired(outputs, grad_outputs)
-    if any(ct is None for ct in cts):
-        raise ValueError("is_grads_batched=True needs grad_outputs: a batch for each output")
+    given = [ct for ct in cts if ct is not None]
+    sizes = {ct.shape[0] if ct.ndim else None for ct in given}
+    if not given or len(given) < len(cts) or len(sizes) > 1 or None in sizes:
+        raise ValueError(
+            "is_grads_batched=True needs grad_outputs: for each output a batch of one size"
+        )
     used: list[bool] = []
 
-    def of_entry(*entry: Tensor) -> list[Tensor]:
+    def of_entry(entry: Sequence[Tensor]) -> list[Tensor]:
         found = grad(outs, inputs, entry, *rest)
         used[:] = [g is not None for g in found]
         return [g for g in found if g is not None]
 
-    found = iter(vmap(of_entry)(*cts))
-    return tuple(next(found) if there else None for there in used)
+    size = given[0].shape[0]
+    found = iter(on_entries(of_entry, given, size, "error"))
+    results: list[Tensor | None] = []
+    for there in used:
+        made, own = next(found) if there else (None, True)
+        results.append(made if made is None or own else made.expand((size, *made.shape)))
+    return tuple(results)
 
 
 def arriving(

@@ -16,7 +16,7 @@ from graphflow import pytree
 from graphflow.cell import Cell
 from graphflow.dispatch import apply, assign
 from graphflow.errors import TraceError
-from graphflow.functions.creation import as_tensor
+from graphflow.functions.creation import as_tensor, tensor
 from graphflow.ir.ops.effects import remember_function
 from graphflow.mode import mode
 from graphflow.tensor import Tensor
@@ -33,7 +33,7 @@ def callback(fn: Callable[..., Any], *tensors: Any) -> None:
     values = [as_tensor(t) for t in tensors]
     tracer = mode.tracer
     if tracer is None:
-        fn(*(Tensor(np.array(t._eager())) for t in values))
+        fn(*(tensor(np.array(t._eager())) for t in values))
         return
     if tracer.region is not None:
         raise TraceError(

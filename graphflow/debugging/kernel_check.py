@@ -18,12 +18,12 @@ from graphflow.debugging.findings import (
 )
 from graphflow.debugging.setting import Setting, Values
 from graphflow.device import CPU, Device
+from graphflow.functions.creation import tensor
 from graphflow.ir.graph import Graph
 from graphflow.ir.node import Node
 from graphflow.ir.types import TensorType
 from graphflow.program import Program
 from graphflow.records import replace
-from graphflow.tensor import Tensor
 
 Array = np.ndarray[Any, Any]
 
@@ -47,12 +47,12 @@ def run_graph(setting: Setting, graph: Graph, device: Device) -> Run:
     """One step of a lowered graph by kernels."""
     cells, sizes = setting.cells(), setting.values(double=False).sizes
     for cell in cells.values():
-        cell.value = Tensor(cell.value).to(device)._eager()
+        cell.value = tensor(cell.value).to(device)._eager()
     held = [cells[node.attrs["name"]] for node in graph.state]
     kind: Any = type("Lowered", (_Lowered, Program.kind_for(device)), {})
     program = kind(graph, held, setting.scalars, setting.numbers, sizes=sizes)
     given = [
-        float(value) if i in setting.numbers else Tensor(value).to(device)
+        float(value) if i in setting.numbers else tensor(value).to(device)
         for i, value in enumerate(setting.inputs)
     ]
     outputs = [on_host(cell.value) for cell in program.run(given)]

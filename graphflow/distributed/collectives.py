@@ -18,6 +18,7 @@ from graphflow.distributed.process_group import ProcessGroup, get_rank, group_or
 from graphflow.distributed.reduce_op import ReduceOp, reduction
 from graphflow.distributed.reducing import begin_in_graph
 from graphflow.errors import GraphFlowError, ShapeError, TraceError
+from graphflow.functions.creation import as_tensor
 from graphflow.ir.op import Array
 from graphflow.mode import mode
 from graphflow.tensor import Tensor
@@ -87,7 +88,7 @@ def _fill(tensor: Tensor, array: Array) -> None:
     """Write ``array`` into a tensor, wherever it lies."""
     with no_grad():
         if is_placed(tensor._eager()):
-            tensor.copy_(Tensor(array.reshape(tuple(tensor.shape))))
+            tensor.copy_(as_tensor(array.reshape(tuple(tensor.shape))))
             return
         tensor._eager()[...] = array.reshape(tuple(tensor.shape))
         tensor._cell.version += 1

@@ -14,6 +14,7 @@ from graphflow.device import is_placed, put
 from graphflow.dispatch import apply, assign
 from graphflow.distributed.process_group import ProcessGroup
 from graphflow.errors import TraceError
+from graphflow.functions.creation import as_tensor
 from graphflow.ir.ops.collectives import transport
 from graphflow.mode import mode
 from graphflow.tensor import Tensor
@@ -86,7 +87,7 @@ def reduced(
 
 
 def _zero() -> Tensor:
-    return Tensor(np.zeros((), np.int64))
+    return as_tensor(np.zeros((), np.int64))
 
 
 def begin(

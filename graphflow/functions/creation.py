@@ -14,8 +14,9 @@ from graphflow.checks import need_dtype, need_int
 from graphflow.device import devices
 from graphflow.dispatch import apply, literal, scalar
 from graphflow.dispatch import full as _full
-from graphflow.errors import DTypeError, GraphFlowError, ShapeError
+from graphflow.errors import GraphFlowError, ShapeError
 from graphflow.formats import check_placement
+from graphflow.functions.nested_data import to_array
 from graphflow.ir import types as T
 from graphflow.ir.dims import SymDim
 from graphflow.ir.types import DType, from_numpy_dtype
@@ -37,10 +38,10 @@ def tensor(
 ) -> Tensor:
     """A new tensor with a copy of ``data`` (numbers, nested lists, arrays, tensors).
 
-    Python floats become the default dtype, ints int64, bools bool.
+    Python floats become the default dtype, ints int64, bools bool; NumPy's numbers keep theirs.
     """
     check_placement("tensor", placement)
-    need_dtype(dtype)
+    dtype = need_dtype(dtype)
     if isinstance(data, Tensor):
         if dtype is None and data._weak:  # a number of a compiled function's
             dtype = get_default_dtype()
@@ -52,7 +53,7 @@ def tensor(
     elif _holds_tensors(data):
         made = _stacked(data, dtype)
     else:
-        made = literal(_to_array(data, dtype))
+        made = literal(to_array(data, dtype))
     made = placed(made, placement)
     return made.requires_grad_() if requires_grad else made
 
@@ -65,60 +66,6 @@ def placed(made: Tensor, placement: Mapping[str, Any]) -> Tensor:
     from graphflow.moves import moved
 
     return made.pin_memory() if pin else moved(made, device)
-
-
-def _to_array(data: Any, dtype: DType | None) -> np.ndarray[Any, Any]:
-    wanted = dtype.numpy if dtype is not None else None
-    if isinstance(data, (np.ndarray, np.generic)):
-        array = np.array(data, dtype=wanted, copy=True, order="C")
-        from_numpy_dtype(array.dtype)
-        return array
-    _check_nest(data)
-    try:
-        array = np.array(data, dtype=wanted)
-    except (ValueError, OverflowError, TypeError) as error:
-        raise GraphFlowError(f"cannot make a tensor from {type(data).__name__}: {error}") from None
-    if dtype is None:
-        if array.dtype.kind == "f" or array.size == 0:
-            array = array.astype(get_default_dtype().numpy)
-        elif array.dtype.kind in "iu":
-            array = array.astype(np.int64)
-        elif array.dtype.kind == "c":
-            array = array.astype(np.complex64)
-        elif array.dtype.kind != "b":
-            raise DTypeError(
-                f"cannot make a tensor from {_culprit(data)}; give numbers, nested lists of "
-                "numbers, NumPy arrays or tensors"
-            )
-    return array
-
-
-def _culprit(data: Any) -> str:
-    """What in a nest is no number, for a message."""
-    while isinstance(data, (list, tuple)):
-        strange = [x for x in data if not isinstance(x, (bool, int, float, complex))]
-        if not strange:
-            return "whole numbers beyond 64 bits"
-        data = strange[0]
-    return f"{data!r} of type {type(data).__name__}"
-
-
-def _check_nest(data: Any) -> None:
-    """A ragged nest is refused with the place where its lengths differ."""
-    level, depth = [data], 0
-    while level and isinstance(level[0], (list, tuple)):
-        lengths = {len(item) if isinstance(item, (list, tuple)) else -1 for item in level}
-        if len(lengths) > 1:
-            raise ShapeError(
-                f"a nested list must be rectangular; at depth {depth} the lengths are "
-                f"{sorted(n for n in lengths if n >= 0)}"
-            )
-        level = [inner for item in level for inner in item]
-        depth += 1
-    if any(isinstance(item, (list, tuple)) for item in level):
-        raise ShapeError(
-            f"a nested list must be rectangular; depth {depth} mixes lists and numbers"
-        )
 
 
 def _holds_tensors(data: Any) -> bool:
@@ -139,6 +86,7 @@ def _stacked(data: Any, dtype: DType | None) -> Tensor:
 
 def as_tensor(data: Any, dtype: DType | None = None, device: Any = None) -> Tensor:
     """``data`` as a tensor, sharing memory where it can."""
+    dtype = need_dtype(dtype)
     if isinstance(data, Tensor):
         return placed(cast(data, dtype) if dtype else data, {"device": device})
     if isinstance(data, np.ndarray):
@@ -390,7 +338,8 @@ def linspace(
     **placement: Any,
 ) -> Tensor:
     """``steps`` evenly spaced values from ``start`` to ``end`` inclusive."""
-    out = cast(_evenly("linspace", start, end, steps, placement), dtype or get_default_dtype())
+    made = need_dtype(dtype) or get_default_dtype()
+    out = cast(_evenly("linspace", start, end, steps, placement), made)
     out = placed(out, placement)
     return out.requires_grad_() if requires_grad else out
 
@@ -407,7 +356,8 @@ def logspace(
 ) -> Tensor:
     """``steps`` values from ``base ** start`` to ``base ** end``, evenly spaced logarithms."""
     exponents = _evenly("logspace", start, end, steps, placement)
-    out = cast(apply("pow", scalar(base, T.float64), exponents), dtype or get_default_dtype())
+    made = need_dtype(dtype) or get_default_dtype()
+    out = cast(apply("pow", scalar(base, T.float64), exponents), made)
     return out.requires_grad_() if requires_grad else out
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from graphflow.checks import need_int, need_tensor
+from graphflow.checks import need_dtype, need_int, need_tensor
 from graphflow.device import beside_operands
 from graphflow.dispatch import apply, apply_view, assign, literal
 from graphflow.dispatch import full as filled
@@ -137,7 +137,8 @@ def triu_indices(
 def _indices(found: Any, dtype: DType) -> Tensor:
     import numpy as np
 
-    return literal(np.stack(found).astype(dtype.numpy))
+    wanted = need_dtype(dtype) or T.int64
+    return literal(np.stack(found).astype(wanted.numpy))
 
 
 def block_diag(*tensors: Tensor) -> Tensor:

@@ -119,8 +119,8 @@ def to(
     device = placement.get("device")
     switches = [arg for arg in args if isinstance(arg, bool)]  # non_blocking, copy
     for arg in args:
-        if isinstance(arg, DType):
-            dtype = arg
+        if isinstance(arg, (DType, type)):
+            dtype = need_dtype(arg)
         elif isinstance(arg, Tensor):
             dtype, device = arg.dtype, arg.device
         elif not isinstance(arg, bool) and arg is not None:

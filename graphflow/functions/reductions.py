@@ -114,7 +114,7 @@ def like(made: Tensor, input: Tensor) -> Tensor:
 
 def _summed_as(input: Tensor, dtype: DType | None) -> Tensor:
     """``input`` in the dtype its sum has: integers and bools add up in int64."""
-    need_dtype(dtype)
+    dtype = need_dtype(dtype)
     whole = input.dtype.kind in ("bool", "int", "uint")
     return cast(input, dtype or (T.int64 if whole else input.dtype))
 

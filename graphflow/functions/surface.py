@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from graphflow.cell import Cell
-from graphflow.checks import need_tensor
+from graphflow.checks import need_dtype, need_tensor
 from graphflow.codegen.cuda.toolchain import state
 from graphflow.device import devices
 from graphflow.dispatch import apply, full
@@ -59,13 +59,14 @@ def type(input: Tensor, dtype: Any = None, non_blocking: bool = False) -> Any:
     """The name of the tensor's type, or the tensor in ``dtype`` (a dtype or such a name)."""
     if dtype is None:
         return f"graphflow.{_CLASSES[input.dtype]}"
+    dtype = getattr(dtype, "dtype", dtype)  # of a typed constructor
     if isinstance(dtype, str):
         wanted = dtype.rpartition(".")[2]
         found = [d for d, name in _CLASSES.items() if name == wanted]
         if not found:
             raise DTypeError(f"no tensor type is called {dtype!r}")
         dtype = found[0]
-    return cast(input, dtype)
+    return cast(input, need_dtype(dtype) or input.dtype)
 
 
 def detach(input: Tensor) -> Tensor:
@@ -125,11 +126,9 @@ def property_output_nr(input: Tensor) -> int:
 
 def new(input: Tensor, *args: Any) -> Tensor:
     """A tensor of the dtype and device of ``input``, of the data given, or of zeros of a size."""
-    if args and all(isinstance(n, int) for n in args):
-        made: Tensor = input.new_zeros(args)
-    else:
-        made = input.new_tensor(args[0] if args else [])
-    return made
+    from graphflow.functions.typed import of_data_or_extents
+
+    return moved(of_data_or_extents("new", input.dtype, args), input.device)
 
 
 def to_dense(input: Tensor, dtype: DType | None = None, *, masked_grad: Any = None) -> Tensor:

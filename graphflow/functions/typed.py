@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
+
+import numpy as np
 
 from graphflow.functions.creation import empty, tensor
 from graphflow.ir import types as T
+from graphflow.ir.dims import SymDim
 from graphflow.ir.types import DType
-from graphflow.promotion import set_default_dtype
-from graphflow.tensor import Tensor
+from graphflow.promotion import get_default_dtype, set_default_dtype
+from graphflow.tensor import Size, Tensor
 
 __all__ = [
     "BFloat16Tensor", "BoolTensor", "ByteTensor", "CharTensor", "DoubleTensor", "FloatTensor",
@@ -17,15 +19,41 @@ __all__ = [
 ]  # fmt: skip
 
 
-def _maker(name: str, dtype: DType) -> Callable[..., Tensor]:
-    def make(*args: Any) -> Tensor:
-        if len(args) == 1 and not isinstance(args[0], int):
-            return tensor(args[0], dtype=dtype)
-        return empty(*args, dtype=dtype) if args else empty(0, dtype=dtype)
+def of_data_or_extents(name: str, dtype: DType | None, args: tuple[Any, ...]) -> Tensor:
+    """A tensor of data (a nest, an array, a tensor), or of the extents given, not filled.
 
-    make.__name__ = make.__qualname__ = name
-    make.__doc__ = f"A {dtype.name} tensor of the data given, or of the extents, not filled."
-    return make
+    Without ``dtype`` a tensor keeps its own, and all else has the default dtype.
+    """
+    first = args[0] if args else 0
+    if isinstance(first, (int, np.integer, SymDim, Size)) and not isinstance(first, bool):
+        return empty(*(args or (0,)), dtype=dtype)
+    if len(args) > 1:
+        raise TypeError(f"{name} takes data, or extents as whole numbers, not {args!r}")
+    if isinstance(first, (bool, float, complex, np.generic)):
+        raise TypeError(
+            f"{name}: the data must be a sequence, not the number {first!r}; gf.tensor({first!r}) "
+            "makes a tensor of one"
+        )
+    keeps = dtype is None and isinstance(first, Tensor)
+    return tensor(first, dtype=None if keeps else dtype or get_default_dtype())
+
+
+class _Typed(type):
+    """The class of typed constructors: ``isinstance`` asks for tensors of their dtype."""
+
+    dtype: DType
+
+    def __instancecheck__(cls, value: Any) -> bool:
+        return isinstance(value, Tensor) and value.dtype is cls.dtype
+
+
+def _maker(name: str, dtype: DType) -> Any:
+    def make(cls: type, *args: Any) -> Tensor:
+        return of_data_or_extents(name, dtype, args)
+
+    about = f"A {dtype.name} tensor of the data given, or of the extents, not filled."
+    names = {"__new__": make, "__doc__": about, "__module__": __name__, "dtype": dtype}
+    return _Typed(name, (), names)
 
 
 BFloat16Tensor = _maker("BFloat16Tensor", T.bfloat16)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Self
 
+from graphflow.checks import need_dtype
 from graphflow.errors import GraphFlowError
 from graphflow.ir import types as T
 from graphflow.ir.types import DType
@@ -177,8 +178,8 @@ class Module(ModuleState):
     ) -> Self:
         """Parameters and buffers on another device, floating-point ones in another dtype."""
         for arg in args:
-            if isinstance(arg, DType):
-                dtype = arg
+            if isinstance(arg, (DType, type)):
+                dtype = need_dtype(arg)
             elif isinstance(arg, Tensor):
                 dtype, device = arg.dtype, arg.device
             elif not isinstance(arg, bool):
