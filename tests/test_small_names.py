@@ -32,6 +32,11 @@ def test_what_scripts_import_is_where_they_import_it_from() -> None:
         "nn.utils.stateless:functional_call": gf.func.functional_call,
         "autograd.grad_mode:no_grad": gf.no_grad,
         "autograd.anomaly_mode:detect_anomaly": gf.autograd.detect_anomaly,
+        "nn.modules.container:Sequential": gf.nn.Sequential,
+        "nn.modules.module:Module": gf.nn.Module,
+        "nn.modules.rnn:LSTM": gf.nn.LSTM,
+        "nn.modules.instancenorm:InstanceNorm2d": gf.nn.InstanceNorm2d,
+        "nn.modules.activation:MultiheadAttention": gf.nn.MultiheadAttention,
         "random:seed": gf.seed,
         "multiprocessing:start_processes": gf.multiprocessing.spawn,
     }
@@ -287,3 +292,62 @@ def test_floats_print_in_the_notation_asked_for() -> None:
     finally:
         gf.set_printoptions(profile="default")
     assert repr(values) == "tensor([1.2346e+00, 1.0000e-09])"
+
+
+def test_layers_of_ones_own_find_their_bases_and_helpers() -> None:
+    pair = importlib.import_module("graphflow.nn.modules.utils")
+    assert (pair._pair(3), pair._triple([1, 2, 3]), pair._single(5)) == ((3, 3), (1, 2, 3), (5,))
+    assert pair._reverse_repeat_tuple((1, 2), 2) == (2, 2, 1, 1)
+    modules = gf.nn.modules
+    assert isinstance(gf.nn.Conv2d(1, 1, 1), modules.conv._ConvNd)
+    assert not isinstance(gf.nn.Linear(1, 1), modules.conv._ConvNd)
+    assert isinstance(gf.nn.ConvTranspose1d(1, 1, 1), modules.conv._ConvTransposeNd)
+    assert isinstance(gf.nn.Dropout2d(), modules.dropout._DropoutNd)
+    assert issubclass(gf.nn.LSTM, modules.rnn.RNNBase) and modules.Module is gf.nn.Module
+    fans = gf.nn.init._calculate_fan_in_and_fan_out(gf.ones(4, 3, 2, 2))
+    assert fans == (12, 16)
+    assert gf.nn.init._calculate_correct_fan(gf.ones(4, 3), "fan_out") == 4
+
+
+def test_a_schedule_of_ones_own_derives_from_the_old_name() -> None:
+    class Warm(gf.optim.lr_scheduler._LRScheduler):
+        def __init__(self, optimizer: gf.optim.Optimizer, steps: int, last_epoch: int = -1) -> None:
+            self.steps = steps
+            super().__init__(optimizer, last_epoch)
+
+        def get_lr(self) -> list[float]:
+            return [base * min(1, (self.last_epoch + 1) / self.steps) for base in self.base_lrs]
+
+    schedule = Warm(gf.optim.SGD([gf.nn.Parameter(gf.ones(1))], lr=0.4), 4)
+    rates = [schedule.get_last_lr()[0]]
+    for _ in range(4):
+        schedule.step()
+        rates += schedule.get_last_lr()
+    assert np.allclose(rates, [0.1, 0.2, 0.3, 0.4, 0.4])
+
+
+def test_what_older_scripts_call() -> None:
+    with gf.autograd.profiler.profile(record_shapes=True) as found, \
+            gf.autograd.profiler.record_function("product"):  # fmt: skip
+        gf.ones(2, 2) @ gf.ones(2, 2)
+    assert "product" in found.key_averages().table()
+    with gf.autograd.profiler.profile(enabled=False) as nothing:
+        assert nothing is None
+    assert gf.utils.model_zoo.load_url is gf.hub.load_state_dict_from_url
+    assert gf.version.cuda is None and gf.cuda.get_rng_state_all() == []
+    with pytest.warns(UserWarning, match="volatile"):
+        gf.autograd.Variable(gf.ones(1), volatile=True)
+
+
+def test_equal_modules_of_a_list_print_once() -> None:
+    layers = [gf.nn.Linear(1, 2), gf.nn.Linear(1, 2), gf.nn.Sequential(gf.nn.ReLU())]
+    assert repr(gf.nn.ModuleList(layers)) == (
+        "ModuleList(\n  (0-1): 2 x Linear(in_features=1, out_features=2, bias=True)\n"
+        "  (2): Sequential(\n    (0): ReLU()\n  )\n)"
+    )
+    assert repr(gf.nn.ModuleList()) == "ModuleList()"
+
+
+def test_class_indices_that_are_floats_are_named() -> None:
+    with pytest.raises(gf.errors.ShapeError, match=r"target\.long\(\)"):
+        F.cross_entropy(gf.ones(2, 3), gf.ones(2))

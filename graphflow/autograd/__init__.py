@@ -25,6 +25,7 @@ __getattr__ = importer(
         "functional": "graphflow.autograd.functional",
         "grad_mode": "graphflow.autograd.grad_mode",
         "graph": "graphflow.autograd.graph",
+        "profiler": "graphflow.autograd.profiler",
         "gradcheck": "graphflow.autograd.gradcheck:gradcheck",
         "gradgradcheck": "graphflow.autograd.gradcheck:gradgradcheck",
     },

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
+from graphflow import rng
 from graphflow.codegen.cuda.toolchain import State, state, toolchain
 from graphflow.device import Device, available
 from graphflow.errors import GraphFlowError
 from graphflow.runtime.cuda.current import choose, current, on
+from graphflow.tensor import Tensor
 
 
 def is_available() -> bool:
@@ -31,6 +34,27 @@ def manual_seed(seed: int) -> None:
 
 def manual_seed_all(seed: int) -> None:
     """Accepted: random numbers are the same on every device, see ``gf.manual_seed``."""
+
+
+def get_rng_state(device: Any = None) -> Tensor:
+    """That of ``gf.get_rng_state()``: random numbers are the same on every device."""
+    return rng.get_rng_state()
+
+
+def get_rng_state_all() -> list[Tensor]:
+    """One state for each device that can be used."""
+    return [rng.get_rng_state() for _ in range(device_count())]
+
+
+def set_rng_state(new_state: Tensor, device: Any = None) -> None:
+    """That of ``gf.set_rng_state()``."""
+    rng.set_rng_state(new_state)
+
+
+def set_rng_state_all(new_states: Iterable[Tensor]) -> None:
+    """The last of the states, which are one where :func:`get_rng_state_all` gave them."""
+    for state_of_one in new_states:
+        rng.set_rng_state(state_of_one)
 
 
 def synchronize(device: Any = None) -> None:
@@ -88,10 +112,14 @@ __all__ = [
     "device",
     "device_count",
     "get_device_name",
+    "get_rng_state",
+    "get_rng_state_all",
     "is_available",
     "is_bf16_supported",
     "manual_seed",
     "manual_seed_all",
     "set_device",
+    "set_rng_state",
+    "set_rng_state_all",
     "synchronize",
 ]

@@ -127,6 +127,10 @@ def fans(tensor: Tensor) -> tuple[int, int]:
     return shape[1] * field, shape[0] * field
 
 
+_calculate_fan_in_and_fan_out = fans  # what layers of one's own call it, with those below
+_no_grad_normal_, _no_grad_uniform_, _no_grad_trunc_normal_ = normal_, uniform_, trunc_normal_
+
+
 def xavier_uniform_(tensor: Tensor, gain: float = 1.0, generator: Any = None) -> Tensor:
     """Glorot and Bengio (2010): uniform, bound gain * sqrt(6 / (fan_in + fan_out))."""
     bound = gain * math.sqrt(6.0 / sum(fans(tensor)))
@@ -138,7 +142,7 @@ def xavier_normal_(tensor: Tensor, gain: float = 1.0, generator: Any = None) -> 
     return normal_(tensor, 0.0, gain * math.sqrt(2.0 / sum(fans(tensor))), generator)
 
 
-def _fan(tensor: Tensor, mode: str) -> int:
+def _calculate_correct_fan(tensor: Tensor, mode: str) -> int:
     if mode not in ("fan_in", "fan_out"):
         raise ValueError(f"mode {mode!r} is not supported: use 'fan_in' or 'fan_out'")
     return fans(tensor)[0 if mode == "fan_in" else 1]
@@ -152,7 +156,7 @@ def kaiming_uniform_(
     if not tensor.numel():
         warnings.warn("initializing zero-element tensors is a no-op", stacklevel=2)
         return tensor
-    bound = calculate_gain(nonlinearity, a) * math.sqrt(3.0 / _fan(tensor, mode))
+    bound = calculate_gain(nonlinearity, a) * math.sqrt(3.0 / _calculate_correct_fan(tensor, mode))
     return uniform_(tensor, -bound, bound, generator)
 
 
@@ -164,7 +168,7 @@ def kaiming_normal_(
     if not tensor.numel():
         warnings.warn("initializing zero-element tensors is a no-op", stacklevel=2)
         return tensor
-    std = calculate_gain(nonlinearity, a) / math.sqrt(_fan(tensor, mode))
+    std = calculate_gain(nonlinearity, a) / math.sqrt(_calculate_correct_fan(tensor, mode))
     return normal_(tensor, 0.0, std, generator)
 
 

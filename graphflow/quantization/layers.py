@@ -23,7 +23,7 @@ from graphflow.functions.shaping import unsqueeze
 from graphflow.ir.types import int8
 from graphflow.nn import functional as F
 from graphflow.nn.module import Module
-from graphflow.nn.modules.conv import _Conv
+from graphflow.nn.modules.conv import _ConvNd
 from graphflow.quantization import arithmetic
 from graphflow.quantization.ranges import Ranged, input_range
 from graphflow.tensor import Tensor
@@ -136,7 +136,7 @@ class _QuantizedConv(_Static):
         made = cls()
         for name in cls._KEPT:
             setattr(made, name, getattr(float_module, name))
-        made.sides = tuple(_Conv._both_sides(float_module))
+        made.sides = tuple(_ConvNd._both_sides(float_module))
         made._take(float_module, weight_observer)
         made.scale, made.zero_point = input_range(input_observer)
         return made

@@ -10,7 +10,7 @@ from graphflow.dispatch import apply
 from graphflow.functions.quantizing import quantize_per_tensor
 from graphflow.functions.shaping import flip, permute, reshape, unsqueeze
 from graphflow.ir.types import int8
-from graphflow.nn.modules.conv import _Transposed
+from graphflow.nn.modules.conv import _ConvTransposeNd
 from graphflow.quantization import arithmetic
 from graphflow.quantization.layers import _QuantizedConv
 from graphflow.quantization.ranges import input_range
@@ -76,7 +76,7 @@ class _QuantizedTransposed(_QuantizedConv):
     def forward(self, input: Tensor, output_size: Any = None) -> Tensor:
         """[N, C, ...] to [N, out_channels, ...], of spatial ``output_size`` if given."""
         own: Any = self
-        extra = _Transposed._output_padding(own, input, output_size)
+        extra = _ConvTransposeNd._output_padding(own, input, output_size)
         batched = input.ndim == self.dims + LEADING
         whole = quantize_per_tensor(
             input if batched else unsqueeze(input, 0), self.scale, self.zero_point, int8

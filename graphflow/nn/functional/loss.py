@@ -131,6 +131,12 @@ def cross_entropy(
     axis = 0 if need_tensor("cross_entropy", input).ndim == 1 else 1
     scores = log_softmax(input, axis)
     if target.dtype.is_floating_point:
+        if input.ndim > 1 and target.ndim == input.ndim - 1:
+            raise ShapeError(
+                f"cross_entropy: a floating target (here of shape {list(target.shape)}) holds "
+                f"class probabilities in the input's shape, {list(input.shape)}; class indices "
+                "are integers: pass target.long()"
+            )
         same_shape("cross_entropy", input, target)
         if ignore_index >= 0:
             raise ValueError("cross_entropy: ignore_index needs a target of class indices")

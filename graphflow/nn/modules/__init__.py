@@ -41,4 +41,8 @@ else:
             "parameter_containers", "lazy", "adaptive", "synchronised",
         ),
     )  # fmt: skip
-    __getattr__ = importer(globals(), {}, _LATER.find)
+    _ADDRESSES = ("container", "instancenorm", "module", "rnn", "utils")
+    _PLACES = {name: f"{__name__}.{name}" for name in _ADDRESSES}
+    __getattr__ = importer(
+        globals(), _PLACES | {"Module": "graphflow.nn.module:Module"}, _LATER.find
+    )

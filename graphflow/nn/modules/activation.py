@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from graphflow.functions.creation import full
 from graphflow.ir.types import DType
+from graphflow.later import importer
 from graphflow.nn import functional as F
 from graphflow.nn.module import Module
 from graphflow.nn.parameter import Parameter
@@ -382,3 +383,8 @@ class Softmax2d(Module):
         if input.ndim not in (3, 4):
             raise ValueError(f"Softmax2d: expected 3 or 4 dimensions, got {list(input.shape)}")
         return F.softmax(input, -3)
+
+
+__getattr__ = importer(
+    globals(), {"MultiheadAttention": "graphflow.nn.modules.attention:MultiheadAttention"}
+)

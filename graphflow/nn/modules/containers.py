@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import groupby
 from typing import Any, Self
 
 from graphflow.nn.module import Module
@@ -119,6 +120,19 @@ class ModuleList(_Numbered):
         if isinstance(index, slice):
             return type(self)(list(self._modules.values())[index])
         return list(self._modules.values())[self._place(index)]
+
+    def __repr__(self) -> str:
+        """As PyTorch's: modules in a row that read alike are one line with their count."""
+        lines, first = [], 0
+        for text, run in groupby(repr(module) for module in self):
+            count = len(list(run))
+            last = first + count - 1
+            text = text.replace("\n", "\n  ")
+            alone = f"({first}): {text}"
+            lines.append(alone if count == 1 else f"({first}-{last}): {count} x {text}")
+            first += count
+        body = "".join(f"\n  {line}" for line in lines)
+        return f"{self._get_name()}({body}\n)" if lines else f"{self._get_name()}()"
 
     def __add__(self, other: Iterable[Module]) -> ModuleList:
         return ModuleList([*self, *other])

@@ -21,7 +21,7 @@ __all__ = [
 PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 
 
-class _Conv(Module):
+class _ConvNd(Module):
     """Weight, bias and geometry of a convolution in ``dims`` dimensions."""
 
     dims: ClassVar[int]
@@ -125,7 +125,7 @@ class _Conv(Module):
         return ", ".join(parts)
 
 
-class _Forward(_Conv):
+class _Forward(_ConvNd):
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: Any, stride: Any = 1,
         padding: Any = 0, dilation: Any = 1, groups: int = 1, bias: bool = True,
@@ -155,7 +155,7 @@ class Conv3d(_Forward):
     dims = 3
 
 
-class _Transposed(_Conv):
+class _ConvTransposeNd(_ConvNd):
     transposed = True
 
     def __init__(
@@ -194,19 +194,19 @@ class _Transposed(_Conv):
         return extra
 
 
-class ConvTranspose1d(_Transposed):
+class ConvTranspose1d(_ConvTransposeNd):
     """The adjoint of :class:`Conv1d`, weight [in, out / groups, K]."""
 
     dims = 1
 
 
-class ConvTranspose2d(_Transposed):
+class ConvTranspose2d(_ConvTransposeNd):
     """The adjoint of :class:`Conv2d`, weight [in, out / groups, KH, KW]."""
 
     dims = 2
 
 
-class ConvTranspose3d(_Transposed):
+class ConvTranspose3d(_ConvTransposeNd):
     """The adjoint of :class:`Conv3d`, weight [in, out / groups, KD, KH, KW]."""
 
     dims = 3
