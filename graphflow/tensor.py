@@ -454,7 +454,7 @@ class Tensor(TensorMethods):
 
     def __format__(self, spec: str) -> str:
         """A tensor of no dimensions formats as its number."""
-        if self._cell.tracer is None and self.ndim == 0:
+        if self.ndim == 0 and (spec or self._cell.tracer is None):
             return format(self.detach().item(), spec)
         return format(repr(self), spec)
 

@@ -269,3 +269,28 @@ def test_a_failed_trace_is_not_kept():
     assert compiled.programs == []
     switch["fail"] = False
     np.testing.assert_array_equal(compiled(ramp(2)).numpy(), (ramp(2) + 1).numpy())
+
+
+def test_formats_of_traced_numbers_are_named():
+    @gf.compile
+    def f(x):
+        return f"{x.sum():.2f}"
+
+    with pytest.raises(gf.errors.TraceError, match="needs the value"):
+        f(ramp(2))
+    seen = []
+    gf.compile(lambda x: seen.append(f"{x.sum()}") or x)(ramp(2))
+    assert seen == ["tensor(<traced f32[]>)"]
+
+
+def test_data_loaders_inside_a_compiled_function_are_refused():
+    loader = gf.utils.data.DataLoader([1.0, 2.0], batch_size=1)
+
+    @gf.compile
+    def epoch(x):
+        for batch in loader:
+            x = x + batch
+        return x
+
+    with pytest.raises(gf.errors.TraceError, match="loop over the loader outside"):
+        epoch(ramp(2))

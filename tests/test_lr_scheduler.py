@@ -201,3 +201,29 @@ def test_a_compiled_step_follows_its_schedule_without_another_trace():
         schedule.step()
         twin_schedule.step()
     assert loss.runs == 1
+
+
+@pytest.mark.parametrize("kind", [
+    lambda opt: L.StepLR(opt, 1), lambda opt: L.ExponentialLR(opt, 0.5),
+    lambda opt: L.CosineAnnealingWarmRestarts(opt, 3), lambda opt: L.OneCycleLR(opt, 0.1, 5),
+])  # fmt: skip
+@pytest.mark.parametrize("lr", [0.1, gf.tensor(0.1)])
+def test_a_schedule_inside_a_compiled_step_is_refused(kind, lr):
+    """Its epochs would be counted once, whatever the rate is made of."""
+    model = linear()
+    opt = optim.SGD(model.parameters(), lr=lr)
+    schedule = kind(opt)
+    before = [float(rate) for rate in schedule.get_last_lr()]
+
+    @gf.compile
+    def step(x):
+        opt.zero_grad()
+        loss = (model(x) ** 2).sum()
+        loss.backward()
+        opt.step()
+        schedule.step()
+        return loss
+
+    with pytest.raises(gf.errors.TraceError, match="step the scheduler, outside"):
+        step(ramp(5, 4))
+    assert [float(rate) for rate in schedule.get_last_lr()] == before

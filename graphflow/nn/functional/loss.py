@@ -133,9 +133,9 @@ def cross_entropy(
     if target.dtype.is_floating_point:
         if input.ndim > 1 and target.ndim == input.ndim - 1:
             raise ShapeError(
-                f"cross_entropy: a floating target (here of shape {list(target.shape)}) holds "
-                f"class probabilities in the input's shape, {list(input.shape)}; class indices "
-                "are integers: pass target.long()"
+                "cross_entropy: a floating target holds class probabilities and must have the "
+                f"same shape as the input, {list(input.shape)}, not {list(target.shape)}; class "
+                "indices are integers: pass target.long()"
             )
         same_shape("cross_entropy", input, target)
         if ignore_index >= 0:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from graphflow.autograd.modes import no_grad
+from graphflow.mode import mode
 from graphflow.optim.optimizer import Optimizer
 from graphflow.tensor import Tensor
 
@@ -22,9 +23,12 @@ def check_optimizer(optimizer: Any) -> Optimizer:
 
 
 def set_option(group: Any, name: str, value: Any) -> None:
-    """Set an option of a parameter group; one that is a tensor is written to."""
+    """Set an option of a parameter group; one that is a tensor is written to.
+
+    In a trace the group refuses: epochs are counted when it is traced only.
+    """
     held = group[name] if name in group else None
-    if isinstance(held, Tensor):
+    if isinstance(held, Tensor) and mode.tracer is None:
         with no_grad():
             held.fill_(value)
     else:

@@ -9,6 +9,8 @@ from itertools import islice
 from typing import Any, Generic, TypeVar
 
 from graphflow.codegen.cuda.toolchain import state
+from graphflow.errors import TraceError
+from graphflow.mode import mode
 from graphflow.utils.data.collate import default_collate, default_convert
 from graphflow.utils.data.dataset import Dataset, IterableDataset, size_of
 from graphflow.utils.data.distributed_sampler import DistributedSampler
@@ -137,6 +139,11 @@ class DataLoader(Generic[T_co]):
 
     def iterate(self, skip: int = 0) -> Iterator[Any]:
         """:meth:`_batches`, in page-locked memory if ``pin_memory`` asks for it."""
+        if mode.tracer is not None:
+            raise TraceError(
+                "a DataLoader inside a compiled function would be read when it is traced only; "
+                "compile the step, and loop over the loader outside"
+            )
         batches = self._batches(skip)
         return pin_batches(batches) if self._pins else batches
 
