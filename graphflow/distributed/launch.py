@@ -19,7 +19,7 @@ from typing import IO
 from graphflow.distributed.board import Board, Entry, Stage, read_board
 from graphflow.distributed.ends import Ends
 from graphflow.distributed.process_group import is_mpi_available
-from graphflow.distributed.worker import BOARD, FAILURE
+from graphflow.distributed.worker import BOARD, FAILURE, SEGMENTS
 from graphflow.errors import GraphFlowError
 
 _DISTRIBUTIONS = {"mpich": ["-disable-auto-cleanup"], "openmpi": [], "impi-rt": []}
@@ -140,9 +140,17 @@ class _Job:
             for thread in (*pumps, *watchers):
                 thread.join(10)
         code = 130 if interrupted else self._conclude(status)
+        if code:
+            self._clear()
         if self.ends is not None:
             self.ends.close()
         return code
+
+    def _clear(self) -> None:
+        """Remove shared memory that MPI would have removed in the end, which did not come."""
+        with contextlib.suppress(OSError):
+            for path in (self.folder / SEGMENTS).read_text().split():
+                os.unlink(path)
 
     def _conclude(self, status: int) -> int:
         """Print the one line that says how the job failed, if it did; its exit status."""

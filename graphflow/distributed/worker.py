@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import runpy
 import sys
 import traceback
@@ -20,7 +21,8 @@ from graphflow.distributed.board import Board, Stage, post
 from graphflow.distributed.mpi import mpi
 from graphflow.records import dataclass
 
-FAILURE, BOARD = "failure.json", "board"
+FAILURE, BOARD, SEGMENTS = "failure.json", "board", "segments"
+_SEGMENT = re.compile(r"/dev/shm/mpich_shm_\w+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,14 @@ class Failure:
         )
         with contextlib.suppress(FileExistsError):
             os.link(own, job / FAILURE)  # whole, or not at all
+
+
+def _segments() -> set[str]:
+    """The files that MPI shares memory through here, and leaves behind when it is killed."""
+    try:
+        return set(_SEGMENT.findall(Path("/proc/self/maps").read_text()))
+    except OSError:
+        return set()
 
 
 def _status(error: SystemExit) -> int:
@@ -89,6 +99,8 @@ def main(arguments: list[str]) -> None:
     )  # fmt: skip
     folder, board = Path(job), None
     if job != "-":
+        if near.Get_rank() == 0:
+            (folder / SEGMENTS).write_text("\n".join(_segments()))
         board = Board(folder / BOARD, rank, size)
         post(board)
         board.await_watcher()

@@ -122,6 +122,21 @@ def test_a_rank_that_dies_after_the_end_of_its_script_is_named():
     assert re.search(r"rank 1 \(process \d+\) was killed by signal 9, SIGKILL", line)
 
 
+def test_no_shared_memory_is_left_by_ranks_that_are_killed(tmp_path):
+    script = tmp_path / "job.py"
+    script.write_text(
+        "import os, re, signal, graphflow.distributed as dist\n"
+        "dist.init_process_group('mpi')\n"
+        "print(*re.findall(r'/dev/shm/mpich\\w+', open('/proc/self/maps').read()), flush=True)\n"
+        "dist.barrier()\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = launch(2, script)
+    assert done.returncode == 137, done.stderr
+    used = set(done.stdout.split())
+    assert used and not [path for path in used if os.path.exists(path)]
+
+
 @pytest.mark.parametrize(
     ("kind", "status", "message"),
     [
