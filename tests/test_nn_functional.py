@@ -227,3 +227,12 @@ def test_compiled_agrees_with_eager():
         return [*run(x, w), *run(x + 1, w), mean, var]
 
     agree(program, rtol=2e-5, atol=2e-5)
+
+
+def test_probabilities_may_be_numbers_of_numpy() -> None:
+    x = gf.ones(1000)
+    for p in (np.float32(0.5), np.float64(0.5)):
+        gf.manual_seed(5)
+        found = F.dropout(x, p)
+        gf.manual_seed(5)
+        assert found.dtype is gf.float32 and gf.equal(found, F.dropout(x, 0.5))

@@ -469,3 +469,23 @@ def test_adafactor_factors_the_second_moments_of_matrices(shape: tuple[int, ...]
     for wrong in ({"beta2_decay": 0.1}, {"d": 0.5}, {"eps": (-1.0, 1e-3)}):
         with pytest.raises(ValueError):
             gf.optim.Adafactor([parameter], **wrong)
+
+
+def test_options_may_be_numbers_of_numpy():
+    options = {"lr": np.float32(0.1), "betas": (np.float32(0.9), np.float64(0.99))}
+    for compile in (lambda f: f, gf.compile):
+        model, twin = linear(), linear()
+        opt = optim.AdamW(model.parameters(), weight_decay=np.float32(0.5), **options)
+        plain = optim.AdamW(
+            twin.parameters(), lr=float(np.float32(0.1)), betas=(float(np.float32(0.9)), 0.99),
+            weight_decay=0.5,
+        )  # fmt: skip
+        steps = [training_step(m, o, compile) for m, o in ((model, opt), (twin, plain))]
+        for rate in (0.1, 0.025):
+            opt.param_groups[0]["lr"], plain.param_groups[0]["lr"] = np.float32(rate), rate
+            first, second = (step(ramp(5, 4)) for step in steps)
+            np.testing.assert_allclose(first.item(), second.item(), rtol=1e-6)
+        weights = (m.weight.detach().numpy() for m in (model, twin))
+        np.testing.assert_allclose(*weights, rtol=1e-6, atol=1e-7)
+    with pytest.raises(ValueError, match="learning rate"):
+        optim.SGD(linear().parameters(), lr=np.float32("nan"))

@@ -22,7 +22,7 @@ from graphflow.ir.types import float32, float64
 from graphflow.mode import mode, structure
 from graphflow.optim.counts import STEP, Counts, is_count, separate_counters
 from graphflow.optim.equal_updates import COUNT, EqualUpdates, SlotRequest
-from graphflow.optim.param_group import ParamGroup
+from graphflow.optim.param_group import ParamGroup, python_numbers
 from graphflow.optim.ready_steps import Pairs, ReadySteps
 from graphflow.promotion import cast
 from graphflow.tensor import RemovableHandle, Tensor
@@ -89,7 +89,7 @@ class Optimizer:
         if "params" not in param_group:
             raise ValueError(f"a parameter group needs 'params'; it has {sorted(param_group)}")
         self._check_options(param_group)
-        group = ParamGroup(self.defaults)
+        group = ParamGroup({name: python_numbers(v) for name, v in self.defaults.items()})
         group.update(param_group)
         params = group["params"]
         given = [params] if isinstance(params, Tensor) else list(params)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+from numbers import Real
 from typing import Any
+
+import numpy as np
 
 from graphflow.errors import TraceError
 from graphflow.mode import mode, structure
@@ -19,6 +22,7 @@ class ParamGroup(dict[str, Any]):
                 f"setting the optimiser's option {key!r} inside a compiled function would happen "
                 "when it is traced only; set it, or step the scheduler, outside the function"
             )
+        value = python_numbers(value)
         check_option(key, value)
         before = self.get(key)
         super().__setitem__(key, value)
@@ -54,11 +58,18 @@ class ParamGroup(dict[str, Any]):
             self[key] = value
 
 
+def python_numbers(value: Any) -> Any:
+    """``value`` with numbers of NumPy (in a tuple, too) as Python's, which programs read."""
+    if isinstance(value, tuple):
+        return tuple(map(python_numbers, value))
+    return value.item() if isinstance(value, np.generic) else value
+
+
 def check_number(name: str, value: Any, low: float = 0.0) -> None:
     """Refuse a hyper-parameter that is not a finite number of at least ``low``."""
     if isinstance(value, Tensor):
         return
-    if not isinstance(value, (int, float)) or not math.isfinite(value) or value < low:
+    if not isinstance(value, Real) or not math.isfinite(value) or value < low:
         least = f" >= {low:g}" if math.isfinite(low) else ""
         raise ValueError(f"Invalid {name}: {value!r}; it must be a finite number{least}")
 
@@ -81,7 +92,7 @@ def check_option(name: str, value: Any) -> None:
         if not isinstance(value, (tuple, list)) or len(value) != 2:
             raise ValueError(f"betas must be two numbers, such as (0.9, 0.999), not {value!r}")
         for i, beta in enumerate(value):
-            if not isinstance(beta, (int, float, Tensor)) or not 0 <= beta < 1:
+            if not isinstance(beta, (Real, Tensor)) or not 0 <= beta < 1:
                 raise ValueError(
                     f"Invalid beta parameter at index {i}: {beta}; it must be in [0, 1)"
                 )

@@ -26,9 +26,9 @@ SATURATION = -1.7580993408473766
 def idle(name: str, input: Tensor, p: Any, training: bool) -> bool:
     """Checks, and whether there is nothing to drop."""
     need_floating(name, need_tensor(name, input))
-    if isinstance(p, (int, float)) and not 0 <= p <= 1:
+    if not isinstance(p, Tensor) and not 0 <= p <= 1:
         raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
-    return not training or (isinstance(p, (int, float)) and p == 0)
+    return not training or (not isinstance(p, Tensor) and p == 0)
 
 
 def _kept(shape: tuple[int, ...], p: Any, draw: Draw | None = None) -> Tensor:
@@ -43,7 +43,7 @@ def dropped(input: Tensor, p: Any, draw: Draw) -> Tensor:
 
 
 def _masked(input: Tensor, keep: Tensor, p: Any, inplace: bool) -> Tensor:
-    if isinstance(p, (int, float)):
+    if not isinstance(p, Tensor):
         scale: Any = 0.0 if p == 1 else 1.0 / (1.0 - p)
     else:
         scale = where(p < 1.0, 1.0 / (1.0 - p), 0.0)
@@ -118,7 +118,7 @@ def dropout3d(input: Tensor, p: Any = 0.5, training: bool = True, inplace: bool 
 def _saturated(input: Tensor, shape: tuple[int, ...], p: Any, inplace: bool) -> Tensor:
     """Klambauer et al. (2017): drop to SELU's lowest value, keeping mean and variance."""
     keep = _kept(shape, p)
-    if isinstance(p, (int, float)) and p == 1:
+    if not isinstance(p, Tensor) and p == 1:
         out = mul(input, 0.0)
     else:
         spread = (1.0 - p) * (1.0 + p * SATURATION**2)
