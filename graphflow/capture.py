@@ -31,6 +31,7 @@ from graphflow.ir.ops.shape import RESHAPE
 from graphflow.ir.types import DType, TensorType, float32, float64
 from graphflow.labels import leaf_labels
 from graphflow.mode import mode
+from graphflow.outer_draws import OuterDraws
 from graphflow.reads import Reach, Read, array_read
 from graphflow.records import dataclass, field, replace
 from graphflow.stale_gradient import StaleGradient
@@ -230,7 +231,7 @@ def capture(
         for index, (leaf, label) in enumerate(zip(leaves, leaf_labels(function, args, kwargs)))
     ]
     call_args, call_kwargs = pytree.unflatten(structure, [p for p, _ in placed])
-    held = mode.grad
+    held, draws = mode.grad, OuterDraws()
     mode.tracer = tracer
     try:
         returned = function(*call_args, **call_kwargs)
@@ -238,6 +239,7 @@ def capture(
         if written & dims.keys():
             raise TraceError("an argument that is written to has fixed dimensions")
         if not written:
+            draws.warn(title)
             members = tracer.assigned.members() if assigns else ()
             return _finish(tracer, placed, returned, reach, keep_grads, explicit, members)
     except GraphFlowError as error:

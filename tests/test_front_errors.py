@@ -1,5 +1,8 @@
 """Bad input: each is one error that says what was given, where, and what to do instead."""
 
+import random
+import warnings
+
 import numpy as np
 import pytest
 
@@ -294,3 +297,16 @@ def test_data_loaders_inside_a_compiled_function_are_refused():
 
     with pytest.raises(gf.errors.TraceError, match="loop over the loader outside"):
         epoch(ramp(2))
+
+
+@pytest.mark.parametrize("draw", [random.random, np.random.rand], ids=["random", "numpy.random"])
+def test_numbers_drawn_while_tracing_are_warned_of(draw):
+    f = gf.compile(lambda x: x * draw())
+    with pytest.warns(UserWarning, match=r"drew numbers from (numpy\.)?random while"):
+        first = f(ramp(2))
+    np.testing.assert_array_equal(f(ramp(2)).numpy(), first.numpy())
+    own = np.random.default_rng(3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        gf.compile(lambda x, share: x * share)(ramp(2), own.random())
+        gf.compile(lambda x: x * gf.rand(()))(ramp(2))

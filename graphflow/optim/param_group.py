@@ -92,7 +92,7 @@ def check_option(name: str, value: Any) -> None:
         if not isinstance(value, (tuple, list)) or len(value) != 2:
             raise ValueError(f"betas must be two numbers, such as (0.9, 0.999), not {value!r}")
         for i, beta in enumerate(value):
-            if not isinstance(beta, (Real, Tensor)) or not 0 <= beta < 1:
+            if not isinstance(beta, (int, float, np.floating, Tensor)) or not 0 <= beta < 1:
                 raise ValueError(
                     f"Invalid beta parameter at index {i}: {beta}; it must be in [0, 1)"
                 )
