@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -285,6 +286,11 @@ def test_wrong_backwards() -> None:
 
 
 # ---- checks and Jacobians ------------------------------------------------------------
+
+
+def test_the_module_of_gradcheck_stands_for_the_function() -> None:
+    module = import_module("graphflow.autograd.gradcheck")  # is then called so in its package
+    assert module(gf.exp, gf.ones(2, dtype=gf.float64, requires_grad=True))
 
 
 def test_gradcheck_finds_a_wrong_gradient() -> None:

@@ -6,7 +6,9 @@ Jacobian; a column of it is the response to one real number.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -173,3 +175,14 @@ def _numeric(
         else _reals(np.array(_differentiable(func(*inputs))[output].detach().numpy())).size
     )
     return np.stack(rows) if rows else np.zeros((0, width))
+
+
+class _Module(ModuleType):
+    """This module: importing it puts it where ``autograd`` has the function of the same name."""
+
+    def __call__(self, *args: Any, **options: Any) -> bool:
+        """What the function says."""
+        return gradcheck(*args, **options)
+
+
+sys.modules[__name__].__class__ = _Module
