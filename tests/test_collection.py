@@ -14,11 +14,12 @@ from graphflow.collection import without_collection
 
 @pytest.fixture(autouse=True)
 def as_before() -> Iterator[None]:
-    """Collection is on before and after, and nothing is frozen."""
+    """Collection is on before and after, and nothing is frozen meanwhile."""
     gc.enable()
     gc.unfreeze()
     yield
-    gc.unfreeze()
+    gc.collect()
+    gc.freeze()  # as conftest.py has it
     gc.enable()
 
 
