@@ -78,23 +78,23 @@ def test_a_long_repeating_chain_needs_few_kernels(period: int) -> None:
         np.testing.assert_allclose(made, want, rtol=1e-3, atol=1e-3, err_msg=str(period))
 
 
-def test_fifty_thousand_traced_operations_print_parse_and_verify() -> None:
+def test_twenty_thousand_traced_operations_print_parse_and_verify() -> None:
     def function(x: gf.Tensor, y: gf.Tensor) -> gf.Tensor:
-        for _ in range(10_000):
+        for _ in range(4000):
             x = gf.tanh(x)
             x = x * y
             x = (x + y).relu() - 0.5
         return x
 
     graph = gf.trace(function, gf.TensorSpec((4,)), gf.TensorSpec((4,)))
-    assert len(graph.nodes) > 50_000
+    assert len(graph.nodes) > 20_000
     text = str(graph)
     again = gf.Graph.parse(text)
     assert again.same_as(graph) and str(again) == text
     again.verify("traced")
     fused = run_pipeline(graph)[-1].graph
     fused.verify("fused")
-    assert len(fused.nodes) < 4000
+    assert len(fused.nodes) < 1600
 
 
 def test_a_deep_chain_backwards() -> None:

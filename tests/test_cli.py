@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from graphflow import flags
 from graphflow.cli import bench
 from graphflow.cli.main import main
 from graphflow.tables import duration, quantity, significant, table
@@ -110,17 +111,22 @@ def test_bench_prints_a_comparison_or_json(model: str, capsys: pytest.CaptureFix
     assert "speedup" in json.loads(capsys.readouterr().out)
 
 
-def test_cache_shows_and_clears(model: str, tmp_path: pathlib.Path) -> None:
+def test_cache_shows_and_clears(
+    model: str, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = tmp_path / "kernels"
-    where = {"GRAPHFLOW_CACHE_DIR": str(folder)}
-    assert graphflow("inspect", model, **where).returncode == 0
+    assert graphflow("inspect", model, GRAPHFLOW_CACHE_DIR=str(folder)).returncode == 0
     count = len(list(folder.iterdir()))
     assert {".o", ".py"} <= {path.suffix for path in folder.iterdir()}
-    shown = graphflow("cache", **where).stdout
-    assert str(folder) in shown and "0 B" not in shown
-    cleared = graphflow("cache", "--clear", **where).stdout
-    assert f"removed {count} files" in cleared
-    assert "0 B" in graphflow("cache", **where).stdout and not list(folder.iterdir())
+
+    def said(*options: str) -> str:
+        with flags.override(cache_dir=str(folder)):
+            assert main(["cache", *options]) == 0
+        return capsys.readouterr().out
+
+    assert str(folder) in said() and "0 B" not in said()
+    assert f"removed {count} files" in said("--clear")
+    assert "0 B" in said() and not list(folder.iterdir())
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pathlib
 from collections.abc import Iterator
 
 import pytest
+from test_budget import inside
 
 ROOT = pathlib.Path(__file__).parent.parent / "graphflow"
 
@@ -79,7 +80,7 @@ def imported(tree: ast.AST) -> Iterator[tuple[int, str]]:
         elif is_type_checking(node):
             stack.extend(getattr(node, "orelse", []))
             continue
-        stack.extend(ast.iter_child_nodes(node))
+        stack.extend(inside(node))
 
 
 def violations(root: pathlib.Path) -> list[str]:

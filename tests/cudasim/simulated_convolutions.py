@@ -90,7 +90,7 @@ def test_a_convolution_and_its_gradients(lib: NumpyConvolutions, name: str) -> N
 
 def test_filters_are_in_the_order_of_images(lib: NumpyConvolutions) -> None:
     rng = np.random.default_rng(0)
-    x, w = array(rng, 4, 8, 12, 12), array(rng, 16, 8, 3, 3)
+    x, w = array(rng, 2, 8, 7, 7), array(rng, 16, 8, 3, 3)
     same(lambda x, w: F.conv2d(F.conv2d(x, w, padding=1), w.mT.reshape(8, 16, 3, 3)), x, w)
     last = [c for c in lib.calls if c.image.strides[1] == 1]
     assert len(last) >= 3 and {c.form for c in last} == {FORWARD, WEIGHTS}
@@ -142,7 +142,7 @@ def test_precision(lib: NumpyConvolutions, monkeypatch: pytest.MonkeyPatch) -> N
 def test_autocast(lib: NumpyConvolutions, half: gf.dtype) -> None:
     gf.manual_seed(0)
     model = nn.Sequential(
-        nn.Conv2d(8, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 8, 3)
+        nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3)
     ).cuda()
 
     @gf.compile
@@ -152,7 +152,7 @@ def test_autocast(lib: NumpyConvolutions, half: gf.dtype) -> None:
         loss.backward()
         return loss
 
-    step(gf.randn(4, 8, 8, 8).cuda())
+    step(gf.randn(2, 8, 5, 5).cuda())
     short = "f16" if half is gf.float16 else "bf16"
     assert {(c.dtypes, c.compute) for c in lib.calls} == {((short,) * 3, "f32")}
     assert len(lib.calls) == 5, "two forward, two gradients of filters, one of what is between"
@@ -245,7 +245,7 @@ def test_zeros_around_are_the_librarys_and_need_no_copy(lib: NumpyConvolutions) 
 
 def test_first_images_are_copied_in_the_order_of_responses(lib: NumpyConvolutions) -> None:
     rng = np.random.default_rng(12)
-    x, w = array(rng, 4, 3, 20, 20), array(rng, 16, 3, 5, 5)
+    x, w = array(rng, 2, 3, 11, 11), array(rng, 16, 3, 5, 5)
     same(lambda x, w: F.conv2d(x, w, padding=2, stride=2), x, w)
     stems = [c for c in lib.calls if c.image.extents[1] == 3]
     assert {c.form for c in stems} == {FORWARD, WEIGHTS}
