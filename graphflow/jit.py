@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from graphflow.api import trace as trace_graph
 from graphflow.autograd import no_grad
@@ -25,8 +25,8 @@ from graphflow.pytree import Structure, flatten, unflatten
 from graphflow.tensor import Tensor
 
 __all__ = [
-    "ScriptFunction", "ScriptModule", "export", "freeze", "ignore", "is_scripting", "is_tracing",
-    "load", "save", "script", "trace", "unused",
+    "Final", "ScriptFunction", "ScriptModule", "export", "freeze", "ignore", "is_scripting",
+    "is_tracing", "load", "save", "script", "trace", "unused",
 ]  # fmt: skip
 
 F = TypeVar("F")

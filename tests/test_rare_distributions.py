@@ -12,6 +12,7 @@ import scipy.stats as st
 import graphflow as gf
 import graphflow.distributions as D
 from graphflow.autograd import gradcheck
+from graphflow.distributions import utils as U
 from graphflow.testing import assert_close
 
 SEED = 20261204
@@ -147,3 +148,27 @@ def test_densities_of_factors_are_normalised() -> None:
     three[:, 0, 2, 0], three[:, 0, 2, 1], three[:, 0, 2, 2] = y, z, np.sqrt(1 - radius * radius)
     density = D.LKJCholesky(3, t(a), validate_args=False).log_prob(t(three)).exp().numpy()
     np.testing.assert_allclose(density.mean(0) * 2 * math.pi, 1, rtol=0.02)
+
+
+def test_a_distribution_of_ones_own_finds_its_helpers() -> None:
+    class Gate(D.Distribution):
+        def __init__(self, logits: Any, scale: Any) -> None:
+            self.logits, self.scale = U.broadcast_all(logits, scale)
+            super().__init__(self.logits.shape, validate_args=False)
+
+        @U.lazy_property
+        def probs(self) -> gf.Tensor:
+            return U.logits_to_probs(self.logits, is_binary=True)
+
+    gate = Gate(gf.tensor([0.0, np.log(3.0)]), 2)
+    assert gate.scale.tolist() == [2.0, 2.0] and gate.probs is gate.probs
+    np.testing.assert_allclose(gate.probs.numpy(), [0.5, 0.75], rtol=1e-6)
+    np.testing.assert_allclose(
+        U.probs_to_logits(gate.probs, is_binary=True).numpy(), gate.logits.numpy(), atol=1e-6
+    )
+    shares = gf.tensor([0.25, 0.75])
+    np.testing.assert_allclose(
+        U.logits_to_probs(U.probs_to_logits(shares)).numpy(), shares.numpy(), rtol=1e-6
+    )
+    assert U.clamp_probs(gf.tensor([0.0, 1.0])).log().isfinite().all()
+    assert U._standard_normal((2, 3), gf.float64, None).dtype is gf.float64

@@ -140,3 +140,27 @@ def test_other_errors_are_the_scripts_own_traceback(tmp_path: pathlib.Path) -> N
         capture_output=True, text=True, cwd=ROOT, timeout=300,
     )  # fmt: skip
     assert (absent.returncode, absent.stderr) == (1, "graphflow: no_such.py: no such file\n")
+
+
+def test_addresses_with_a_file_for_each_class_are_found(tmp_path: pathlib.Path) -> None:
+    done = run(
+        tmp_path,
+        "import torch\n"
+        "from torch.distributions.normal import Normal\n"
+        "from torch.distributions.transformed_distribution import TransformedDistribution\n"
+        "import torch.distributions.one_hot_categorical as one_hot\n"
+        "from torch.optim.adamw import AdamW\n"
+        "from torch.nn.modules.flatten import Flatten\n"
+        "from torch.utils.data._utils.collate import default_collate\n"
+        "from torch.cuda.amp import custom_bwd, custom_fwd\n"
+        "from torch.jit import Final\n"
+        "print(Normal is torch.distributions.Normal is torch.distributions.normal.Normal)\n"
+        "print(AdamW is torch.optim.AdamW, Flatten is torch.nn.Flatten)\n"
+        "print(one_hot.OneHotCategorical is torch.distributions.OneHotCategorical)\n"
+        "print(default_collate([1, 2]), torch.functional.split(torch.ones(2), 1)[0])\n"
+        "try:\n    import torch.distributions.no_such\nexcept ImportError:\n    print('none')\n",
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "True", "True True", "True", "tensor([1, 2]) tensor([1.])", "none",
+    ]  # fmt: skip

@@ -16,6 +16,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
+from graphflow.cli.torch_addresses import PACKAGE_OF
 from graphflow.errors import GraphFlowError
 from graphflow.version import __version__
 
@@ -96,6 +97,7 @@ def _target(name: str) -> Any:
     """The module of GraphFlow's that ``name`` stands for."""
     root, _, rest = name.partition(".")
     rest = rest.removeprefix("ao.")  # where PyTorch moved what is still found without
+    rest = PACKAGE_OF.get(rest, rest) if root == "torch" else rest
     if root == "torch" and rest and rest.partition(".")[0] not in PUBLIC:
         raise MissingModule(f"{name} is not available in GraphFlow")
     path = ROOTS[root] + (f".{rest}" if rest else "")
