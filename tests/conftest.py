@@ -33,11 +33,13 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Iterator[None]:
-    """Tests are half a million objects that stay, through which no collection need look."""
+    """Tests are half a million objects that stay: one collection in the end sees them grow old.
+
+    They are not frozen: few objects would be left, a quarter more of which soon has all looked at.
+    """
     gc.disable()
     yield
     gc.collect()
-    gc.freeze()
     gc.enable()
 
 

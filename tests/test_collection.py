@@ -14,12 +14,11 @@ from graphflow.collection import without_collection
 
 @pytest.fixture(autouse=True)
 def as_before() -> Iterator[None]:
-    """Collection is on before and after, and nothing is frozen meanwhile."""
+    """Collection is on before and after, and nothing is frozen."""
     gc.enable()
     gc.unfreeze()
     yield
-    gc.collect()
-    gc.freeze()  # as conftest.py has it
+    gc.unfreeze()
     gc.enable()
 
 
