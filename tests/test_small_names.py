@@ -351,3 +351,11 @@ def test_equal_modules_of_a_list_print_once() -> None:
 def test_class_indices_that_are_floats_are_named() -> None:
     with pytest.raises(gf.errors.ShapeError, match=r"target\.long\(\)"):
         F.cross_entropy(gf.ones(2, 3), gf.ones(2))
+
+
+def test_histories_tell_their_names_when_called() -> None:
+    x = gf.ones(2, requires_grad=True)
+    made = (x * 2).exp()
+    assert made.grad_fn.name() == "ExpBackward0" and repr(made.grad_fn) == "<ExpBackward0>"
+    assert made.grad_fn.next_functions[0][0].name() == "MulBackward0"
+    assert gf.aminmax(x * 1).max.grad_fn.name() != ""

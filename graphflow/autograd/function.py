@@ -75,7 +75,6 @@ class _FunctionNode(Collector):
     kept: tuple[Any, ...]
     single: bool
 
-    @property
     def name(self) -> str:
         """``MyFunctionBackward``."""
         return f"{self.function.__name__}Backward"

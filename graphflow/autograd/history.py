@@ -71,14 +71,13 @@ class GradNode:
         self.released = False
         self.out: Any = None
 
-    @property
     def name(self) -> str:
         """PyTorch-like: ``MulBackward0``."""
         stem = self.op.name if self.op is not None else "function"
         return "".join(part.capitalize() for part in stem.split("_")) + "Backward0"
 
     def __repr__(self) -> str:
-        return f"<{self.name}>"
+        return f"<{self.name()}>"
 
     @property
     def next_functions(self) -> tuple[tuple[Any, int], ...]:
@@ -146,7 +145,7 @@ class GradNode:
 
     def refuse(self, shape: tuple[int, ...], expected: int, version: int) -> None:
         """Raise: a saved value is not there any more."""
-        what = self.name.partition("Backward")[0].lower()
+        what = self.name().partition("Backward")[0].lower()
         raise GraphFlowError(
             f"a tensor of shape {list(shape)} needed for the gradient of {what} was modified by an "
             f"in-place operation (version {version}, expected {expected}); clone() it first"

@@ -37,7 +37,6 @@ class Share(GradNode):
         self.edges = (edge,)
         self.source, self.target = source, target
 
-    @property
     def name(self) -> str:
         """``ShareBackward``."""
         return "ShareBackward"

@@ -117,7 +117,6 @@ class RecomputedNode(Collector):
         """Which leaves of the result have a gradient."""
         self.seen_at = [x._version if isinstance(x, Tensor) else 0 for x in arguments]
 
-    @property
     def name(self) -> str:
         """``CheckpointBackward``."""
         return "CheckpointBackward"

@@ -56,10 +56,9 @@ class OutputNode(GradNode):
         self.released = False
         self.call, self.index = call, index
 
-    @property
     def name(self) -> str:
         """The name of the operation."""
-        return self.call.name
+        return self.call.name()
 
     @property
     def gone(self) -> bool:
