@@ -296,7 +296,7 @@ def randn_like(
 
 
 def randint(
-    low: int, high: Any = None, size: Any = None, *, generator: Generator | None = None,
+    low: int = 0, high: Any = None, size: Any = None, *, generator: Generator | None = None,
     dtype: DType | None = None, requires_grad: bool = False, **placement: Any,
 ) -> Tensor:  # fmt: skip
     """Whole numbers in [low, high); ``randint(high, size)`` starts at 0."""

@@ -278,6 +278,7 @@ def test_bounds_of_draws_may_be_numbers_of_numpy() -> None:
     assert set(gf.randint(low, high, (50,)).tolist()) == {3, 4}
     assert set(gf.randint(high, (100,)).tolist()) == set(range(5))
     assert gf.randint(high, size=(high,)).shape == (5,)
+    assert gf.randint(high=high, size=(50,)).max().item() == 4
     with pytest.raises(TypeError, match="whole number"):
         gf.randint(0, 2.5, (2,))
 
