@@ -7,6 +7,10 @@ import threading
 import warnings
 from typing import Any
 
+import numpy as np
+
+from graphflow import pytree
+
 _HINT = "draw outside and pass the numbers as arguments, or draw with gf.rand and its like"
 
 
@@ -19,8 +23,8 @@ def _stands() -> dict[str, Any]:
     if python is not None:
         found["random"] = python.getstate()
     if numpy is not None:
-        _, key, *rest = numpy.get_state()
-        found["numpy.random"] = (key.tobytes(), *rest)
+        state, _ = pytree.flatten(numpy.get_state(legacy=False))
+        found["numpy.random"] = [x.tobytes() if isinstance(x, np.ndarray) else x for x in state]
     return found
 
 

@@ -310,3 +310,13 @@ def test_numbers_drawn_while_tracing_are_warned_of(draw):
         warnings.simplefilter("error")
         gf.compile(lambda x, share: x * share)(ramp(2), own.random())
         gf.compile(lambda x: x * gf.rand(()))(ramp(2))
+
+
+def test_draws_from_another_generator_put_in_numpys_place_are_warned_of():
+    held = np.random.get_bit_generator()
+    np.random.set_bit_generator(np.random.Philox(3))
+    try:
+        with pytest.warns(UserWarning, match=r"drew numbers from numpy\.random while"):
+            gf.compile(lambda x: x * np.random.rand())(ramp(2))
+    finally:
+        np.random.set_bit_generator(held)
