@@ -19,7 +19,7 @@ from graphflow.errors import GraphFlowError
 from graphflow.functions.creation import eye
 from graphflow.functions.shaping import cat, movedim, reshape, stack
 from graphflow.tensor import Tensor
-from graphflow.vectorised import on_entries
+from graphflow.vectorised import of_all, on_entries
 
 __all__ = [
     "functional_call", "grad", "grad_and_value", "hessian", "jacfwd", "jacrev", "jvp",
@@ -278,7 +278,7 @@ def _along_each(
     count = like.numel()
     directions = reshape(eye(count, dtype=like.dtype, device=like.device), (count, *like.shape))
     found = _in_chunks(function, [directions], count, "different", chunk)
-    return [_of_all(x, own, count) for x, own in found]
+    return [of_all(x, own, count) for x, own in found]
 
 
 def jacfwd(
@@ -368,12 +368,7 @@ def _placed(x: Tensor, own: bool, place: int | None, size: int) -> Tensor:
         if own:
             raise ValueError("vmap: out_dims is None for a result that differs between entries")
         return x
-    return movedim(x if own else _of_all(x, own, size).clone(), 0, place)
-
-
-def _of_all(x: Tensor, own: bool, size: int) -> Tensor:
-    """A result with its entries along axis 0: one that is the same for all is repeated."""
-    return x if own else x.expand((size, *x.shape))
+    return movedim(x if own else of_all(x, own, size).clone(), 0, place)
 
 
 def _in_chunks(

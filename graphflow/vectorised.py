@@ -55,6 +55,11 @@ def on_entries(
     return results
 
 
+def of_all(x: Tensor, own: bool, size: Dim) -> Tensor:
+    """A result with its entries along axis 0: one that is the same for all is repeated."""
+    return x if own else x.expand((size, *x.shape))
+
+
 def _traced(
     function: Callable[[list[Tensor]], Sequence[Tensor]], operands: Sequence[Tensor]
 ) -> tuple[Tracer, Body, list[Tensor]]:

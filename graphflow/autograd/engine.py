@@ -250,7 +250,7 @@ def _batched(
     rest: tuple[Any, ...],
 ) -> tuple[Tensor | None, ...]:
     """:func:`grad` for each entry of the cotangents; ``rest`` are its further arguments."""
-    from graphflow.vectorised import on_entries
+    from graphflow.vectorised import of_all, on_entries
 
     outs, cts = _paired(outputs, grad_outputs)
     given = [ct for ct in cts if ct is not None]
@@ -268,11 +268,7 @@ def _batched(
 
     size = given[0].shape[0]
     found = iter(on_entries(of_entry, given, size, "error"))
-    results: list[Tensor | None] = []
-    for there in used:
-        made, own = next(found) if there else (None, True)
-        results.append(made if made is None or own else made.expand((size, *made.shape)))
-    return tuple(results)
+    return tuple(of_all(*next(found), size) if there else None for there in used)
 
 
 def arriving(

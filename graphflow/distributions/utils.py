@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import cached_property as lazy_property
 from typing import Any
 
 from graphflow.distributions.distribution import as_parameters, inside
@@ -37,18 +37,3 @@ def logits_to_probs(logits: Tensor, is_binary: bool = False) -> Tensor:
 
 def _standard_normal(shape: Any, dtype: Any, device: Any) -> Tensor:
     return randn(tuple(shape), dtype=dtype, device=device)
-
-
-class lazy_property:
-    """A property that is computed at the first reading and kept as an attribute."""
-
-    def __init__(self, wrapped: Callable[[Any], Any]) -> None:
-        self.wrapped = wrapped
-        self.__doc__ = wrapped.__doc__
-
-    def __get__(self, instance: Any, obj_type: Any = None) -> Any:
-        if instance is None:
-            return self
-        value = self.wrapped(instance)
-        setattr(instance, self.wrapped.__name__, value)
-        return value

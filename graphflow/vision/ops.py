@@ -34,13 +34,19 @@ def box_area(boxes: Tensor) -> Tensor:
     return area
 
 
+def _area(low: Tensor, high: Tensor) -> Tensor:
+    """Between two corners; 0 where the second does not lie beyond the first."""
+    sides = (high - low).clamp(min=0)
+    area: Tensor = sides[..., 0] * sides[..., 1]
+    return area
+
+
 def _overlaps(name: str, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """Intersections and unions [N, M]."""
     _need_boxes(name, a)
     _need_boxes(name, b)
     low, high = maximum(a[:, None, :2], b[None, :, :2]), minimum(a[:, None, 2:], b[None, :, 2:])
-    sides = (high - low).clamp(min=0)
-    shared = sides[..., 0] * sides[..., 1]
+    shared = _area(low, high)
     return shared, box_area(a)[:, None] + box_area(b)[None] - shared
 
 
@@ -56,8 +62,7 @@ def generalized_box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
     shared, union = _overlaps("generalized_box_iou", boxes1, boxes2)
     low = minimum(boxes1[:, None, :2], boxes2[None, :, :2])
     high = maximum(boxes1[:, None, 2:], boxes2[None, :, 2:])
-    sides = (high - low).clamp(min=0)
-    around = sides[..., 0] * sides[..., 1]
+    around = _area(low, high)
     found: Tensor = shared / union - (around - union) / around
     return found
 

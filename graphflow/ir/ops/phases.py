@@ -14,6 +14,7 @@ from typing import Any
 from graphflow.ir.dims import Dim
 from graphflow.ir.op import Builder
 from graphflow.ir.ops.gradients import zeros
+from graphflow.ir.ops.orders import LEAST_CHANNELS
 from graphflow.ir.ops.rules import Attrs
 
 Convolve = Callable[[Any, Any, Any, Attrs], Any]
@@ -25,8 +26,6 @@ LEADING = 3
 """Axes before the spatial ones."""
 MOST_PHASES = 16
 """Phases that have a convolution each."""
-FEW_CHANNELS = 8
-"""Output channels that leave most of a vector empty."""
 
 
 def spread_extent(extent: Dim, spread: int) -> Dim:
@@ -42,7 +41,7 @@ def are_channels(w: Any, attrs: Attrs) -> bool:
     spread, taps = attrs["spread"], w.shape[LEADING:]
     plain = all(step == 1 for key in ("steps", "dilations") for step in attrs[key])
     alike = all(k % s == 0 for k, s in zip(taps, spread))
-    few = isinstance(w.shape[1], int) and w.shape[1] < FEW_CHANNELS
+    few = isinstance(w.shape[1], int) and w.shape[1] < LEAST_CHANNELS
     return plain and ((few and alike) or prod(spread) > MOST_PHASES)
 
 
