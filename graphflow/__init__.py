@@ -105,6 +105,7 @@ if TYPE_CHECKING:
         serialization,
         special,
         training,
+        types,
         utils,
         vision,
     )
@@ -196,6 +197,7 @@ else:
             "iinfo": "graphflow.number_formats:iinfo",
             "special": "graphflow.special",
             "training": "graphflow.training",
+            "types": "graphflow.types",
             "utils": "graphflow.utils",
             "verify": "graphflow.debugging.verification:verify",
             "vision": "graphflow.vision",
@@ -348,6 +350,7 @@ __all__ = [
     "strided",
     "trace",
     "training",
+    "types",
     "uint8",
     "use_deterministic_algorithms",
     "utils",

@@ -60,6 +60,12 @@ class TensorMethods(metaclass=LoadedLate):
     __array_priority__ = 1000.0
     """``array * tensor`` is the tensor's business, not NumPy's."""
 
+    def __array_wrap__(self, array: Any, context: Any = None, return_scalar: bool = False) -> Any:
+        """What a NumPy function made of a tensor, as one; truths are uint8, as in PyTorch."""
+        from graphflow.functions.creation import from_numpy
+
+        return from_numpy(array.astype("uint8") if array.dtype == "bool" else array)
+
     def __getattr__(self, name: str) -> Any:
         if not name.startswith("__") and any(load() for load in _LOADERS):
             return getattr(self, name)

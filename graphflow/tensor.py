@@ -18,7 +18,7 @@ from graphflow.ir.node import Node
 from graphflow.ir.types import DType, TensorType, from_numpy_dtype
 from graphflow.methods import TensorMethods
 from graphflow.mode import mode, structure
-from graphflow.stale_gradient import StaleGradient
+from graphflow.stale_gradient import StaleGradient, need_gradient_for
 from graphflow.traced_sizes import traced_shape
 
 if TYPE_CHECKING:
@@ -277,11 +277,8 @@ class Tensor(TensorMethods):
 
     @grad.setter
     def grad(self, value: Tensor | None) -> None:
-        if value is not None and (value.shape, value.dtype) != (self.shape, self.dtype):
-            raise GraphFlowError(
-                f"a gradient of shape {list(value.shape)} and {value.dtype} does not fit a tensor "
-                f"of shape {list(self.shape)} and {self.dtype}"
-            )
+        if value is not None:
+            need_gradient_for(self, value)
         self._set_grad(value)
 
     def _held_grad(self) -> Any:

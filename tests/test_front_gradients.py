@@ -450,3 +450,16 @@ def test_grad_takes_pytorchs_arguments_in_pytorchs_order() -> None:
     assert same.tolist() == [[1.0, 4.0, 9.0]] * 2
     with pytest.raises(ValueError, match="needs grad_outputs"):
         gf.autograd.grad(out, x, is_grads_batched=True)
+
+
+def test_what_cannot_be_a_gradient_is_refused() -> None:
+    x = gf.ones(2).requires_grad_()
+    for wrong in (3, 2.0, [1.0, 2.0], np.ones(2, np.float32)):
+        with pytest.raises(TypeError, match="expected to be a Tensor or None but got"):
+            x.grad = wrong
+    for tensor in (x, gf.ones(3), gf.ones(2, dtype=gf.float64)):
+        with pytest.raises(gf.GraphFlowError):
+            x.grad = tensor
+    assert x.grad is None
+    x.grad = gf.full((2,), 3.0)
+    assert x.grad.tolist() == [3, 3]

@@ -11,6 +11,7 @@ from graphflow.optim import lr_scheduler as L
 from tests.front import Counted, linear, ramp, training_step
 
 EPOCHS = 20
+pytestmark = pytest.mark.filterwarnings("ignore:lr_scheduler.step")
 
 
 def optimizer(kind=optim.SGD, **options):
@@ -227,3 +228,23 @@ def test_a_schedule_inside_a_compiled_step_is_refused(kind, lr):
     with pytest.raises(gf.errors.TraceError, match="step the scheduler, outside"):
         step(ramp(5, 4))
     assert [float(rate) for rate in schedule.get_last_lr()] == before
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_schedule_ahead_of_its_optimiser_is_warned_of_once():
+    opt = optimizer()
+    schedule = L.StepLR(opt, 3)
+    with pytest.warns(UserWarning, match=r"before optimizer\.step") as found:
+        schedule.step()
+    assert len(found) == 1 and found[0].filename == __file__
+    schedule.step()
+
+    class Own(optim.SGD):
+        def step(self, closure=None):
+            return None
+
+    for kind in (optim.SGD, Own):
+        opt = optimizer(kind)
+        schedule = L.SequentialLR(opt, [L.ConstantLR(opt), L.ExponentialLR(opt, 0.9)], [2])
+        gf.compile(opt.step)() if kind is optim.SGD else opt.step()
+        schedule.step()

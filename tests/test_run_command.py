@@ -154,6 +154,12 @@ def test_addresses_with_a_file_for_each_class_are_found(tmp_path: pathlib.Path) 
         "from torch.utils.data._utils.collate import default_collate\n"
         "from torch.cuda.amp import custom_bwd, custom_fwd\n"
         "from torch.jit import Final\n"
+        "from torch.types import Device, Number, _size\n"
+        "from torch.serialization import add_safe_globals, safe_globals\n"
+        "from torch.utils._pytree import tree_map\n"
+        "from torchvision.transforms import v2\n"
+        "from torchvision.models import resnet18, ResNet18_Weights\n"
+        "print(tree_map(abs, [-1, (2,)]), v2.ToDtype(torch.float32))\n"
         "print(Normal is torch.distributions.Normal is torch.distributions.normal.Normal)\n"
         "print(AdamW is torch.optim.AdamW, Flatten is torch.nn.Flatten)\n"
         "print(one_hot.OneHotCategorical is torch.distributions.OneHotCategorical)\n"
@@ -162,5 +168,6 @@ def test_addresses_with_a_file_for_each_class_are_found(tmp_path: pathlib.Path) 
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
+        "[1, (2,)] ToDtype(dtype=graphflow.float32, scale=False)",
         "True", "True True", "True", "tensor([1, 2]) tensor([1.])", "none",
     ]  # fmt: skip

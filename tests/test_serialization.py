@@ -1,9 +1,11 @@
 """gf.save and gf.load: round trips, PyTorch's own files, other programs' safetensors."""
 
 import collections
+import enum
 import io
 import os
 import pathlib
+import pickle
 import subprocess
 import sys
 import zipfile
@@ -227,6 +229,53 @@ def test_arguments(tmp_path: pathlib.Path) -> None:
         gf.load(tmp_path / "missing.pt")
     with pytest.raises(gf.GraphFlowError, match="folder"):
         gf.load(tmp_path)
+
+
+# ---- classes that the user allows ------------------------------------------------------------
+
+
+class Settings:
+    def __init__(self, rate: float, shape: tuple[int, ...]) -> None:
+        self.rate, self.shape = rate, shape
+
+
+class Slotted:
+    __slots__ = ("rate",)
+
+
+class Kind(enum.Enum):
+    SMALL = 1
+
+
+def checkpoint_of(value: Any, module: str = __name__) -> io.BytesIO:
+    """What PyTorch writes of ``value``, which holds no tensors, its classes from ``module``."""
+    stream = io.BytesIO()
+    data = pickle.dumps(value, protocol=2).replace(__name__.encode(), module.encode())
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr("a/data.pkl", data)
+    stream.seek(0)
+    return stream
+
+
+def test_classes_are_made_when_they_are_allowed() -> None:
+    slotted = Slotted()
+    slotted.rate = 3
+    value = {"settings": Settings(0.5, (2, 3)), "kind": Kind.SMALL, "slots": slotted}
+    for _ in range(2):
+        with pytest.raises(gf.GraphFlowError, match=r"Settings, which .*add_safe_globals\(\[Sett"):
+            gf.load(checkpoint_of(value))
+        with gf.serialization.safe_globals([Settings, Kind, Slotted]):
+            found = gf.load(checkpoint_of(value))
+    assert vars(found["settings"]) == {"rate": 0.5, "shape": (2, 3)}
+    assert type(found["settings"]) is Settings and found["kind"] is Kind.SMALL
+    assert found["slots"].rate == 3
+    gf.serialization.add_safe_globals([(Settings, "gone.Settings")])
+    assert gf.serialization.get_safe_globals() == [Settings]
+    assert gf.load(checkpoint_of(value["settings"], "gone")).shape == (2, 3)
+    with pytest.raises(gf.GraphFlowError, match=r"test_serialization\.Settings"):
+        gf.load(checkpoint_of(value["settings"]))
+    gf.serialization.clear_safe_globals()
+    assert not gf.serialization.get_safe_globals()
 
 
 # ---- whole files ----------------------------------------------------------------------------

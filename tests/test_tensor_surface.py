@@ -141,3 +141,21 @@ def test_what_no_tensor_is_and_older_ways_to_make_one() -> None:
     assert x.output_nr == 0 and x.to_dense() is x and x.to_dense(gf.float32).dtype is gf.float32
     assert x.new(2, 3).shape == (2, 3) and x.new([1, 2]).tolist() == [1.0, 2.0]
     assert x.new().shape == (0,) and x.new(2).dtype is gf.float64
+
+
+def test_numpys_functions_of_a_tensor_give_tensors() -> None:
+    x = gf.tensor([1.0, 4.0])
+    for made, expected, dtype in (
+        (np.sqrt(x), [1, 2], gf.float32), (np.add(x, np.ones(2)), [2, 5], gf.float64),
+        (np.power(gf.tensor([2, 3]), 2), [4, 9], gf.int64), (np.greater(x, 2), [0, 1], gf.uint8),
+        (np.add.reduce(x), 5, gf.float32), (np.argmax(x), 1, gf.int64),
+        (np.cumsum(x), [1, 5], gf.float32), (np.float64(2) * x, [2, 8], gf.float32),
+    ):  # fmt: skip
+        assert isinstance(made, gf.Tensor) and made.dtype is dtype and made.tolist() == expected
+    fraction, whole = np.modf(x + 0.5)
+    assert fraction.tolist() == [0.5, 0.5] and whole.tolist() == [1, 4]
+    assert isinstance(np.concatenate([x, x]), np.ndarray)
+    with pytest.raises(GraphFlowError, match="requires grad"):
+        np.exp(x.requires_grad_())
+    with pytest.raises(GraphFlowError, match="test_tensor_surface"):
+        gf.compile(lambda x: np.exp(x))(gf.ones(2))

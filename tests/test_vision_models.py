@@ -187,6 +187,16 @@ def test_what_to_pass_is_said(weights: Any) -> None:
             models.alexnet(**options)
 
 
+def test_torchvisions_lists_of_weights_are_empty() -> None:
+    from graphflow.vision.models import AlexNet_Weights, ResNet18_Weights, VGG11_BN_Weights
+
+    assert not [*ResNet18_Weights, *VGG11_BN_Weights, *AlexNet_Weights]
+    with pytest.raises(AttributeError, match=r"ResNet18_Weights\.DEFAULT: no weights .* a file"):
+        models.resnet18(weights=ResNet18_Weights.DEFAULT)
+    with pytest.raises(AttributeError, match="has no attribute 'ResNet19_Weights'"):
+        models.ResNet19_Weights  # noqa: B018
+
+
 def test_weights_that_do_not_fit(tmp_path: pathlib.Path) -> None:
     gf.save({"fc.weight": gf.ones(2, 2)}, tmp_path / "a.pt")
     with pytest.raises(gf.GraphFlowError, match=r"fc\.weight"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -72,6 +74,26 @@ def test_suppression_keeps_the_best_of_what_overlaps() -> None:
     assert ops.nms(boxes[:0], scores[:0], 0.5).shape == (0,)
     with pytest.raises(ShapeError, match="as many scores"):
         ops.nms(boxes, scores[:2], 0.5)
+
+
+def test_suppression_of_many_boxes_needs_no_table_of_pairs() -> None:
+    draw = np.random.default_rng(20261130)
+    count = 2000
+    corner = draw.uniform(0, 150, (count, 2))
+    boxes = np.concatenate([corner, corner + draw.uniform(1, 20, (count, 2))], 1).astype(np.float32)
+    scores = draw.permutation(count).astype(np.float32)
+    table = ops.box_iou(gf.tensor(boxes), gf.tensor(boxes)).numpy()
+    for threshold in (0.1, 0.5):
+        expected: list[int] = []
+        for i in np.argsort(-scores):
+            if not (table[i, expected] > threshold).any():
+                expected.append(int(i))
+        tracemalloc.start()
+        found = ops.nms(gf.tensor(boxes), gf.tensor(scores), threshold)
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert found.tolist() == expected and 100 < len(expected) < count
+        assert most < count * count  # bytes: a quarter of such a table
 
 
 def test_focal_loss_is_its_formula() -> None:

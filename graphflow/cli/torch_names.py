@@ -27,7 +27,8 @@ VERSION = f"2.13.0+graphflow{__version__}"
 PUBLIC = frozenset({
     "accelerator", "amp", "ao", "autograd", "backends", "compiler", "cuda", "distributed",
     "distributions", "fft", "func", "hub", "jit", "linalg", "multiprocessing", "nn", "onnx",
-    "optim", "profiler", "quantization", "random", "special", "testing", "utils",
+    "optim", "profiler", "quantization", "random", "serialization", "special", "testing", "types",
+    "utils",
 })  # fmt: skip
 """Modules of ``graphflow`` that scripts know as modules of ``torch``; others are our own."""
 

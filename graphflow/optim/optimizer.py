@@ -43,6 +43,9 @@ class Optimizer:
     takes_complex: ClassVar[bool] = True
     """Whether parameters may be complex."""
 
+    _opt_called = False
+    """Whether there was a step, for schedules, which begin after it."""
+
     def __init__(self, params: Iterable[Any], defaults: Mapping[str, Any]) -> None:
         self.defaults = dict(defaults)
         self.param_groups: list[ParamGroup] = []
@@ -135,6 +138,7 @@ class Optimizer:
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update every parameter that has a gradient."""
+        self._opt_called = True
         for hook in self._hooks.get("before", ()):
             hook(self, (closure,), {})
         loss = self._run(closure)

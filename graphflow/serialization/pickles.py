@@ -1,8 +1,9 @@
 """Pickles read as data: a small machine that can build plain values and nothing else.
 
 A pickle is a program; Python's own reader imports and calls what it names.
-This one looks names up in a table that its user gives, calls only what stands
-there, and ends with an error at any other.  Opcodes are taken apart by the
+This one looks names up in a table that its caller gives, and among those that
+the user allowed, calls only what stands there, and ends with an error at any
+other.  Opcodes are taken apart by the
 standard library's ``pickletools``, which runs nothing.
 """
 
@@ -15,6 +16,7 @@ from typing import IO, Any
 import numpy as np
 
 from graphflow.errors import GraphFlowError
+from graphflow.serialization.safe import allowed, is_allowed
 
 _LONGEST_LINE = 1 << 16
 Names = Mapping[tuple[str, str], Any]
@@ -25,6 +27,15 @@ class Maker:
 
     def __init__(self, make: Callable[..., Any]) -> None:
         self.make = make
+
+
+class Allowed(Maker):
+    """A class or function that the user allowed to be called."""
+
+    def new(self, *arguments: Any) -> Any:
+        """An instance that was not initialised; what it holds follows."""
+        kind: Any = self.make
+        return kind.__new__(kind, *arguments)
 
 
 class Limited:
@@ -174,13 +185,17 @@ class _Machine:
 
     def find(self, module: Any, name: Any) -> Any:
         found = self.names.get((module, name), self)
-        if found is self:
+        if found is not self:
+            return found
+        own = allowed(module, name)
+        if own is None:
             raise GraphFlowError(
                 f"{self.file}: it holds a {module}.{name}, which only running code could load; "
                 "GraphFlow loads tensors, numbers, strings and containers of them. "
-                "If it is a whole model, save its state_dict() instead"
+                "If it is a whole model, save its state_dict() instead; of a class that you trust "
+                f"say gf.serialization.add_safe_globals([{name}]) first"
             )
-        return found
+        return Allowed(own)
 
     def call(self, _: Any) -> None:
         arguments, maker = self.stack.pop(), self.stack.pop()
@@ -188,12 +203,20 @@ class _Machine:
             raise TypeError(f"{type(maker).__name__} cannot be called")
         self.stack.append(maker.make(*arguments))
 
+    def new(self, _: Any) -> None:
+        if isinstance(self.stack[-2], Allowed):
+            self.stack[-2:] = [self.stack[-2].new(*self.stack[-1])]
+        else:
+            self.call(None)
+
     def build(self, _: Any) -> None:
         state, target = self.stack.pop(), self.stack[-1]
         if isinstance(target, np.ndarray):
             fill_array(target, state)
         elif isinstance(target, DTypeState):
             target.fill(state)
+        elif is_allowed(type(target)):
+            set_state(target, state)
         elif not isinstance(target, dict):  # the attributes of an OrderedDict are left out
             raise TypeError(f"{type(target).__name__} takes no state")
 
@@ -245,10 +268,22 @@ _ACTIONS: dict[str, Callable[[_Machine, Any], None]] = {
     "GLOBAL": _Machine.name,
     "STACK_GLOBAL": _Machine.stack_name,
     "REDUCE": _Machine.call,
-    "NEWOBJ": _Machine.call,
+    "NEWOBJ": _Machine.new,
     "BUILD": _Machine.build,
     "BINPERSID": _Machine.persistent_id,
 }
+
+
+def set_state(target: Any, state: Any) -> None:
+    """Give an instance of an allowed class what it holds."""
+    if hasattr(target, "__setstate__"):
+        target.__setstate__(state)
+        return
+    attributes, slots = state if isinstance(state, tuple) else (state, None)
+    if attributes:
+        target.__dict__.update(attributes)
+    for name, value in (slots or {}).items():
+        setattr(target, name, value)
 
 
 # ---- NumPy's own pickles ------------------------------------------------------------------

@@ -5,6 +5,8 @@ Boxes are [N, 4]: (x1, y1, x2, y2) with x1 < x2 and y1 < y2, unless a format say
 
 from __future__ import annotations
 
+from typing import Any, TypeAlias
+
 import numpy as np
 
 from graphflow.errors import ShapeError
@@ -20,6 +22,8 @@ __all__ = [
     "StochasticDepth", "batched_nms", "box_area", "box_convert", "box_iou", "clip_boxes_to_image",
     "generalized_box_iou", "nms", "remove_small_boxes", "sigmoid_focal_loss", "stochastic_depth",
 ]  # fmt: skip
+
+Boxes: TypeAlias = np.ndarray[Any, Any]
 
 
 def _need_boxes(name: str, boxes: Tensor) -> None:
@@ -110,14 +114,35 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
     if scores.shape != boxes.shape[:1]:
         raise ShapeError(f"nms: {boxes.shape[0]} boxes need as many scores, not {scores.shape}")
     order = np.argsort(-scores.detach().cpu().numpy(), kind="stable")
-    overlaps = box_iou(boxes, boxes).detach().cpu().numpy()
-    kept, gone = [], np.zeros(len(order), bool)
-    for i in order:
-        if not gone[i]:
-            kept.append(i)
-            gone |= overlaps[i] > iou_threshold
+    corners = np.ascontiguousarray(boxes.detach().cpu().numpy().T)
+    kept: list[int] = []
+    while len(order):  # the best few among themselves, then what is left of the others
+        block, order = order[:_BLOCK], order[_BLOCK:]
+        over = _iou(corners[:, block], corners[:, block]) > np.float64(iou_threshold)
+        stays: list[int] = []
+        for i in range(len(block)):
+            if not over[i, stays].any():
+                stays.append(i)
+        best = block[stays]
+        kept += best.tolist()
+        covered = _iou(corners[:, best], corners[:, order]) > np.float64(iou_threshold)
+        order = order[~covered.any(0)]
     found: Tensor = from_numpy(np.array(kept, np.int64)).to(boxes.device)
     return found
+
+
+_BLOCK = 16
+"""Boxes that :func:`nms` compares with all others at once."""
+
+
+def _iou(a: Boxes, b: Boxes) -> Boxes:
+    """:func:`box_iou` of arrays with a row for each coordinate."""
+    own, other = ((x2 - x1) * (y2 - y1) for x1, y1, x2, y2 in (a, b))
+    left, top, right, bottom = (side[:, None] for side in a)
+    shared = np.maximum(np.minimum(right, b[2]) - np.maximum(left, b[0]), 0)
+    shared *= np.maximum(np.minimum(bottom, b[3]) - np.maximum(top, b[1]), 0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(shared / (own[:, None] + other - shared))
 
 
 def batched_nms(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: float) -> Tensor:

@@ -7,6 +7,7 @@ one, ``_get_closed_form_lr`` gives the rate at an epoch from the first rate.
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from graphflow.autograd.modes import no_grad
@@ -33,6 +34,11 @@ def set_option(group: Any, name: str, value: Any) -> None:
             held.fill_(value)
     else:
         group[name] = value
+
+
+def _has_stepped(optimizer: Optimizer) -> bool:
+    """Whether there was a step; a ``step`` of the user's own need not say so."""
+    return optimizer._opt_called or type(optimizer).step is not Optimizer.step
 
 
 class LRScheduler:
@@ -75,6 +81,12 @@ class LRScheduler:
 
     def step(self, epoch: Any = None) -> None:
         """Go to the next epoch, or to ``epoch``."""
+        if self._step_count == 1 and not _has_stepped(self.optimizer):
+            warnings.warn(
+                "lr_scheduler.step() is called before optimizer.step(): the first value of the "
+                "schedule is skipped. Call optimizer.step() first, then lr_scheduler.step()",
+                stacklevel=2,
+            )
         self._step_count += 1
         self._go_to(epoch)
 

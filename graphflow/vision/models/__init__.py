@@ -25,7 +25,17 @@ from graphflow.vision.models.vgg import (
     vgg19,
     vgg19_bn,
 )
-from graphflow.vision.models.weights import get_model, list_models
+from graphflow.vision.models.weights import (
+    WeightNames,
+    get_model,
+    list_models,
+    weight_names,
+)
+
+
+def __getattr__(name: str) -> WeightNames:
+    return weight_names(__name__, name)
+
 
 __all__ = [
     "VGG", "AlexNet", "Inception3", "InceptionOutputs", "ResNet", "alexnet", "get_model",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from graphflow import hub
@@ -68,12 +68,41 @@ def read_weights(name: str, weights: Any, progress: bool = True) -> Mapping[str,
     if isinstance(weights, (str, os.PathLike)) and os.path.exists(weights):
         return _state(load(weights))
     missing = f"there is no file {os.fspath(weights)!r}; " if _is_path(weights) else ""
-    raise GraphFlowError(
-        f"{name}: {missing}no weights come with GraphFlow. Pass weights= (or pretrained=) a file "
-        "(.safetensors, .pt, .pth), or an address with a checksum: a name that ends in the first "
-        "digits of its SHA-256, as in https://download.pytorch.org/models/resnet50-0676ba61.pth, "
-        "or #sha256=… behind it"
-    )
+    raise GraphFlowError(f"{name}: {missing}{_ADVICE}")
+
+
+_ADVICE = (
+    "no weights come with GraphFlow. Pass weights= (or pretrained=) a file "
+    "(.safetensors, .pt, .pth), or an address with a checksum: a name that ends in the first "
+    "digits of its SHA-256, as in https://download.pytorch.org/models/resnet50-0676ba61.pth, "
+    "or #sha256=… behind it"
+)
+
+
+class WeightNames:
+    """torchvision's list of a network's weights, of which there are none here."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise AttributeError(f"{self._name}.{name}: {_ADVICE}")
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(())
+
+    def __repr__(self) -> str:
+        return f"<{self._name}: none come with GraphFlow>"
+
+
+def weight_names(module: str, name: str) -> WeightNames:
+    """``ResNet18_Weights`` and its siblings, for the networks that there are."""
+    builder, _, kind = name.rpartition("_")
+    if kind != "Weights" or builder.lower() not in _builders:
+        raise AttributeError(f"module {module!r} has no attribute {name!r}")
+    return WeightNames(name)
 
 
 def _state(loaded: Any) -> Mapping[str, Any]:

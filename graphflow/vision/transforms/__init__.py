@@ -3,6 +3,9 @@
 Random ones draw from GraphFlow's default generator, so ``gf.manual_seed`` decides them.
 """
 
+from typing import TYPE_CHECKING
+
+from graphflow.later import importer
 from graphflow.vision.transforms import functional
 from graphflow.vision.transforms.basic import (
     Compose,
@@ -39,11 +42,16 @@ from graphflow.vision.transforms.geometric import (
 )
 from graphflow.vision.transforms.images import InterpolationMode
 
+if TYPE_CHECKING:
+    from graphflow.vision.transforms import v2
+else:
+    __getattr__ = importer(globals(), {"v2": "graphflow.vision.transforms.v2"})
+
 __all__ = [
     "CenterCrop", "ColorJitter", "Compose", "ConvertImageDtype", "FiveCrop", "GaussianBlur",
     "Grayscale", "InterpolationMode", "Lambda", "Normalize", "PILToTensor", "Pad",
     "RandomAffine", "RandomApply", "RandomChoice", "RandomCrop", "RandomErasing",
     "RandomGrayscale", "RandomHorizontalFlip", "RandomInvert", "RandomOrder",
     "RandomResizedCrop", "RandomRotation", "RandomVerticalFlip", "Resize", "TenCrop",
-    "ToPILImage", "ToTensor", "functional",
+    "ToPILImage", "ToTensor", "functional", "v2",
 ]  # fmt: skip
