@@ -132,7 +132,8 @@ def _as_they_lie(graph: Graph, first: int, orders: Sequence[Order | None]) -> Gr
             values[old] = build.emit("permute", inputs[number], axes=inverse_order(order))
     if not values:
         return graph
-    values |= {n: n for n in (*inputs, *graph.state)}
+    # Where an order leaves the shape as it is, the input is the one that it takes the place of.
+    values = {n: n for n in (*inputs, *graph.state)} | values
     outputs = rebuilt(graph.outputs, values)
     updates = zip((n for n, _ in graph.updates), rebuilt([n for _, n in graph.updates], values))
     places = {values[n]: place for n, place in graph.locations.items() if n in values}

@@ -237,6 +237,19 @@ def test_what_no_gradient_arrives_for_gets_none(second: bool) -> None:
                 np.testing.assert_allclose(ours.detach(), want.detach(), rtol=1e-5, atol=1e-6)
 
 
+def test_images_whose_shape_is_the_same_with_channels_last() -> None:
+    """Eight channels of eight rows and columns: the order in memory does not show in the shape."""
+
+    class Squared(nn.Sequential):
+        def forward(self, x: gf.Tensor) -> gf.Tensor:
+            return (super().forward(x) ** 2).sum((1, 2, 3))
+
+    gf.manual_seed(7)
+    model = Squared(nn.Conv2d(3, 8, 3, padding=1), nn.MaxPool2d(2))
+    compiled = check(model, RNG.standard_normal((3, 3, 16, 16), np.float32))
+    assert (0, 2, 3, 1) in halves(compiled)[1].orders
+
+
 def test_every_gradient_has_memory_of_its_own() -> None:
     add = gf.compile(lambda a, b: (a + b) * 2.0)
     a, b = gf.randn(3, requires_grad=True), gf.randn(3, requires_grad=True)
