@@ -220,6 +220,19 @@ def test_other_sizes_share_what_is_kept() -> None:
         holds(net, found, weights(net), images)
 
 
+def test_what_depends_on_sizes_is_not_kept() -> None:
+    """Positions are made of nothing, but more of them in a larger batch."""
+
+    def waves(x: Any) -> Any:
+        return gf.cos(gf.arange(x.numel(), dtype=gf.float64)).reshape(x.shape) * 2
+
+    found = gf.compile(waves, dynamic={"x": {0: "batch"}})
+    for count in (2, 3, 1, 3):
+        x = gf.zeros(count, LEAST_WORK // 8)
+        expected = np.cos(np.arange(x.numel())).reshape(x.shape) * 2
+        np.testing.assert_allclose(found(x).numpy(), expected, atol=1e-12)
+
+
 def test_several_threads_and_writes() -> None:
     """Calls from four threads between writes see the weights of their time."""
     net, scores = compiled()

@@ -14,13 +14,17 @@ from collections.abc import Sequence
 from graphflow.codegen.buffers import BufferTable
 from graphflow.codegen.schedule import (
     Address,
+    Argument,
+    BlockAddress,
     Branch,
     BufferKind,
     Call,
     Provenance,
     Step,
+    Value,
     plain_steps,
 )
+from graphflow.codegen.sizes import is_fixed
 from graphflow.ir.types import TensorType, bool_
 from graphflow.records import dataclass, replace
 
@@ -61,7 +65,7 @@ def with_kept(table: BufferTable, steps: Sequence[Step]) -> Kept:
 
 def _lasting(table: BufferTable, steps: Sequence[Step]) -> list[Call]:
     """The calls that read and write nothing but constants, state that no step writes to, and
-    memory that only such calls write to."""
+    memory that only such calls write to, and that are the same for all sizes."""
     written = frozenset[int]().union(*(step.writes for step in plain_steps(steps)))
     fixed = {
         buffer.id
@@ -70,7 +74,8 @@ def _lasting(table: BufferTable, steps: Sequence[Step]) -> list[Call]:
         or (buffer.kind is BufferKind.STATE and buffer.id not in written)
     }
     own = {buffer.id for buffer in table.buffers if buffer.kind is BufferKind.ARENA}
-    found = [step for step in steps if isinstance(step, Call) and not step.fallible]
+    calls = [step for step in steps if isinstance(step, Call) and not step.fallible]
+    found = [call for call in calls if all(map(_same_for_all_sizes, call.arguments))]
     while True:
         chosen = set(map(id, found))
         others = frozenset[int]().union(*(s.writes for s in steps if id(s) not in chosen))
@@ -79,3 +84,16 @@ def _lasting(table: BufferTable, steps: Sequence[Step]) -> list[Call]:
         if len(fewer) == len(found):
             return found
         found = fewer
+
+
+def _same_for_all_sizes(argument: Argument) -> bool:
+    """Whether ``argument`` depends on no dimension.
+
+    Positions in a batch, say, are made of nothing, but are others in another batch; programs of
+    one schedule for several sizes share what they keep.
+    """
+    if isinstance(argument, BlockAddress):
+        return all(map(_same_for_all_sizes, argument.arguments))
+    if isinstance(argument, Value):
+        return is_fixed(argument.value)
+    return not isinstance(argument, Address) or is_fixed(argument.offset)
