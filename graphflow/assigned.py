@@ -6,7 +6,8 @@ there when it is called, as long as that has the type it was made for.  While th
 traced the module gets tensors of the trace, and afterwards what it had before.
 
 The state of an optimiser of the user's own is such a place, too; numbers in it, such as a count
-of steps, are run-time scalars.
+of steps, are run-time scalars.  So is the history of an argument to which a value with one was
+written in place.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from graphflow.records import dataclass
 from graphflow.tensor import Tensor
 
 if TYPE_CHECKING:
+    from graphflow.autograd.history import GradNode
     from graphflow.trace import Tracer
 
 REPLACED, HIDDEN = "_replaced", "_hidden"
@@ -60,7 +62,7 @@ class Member:
         """What a program assumes of it."""
         return _kind(self.now())
 
-    def put(self, value: Any) -> None:
+    def put(self, value: Any, arguments: Sequence[Any]) -> None:
         """Assign what a program has made; programs that assumed something else look again."""
         from graphflow.guards import same_value
 
@@ -95,7 +97,7 @@ class Slot:
         now = self.now()
         return type(now).__name__ if type(now) in _NUMBERS else _kind(now)
 
-    def put(self, value: Any) -> None:
+    def put(self, value: Any, arguments: Sequence[Any]) -> None:
         """Assign what a program has made; a whole number stays one."""
         before = self.kind()
         self.slots[self.name] = int(value) if before == "int" else value
@@ -108,6 +110,23 @@ class Slot:
             self.slots.pop(self.name, None)
         else:
             self.slots[self.name] = value
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenArgument:
+    """Argument number ``index``, to which something with a history was written in place."""
+
+    index: int
+    traced: Tensor
+    """Its last value in the trace, with that history."""
+
+    def now(self) -> Tensor:
+        """That value."""
+        return self.traced
+
+    def put(self, value: Any, arguments: Sequence[Any]) -> None:
+        """Give the argument of a call the history that is wanted of it."""
+        arguments[self.index]._adopt(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +143,9 @@ class FoundMember:
         return found
 
 
+Place: TypeAlias = Member | Slot | WrittenArgument
+
+
 class Assigned:
     """What one trace assigns to attributes, and which it reads that programs assign."""
 
@@ -133,6 +155,7 @@ class Assigned:
         self._numbers: dict[int, tuple[Tensor, Any]] = {}
         self._met: dict[int, Any] = {}
         self._names: set[tuple[int, str]] = set()
+        self._histories: dict[int, tuple[Tensor, GradNode | None, bool]] = {}
 
     def note(self, tracer: Tracer, module: Any, name: str, value: Any) -> None:
         """``module.name`` is about to become ``value``."""
@@ -146,6 +169,29 @@ class Assigned:
                 "body that is traced once cannot do at every step; carry the value, or return it"
             )
         self._before.setdefault((id(module), name), (member, before))
+
+    def note_history(self, tensor: Tensor) -> None:
+        """An in-place operation is about to give ``tensor``, from outside, another history."""
+        before = tensor, tensor._grad_fn, tensor._requires_grad
+        self._histories.setdefault(id(tensor), before)
+
+    def restore_histories(self) -> None:
+        """Give tensors from outside the histories back that they had before the trace."""
+        for tensor, grad_fn, requires_grad in self._histories.values():
+            tensor._grad_fn, tensor._requires_grad = grad_fn, requires_grad
+            tensor._origin += 1
+            for view in [known() for known in tensor._cell.views or ()]:
+                if view is not None and view._base is tensor:
+                    view._rederive()
+
+    def _written(self, tracer: Tracer, arguments: Sequence[Any]) -> Iterator[WrittenArgument]:
+        """The arguments that leave the function with a history that is still wanted."""
+        for index, leaf in enumerate(arguments):
+            history = leaf.grad_fn if id(leaf) in self._histories else None
+            if history is not None and not history.spent(set()):
+                traced: Tensor = Tensor._of(Cell(tracer.node(leaf), tracer))
+                traced._grad_fn, traced._requires_grad = history, True
+                yield WrittenArgument(index, traced)
 
     def meet(self, module: Any) -> None:
         """The function reaches ``module``: what it reads there of what programs assign is noted."""
@@ -183,12 +229,13 @@ class Assigned:
                     if any(t._cell.tracer is not None for t in _tensors(value)):
                         yield Slot(slots, name), before.get(key, {}).get(name, _ABSENT)
 
-    def members(self) -> tuple[Member | Slot, ...]:
-        """The attributes and slots that hold other tensors than before."""
+    def members(self, tracer: Tracer, arguments: Sequence[Any]) -> tuple[Place, ...]:
+        """The attributes and slots that hold other tensors than before, and the ``arguments`` that
+        have another history."""
         pairs = self._before.values()
         found = [m for m, before in pairs if m.now() is not before and _tensors(m.now())]
         slots = [slot for slot, _ in self._changed_slots() if not self._is_as_given(slot.now())]
-        return (*found, *slots)
+        return (*found, *slots, *self._written(tracer, arguments))
 
     def _is_as_given(self, value: Any) -> bool:
         """Whether this is a run-time number to which nothing was added in place."""
@@ -245,11 +292,11 @@ class Assigned:
         return tuple(found)
 
 
-def put_all(members: Sequence[Member | Slot], returned: Any) -> Any:
+def put_all(members: Sequence[Place], returned: Any, arguments: Sequence[Any]) -> Any:
     """Assign the attributes, whose values follow what the function returns; that is left."""
     returned, values = returned
     for member, value in zip(members, values, strict=True):
-        member.put(value)
+        member.put(value, arguments)
     return returned
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from graphflow import pytree
-from graphflow.assigned import FoundMember, Member, Slot
+from graphflow.assigned import FoundMember, Place
 from graphflow.cell import Cell, Chain, ViewStep
 from graphflow.checks import need_device, need_dtype, need_int
 from graphflow.device import CPU, Device
@@ -129,7 +129,7 @@ class Capture:
     """Final ``.grad`` of leaves the trace assigned: None, kept memory, or a refusal."""
     found: Found = ()
     """What lies in ``.grad`` or an attribute of something outside when the program is called."""
-    members: tuple[Member | Slot, ...] = ()
+    members: tuple[Place, ...] = ()
     """Attributes and slots that the function assigns: their values follow what it returns."""
     argument_grads: tuple[tuple[int, int], ...] = ()
     """Arguments that receive a gradient: (leaf number, graph output)."""
@@ -240,7 +240,8 @@ def capture(
             raise TraceError("an argument that is written to has fixed dimensions")
         if not written:
             draws.warn(title)
-            members = tracer.assigned.members() if assigns else ()
+            arguments = [p for p, _ in placed]
+            members = tracer.assigned.members(tracer, arguments) if assigns else ()
             return _finish(tracer, placed, returned, reach, keep_grads, explicit, members)
     except GraphFlowError as error:
         tracer.locate(error)
@@ -248,6 +249,7 @@ def capture(
     finally:
         mode.tracer, mode.grad = None, held
         tracer.assigned.undo()
+        tracer.assigned.restore_histories()
     # Memory that is written is state, and so are arguments: once more, knowing which.
     mutable |= written
     return capture(function, args, kwargs, name, keep_grads, mutable, dynamic, explicit, assigns)
@@ -260,7 +262,7 @@ def _finish(
     reach: Reach,
     keep_grads: bool,
     explicit: bool,
-    members: tuple[Member | Slot, ...],
+    members: tuple[Place, ...],
 ) -> Capture:
     if members:
         returned = returned, [member.now() for member in members]

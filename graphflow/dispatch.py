@@ -36,7 +36,7 @@ from graphflow.runtime.storage import Array
 from graphflow.tensor import Tensor
 from graphflow.traced_sizes import as_plain
 
-_VIEW = Kind.VIEW
+_VIEW, _REDUCTION = Kind.VIEW, Kind.REDUCTION
 MUCH = 1 << 17
 """Elements of an operand times the operation's cost from which a kernel is worth its call."""
 
@@ -62,7 +62,9 @@ def _emit(
     tracer = mode.tracer
     if tracer is None:
         value = _values(op, reference, inputs, attrs)
-        if value.__class__ is not np.ndarray and not (devices.used and is_placed(value)):
+        if op.kind is _REDUCTION and value.__class__ is np.ndarray:
+            value = np.asarray(value, order="C")  # NumPy keeps the order of the operand's axes
+        elif value.__class__ is not np.ndarray and not (devices.used and is_placed(value)):
             value = np.asarray(value)
         if not inputs and mode.place is not None:
             value = put_in_place(value)
@@ -227,6 +229,8 @@ def assign(target: Tensor, new: Tensor) -> Tensor:
     whole = _replaced(owner, target, new) if tracked and owner is not target else new
     _store(target, new)
     if tracked:
+        if mode.tracer is not None and owner._cell.tracer is None:
+            mode.tracer.assigned.note_history(owner)
         owner._adopt(whole)
         if owner is not target:
             target._rederive()

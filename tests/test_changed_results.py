@@ -92,3 +92,44 @@ def test_a_change_that_is_recorded_is_fine_and_one_that_is_not_is_refused(functi
     with gf.no_grad():
         y.mul_(3)
     y.sum().backward()
+
+
+@pytest.mark.parametrize("call", [lambda f: f, gf.compile])
+def test_arguments_take_the_history_of_what_is_written_to_them(call):
+    """Each call's own argument has it, also where it is written to twice; others have none."""
+    w = gf.ones(3, dtype=gf.float64, requires_grad=True)
+
+    def write(x):
+        x[:, 2:] = w.mean() * 5
+        x[:, :1].add_(1)
+        return x * 2
+
+    written = call(write)
+    for start in (1.0, 3.0):
+        x = gf.full((4, 5), start, dtype=gf.float64)
+        w.grad = None
+        out = written(x)
+        assert x.requires_grad and not x.is_leaf
+        (out.sum() + x.sum()).backward()
+        np.testing.assert_allclose(w.grad.numpy(), np.full(3, (2 + 1) * 12 * 5 / 3))
+        np.testing.assert_array_equal(x.detach().numpy()[1], [start + 1, start, 5.0, 5.0, 5.0])
+
+
+def test_memory_outside_keeps_its_history_where_a_trace_wrote_to_it():
+    """What is written to in a compiled step is a leaf after it as before."""
+    w = gf.ones(3, requires_grad=True)
+    buffer, x = gf.zeros(3), gf.ones(3)
+    row = buffer[1:]
+
+    @gf.compile
+    def step(x):
+        w.grad = None
+        buffer.mul_(0.5).add_(w)
+        x.add_(w)
+        (buffer + x).sum().backward()
+        return w.grad
+
+    np.testing.assert_array_equal(step(x).numpy(), np.full(3, 2.0))
+    assert not (buffer.requires_grad or row.requires_grad or x.requires_grad)
+    np.testing.assert_array_equal(step(x).numpy(), np.full(3, 2.0))
+    np.testing.assert_array_equal(row.numpy(), np.full(2, 1.5))

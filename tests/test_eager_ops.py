@@ -398,3 +398,13 @@ def test_in_place_forms_write_where_the_tensor_lies(name, args):
     assert getattr(view, name)(*args) is view
     np.testing.assert_array_equal(base[1:3].t().numpy(), expected)
     np.testing.assert_array_equal(base[0].numpy(), untouched)
+
+
+@pytest.mark.parametrize("name", ["sum", "mean", "amax", "var", "prod"])
+def test_sums_of_turned_tensors_are_row_major(name):
+    """A script that calls view() on one need not know how its operand lies."""
+    x = np.arange(24.0).reshape(2, 4, 3) / 7
+    made = getattr(gf.tensor(x).mT, name)(0)
+    assert made.is_contiguous()
+    expected = getattr(np, name)(x, 0, **({"ddof": 1} if name == "var" else {}))
+    np.testing.assert_allclose(made.view(-1).numpy(), expected.T.reshape(-1))

@@ -236,3 +236,13 @@ def test_probabilities_may_be_numbers_of_numpy() -> None:
         found = F.dropout(x, p)
         gf.manual_seed(5)
         assert found.dtype is gf.float32 and gf.equal(found, F.dropout(x, 0.5))
+
+
+@pytest.mark.parametrize("call", [lambda f: f, gf.compile])
+def test_linear_maps_of_no_features(call) -> None:
+    """What has no elements has any number of rows; the sum over no products is the bias."""
+    x, bias = gf.zeros(2, 3, 0), gf.arange(4.0)
+    made = call(lambda x: F.linear(x, gf.zeros(4, 0), bias))(x)
+    np.testing.assert_array_equal(made.numpy(), np.broadcast_to(np.arange(4.0), (2, 3, 4)))
+    made = call(lambda x: F.bilinear(x, gf.ones(2, 3, 5), gf.zeros(4, 0, 5), bias))(x)
+    np.testing.assert_array_equal(made.numpy(), np.broadcast_to(np.arange(4.0), (2, 3, 4)))

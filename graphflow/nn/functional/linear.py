@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from graphflow.autocasting import in_lower_precision, in_widest
 from graphflow.checks import need_tensor
 from graphflow.dispatch import apply
@@ -33,7 +35,7 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         )
     lead = tuple(input.shape[:-1])
     # One flat product: its weight gradient is one product, too, not a sum over a batch of them.
-    rows = input if input.ndim <= 2 else input.reshape(-1, input.shape[-1])
+    rows = input if input.ndim <= 2 else input.reshape(math.prod(lead), input.shape[-1])
     out = matmul(rows, t(weight))
     if bias is not None:
         out = apply("add", out, bias)
@@ -51,9 +53,10 @@ def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None
             f"bilinear: inputs of shape {list(input1.shape)} and {list(input2.shape)} do not fit "
             f"a weight of shape {list(weight.shape)}"
         )
-    rows, other = input1.reshape(-1, first), input2.reshape(-1, 1, second)
+    count = math.prod(lead)
+    rows, other = input1.reshape(count, first), input2.reshape(count, 1, second)
     half = matmul(rows, weight.permute(1, 0, 2).reshape(first, out * second))
-    made = reduce("reduce_sum", mul(half.reshape(-1, out, second), other), -1, False)
+    made = reduce("reduce_sum", mul(half.reshape(count, out, second), other), -1, False)
     if bias is not None:
         made = add(made, bias)
     return made.reshape((*lead, out))  # type: ignore[no-any-return]
