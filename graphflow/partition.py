@@ -57,7 +57,7 @@ class Backward:
 def partition(tracer: Tracer, live: Sequence[Tensor], outputs: list[Node]) -> Backward:
     """Differentiate ``live`` and split; values to save are appended to ``outputs``."""
     leaves = _leaves_of(live)
-    cts = [build.input_node(f"ct{i}", t._type) for i, t in enumerate(live)]
+    cts = [build.input_node(tracer._unique(f"ct{i}"), t._type) for i, t in enumerate(live)]
     given = [Tensor._of(Cell(node, tracer)) for node in cts]
     before = tracer.values_now()
     found = arriving(live, leaves, given)
@@ -79,7 +79,7 @@ def partition(tracer: Tracer, live: Sequence[Tensor], outputs: list[Node]) -> Ba
     saved += [n for n in updates.boundary if n not in {*saved, *known}]
     first = len(outputs)
     outputs.extend(build.emit("copy", n) if n.op.name in ("state", "input") else n for n in saved)
-    inputs, new = _inputs_for(cts, saved, read)
+    inputs, new = _inputs_for(tracer, cts, saved, read)
     changes = updates.over(new)
     gradients = rebuilt(values, new)
     held = [*state, *(n for n, _ in changes if n not in state)]
@@ -243,9 +243,11 @@ def _is_light(node: Node, there: set[Node]) -> bool:
 
 
 def _inputs_for(
-    cts: Sequence[Node], saved: Sequence[Node], read: Sequence[Node]
+    tracer: Tracer, cts: Sequence[Node], saved: Sequence[Node], read: Sequence[Node]
 ) -> tuple[tuple[Node, ...], dict[Node, Node]]:
-    new = {n: build.input_node(f"saved{i}", n.tensor_type) for i, n in enumerate(saved)}
+    new = {
+        n: build.input_node(tracer._unique(f"saved{i}"), n.tensor_type) for i, n in enumerate(saved)
+    }
     return (*cts, *new.values(), *read), new
 
 

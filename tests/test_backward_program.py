@@ -250,6 +250,19 @@ def test_images_whose_shape_is_the_same_with_channels_last() -> None:
     assert (0, 2, 3, 1) in halves(compiled)[1].orders
 
 
+def test_arguments_may_have_the_names_of_what_the_gradients_take() -> None:
+    def function(saved0: Any, ct0: Any) -> Any:
+        return (saved0 * ct0).exp() * saved0
+
+    given = [RNG.standard_normal(3) for _ in range(2)]
+    found = []
+    for call in (function, gf.compile(function)):
+        tensors = [gf.tensor(x, requires_grad=True) for x in given]
+        call(*tensors).square().sum().backward()
+        found.append([t.grad.numpy() for t in tensors])
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-12)
+
+
 def test_every_gradient_has_memory_of_its_own() -> None:
     add = gf.compile(lambda a, b: (a + b) * 2.0)
     a, b = gf.randn(3, requires_grad=True), gf.randn(3, requires_grad=True)
