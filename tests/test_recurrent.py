@@ -246,6 +246,8 @@ WRONG = [
     (lambda: rnn.pack_padded_sequence(X, [3, 5]), RuntimeError, "decreasing order"),
     (lambda: rnn.pack_padded_sequence(X, [3]), RuntimeError, "equal to the batch size 2"),
     (lambda: rnn.pack_padded_sequence(X, [6, 3]), RuntimeError, "a length is 6"),
+    (lambda: gf.compile(lambda n: rnn.pack_padded_sequence(X, n).data)(gf.tensor([3, 2])),
+     gf.TraceError, "hand it a list"),
     (lambda: rnn.pad_sequence([]), RuntimeError, "empty list"),
     (lambda: rnn.pad_sequence([gf.zeros(2, 3), gf.zeros(2, 4)]), RuntimeError, "dimension 0"),
 ]  # fmt: skip

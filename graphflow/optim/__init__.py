@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from graphflow.optim.lbfgs import LBFGS
     from graphflow.optim.matrices import Adafactor, Muon
     from graphflow.optim.sgd import ASGD, SGD
+    from graphflow.optim.sparse_adam import SparseAdam
 else:
     _FILES = {
         "adam": ("Adam", "AdamW", "Adamax", "NAdam", "RAdam"),
@@ -21,6 +22,7 @@ else:
         "lbfgs": ("LBFGS",),
         "matrices": ("Adafactor", "Muon"),
         "sgd": ("ASGD", "SGD"),
+        "sparse_adam": ("SparseAdam",),
     }
     _PLACES = {
         name: f"graphflow.optim.{file}:{name}" for file, names in _FILES.items() for name in names
@@ -30,5 +32,6 @@ else:
 
 __all__ = [
     "ASGD", "LAMB", "LBFGS", "SGD", "Adadelta", "Adafactor", "Adagrad", "Adam", "AdamW", "Adamax",
-    "Muon", "NAdam", "Optimizer", "RAdam", "RMSprop", "Rprop", "lr_scheduler", "swa_utils",
+    "Muon", "NAdam", "Optimizer", "RAdam", "RMSprop", "Rprop", "SparseAdam", "lr_scheduler",
+    "swa_utils",
 ]  # fmt: skip

@@ -135,10 +135,16 @@ def invert_permutation(permutation: Tensor | None) -> Tensor | None:
     return None if permutation is None else permutation.argsort()
 
 
+_LENGTHS = (
+    "pack_padded_sequence (whose lengths are Python numbers in compiled code: hand it a list of "
+    "them, or pack before the compiled function)"
+)
+
+
 def _numbers(lengths: Any) -> np.ndarray[Any, Any]:
     """Lengths as an array of int64, of one dimension."""
     if isinstance(lengths, Tensor):
-        lengths = lengths.tolist()
+        lengths = lengths._concrete(_LENGTHS).tolist()
     array = np.asarray(lengths).astype(np.int64)
     if array.ndim != 1:
         raise ShapeError(f"lengths must have 1 dimension, not {array.ndim}")
