@@ -4,8 +4,13 @@ What modules are made of lives on, and looking through it takes a tenth of their
 """
 
 from graphflow.collection import without_collection
+from graphflow.stack import with_room
 
-with without_collection():
-    from graphflow import api, ops
 
-__all__ = ["api", "ops"]
+@with_room
+def _import() -> None:
+    with without_collection():
+        from graphflow import api, ops  # noqa: F401
+
+
+_import()

@@ -34,6 +34,7 @@ from graphflow.mode import mode
 from graphflow.outer_draws import OuterDraws
 from graphflow.reads import Reach, Read, array_read
 from graphflow.records import dataclass, field, replace
+from graphflow.stack import with_room
 from graphflow.stale_gradient import StaleGradient
 from graphflow.tensor import Tensor
 from graphflow.trace import ScalarSource, Tracer
@@ -194,6 +195,7 @@ def captured_memory(graph: Graph) -> Capture | None:
     return _traced.get(graph)
 
 
+@with_room
 def capture(
     function: Callable[..., Any],
     args: tuple[Any, ...],
