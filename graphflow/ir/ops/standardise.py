@@ -47,7 +47,7 @@ def _standardise(x: Array, *, axes: tuple[int, ...], eps: float) -> Array:
         return np.divide(centred, np.sqrt(variance + x.dtype.type(eps)), out=centred)
 
 
-def _mean(b: Builder, x: Any, axes: tuple[int, ...]) -> Any:
+def mean_over(b: Builder, x: Any, axes: tuple[int, ...]) -> Any:
     """The mean over ``axes``, which stay as extents of 1."""
     number = dim_product(tuple(x.shape[axis] for axis in axes))
     total = restore_axes(b, b.reduce_sum(x, axes=axes), axes, x.shape)
@@ -75,7 +75,7 @@ def _in_one_pass(b: Builder, x: Any, mean: Any, variance: Any, axes: tuple[int, 
     NaN) ``variance`` is chosen, and kernels make a pass for it in such rows only.
     """
     square = b.mul(mean, mean)
-    once = b.sub(_mean(b, b.mul(x, x), axes), square)
+    once = b.sub(mean_over(b, b.mul(x, x), axes), square)
     good = b.logical_and(b.le(square, once), b.lt(once, scalar(b, inf, x.dtype)))
     return b.where(good, once, variance)
 
@@ -83,9 +83,9 @@ def _in_one_pass(b: Builder, x: Any, mean: Any, variance: Any, axes: tuple[int, 
 def _parts(b: Builder, n: Application) -> tuple[Any, Any]:
     """``x - mean`` and ``1 / sqrt(var + eps)``."""
     (x,), axes = n.inputs, n.attrs["axes"]
-    mean = _mean(b, x, axes)
+    mean = mean_over(b, x, axes)
     centred = b.sub(x, mean)
-    variance = _mean(b, b.mul(centred, centred), axes)
+    variance = mean_over(b, b.mul(centred, centred), axes)
     if _in_rows(x, axes):
         variance = _in_one_pass(b, x, mean, variance, axes)
     return centred, b.rsqrt(b.add(variance, scalar(b, n.attrs["eps"], x.dtype)))
@@ -104,8 +104,8 @@ def _vjp(b: Builder, n: Application, ct: Any) -> Any:
     """
     axes = n.attrs["axes"]
     _, scale = _parts(b, n)
-    along = b.mul(n.out, _mean(b, b.mul(ct, n.out), axes))
-    return b.mul(b.sub(b.sub(ct, _mean(b, ct, axes)), along), scale)
+    along = b.mul(n.out, mean_over(b, b.mul(ct, n.out), axes))
+    return b.mul(b.sub(b.sub(ct, mean_over(b, ct, axes)), along), scale)
 
 
 def _samples() -> tuple[Sample, ...]:

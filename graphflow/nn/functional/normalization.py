@@ -10,15 +10,17 @@ import numpy as np
 from graphflow.autocasting import in_float32
 from graphflow.autograd.modes import no_grad
 from graphflow.checks import need_floating, need_tensor
-from graphflow.dispatch import apply
+from graphflow.dispatch import TENSORS, apply, assign
 from graphflow.errors import ShapeError
 from graphflow.functions.elementwise import add, clamp, div, mul, pow, rsqrt, sub
 from graphflow.functions.norms import norm
 from graphflow.functions.reductions import count, mean, normal_dims
 from graphflow.functions.shaping import cut
 from graphflow.ir import types as T
+from graphflow.ir.ops.standardise import mean_over
 from graphflow.promotion import cast
 from graphflow.tensor import Tensor
+from graphflow.traced_sizes import as_types_do
 
 __all__ = [
     "batch_norm", "group_norm", "instance_norm", "layer_norm", "local_response_norm",
@@ -38,10 +40,11 @@ def _standardised(x: Tensor, dims: tuple[int, ...], eps: float) -> Tensor:
 
 def _statistics(x: Tensor, dims: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     """Mean and (biased) variance over ``dims``, which stay; no gradient goes through them."""
-    x = x.detach()
-    centre = mean(x, dims, keepdim=True)
-    centred = sub(x, centre)
-    return centre, mean(mul(centred, centred), dims, keepdim=True)
+    x, axes = x.detach(), normal_dims(dims, x.ndim)
+    with as_types_do:
+        centre = mean_over(TENSORS, x, axes)
+        centred = TENSORS.sub(x, centre)
+        return centre, mean_over(TENSORS, TENSORS.mul(centred, centred), axes)
 
 
 def _affine(x: Tensor, weight: Tensor | None, bias: Tensor | None, shape: Sequence[int]) -> Tensor:
@@ -157,9 +160,13 @@ def _move(running: Tensor | None, now: Tensor, momentum: Any) -> None:
     """``running`` a step towards ``now``."""
     if running is None:
         return
-    with no_grad():
-        new = cast(now.detach().reshape(tuple(running.shape)), running.dtype)
-        running.copy_(add(mul(running, 1.0 - momentum), mul(new, momentum)))
+    rest = 1.0 - momentum
+    if isinstance(momentum, Tensor):
+        momentum, rest = cast(momentum, running.dtype), cast(rest, running.dtype)
+    with no_grad(), as_types_do:
+        new = cast(TENSORS.reshape(now, shape=tuple(running.shape)), running.dtype)
+        step = TENSORS.mul(new, momentum)
+        assign(running, TENSORS.add(TENSORS.mul(running, rest), step))
 
 
 def instance_norm(
