@@ -11,6 +11,7 @@ import itertools
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
+from graphflow.autograd.recipes import repeated, values_read
 from graphflow.cell import Cell, copy_of
 from graphflow.errors import GraphFlowError
 from graphflow.ir.cotangent import operand_cotangent
@@ -88,6 +89,11 @@ class GradNode:
         """The cotangent of every operand that wants one."""
         assert self.op is not None
         application = self._application(create_graph)
+        if mode.tracer is not None and not create_graph:
+            wants = tuple([edge is not None for edge in self.edges])
+            found = repeated(mode.tracer, self.op, application, ct, wants)
+            if found is not None:
+                return found
         with as_types_do:
             return [
                 None if edge is None else operand_cotangent(builder, self.op, application, ct, i)
@@ -162,8 +168,6 @@ class GradNode:
 
         Asked only when that has been modified since, or is about to be.
         """
-        from graphflow.autograd.values import values_read
-
         assert self.op is not None
         return position in values_read(self.op, self.inputs, self.attrs, self.edges)
 

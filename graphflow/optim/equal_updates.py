@@ -12,8 +12,9 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from graphflow.ir.node import Node, with_inputs
+from graphflow.ir.node import Node
 from graphflow.records import dataclass
+from graphflow.repeats import repeat
 from graphflow.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -140,11 +141,7 @@ class EqualUpdates:
             tracer.node(memory[number])
         values = [tracer.node(gradient), *map(tracer.node, memory)]
         made = dict(zip(recorded.inputs, values, strict=True))
-        place = tracer.here()
-        for node in recorded.body:
-            new = made[node] = with_inputs(node, [made.get(n, n) for n in node.inputs])
-            if node in tracer.locations:
-                tracer.locations.setdefault(new, place)
+        repeat(tracer, recorded.body, made)
         for number, value, times in recorded.written:
             cell = memory[number]._cell
             shadow = tracer.shadow(cell)
