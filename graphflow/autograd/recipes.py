@@ -9,6 +9,7 @@ each, without dispatch and type rules: a third of the time.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from graphflow.cell import Cell
@@ -63,13 +64,13 @@ def recipe(
 def _written(
     op: OpDef, types: Sequence[Any], attrs: Mapping[str, Any], wants: Sequence[bool]
 ) -> Recipe:
-    leaves = tuple(input_node(f"x{i}", type) for i, type in enumerate(types))
+    leaves = tuple(_stand_in(f"x{i}", type) for i, type in enumerate(types))
     type = emit(op, *leaves, **attrs).type
     several = isinstance(type, TupleType)
     made: Sequence[Any] = type.items if isinstance(type, TupleType) else (type,)
-    outs = tuple(input_node(f"out{i}", item) for i, item in enumerate(made))
+    outs = tuple(_stand_in(f"out{i}", item) for i, item in enumerate(made))
     cts = tuple(
-        input_node(f"ct{i}", item) if carries_gradient(outs[i]) else None
+        _stand_in(f"ct{i}", item) if carries_gradient(outs[i]) else None
         for i, item in enumerate(made)
     )
     application = Application(leaves, outs if several else outs[0], attrs)
@@ -79,16 +80,18 @@ def _written(
         for i, want in enumerate(wants)
     )
     given = (*leaves, *outs, *cts)
-    read = topological([r for r in results if r is not None])
-    stand_ins = {node for node in given if node is not None}
-    body = sorted((n for n in read if n not in stand_ins), key=lambda node: node.serial)
+    read = set(topological([r for r in results if r is not None]))
+    body = sorted(read.difference(given), key=lambda node: node.serial)
     return Recipe(
         given,
         results,
         tuple(body),
-        frozenset(i for i, node in enumerate(given) if node in {*read}),
+        frozenset(i for i, node in enumerate(given) if node in read),
         all(n.form.attrs is not None and n.op.pure for n in body),
     )
+
+
+_stand_in = lru_cache(maxsize=_KEPT)(input_node)
 
 
 def values_read(
@@ -122,7 +125,7 @@ def repeated(
         return None  # the rule itself says it, with the user's place
     if not found.repeats or types[-2:] != tuple(n.type for n in found.given[-2:] if n is not None):
         return None
-    made = dict(zip(found.given, nodes))
+    made = {stand_in: node for stand_in, node in zip(found.given, nodes) if stand_in is not None}
     repeat(tracer, found.body, made)
     same: dict[Node | None, Tensor] = dict(zip(found.given, tensors))
     return [

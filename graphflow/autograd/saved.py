@@ -15,8 +15,8 @@ import numpy as np
 
 from graphflow.autograd.history import Edge, GradNode, SavedOutput, edge_of
 from graphflow.autograd.modes import GradMode
-from graphflow.autograd.several import SeveralNode, attach
 from graphflow.autograd.recipes import values_read
+from graphflow.autograd.several import SeveralNode, attach
 from graphflow.cell import Cell, TypeOnlyCell, copy_of
 from graphflow.errors import GraphFlowError, TraceError
 from graphflow.ir.op import Application, OpDef
