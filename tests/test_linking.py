@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 from kernel_calls import call
 
+import graphflow as gf
 from graphflow import flags
 from graphflow.codegen import target
 from graphflow.codegen.compile import compile_kernels
 from graphflow.codegen.schedule import KernelSource
 from graphflow.errors import CacheWarning
-from graphflow.runtime import elf, linker
+from graphflow.runtime import cache, elf, linker
 from graphflow.runtime import folder as folder_module
 from graphflow.runtime.host import HostFile
 
@@ -130,3 +131,44 @@ def test_a_second_process_needs_no_llvm(tmp_path: Path) -> None:
         for _ in range(2)
     ]
     assert answers == [["900.0", "True"], ["900.0", "False"]]
+
+
+def _curve(x: gf.Tensor) -> gf.Tensor:
+    return gf.sin(x) * 3.0 + gf.exp(x).sum(1, keepdim=True)
+
+
+@here
+def test_the_code_of_a_plan_needs_no_other_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = gf.linspace(0, 1, 12).reshape(3, 4)
+    with flags.override(cache_dir=str(tmp_path)):
+        expected = gf.compile(_curve)(x)
+        for path in tmp_path.glob("*.o"):
+            path.unlink()
+        monkeypatch.setattr(cache, "_linked", {})
+        monkeypatch.setattr(cache, "_keys", {})
+        again = gf.compile(_curve)
+        assert again(x).tolist() == expected.tolist()
+        loaded = again.programs[0].loaded.loaded
+    assert loaded.misses == 0 and loaded.hits == len(loaded.addresses) > 0
+    assert not [*tmp_path.glob("*.o")]
+    assert {cache.kernel_key(kernel) for kernel in loaded.kernels} <= cache._linked.keys()
+    known = {kernel: cache.kernel_key(kernel) for kernel in loaded.kernels}
+    monkeypatch.setattr(cache, "_keys", {})
+    assert {kernel: cache.kernel_key(kernel) for kernel in loaded.kernels} == known
+
+
+@here
+def test_the_code_of_a_plan_is_for_one_compiler_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = gf.linspace(0, 1, 12).reshape(3, 4)
+    with flags.override(cache_dir=str(tmp_path)):
+        expected = gf.compile(_curve)(x)
+        monkeypatch.setattr(cache, "_linked", {})
+        monkeypatch.setattr(cache, "_keys", {})
+        monkeypatch.setattr(cache, "environment", lambda: "another Numba")
+        monkeypatch.setattr(cache, "mapped", None)  # not called
+        assert gf.compile(_curve)(x).tolist() == expected.tolist()
+    assert cache._linked and not cache._keys

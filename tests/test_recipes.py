@@ -13,7 +13,6 @@ from graphflow import nn
 from graphflow.autograd import history, recipes
 from graphflow.capture import capture
 
-
 LAYERS = [(nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4)) for _ in range(3)]
 
 

@@ -28,6 +28,7 @@ from graphflow.digests import new_digest
 from graphflow.errors import CompileError
 from graphflow.records import dataclass
 from graphflow.runtime.compiler_files import ROOTS, helpers_digest, version_of
+from graphflow.runtime.elf import laid_out, mapped
 from graphflow.runtime.folder import (
     MAGIC,
     TOUCH_SECONDS,
@@ -86,6 +87,9 @@ class Statistics:
 
 _lock = threading.RLock()
 _linked: dict[bytes, int] = {}  # key -> address, for the life of the process
+_keys: dict[tuple[str, KernelSource], bytes] = {}
+"""Keys of kernels whose code came with a plan, by the identity of the machine they are for."""
+_KEPT = 1024
 _plain: dict[KernelSource, PlainKernel] = {}
 _hits = 0
 _misses = 0
@@ -117,7 +121,11 @@ def _environment(target: str) -> bytes:
 
 def kernel_key(kernel: KernelSource) -> bytes:
     """Digest of everything the object code of ``kernel`` depends on."""
-    digest = new_digest(_environment(chosen_target().identity))
+    target = chosen_target().identity
+    known = _keys.get((target, kernel))
+    if known is not None:
+        return known
+    digest = new_digest(_environment(target))
     digest.update(f"{kernel.name}\0{kernel.epilogue}\0".encode())
     for line in kernel.source.splitlines():
         if line.startswith("from graphflow.") and "graphflow.codegen.prelude" not in line:
@@ -408,6 +416,51 @@ def adopt(objects: Mapping[KernelSource, bytes]) -> None:
         unknown = {k.name: code for k, code in objects.items() if keys[k.name] not in _linked}
         for name, address in link(unknown).items():
             _linked[keys[name]] = address
+
+
+class LinkedCode(NamedTuple):
+    """The machine code of a program's kernels, linked: one copy brings it into a process."""
+
+    environment: str
+    """The :func:`environment` it was made in; it is good for no other."""
+    names: tuple[str, ...]
+    keys: tuple[bytes, ...]
+    entries: tuple[int, ...]
+    """Where each kernel's entry is."""
+    code: bytes
+
+
+def linked_code(kernels: Iterable[KernelSource]) -> LinkedCode | None:
+    """The code of those ``kernels`` that have been linked; None where LLVM does that."""
+    folder = usable_folder()
+    if folder is None or not chosen_target().is_host:
+        return None
+    with _lock:
+        linked = [kernel for kernel in kernels if kernel_key(kernel) in _linked]
+        keys = {kernel.name: kernel_key(kernel) for kernel in linked}
+        objects = _find(linked, keys, folder)
+        layout = laid_out(objects) if objects.keys() == keys.keys() else None
+    if layout is None:
+        return None
+    entries = tuple(layout.entries[name] for name in keys)
+    return LinkedCode(environment(), tuple(keys), tuple(keys.values()), entries, layout.code)
+
+
+def adopt_linked(linked: LinkedCode, kernels: Iterable[KernelSource]) -> None:
+    """Take over code made earlier for this :func:`environment`; other code is left alone."""
+    target = chosen_target()
+    if linked.environment != environment() or not target.is_host or flags.DISABLE_JIT.value:
+        return
+    with _lock:
+        if not set(linked.keys) <= _linked.keys():
+            base = mapped(linked.code)
+            for key, entry in zip(linked.keys, linked.entries, strict=True):
+                _linked.setdefault(key, base + entry)
+        if len(_keys) >= _KEPT:
+            _keys.clear()
+        known = dict(zip(linked.names, linked.keys, strict=True))
+        named = (kernel for kernel in kernels if kernel.name in known)
+        _keys.update(((target.identity, kernel), known[kernel.name]) for kernel in named)
 
 
 def statistics() -> Statistics:

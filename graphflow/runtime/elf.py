@@ -87,7 +87,7 @@ class _Object:
                     found.append((self.data[start : self.data.index(0, start)], where, value))
         return found
 
-    def relocate(self, memory: mmap.mmap, starts: Mapping[_Section, int]) -> None:
+    def relocate(self, memory: bytearray, starts: Mapping[_Section, int]) -> None:
         """Write all distances, the sections being at ``starts`` of ``memory``."""
         for table in self.sections:
             if table.type != _RELA or self.sections[table.info] not in starts:
@@ -105,17 +105,37 @@ class _Object:
                 _DISTANCE.pack_into(memory, place, target + addend - place)
 
 
+class Layout(NamedTuple):
+    """Code and constants that may lie anywhere in memory, from the start of a page."""
+
+    code: bytes
+    entries: dict[str, int]
+    """Where each kernel's entry is in it, by name."""
+
+
 def place(objects: Mapping[str, bytes]) -> dict[str, int] | None:
     """The address of each kernel's entry, by name; None if LLVM must link them."""
+    try:
+        layout = laid_out(objects)
+        if layout is None:
+            return None
+        base = mapped(layout.code)
+    except OSError:
+        return None  # LLVM does it, or says what is wrong
+    return {name: base + entry for name, entry in layout.entries.items()}
+
+
+def laid_out(objects: Mapping[str, bytes]) -> Layout | None:
+    """Objects side by side, linked; None if that is LLVM's business."""
     if sys.platform != "linux" or platform.machine() != "x86_64":
         return None
     try:
-        return _place({name: _Object(data) for name, data in objects.items()})
-    except (_Unfamiliar, struct.error, LookupError, ValueError, OverflowError, OSError):
-        return None  # LLVM does it, or says what is wrong
+        return _laid_out({name: _Object(data) for name, data in objects.items()})
+    except (_Unfamiliar, struct.error, LookupError, ValueError, OverflowError):
+        return None
 
 
-def _place(objects: Mapping[str, _Object]) -> dict[str, int]:
+def _laid_out(objects: Mapping[str, _Object]) -> Layout:
     starts: list[dict[_Section, int]] = [{} for _ in objects]
     end = 0
     for executable in (_EXECUTABLE, 0):
@@ -125,21 +145,28 @@ def _place(objects: Mapping[str, _Object]) -> dict[str, int]:
                     end += -end % max(1, section.alignment)
                     found[section] = end
                     end += section.size
-    memory = mmap.mmap(-1, max(end, 1), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    base = ctypes.addressof(ctypes.c_char.from_buffer(memory))
-    addresses = {}
+    memory = bytearray(end)
+    entries = {}
     for found, (name, one) in zip(starts, objects.items()):
         for section, start in found.items():
             data = one.data[section.offset : section.offset + section.size]
             memory[start : start + section.size] = data
         one.relocate(memory, found)
-        addresses[name] = base + _entry(name, one, found)
+        entries[name] = _entry(name, one, found)
+    return Layout(bytes(memory), entries)
+
+
+def mapped(code: bytes) -> int:
+    """The address of a copy of ``code`` that can be run, for the life of the process."""
+    memory = mmap.mmap(-1, max(len(code), 1), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    memory[: len(code)] = code
+    base = ctypes.addressof(ctypes.c_char.from_buffer(memory))
     protect: Any = ctypes.CDLL(None, use_errno=True).mprotect
     protect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
     if protect(base, len(memory), _READ_AND_RUN):
         raise OSError(ctypes.get_errno(), "mprotect")
     _kept.append(memory)
-    return addresses
+    return base
 
 
 def _entry(name: str, one: _Object, starts: Mapping[_Section, int]) -> int:

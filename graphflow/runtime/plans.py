@@ -3,8 +3,9 @@
 A plan is found by the traced graph's hash, the number of threads and a digest
 of the compiler's own files, with what this process has changed about it.  It
 lies in the kernel cache, under the same rules: only from the user's own folder,
-checked for damage, never needed.  What was where in the user's code is not part
-of it (equal graphs share a plan).
+checked for damage, never needed.  The machine code of its kernels lies beside it,
+linked, for it takes longer to look up and link a hundred than to copy all of them.
+What was where in the user's code is not part of it (equal graphs share a plan).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import marshal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from graphflow import flags
 from graphflow.codegen.schedule import Schedule
@@ -21,8 +22,10 @@ from graphflow.codegen.schedule_form import from_bytes, to_bytes
 from graphflow.codegen.target import chosen_target
 from graphflow.digests import new_digest
 from graphflow.ir.graph import Graph
+from graphflow.runtime.cache import LinkedCode, adopt_linked, linked_code
 from graphflow.runtime.compiler_files import compiler_digest
 from graphflow.runtime.folder import read_file, store, usable_folder
+from graphflow.runtime.preparation import companions
 from graphflow.runtime.walk import Walk
 
 
@@ -74,8 +77,11 @@ def load_plan(key: bytes) -> Plan | None:
     payload = read_file(_path(folder, key), key)
     if payload is None:
         return None
-    schedule, row = marshal.loads(payload)
-    return Plan(from_bytes(schedule), None if row is None else Walk.from_row(row))
+    found, row, code = marshal.loads(payload)
+    schedule = from_bytes(found)
+    if code is not None:
+        adopt_linked(LinkedCode(*code), schedule.kernels)
+    return Plan(schedule, None if row is None else Walk.from_row(row))
 
 
 def is_stored(key: bytes) -> bool:
@@ -95,7 +101,9 @@ def store_plan(key: bytes, plan: Plan) -> None:
     except TypeError:
         return  # a host operation that only this process knows
     row = None if walk is None else walk.to_row()
-    store(_path(folder, key), key, marshal.dumps((payload, row)))
+    code = linked_code([*schedule.kernels, *companions()])
+    parts: list[Any] | None = None if code is None else [*code]
+    store(_path(folder, key), key, marshal.dumps((payload, row, parts)))
 
 
 def _path(folder: Path, key: bytes) -> Path:
