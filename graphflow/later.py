@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -41,8 +41,9 @@ def importer(
 class Gathering:
     """The names that modules of ``package`` give in their ``__all__``.
 
-    The modules are imported in the order of ``subjects`` until one gives the name that is
-    asked for: those that most programs need stand first.
+    Modules are imported until one gives the name that is asked for: first those whose subject
+    the name mentions (``max_pool2d`` is probably of ``pooling``), then in the order of
+    ``subjects``, where those that most programs need stand first.
     """
 
     def __init__(self, package: str, subjects: tuple[str, ...]) -> None:
@@ -53,15 +54,20 @@ class Gathering:
         """What is called ``name``; ``__all__`` are all names.  AttributeError if nothing is."""
         if name == "__all__":
             return self.names()
-        for module in self._modules():
+        lower = name.lower()
+        for subject in sorted(self._subjects, key=lambda s: s[:_TELLING] not in lower):
+            module = self._module(subject)
             if name in module.__all__:
                 return getattr(module, name)
         raise AttributeError(name)
 
     def names(self) -> list[str]:
         """Every name, which imports every module."""
-        return [name for module in self._modules() for name in module.__all__]
+        return [name for subject in self._subjects for name in self._module(subject).__all__]
 
-    def _modules(self) -> Iterator[ModuleType]:
-        for subject in self._subjects:
-            yield import_module(f"{self._package}.{subject}")
+    def _module(self, subject: str) -> ModuleType:
+        return import_module(f"{self._package}.{subject}")
+
+
+_TELLING = 4
+"""Letters of a subject by which a name mentions it: ``conv2d``, ``norm`` and ``BatchNorm1d``."""

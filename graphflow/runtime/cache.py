@@ -88,8 +88,9 @@ class Statistics:
 _lock = threading.RLock()
 _linked: dict[bytes, int] = {}  # key -> address, for the life of the process
 _keys: dict[tuple[str, KernelSource], bytes] = {}
-"""Keys of kernels whose code came with a plan, by the identity of the machine they are for."""
+"""Keys that are known, by the identity of the machine they are for."""
 _KEPT = 1024
+"""Kernels whose keys are remembered, and their texts with them."""
 _plain: dict[KernelSource, PlainKernel] = {}
 _hits = 0
 _misses = 0
@@ -131,7 +132,14 @@ def kernel_key(kernel: KernelSource) -> bytes:
         if line.startswith("from graphflow.") and "graphflow.codegen.prelude" not in line:
             digest.update(helpers_digest((line.split()[1],)))
     digest.update(kernel.source.encode())
-    return digest.digest()
+    _know_keys(((target, kernel), digest.digest()))
+    return _keys[target, kernel]
+
+
+def _know_keys(*found: tuple[tuple[str, KernelSource], bytes]) -> None:
+    if len(_keys) >= _KEPT:
+        _keys.clear()
+    _keys.update(found)
 
 
 def environment() -> str:
@@ -456,11 +464,9 @@ def adopt_linked(linked: LinkedCode, kernels: Iterable[KernelSource]) -> None:
             base = mapped(linked.code)
             for key, entry in zip(linked.keys, linked.entries, strict=True):
                 _linked.setdefault(key, base + entry)
-        if len(_keys) >= _KEPT:
-            _keys.clear()
         known = dict(zip(linked.names, linked.keys, strict=True))
         named = (kernel for kernel in kernels if kernel.name in known)
-        _keys.update(((target.identity, kernel), known[kernel.name]) for kernel in named)
+        _know_keys(*(((target.identity, kernel), known[kernel.name]) for kernel in named))
 
 
 def statistics() -> Statistics:
