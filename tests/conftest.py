@@ -12,6 +12,7 @@ from zlib import crc32
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 
 import graphflow as gf
 from graphflow.backends import cpu
@@ -28,6 +29,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure() -> None:
     """Eager code is what compiled code is compared with: NumPy's, whatever the cache has."""
     cpu.eager_kernels = False
+    # How long an example takes says how busy the machine is, nothing else.
+    settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("busy")
     gf.manual_seed(0)  # for what is drawn while modules are imported
 
 

@@ -115,6 +115,7 @@ LAWS: tuple[Law, ...] = (
     Law("flip(%x)", views.flip_of_unit_axes),  # an axis of extent 1 has no direction
     Law("flip(flip(%x))", views.flip_of_flip),  # two reversals of an axis cancel
     Law("pad(%x)", views.same_type),  # by nothing
+    Law("add(pad(%x), %y)", views.sum_of_paddings, rounding=True),  # side by side: put together
     Law("concatenate(...)", views.concatenate_of_few),  # of one operand, or with empty ones
     # Products.
     Law("matmul(%x, %y)", views.few_long_sums, rounding=True),  # Σ x y

@@ -299,6 +299,48 @@ def concatenate_of_few(node: Node, bound: Bindings) -> Node | None:
     return emit(node.op, *kept, axis=axis)
 
 
+def sum_of_paddings(node: Node, bound: Bindings) -> Node | None:
+    """``pad(x) + pad(y) + …`` of parts that lie side by side along an axis: they, put together.
+
+    That is the gradient of a tensor that was taken apart: ``chunk``, the gates of an LSTM cell.
+    What is left of a result that the parts do not fill stays padding.
+    """
+    parts: list[Node] = []
+    pending = [node]
+    while pending:
+        term = pending.pop()
+        if term.op is node.op:
+            pending.extend(term.inputs)
+        else:
+            parts.append(term)
+    axis = _padded_axis(parts)
+    if axis is None or any(part.type != node.type for part in parts):
+        return None
+    parts.sort(key=lambda part: part.attrs["low"][axis])
+    first, last = parts[0], parts[-1]
+    end = first.attrs["low"][axis]
+    for part in parts:
+        if part.attrs["low"][axis] != end:
+            return None
+        end += part.inputs[0].shape[axis]
+    whole = emit("concatenate", *(part.inputs[0] for part in parts), axis=axis)
+    low, high = first.attrs["low"], last.attrs["high"]
+    return whole if whole.type == node.type else NODES.pad(whole, low=low, high=high, value=0)
+
+
+def _padded_axis(parts: list[Node]) -> int | None:
+    """The one axis along which all of ``parts`` are padded with zeros."""
+    found: set[int] = set()
+    for part in parts:
+        if part.op.name != "pad" or part.attrs["value"] != 0:
+            return None
+        ends = list(zip(part.attrs["low"], part.attrs["high"]))
+        found |= {axis for axis, around in enumerate(ends) if around != (0, 0)}
+    [axis, *more] = found or {-1}
+    sized = all(isinstance(part.inputs[0].shape[axis], int) for part in parts)
+    return axis if found and not more and sized else None
+
+
 # ---- reductions ----------------------------------------------------------------------
 
 
