@@ -211,7 +211,9 @@ class Emitter:
         made, part = self.work.values[value], self.placement.inside.get(value)
         if part is None:
             return ordered(self.buffer(value), made.type, made.order)
-        return part.inside(self.placed(part.whole), made.type)
+        found = part.inside(self.placed(part.whole), made)
+        assert found is not None  # or it would have a buffer of its own
+        return found
 
     # -- units ----------------------------------------------------------------
 

@@ -10,14 +10,18 @@ from __future__ import annotations
 
 from math import prod
 
+from graphflow.codegen.contraction import is_small
+from graphflow.codegen.contraction.labels import is_matrix_product
 from graphflow.codegen.layout import Layout, among_each_other, contiguous, reshaped, row_major
 from graphflow.codegen.sizes import is_fixed, whole
 from graphflow.codegen.units import Unit, Value, Work
 from graphflow.ir.graph import Graph
+from graphflow.ir.node import Node
 from graphflow.ir.op import Kind
+from graphflow.ir.products import labels_of
 from graphflow.ir.types import TensorType
 from graphflow.passes.dataflow import view_pieces
-from graphflow.records import dataclass
+from graphflow.records import dataclass, replace
 
 Starts = tuple[int, ...]
 
@@ -31,11 +35,15 @@ class Part:
     type: TensorType
     starts: Starts
 
-    def inside(self, outer: Layout, type: TensorType) -> Layout:
-        """Where it lies, by its own ``type``, in what lies at ``outer``."""
-        found = reshaped(part_of(outer, self.type, self.starts), type)
-        assert found is not None  # axes of one element have any stride
-        return found
+    def inside(self, outer: Layout, value: Value) -> Layout | None:
+        """Where ``value``, which is it, lies in what lies at ``outer``, if strides express that."""
+        shape, order = value.type.static_shape, value.order or tuple(range(value.type.rank))
+        stored = TensorType(value.type.dtype, tuple(shape[axis] for axis in order))
+        found = reshaped(part_of(outer, self.type, self.starts), stored)
+        if found is None:
+            return None
+        strides = dict(zip(order, found.strides, strict=True))
+        return replace(found, type=value.type, strides=tuple(strides[a] for a in range(len(shape))))
 
 
 _MAPS = (Kind.LEAF, Kind.ELEMENTWISE, Kind.VIEW, Kind.GATHER, Kind.GENERATOR)
@@ -56,6 +64,7 @@ def put_together(work: Work, bound: set[int], moved: set[int]) -> dict[int, Part
         if not starts or work.values[unit.results[0]].order or unit.results[0] in moved:
             continue
         parts = {}
+        made = contiguous(unit.results[0], work.values[unit.results[0]].type)
         for number, (operand, start) in enumerate(zip(unit.operands, starts, strict=True)):
             value = work.values[operand.buffer]
             others = [
@@ -63,9 +72,10 @@ def put_together(work: Work, bound: set[int], moved: set[int]) -> dict[int, Part
             ]
             alone = readers[value.id] == 1 + len(others) and value.id not in bound | moved
             seen = alone and all(_is_seen(view, value) for view in others)
-            if seen and _is_whole(operand, value) and _can_place(work, value):
-                parts[value.id] = Part(unit.results[0], operand.type, start)
-        made = contiguous(unit.results[0], work.values[unit.results[0]].type)
+            part = Part(unit.results[0], operand.type, start)
+            fits = seen and _is_whole(operand, value) and part.inside(made, value) is not None
+            if fits and _can_place(work, value):
+                parts[value.id] = part
         makers = {work.values[operand.buffer].unit for operand in unit.operands}
         at_once = len(parts) == len(starts) and len(makers) == 1
         alike = len({operand.shape for operand in unit.operands}) == 1
@@ -98,15 +108,15 @@ def parts_of(body: Graph) -> tuple[Starts, ...]:
 
 
 def _is_whole(operand: Layout, value: Value) -> bool:
-    """Whether ``operand`` shows all of ``value`` in its own order, but for axes of one element."""
-    sizes = [[n for n in type.static_shape if n != 1] for type in (operand.type, value.type)]
-    plain = operand.type.dtype is value.type.dtype and not operand.offset and not value.order
-    return plain and operand.is_contiguous and sizes[0] == sizes[1]
+    """Whether ``operand`` shows all of ``value``, in the order it is stored in."""
+    plain = operand.type.dtype is value.type.dtype and not operand.offset
+    return plain and operand.is_contiguous and operand.type.numel == value.type.numel
 
 
 def _is_seen(view: Layout, value: Value) -> bool:
     """Whether ``view`` of ``value`` has strides wherever that lies."""
-    return shown_in(view, contiguous(value.id, value.type)) is not None
+    plain = not value.order
+    return plain and shown_in(view, contiguous(value.id, value.type)) is not None
 
 
 def shown_in(view: Layout, placed: Layout) -> Layout | None:
@@ -133,8 +143,17 @@ def _can_place(work: Work, value: Value) -> bool:
     if value.unit < 0:
         return False
     unit: Unit = work.units[value.unit]
+    if unit.kind == "contraction":
+        return len(unit.results) == 1 and all(map(_writes_anywhere, unit.body.nodes))
     plain = all(node.op.kind in _MAPS for node in unit.body.nodes)
     return unit.kind == "loop" and not unit.fallible and plain
+
+
+def _writes_anywhere(node: Node) -> bool:
+    """Whether, in a contraction's body, what makes ``node`` minds no strides of the result."""
+    if node.op.kind is not Kind.CONTRACTION:
+        return node.op.kind in _MAPS
+    return node.op.tiles is None and is_matrix_product(labels_of(node)) and not is_small(node)
 
 
 def part_of(outer: Layout, type: TensorType, starts: Starts) -> Layout:
