@@ -439,19 +439,19 @@ class LinkedCode(NamedTuple):
 
 
 def linked_code(kernels: Iterable[KernelSource]) -> LinkedCode | None:
-    """The code of those ``kernels`` that have been linked; None where LLVM does that."""
+    """The code of those ``kernels`` that have been linked, and that the folder holds; None where
+    LLVM links."""
     folder = usable_folder()
     if folder is None or not chosen_target().is_host:
         return None
     with _lock:
         linked = [kernel for kernel in kernels if kernel_key(kernel) in _linked]
         keys = {kernel.name: kernel_key(kernel) for kernel in linked}
-        objects = _find(linked, keys, folder)
-        layout = laid_out(objects) if objects.keys() == keys.keys() else None
+        layout = laid_out(_find(linked, keys, folder))
     if layout is None:
         return None
-    entries = tuple(layout.entries[name] for name in keys)
-    return LinkedCode(environment(), tuple(keys), tuple(keys.values()), entries, layout.code)
+    names, entries = tuple(layout.entries), tuple(layout.entries.values())
+    return LinkedCode(environment(), names, tuple(keys[n] for n in names), entries, layout.code)
 
 
 def adopt_linked(linked: LinkedCode, kernels: Iterable[KernelSource]) -> None:
