@@ -87,8 +87,8 @@ class Statistics:
 
 _lock = threading.RLock()
 _linked: dict[bytes, int] = {}  # key -> address, for the life of the process
-_keys: dict[tuple[str, KernelSource], bytes] = {}
-"""Keys that are known, by the identity of the machine they are for."""
+_keys: dict[tuple[bytes, KernelSource], bytes] = {}
+"""Keys that are known, by what all code depends on and the kernel."""
 _KEPT = 1024
 """Kernels whose keys are remembered, and their texts with them."""
 _plain: dict[KernelSource, PlainKernel] = {}
@@ -122,24 +122,24 @@ def _environment(target: str) -> bytes:
 
 def kernel_key(kernel: KernelSource) -> bytes:
     """Digest of everything the object code of ``kernel`` depends on."""
-    target = chosen_target().identity
-    known = _keys.get((target, kernel))
+    where = _environment(chosen_target().identity)
+    known = _keys.get((where, kernel))
     if known is not None:
         return known
-    digest = new_digest(_environment(target))
+    digest = new_digest(where)
     digest.update(f"{kernel.name}\0{kernel.epilogue}\0".encode())
     for line in kernel.source.splitlines():
         if line.startswith("from graphflow.") and "graphflow.codegen.prelude" not in line:
             digest.update(helpers_digest((line.split()[1],)))
     digest.update(kernel.source.encode())
-    _know_keys(((target, kernel), digest.digest()))
-    return _keys[target, kernel]
+    _know_keys(where, {kernel: digest.digest()})
+    return _keys[where, kernel]
 
 
-def _know_keys(*found: tuple[tuple[str, KernelSource], bytes]) -> None:
+def _know_keys(where: bytes, found: Mapping[KernelSource, bytes]) -> None:
     if len(_keys) >= _KEPT:
         _keys.clear()
-    _keys.update(found)
+    _keys.update({(where, kernel): key for kernel, key in found.items()})
 
 
 def environment() -> str:
@@ -465,8 +465,8 @@ def adopt_linked(linked: LinkedCode, kernels: Iterable[KernelSource]) -> None:
             for key, entry in zip(linked.keys, linked.entries, strict=True):
                 _linked.setdefault(key, base + entry)
         known = dict(zip(linked.names, linked.keys, strict=True))
-        named = (kernel for kernel in kernels if kernel.name in known)
-        _know_keys(*(((target.identity, kernel), known[kernel.name]) for kernel in named))
+        named = {kernel: known[kernel.name] for kernel in kernels if kernel.name in known}
+        _know_keys(_environment(target.identity), named)
 
 
 def statistics() -> Statistics:
