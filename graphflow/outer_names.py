@@ -192,4 +192,6 @@ def find(name: str) -> Any:
         return getattr(import_module(PLACES[name]), name)
     if name in _IN_PLACE:
         return getattr(Tensor, name)
+    if name.startswith("_foreach_"):
+        return import_module("graphflow.foreach").find(name)
     return ops.find(name)

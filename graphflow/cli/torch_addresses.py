@@ -19,6 +19,7 @@ _FILES = {
     "optim": "adadelta adafactor adagrad adamax adamw asgd nadam radam rmsprop rprop",
     "nn.modules": "channelshuffle flatten fold pixelshuffle",
     "utils.data": "_utils _utils.collate",
+    "utils.tensorboard": "writer",
     "": "functional",
 }
 

@@ -34,6 +34,16 @@ def _as_pairs(complex_numbers: Tensor) -> Tensor:
     return view_as_real(complex_numbers)
 
 
+class _Required:
+    """The default of an option that every parameter group has to give."""
+
+    def __repr__(self) -> str:
+        return "<required parameter>"
+
+
+required = _Required()
+
+
 class Optimizer:
     """Base of every optimiser: sub-classes define ``update(p, grad, group, slots)``.
 
@@ -92,6 +102,9 @@ class Optimizer:
         if "params" not in param_group:
             raise ValueError(f"a parameter group needs 'params'; it has {sorted(param_group)}")
         self._check_options(param_group)
+        missing = [n for n, v in self.defaults.items() if v is required and n not in param_group]
+        if missing:
+            raise ValueError(f"{type(self).__name__}: a parameter group needs {missing[0]!r}")
         group = ParamGroup({name: python_numbers(v) for name, v in self.defaults.items()})
         group.update(param_group)
         params = group["params"]
