@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import permutations
 from typing import Any
 
@@ -243,6 +244,22 @@ def test_images_that_are_results_are_row_major(groups: int) -> None:
     assert alone(x, w).stride() == want.stride()
     found = alone(x, w).view(4, -1).numpy()
     np.testing.assert_allclose(found, want.view(4, -1).numpy(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "repeat",
+    [
+        lambda y: y.repeat_interleave(3, 2),
+        lambda y: y.unsqueeze(2).expand(-1, -1, 2, -1, -1).flatten(0, 1),
+        lambda y: y.unsqueeze(3).expand(-1, -1, -1, 2, -1).transpose(1, 2),
+    ],
+)
+def test_images_that_are_repeated_are_results(repeat: Callable[[Any], Any]) -> None:
+    """An axis along which elements are repeated is none of the image's own."""
+    x, w = gf.randn(4, 16, 12, 12), gf.randn(24, 16, 3, 3)
+    want = repeat(F.conv2d(x, w))
+    found = gf.compile(lambda x, w: repeat(F.conv2d(x, w)))(x, w)
+    np.testing.assert_allclose(found.numpy(), want.numpy(), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("channels", [3, 16])

@@ -337,7 +337,7 @@ class _Walk:
         while is_alias(shown) and shown not in self._put_back:
             (shown,) = shown.inputs
         run = _axes_in_memory(made) if shown in self._put_back else None
-        if run is None or run == sorted(run):
+        if run is None or (own := [axis for axis in run if axis >= 0]) == sorted(own):
             return made
         copied = emit("copy", made)
         self._carry(node, copied)
@@ -357,8 +357,8 @@ class _Walk:
 
 
 def _axes_in_memory(node: Node) -> list[int] | None:
-    """Which axes of what ``node`` is a view of its own run along, those of one element left out;
-    None for a view that does more than put axes in another order."""
+    """Which axes of what ``node`` is a view of its own run along (-1: none, it is repeated), those
+    of one element left out; None for a view that does more than put axes in another order."""
     long = [axis for axis, extent in enumerate(node.shape) if extent != 1]
     if not is_alias(node):
         return long
@@ -373,7 +373,7 @@ def _axes_in_memory(node: Node) -> list[int] | None:
     if below is None or chosen is None:
         return None
     numbers = dict(zip((axis for axis, _ in extents), below, strict=True))
-    return [numbers[axis] for axis in chosen if axis >= 0]
+    return [numbers.get(chosen[axis], -1) for axis in long]
 
 
 def _is_image(node: Node) -> bool:
