@@ -112,3 +112,38 @@ def test_a_sum_whose_stacked_factors_would_be_large_stays(monkeypatch: Any) -> N
     assert LoopProducts().run(graph) is graph
     monkeypatch.undo()
     check(graph, 2, 0)
+
+
+def copies(graph: Graph) -> int:
+    """Fixed operands of loops that are copied ahead of them."""
+    return sum(n.op.name == "copy" and n.inputs[0].op.name == "permute" for n in graph.nodes)
+
+
+@pytest.mark.parametrize(
+    ("read", "steps", "width", "expected"),
+    [
+        (lambda h, w: h @ w, 5, 12, 1),
+        (lambda h, w: h @ w, 3, 12, 0),  # soon over
+        (lambda h, w: h @ w, 5, 4, 0),  # other kernels
+        (lambda h, w: (w.t() @ h.t()).t(), 5, 12, 0),  # read across, as it lies
+        (lambda h, w: h @ w + (w * h[0]).sum(), 5, 12, 0),  # read by others too
+        (lambda h, w: gf.tanh(h @ w) @ w, 5, 12, 1),
+    ],
+)
+def test_weights_that_steps_read_across_are_copied_once(
+    read: Any, steps: int, width: int, expected: int
+) -> None:
+    def f(h: Any, xs: Any, w: Any) -> Any:
+        turned = w.t()
+
+        def body(h: Any, x: Any) -> Any:
+            return gf.tanh(read(h, turned) + x), ()
+
+        return gf.scan(body, h, xs)[0]
+
+    graph = traced(f, (3, width), (steps, 3, width), (width, width))
+    products = in_loops(graph)
+    made = check(graph, products, products) if expected else LoopProducts().run(graph)
+    assert copies(made) == expected
+    if not expected:
+        assert made is graph

@@ -27,6 +27,7 @@ from graphflow.ir.ops.contract import CONTRACT
 from graphflow.ir.products import labels_of
 from graphflow.passes.base import Pass
 from graphflow.passes.in_regions import in_regions
+from graphflow.passes.loop_operands import lying_as_read
 from graphflow.records import replace
 
 LARGE = 1 << 25
@@ -57,6 +58,7 @@ def _outside(graph: Graph) -> Graph:
     for node in graph.nodes:
         operands = [final[n] for n in node.inputs]
         if node.op.name == "scan":
+            operands = lying_as_read(node, operands)
             results = _Scan(node, operands).results()
             if results is not None:
                 parts[node] = results
@@ -66,7 +68,7 @@ def _outside(graph: Graph) -> Graph:
             final[node] = with_inputs(node, operands)
         if node in locations:
             locations.setdefault(final[node], locations[node])
-    if not parts:
+    if all(node is made for node, made in final.items()) and not parts:
         return graph
     updates = [(state, final[value]) for state, value in graph.updates]
     made = graph.with_roots([final[n] for n in graph.outputs], updates)
