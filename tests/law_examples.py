@@ -115,6 +115,10 @@ EXAMPLES = [
      "%2 = pad(%v, high=(8,), low=(0,), value=0)\n%3 = add(%0, %2)\n%u = exp(%v)\n"
      "%4 = pad(%u, high=(4,), low=(4,), value=0)\n%1 = add(%3, %4)",
      "%u = exp(%v)\n%w = tanh(%v)\n%1 = concatenate(%v, %u, %w, axis=0)"),
+    ("add(pad(%x), %y)", "%w = tanh(%v)\n%0 = pad(%w, high=(0,), low=(8,), value=0)\n%u = exp(%v)\n"
+     "%2 = pad(%u, high=(4,), low=(4,), value=0)\n%3 = add(%0, %2)\n"
+     "%4 = pad(%v, high=(8,), low=(0,), value=0)\n%1 = add(%3, %4)",
+     "%u = exp(%v)\n%w = tanh(%v)\n%1 = concatenate(%v, %u, %w, axis=0)"),
     ("add(pad(%x), %y)", "%0 = pad(%r, high=(1, 0), low=(0, 0), value=0)\n"
      "%2 = pad(%r, high=(0, 0), low=(1, 0), value=0)\n%1 = add(%0, %2)",
      "%1 = concatenate(%r, %r, axis=0)"),

@@ -110,3 +110,27 @@ def test_the_gradient_of_chunks_has_one_kernel() -> None:
     wide = w.detach().double().requires_grad_()
     expected = step(x.double(), wide)
     np.testing.assert_allclose(found.numpy(), expected.numpy(), rtol=2e-4, atol=2e-4)
+
+
+def test_an_attention_block_copies_nothing() -> None:
+    """Heads are merged, split, recomputed and their gradients joined where they lie."""
+    batch, length, heads, width = 4, 48, 4, 16
+    size = heads * width
+    x, qkv, out = map(gf.tensor, normal((batch, length, size), (size, 3 * size), (size, size)))
+    for weight in (qkv, out):
+        weight.mul_(0.1).requires_grad_()
+
+    def step(x: Any, qkv: Any, out: Any) -> Any:
+        parts = (x @ qkv).split(size, 2)
+        q, k, v = (p.reshape(batch, length, heads, width).transpose(1, 2) for p in parts)
+        scores = (q @ k.transpose(2, 3) * width**-0.5).softmax(3)
+        merged = (scores @ v).transpose(1, 2).reshape(batch, length, size)
+        ((merged @ out) ** 2).sum().backward()
+        return qkv.grad, out.grad
+
+    compiled = gf.compile(step)
+    found = compiled(x, qkv, out)
+    assert "copy" not in kernels(compiled)
+    wide = [w.detach().double().requires_grad_() for w in (qkv, out)]
+    for one, exact in zip(found, step(x.double(), *wide), strict=True):
+        np.testing.assert_allclose(one.numpy(), exact.numpy(), rtol=1e-3, atol=2e-4)

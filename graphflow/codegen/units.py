@@ -212,11 +212,11 @@ def _visit_fused(work: Work, graph: Graph, node: Node) -> None:
     places = _places(graph, node, body)
     body, operands = _padding(work, node, body)
     unit = Unit(node.attrs["kind"], body, operands, [], fallible, node, places)
-    layouts = work.add(unit, [n.tensor_type for n in body.outputs])
     if len(body.outputs) == 1:
-        work.layouts[node] = layouts[0]
+        order = _order_of_product(graph, node, body)
+        work.layouts[node] = work.add(unit, [node.tensor_type], [order])[0]
         return
-    _set_items(work, graph, node, layouts)
+    _set_items(work, graph, node, work.add(unit, [n.tensor_type for n in body.outputs]))
 
 
 def _set_items(work: Work, graph: Graph, node: Node, layouts: Sequence[Layout]) -> None:
@@ -235,9 +235,16 @@ def _padding(work: Work, node: Node, body: Graph) -> tuple[Graph, list[Layout]]:
 def _visit_contraction(work: Work, graph: Graph, node: Node) -> None:
     body, operands = _padding(work, node, work.bodies.alone(node))
     unit = Unit("contraction", body, operands, [], False, node, _places(graph, node))
-    matrices = node.op.tiles is None and is_matrix_product(labels_of(node))
-    order = wanted_order(graph, node) if matrices else ()
+    order = _order_of_product(graph, node, body)
     work.layouts[node] = work.add(unit, [node.tensor_type], [order])[0]
+
+
+def _order_of_product(graph: Graph, node: Node, body: Graph) -> Order:
+    """The order in which ``node`` is stored: one that spares copies where it is a product of
+    matrices as it is, whose kernels write any."""
+    made = body.outputs[0]
+    plain = made.op.contraction is not None and made.op.tiles is None
+    return wanted_order(graph, node) if plain and is_matrix_product(labels_of(made)) else ()
 
 
 def single_body(node: Node, graph: Graph, bodies: Bodies) -> tuple[list[Node], Graph]:

@@ -7,6 +7,7 @@ returns the replacement, or ``None`` where the law does not hold.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -323,9 +324,17 @@ def sum_of_paddings(node: Node, bound: Bindings) -> Node | None:
         if part.attrs["low"][axis] != end:
             return None
         end += part.inputs[0].shape[axis]
-    whole = emit("concatenate", *(part.inputs[0] for part in parts), axis=axis)
+    whole = emit("concatenate", *_parts_of(parts, axis), axis=axis)
     low, high = first.attrs["low"], last.attrs["high"]
     return whole if whole.type == node.type else NODES.pad(whole, low=low, high=high, value=0)
+
+
+def _parts_of(padded: list[Node], axis: int) -> Iterator[Node]:
+    """What is padded; of what has been put together already, the parts."""
+    for node in padded:
+        part = node.inputs[0]
+        joined = part.op.name == "concatenate" and part.attrs["axis"] == axis
+        yield from part.inputs if joined else (part,)
 
 
 def _padded_axis(parts: list[Node]) -> int | None:
