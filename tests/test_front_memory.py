@@ -376,3 +376,29 @@ def test_contiguous_results_lie_in_their_own_order() -> None:
         found, want = gf.compile(made)(x), made(x)
         assert found.stride() == want.stride()
         np.testing.assert_array_equal(found.view(-1).numpy(), want.view(-1).numpy())
+
+
+def test_data_changed_in_place_compile():
+    """``x.data *= y`` ends with an assignment of what is there already."""
+
+    class Masked(nn.Linear):
+        def forward(self, x):
+            self.weight.data *= gf.tensor([[1.0, 0.0, 1.0]])
+            return super().forward(x)
+
+    found = []
+    for compiled in (False, True):
+        gf.manual_seed(1)
+        layer = Masked(3, 2)
+        call = gf.compile(layer) if compiled else layer
+        opt = optim.SGD(layer.parameters(), lr=0.1)
+        for _ in range(3):
+            opt.zero_grad()
+            (call(ramp(4, 3)) ** 2).sum().backward()
+            opt.step()
+        found.append(layer.weight.detach().numpy())
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-5)
+    view = layer.weight.data
+    view += 1
+    layer.weight.data = view
+    assert layer.weight.is_leaf and (layer.weight.detach().numpy() - found[1] == 0).all()
