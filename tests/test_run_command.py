@@ -160,6 +160,8 @@ def test_addresses_with_a_file_for_each_class_are_found(tmp_path: pathlib.Path) 
         "from torchvision.transforms import v2\n"
         "from torchvision.models import resnet18, ResNet18_Weights\n"
         "print(tree_map(abs, [-1, (2,)]), v2.ToDtype(torch.float32))\n"
+        "print(torch.version.cuda, torch.version.__version__ == torch.__version__)\n"
+        "print(torch.signal.windows.hann(1), bool(torch.mps), bool(torch.cpu), bool(torch.xpu))\n"
         "print(Normal is torch.distributions.Normal is torch.distributions.normal.Normal)\n"
         "print(AdamW is torch.optim.AdamW, Flatten is torch.nn.Flatten)\n"
         "print(one_hot.OneHotCategorical is torch.distributions.OneHotCategorical)\n"
@@ -168,6 +170,7 @@ def test_addresses_with_a_file_for_each_class_are_found(tmp_path: pathlib.Path) 
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
-        "[1, (2,)] ToDtype(dtype=graphflow.float32, scale=False)",
+        "[1, (2,)] ToDtype(dtype=graphflow.float32, scale=False)", "None True",
+        "tensor([1.]) True True True",
         "True", "True True", "True", "tensor([1, 2]) tensor([1.])", "none",
     ]  # fmt: skip

@@ -25,10 +25,10 @@ VERSION = f"2.13.0+graphflow{__version__}"
 """The version of PyTorch whose names and meanings are followed, as scripts compare it."""
 
 PUBLIC = frozenset({
-    "accelerator", "amp", "ao", "autograd", "backends", "compiler", "cuda", "distributed",
-    "distributions", "fft", "func", "hub", "jit", "linalg", "multiprocessing", "nn", "onnx",
-    "optim", "profiler", "quantization", "random", "serialization", "special", "testing", "types",
-    "utils",
+    "accelerator", "amp", "ao", "autograd", "backends", "compiler", "cpu", "cuda", "distributed",
+    "distributions", "fft", "func", "hub", "jit", "linalg", "mps", "multiprocessing", "nn", "onnx",
+    "optim", "profiler", "quantization", "random", "serialization", "signal", "special", "testing",
+    "types", "utils", "version", "xpu",
 })  # fmt: skip
 """Modules of ``graphflow`` that scripts know as modules of ``torch``; others are our own."""
 

@@ -38,7 +38,7 @@ def _is_turned(operand: Node) -> bool:
     if operand.op.name != "permute":
         return False
     last = len(operand.shape) - 1
-    return operand.attrs["axes"][last] != last and operand.shape[last] != 1
+    return bool(operand.attrs["axes"][last] != last and operand.shape[last] != 1)
 
 
 def _is_read_along(body: Graph, leaf: Node) -> bool:
