@@ -79,6 +79,38 @@ def test_a_part_that_is_a_transposed_product_is_copied_or_turned() -> None:
     run(joined, normal((48, 32), (32, 40)))
 
 
+@pytest.mark.parametrize("channels", [3, 16, 64])
+def test_convolutions_are_written_side_by_side(channels: int) -> None:
+    """Of each kind that has kernels of its own, with gradients of images that have phases."""
+    images, one, wide, long, turned = map(
+        gf.tensor,
+        normal(
+            (2, channels, 22, 18), (32, channels, 1, 1), (48, channels, 3, 3),
+            (16, channels, 5, 5), (96, 24, 2, 2),
+        ),
+    )  # fmt: skip
+    F = gf.nn.functional
+
+    def step(x: Any, one: Any, wide: Any, long: Any, turned: Any) -> Any:
+        weights = [w.detach().requires_grad_() for w in (one, wide, long, turned)]
+        one, wide, long, turned = weights
+        pad = F.conv2d(x, wide, padding=1).relu(), F.conv2d(x, long, padding=2)
+        whole = gf.cat([F.conv2d(x, one), *pad], 1)
+        again = F.conv_transpose2d(whole[:, :, ::2, ::2], turned, stride=2)
+        (gf.cat([whole, again], 1) ** 2).mean().backward()
+        return [w.grad for w in weights]
+
+    inputs = images, one, wide, long, turned
+    for weight in (wide, long):
+        weight.mul_(0.1)
+    compiled = gf.compile(step)
+    found = compiled(*inputs)
+    expected = step(*(v.double() for v in inputs))
+    for gradient, exact in zip(found, expected, strict=True):
+        scale = exact.abs().max().item()
+        np.testing.assert_allclose(gradient.numpy(), exact.numpy(), rtol=1e-4, atol=1e-5 * scale)
+
+
 def test_convolutions_and_small_products_beside_products() -> None:
     def joined(x: Any, w: Any, a: Any) -> Any:
         y = gf.nn.functional.conv2d(x, w, padding=1)

@@ -1,16 +1,15 @@
 """Values that are written where they are put together, so that nothing copies them there.
 
 What a unit does that only lays its operands side by side (a concatenation) is done when
-each of them lies there.  An operand that an elementwise unit makes, and that nobody else
-reads, is written there by that unit; parts of parts likewise.  Other operands may be views of
-it (the borders of a padded image): they are copied from there.
+each of them lies there.  An operand that an elementwise unit or a contraction makes, and that
+nobody else reads, is written there by that unit; parts of parts likewise.  Other operands may
+be views of it (the borders of a padded image): they are copied from there.
 """
 
 from __future__ import annotations
 
 from math import prod
 
-from graphflow.codegen.contraction import is_small
 from graphflow.codegen.contraction.labels import is_matrix_product
 from graphflow.codegen.layout import Layout, among_each_other, contiguous, reshaped, row_major
 from graphflow.codegen.sizes import is_fixed, whole
@@ -143,17 +142,20 @@ def _can_place(work: Work, value: Value) -> bool:
     if value.unit < 0:
         return False
     unit: Unit = work.units[value.unit]
+    nodes = unit.body.nodes
     if unit.kind == "contraction":
-        return len(unit.results) == 1 and all(map(_writes_anywhere, unit.body.nodes))
-    plain = all(node.op.kind in _MAPS for node in unit.body.nodes)
-    return unit.kind == "loop" and not unit.fallible and plain
+        return len(unit.results) == 1 and all(_takes_strides(work, node) for node in nodes)
+    return unit.kind == "loop" and not unit.fallible and all(n.op.kind in _MAPS for n in nodes)
 
 
-def _writes_anywhere(node: Node) -> bool:
-    """Whether, in a contraction's body, what makes ``node`` minds no strides of the result."""
+def _takes_strides(work: Work, node: Node) -> bool:
+    """Whether, in the body of a contraction, what makes ``node`` writes by any strides.
+
+    Libraries' convolutions may refuse what is not packed.
+    """
     if node.op.kind is not Kind.CONTRACTION:
         return node.op.kind in _MAPS
-    return node.op.tiles is None and is_matrix_product(labels_of(node)) and not is_small(node)
+    return not work.routines or (node.op.tiles is None and is_matrix_product(labels_of(node)))
 
 
 def part_of(outer: Layout, type: TensorType, starts: Starts) -> Layout:
