@@ -109,7 +109,7 @@ class Tensor(TensorMethods):
         if self._cell.tracer is not None:
             raise TraceError(
                 "a tensor from inside a compiled function is used after the trace ended; "
-                "return it from the function instead of storing it elsewhere"
+                "return it, or assign it to an attribute of a module; nothing else outlives a trace"
             )
         value = self._cell.value
         for step in self._chain:

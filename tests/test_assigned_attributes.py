@@ -257,3 +257,23 @@ def test_containers_may_hold_what_a_call_begins_and_ends_with():
 
     compiled = gf.compile(step)
     assert [compiled(gf.ones(3) * k).item() for k in range(3)] == [0, 6, 12]
+
+
+def test_what_a_hook_keeps_in_a_module_is_that_of_every_call():
+    model = nn.Sequential(nn.Linear(3, 3), nn.Tanh())
+    model.kept = None
+    outside = {}
+
+    def keep(module, args, out):
+        model.kept = outside["first"] = out
+
+    model[0].register_forward_hook(keep)
+    call = gf.compile(model)
+    for scale in (1.0, 2.0):
+        x = X[0].float() * scale
+        call(x)
+        agree_loosely = {"rtol": 1e-5, "atol": 1e-6}
+        wanted = (x @ model[0].weight.T + model[0].bias).detach().numpy()
+        np.testing.assert_allclose(model.kept.detach().numpy(), wanted, **agree_loosely)
+        with pytest.raises(gf.TraceError, match="assign it to an attribute of a module"):
+            outside["first"].sum()
