@@ -8,13 +8,14 @@ into a program and keeps it for calls of the same signature.
 from __future__ import annotations
 
 import weakref
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence, Set
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from graphflow import pytree
+from graphflow.argument_memory import found_out, shared_cells
 from graphflow.assigned import FoundMember, Place
 from graphflow.cell import Cell, Chain, ViewStep
 from graphflow.checks import need_device, need_dtype, need_int
@@ -136,6 +137,8 @@ class Capture:
     """Arguments that receive a gradient: (leaf number, graph output)."""
     mutable: tuple[tuple[int, int], ...] = ()
     """Arguments the function writes to: (leaf number, position in ``graph.state``)."""
+    shared: frozenset[Cell] = frozenset()
+    """Memory that the program works on as a whole, of which arguments show parts."""
     backward: Backward | None = None
     """The backward half, when differentiable results leave the function."""
     updated: tuple[Cell, ...] = ()
@@ -206,14 +209,15 @@ def capture(
     dynamic: Dynamic | None = None,
     explicit: bool = False,
     assigns: bool = False,
+    whole: frozenset[Cell] = frozenset(),
 ) -> Capture:
     """Trace ``function(*args, **kwargs)``; arguments are example values or specs.
 
-    ``mutable`` are the argument leaves known to be written to, ``dynamic`` the dimensions
-    of others that are symbolic.  With ``explicit`` every tensor that is returned is an output
-    of the graph, also views and what was there before.  With ``assigns`` so are the tensors that
-    attributes of modules are assigned.  Raises TraceError with the user's line
-    for what a static graph cannot hold.
+    ``mutable`` are the argument leaves known to be written to, ``whole`` the memory of which
+    arguments show parts while it changes, ``dynamic`` the symbolic dimensions of arguments.  With
+    ``explicit`` every tensor that is returned is an output of the graph, also views and what was
+    there before.  With ``assigns`` so are the tensors that attributes of modules are assigned.
+    Raises TraceError with the user's line for what a static graph cannot hold.
     """
     if mode.tracer is not None:
         raise TraceError("a trace inside a trace; call the function directly instead")
@@ -222,7 +226,7 @@ def capture(
     reach = Reach(function, tuple(leaves))
     tracer = Tracer(title, named_cells(reach.roots), explicit)
     _name_modules(tracer, reach.roots)
-    tracer.shared = shared_cells(leaves)
+    tracer.shared = whole or shared_cells(leaves)
     tracer.given = tuple(leaf._cell for leaf in leaves if isinstance(leaf, Tensor))
     dims = dynamic.dims if dynamic is not None else {}
     tracer.sizes = dynamic.sizes_of(leaves) if dynamic is not None else {}
@@ -237,10 +241,8 @@ def capture(
     mode.tracer = tracer
     try:
         returned = function(*call_args, **call_kwargs)
-        written = tracer.written_arguments() - mutable
-        if written & dims.keys():
-            raise TraceError("an argument that is written to has fixed dimensions")
-        if not written:
+        found = found_out(tracer, leaves, mutable, dims.keys())
+        if found is None:
             draws.warn(title)
             arguments = [p for p, _ in placed]
             members = tracer.assigned.members(tracer, arguments) if assigns else ()
@@ -253,8 +255,9 @@ def capture(
         tracer.assigned.undo()
         tracer.assigned.restore_histories()
     # Memory that is written is state, and so are arguments: once more, knowing which.
-    mutable |= written
-    return capture(function, args, kwargs, name, keep_grads, mutable, dynamic, explicit, assigns)
+    return capture(
+        function, args, kwargs, name, keep_grads, found[0], dynamic, explicit, assigns, found[1]
+    )
 
 
 def _finish(
@@ -308,6 +311,7 @@ def _finish(
         members=members,
         argument_grads=argument_grads,
         mutable=tracer.mutable_positions(),
+        shared=tracer.shared.intersection(tracer.captured),
         backward=backward,
         updated=_updated(tracer, graph),
         uses_grads=tracer.reads_grads or bool(grads),
@@ -389,12 +393,6 @@ def _place_tensor(tracer: Tracer, leaf: Tensor, label: str, index: int, mutable:
 
 def _whole(leaf: Tensor) -> Tensor:
     return leaf if not leaf._chain else Tensor._of(leaf._cell)
-
-
-def shared_cells(leaves: Sequence[Any]) -> frozenset[Cell]:
-    """Memory that more than one argument shows: the program works on all of it."""
-    counts = Counter(leaf._cell for leaf in leaves if isinstance(leaf, Tensor))
-    return frozenset(cell for cell, count in counts.items() if count > 1)
 
 
 def _result(

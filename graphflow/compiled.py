@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 import numpy as np
 
 from graphflow import pytree
+from graphflow.argument_memory import shared_cells
 from graphflow.assigned import put_all
 from graphflow.autograd.modes import GradMode
-from graphflow.capture import Capture, capture, check_arguments, shared_cells
+from graphflow.capture import Capture, capture, check_arguments
 from graphflow.cell import Cell
 from graphflow.collection import without_collection
 from graphflow.dynamic import Dimensions, Dynamic, Family, shapes_of
@@ -192,7 +193,7 @@ class Compiled:
     ) -> Any:
         captured = entry.capture
         entry.program.refresh()
-        shared = shared_cells(leaves)
+        shared = shared_cells(leaves) | captured.shared
         shown = [
             Tensor._of(x._cell) if shared and isinstance(x, Tensor) and x._cell in shared else x
             for x in leaves

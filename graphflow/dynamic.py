@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from graphflow.capture import shared_cells
+from graphflow.argument_memory import shared_cells
 from graphflow.errors import GraphFlowError
 from graphflow.guards import Described
 from graphflow.records import dataclass, field

@@ -13,6 +13,7 @@ from graphflow.cell import CAPTURED, Cell, layout_of
 from graphflow.dynamic import Family
 from graphflow.found_gradients import cells_of
 from graphflow.guards import Guard, same_value
+from graphflow.ir.node import attrs_key
 from graphflow.mode import mode, structure
 from graphflow.program import Program
 from graphflow.reads import Read
@@ -104,13 +105,13 @@ class Entry:
             cell.layout = layout_of(dtype, spec[1])
         return True
 
-    def captured_arguments(self, leaves: Sequence[Any]) -> tuple[tuple[int, Cell], ...]:
-        """The arguments that the function also reaches from outside."""
+    def captured_arguments(self, leaves: Sequence[Any]) -> tuple[tuple[int, Cell, Any], ...]:
+        """The arguments that the function also reaches from outside, and what they show of it."""
         owned = self.owned
         if self.capture.found:
             owned |= cells_of(self.capture.found)
         return tuple(
-            (i, leaf._cell)
+            (i, leaf._cell, tuple((step.op.name, attrs_key(step.attrs)) for step in leaf._chain))
             for i, leaf in enumerate(leaves)
             if isinstance(leaf, Tensor) and leaf._cell in owned
         )

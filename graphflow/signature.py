@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from graphflow import pytree
-from graphflow.capture import Static, shared_cells
+from graphflow.argument_memory import shared_cells
+from graphflow.capture import Static
 from graphflow.device import device_of
 from graphflow.functions.creation import from_numpy
 from graphflow.guards import Described

@@ -402,3 +402,43 @@ def test_data_changed_in_place_compile():
     view += 1
     layer.weight.data = view
     assert layer.weight.is_leaf and (layer.weight.detach().numpy() - found[1] == 0).all()
+
+
+@pytest.mark.parametrize("rows", [(1, 2, 1, 0), (3, None, 3)])
+def test_arguments_that_show_a_part_of_what_a_step_updates(rows):
+    """``x * 2`` after the update is twice the updated row, whichever row the caller shows."""
+    weight = nn.Parameter(ramp(4, 3))
+    optimizer = optim.SGD([weight], 0.25)
+
+    @gf.compile
+    def step(x):
+        optimizer.zero_grad()
+        loss = (weight * x).sum()
+        loss.backward()
+        optimizer.step()
+        return loss.detach(), x * 2
+
+    for row in rows:
+        before = weight.detach().numpy().copy()
+        x = ramp(3) if row is None else weight.detach()[row]
+        given = x.numpy().copy()
+        loss, twice = step(x)
+        np.testing.assert_allclose(loss.item(), (before * given).sum(), atol=1e-6)
+        after = before - 0.25 * given
+        np.testing.assert_allclose(weight.detach().numpy(), after, atol=1e-6)
+        np.testing.assert_allclose(
+            twice.numpy(), 2 * (given if row is None else after[row]), atol=1e-6
+        )
+
+
+def test_what_is_written_to_a_part_shows_in_the_whole():
+    memory = gf.zeros(4, 3)
+
+    @gf.compile
+    def write(x):
+        x.add_(1)
+        return memory.sum(0)
+
+    for count, part in enumerate((memory[1], memory[2], memory[1], memory[0, :3]), 1):
+        np.testing.assert_array_equal(write(part).numpy(), np.full(3, count))
+    np.testing.assert_array_equal(write(gf.zeros(3)).numpy(), np.full(3, 4))
