@@ -214,7 +214,7 @@ class Compiled:
             _add_grad(leaves[i], Tensor._of(outputs[number]))
         returned, live = rebuild(captured, outputs, leaves)
         if entry.history is not None:
-            entry.history.record(outputs, live, leaves, (args, kwargs))
+            entry.history.record(outputs, live, leaves, (args, kwargs), shown)
         return put_all(captured.members, returned, leaves) if captured.members else returned
 
     def _entry(

@@ -463,3 +463,14 @@ def test_what_cannot_be_a_gradient_is_refused() -> None:
     assert x.grad is None
     x.grad = gf.full((2,), 3.0)
     assert x.grad.tolist() == [3, 3]
+
+
+def test_gradients_where_arguments_show_the_same_memory():
+    """As tokens and the next ones do: the backward pass reads what the forward pass was given."""
+    data = gf.tensor(np.cos(np.arange(15.0)).reshape(3, 5))
+    w = gf.ones(4, dtype=gf.float64, requires_grad=True)
+    product = gf.compile(lambda x, y: (x * w * y).sum())
+    for x, y in ((data[:, :-1], data[:, 1:]), (data[:2, :4], data[1:, 1:])):
+        w.grad = None
+        product(x, y).backward()
+        np.testing.assert_allclose(w.grad.numpy(), (x.numpy() * y.numpy()).sum(0))

@@ -50,14 +50,20 @@ class CallHistory:
         ]
 
     def record(
-        self, outputs: Sequence[Cell], live: Sequence[Tensor], leaves: Sequence[Any], given: Given
-    ) -> None:
-        """Give the results ``live`` of a call their history, whose backward is a program."""
+        self, outputs: Sequence[Cell], live: Sequence[Tensor], leaves: Sequence[Any], given: Given,
+        shown: Sequence[Any] | None = None,
+    ) -> None:  # fmt: skip
+        """Give the results ``live`` of a call their history, whose backward is a program.
+
+        ``shown`` is what the program was given for the arguments ``leaves``, if something else.
+        """
         if not self.types:
             self.types = tuple(t._type_now() for t in live)
             self._overlaps = _overlaps([outputs[n] for n in self.backward.saved], live)
         repeats = self.again is not None and mode.autocast is None
-        node = CompiledNode(self, outputs, live, leaves, given if repeats else None)
+        node = CompiledNode(
+            self, outputs, live, leaves, given if repeats else None, shown or leaves
+        )
         attach(live, node)
 
     def versions(self, leaves: Sequence[Any]) -> list[tuple[Cell, int]]:
@@ -95,7 +101,7 @@ class CompiledNode(Collector):
 
     def __init__(
         self, history: CallHistory, outputs: Sequence[Cell], live: Sequence[Tensor],
-        leaves: Sequence[Any], given: Given | None,
+        leaves: Sequence[Any], given: Given | None, shown: Sequence[Any],
     ) -> None:  # fmt: skip
         # Small functions wait for this, so nothing is done by the classes above, which are for
         # operations with operands.
@@ -110,7 +116,7 @@ class CompiledNode(Collector):
         self.history: CallHistory | None = history
         self.saved = [outputs[n] for n in backward.saved]
         self.shared = history.shared(live)
-        self.arguments = [Tensor._of(leaves[i]._cell, leaves[i]._chain) for i in backward.arguments]
+        self.arguments = [Tensor._of(shown[i]._cell, shown[i]._chain) for i in backward.arguments]
         self.watched = [(cell, cell.version) for cell in backward.watched]
         self.watched += [(x._cell, x._cell.version) for x in self.arguments]
         self.leaves, self.given = leaves, given
