@@ -236,6 +236,7 @@ def capture(
         else _place(tracer, leaf, label, index, index in mutable)
         for index, (leaf, label) in enumerate(zip(leaves, leaf_labels(function, args, kwargs)))
     ]
+    tracer.positions = {id(p): i for i, (p, _) in enumerate(placed) if isinstance(p, Tensor)}
     call_args, call_kwargs = pytree.unflatten(structure, [p for p, _ in placed])
     held, draws = mode.grad, OuterDraws()
     mode.tracer = tracer
@@ -462,7 +463,7 @@ def _final_grads(tracer: Tracer, keep: bool) -> tuple[tuple[Tensor, Any], ...]:
     """What ``.grad`` of each leaf becomes: kept memory, None, or a refusal to be read."""
     final: list[tuple[Tensor, Any]] = []
     for leaf, value in tracer.grads.values():
-        if leaf._cell.tracer is not None or leaf._cell in tracer.input_leaf:
+        if leaf._cell.tracer is not None or id(leaf) in tracer.positions:
             continue
         if value is None or isinstance(value, StaleGradient) or value._cell.tracer is None:
             final.append((leaf, value))
@@ -477,8 +478,8 @@ def _argument_grads(tracer: Tracer, outputs: list[Node]) -> tuple[tuple[int, int
     """Gradients that the function left in arguments, as further outputs."""
     found = []
     for leaf, value in tracer.grads.values():
-        if leaf._cell in tracer.input_leaf and isinstance(value, Tensor):
-            found.append((tracer.input_leaf[leaf._cell], len(outputs)))
+        if id(leaf) in tracer.positions and isinstance(value, Tensor):
+            found.append((tracer.positions[id(leaf)], len(outputs)))
             outputs.append(tracer.node(value))
     return tuple(found)
 

@@ -91,7 +91,7 @@ def partition(tracer: Tracer, live: Sequence[Tensor], outputs: list[Node]) -> Ba
         name=f"{tracer.name}_backward",
         locations={new[n]: place for n, place in tracer.locations.items() if n in new},
     )
-    numbers = tuple(tracer.input_leaf.get(leaf._cell, -1) for leaf in leaves)
+    numbers = tuple(tracer.positions.get(id(leaf), -1) for leaf in leaves)
     return Backward(
         graph,
         tuple(cells[n] for n in held),

@@ -92,6 +92,7 @@ class Tracer:
         self._paths: dict[int, str] = {}
         self._input_of: dict[Cell, Node] = {}
         self.input_leaf: dict[Cell, int] = {}
+        self.positions: dict[int, int] = {}  # of arguments, by the identity of what stands for them
         self.shared: frozenset[Cell] = frozenset()
         self._entered: set[int] = set()
         self._members: set[tuple[int, str]] = set()

@@ -474,3 +474,23 @@ def test_gradients_where_arguments_show_the_same_memory():
         w.grad = None
         product(x, y).backward()
         np.testing.assert_allclose(w.grad.numpy(), (x.numpy() * y.numpy()).sum(0))
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_gradients_go_to_the_tensor_that_was_differentiated(inside):
+    """Not to another argument, or to the detached one, that shows the same memory."""
+    w = gf.tensor([1.0, 2.0, 3.0], requires_grad=True)
+    base = gf.tensor([[1.0, 2.0, 4.0]])
+    x, y = base[:, :-1].detach().requires_grad_(), base[:, 1:].detach().requires_grad_()
+
+    def product(detached, x, y):
+        out = (w * detached).sum() + (x**2 * y).sum()
+        return out.backward() if inside else out
+
+    compiled = gf.compile(product, keep_grads=True)
+    made = compiled(w.detach(), x, y)
+    if not inside:
+        made.backward()
+    np.testing.assert_array_equal(w.grad.numpy(), [1.0, 2.0, 3.0])
+    np.testing.assert_array_equal(x.grad.numpy(), [[4.0, 16.0]])
+    np.testing.assert_array_equal(y.grad.numpy(), [[1.0, 4.0]])

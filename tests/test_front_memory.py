@@ -321,9 +321,9 @@ def test_traced_tensors_kept_outside_say_so():
         return x + 1
 
     f(ramp(3))
-    with pytest.raises(gf.TraceError, match="return it from the function"):
+    with pytest.raises(gf.TraceError, match="return it, or assign it"):
         kept[0].numpy()
-    with pytest.raises(gf.TraceError, match="return it from the function"):
+    with pytest.raises(gf.TraceError, match="return it, or assign it"):
         kept[0] + 1
     assert "traced" in repr(kept[0])
 
