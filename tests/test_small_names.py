@@ -310,6 +310,7 @@ def test_layers_of_ones_own_find_their_bases_and_helpers() -> None:
     assert gf.nn.init._calculate_correct_fan(gf.ones(4, 3), "fan_out") == 4
 
 
+@pytest.mark.filterwarnings("ignore:lr_scheduler.step")
 def test_a_schedule_of_ones_own_derives_from_the_old_name() -> None:
     class Warm(gf.optim.lr_scheduler._LRScheduler):
         def __init__(self, optimizer: gf.optim.Optimizer, steps: int, last_epoch: int = -1) -> None:

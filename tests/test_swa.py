@@ -85,6 +85,7 @@ def test_statistics_are_taken_anew():
     assert model[0].momentum == 0.3 and not model.training
 
 
+@pytest.mark.filterwarnings("ignore:lr_scheduler.step")
 @pytest.mark.parametrize("strategy", ["cos", "linear"])
 def test_the_rate_goes_to_its_end(strategy):
     opt = optim.SGD([nn.Parameter(gf.ones(1))], lr=0.4)
