@@ -338,3 +338,26 @@ def test_finding_by_pattern() -> None:
 def test_bad_patterns_are_explained(text: str, message: str) -> None:
     with pytest.raises(GraphError, match=message):
         parse_pattern(text)
+
+
+def test_sums_of_many_paddings_take_no_longer_than_they_are_long() -> None:
+    """Also where the same sums are added up again and again: 2^60 terms if each were looked at."""
+    leaf = input_node("x", TensorType(float32, (4,)))
+    total = NODES.pad(leaf, low=(4,), high=(0,), value=0)
+    for _ in range(60):
+        total = NODES.add(total, total)
+    other = NODES.pad(leaf, low=(0,), high=(4,), value=0)
+    assert apply_laws(NODES.add(other, total)) is None
+    width, count = 3, 700
+    leaves = [input_node(f"x{i}", TensorType(float32, (width,))) for i in range(count)]
+    ends = [(width * i, width * (count - 1 - i)) for i in range(count)]
+    terms = [
+        NODES.pad(x, low=(low,), high=(high,), value=0) for x, (low, high) in zip(leaves, ends)
+    ]
+    total = terms[-1]
+    for term in reversed(terms[:-1]):
+        total = NODES.add(total, term)
+    made = Simplify().run(Graph(tuple(leaves), (total,)))
+    assert {n.op.name for n in made.nodes} == {"input", "concatenate"}
+    values = [np.full(width, i, np.float32) for i in range(count)]
+    np.testing.assert_array_equal(made.run(*values)[0], np.concatenate(values))

@@ -300,6 +300,10 @@ def concatenate_of_few(node: Node, bound: Bindings) -> Node | None:
     return emit(node.op, *kept, axis=axis)
 
 
+MOST_PARTS = 256
+"""So many parts of one sum are put together at a time."""
+
+
 def sum_of_paddings(node: Node, bound: Bindings) -> Node | None:
     """``pad(x) + pad(y) + …`` of parts that lie side by side along an axis: they, put together.
 
@@ -312,6 +316,8 @@ def sum_of_paddings(node: Node, bound: Bindings) -> Node | None:
         term = pending.pop()
         if term.op is node.op:
             pending.extend(term.inputs)
+        elif term.op.name != "pad" or term.attrs["value"] != 0 or len(parts) == MOST_PARTS:
+            return None
         else:
             parts.append(term)
     axis = _padded_axis(parts)
@@ -334,20 +340,18 @@ def _parts_of(padded: list[Node], axis: int) -> Iterator[Node]:
     for node in padded:
         part = node.inputs[0]
         joined = part.op.name == "concatenate" and part.attrs["axis"] == axis
-        yield from part.inputs if joined else (part,)
+        yield from part.inputs if joined and len(part.inputs) < MOST_PARTS else (part,)
 
 
 def _padded_axis(parts: list[Node]) -> int | None:
-    """The one axis along which all of ``parts`` are padded with zeros."""
-    found: set[int] = set()
-    for part in parts:
-        if part.op.name != "pad" or part.attrs["value"] != 0:
-            return None
-        ends = list(zip(part.attrs["low"], part.attrs["high"]))
-        found |= {axis for axis, around in enumerate(ends) if around != (0, 0)}
-    [axis, *more] = found or {-1}
+    """The one axis along which all of ``parts`` are padded, if their extents there are known."""
+    ends = [zip(part.attrs["low"], part.attrs["high"]) for part in parts]
+    found = {axis for own in ends for axis, around in enumerate(own) if around != (0, 0)}
+    if len(found) != 1:
+        return None
+    (axis,) = found
     sized = all(isinstance(part.inputs[0].shape[axis], int) for part in parts)
-    return axis if found and not more and sized else None
+    return axis if sized else None
 
 
 # ---- reductions ----------------------------------------------------------------------
