@@ -32,7 +32,6 @@ from graphflow.ir.op import Kind, OpDef, lookup
 from graphflow.ir.types import DType, TensorType, keeps_kind
 from graphflow.mode import mode
 from graphflow.quiet import quietly
-from graphflow.runtime.shared_work import LARGE, copy_array
 from graphflow.runtime.storage import Array
 from graphflow.tensor import Tensor
 from graphflow.traced_sizes import as_plain
@@ -309,10 +308,7 @@ def _store(target: Tensor, new: Tensor) -> None:
         array = target._eager()
         _check_writeable(array)
         if array.__class__ is source.__class__ is np.ndarray:
-            if array.nbytes < LARGE:
-                np.copyto(array, source)
-            else:
-                copy_array(array, source)
+            np.copyto(array, source)
         else:
             from graphflow.on_device import copy_into
 

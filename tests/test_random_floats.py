@@ -12,7 +12,7 @@ import graphflow as gf
 from graphflow import flags, rng
 from graphflow.cell import Filling
 from graphflow.ir.ops.generators import philox
-from graphflow.runtime import cache, random_floats, shared_work
+from graphflow.runtime import cache, random_floats
 from graphflow.runtime.random_floats import KERNEL, companions
 
 
@@ -34,7 +34,7 @@ def fill(filling: Filling | None, out: np.ndarray) -> None:
 def test_the_kernel_makes_numpys_numbers(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
     cache.load([KERNEL])
     monkeypatch.setattr(random_floats, "_ALONE", 7)
-    monkeypatch.setattr(shared_work.pool, "_budget", threads)
+    monkeypatch.setattr(random_floats.pool, "_budget", threads)
     for seed, call in ((0, 0), (-5, 3 + 2**33), (2**63 - 1, 7)):
         for word, shape in ((0, ()), (1, (0, 3)), (2, (13, 17)), (3, (40, 50, 3))):
             found = np.empty(shape, np.float32)
@@ -52,7 +52,7 @@ def test_formulas_are_given_all_numbers_piece_by_piece(
     cache.load([KERNEL])
     monkeypatch.setattr(random_floats, "_ALONE", 100)
     monkeypatch.setattr(random_floats, "PIECE", 64)
-    monkeypatch.setattr(shared_work.pool, "_budget", threads)
+    monkeypatch.setattr(random_floats.pool, "_budget", threads)
     parts = [np.empty(1000, np.float32) for _ in range(2)]
     for word, part in enumerate(parts, 1):
         fill(random_floats.random_floats(3, 4, (word,)), part)
@@ -119,22 +119,3 @@ def test_filled_memory_counts_as_written_to() -> None:
 def test_without_compiled_kernels_numpy_draws() -> None:
     with flags.override(disable_jit=True):
         assert random_floats.random_floats(1, 2, (0,)) is None
-
-
-@pytest.mark.parametrize("threads", [1, 2, 5])
-def test_large_copies_are_shared_among_threads(
-    threads: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(shared_work.pool, "_budget", threads)
-    monkeypatch.setattr(shared_work, "LARGE", 64)
-    values = np.random.default_rng(3).normal(size=(7, 5, 3))
-    for source in (values, values[::-1], values.transpose(0, 2, 1), values[:1], values[:0]):
-        target = np.zeros(source.shape)
-        shared_work.copy_array(target, source)
-        np.testing.assert_array_equal(target, source)
-    overlapping = np.arange(40.0)
-    shared_work.copy_array(overlapping[1:], overlapping[:-1])
-    np.testing.assert_array_equal(overlapping, [0, *range(39)])
-    single = np.zeros(())
-    shared_work.copy_array(single, np.float64(2.5).reshape(()))
-    assert single == 2.5
