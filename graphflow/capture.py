@@ -23,7 +23,7 @@ from graphflow.device import CPU, Device
 from graphflow.errors import GraphFlowError, TraceError
 from graphflow.found_gradients import FoundGradient, found_gradients
 from graphflow.functions.creation import from_numpy
-from graphflow.guards import Guard, named_cells
+from graphflow.guards import Guard, is_named, named_cells
 from graphflow.ir.build import emit
 from graphflow.ir.dims import Dim, symbol
 from graphflow.ir.graph import Graph
@@ -292,7 +292,7 @@ def _finish(
     argument_grads = _argument_grads(tracer, outputs)
     given = [r.value for r in results if r.kind in ("tensor", "view")]
     found: Found = (*found_gradients(tracer, given), *tracer.assigned.found(tracer))
-    grads = _final_grads(tracer, keep_grads)
+    grads = _final_grads(tracer, keep_grads, reach)
     tracer.assigned.undo()
     reach.check_carried(tracer.captured)
     graph = tracer.finish(outputs)
@@ -459,12 +459,14 @@ def _explicit(tracer: Tracer, leaf: Tensor, outputs: list[Node]) -> Result:
     return Result("number" if leaf._weak else "new", len(outputs) - 1)
 
 
-def _final_grads(tracer: Tracer, keep: bool) -> tuple[tuple[Tensor, Any], ...]:
+def _final_grads(tracer: Tracer, keep: bool, reach: Reach) -> tuple[tuple[Tensor, Any], ...]:
     """What ``.grad`` of each leaf becomes: kept memory, None, or a refusal to be read."""
     final: list[tuple[Tensor, Any]] = []
     for leaf, value in tracer.grads.values():
         if leaf._cell.tracer is not None or id(leaf) in tracer.positions:
             continue
+        if leaf._cell in tracer.input_leaf and not is_named(leaf, reach.roots):
+            continue  # the function's own tensor over an argument's memory, gone by now
         if value is None or isinstance(value, StaleGradient) or value._cell.tracer is None:
             final.append((leaf, value))
         elif keep or leaf._cell not in tracer.touched:

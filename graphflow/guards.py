@@ -100,6 +100,11 @@ def named_cells(roots: list[tuple[str, Any]]) -> dict[Cell, str]:
     return names
 
 
+def is_named(tensor: Tensor, roots: list[tuple[str, Any]]) -> bool:
+    """Whether the function can reach this very tensor, and not only its memory."""
+    return any(found is tensor for root in roots for _, found in tensors_of(*root))
+
+
 def tensors_of(name: str, value: Any) -> Iterator[tuple[str, Tensor]]:
     """The tensors of a tensor or a module, with their paths below ``name``."""
     if isinstance(value, Tensor):

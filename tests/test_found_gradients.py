@@ -138,3 +138,17 @@ def test_leaves_that_share_a_gradient() -> None:
     np.testing.assert_array_equal(total().numpy(), [11, 11])
     a.grad, b.grad = gf.full((2,), 2.0), gf.full((2,), 3.0)
     np.testing.assert_array_equal(total().numpy(), [32, 32])
+
+
+def test_gradients_of_a_functions_own_leaves_are_not_kept():
+    """A detached argument is another tensor; nobody sees its gradient after the call."""
+    x = gf.tensor([1.0, 2.0, 3.0], requires_grad=True)
+
+    def penalty(x):
+        own = x.detach().requires_grad_()
+        (own**3).sum().backward()
+        return own.grad * 2.0
+
+    compiled = gf.compile(penalty)
+    np.testing.assert_array_equal(compiled(x).numpy(), [6.0, 24.0, 54.0])
+    assert x.grad is None and not compiled.programs[0].graph.state
