@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
-from graphflow.cell import Cell
+from graphflow.cell import Cell, Chain
 from graphflow.errors import TraceError
 from graphflow.tensor import Tensor
 
@@ -42,3 +42,16 @@ def found_out(
     if not (written | seen.keys()).isdisjoint(sized):
         raise TraceError("an argument that is written to has fixed dimensions")
     return written, tracer.shared.union(seen.values())
+
+
+def view_of_one(leaf: Tensor, arguments: Sequence[Any]) -> tuple[int, Chain] | None:
+    """The argument that ``leaf`` is a view of, and the steps from there; None if it shows other
+    parts of the memory than each of them does."""
+    found: tuple[int, Chain] | None = None
+    for index, argument in enumerate(arguments):
+        if isinstance(argument, Tensor) and argument._cell is leaf._cell:
+            begun = len(argument._chain)
+            closer = found is None or len(leaf._chain) - begun < len(found[1])
+            if closer and leaf._chain[:begun] == argument._chain:
+                found = index, leaf._chain[begun:]
+    return found

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from graphflow import pytree
-from graphflow.argument_memory import found_out, shared_cells
+from graphflow.argument_memory import found_out, shared_cells, view_of_one
 from graphflow.assigned import FoundMember, Place
 from graphflow.cell import Cell, Chain, ViewStep
 from graphflow.checks import need_device, need_dtype, need_int
@@ -88,10 +88,10 @@ def static(value: Any) -> Static:
 class Result:
     """Where one returned leaf comes from.
 
-    ``kind``: "new" (graph output ``index`` seen through ``chain``), "argument"
-    (leaf ``index`` itself), "tensor" (``value``, an outer tensor, itself), "view"
-    (``chain`` over the outer tensor's or argument's memory), "number" (output
-    ``index`` as a Python float) or "value" (a plain Python value).
+    ``kind``: "new" (graph output ``index`` seen through ``chain``), "argument" (leaf ``index``
+    itself), "argument view" (``chain`` over it) and "argument memory" (over its memory), "tensor"
+    (``value``, an outer tensor, itself), "view" (``chain`` over an outer tensor's memory),
+    "number" (output ``index`` as a Python float) or "value" (a plain Python value).
     """
 
     kind: str
@@ -272,7 +272,7 @@ def _finish(
 ) -> Capture:
     if members:
         returned = returned, [member.now() for member in members]
-    arguments = {id(p): i for i, (p, _) in enumerate(placed) if isinstance(p, Tensor)}
+    arguments = [p for p, _ in placed]
     outputs: list[Node] = []
     slots: dict[int, int] = {}
     intact: set[GradNode] = set()
@@ -399,7 +399,7 @@ def _whole(leaf: Tensor) -> Tensor:
 def _result(
     tracer: Tracer,
     leaf: Any,
-    arguments: Mapping[int, int],
+    arguments: list[Any],
     outputs: list[Node],
     slots: dict[int, int],
     intact: set[GradNode],
@@ -407,12 +407,14 @@ def _result(
     if not isinstance(leaf, Tensor):
         _need_open(leaf)
         return Result("value", value=leaf)
-    if id(leaf) in arguments:
-        return Result("argument", arguments[id(leaf)])
+    if id(leaf) in tracer.positions:
+        return Result("argument", tracer.positions[id(leaf)])
     cell = leaf._cell
     if cell in tracer.input_leaf:
-        index = tracer.input_leaf[cell]
-        return Result("argument view", index, leaf._chain, value=leaf._requires_grad)
+        shown = view_of_one(leaf, arguments)
+        if shown is None:
+            return Result("argument memory", tracer.input_leaf[cell], leaf._chain)
+        return Result("argument view", *shown, value=leaf._requires_grad)
     if cell in tracer.assigned.moving():  # another tensor lies there when the program is called
         outputs.append(emit("copy", tracer.node(leaf)))
         return Result("new", len(outputs) - 1)

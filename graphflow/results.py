@@ -37,6 +37,8 @@ def _leaf(result: Result, outputs: Sequence[Cell], leaves: list[Any]) -> Any:
         for step in result.chain:  # with its history, which is that of the views
             source = apply_view(step.op, source, **step.attrs)
         return source
+    if kind == "argument memory":
+        return Tensor._of(leaves[result.index]._cell, result.chain)
     if kind == "view":
         return Tensor._of(result.value, result.chain)
     if kind == "number":

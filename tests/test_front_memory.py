@@ -442,3 +442,36 @@ def test_what_is_written_to_a_part_shows_in_the_whole():
     for count, part in enumerate((memory[1], memory[2], memory[1], memory[0, :3]), 1):
         np.testing.assert_array_equal(write(part).numpy(), np.full(3, count))
     np.testing.assert_array_equal(write(gf.zeros(3)).numpy(), np.full(3, 4))
+
+
+@pytest.mark.parametrize(
+    "strided",
+    [
+        lambda: ramp(8, 3, 10)[..., ::2],
+        lambda: ramp(16, 3, 5)[::2],
+        lambda: ramp(8, 5, 3).transpose(1, 2),
+        lambda: ramp(5, 3, 8).permute(2, 1, 0),
+        lambda: ramp(120)[: 8 * 15].reshape(8, 3, 5),
+    ],
+)
+@pytest.mark.parametrize("swapped", [False, True])
+def test_views_of_arguments_that_show_the_same_memory(strided, swapped):
+    """Results that are views lie where the argument does, though others show a part of it."""
+
+    def step(a, b):
+        whole, part = (b, a) if swapped else (a, b)
+        part.add_(1.0)
+        return whole.unflatten(0, (2, 4)), part[1:], whole[..., 0]
+
+    compiled = gf.compile(step)
+    for _ in range(2):
+        outs = []
+        for function in (step, compiled):
+            whole = strided()
+            part = whole[:, 1:]
+            given = (part, whole) if swapped else (whole, part)
+            found = function(*given)
+            whole.mul_(2.0)
+            outs.append([whole.numpy(), *(r.numpy() for r in found)])
+        for eager, made in zip(*outs, strict=True):
+            np.testing.assert_array_equal(made, eager)
