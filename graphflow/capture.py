@@ -236,8 +236,9 @@ def capture(
         else _place(tracer, leaf, label, index, index in mutable)
         for index, (leaf, label) in enumerate(zip(leaves, leaf_labels(function, args, kwargs)))
     ]
-    tracer.positions = {id(p): i for i, (p, _) in enumerate(placed) if isinstance(p, Tensor)}
-    call_args, call_kwargs = pytree.unflatten(structure, [p for p, _ in placed])
+    arguments = [p for p, _ in placed]
+    tracer.positions = {id(p): i for i, p in enumerate(arguments) if isinstance(p, Tensor)}
+    call_args, call_kwargs = pytree.unflatten(structure, arguments)
     held, draws = mode.grad, OuterDraws()
     mode.tracer = tracer
     try:
@@ -245,7 +246,6 @@ def capture(
         found = found_out(tracer, leaves, mutable, dims.keys())
         if found is None:
             draws.warn(title)
-            arguments = [p for p, _ in placed]
             members = tracer.assigned.members(tracer, arguments) if assigns else ()
             return _finish(tracer, placed, returned, reach, keep_grads, explicit, members)
     except GraphFlowError as error:

@@ -6,6 +6,7 @@ import platform
 import struct
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -137,20 +138,29 @@ def _curve(x: gf.Tensor) -> gf.Tensor:
     return gf.sin(x) * 3.0 + gf.exp(x).sum(1, keepdim=True)
 
 
-@here
-def test_the_code_of_a_plan_needs_no_other_file(
+@pytest.fixture
+def seen_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+) -> Iterator[tuple[gf.Tensor, gf.Tensor]]:
+    """An argument of the curve and its result, of which only the folder knows the program."""
     x = gf.linspace(0, 1, 12).reshape(3, 4)
     with flags.override(cache_dir=str(tmp_path)):
         expected = gf.compile(_curve)(x)
-        for path in tmp_path.glob("*.o"):
-            path.unlink()
         monkeypatch.setattr(cache, "_linked", {})
         monkeypatch.setattr(cache, "_keys", {})
-        again = gf.compile(_curve)
-        assert again(x).tolist() == expected.tolist()
-        loaded = again.programs[0].loaded.loaded
+        yield x, expected
+
+
+@here
+def test_the_code_of_a_plan_needs_no_other_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seen_before: tuple[gf.Tensor, gf.Tensor]
+) -> None:
+    x, expected = seen_before
+    for path in tmp_path.glob("*.o"):
+        path.unlink()
+    again = gf.compile(_curve)
+    assert again(x).tolist() == expected.tolist()
+    loaded = again.programs[0].loaded.loaded
     assert loaded.misses == 0 and loaded.hits == len(loaded.addresses) > 0
     assert not [*tmp_path.glob("*.o")]
     assert {cache.kernel_key(kernel) for kernel in loaded.kernels} <= cache._linked.keys()
@@ -161,14 +171,10 @@ def test_the_code_of_a_plan_needs_no_other_file(
 
 @here
 def test_the_code_of_a_plan_is_for_one_compiler_only(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch, seen_before: tuple[gf.Tensor, gf.Tensor]
 ) -> None:
-    x = gf.linspace(0, 1, 12).reshape(3, 4)
-    with flags.override(cache_dir=str(tmp_path)):
-        expected = gf.compile(_curve)(x)
-        monkeypatch.setattr(cache, "_linked", {})
-        monkeypatch.setattr(cache, "_keys", {})
-        monkeypatch.setattr(cache, "environment", lambda: "another Numba")
-        monkeypatch.setattr(cache, "mapped", None)  # not called
-        assert gf.compile(_curve)(x).tolist() == expected.tolist()
+    x, expected = seen_before
+    monkeypatch.setattr(cache, "environment", lambda: "another Numba")
+    monkeypatch.setattr(cache, "mapped", None)  # not called
+    assert gf.compile(_curve)(x).tolist() == expected.tolist()
     assert cache._linked

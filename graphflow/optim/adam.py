@@ -35,20 +35,27 @@ class Moments(Optimizer):
         return self.hyper(group, "betas", 0), self.hyper(group, "betas", 1)
 
     def first_moment(
-        self, slots: dict[str, Any], parameter: Tensor, gradient: Tensor, beta: Any
-    ) -> Tensor:
-        """m = beta m + (1 - beta) g."""
-        mean = self.slot(slots, "exp_avg", parameter)
-        mean.copy_(mean * beta + gradient * (1.0 - beta))
-        return mean
+        self, slots: dict[str, Any], parameter: Tensor, gradient: Tensor, beta: Any,
+        rows: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
+        """m = beta m + (1 - beta) g, where ``rows`` is true if it is given."""
+        return self._mean(slots, "exp_avg", parameter, gradient, beta, rows)
 
     def second_moment(
-        self, slots: dict[str, Any], parameter: Tensor, gradient: Tensor, beta: Any
-    ) -> Tensor:
-        """v = beta v + (1 - beta) g²."""
-        square = self.slot(slots, "exp_avg_sq", parameter)
-        square.copy_(square * beta + gradient * gradient * (1.0 - beta))
-        return square
+        self, slots: dict[str, Any], parameter: Tensor, gradient: Tensor, beta: Any,
+        rows: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
+        """v = beta v + (1 - beta) g², where ``rows`` is true if it is given."""
+        return self._mean(slots, "exp_avg_sq", parameter, gradient * gradient, beta, rows)
+
+    def _mean(
+        self, slots: dict[str, Any], name: str, parameter: Tensor, value: Tensor, beta: Any,
+        rows: Tensor | None,
+    ) -> Tensor:  # fmt: skip
+        mean = self.slot(slots, name, parameter)
+        moved = mean * beta + value * (1.0 - beta)
+        mean.copy_(moved if rows is None else where(rows, moved, mean))
+        return mean
 
 
 class Adam(Moments):

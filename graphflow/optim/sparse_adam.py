@@ -35,10 +35,8 @@ class SparseAdam(Moments):
         read: Tensor = ne(gradient, 0)
         if gradient.ndim > 1:
             read = read.any(tuple(range(1, gradient.ndim)), keepdim=True)
-        mean = self.slot(slots, "exp_avg", parameter)
-        square = self.slot(slots, "exp_avg_sq", parameter)
-        mean.copy_(where(read, mean * first + gradient * (1.0 - first), mean))
-        square.copy_(where(read, square * second + gradient * gradient * (1.0 - second), square))
+        mean = self.first_moment(slots, parameter, gradient, first, read)
+        square = self.second_moment(slots, parameter, gradient, second, read)
         rate = self.hyper(group, "lr") * sqrt(1.0 - second**steps) / (1.0 - first**steps)
         move = mean / (sqrt(square) + self.hyper(group, "eps")) * rate
         parameter.sub_(where(read, move, 0.0))

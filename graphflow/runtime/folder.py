@@ -96,16 +96,20 @@ def usable_folder() -> Path | None:
     return folder
 
 
+def _header(key: bytes, payload: bytes) -> bytes:
+    length = len(payload).to_bytes(8, "little")
+    return b"".join((MAGIC, length, key, new_digest(payload).digest()))
+
+
 def pack(key: bytes, payload: bytes) -> bytes:
     """The contents of a file: ``payload`` under ``key`` (32 bytes), with its digest."""
-    length = len(payload).to_bytes(8, "little")
-    return b"".join((MAGIC, length, key, new_digest(payload).digest(), payload))
+    return _header(key, payload) + payload
 
 
 def unpack(key: bytes, data: bytes) -> bytes | None:
     """The payload, or None when the file is not exactly what was written for ``key``."""
     payload = data[HEADER:]
-    return payload if data[:HEADER] == pack(key, payload)[:HEADER] else None
+    return payload if data[:HEADER] == _header(key, payload) else None
 
 
 def read_file(path: Path, key: bytes) -> bytes | None:
