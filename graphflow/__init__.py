@@ -18,7 +18,6 @@ from graphflow.autograd import (
     no_grad,
     set_grad_enabled,
 )
-from graphflow.capture import TensorSpec, static
 from graphflow.device import Device, device
 from graphflow.errors import (
     CacheWarning,
@@ -74,6 +73,7 @@ from graphflow.rng import (
     set_rng_state,
 )
 from graphflow.runtime.threads import get_num_threads, set_num_threads
+from graphflow.specs import TensorSpec, static
 from graphflow.tensor import Size, Tensor
 from graphflow.version import __version__
 

@@ -18,23 +18,23 @@ from graphflow import pytree
 from graphflow.argument_memory import found_out, shared_cells, view_of_one
 from graphflow.assigned import FoundMember, Place
 from graphflow.cell import Cell, Chain, ViewStep
-from graphflow.checks import need_device, need_dtype, need_int
 from graphflow.device import CPU, Device
-from graphflow.errors import GraphFlowError, TraceError
+from graphflow.errors import CannotPostpone, GraphFlowError, TraceError
 from graphflow.found_gradients import FoundGradient, found_gradients
 from graphflow.functions.creation import from_numpy
 from graphflow.guards import Guard, is_named, named_cells
 from graphflow.ir.build import emit
-from graphflow.ir.dims import Dim, symbol
+from graphflow.ir.dims import symbol
 from graphflow.ir.graph import Graph
 from graphflow.ir.node import Node
 from graphflow.ir.ops.shape import RESHAPE
-from graphflow.ir.types import DType, TensorType, float32, float64
+from graphflow.ir.types import TensorType, float64
 from graphflow.labels import leaf_labels
 from graphflow.mode import mode
 from graphflow.outer_draws import OuterDraws
 from graphflow.reads import Reach, Read, array_read
 from graphflow.records import dataclass, field, replace
+from graphflow.specs import Static, TensorSpec
 from graphflow.stack import with_room
 from graphflow.stale_gradient import StaleGradient
 from graphflow.tensor import Tensor
@@ -43,45 +43,11 @@ from graphflow.traced_sizes import Assumption, at_sizes
 
 if TYPE_CHECKING:
     from graphflow.autograd.history import GradNode
+    from graphflow.autograd.postponed import Draft, Sweep
     from graphflow.dynamic import Dynamic
     from graphflow.partition import Backward
 
 Found: TypeAlias = tuple[FoundGradient | FoundMember, ...]
-
-
-@dataclass(frozen=True)
-class TensorSpec:
-    """What ``gf.trace`` needs to know of an argument: extents (ints or names), dtype, a name."""
-
-    shape: Sequence[int | str]
-    dtype: DType = float32
-    device: Any = None
-    name: str | None = None
-
-    def __post_init__(self) -> None:
-        need_dtype(self.dtype)
-        need_device(self.device)
-        for d in self.shape:
-            if not (isinstance(d, str) and d.isidentifier()):
-                need_int("an extent of a TensorSpec (or its name)", d, 0)
-
-    @property
-    def type(self) -> TensorType:
-        """The IR type; a named extent is a symbolic dimension."""
-        dims: tuple[Dim, ...] = tuple(symbol(d) if isinstance(d, str) else d for d in self.shape)
-        return TensorType(self.dtype, dims)
-
-
-@dataclass(frozen=True)
-class Static:
-    """A float that is part of the signature instead of a run-time scalar (``gf.static``)."""
-
-    value: Any
-
-
-def static(value: Any) -> Static:
-    """Keep ``value`` a plain Python value in a compiled call: a new one is a new trace."""
-    return Static(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +79,8 @@ class Result:
 class Capture:
     """A traced function."""
 
-    graph: Graph
+    traced: Graph | Draft
+    """The graph, or what the trace has of it where gradients are left open."""
     name: str
     cells: tuple[Cell, ...]
     """Captured memory, one for each node of ``graph.state``."""
@@ -155,6 +122,11 @@ class Capture:
     """Where the program runs."""
 
     @property
+    def graph(self) -> Graph:
+        """The whole graph."""
+        return self.traced if isinstance(self.traced, Graph) else self.traced.graph
+
+    @property
     def is_lasting(self) -> bool:
         """Whether no gradient leaves the function: what it reads is not about to be trained."""
         return not (self.backward or self.grads or self.argument_grads or self.found)
@@ -189,7 +161,7 @@ def inherit(graph: Graph, source: Graph) -> Graph:
     if captured is not None:
         cells = {n.attrs["name"]: c for n, c in zip(source.state, captured.cells, strict=True)}
         kept = tuple(cells[n.attrs["name"]] for n in graph.state)
-        remember(replace(captured, graph=graph, cells=kept))
+        remember(replace(captured, traced=graph, cells=kept))
     return graph
 
 
@@ -210,6 +182,7 @@ def capture(
     explicit: bool = False,
     assigns: bool = False,
     whole: frozenset[Cell] = frozenset(),
+    postpones: bool = False,
 ) -> Capture:
     """Trace ``function(*args, **kwargs)``; arguments are example values or specs.
 
@@ -217,6 +190,7 @@ def capture(
     arguments show parts while it changes, ``dynamic`` the symbolic dimensions of arguments.  With
     ``explicit`` every tensor that is returned is an output of the graph, also views and what was
     there before.  With ``assigns`` so are the tensors that attributes of modules are assigned.
+    With ``postpones`` gradients may be left open, till the graph is asked for.
     Raises TraceError with the user's line for what a static graph cannot hold.
     """
     if mode.tracer is not None:
@@ -226,6 +200,7 @@ def capture(
     reach = Reach(function, tuple(leaves))
     tracer = Tracer(title, named_cells(reach.roots), explicit)
     _name_modules(tracer, reach.roots)
+    tracer.sweeps = [] if postpones else None
     tracer.shared = whole or shared_cells(leaves)
     tracer.given = tuple(leaf._cell for leaf in leaves if isinstance(leaf, Tensor))
     dims = dynamic.dims if dynamic is not None else {}
@@ -257,8 +232,9 @@ def capture(
         tracer.assigned.restore_histories()
     # Memory that is written is state, and so are arguments: once more, knowing which.
     return capture(
-        function, args, kwargs, name, keep_grads, found[0], dynamic, explicit, assigns, found[1]
-    )
+        function, args, kwargs, name, keep_grads, found[0], dynamic, explicit, assigns, found[1],
+        postpones,
+    )  # fmt: skip
 
 
 def _finish(
@@ -286,6 +262,8 @@ def _finish(
     live = [r.differentiable for r in results if r.differentiable is not None]
     backward = None
     if live:
+        if tracer.sweeps:
+            raise CannotPostpone("a result may be of a gradient that is left open")
         from graphflow.partition import partition  # most functions keep their gradients inside
 
         backward = partition(tracer, live, outputs)
@@ -297,7 +275,7 @@ def _finish(
     reach.check_carried(tracer.captured)
     graph = tracer.finish(outputs)
     return Capture(
-        graph=graph,
+        traced=_draft(graph, tracer.sweeps) if tracer.sweeps else graph,
         name=tracer.name,
         cells=tuple(tracer.captured),
         scalars=tuple(tracer.scalars.values()),
@@ -321,6 +299,12 @@ def _finish(
         sizes=tracer.sizes,
         device=tracer.device,
     )
+
+
+def _draft(graph: Graph, sweeps: Sequence[Sweep]) -> Draft:
+    from graphflow.autograd.postponed import Draft  # most functions have no gradients
+
+    return Draft(graph, sweeps)
 
 
 def _updated(tracer: Tracer, graph: Graph) -> tuple[Cell, ...]:
@@ -486,15 +470,3 @@ def _argument_grads(tracer: Tracer, outputs: list[Node]) -> tuple[tuple[int, int
             found.append((tracer.positions[id(leaf)], len(outputs)))
             outputs.append(tracer.node(value))
     return tuple(found)
-
-
-def check_arguments(leaves: Sequence[Any]) -> None:
-    """Refuse what can be no argument of a compiled call."""
-    for leaf in leaves:
-        try:
-            hash(leaf)
-        except TypeError:
-            raise GraphFlowError(
-                f"a compiled function cannot take a {type(leaf).__name__}: arguments are tensors, "
-                "NumPy arrays, numbers, strings, hashable objects, and nests of them"
-            ) from None

@@ -23,12 +23,12 @@ from graphflow import pytree
 from graphflow.argument_memory import shared_cells
 from graphflow.assigned import put_all
 from graphflow.autograd.modes import GradMode
-from graphflow.capture import Capture, capture, check_arguments
+from graphflow.capture import Capture, capture
 from graphflow.cell import Cell
 from graphflow.collection import without_collection
 from graphflow.dynamic import Dimensions, Dynamic, Family, shapes_of
 from graphflow.entry import Entry
-from graphflow.errors import IndexRangeError
+from graphflow.errors import CannotPostpone, IndexRangeError
 from graphflow.guards import Described, Recompile
 from graphflow.labels import leaf_labels
 from graphflow.mode import mode, structure
@@ -37,7 +37,9 @@ from graphflow.quick import MISS, quick_call
 from graphflow.results import rebuild
 from graphflow.runtime.fork import renew_after_fork
 from graphflow.signature import (
+    check_arguments,
     describe,
+    difference,
     flat_arguments,
     place_of,
     signature_of,
@@ -91,6 +93,7 @@ class Compiled:
         self._lock = threading.RLock()
         renew_after_fork(self)
         self._signature: list[tuple[str, Described]] | None = None
+        self._postpones = True  # gradients' nodes, till they are wanted
         self.__name__ = getattr(function, "__name__", type(function).__name__)
         self.__doc__ = getattr(function, "__doc__", None)
         self.__wrapped__ = function
@@ -312,13 +315,11 @@ class Compiled:
         dynamic: Dynamic | None = None,
     ) -> Entry:
         started = time.perf_counter()
-        with without_collection():
-            captured = capture(
-                self.original, args, kwargs, self._name, self._keep_grads,
-                dynamic=dynamic, assigns=True,
-            )  # fmt: skip
-        example = dynamic.largest if dynamic is not None else {}
-        program = Program.from_capture(captured, example=example, **self._options)
+        try:
+            captured, program = self._captured(args, kwargs, dynamic, self._postpones)
+        except CannotPostpone:
+            self._postpones = False
+            captured, program = self._captured(args, kwargs, dynamic, False)
         program.trace_seconds = time.perf_counter() - started - program.build_seconds
         elapsed = time.perf_counter() - started
         if elapsed > 1.0:
@@ -327,6 +328,18 @@ class Compiled:
             return self._entry(captured, program, leaves)
         family = Family(dynamic, captured, program, tuple(shapes_of(leaves)))
         return self._entry(captured.at(captured.sizes), program, leaves, family)
+
+    def _captured(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], dynamic: Dynamic | None,
+        postpones: bool,
+    ) -> tuple[Capture, Program]:  # fmt: skip
+        with without_collection():
+            captured = capture(
+                self.original, args, kwargs, self._name, self._keep_grads,
+                dynamic=dynamic, assigns=True, postpones=postpones,
+            )  # fmt: skip
+        example = dynamic.largest if dynamic is not None else {}
+        return captured, Program.from_capture(captured, example=example, **self._options)
 
     def _dynamic_trace(
         self,
@@ -391,14 +404,8 @@ class Compiled:
             if broken is None:
                 return "an argument that the function may reach from outside, too", None, None
             return broken.change()
-        before = dict(self._signature or [])
-        for name, text in described:
-            if name in before and before[name] != text:
-                return name, before[name], text
-        if before and list(before) != [name for name, _ in described]:
-            names = Described(", ".join(before)), Described(", ".join(n for n, _ in described))
-            return "the structure of the arguments", *names
-        return "gradient mode, autocast or shared memory of the arguments", None, None
+        found = difference(dict(self._signature or []), dict(described))
+        return found or ("gradient mode, autocast or shared memory of the arguments", None, None)
 
     @property
     def latest(self) -> Entry | None:

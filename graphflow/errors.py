@@ -50,6 +50,10 @@ class TraceError(GraphFlowError):
     """The program did something a static graph cannot hold, such as ``if tensor:``."""
 
 
+class CannotPostpone(TraceError):
+    """A gradient that a trace left open is not what was taken for it (never seen by users)."""
+
+
 class GraphError(GraphFlowError):
     """A graph, its text or its data form is malformed."""
 

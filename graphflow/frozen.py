@@ -17,7 +17,7 @@ import json
 import os
 import time
 from collections.abc import Mapping
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -85,11 +85,10 @@ class FrozenProgram(Program):
         self._open()
         self.build_seconds = time.perf_counter() - started
 
-    def __getattr__(self, name: str) -> Any:
-        if name != "graph":
-            raise AttributeError(name)
-        self.graph = Graph.from_json(self._text)
-        return self.graph
+    @cached_property
+    def graph(self) -> Graph:
+        """The graph, which is read when somebody asks for it."""
+        return Graph.from_json(self._text)
 
     def _known(self, parts: _Parts) -> Schedule:
         """The schedule that the cache has for this very text, or that of the graph.

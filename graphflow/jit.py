@@ -13,7 +13,6 @@ from typing import Any, Final, TypeVar
 
 from graphflow.api import trace as trace_graph
 from graphflow.autograd import no_grad
-from graphflow.capture import TensorSpec
 from graphflow.compiled import Compiled, CompiledModule
 from graphflow.entry import Entry
 from graphflow.errors import GraphFlowError
@@ -22,6 +21,7 @@ from graphflow.ir.graph import Graph
 from graphflow.mode import mode
 from graphflow.program import Program
 from graphflow.pytree import Structure, flatten, unflatten
+from graphflow.specs import TensorSpec
 from graphflow.tensor import Tensor
 
 __all__ = [

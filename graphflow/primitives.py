@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from graphflow.capture import TensorSpec
 from graphflow.cell import Cell
 from graphflow.dispatch import apply, apply_several, assign, literal
 from graphflow.errors import GraphError
@@ -25,6 +24,7 @@ from graphflow.ir.parser import read_array, read_type, read_value
 from graphflow.ir.tokens import Line
 from graphflow.ir.types import TensorType, TupleType
 from graphflow.mode import mode
+from graphflow.specs import TensorSpec
 from graphflow.tensor import Tensor
 
 

@@ -12,6 +12,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -31,6 +32,7 @@ from graphflow.ir.graph import Graph
 from graphflow.ir.node import Node
 from graphflow.mode import mode
 from graphflow.profiling.watch import opened
+from graphflow.program_views import ProgramViews
 from graphflow.records import replace
 from graphflow.runtime.fork import renew_after_fork
 from graphflow.runtime.launch import LoadedProgram, aliased_results, copied_out
@@ -43,14 +45,9 @@ from graphflow.trace import ScalarSource
 from graphflow.traced_sizes import Assumption
 
 if TYPE_CHECKING:
-    import os
-    from pathlib import Path
-
-    from graphflow.comparison import Comparison
-    from graphflow.explain import Explanation, Kernel, StageRecord
+    from graphflow.autograd.postponed import Draft
     from graphflow.passes.base import Pass
     from graphflow.passes.pipeline import Stage
-    from graphflow.profiling.rows import Profile
     from graphflow.runtime.preparation import Preparation
     from graphflow.tuning import Tuning
 
@@ -58,7 +55,7 @@ MOST_SIZES = 32
 """Sizes of symbolic dimensions for which a program is kept ready to run."""
 
 
-class Program:
+class Program(ProgramViews):
     """What a graph becomes; ``program(*inputs)`` runs one step.
 
     ``cells`` is the memory of each node of ``graph.state``; the last inputs of the graph are
@@ -70,7 +67,6 @@ class Program:
     graph, of which at least name, inputs, state and what is updated are there.
     """
 
-    graph: Graph
     face: Graph
     sizes: Mapping[str, int]
 
@@ -84,7 +80,7 @@ class Program:
 
     def __init__(
         self,
-        graph: Graph,
+        graph: Graph | Draft,
         cells: Sequence[Cell],
         scalars: Sequence[ScalarSource],
         numbers: Sequence[int] = (),
@@ -99,12 +95,13 @@ class Program:
         hidden: frozenset[int] = frozenset(),
     ) -> None:
         started = time.perf_counter()
-        self.graph = self.face = graph
+        self._traced = graph
+        self.face = graph if isinstance(graph, Graph) else graph.face
         self._hold(cells, scalars, numbers)
         self.keep, self._hidden, self.memory_limit, self.tune = keep, hidden, memory_limit, tune
         self._passes: tuple[Pass, ...] = tuple(passes or ())
-        self.sizes = known_sizes(graph, sizes or {})
-        self._example = example_for(graph, self.sizes, example or {})
+        self.sizes = known_sizes(self.face, sizes or {})
+        self._example = example_for(self.face, self.sizes, example or {})
         with turn():
             try:
                 self.template = self._schedule()
@@ -118,6 +115,11 @@ class Program:
             from graphflow.debug import report
 
             report(self)
+
+    @cached_property
+    def graph(self) -> Graph:
+        """The whole graph, with the gradients that a trace has left open."""
+        return self._traced if isinstance(self._traced, Graph) else self._traced.graph
 
     def _hold(
         self, cells: Sequence[Cell], scalars: Sequence[ScalarSource], numbers: Sequence[int]
@@ -187,7 +189,7 @@ class Program:
         """The schedule: found again when an equal graph was compiled before, or built."""
         fresh = self._passes or flags.wants_report()
         what = self._threads, self._example, self.keep, self.memory_limit, self.tune is not None
-        key = b"" if fresh else plan_key(self.graph, *what, self._amended, self._hidden)
+        key = b"" if fresh else plan_key(self._traced, *what, self._amended, self._hidden)
         found = load_plan(key) if key else None
         if found is None:
             self._placed = self._build()
@@ -269,7 +271,7 @@ class Program:
         """The program of a traced function, for the device that its tensors are on."""
         options = {**options, "device": str(capture.device)}
         made = cls.kind_for(capture.device)(
-            capture.graph, capture.cells, capture.scalars, capture.numbers,
+            capture.traced, capture.cells, capture.scalars, capture.numbers,
             sizes=capture.sizes, keep=capture.is_lasting, hidden=capture.hidden, **options,
         )  # fmt: skip
         made._assumptions = capture.assumptions
@@ -435,62 +437,6 @@ class Program:
             np.copyto(named[name].value, array)
             named[name].version += 1
         self._unloaded = False
-
-    def save(self, path: str | os.PathLike[str], *, native: bool = False) -> None:
-        """Write the program with its state to one file, for :func:`graphflow.load_program`.
-
-        The file has the graph, the schedule, and the weights; with ``native`` also the object
-        code of the kernels, which loads with ``trusted=True`` on machines like this one.
-        """
-        from graphflow.frozen import save_program
-
-        save_program(self, path, native)
-
-    # ---- looking -------------------------------------------------------------------
-
-    def stages(self) -> list[StageRecord]:
-        """Every stage the graph went through, then the schedule."""
-        from graphflow.explain import stages_of
-
-        return stages_of(self)
-
-    def explain(self) -> Explanation:
-        """Stages, kernels, memory, cache and host operations, printable."""
-        from graphflow.explain import explain_program
-
-        return explain_program(self)
-
-    def profile(self, *args: Any, repeat: int | None = None) -> Profile:
-        """Time ``program(*args)`` kernel by kernel; state is put back afterwards.
-
-        ``repeat`` steps are timed (as many as fit in half a second if not given).  The result
-        prints as a table, and has ``.table()``, ``.modules()``, ``.to_chrome(path)``.
-        """
-        from graphflow.profiling.record import profile_program
-
-        return profile_program(self, args, repeat)
-
-    def report(
-        self,
-        path: str | Path,
-        inputs: Sequence[Any] | None = None,
-        comparison: Comparison | None = None,
-    ) -> Path:
-        """Write everything about the program as one HTML page; returns its path.
-
-        With ``inputs`` every kernel is timed on them (state is put back); ``comparison``
-        of :func:`graphflow.benchmark` adds the table of static against eager.
-        """
-        from graphflow.report import write_report
-
-        return write_report(self, path, inputs, comparison)
-
-    @property
-    def kernels(self) -> list[Kernel]:
-        """The kernel calls in order, with source, IR, bytes, operations and user lines."""
-        from graphflow.explain import kernels_of
-
-        return kernels_of(self)
 
     def __repr__(self) -> str:
         return f"<program {self.face.name}: {len(list(plain_steps(self.schedule.steps)))} calls>"

@@ -9,11 +9,12 @@ import numpy as np
 
 from graphflow import pytree
 from graphflow.argument_memory import shared_cells
-from graphflow.capture import Static
 from graphflow.device import device_of
+from graphflow.errors import GraphFlowError
 from graphflow.functions.creation import from_numpy
 from graphflow.guards import Described
 from graphflow.ir.node import attrs_key, value_key
+from graphflow.specs import Static
 from graphflow.tensor import Tensor
 
 
@@ -106,3 +107,32 @@ def without_sizes(signature: tuple[Any, ...]) -> tuple[Any, ...]:
         (part[0], len(part[1]), *part[2:]) if isinstance(part, tuple) and len(part) == 5 else part
         for part in signature
     )
+
+
+def check_arguments(leaves: Sequence[Any]) -> None:
+    """Refuse what can be no argument of a compiled call."""
+    for leaf in leaves:
+        try:
+            hash(leaf)
+        except TypeError:
+            raise GraphFlowError(
+                f"a compiled function cannot take a {type(leaf).__name__}: arguments are tensors, "
+                "NumPy arrays, numbers, strings, hashable objects, and nests of them"
+            ) from None
+
+
+def difference(
+    before: Mapping[str, Described], now: Mapping[str, Described]
+) -> tuple[str, Described, Described] | None:
+    """The first of named arguments that is described otherwise than ``before``, from what, to what;
+    the names themselves if those are others."""
+    for name, text in now.items():
+        if name in before and before[name] != text:
+            return name, before[name], text
+    if before and list(before) != list(now):
+        return "the structure of the arguments", _names(before), _names(now)
+    return None
+
+
+def _names(described: Mapping[str, Described]) -> Described:
+    return Described(", ".join(described))

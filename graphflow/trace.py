@@ -10,10 +10,7 @@ program still fits.
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -29,14 +26,14 @@ from graphflow.ir.node import Node
 from graphflow.ir.op import OpDef
 from graphflow.ir.types import TensorType, TupleType, float64, from_numpy_dtype
 from graphflow.mode import mode
+from graphflow.places import PACKAGE, user_place
 from graphflow.traced_sizes import Assumption
 
 if TYPE_CHECKING:
+    from graphflow.autograd.postponed import Sweep
     from graphflow.regions import Region
     from graphflow.stale_gradient import StaleGradient
     from graphflow.tensor import Tensor
-
-_PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
 
 class ScalarSource(NamedTuple):
@@ -71,6 +68,8 @@ class Tracer:
         """Whether the graph is for the user, who may differentiate it."""
         self.unrolls = unrolls
         """Whether loops of known lengths are written out: what is traced will run eagerly."""
+        self.sweeps: list[Sweep] | None = None
+        """Backward passes that were left open; None if none may be."""
         self.inputs: list[Node] = []
         self.number_inputs: set[Node] = set()
         self.captured: dict[Cell, Node] = {}
@@ -400,7 +399,7 @@ class Tracer:
         import traceback
 
         frames = [f for f, _ in traceback.walk_tb(error.__traceback__)]
-        users = [f for f in frames if not f.f_code.co_filename.startswith(_PACKAGE)]
+        users = [f for f in frames if not f.f_code.co_filename.startswith(PACKAGE)]
         if not error.module and self.modules:
             error.module = self.modules[-1]
         if users:
@@ -475,26 +474,3 @@ class Tracer:
             if self.rules:
                 self.rule_place = place
         return place
-
-
-def user_place(skip: int = 0, module: str = "") -> Location:
-    """The innermost line outside of the package (in the call of ``module``)."""
-    frame = sys._getframe(1 + skip)
-    while frame is not None:
-        file = frame.f_code.co_filename
-        own = _own.get(file)
-        if own is None:
-            own = _own[file] = file.startswith(_PACKAGE)
-        if not own:
-            break
-        frame = frame.f_back  # type: ignore[assignment]
-    if frame is None or frame.f_code.co_filename.startswith("<frozen "):  # `python -m graphflow`
-        return _place("", 0, module)
-    return _place(frame.f_code.co_filename, frame.f_lineno, module)
-
-
-_place = lru_cache(maxsize=4096)(Location)
-
-
-_own: dict[str, bool] = {}
-"""Whether files are part of the package."""

@@ -14,9 +14,10 @@ from typing import Any
 from graphflow import pytree
 from graphflow.autograd.compiled import Given
 from graphflow.autograd.modes import enable_grad
-from graphflow.capture import Capture, Static
+from graphflow.capture import Capture
 from graphflow.mode import operation_by_operation
 from graphflow.signature import flat_arguments
+from graphflow.specs import Static
 from graphflow.tensor import Tensor
 
 

@@ -85,6 +85,20 @@ class _Sweep:
             if not self.retain_graph:
                 node.release()
 
+    def is_postponed(self) -> bool:
+        """Whether the whole pass is left open, in a trace that may: gradients are placeholders."""
+        tracer = mode.tracer
+        if tracer is None or tracer.sweeps is None or self.create_graph or self.leaves:
+            return False
+        from graphflow.autograd.postponed import postpone
+
+        found = postpone(tracer, tracer.sweeps, self.pending, self.retain_graph)
+        if found is None:
+            return False
+        for leaf, ct in found:
+            self.leaves[id(leaf)], self.owned[id(leaf)] = (leaf, ct), NEW
+        return True
+
     def _sent_in_place(self, node: GradNode, ct: Tensor) -> bool:
         """Whether ``ct`` was added where ``node`` shows a part of its operand, eagerly."""
         if self.create_graph or mode.tracer is not None or not shows_a_part(node):
@@ -147,7 +161,8 @@ def backward(
     inner = [] if chosen is None else [(t, t.grad_fn) for t in chosen]
     with GradMode(create_graph):
         sweep = _start(outs, given, retain_graph, create_graph)
-        sweep.run(frozenset(node for _, node in inner if node is not None))
+        if chosen is not None or not sweep.is_postponed():
+            sweep.run(frozenset(node for _, node in inner if node is not None))
         leaves = None if chosen is None else {id(t) for t, node in inner if node is None}
         for key, (leaf, ct) in sweep.leaves.items():
             if leaves is None or key in leaves:

@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from graphflow.capture import TensorSpec
 from graphflow.errors import GraphFlowError
 from graphflow.functions.creation import zeros
 from graphflow.rng import randn
+from graphflow.specs import TensorSpec
 
 OTHERS = "frozen program (.gf), ONNX model (.onnx) or graph (.json, .txt)"
 """What the commands take beside Python files."""

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from graphflow.api import compile, trace
-from graphflow.capture import TensorSpec
 from graphflow.cli import modelfile
 from graphflow.errors import GraphError, GraphFlowError
 from graphflow.frozen import load_program
 from graphflow.ir.graph import Graph
 from graphflow.program import Program
+from graphflow.specs import TensorSpec
 
 HELP = (
     "FILE.py[:builder] with build() -> (step, specs), a frozen program (.gf), an ONNX model "

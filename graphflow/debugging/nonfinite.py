@@ -15,8 +15,8 @@ from graphflow.ir.graph import Location
 from graphflow.ir.node import Node
 from graphflow.ir.ops.effects import silence
 from graphflow.mode import mode
+from graphflow.places import user_place
 from graphflow.tensor import Tensor
-from graphflow.trace import user_place
 
 if TYPE_CHECKING:
     from graphflow.cell import Cell

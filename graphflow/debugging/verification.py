@@ -29,9 +29,9 @@ from graphflow.ir.types import TensorType, from_numpy_dtype
 from graphflow.mode import operation_by_operation
 from graphflow.passes.base import Pass
 from graphflow.passes.plugged import pipeline_steps
+from graphflow.places import user_place
 from graphflow.records import replace
 from graphflow.tensor import Tensor
-from graphflow.trace import user_place
 
 _EAGER = 1e-3
 """Eager and compiled floating-point results may differ by this, relative to the largest."""

@@ -12,7 +12,7 @@ import numpy as np
 
 from graphflow import pytree
 from graphflow.autograd.modes import no_grad
-from graphflow.capture import TensorSpec, capture, captured_memory
+from graphflow.capture import capture, captured_memory
 from graphflow.cell import Cell
 from graphflow.errors import GraphError
 from graphflow.guards import named_cells
@@ -30,6 +30,7 @@ from graphflow.onnx.model_file import onnx_package
 from graphflow.primitives import fresh
 from graphflow.program import Program
 from graphflow.reads import Reach
+from graphflow.specs import TensorSpec
 from graphflow.tensor import Tensor
 from graphflow.version import __version__
 

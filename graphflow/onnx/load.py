@@ -11,7 +11,6 @@ import numpy as np
 
 from graphflow.api import compile as compile_graph
 from graphflow.api import trace
-from graphflow.capture import TensorSpec
 from graphflow.errors import GraphError
 from graphflow.functions.creation import tensor
 from graphflow.ir.graph import Graph
@@ -24,6 +23,7 @@ from graphflow.onnx.operators.table import as_tensor, dtype_of
 from graphflow.onnx.translate import Translation
 from graphflow.primitives import fresh
 from graphflow.program import Program
+from graphflow.specs import TensorSpec
 from graphflow.tensor import Tensor
 
 EXAMPLE_SIZE = 8

@@ -14,7 +14,7 @@ import marshal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from graphflow import flags
 from graphflow.codegen.schedule import Schedule
@@ -28,6 +28,9 @@ from graphflow.runtime.folder import read_file, store, usable_folder
 from graphflow.runtime.preparation import companions
 from graphflow.runtime.walk import Walk
 
+if TYPE_CHECKING:
+    from graphflow.autograd.postponed import Draft
+
 
 class Plan(NamedTuple):
     """A schedule, and the walk through it if its sizes are fixed."""
@@ -37,7 +40,7 @@ class Plan(NamedTuple):
 
 
 def plan_key(
-    graph: Graph,
+    graph: Graph | Draft,
     threads: int,
     example: Mapping[str, int],
     keep: bool = False,
