@@ -12,7 +12,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from graphflow.errors import GraphFlowError
 from graphflow.ir.build import emit
 from graphflow.ir.node import Node
 from graphflow.ir.op import OpDef
+from graphflow.records import NamedTuple
 from graphflow.runtime.fork import renew_after_fork
 from graphflow.runtime.storage import COUNTS_ARE_EXACT, Array
 

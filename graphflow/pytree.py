@@ -11,7 +11,9 @@ from __future__ import annotations
 
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
+
+from graphflow.records import NamedTuple
 
 
 class Structure(NamedTuple):

@@ -1,4 +1,4 @@
-"""Data classes that are cheap to make: ``dataclass``, ``field`` and ``replace``.
+"""Data classes that are cheap to make: ``dataclass``, ``field``, ``replace`` and ``NamedTuple``.
 
 They mean what their namesakes of the standard library mean, which type checkers
 take them for, and have the part of it that the project uses: ``frozen``,
@@ -6,7 +6,8 @@ take them for, and have the part of it that the project uses: ``frozen``,
 every method of every class as text and compiles it, about 1 ms a class; with
 forty of them that was a third of ``import graphflow``.  Here only ``__init__`` is
 compiled, when it is first asked for, and the rest is shared by all classes or closes
-over an ``attrgetter``.
+over an ``attrgetter``.  A class of ``typing.NamedTuple`` takes 0.15 ms (its annotations are
+compiled, too), one of this takes 0.02.
 """
 
 from __future__ import annotations
@@ -17,7 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dataclasses import dataclass, field, replace
+    from typing import NamedTuple
 else:
+    from _collections import _tuplegetter  # of CPython, as its own named tuples have them
+
     _MISSING = object()
     _set = object.__setattr__
 
@@ -180,5 +184,56 @@ else:
         for name, value in zip(self.__record_fields__, state, strict=True):
             _set(self, name, value)
 
+    class _NamedTupleType(type):
+        """Makes of the annotated fields of a class what they are in a tuple."""
 
-__all__ = ["dataclass", "field", "replace"]
+        def __new__(cls: Any, name: str, bases: Any, namespace: dict[str, Any]) -> Any:
+            fields = tuple(namespace.get("__annotations__", ()))
+            defaults = {f: namespace[f] for f in fields if f in namespace}
+            namespace.update((f, _tuplegetter(i, f)) for i, f in enumerate(fields))
+            namespace.update(
+                __slots__=(), _fields=fields, _field_defaults=defaults, __match_args__=fields
+            )
+            return type.__new__(cls, name, bases, namespace)
+
+    class NamedTuple(tuple, metaclass=_NamedTupleType):
+        """A tuple whose entries have names: ``class Pair(NamedTuple): first: int; second: int``."""
+
+        def __new__(cls, *values: Any, **named: Any) -> Any:
+            if named or len(values) != len(cls._fields):
+                values = _completed(cls, values, named)
+            return tuple.__new__(cls, values)
+
+        @classmethod
+        def _make(cls, values: Any) -> Any:
+            return cls(*values)
+
+        def _asdict(self) -> dict[str, Any]:
+            return dict(zip(self._fields, self, strict=True))
+
+        def _replace(self, /, **named: Any) -> Any:
+            return type(self)(**{**self._asdict(), **named})
+
+        def __getnewargs__(self) -> Any:
+            return tuple(self)
+
+        def __repr__(self) -> str:
+            fields = ", ".join(f"{f}={value!r}" for f, value in zip(self._fields, self))
+            return f"{type(self).__name__}({fields})"
+
+    def _completed(cls: Any, values: Any, named: dict[str, Any]) -> tuple[Any, ...]:
+        """The entries of a named tuple, some given by name, some not at all."""
+        fields = cls._fields
+        given = dict(zip(fields, values))
+        twice = [f for f in named if f in given]
+        found = {**cls._field_defaults, **given, **named}
+        missing = [f for f in fields if f not in found]
+        if len(values) > len(fields) or len(found) > len(fields) or twice or missing:
+            raise TypeError(
+                f"{cls.__name__}() has the fields {', '.join(fields)}; "
+                f"got {len(values)} values and {', '.join(named) or 'no names'}"
+            )
+        return tuple([found[f] for f in fields])
+
+
+__all__ = ["NamedTuple", "dataclass", "field", "replace"]

@@ -11,7 +11,7 @@ program still fits.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -27,6 +27,7 @@ from graphflow.ir.op import OpDef
 from graphflow.ir.types import TensorType, TupleType, float64, from_numpy_dtype
 from graphflow.mode import mode
 from graphflow.places import PACKAGE, user_place
+from graphflow.records import NamedTuple
 from graphflow.traced_sizes import Assumption
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +23,7 @@ from graphflow.ir.graph import Graph
 from graphflow.ir.node import Node
 from graphflow.ir.types import TensorType
 from graphflow.program import Program
-from graphflow.records import replace
+from graphflow.records import NamedTuple, replace
 
 Array = np.ndarray[Any, Any]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from graphflow.checks import need_tensor
 from graphflow.device import beside_operands
@@ -32,6 +32,7 @@ from graphflow.functions.joining import broadcast_tensors
 from graphflow.ir import types as T
 from graphflow.ir.types import DType
 from graphflow.promotion import cast, operands
+from graphflow.records import NamedTuple
 
 if TYPE_CHECKING:
     from graphflow.tensor import Tensor

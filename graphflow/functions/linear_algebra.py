@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 from graphflow import linalg
 from graphflow.checks import need_tensor
@@ -23,6 +23,7 @@ from graphflow.linalg.equations import inverse_of, triangular
 from graphflow.linalg.factorisations import LU, PackedLU, PackedLUInfo, unpacked
 from graphflow.linalg.low_rank import pca_lowrank, svd_lowrank
 from graphflow.promotion import cast, promote_types
+from graphflow.records import NamedTuple
 from graphflow.tensor import Tensor
 
 __all__ = [

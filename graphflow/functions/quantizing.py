@@ -7,13 +7,14 @@ remembers its scale, nothing that is made of it does.  Rounding is to the neares
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from graphflow.autograd.function import Function
 from graphflow.errors import DTypeError, GraphFlowError, ShapeError
 from graphflow.functions.elementwise import clamp, ge, le, logical_and, round, where
 from graphflow.ir.types import DType, float32, int8, int16, int32, uint8
 from graphflow.promotion import cast
+from graphflow.records import NamedTuple
 
 if TYPE_CHECKING:
     from graphflow.tensor import Tensor

@@ -7,7 +7,7 @@ them in the result with extent 1.
 from __future__ import annotations
 
 import builtins
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from graphflow.autocasting import in_float32
 from graphflow.checks import need_dtype, need_floating, need_tensor
@@ -19,6 +19,7 @@ from graphflow.ir.types import DType
 from graphflow.keywords import numpy_names
 from graphflow.mode import mode as modes
 from graphflow.promotion import cast, get_default_dtype
+from graphflow.records import NamedTuple
 
 if TYPE_CHECKING:
     from graphflow.tensor import Tensor

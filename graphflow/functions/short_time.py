@@ -6,7 +6,7 @@ Lim, "Signal estimation from modified short-time Fourier transform", 1984).
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 from graphflow.checks import need_int, need_tensor
 from graphflow.errors import GraphFlowError, ShapeError
@@ -16,6 +16,7 @@ from graphflow.functions.creation import arange, ones
 from graphflow.functions.padding import constant, reflected, replicated, wrapped
 from graphflow.ir import types as T
 from graphflow.mode import mode
+from graphflow.records import NamedTuple
 from graphflow.tensor import Tensor
 
 __all__ = ["istft", "stft"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from graphflow.checks import need_floating, need_int, need_tensor
 from graphflow.device import beside_operands
@@ -41,6 +41,7 @@ from graphflow.ir import types as T
 from graphflow.keywords import numpy_names
 from graphflow.mode import mode
 from graphflow.promotion import as_operand, cast
+from graphflow.records import NamedTuple
 
 if TYPE_CHECKING:
     from graphflow.tensor import Tensor

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from graphflow.digests import new_digest
 from graphflow.ir.node import Form, Node, of_form, topological
 from graphflow.ir.op import Kind
-from graphflow.records import dataclass, field, replace
+from graphflow.records import NamedTuple, dataclass, field, replace
 
 if TYPE_CHECKING:
     from graphflow.ir.diff import GraphDiff

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from graphflow.autocasting import in_lower_precision
 from graphflow.checks import need_tensor
@@ -28,6 +28,7 @@ from graphflow.linalg.checks import (
     need_square,
 )
 from graphflow.promotion import as_operand, cast
+from graphflow.records import NamedTuple
 from graphflow.tensor import Tensor
 
 

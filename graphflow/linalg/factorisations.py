@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from graphflow.device import beside_operands
 from graphflow.dispatch import apply, apply_several, full
 from graphflow.errors import GraphFlowError, ShapeError
@@ -23,6 +21,7 @@ from graphflow.linalg.checks import (
 )
 from graphflow.linalg.equations import triangular
 from graphflow.promotion import cast
+from graphflow.records import NamedTuple
 from graphflow.tensor import Tensor
 
 

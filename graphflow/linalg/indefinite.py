@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from graphflow.dispatch import apply, apply_several
 from graphflow.errors import GraphFlowError, ShapeError
 from graphflow.functions.shaping import broadcast_to
 from graphflow.ir import types as T
 from graphflow.linalg.checks import batched, need_matrix, need_one_dtype, need_square
+from graphflow.records import NamedTuple
 from graphflow.tensor import Tensor
 
 

@@ -6,8 +6,6 @@ algorithms for constructing approximate matrix decompositions" (2011), algorithm
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from graphflow.checks import need_int
 from graphflow.dispatch import apply_several
 from graphflow.errors import GraphFlowError
@@ -15,6 +13,7 @@ from graphflow.functions.elementwise import sub
 from graphflow.functions.products import matmul
 from graphflow.functions.reductions import mean
 from graphflow.linalg.checks import adjoint, need_matrix
+from graphflow.records import NamedTuple
 from graphflow.rng import randn
 from graphflow.tensor import Tensor
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from graphflow.autograd.modes import no_grad
 from graphflow.errors import GraphFlowError
@@ -13,6 +13,7 @@ from graphflow.mode import structure
 from graphflow.nn.parameter import Parameter
 from graphflow.nn.tree import ModuleTree
 from graphflow.promotion import cast
+from graphflow.records import NamedTuple
 from graphflow.tensor import RemovableHandle, Tensor
 
 EXTRA = "_extra_state"

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -30,6 +30,7 @@ from graphflow.onnx.model_file import onnx_package
 from graphflow.primitives import fresh
 from graphflow.program import Program
 from graphflow.reads import Reach
+from graphflow.records import NamedTuple
 from graphflow.specs import TensorSpec
 from graphflow.tensor import Tensor
 from graphflow.version import __version__

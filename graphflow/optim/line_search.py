@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
+
+from graphflow.records import NamedTuple
 
 DECREASE, CURVATURE = 1e-4, 0.9
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 from graphflow.ir.build import emit
 from graphflow.ir.graph import Graph
 from graphflow.ir.node import Node, topological, with_inputs
 from graphflow.ir.op import Kind
 from graphflow.ir.types import TupleType
-from graphflow.records import replace
+from graphflow.records import NamedTuple, replace
 
 
 class Kept(NamedTuple):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
-from typing import Any, ClassVar, NamedTuple, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from graphflow.ir.pattern import match, parse_pattern
 from graphflow.ir.types import TensorType, float32, int8, int16, int32, uint8
 from graphflow.passes.base import Pass
 from graphflow.passes.rewrite import hits, rewrite
+from graphflow.records import NamedTuple
 
 Ints: TypeAlias = tuple[int, ...]
 _NUMBERS = tuple(

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from graphflow.ir.types import TensorType, int8, uint8
 from graphflow.passes.base import Pass
 from graphflow.passes.in_regions import in_regions
 from graphflow.passes.rewrite import hits, rewrite
+from graphflow.records import NamedTuple
 
 _STEPS = ("round(mul(%x, %scale))", "round(div(%x, %scale))")
 _WHOLE = (*(f"add({steps}, %zero)" for steps in _STEPS), *_STEPS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from math import prod
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 from graphflow.ir.build import input_node
 from graphflow.ir.graph import Graph
@@ -13,7 +13,7 @@ from graphflow.ir.op import Kind
 from graphflow.ir.products import depth_of
 from graphflow.passes.dataflow import is_alias
 from graphflow.passes.outline import Task
-from graphflow.records import dataclass
+from graphflow.records import NamedTuple, dataclass
 
 PRODUCTS = 1.6e11
 """Multiplications and additions a second of matrix products: only ratios of costs matter."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 from graphflow.ir.build import emit
 from graphflow.ir.graph import Graph, Location
@@ -22,6 +22,7 @@ from graphflow.passes.recipes import body_of
 from graphflow.passes.remat_kinds import Kinds
 from graphflow.passes.remat_search import Again, Search
 from graphflow.passes.riders import joined, sources_of
+from graphflow.records import NamedTuple
 
 WORTH = 1 << 23
 """Bytes of temporaries from which it is worth looking for what need not be kept."""

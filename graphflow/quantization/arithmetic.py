@@ -10,7 +10,7 @@ where the first sum is one of integers, 32 bits wide, and the second is known be
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from graphflow.dispatch import apply
 from graphflow.functions.elementwise import clamp, round
@@ -20,6 +20,7 @@ from graphflow.functions.shaping import reshape, t
 from graphflow.ir.types import float32, int8, int32
 from graphflow.promotion import cast
 from graphflow.quantization.observer import LEAST_SCALE
+from graphflow.records import NamedTuple
 from graphflow.tensor import Tensor
 
 LOW, HIGH = -128, 127

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 from graphflow.functions.shaping import split
 from graphflow.nn import modules
@@ -10,6 +10,7 @@ from graphflow.nn.functional.multi_head import Masks, MultiHead, Shown
 from graphflow.nn.module import Module
 from graphflow.nn.parameter import Parameter
 from graphflow.nn.scalars import run_time_scalar
+from graphflow.records import NamedTuple
 from graphflow.tensor import Tensor
 
 

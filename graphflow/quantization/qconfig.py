@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 from graphflow.backends.quantized import supported_engines
 from graphflow.ir.types import int8, uint8
@@ -23,6 +23,7 @@ from graphflow.quantization.schemes import (
     per_channel_symmetric,
     per_tensor_symmetric,
 )
+from graphflow.records import NamedTuple
 
 
 class QConfig(NamedTuple):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 from graphflow.functions.creation import tensor
 from graphflow.ir.types import float32, int32, uint8
 from graphflow.nn.module import Module
+from graphflow.records import NamedTuple
 
 
 class Range(NamedTuple):

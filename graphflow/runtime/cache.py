@@ -19,14 +19,14 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache, cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from graphflow import flags
 from graphflow.codegen.schedule import KernelSource
 from graphflow.codegen.target import chosen_target
 from graphflow.digests import new_digest
 from graphflow.errors import CompileError
-from graphflow.records import dataclass
+from graphflow.records import NamedTuple, dataclass
 from graphflow.runtime.compiler_files import ROOTS, helpers_digest, version_of
 from graphflow.runtime.elf import laid_out, mapped
 from graphflow.runtime.folder import (

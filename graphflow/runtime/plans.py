@@ -14,7 +14,7 @@ import marshal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from graphflow import flags
 from graphflow.codegen.schedule import Schedule
@@ -22,6 +22,7 @@ from graphflow.codegen.schedule_form import from_bytes, to_bytes
 from graphflow.codegen.target import chosen_target
 from graphflow.digests import new_digest
 from graphflow.ir.graph import Graph
+from graphflow.records import NamedTuple
 from graphflow.runtime.cache import LinkedCode, adopt_linked, linked_code
 from graphflow.runtime.compiler_files import compiler_digest
 from graphflow.runtime.folder import read_file, store, usable_folder

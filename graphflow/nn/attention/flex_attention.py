@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 from graphflow.dispatch import full
 from graphflow.errors import ShapeError
@@ -21,6 +21,7 @@ from graphflow.functions.repeating import repeat_interleave
 from graphflow.ir.types import bool_, float32, float64
 from graphflow.nn.functional import scaled_dot_product_attention, softmax
 from graphflow.promotion import cast
+from graphflow.records import NamedTuple
 from graphflow.tensor import Tensor
 
 __all__ = [

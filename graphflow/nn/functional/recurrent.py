@@ -8,7 +8,6 @@ et al. 2014); gates lie one after the other, r z n and i f g o.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
@@ -21,6 +20,7 @@ from graphflow.functions.products import matmul
 from graphflow.functions.shaping import t
 from graphflow.nn.functional.linear import linear
 from graphflow.promotion import cast
+from graphflow.records import NamedTuple
 from graphflow.tensor import Tensor
 
 __all__: list[str] = []

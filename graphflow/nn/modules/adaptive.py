@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from graphflow.checks import need_tensor
 from graphflow.errors import GraphFlowError, ShapeError
@@ -16,6 +16,7 @@ from graphflow.mode import mode
 from graphflow.nn.module import Module
 from graphflow.nn.modules.containers import ModuleList, Sequential
 from graphflow.nn.modules.linear import Linear
+from graphflow.records import NamedTuple
 from graphflow.tensor import Tensor
 
 __all__ = ["AdaptiveLogSoftmaxWithLoss"]

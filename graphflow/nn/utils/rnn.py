@@ -7,7 +7,7 @@ steps of those that have one, and so on; ``batch_sizes`` says how many each step
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from graphflow.functions.picking import index_select
 from graphflow.functions.shaping import cat, stack
 from graphflow.mode import mode
 from graphflow.nn.functional.recurrent import pad_rows, take_rows
+from graphflow.records import NamedTuple
 from graphflow.tensor import Tensor
 
 __all__ = [

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from graphflow.nn.functional import recurrent
 from graphflow.nn.sizes import per_dimension
 from graphflow.onnx.exporting.primitives import reduced
 from graphflow.onnx.exporting.writer import Writer
-from graphflow.records import dataclass
+from graphflow.records import NamedTuple, dataclass
 
 F: Any = import_module("graphflow.nn.functional")
 

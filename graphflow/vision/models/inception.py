@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import graphflow.nn.functional as F
 from graphflow import nn
 from graphflow.functions.shaping import cat
+from graphflow.records import NamedTuple
 from graphflow.tensor import Tensor
 from graphflow.vision.models.weights import built, read_weights, register, wanted
 
