@@ -200,6 +200,7 @@ else:
         """A tuple whose entries have names: ``class Pair(NamedTuple): first: int; second: int``."""
 
         def __new__(cls, *values: Any, **named: Any) -> Any:
+            """The tuple of ``values`` and ``named`` ones, in the order of the fields."""
             if named or len(values) != len(cls._fields):
                 values = _completed(cls, values, named)
             return tuple.__new__(cls, values)

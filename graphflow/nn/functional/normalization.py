@@ -10,17 +10,18 @@ import numpy as np
 from graphflow.autocasting import in_float32
 from graphflow.autograd.modes import no_grad
 from graphflow.checks import need_floating, need_tensor
-from graphflow.dispatch import TENSORS, apply, assign
+from graphflow.dispatch import apply, assign
 from graphflow.errors import ShapeError
+from graphflow.formulas import applied
 from graphflow.functions.elementwise import add, clamp, div, mul, pow, rsqrt, sub
 from graphflow.functions.norms import norm
 from graphflow.functions.reductions import count, mean, normal_dims
 from graphflow.functions.shaping import cut
 from graphflow.ir import types as T
+from graphflow.ir.op import Builder
 from graphflow.ir.ops.standardise import mean_over
 from graphflow.promotion import cast
 from graphflow.tensor import Tensor
-from graphflow.traced_sizes import as_types_do
 
 __all__ = [
     "batch_norm", "group_norm", "instance_norm", "layer_norm", "local_response_norm",
@@ -38,13 +39,54 @@ def _standardised(x: Tensor, dims: tuple[int, ...], eps: float) -> Tensor:
     return apply("standardise", x, axes=normal_dims(dims, x.ndim), eps=float(eps))
 
 
-def _statistics(x: Tensor, dims: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """Mean and (biased) variance over ``dims``, which stay; no gradient goes through them."""
-    x, axes = x.detach(), normal_dims(dims, x.ndim)
-    with as_types_do:
-        centre = mean_over(TENSORS, x, axes)
-        centred = TENSORS.sub(x, centre)
-        return centre, mean_over(TENSORS, TENSORS.mul(centred, centred), axes)
+def _moved(b: Builder, settings: tuple[Any, ...], x: Any, *others: Any) -> list[Any]:
+    """Running statistics, a step towards the mean and the variance of ``x``.
+
+    ``others`` are those of the two that are ``given``, and the step and what it leaves of the old
+    values if ``momentum`` is no number.  With ``samples`` every sample has statistics of its own,
+    whose means over the batch count.
+    """
+    axes, given, samples, momentum, unbiased = settings
+    running, steps = others[: sum(given)], others[sum(given) :]
+    step, rest = steps or (momentum, 1.0 - momentum)
+    centre = mean_over(b, x, axes)
+    centred = b.sub(x, centre)
+    variance = mean_over(b, b.mul(centred, centred), axes)
+    if samples:
+        centre, variance = mean_over(b, centre, (0,)), mean_over(b, variance, (0,))
+    now = [value for value, there in zip((centre, b.mul(variance, unbiased)), given) if there]
+    moved = []
+    for value, old in zip(now, running):
+        new = b.reshape(value, shape=tuple(old.shape))
+        if new.dtype is not old.dtype:
+            new = b.cast(new, dtype=old.dtype)
+        moved.append(b.add(b.mul(old, rest), b.mul(new, step)))
+    return moved
+
+
+def _move(
+    x: Tensor,
+    axes: tuple[int, ...],
+    running: tuple[Tensor | None, Tensor | None],
+    momentum: Any,
+    samples: bool = False,
+) -> None:
+    """Let the ``running`` mean and variance take a step towards those of ``x`` over ``axes``."""
+    given = [old for old in running if old is not None]
+    if not given or not (seen := count(x, axes)):  # an empty batch says nothing
+        return
+    steps: tuple[Tensor, ...] = ()
+    if isinstance(momentum, Tensor):
+        steps = cast(momentum, given[0].dtype), cast(1.0 - momentum, given[0].dtype)
+        momentum = None
+    unbiased = seen / max(1, seen - 1)
+    if isinstance(unbiased, Tensor):  # of symbolic sizes
+        unbiased = cast(unbiased, x.dtype)
+    there = tuple([old is not None for old in running])
+    settings = normal_dims(axes, x.ndim), there, samples, momentum, unbiased
+    with no_grad():
+        for old, new in zip(given, applied(_moved, settings, x, *given, *steps)):
+            assign(old, new)
 
 
 def _affine(x: Tensor, weight: Tensor | None, bias: Tensor | None, shape: Sequence[int]) -> Tensor:
@@ -143,30 +185,13 @@ def batch_norm(
             raise ValueError(f"batch_norm: eps must be greater than 0, not {eps}")
         dims = (0, *range(2, input.ndim))
         out = _standardised(x, dims, eps)
-        seen = count(input, dims)
-        if seen and not (running_mean is running_var is None):  # an empty batch says nothing
-            centre, variance = _statistics(x, dims)
-            _move(running_mean, centre, momentum)
-            _move(running_var, mul(variance, seen / max(1, seen - 1)), momentum)
+        _move(x, dims, (running_mean, running_var), momentum)
     elif running_mean is None or running_var is None:
         raise ValueError("batch_norm: expected running_mean and running_var when not training")
     else:
         spread = rsqrt(add(running_var.reshape(shape), eps))
         out = mul(sub(x, running_mean.reshape(shape)), spread)
     return cast(_affine(out, weight, bias, shape), input.dtype)
-
-
-def _move(running: Tensor | None, now: Tensor, momentum: Any) -> None:
-    """``running`` a step towards ``now``."""
-    if running is None:
-        return
-    rest = 1.0 - momentum
-    if isinstance(momentum, Tensor):
-        momentum, rest = cast(momentum, running.dtype), cast(rest, running.dtype)
-    with no_grad(), as_types_do:
-        new = cast(TENSORS.reshape(now, shape=tuple(running.shape)), running.dtype)
-        step = TENSORS.mul(new, momentum)
-        assign(running, TENSORS.add(TENSORS.mul(running, rest), step))
 
 
 def instance_norm(
@@ -182,12 +207,9 @@ def instance_norm(
         raise ShapeError(f"instance_norm: expected at least 3 dimensions, got {list(input.shape)}")
     _more_than_one("instance_norm", input.shape, (0, 1))
     dims = tuple(range(2, input.ndim))
-    out = _standardised(_wide(input), dims, eps)
-    if not (running_mean is running_var is None):
-        seen = count(input, dims)
-        centre, variance = _statistics(_wide(input), dims)
-        _move(running_mean, mean(centre, 0), momentum)
-        _move(running_var, mul(mean(variance, 0), seen / max(1, seen - 1)), momentum)
+    x = _wide(input)
+    out = _standardised(x, dims, eps)
+    _move(x, dims, (running_mean, running_var), momentum, samples=True)
     return cast(_affine(out, weight, bias, _channel_shape(input)), input.dtype)
 
 
