@@ -8,7 +8,7 @@ way, and keep the history that ``backward()`` walks, in the same way for both.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -303,10 +303,7 @@ def _store(target: Tensor, new: Tensor) -> None:
     tracer = mode.tracer
     if tracer is None:
         source = new._eager()
-        if not target._chain:
-            target._cell.forget_filling()
-        array = target._eager()
-        _check_writeable(array)
+        array = _room_in(target)
         if array.__class__ is source.__class__ is np.ndarray:
             np.copyto(array, source)
         else:
@@ -320,6 +317,22 @@ def _store(target: Tensor, new: Tensor) -> None:
     cell.value = write_through(cell.value, target._chain, value)
     cell.version += 1
     tracer.mutated(target._cell)
+
+
+def assign_all(pairs: Sequence[tuple[Tensor, Tensor]]) -> None:
+    """``target[...] = new`` for pairs of one shape and dtype, without any history.
+
+    What is much in all is copied by several threads.
+    """
+    if mode.tracer is not None or devices.used:
+        for target, new in pairs:
+            _store(target, new)
+        return
+    from graphflow.runtime.shared_work import copy_all
+
+    copy_all([(_room_in(target), new._eager()) for target, new in pairs])
+    for target, _ in pairs:
+        target._cell.version += 1
 
 
 def fill_with(target: Tensor, filler: Callable[[Array], Filling | None]) -> bool:
@@ -355,6 +368,15 @@ def assign_at(target: Tensor, places: tuple[Any, ...], value: np.ndarray[Any, An
     _check_writeable(array)
     array[places] = value
     target._cell.version += 1
+
+
+def _room_in(target: Tensor) -> Any:
+    """The eager memory of ``target``, all of which is about to be written."""
+    if not target._chain:
+        target._cell.forget_filling()
+    array = target._eager()
+    _check_writeable(array)
+    return array
 
 
 def _check_writeable(array: np.ndarray[Any, Any]) -> None:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import groupby
+from typing import Any, cast
 
 from graphflow.autograd.modes import no_grad
+from graphflow.dispatch import assign_all
 from graphflow.errors import GraphFlowError
 from graphflow.functions.creation import as_tensor
 from graphflow.mode import structure
 from graphflow.nn.parameter import Parameter
 from graphflow.nn.tree import ModuleTree
-from graphflow.promotion import cast
+from graphflow.promotion import cast as in_dtype
 from graphflow.records import NamedTuple
 from graphflow.tensor import RemovableHandle, Tensor
 
@@ -36,7 +38,17 @@ class _Load:
 
     def __init__(self, assign: bool) -> None:
         self.assign = assign
-        self.writes: list[Callable[[], None]] = []
+        self.writes: list[Callable[[], None] | tuple[Tensor, Tensor]] = []
+        """Functions, and tensors with the values that are to be copied into them."""
+
+    def write(self) -> None:
+        """Do all of it, in this order; neighbouring copies at once."""
+        for are_copies, writes in groupby(self.writes, lambda write: isinstance(write, tuple)):
+            if are_copies:
+                _copy(cast("Iterator[tuple[Tensor, Tensor]]", writes))
+                continue
+            for function in cast("Iterator[Callable[[], None]]", writes):
+                function()
 
 
 _under_way: list[_Load] = []
@@ -126,8 +138,7 @@ class ModuleState(ModuleTree):
             raise GraphFlowError(
                 f"load_state_dict for {type(self).__name__} failed: {'; '.join(problems)}"
             )
-        for write in under_way.writes:
-            write()
+        under_way.write()
         result = IncompatibleKeys(missing, unexpected)
         for module in self.modules():
             for hook in module._hooks_for("load_post"):
@@ -195,7 +206,7 @@ class ModuleState(ModuleTree):
         elif _under_way and _under_way[-1].assign:
             self._write(lambda: self._replace(name, held, value, new))
         else:
-            self._write(lambda: _copy(held, new))
+            self._write((held, new))
 
     def _replace(self, name: str, held: Tensor, value: Any, new: Tensor) -> None:
         """Take over a tensor itself; a parameter stays one, and as trainable as it was."""
@@ -207,11 +218,14 @@ class ModuleState(ModuleTree):
             structure.bump()
 
     @staticmethod
-    def _write(write: Callable[[], None]) -> None:
+    def _write(write: Callable[[], None] | tuple[Tensor, Tensor]) -> None:
+        """Have it written when all is known to fit (at once where nobody asks that)."""
         if _under_way:
             _under_way[-1].writes.append(write)
-        else:
-            write()
+            return
+        alone = _Load(False)
+        alone.writes.append(write)
+        alone.write()
 
     # ---- hooks ---------------------------------------------------------------------
 
@@ -243,7 +257,12 @@ class ModuleState(ModuleTree):
         return self._add_state_hook("load_post", hook)
 
 
-def _copy(held: Tensor, new: Tensor) -> None:
+def _copy(pairs: Iterable[tuple[Tensor, Tensor]]) -> None:
     with no_grad():
-        value = cast(new.detach(), held.dtype).reshape(tuple(held.shape))
-        held.copy_(value)
+        assign_all([(held, _fitted(new, held)) for held, new in pairs])
+
+
+def _fitted(new: Tensor, held: Tensor) -> Tensor:
+    if new.dtype is held.dtype and new.shape == held.shape:
+        return new
+    return in_dtype(new.detach(), held.dtype).reshape(tuple(held.shape))  # type: ignore[no-any-return]

@@ -10,10 +10,8 @@ first program.
 from __future__ import annotations
 
 import ctypes
-import threading
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import pairwise
 from typing import TypeAlias
 
 import numpy as np
@@ -22,8 +20,8 @@ from graphflow import flags
 from graphflow.codegen.schedule import KernelSource
 from graphflow.ir.ops.pieces import PIECE_BYTES
 from graphflow.runtime.cache import COMPANIONS, find
+from graphflow.runtime.shared_work import share
 from graphflow.runtime.storage import Array, address_of
-from graphflow.runtime.threads import pool
 
 Formula: TypeAlias = Callable[..., Array]
 
@@ -109,16 +107,4 @@ def _fill(
                     numbers(at, word, start, stop)
                 flat[start:stop] = formula(*(array[: stop - start] for array in room))
 
-    _shared(fill, flat.size)
-
-
-def _shared(fill: Callable[[int, int], None], count: int) -> None:
-    """Let threads call ``fill`` for a part of ``count`` elements each."""
-    parts = max(1, min(pool.budget, count // _ALONE))
-    bounds = [count * i // parts for i in range(parts + 1)]
-    others = [threading.Thread(target=fill, args=part) for part in pairwise(bounds[1:])]
-    for thread in others:
-        thread.start()
-    fill(*bounds[:2])
-    for thread in others:
-        thread.join()
+    share(fill, flat.size, _ALONE)
