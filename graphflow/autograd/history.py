@@ -15,6 +15,7 @@ from graphflow.autograd.recipes import repeated, values_read
 from graphflow.cell import Cell, copy_of
 from graphflow.errors import GraphFlowError
 from graphflow.ir.cotangent import operand_cotangent
+from graphflow.ir.node import Node
 from graphflow.ir.op import NON_DIFFERENTIABLE, Application, OpDef
 from graphflow.mode import mode
 from graphflow.tensor import Tensor
@@ -210,6 +211,13 @@ class SavedOutput:
         else:
             cell = Cell(tracer.node(held), tracer)
         SavedOutput.__init__(self, Tensor._of(cell))
+
+    def traced_value(self, cell: Cell) -> Node:
+        """The node of the value, given the traced cell that shadows its own."""
+        array = self.array
+        if self.cell is cell and self.seen == cell.version and array is not None:
+            return array  # type: ignore[no-any-return]
+        return self.alias(None)._traced_value(cell)
 
     def alias(self, history: GradNode | None) -> Tensor:
         """A tensor over the saved value, with or without its history."""

@@ -176,7 +176,9 @@ def postpone(
     if nodes is None:
         return None
     record = _Record(tracer, nodes)
-    starts = [(record.numbers[node], record.value(ct)) for node, ct in pending.items()]
+    starts = [
+        (record.numbers[node], record.number(tracer.node(ct))) for node, ct in pending.items()
+    ]
     steps = [record.step(node) for node in nodes]
     if not record.is_complete:
         return None
@@ -217,25 +219,37 @@ class _Record:
         self.is_complete = True
         """False if a value is not to be had yet, or has no fixed size."""
 
-    def value(self, tensor: Tensor) -> int:
-        """The number of a tensor's value.  What the trace has not read stays so."""
-        cell, tracer = tensor._cell, self._tracer
-        if cell.tracer is tracer or cell in tracer.shadows:
-            node = tracer.node(tensor)
-            if node.type.__class__ is TensorType and node.tensor_type.is_static:
-                return self.values.setdefault(node, len(self.values))
-        self.is_complete = False
-        return 0
+    def number(self, node: Node) -> int:
+        """The number of a value."""
+        number = self.values.get(node)
+        if number is None:
+            if node.type.__class__ is not TensorType or not node.tensor_type.is_static:
+                self.is_complete = False
+            number = self.values[node] = len(self.values)
+        return number
 
     def step(self, node: GradNode) -> Step:
         """A recorded operation, whose saved values are there."""
         assert node.op is not None
-        node.check()
-        tensors = (*node.inputs, node.out.alias(None))
-        values = tuple([self.value(tensor) for tensor in tensors])
+        values, out = [], node.out
+        for tensor, version in zip(node.inputs, node.versions):
+            shadow = self._checked(node, tensor._cell, version)
+            values.append(-1 if shadow is None else self.number(tensor._traced_value(shadow)))
+        shadow = self._checked(node, out.cell, out.version)
+        values.append(-1 if shadow is None else self.number(out.traced_value(shadow)))
         targets = tuple([None if edge is None else self._target(edge) for edge in node.edges])
         attrs = {name: as_plain(value) for name, value in node.attrs.items()}
-        return Step(node.op, attrs, values, targets, node.module)
+        return Step(node.op, attrs, tuple(values), targets, node.module)
+
+    def _checked(self, node: GradNode, cell: Cell, version: int) -> Cell | None:
+        """The traced cell of a saved value; None if the trace has not read it, nor does now."""
+        tracer = self._tracer
+        shadow = cell if cell.tracer is tracer else tracer.shadows.get(cell)
+        if shadow is None:
+            self.is_complete = False
+        elif shadow.version != version:
+            node.check()  # raises if a rule reads what was written over
+        return shadow
 
     def _target(self, edge: Edge) -> int:
         if edge.node is not None:
