@@ -1,10 +1,11 @@
 """Our cheap data classes behave as the standard library's do."""
 
+import copy
 import dataclasses
 import pickle
 import subprocess
 import sys
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import pytest
 
@@ -131,3 +132,61 @@ def test_importing_graphflow_writes_no_data_classes() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert shown.stdout.split() == ["False", "False"]
+
+
+class _Theirs(NamedTuple):
+    x: int
+    y: str = "why"
+    z: float = 0.5
+
+    @property
+    def double(self) -> int:
+        """Something of the class's own."""
+        return 2 * self.x
+
+
+class _Ours(records.NamedTuple):
+    x: int
+    y: str = "why"
+    z: float = 0.5
+
+    @property
+    def double(self) -> int:
+        """Something of the class's own."""
+        return 2 * self.x
+
+
+def test_named_tuples_agree_with_the_standard_library() -> None:
+    makers: list[Any] = [
+        lambda c: c(1), lambda c: c(1, "a"), lambda c: c(z=2.0, x=1), lambda c: c(1, "b", 2.5),
+        lambda c: c._make([1, "c", 3.5]), lambda c: c(1)._replace(y="d"), lambda c: c(*c(4)),
+    ]  # fmt: skip
+    for make in makers:
+        theirs, ours = make(_Theirs), make(_Ours)
+        assert tuple(theirs) == tuple(ours) == ours and hash(theirs) == hash(ours)
+        assert (theirs.x, theirs.y, theirs.z, theirs.double) == (
+            ours.x,
+            ours.y,
+            ours.z,
+            ours.double,
+        )
+        assert theirs._asdict() == ours._asdict()
+        assert repr(theirs).replace("_Theirs", "_Ours") == repr(ours)
+        for again in (pickle.loads(pickle.dumps(ours)), copy.copy(ours), copy.deepcopy(ours)):
+            assert again == ours and type(again) is _Ours
+        match ours:
+            case _Ours(x, y):
+                assert (x, y) == ours[:2]
+        with pytest.raises(AttributeError):
+            ours.x = 2  # type: ignore[misc]
+    assert _Theirs._fields == _Ours._fields and _Theirs._field_defaults == _Ours._field_defaults
+    assert not hasattr(_Ours(1), "__dict__")
+    for wrong in (
+        lambda c: c(),
+        lambda c: c(1, "a", 2.0, 3),
+        lambda c: c(1, x=2),
+        lambda c: c(1, w=2),
+    ):
+        for kind in (_Theirs, _Ours):
+            with pytest.raises(TypeError):
+                wrong(kind)

@@ -79,21 +79,27 @@ class Sweep:
         for number, step in enumerate(self.steps):
             if number not in arrived:
                 raise CannotPostpone(f"no cotangent arrives at {step.op.name}")
-            place = Location(self.place.file, self.place.line, step.module or self.place.module)
-            found = _cotangents(step, values, arrived.pop(number), locations, place)
+            found = _cotangents(
+                step, values, arrived.pop(number), locations, self._within(step.module)
+            )
             for target, ct in zip(step.targets, found):
                 if target is None or ct is None:
                     continue
                 held = arrived.get(target)
                 if held is not None:
                     ct = emit("add", held, ct)
-                    locations.setdefault(ct, place)
+                    reader = self.steps[target].module if target >= 0 else ""
+                    locations.setdefault(ct, self._within(reader))
                 arrived[target] = ct
         made = [arrived.get(~leaf) for leaf in range(len(self.gradients))]
         for node, placeholder in zip(made, self.gradients):
             if node is None or node.type != placeholder.type:
                 raise CannotPostpone(f"{placeholder.attrs['name']} is not a {placeholder.type}")
         return [node for node in made if node is not None]
+
+    def _within(self, module: str) -> Location:
+        """The place of what is work of ``module``, if it is of one."""
+        return self.place._replace(module=module) if module else self.place
 
 
 def _cotangents(
