@@ -205,12 +205,8 @@ def capture(
     tracer.given = tuple(leaf._cell for leaf in leaves if isinstance(leaf, Tensor))
     dims = dynamic.dims if dynamic is not None else {}
     tracer.sizes = dynamic.sizes_of(leaves) if dynamic is not None else {}
-    placed = [
-        _place_sized(tracer, leaf, label, index, dims[index])
-        if index in dims
-        else _place(tracer, leaf, label, index, index in mutable)
-        for index, (leaf, label) in enumerate(zip(leaves, leaf_labels(function, args, kwargs)))
-    ]
+    labels = leaf_labels(function, args, kwargs)
+    placed = _place_all(tracer, leaves, labels, mutable, dims)
     arguments = [p for p, _ in placed]
     tracer.positions = {id(p): i for i, p in enumerate(arguments) if isinstance(p, Tensor)}
     call_args, call_kwargs = pytree.unflatten(structure, arguments)
@@ -259,14 +255,7 @@ def _finish(
         else _result(tracer, leaf, arguments, outputs, slots, intact)
         for leaf in leaves
     )
-    live = [r.differentiable for r in results if r.differentiable is not None]
-    backward = None
-    if live:
-        if tracer.sweeps:
-            raise CannotPostpone("a result may be of a gradient that is left open")
-        from graphflow.partition import partition  # most functions keep their gradients inside
-
-        backward = partition(tracer, live, outputs)
+    backward = _backward(tracer, results, outputs)
     argument_grads = _argument_grads(tracer, outputs)
     given = [r.value for r in results if r.kind in ("tensor", "view")]
     found: Found = (*found_gradients(tracer, given), *tracer.assigned.found(tracer))
@@ -301,6 +290,18 @@ def _finish(
     )
 
 
+def _backward(tracer: Tracer, results: Sequence[Result], outputs: list[Node]) -> Backward | None:
+    """The backward half of results that have a history."""
+    live = [r.differentiable for r in results if r.differentiable is not None]
+    if not live:
+        return None
+    if tracer.sweeps:
+        raise CannotPostpone("a result may be of a gradient that is left open")
+    from graphflow.partition import partition  # most functions keep their gradients inside
+
+    return partition(tracer, live, outputs)
+
+
 def _draft(graph: Graph, sweeps: Sequence[Sweep]) -> Draft:
     from graphflow.autograd.postponed import Draft  # most functions have no gradients
 
@@ -326,6 +327,21 @@ def _name_modules(tracer: Tracer, roots: list[tuple[str, Any]]) -> None:
 def _array_reads(tracer: Tracer) -> list[Read]:
     """NumPy arrays reached by reference must keep their size and place."""
     return [array_read(array, "a NumPy array") for array, _ in tracer.arrays.values()]
+
+
+def _place_all(
+    tracer: Tracer,
+    leaves: Sequence[Any],
+    labels: Sequence[str],
+    mutable: frozenset[int],
+    dims: Mapping[int, Mapping[int, str]],
+) -> list[tuple[Any, bool]]:
+    return [
+        _place_sized(tracer, leaf, label, index, dims[index])
+        if index in dims
+        else _place(tracer, leaf, label, index, index in mutable)
+        for index, (leaf, label) in enumerate(zip(leaves, labels))
+    ]
 
 
 def _place(tracer: Tracer, leaf: Any, label: str, index: int, mutable: bool) -> tuple[Any, bool]:

@@ -72,6 +72,7 @@ class Program(ProgramViews):
 
     tune: float | None = None
     tuning: Tuning | None = None
+    _traced: Graph | Draft | None = None
     _prepared: Preparation | None = None
     _walk: Walk | None = None
     _stays: Callable[[Node], bool] | None = None  # see Decompose
@@ -119,7 +120,9 @@ class Program(ProgramViews):
     @cached_property
     def graph(self) -> Graph:
         """The whole graph, with the gradients that a trace has left open."""
-        return self._traced if isinstance(self._traced, Graph) else self._traced.graph
+        traced = self._traced
+        assert traced is not None
+        return traced if isinstance(traced, Graph) else traced.graph
 
     def _hold(
         self, cells: Sequence[Cell], scalars: Sequence[ScalarSource], numbers: Sequence[int]
@@ -189,7 +192,11 @@ class Program(ProgramViews):
         """The schedule: found again when an equal graph was compiled before, or built."""
         fresh = self._passes or flags.wants_report()
         what = self._threads, self._example, self.keep, self.memory_limit, self.tune is not None
-        key = b"" if fresh else plan_key(self._traced, *what, self._amended, self._hidden)
+        key = (
+            b""
+            if fresh
+            else plan_key(self._traced or self.graph, *what, self._amended, self._hidden)
+        )
         found = load_plan(key) if key else None
         if found is None:
             self._placed = self._build()

@@ -188,6 +188,8 @@ else:
         """Makes of the annotated fields of a class what they are in a tuple."""
 
         def __new__(cls: Any, name: str, bases: Any, namespace: dict[str, Any]) -> Any:
+            if any(isinstance(base, cls) and base.__bases__ != (tuple,) for base in bases):
+                return type.__new__(cls, name, bases, namespace)  # an ordinary class of one
             fields = tuple(namespace.get("__annotations__", ()))
             defaults = {f: namespace[f] for f in fields if f in namespace}
             namespace.update((f, _tuplegetter(i, f)) for i, f in enumerate(fields))

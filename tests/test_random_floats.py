@@ -12,7 +12,7 @@ import graphflow as gf
 from graphflow import flags, rng
 from graphflow.cell import Filling
 from graphflow.ir.ops.generators import philox
-from graphflow.runtime import cache, random_floats
+from graphflow.runtime import cache, random_floats, shared_work
 from graphflow.runtime.random_floats import KERNEL, companions
 
 
@@ -34,7 +34,7 @@ def fill(filling: Filling | None, out: np.ndarray) -> None:
 def test_the_kernel_makes_numpys_numbers(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
     cache.load([KERNEL])
     monkeypatch.setattr(random_floats, "_ALONE", 7)
-    monkeypatch.setattr(random_floats.pool, "_budget", threads)
+    monkeypatch.setattr(shared_work.pool, "_budget", threads)
     for seed, call in ((0, 0), (-5, 3 + 2**33), (2**63 - 1, 7)):
         for word, shape in ((0, ()), (1, (0, 3)), (2, (13, 17)), (3, (40, 50, 3))):
             found = np.empty(shape, np.float32)
@@ -52,7 +52,7 @@ def test_formulas_are_given_all_numbers_piece_by_piece(
     cache.load([KERNEL])
     monkeypatch.setattr(random_floats, "_ALONE", 100)
     monkeypatch.setattr(random_floats, "PIECE", 64)
-    monkeypatch.setattr(random_floats.pool, "_budget", threads)
+    monkeypatch.setattr(shared_work.pool, "_budget", threads)
     parts = [np.empty(1000, np.float32) for _ in range(2)]
     for word, part in enumerate(parts, 1):
         fill(random_floats.random_floats(3, 4, (word,)), part)

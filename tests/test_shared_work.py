@@ -28,7 +28,10 @@ def _strided(memory: np.ndarray) -> Pairs:
 
 def _chained(memory: np.ndarray) -> Pairs:
     """Each reads what the one before has written."""
-    return [(memory[20_000:40_000], memory[:20_000]), (memory[60_000:80_000], memory[20_000:40_000])]
+    return [
+        (memory[20_000:40_000], memory[:20_000]),
+        (memory[60_000:80_000], memory[20_000:40_000]),
+    ]
 
 
 def _overlapping(memory: np.ndarray) -> Pairs:

@@ -265,4 +265,5 @@ def _copy(pairs: Iterable[tuple[Tensor, Tensor]]) -> None:
 def _fitted(new: Tensor, held: Tensor) -> Tensor:
     if new.dtype is held.dtype and new.shape == held.shape:
         return new
-    return in_dtype(new.detach(), held.dtype).reshape(tuple(held.shape))  # type: ignore[no-any-return]
+    value: Tensor = in_dtype(new.detach(), held.dtype).reshape(tuple(held.shape))
+    return value
