@@ -178,6 +178,9 @@ class Session:
 
 def serve(system: str, threads: int) -> None:
     """Answer commands on standard input until it ends."""
+    if threads == 1 and hasattr(os, "sched_setaffinity"):
+        # JAX's own settings leave it a second thread for large products.
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     session = Session(system, threads)
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a system prints must not mix with the answers
