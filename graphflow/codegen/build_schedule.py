@@ -49,6 +49,7 @@ from graphflow.codegen.schedule import (
     Step,
     kernels_in,
 )
+from graphflow.codegen.sharing import shared_alike
 from graphflow.codegen.side_by_side import Part, part_of, parts_of, shown_in
 from graphflow.codegen.sizes import for_example
 from graphflow.codegen.stored_order import ordered
@@ -375,10 +376,11 @@ class Emitter:
         found = tuple(Result(r.buffer, r.type, r.offset, r.strides) for r in results)
         committed = tuple(self.buffer(value) for value in placement.committed)
         kept = with_kept(context, self.steps) if keep else Kept(tuple(self.steps))
-        memory = plan_arena(context.buffers, kept.steps, context.threads)
+        steps = shared_alike(kept.steps, context.buffers, context.threads)
+        memory = plan_arena(context.buffers, steps, context.threads)
         return Schedule(
             buffers=tuple(context.buffers),
-            steps=kept.steps,
+            steps=steps,
             inputs=tuple(map(self._leaf_buffer, self.graph.inputs)),
             state=tuple(map(self._leaf_buffer, self.graph.state)),
             results=found,

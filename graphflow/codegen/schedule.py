@@ -18,6 +18,9 @@ from graphflow.ir.op import OpDef, RoomsRule
 from graphflow.ir.types import TensorType
 from graphflow.records import dataclass, field
 
+if TYPE_CHECKING:
+    from graphflow.codegen.sharing import Ways
+
 VECTOR_BYTES = 16
 """What a thread of a GPU moves at a time.  Memory that programs for one are given begins at
 multiples of it, as does all that they take themselves."""
@@ -154,6 +157,8 @@ class Call:
     library: Seen | Padded | str = ""
     """A product's call for a GPU: what a library could be asked for instead, or why none can.
     That of a copy which a product reads: what it pads, which a library may do by itself."""
+    ways: Ways | None = None
+    """How threads may share it, until that is decided (:mod:`graphflow.codegen.sharing`)."""
 
 
 @dataclass(frozen=True, slots=True)

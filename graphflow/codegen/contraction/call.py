@@ -8,6 +8,7 @@ from typing import Protocol
 
 from graphflow.codegen.contraction.choice import USUAL, Choice, advised, choose
 from graphflow.codegen.contraction.kernels import (
+    FAVOUR_AT,
     PACKING,
     READING,
     TILED,
@@ -27,6 +28,7 @@ from graphflow.codegen.schedule import (
     KernelSource,
     Value,
 )
+from graphflow.codegen.sharing import Split, Ways
 from graphflow.codegen.sizes import greatest, is_fixed, least
 from graphflow.codegen.target import LINE_BYTES, chosen_target
 from graphflow.ir.types import DType, TensorType
@@ -160,6 +162,7 @@ def contraction_call(
         parallel=parallel,
         flops=flops,
         product=blocking.product,
+        ways=_ways(product, blocking, dtype, threads),
     )
     return with_epilogue(call, epilogue)
 
@@ -308,12 +311,37 @@ def _most_columns(p: Product, tile: Tiling, threads: int, pack_a: bool, pack_b: 
     if not all(map(is_fixed, (p.m, p.n, p.batches))):
         return whole
     columns = -(-p.batches * whole // (tile.width * threads)) * tile.width
+    by_columns, by_rows = _costs(p, tile, threads, pack_a, pack_b)
+    return min(columns, whole) if by_columns <= by_rows else whole
+
+
+def _costs(p: Product, tile: Tiling, threads: int, pack_a: bool, pack_b: bool) -> tuple[int, int]:
+    """What a thread has to do if threads share columns, and if they share rows, as the tiled
+    kernel has it."""
+    columns = -(-p.batches * -(-p.n // tile.width) // threads) * tile.width
     rows = -(-p.batches * -(-p.m // tile.height) // threads) * tile.height
     times = -(-p.batches // threads)
     b_price, a_price = PACKING * pack_b, PACKING if pack_a else READING
-    column_cost = columns * (p.m + b_price) + times * p.m * a_price
-    by_columns = column_cost <= rows * (p.n + a_price) + times * p.n * b_price
-    return min(columns, whole) if by_columns else whole
+    by_columns = columns * (p.m + b_price) + times * p.m * a_price
+    return by_columns, rows * (p.n + a_price) + times * p.n * b_price
+
+
+def _ways(p: Product, cut: Blocking, dtype: DType, threads: int) -> Ways | None:
+    """How threads may share a product by register tiles, if they do not have whole matrices."""
+    if threads < 2 or not cut.depth or p.batches != 1 or not all(map(is_fixed, (p.m, p.n, p.k))):
+        return None
+
+    def by(outer: int, inner: int) -> Split:
+        return "outer" if outer >= inner else "inner"
+
+    tile = tiling(chosen_target(), dtype.itemsize)
+    by_columns, by_rows = _costs(p, tile, threads, cut.pack_a, cut.pack_b)
+    splits: list[tuple[Split, Split]] = [
+        ("whole", by(p.a_row, p.a_step)),
+        (by(p.b_column, p.b_step), "whole"),
+        (by(p.c_column, p.c_row), by(p.c_row, p.c_column)),
+    ]
+    return Ways(int(by_columns), int(by_rows), int(p.k), dtype.itemsize, splits, FAVOUR_AT)
 
 
 def rounded_up(value: int, multiple: int) -> int:
@@ -341,7 +369,7 @@ def _arguments(
         *map(Value, (p.batch_rows, p.swapped, cut.depth, cut.columns, cut.rows)),
         *map(Value, (cut.pack_a, cut.pack_b)),
         address(scratch[0]) if scratch else Value(0),
-        *map(Value, (cut.items, cut.strip_at, onto, *axes)),
+        *map(Value, (cut.items, cut.strip_at, onto, 0, *axes)),
     )
 
 

@@ -19,7 +19,9 @@ from graphflow.codegen.schedule import KernelSource
 
 TILED = ("f32", "f64", "i32", "u32", "i64", "u64")
 """Element types that register tiles multiply, with sums of the same type."""
-AXES_AT = 27
+FAVOUR_AT = 27
+"""Word of what sharing by rows costs more than by columns (:mod:`graphflow.codegen.sharing`)."""
+AXES_AT = 28
 """Word of the first batch axis; an axis is an extent and its strides in a, b and c."""
 PACKING, READING = 8, 4
 """Elements that are multiplied in the time that one is packed, or read from afar."""
@@ -64,7 +66,7 @@ from graphflow.codegen.prelude import call_epilogue, kernel, pointer_at_{element
 LANES, VECTORS, HEIGHT = {lanes}, {vectors}, {height}
 WIDTH = {width}  # columns of a tile and of a packed panel of b
 STRIP = {strip}  # row length of a packed strip of a
-AXES_AT = {axes_at}
+AXES_AT, FAVOUR_AT = {axes_at}, {favour_at}
 PACKING, READING = {packing}, {reading}
 
 
@@ -83,7 +85,8 @@ def {name}(args, tid, nth):
     times = (batches + nth - 1) // nth  # that a thread takes the operand that is not shared
     b_price, a_price = PACKING * pack_b, PACKING if pack_a else READING
     column_cost = columns * (m + b_price) + times * m * a_price
-    by_columns = column_cost <= rows * (n + a_price) + times * n * b_price
+    row_cost = rows * (n + a_price) + times * n * b_price
+    by_columns = column_cost <= row_cost + args[FAVOUR_AT]  # what crosses from thread to thread
     units = column_units if by_columns else row_units
 {take}\
         i_begin, i_end, j_begin, j_end = 0, m, 0, n
@@ -260,7 +263,7 @@ def tiled_kernel(element: str, tiling: Tiling) -> KernelSource:
         _TILED, name, element, lanes=tiling.lanes, vectors=tiling.vectors, height=tiling.height,
         width=tiling.width, strip=tiling.strip, choose_rows=height_text(tiling.height),
         finished=finished_rows(20, "epilogue and not more", "j0, j1"),
-        packing=PACKING, reading=READING,
+        packing=PACKING, reading=READING, favour_at=FAVOUR_AT,
     )  # fmt: skip
 
 

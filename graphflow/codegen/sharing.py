@@ -1,0 +1,236 @@
+"""How threads share products, so that each finds in its own caches what it needs.
+
+A weight that one processor has updated and another one reads goes from cache to cache, a line
+at a time: with weights of 400 KB and small batches that took longer than the products.  Most
+kernels give every thread a part of the outermost axis.  A product can be shared by rows or by
+columns, and then one of its operands is read whole by all threads.
+
+Kernels choose by what there is to multiply, pack and read (:class:`Ways` has the same prices);
+here each choice is given a handicap, the time that what crosses takes.  A buffer is followed
+from access to access through the steps, twice around: a step follows a step.  What is not
+touched again before the caches have seen other things crosses nothing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
+from math import inf
+from typing import Literal, TypeAlias
+
+from graphflow.codegen.memory import buffer_bytes
+from graphflow.codegen.schedule import Address, Branch, Buffer, Call, Loop, Step, Value
+from graphflow.records import dataclass, replace
+
+Split: TypeAlias = Literal["outer", "inner", "whole", "first"]
+"""What of a buffer a thread touches: its part of the memory in one piece, its part of each row,
+all of it as every other thread, or all of it if it is the first thread."""
+
+LEAST_BYTES = 1 << 13
+"""Smaller buffers cross in less time than threads take to meet."""
+CACHE_BYTES = 1 << 20
+"""Of a thread's own caches."""
+CROSSING = 0.2
+"""Nanoseconds that a byte takes from cache to cache (two cores of a Zen 4; more if far apart)."""
+MULTIPLIED = 200.0
+"""Bytes of operands that a thread multiplies in a nanosecond: 50 products of float32."""
+_ROUNDS = 2  # through all groups of products; the next would change next to nothing
+_MOST = 4  # products whose ways are chosen together
+
+
+@dataclass(frozen=True, slots=True)
+class Ways:
+    """How threads may share a product: by columns or by rows.
+
+    ``columns`` and ``rows`` are what a thread has to do, in products for each of the ``depth``
+    terms of a sum; ``splits`` what it touches of left operand, right operand and result, which
+    are the first arguments of the call, by columns and by rows.
+    """
+
+    columns: int
+    rows: int
+    depth: int
+    itemsize: int
+    splits: Sequence[tuple[Split, Split]]
+    word: int
+    """Where in the call's arguments the handicap of sharing by rows is."""
+
+    def nanoseconds(self, by_columns: bool) -> float:
+        """What a thread takes for its part."""
+        products = (self.columns if by_columns else self.rows) * self.depth
+        return products * self.itemsize / MULTIPLIED
+
+    def products(self, nanoseconds: float) -> int:
+        """A time as a number of products for each term."""
+        return round(nanoseconds * MULTIPLIED / self.itemsize / self.depth)
+
+
+def shared_alike(
+    steps: Sequence[Step], buffers: Sequence[Buffer], threads: int
+) -> tuple[Step, ...]:
+    """``steps``, whose products have handicaps for the ways in which threads may share them."""
+    around = list(_around(steps))
+    if threads < 2 or not any(isinstance(step, Call) and step.ways for step in around):
+        return tuple(steps)
+    handicaps = _Plan(around, buffers, threads).handicaps()
+    return tuple(_told(step, handicaps) for step in steps)
+
+
+def _around(steps: Sequence[Step]) -> Iterator[Step]:
+    """The steps as they run, those of loops twice; none of what a thread runs by itself."""
+    for step in steps:
+        if isinstance(step, Branch):
+            for part in step.parts:
+                yield from _around(part)
+        elif not isinstance(step, Loop):
+            yield step
+        elif not step.parallel:
+            for _ in range(2):
+                yield from _around((*step.head, *step.body))
+
+
+def _told(step: Step, handicaps: Mapping[int, int]) -> Step:
+    def within(steps: Sequence[Step]) -> tuple[Step, ...]:
+        return tuple(_told(step, handicaps) for step in steps)
+
+    if isinstance(step, Call) and step.ways is not None:
+        words = list(step.arguments)
+        words[step.ways.word] = Value(handicaps.get(id(step), 0))
+        return replace(step, arguments=tuple(words), ways=None)
+    if isinstance(step, Loop):
+        return replace(step, head=within(step.head), body=within(step.body))
+    if isinstance(step, Branch):
+        return replace(step, then=within(step.then), otherwise=within(step.otherwise))
+    return step
+
+
+class _Plan:
+    """How products are shared, while that is being decided."""
+
+    def __init__(self, around: Sequence[Step], buffers: Sequence[Buffer], threads: int) -> None:
+        self._steps, self._buffers, self._threads = around, buffers, threads
+        self._products = {id(step): step for step in around if isinstance(step, Call) and step.ways}
+        self._times = Counter(id(step) for step in around)
+        self._by_columns = {
+            key: call.ways.columns <= call.ways.rows
+            for key, call in self._products.items()
+            if call.ways
+        }
+        self._clock: list[int] = []
+        """Bytes that were moved before each step."""
+        self._accesses: dict[int, list[tuple[int, int, bool]]] = {}
+        """Of a buffer: steps that touch it, how many bytes, and whether they write them."""
+        now = 0
+        for number, step in enumerate(around):
+            self._clock.append(now)
+            now += step.bytes if isinstance(step, Call) else 0
+            for buffer in step.reads | step.writes:
+                found = self._accesses.setdefault(self._root(buffer), [])
+                found.append((number, buffer_bytes(buffers[buffer]), buffer in step.writes))
+        self._clock.append(now)
+        self._sharers = {b: keys for b in self._accesses if (keys := self._sharers_of(b))}
+        """The products that touch a buffer which may cross."""
+        self._known: dict[tuple[int, ...], float] = {}
+
+    def _sharers_of(self, buffer: int) -> tuple[int, ...]:
+        accesses = self._accesses[buffer]
+        written = any(writes for *_, writes in accesses)
+        if not written or buffer_bytes(self._buffers[buffer]) < LEAST_BYTES:
+            return ()
+        steps = dict.fromkeys(id(self._steps[number]) for number, *_ in accesses)
+        return tuple(key for key in steps if key in self._products)
+
+    def _root(self, buffer: int) -> int:
+        while self._buffers[buffer].base >= 0:
+            buffer = self._buffers[buffer].base
+        return buffer
+
+    def handicaps(self) -> dict[int, int]:
+        """For each product, by its ``id``: what sharing it by rows costs more than by columns."""
+        for _ in range(_ROUNDS):
+            for keys in self._groups():
+                self._choose(keys)
+        found: dict[int, int] = {}
+        for key, call in self._products.items():
+            ways = call.ways
+            assert ways is not None
+            buffers = self._touched([key])
+            costs = []
+            for by_columns in (True, False):
+                self._by_columns[key] = by_columns
+                costs.append(sum(map(self._crossing, buffers)))
+            found[key] = ways.products((costs[1] - costs[0]) / self._times[key])
+            self._by_columns[key] = ways.columns <= ways.rows + found[key]
+        return found
+
+    def _groups(self) -> list[tuple[int, ...]]:
+        """Products that touch the same buffer, those of large buffers first."""
+        order = sorted(self._sharers, key=lambda b: -buffer_bytes(self._buffers[b]))
+        return [*dict.fromkeys(self._sharers[buffer][:_MOST] for buffer in order)]
+
+    def _choose(self, keys: Sequence[int]) -> None:
+        """Share a few products in the ways that are best together, as the others are now."""
+        buffers = self._touched(keys)
+        products = [(self._products[key].ways, self._times[key]) for key in keys]
+        best, least = None, inf
+        for choice in product((True, False), repeat=len(keys)):
+            self._by_columns.update(zip(keys, choice))
+            cost = sum(map(self._crossing, buffers))
+            for (ways, times), by_columns in zip(products, choice):
+                assert ways is not None
+                cost += ways.nanoseconds(by_columns) * times
+            if cost < least:
+                best, least = choice, cost
+        self._by_columns.update(zip(keys, best or ()))
+
+    def _touched(self, keys: Sequence[int]) -> list[int]:
+        """The buffers of some products that may cross."""
+        calls = [self._products[key] for key in keys]
+        touched = {self._root(b) for call in calls for b in call.reads | call.writes}
+        return sorted(touched & self._sharers.keys())
+
+    def _crossing(self, buffer: int) -> float:
+        """Nanoseconds in which a buffer crosses from thread to thread, all around."""
+        key = buffer, *(self._by_columns[sharer] for sharer in self._sharers[buffer])
+        found = self._known.get(key)
+        if found is None:
+            found = self._known[key] = self._crossed(buffer)
+        return found
+
+    def _crossed(self, buffer: int) -> float:
+        held: dict[Split, int] = {}  # what threads have of it, and when it was moved
+        total, around = 0.0, self._clock[-1]
+        for turn in range(2):
+            for number, size, writes in self._accesses[buffer]:
+                split, now = self._split(number, buffer), turn * around + self._clock[number]
+                near = [s for s, then in held.items() if now - then < CACHE_BYTES * self._threads]
+                if turn and near:
+                    total += min(self._share(one, split) for one in near) * size
+                if writes:
+                    held.clear()
+                held[split] = now
+        return total * CROSSING
+
+    def _split(self, number: int, buffer: int) -> Split:
+        step = self._steps[number]
+        if not isinstance(step, Call) or not step.parallel:
+            return "first"
+        if step.ways is None:
+            return "outer"
+        way = not self._by_columns[id(step)]
+        for place, splits in zip(step.arguments, step.ways.splits):
+            if isinstance(place, Address) and self._root(place.buffer) == buffer:
+                return splits[way]
+        return step.ways.splits[-1][way]  # what an epilogue takes lies like the result
+
+    def _share(self, held: Split, wanted: Split) -> float:
+        """The part of a buffer that the thread with most to fetch has to fetch."""
+        others = (self._threads - 1) / self._threads
+        if held in (wanted, "whole"):
+            return 0.0
+        if wanted == "whole":
+            return 1.0 if held == "first" else others
+        if "first" in (held, wanted):
+            return others if wanted == "first" else 1 / self._threads
+        return others / self._threads
