@@ -140,3 +140,23 @@ def test_handicaps_are_where_kernels_look_for_them(monkeypatch: pytest.MonkeyPat
     ]
     assert any(words)
     assert any("args[FAVOUR_AT]" in kernel.source for kernel in program.schedule.kernels)
+
+
+def test_steps_of_a_loop_count_as_often_as_they_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What every iteration fetches again outweighs what one operand costs once."""
+    seen: list[_Plan] = []
+    real = sharing._Plan.handicaps
+    monkeypatch.setattr(sharing._Plan, "handicaps", lambda plan: [seen.append(plan), real(plan)][1])
+    held = gf.get_num_threads()
+    gf.set_num_threads(2)
+    try:
+        layer = nn.RNN(64, 256)
+        x = gf.randn(12, 64, 64)
+        Program.from_capture(capture(layer, (x,), {}), passes=(_Nothing(),))
+    finally:
+        gf.set_num_threads(held)
+    plan = seen[-1]
+    times = {plan._products[key].ways.depth: count for key, count in plan._times.items()
+             if key in plan._products}  # fmt: skip
+    assert times[256] == 12  # the hidden state's product, once a step of the sequence
+    assert all(count in (1, 12) for count in times.values())

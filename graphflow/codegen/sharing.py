@@ -20,7 +20,16 @@ from math import inf
 from typing import Literal, TypeAlias
 
 from graphflow.codegen.memory import buffer_bytes
-from graphflow.codegen.schedule import Address, Branch, Buffer, Call, Loop, Step, Value
+from graphflow.codegen.schedule import (
+    UNKNOWN_TRIPS,
+    Address,
+    Branch,
+    Buffer,
+    Call,
+    Loop,
+    Step,
+    Value,
+)
 from graphflow.records import dataclass, replace
 
 Split: TypeAlias = Literal["outer", "inner", "whole", "first"]
@@ -36,6 +45,7 @@ CROSSING = 0.2
 MULTIPLIED = 200.0
 """Bytes of operands that a thread multiplies in a nanosecond: 50 products of float32."""
 _ROUNDS = 2  # through all groups of products; the next would change next to nothing
+_MANY = 10  # iterations, of a loop that ends where a condition does not hold
 _MOST = 4  # products whose ways are chosen together
 
 
@@ -71,23 +81,27 @@ def shared_alike(
 ) -> tuple[Step, ...]:
     """``steps``, whose products have handicaps for the ways in which threads may share them."""
     around = list(_around(steps))
-    if threads < 2 or not any(isinstance(step, Call) and step.ways for step in around):
+    if threads < 2 or not any(isinstance(step, Call) and step.ways for step, _ in around):
         return tuple(steps)
     handicaps = _Plan(around, buffers, threads).handicaps()
     return tuple(_told(step, handicaps) for step in steps)
 
 
-def _around(steps: Sequence[Step]) -> Iterator[Step]:
-    """The steps as they run, those of loops twice; none of what a thread runs by itself."""
+def _around(steps: Sequence[Step], times: int = 1) -> Iterator[tuple[Step, int]]:
+    """The steps as they run, and how often; none of what a thread runs by itself.
+
+    Those of a loop come twice: for the first iteration, and for the others.
+    """
     for step in steps:
         if isinstance(step, Branch):
             for part in step.parts:
-                yield from _around(part)
+                yield from _around(part, times)
         elif not isinstance(step, Loop):
-            yield step
+            yield step, times
         elif not step.parallel:
-            for _ in range(2):
-                yield from _around((*step.head, *step.body))
+            trips = _MANY if step.trips == UNKNOWN_TRIPS else step.trips
+            for often in (1, trips - 1):
+                yield from _around((*step.head, *step.body), times * max(0, often))
 
 
 def _told(step: Step, handicaps: Mapping[int, int]) -> Step:
@@ -108,10 +122,16 @@ def _told(step: Step, handicaps: Mapping[int, int]) -> Step:
 class _Plan:
     """How products are shared, while that is being decided."""
 
-    def __init__(self, around: Sequence[Step], buffers: Sequence[Buffer], threads: int) -> None:
-        self._steps, self._buffers, self._threads = around, buffers, threads
-        self._products = {id(step): step for step in around if isinstance(step, Call) and step.ways}
-        self._times = Counter(id(step) for step in around)
+    def __init__(
+        self, around: Sequence[tuple[Step, int]], buffers: Sequence[Buffer], threads: int
+    ) -> None:
+        self._around, self._buffers, self._threads = around, buffers, threads
+        self._products = {
+            id(step): step for step, _ in around if isinstance(step, Call) and step.ways
+        }
+        self._times: Counter[int] = Counter()
+        for step, times in around:
+            self._times[id(step)] += times
         self._by_columns = {
             key: call.ways.columns <= call.ways.rows
             for key, call in self._products.items()
@@ -122,7 +142,7 @@ class _Plan:
         self._accesses: dict[int, list[tuple[int, int, bool]]] = {}
         """Of a buffer: steps that touch it, how many bytes, and whether they write them."""
         now = 0
-        for number, step in enumerate(around):
+        for number, (step, _) in enumerate(around):
             self._clock.append(now)
             now += step.bytes if isinstance(step, Call) else 0
             for buffer in step.reads | step.writes:
@@ -138,7 +158,7 @@ class _Plan:
         written = any(writes for *_, writes in accesses)
         if not written or buffer_bytes(self._buffers[buffer]) < LEAST_BYTES:
             return ()
-        steps = dict.fromkeys(id(self._steps[number]) for number, *_ in accesses)
+        steps = dict.fromkeys(id(self._around[number][0]) for number, *_ in accesses)
         return tuple(key for key in steps if key in self._products)
 
     def _root(self, buffer: int) -> int:
@@ -160,7 +180,7 @@ class _Plan:
             for by_columns in (True, False):
                 self._by_columns[key] = by_columns
                 costs.append(sum(map(self._crossing, buffers)))
-            found[key] = ways.products((costs[1] - costs[0]) / self._times[key])
+            found[key] = ways.products((costs[1] - costs[0]) / max(1, self._times[key]))
             self._by_columns[key] = ways.columns <= ways.rows + found[key]
         return found
 
@@ -206,14 +226,15 @@ class _Plan:
                 split, now = self._split(number, buffer), turn * around + self._clock[number]
                 near = [s for s, then in held.items() if now - then < CACHE_BYTES * self._threads]
                 if turn and near:
-                    total += min(self._share(one, split) for one in near) * size
+                    part = min(self._share(one, split) for one in near)
+                    total += part * size * self._around[number][1]
                 if writes:
                     held.clear()
                 held[split] = now
         return total * CROSSING
 
     def _split(self, number: int, buffer: int) -> Split:
-        step = self._steps[number]
+        step = self._around[number][0]
         if not isinstance(step, Call) or not step.parallel:
             return "first"
         if step.ways is None:
