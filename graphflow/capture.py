@@ -214,6 +214,7 @@ def capture(
     mode.tracer = tracer
     try:
         returned = function(*call_args, **call_kwargs)
+        tracer.moved.settle(returned)
         found = found_out(tracer, leaves, mutable, dims.keys())
         if found is None:
             draws.warn(title)
@@ -224,6 +225,7 @@ def capture(
         raise
     finally:
         mode.tracer, mode.grad = None, held
+        tracer.moved.undo()
         tracer.assigned.undo()
         tracer.assigned.restore_histories()
     # Memory that is written is state, and so are arguments: once more, knowing which.
@@ -471,11 +473,18 @@ def _final_grads(tracer: Tracer, keep: bool, reach: Reach) -> tuple[tuple[Tensor
             continue  # the function's own tensor over an argument's memory, gone by now
         if value is None or isinstance(value, StaleGradient) or value._cell.tracer is None:
             final.append((leaf, value))
-        elif keep or leaf._cell not in tracer.touched:
+        elif keep or leaf._cell not in tracer.touched or _is_constant(tracer.node(value)):
             final.append((leaf, tracer.keep(value, f"{tracer.label(leaf)}.grad")))
         else:
             final.append((leaf, StaleGradient(tracer.name)))
     return tuple(final)
+
+
+def _is_constant(node: Node) -> bool:
+    """Whether a value, such as that of a gradient set to zero, follows from nothing else."""
+    while len(node.inputs) == 1:
+        node = node.inputs[0]
+    return not node.inputs and node.op.name not in ("input", "state")
 
 
 def _argument_grads(tracer: Tracer, outputs: list[Node]) -> tuple[tuple[int, int], ...]:

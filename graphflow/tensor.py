@@ -370,10 +370,11 @@ class Tensor(TensorMethods):
         if value._cell is self._cell and value._chain == self._chain:
             return  # x.data *= 2 ends with this
         if mode.tracer is not None:
-            raise TraceError("assigning .data inside a compiled function is not possible; copy_()")
+            mode.tracer.moved.note(mode.tracer, self, value)
         self._cell, self._chain, self._base = value._cell, value._chain, None
         self._array, self._seen = value._array, value._seen
-        structure.bump()
+        if mode.tracer is None:
+            structure.bump()
 
     # ---- Python --------------------------------------------------------------------
 

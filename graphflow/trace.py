@@ -26,6 +26,7 @@ from graphflow.ir.node import Node
 from graphflow.ir.op import OpDef
 from graphflow.ir.types import TensorType, TupleType, float64, from_numpy_dtype
 from graphflow.mode import mode
+from graphflow.moved_data import MovedData
 from graphflow.places import PACKAGE, user_place
 from graphflow.records import NamedTuple
 from graphflow.traced_sizes import Assumption
@@ -100,7 +101,7 @@ class Tracer:
         self._names = dict(names or {})
         self.named = frozenset(self._names)
         self.private: set[Cell] = set()
-        self.assigned = Assigned()
+        self.assigned, self.moved = Assigned(), MovedData()
         self.reads_grads = False
         self.sizes: dict[str, int] = {}
         """The example's size of every symbolic dimension, where there is an example."""

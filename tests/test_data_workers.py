@@ -164,6 +164,16 @@ def test_persistent_workers_are_the_same_processes_and_numbers() -> None:
     del kept
 
 
+def test_persistent_workers_of_a_loader_that_only_its_iterator_knows() -> None:
+    batches = iter(DataLoader(Draws(), 2, num_workers=2, persistent_workers=True))
+    gc.collect()
+    pids = {p.pid for p in multiprocessing.active_children()}
+    assert len(list(batches)) == 2 and len(pids) == 2
+    del batches
+    gc.collect()
+    assert not pids & {p.pid for p in multiprocessing.active_children()}
+
+
 def test_draws_differ_between_workers_and_epochs_and_follow_the_seed() -> None:
     def draws(seed: int) -> list[Any]:
         gf.manual_seed(seed)

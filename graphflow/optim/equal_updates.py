@@ -93,6 +93,7 @@ class EqualUpdates:
         return (
             tracer.region is None
             and not gradient._chain
+            and parameter._cell.tracer is None
             and (parameter._cell in tracer.captured or parameter._cell not in tracer.shadows)
             and parameter._cell not in tracer.touched
             and not any(t._chain for t in (parameter, *slots))

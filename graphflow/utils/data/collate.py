@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from graphflow.errors import ShapeError
 from graphflow.functions.creation import from_numpy, tensor
 from graphflow.functions.shaping import stack
 from graphflow.ir.types import float64
@@ -78,7 +79,7 @@ def _rebuilt_mapping(original: Mapping[Any, Any], fields: dict[Any, Any]) -> Any
 def _transposed(batch: Sequence[Sequence[Any]]) -> list[tuple[Any, ...]]:
     sizes = {len(sample) for sample in batch}
     if len(sizes) > 1:
-        raise ValueError(
+        raise ShapeError(
             f"cannot collate samples with different numbers of fields: {sorted(sizes)}; "
             "make them equal or pass collate_fn="
         )
@@ -88,7 +89,7 @@ def _transposed(batch: Sequence[Sequence[Any]]) -> list[tuple[Any, ...]]:
 def _same_shape(shapes: list[tuple[int, ...]]) -> None:
     for position, shape in enumerate(shapes):
         if shape != shapes[0]:
-            raise ValueError(
+            raise ShapeError(
                 f"cannot stack samples of different shapes: {list(shapes[0])} at entry 0 and "
                 f"{list(shape)} at entry {position} of the batch; pad them or pass collate_fn="
             )

@@ -195,7 +195,7 @@ class DataLoader(Generic[T_co]):
             prefetch=self.prefetch_factor or PREFETCH,
             timeout=self.timeout,
             in_order=self.in_order,
-            keep=self.persistent_workers,
+            kept_by=self if self.persistent_workers else None,
         )
 
     def __getstate__(self) -> dict[str, Any]:

@@ -20,7 +20,8 @@ class WorkerIterator:
     arrive in the order of ``tasks`` (``in_order``), else as they are ready.
     A failure of a worker is raised where its batch would have been; the
     iteration may go on after it.  ``timeout``: seconds to wait for a batch, 0
-    for ever.  Unless ``keep``, the processes end with the iterator.
+    for ever.  The processes end with the iterator, unless they are ``kept_by``
+    a loader: then with that, which lives at least as long as the iterator.
     """
 
     def __init__(
@@ -33,16 +34,16 @@ class WorkerIterator:
         prefetch: int,
         timeout: float,
         in_order: bool,
-        keep: bool,
+        kept_by: object | None,
     ) -> None:
         self._pool, self._tasks = pool, tasks
-        self._timeout, self._in_order, self._keep = timeout, in_order, keep
+        self._timeout, self._in_order, self._kept_by = timeout, in_order, kept_by
         self._active = list(range(count))  # workers that still have something to give
         self._turn = 0
         self._sent = self._given = 0
         self._asked: dict[int, int] = {}  # task -> worker
         self._results: dict[int, _Result] = {}
-        if not keep:
+        if kept_by is None:
             weakref.finalize(self, pool.close)
         self._epoch = pool.begin(seed)
         for _ in range(prefetch * count):
@@ -83,7 +84,7 @@ class WorkerIterator:
             if kind == FAILURE:
                 assert isinstance(result, WorkerFailure)
                 raise result.exception()
-        if not self._keep:
+        if self._kept_by is None:
             self._pool.close()
         raise StopIteration
 
