@@ -225,9 +225,7 @@ def capture(
         raise
     finally:
         mode.tracer, mode.grad = None, held
-        tracer.moved.undo()
-        tracer.assigned.undo()
-        tracer.assigned.restore_histories()
+        tracer.give_back()
     # Memory that is written is state, and so are arguments: once more, knowing which.
     return capture(
         function, args, kwargs, name, keep_grads, found[0], dynamic, explicit, assigns, found[1],

@@ -7,8 +7,7 @@ where something outside, that wants a gradient, went into them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from graphflow import pytree
@@ -16,14 +15,15 @@ from graphflow.autograd.engine import grad as gradients
 from graphflow.autograd.modes import enable_grad, is_grad_enabled, no_grad
 from graphflow.dispatch import full
 from graphflow.errors import GraphFlowError
+from graphflow.functional_modules import functional_call, stack_module_state
 from graphflow.functions.creation import eye
-from graphflow.functions.shaping import cat, movedim, reshape, stack
+from graphflow.functions.shaping import cat, movedim, reshape
 from graphflow.tensor import Tensor
 from graphflow.vectorised import of_all, on_entries
 
 __all__ = [
     "functional_call", "grad", "grad_and_value", "hessian", "jacfwd", "jacrev", "jvp",
-    "stack_module_state", "vjp", "vmap",
+    "linearize", "stack_module_state", "vjp", "vmap",
 ]  # fmt: skip
 
 Function = Callable[..., Any]
@@ -240,6 +240,25 @@ def jvp(
     return (run.value(), along, run.settled(run.aux)) if has_aux else (run.value(), along)
 
 
+def linearize(func: Function, *primals: Any) -> tuple[Any, Callable[..., Any]]:
+    """``(output, push)``: ``push(*tangents)`` is the derivative along them.
+
+    The function runs once, here, for any number of directions.
+    """
+    run = _Recorded("linearize", func, range(len(primals)), primals, {}, False)
+    tangents, wanted = _Tangents(run), pytree.flatten(primals)[1]
+
+    def push(*directions: Any) -> Any:
+        leaves, nest = pytree.flatten(directions)
+        if nest != wanted:
+            raise GraphFlowError("linearize: the tangents must be a nest like the primals")
+        keep = run.keep or (is_grad_enabled() and any(t.requires_grad for t in leaves))
+        found = pytree.unflatten(run.out_nest, tangents.along(list(enumerate(leaves)), keep))
+        return found if keep else run.settled(found)
+
+    return run.value(), push
+
+
 def jacrev(
     func: Function, argnums: int | Sequence[int] = 0, *, has_aux: bool = False,
     chunk_size: int | None = None,
@@ -416,78 +435,3 @@ def _entries(leaves: Sequence[Any], axes: Sequence[int | None]) -> int:
             f"vmap: the mapped dimensions must have one size, not 0; here they have {sizes}"
         )
     return int(sizes[0])
-
-
-# ---- modules as functions ------------------------------------------------------------
-
-
-def functional_call(
-    module: Any, parameter_and_buffer_dicts: Any, args: Any = None,
-    kwargs: Mapping[str, Any] | None = None, *, tie_weights: bool = True, strict: bool = False,
-) -> Any:  # fmt: skip
-    """What ``module(*args)`` gives with other parameters and buffers, by their dotted names.
-
-    Parameters that are one tensor under several names change together (``tie_weights``).  With
-    ``strict`` the names must be all of the module's.
-    """
-    dicts = parameter_and_buffer_dicts
-    given: dict[str, Tensor] = {}
-    for part in (dicts,) if isinstance(dicts, Mapping) else dicts:
-        given.update(part)
-    places = list(_members(module))
-    if strict and given.keys() != {name for name, *_ in places}:
-        odd = sorted(given.keys() ^ {name for name, *_ in places})
-        raise GraphFlowError(f"functional_call: names that are missing or unknown: {odd}")
-    if args is None:
-        args = ()
-    elif not isinstance(args, tuple):
-        args = (args,)
-    with _replaced(places, given, tie_weights):
-        return module(*args, **(kwargs or {}))
-
-
-def _members(module: Any) -> Iterator[tuple[str, dict[str, Any], str]]:
-    """The dotted name of every parameter and buffer, and where it is kept."""
-    for path, part in module.named_modules(remove_duplicate=False):
-        for table in (part._parameters, part._buffers):
-            for name, held in table.items():
-                if held is not None:
-                    yield (f"{path}.{name}" if path else name), table, name
-
-
-@contextmanager
-def _replaced(
-    places: Sequence[tuple[str, dict[str, Any], str]], given: Mapping[str, Tensor], tie: bool
-) -> Iterator[None]:
-    """The members of ``places`` are those ``given``, for a while."""
-    held = [table[name] for _, table, name in places]
-    tied = {
-        id(old): given[full_name]
-        for (full_name, *_), old in zip(places, held, strict=True) if full_name in given
-    }  # fmt: skip
-    try:
-        for (full_name, table, name), old in zip(places, held, strict=True):
-            if full_name in given:
-                table[name] = given[full_name]
-            elif tie and id(old) in tied:
-                table[name] = tied[id(old)]
-        yield
-    finally:
-        for (_, table, name), old in zip(places, held, strict=True):
-            table[name] = old
-
-
-def stack_module_state(models: Sequence[Any]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The parameters and the buffers of modules of one kind, stacked: leaves of their own."""
-    if not models or len({type(model) for model in models}) != 1:
-        raise GraphFlowError("stack_module_state: the models must be of one class, at least one")
-
-    def stacked(name: str) -> dict[str, Tensor]:
-        tables = [dict(getattr(model, name)()) for model in models]
-        return {key: stack([table[key] for table in tables]).detach() for key in tables[0]}
-
-    parameters = stacked("named_parameters")
-    wanted = dict(models[0].named_parameters())
-    for key, made in parameters.items():
-        made.requires_grad_(wanted[key].requires_grad)
-    return parameters, stacked("named_buffers")

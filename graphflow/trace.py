@@ -421,6 +421,12 @@ class Tracer:
 
     # ---- the end -------------------------------------------------------------------
 
+    def give_back(self) -> None:
+        """Tensors and modules from outside have what they had before, however the trace ended."""
+        self.moved.undo()
+        self.assigned.undo()
+        self.assigned.restore_histories()
+
     def finish(self, outputs: Sequence[Node]) -> Graph:
         """The graph: inputs, captured state, outputs, and the updates of what was written."""
         for cell, count in self.draws.items():

@@ -19,6 +19,7 @@ from graphflow.func import (
     jacfwd,
     jacrev,
     jvp,
+    linearize,
     stack_module_state,
     vjp,
     vmap,
@@ -155,6 +156,37 @@ def test_modules_called_with_other_state(jit: Callable[..., Any]) -> None:
         functional_call(module, {"a.weight": before}, x, strict=True)
 
 
+@pytest.mark.parametrize("jit", [lambda f: f, gf.compile])
+def test_a_linearised_function_runs_once_for_many_directions(jit: Any) -> None:
+    runs = []
+
+    def function(a: Any, b: Any) -> Any:
+        runs.append(1)
+        return {"product": a["x"] * b, "sine": a["x"].sin()}
+
+    def program(x: Any, y: Any, d: Any, e: Any) -> Any:
+        out, push = linearize(function, {"x": x}, y)
+        return out["product"], push({"x": d}, e), push({"x": e}, d)
+
+    x, y, d, e = (draw(seed, 4) for seed in range(20, 24))
+    product, *found = jit(program)(x, y, d, e)
+    assert len(runs) == 1
+    close(product, x * y)
+    for got, (u, v) in zip(found, ((d, e), (e, d)), strict=True):
+        close(got["product"], u * y + x * v)
+        close(got["sine"], x.cos() * u)
+        assert not got["sine"].requires_grad
+
+
+def test_directions_of_a_linearised_function_may_want_gradients() -> None:
+    x, d = draw(24, 4).requires_grad_(), draw(25, 4).requires_grad_()
+    out, push = linearize(lambda a: a**3, x)
+    push(d).sum().backward()
+    close(d.grad, 3 * x.detach() ** 2)
+    close(x.grad, 6 * x.detach() * d.detach())
+    close(out, x.detach() ** 3)
+
+
 def test_buffers_given_are_those_updated() -> None:
     module, x = nn.BatchNorm1d(3).double(), draw(13, 5, 3)
     state = {name: t.detach().clone() for name, t in module.state_dict().items()}
@@ -191,6 +223,7 @@ def test_an_ensemble() -> None:
      (lambda x: vmap(lambda a: a.item())(x), gf.TraceError, "needs the value"),
      (lambda x: vmap(lambda a: x.add_(a))(x), gf.TraceError, "from outside"),
      (lambda x: jvp(gf.sin, (x,), x), gf.GraphFlowError, "tuples"),
+     (lambda x: linearize(gf.sin, x)[1](x, x), gf.GraphFlowError, "nest like"),
      (lambda x: vjp(gf.sin, x)[1]((x, x)), gf.GraphFlowError, "nest like"),
      (lambda x: stack_module_state([]), gf.GraphFlowError, "at least one")],
 )  # fmt: skip

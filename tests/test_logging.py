@@ -105,6 +105,30 @@ def test_texts_graphs_and_hyper_parameters(tmp_path):
     assert b"lr" in content and b"accuracy" in content
 
 
+def test_curves_of_precision_and_recall(tmp_path):
+    random = np.random.default_rng(3)
+    labels, scores = random.integers(0, 2, 50), random.random(50)
+    weights = random.random(50)
+    scores[:2] = 0.0, 1.0
+    with SummaryWriter(tmp_path) as writer:
+        writer.add_pr_curve("curve", gf.tensor(labels), gf.tensor(scores), 4, 11)
+        writer.add_pr_curve("weighted", labels, scores, weights=weights)
+        with pytest.raises(ValueError, match=r"in \[0, 1\]"):
+            writer.add_pr_curve("logits", labels, scores * 3)
+    read = events(tmp_path)
+    assert read.SummaryMetadata("curve").plugin_data.plugin_name == "pr_curves"
+    for tag, steps, w in (("curve", 11, np.ones(50)), ("weighted", 127, weights)):
+        (event,) = read.Tensors(tag)
+        table = np.array(event.tensor_proto.float_val).reshape(6, steps)
+        for k in (0, 1, steps // 2, steps - 1):
+            chosen = np.floor(scores * (steps - 1)) >= k
+            tp, fp = (w * chosen * labels).sum(), (w * chosen * (1 - labels)).sum()
+            tn, fn = (w * ~chosen * (1 - labels)).sum(), (w * ~chosen * labels).sum()
+            wanted = [tp, fp, tn, fn, tp / max(tp + fp, 1e-7), tp / (tp + fn)]
+            np.testing.assert_allclose(table[:, k], wanted, rtol=1e-5, atol=1e-6)
+    assert read.Tensors("curve")[0].step == 4
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_folder_without_rights(tmp_path):
     tmp_path.chmod(0o500)

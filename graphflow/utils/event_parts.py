@@ -108,6 +108,44 @@ def text_part(summary: Any, tag: str, text: str) -> Any:
     return summary.Summary.Value(tag=tag, metadata=metadata, tensor=tensor)
 
 
+def curve_part(
+    summary: Any, tag: str, labels: Array, scores: Array, weights: Array, steps: int
+) -> Any:
+    """The summary of precision and recall at ``steps`` thresholds from 0 to 1."""
+    from tensorboard.compat.proto.tensor_pb2 import TensorProto
+    from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
+    from tensorboard.plugins.pr_curve.plugin_data_pb2 import PrCurvePluginData
+
+    content = PrCurvePluginData(version=0, num_thresholds=steps).SerializeToString()
+    metadata = summary.SummaryMetadata(
+        plugin_data=summary.SummaryMetadata.PluginData(plugin_name="pr_curves", content=content)
+    )
+    table = precision_and_recall(labels, scores, weights, steps)
+    shape = TensorShapeProto(dim=[TensorShapeProto.Dim(size=n) for n in table.shape])
+    tensor = TensorProto(dtype="DT_FLOAT", float_val=table.reshape(-1).tolist(), tensor_shape=shape)
+    return summary.Summary.Value(tag=tag, metadata=metadata, tensor=tensor)
+
+
+def precision_and_recall(labels: Array, scores: Array, weights: Array, steps: int) -> Array:
+    """[6, steps]: true and false positives, true and false negatives, precision and recall.
+
+    What scores at least a threshold counts as positive.
+    """
+    place = np.floor(scores.astype(np.float64) * (steps - 1)).astype(np.int64)
+
+    def from_each(positive: Array) -> Array:
+        counts = np.bincount(place, weights * positive, steps)
+        return np.cumsum(counts[::-1])[::-1]
+
+    is_true = labels.astype(bool)
+    right, wrong = from_each(is_true), from_each(~is_true)
+    missed = right[0] - right
+    tiny = 1e-7  # of no samples at all, precision and recall are 0
+    precision = right / np.maximum(tiny, right + wrong)
+    recall = right / np.maximum(tiny, right + missed)
+    return np.stack([right, wrong, wrong[0] - wrong, missed, precision, recall])
+
+
 def hyper_parameter_parts(
     summary: Any,
     given: Mapping[str, Any],

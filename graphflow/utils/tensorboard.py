@@ -14,6 +14,7 @@ import numpy as np
 
 from graphflow.errors import GraphFlowError
 from graphflow.utils.event_parts import (
+    curve_part,
     graph_part,
     hyper_parameter_parts,
     image_part,
@@ -23,6 +24,9 @@ from graphflow.utils.event_parts import (
 )
 
 __all__ = ["SummaryWriter"]
+
+_MOST_THRESHOLDS = 127
+"""As many as PyTorch writes."""
 
 
 def _package() -> Any:
@@ -132,6 +136,21 @@ class SummaryWriter:
             bucket=[0, *counts[first : last + 1]],
         )  # fmt: skip
         self._add(tag, global_step, walltime, histo=histogram)
+
+    def add_pr_curve(
+        self, tag: str, labels: Any, predictions: Any, global_step: int | None = None,
+        num_thresholds: int = 127, weights: Any = None, walltime: float | None = None,
+    ) -> None:  # fmt: skip
+        """Precision over recall: ``labels`` are 0 or 1, ``predictions`` numbers in [0, 1]."""
+        given = [labels, predictions, 1.0 if weights is None else weights]
+        truth, scores, shares = np.broadcast_arrays(*(numbers_of(x).reshape(-1) for x in given))
+        if not truth.size or not ((scores >= 0) & (scores <= 1)).all():
+            raise ValueError(f"add_pr_curve({tag!r}): predictions must be numbers in [0, 1]")
+        if num_thresholds < 2:
+            raise ValueError(f"add_pr_curve({tag!r}): num_thresholds must be 2 or more")
+        steps = min(num_thresholds, _MOST_THRESHOLDS)
+        part = curve_part(self._summary, tag, truth, scores, shares, steps)
+        self._add_parts([part], global_step, walltime, self.log_dir)
 
     # ---- images and text -----------------------------------------------------------
 
