@@ -13,11 +13,11 @@ from graphflow.autograd.modes import no_grad
 from graphflow.cell import Cell
 from graphflow.dispatch import TENSORS
 from graphflow.ir.build import NODES, input_node
-from graphflow.ir.node import Node, topological, value_key
+from graphflow.ir.node import Node, value_key
 from graphflow.ir.types import TensorType
 from graphflow.mode import mode
 from graphflow.records import NamedTuple
-from graphflow.repeats import repeat
+from graphflow.repeats import made_of, repeat
 from graphflow.tensor import Tensor
 from graphflow.traced_sizes import as_plain, as_types_do
 
@@ -63,6 +63,5 @@ def _written(
             _known.clear()
         given = tuple(input_node(f"x{i}", type) for i, type in enumerate(types))
         results = tuple(formula(NODES, settings, *given))
-        body = sorted(set(topological(results)).difference(given), key=lambda node: node.serial)
-        found = _known[key] = _Written(given, results, tuple(body))
+        found = _known[key] = _Written(given, results, made_of(given, results))
     return found

@@ -134,26 +134,22 @@ def test_importing_graphflow_writes_no_data_classes() -> None:
     assert shown.stdout.split() == ["False", "False"]
 
 
-class _Theirs(NamedTuple):
-    x: int
-    y: str = "why"
-    z: float = 0.5
+def _triple(base: Any, name: str) -> Any:
+    class Triple(base):
+        x: int
+        y: str = "why"
+        z: float = 0.5
 
-    @property
-    def double(self) -> int:
-        """Something of the class's own."""
-        return 2 * self.x
+        @property
+        def double(self) -> int:
+            """Something of the class's own."""
+            return 2 * self.x
+
+    Triple.__name__ = Triple.__qualname__ = name  # to be found by who reads a pickle
+    return Triple
 
 
-class _Ours(records.NamedTuple):
-    x: int
-    y: str = "why"
-    z: float = 0.5
-
-    @property
-    def double(self) -> int:
-        """Something of the class's own."""
-        return 2 * self.x
+_Theirs, _Ours = _triple(NamedTuple, "_Theirs"), _triple(records.NamedTuple, "_Ours")
 
 
 def test_named_tuples_agree_with_the_standard_library() -> None:

@@ -29,6 +29,7 @@ from graphflow.ir.node import Node, attrs_key, topological, with_inputs
 from graphflow.ir.op import OpDef
 from graphflow.ir.types import TensorType
 from graphflow.records import dataclass
+from graphflow.repeats import again
 from graphflow.tensor import Tensor
 from graphflow.traced_sizes import as_plain
 
@@ -113,9 +114,7 @@ def _cotangents(
     if not found.repeats or types != [n.type for n in given[-2:]]:
         raise CannotPostpone(f"the gradient rule of {step.op.name} is to be asked each time")
     made = {n: value for n, value in zip(found.given, given) if n is not None}
-    for node in found.body:
-        new = made[node] = with_inputs(node, [made.get(n, n) for n in node.inputs])
-        locations.setdefault(new, place)
+    again(found.body, made, place, locations)
     return [None if result is None else made[result] for result in found.results]
 
 

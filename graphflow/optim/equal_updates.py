@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from graphflow.ir.node import Node
 from graphflow.records import dataclass
-from graphflow.repeats import repeat
+from graphflow.repeats import made_of, repeat
 from graphflow.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -149,21 +149,3 @@ class EqualUpdates:
             shadow.value = made.get(value, value)
             shadow.version += times
             tracer.mutated(cell)
-
-
-def made_of(inputs: Iterable[Node], results: Iterable[Node]) -> tuple[Node, ...]:
-    """The nodes between ``inputs`` and ``results`` that depend on inputs, operands first."""
-    known = set(inputs)
-    found: set[Node] = set()
-    stack = [node for node in results if node not in known]
-    while stack:
-        node = stack.pop()
-        if node not in found:
-            found.add(node)
-            stack.extend(n for n in node.inputs if n not in known)
-    body = []
-    for node in sorted(found, key=lambda n: n.serial):
-        if any(n in known for n in node.inputs):
-            known.add(node)
-            body.append(node)
-    return tuple(body)
