@@ -20,7 +20,7 @@ from graphflow.assigned import FoundMember, Place
 from graphflow.cell import Cell, Chain, ViewStep
 from graphflow.device import CPU, Device
 from graphflow.errors import CannotPostpone, GraphFlowError, TraceError
-from graphflow.found_gradients import FoundGradient, found_gradients
+from graphflow.found_gradients import FoundGradient, found_at, found_gradients
 from graphflow.functions.creation import from_numpy
 from graphflow.guards import Guard, is_named, named_cells
 from graphflow.ir.build import emit
@@ -95,7 +95,8 @@ class Capture:
     guards: tuple[Guard, ...]
     reads: tuple[Read, ...]
     grads: tuple[tuple[Tensor, Any], ...]
-    """Final ``.grad`` of leaves the trace assigned: None, kept memory, or a refusal."""
+    """Final ``.grad`` of leaves the trace assigned: None, kept memory, a gradient that was found,
+    or a refusal."""
     found: Found = ()
     """What lies in ``.grad`` or an attribute of something outside when the program is called."""
     members: tuple[Place, ...] = ()
@@ -462,13 +463,18 @@ def _explicit(tracer: Tracer, leaf: Tensor, outputs: list[Node]) -> Result:
 
 
 def _final_grads(tracer: Tracer, keep: bool, reach: Reach) -> tuple[tuple[Tensor, Any], ...]:
-    """What ``.grad`` of each leaf becomes: kept memory, None, or a refusal to be read."""
+    """What ``.grad`` of each leaf becomes: kept memory, None, what was found there or in that of
+    another leaf, or a refusal to be read."""
     final: list[tuple[Tensor, Any]] = []
     for leaf, value in tracer.grads.values():
         if leaf._cell.tracer is not None or id(leaf) in tracer.positions:
             continue
         if leaf._cell in tracer.input_leaf and not is_named(leaf, reach.roots):
             continue  # the function's own tensor over an argument's memory, gone by now
+        source = found_at(tracer, value)
+        if source is not None:
+            final.append((leaf, FoundGradient(-1, source)))
+            continue
         if value is None or isinstance(value, StaleGradient) or value._cell.tracer is None:
             final.append((leaf, value))
         elif keep or leaf._cell not in tracer.touched or _is_constant(tracer.node(value)):

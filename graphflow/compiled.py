@@ -202,11 +202,11 @@ class Compiled:
             for x in leaves
         ]
         bound = [(position, shown[i]) for i, position in captured.mutable]
-        bound += [(f.position, f.now()) for f in captured.found]
-        outputs = entry.program.run([shown[i] for i in entry.inputs], bound)
+        found, gradients, copied = entry.gradients()
+        outputs = entry.program.run([shown[i] for i in entry.inputs], bound + found)
         for cell in captured.updated:
             cell.version += 1
-        entry.settle()
+        entry.settle(gradients, copied)
         if entry is not self._last:
             if entry.simple and entry.quick is None:
                 entry.quick = quick_call(entry)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from graphflow.assigned import FoundMember
 from graphflow.capture import Capture
 from graphflow.cell import CAPTURED, Cell, layout_of
 from graphflow.dynamic import Family
-from graphflow.found_gradients import cells_of
+from graphflow.found_gradients import FoundGradient, cells_of
 from graphflow.guards import Guard, same_value
 from graphflow.ir.node import attrs_key
 from graphflow.mode import mode, structure
@@ -33,11 +33,13 @@ class Entry:
     ``owned`` are the cells that the program reaches by itself: arguments over them need a closer
     look.  ``written`` are those of arguments that it writes to, in the trace.
     ``history`` gives results a history that leaves the function, if they have one.
+    ``kept`` is memory in which the program leaves gradients.
     """
 
     __slots__ = (
-        "aliased", "backward", "capture", "family", "grad", "history", "inputs", "owned", "program",
-        "quick", "reads", "same", "simple", "specs", "uses_grads", "values", "version", "written",
+        "aliased", "backward", "capture", "family", "grad", "history", "inputs", "kept", "owned",
+        "program", "quick", "reads", "same", "simple", "specs", "uses_grads", "values", "version",
+        "written",
     )  # fmt: skip
 
     def __init__(
@@ -58,6 +60,8 @@ class Entry:
         self.inputs = captured.leaves
         self.specs = tuple(spec_of(leaf) for leaf in leaves)
         self.owned = frozenset(captured.cells) | captured.named
+        left = (value._cell for _, value in captured.grads if isinstance(value, Tensor))
+        self.kept = self.owned.intersection(left) - captured.named
         self.written = {captured.cells[position] for _, position in captured.mutable}
         for cell in self.owned:
             cell.layout = CAPTURED
@@ -135,21 +139,56 @@ class Entry:
                 return read
         if self.settled():
             return None
-        return next((guard for guard in self.capture.guards if not guard.holds()), None)
+        guards = self.capture.guards
+        if self.capture.found:
+            guards += (Guard(self._lie_apart, True, "gradients in memory of their own"),)
+        return next((guard for guard in guards if not guard.holds()), None)
+
+    def _lie_apart(self) -> bool:
+        """Whether no two gradients that are found are one, nor anything else that is captured."""
+        found, cells = self.capture.found, self.capture.cells
+        held = [f.now()._cell for f in found if isinstance(f, FoundGradient)]
+        theirs = self.kept.union(cells[f.position] for f in found)
+        return len(set(held)) == len(held) and theirs.issuperset(self.owned.intersection(held))
 
     def settled(self) -> bool:
         """True while nothing that a guard looks at has changed since the last run."""
         return self.version == (structure.version if self.uses_grads else structure.solid)
 
-    def settle(self) -> None:
-        """Give every leaf the ``.grad`` that the program leaves behind."""
+    def gradients(self) -> tuple[list[tuple[int, Any]], list[tuple[Tensor, Any]], bool]:
+        """What is found, by positions in the graph's state, what ``.grad`` of leaves becomes, and
+        whether some of that was copied.
+
+        A gradient that the program itself has left lies where it will write the next one.
+        """
+        captured, copies = self.capture, dict[int, Any]()
+
+        def now(found: FoundGradient | FoundMember) -> Any:
+            held = found.now()
+            if not isinstance(held, Tensor) or held._cell not in self.kept:
+                return held
+            if id(held) not in copies:
+                copies[id(held)] = held.detach().clone()
+            return copies[id(held)]
+
+        bound = [(f.position, now(f)) for f in captured.found]
+        ends = [(p, now(g) if isinstance(g, FoundGradient) else g) for p, g in captured.grads]
+        return bound, ends, bool(copies)
+
+    def settle(self, gradients: Iterable[tuple[Tensor, Any]], copied: bool) -> None:
+        """Give every leaf the ``.grad`` that the program leaves behind.
+
+        Copied gradients are to be copied at the next call, too.
+        """
         moved = False
-        for leaf, value in self.capture.grads:
+        for leaf, value in gradients:
             moved |= leaf._grad is not value
             leaf._grad = value
         if moved:
             # What appeared may be what this very program assumed was not there.
             structure.regrade()
+            self.version = -1
+        elif copied:
             self.version = -1
         else:
             self.version = structure.version if self.uses_grads else structure.solid

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class FoundGradient:
-    """State number ``position`` of the graph is the ``.grad`` of ``leaf``."""
+    """The ``.grad`` of ``leaf``: state number ``position`` of the graph, if that reads it."""
 
     position: int
     leaf: Tensor
@@ -36,10 +36,12 @@ def found_gradients(tracer: Tracer, returned: Iterable[Any]) -> tuple[FoundGradi
     """The gradients that are looked up at each call; assumes what must hold of them.
 
     ``returned`` are the outer tensors and cells that the function gives back.  What is
-    returned, reached by another name or shared by several leaves has to stay the very
-    tensor it was.
+    returned, shown by another leaf's gradient in the end, reached by another name or shared by
+    several leaves has to stay the very tensor it was.
     """
     given = {value._cell if isinstance(value, Tensor) else value for value in returned}
+    ends = [value for _, value in tracer.grads.values() if isinstance(value, Tensor)]
+    given |= {value._cell for value in ends if found_at(tracer, value) is None}
     positions = {cell: position for position, cell in enumerate(tracer.captured)}
     found = []
     for cell, pairs in tracer.found_grads.items():
@@ -54,6 +56,14 @@ def found_gradients(tracer: Tracer, returned: Iterable[Any]) -> tuple[FoundGradi
             if cell in positions:
                 found.append(FoundGradient(positions[cell], leaf))
     return tuple(found)
+
+
+def found_at(tracer: Tracer, value: Any) -> Tensor | None:
+    """The leaf of which ``value`` is the gradient that the trace found, if it is one."""
+    if not isinstance(value, Tensor):
+        return None
+    pairs = tracer.found_grads.get(value._cell, ())
+    return next((leaf for leaf, held in pairs if held is value), None)
 
 
 def gradient_kind(leaf: Tensor) -> tuple[str, bool] | None:

@@ -20,6 +20,15 @@ class StaleGradient:
         self.program = program
 
 
+def fill_with_zeros(leaf: Tensor) -> None:
+    """Set the gradient of ``leaf`` to 0 where it lies, as others may show that memory."""
+    held = leaf._held_grad()
+    if held.__class__ is StaleGradient or (held is not None and held._requires_grad):
+        leaf.grad = leaf.detach().new_zeros(leaf.shape)
+    elif held is not None:
+        held.zero_()
+
+
 def need_gradient_for(tensor: Tensor, value: Any) -> None:
     """Refuse what cannot be the gradient of ``tensor``."""
     from graphflow.device import device_of

@@ -152,3 +152,116 @@ def test_gradients_of_a_functions_own_leaves_are_not_kept():
     compiled = gf.compile(penalty)
     np.testing.assert_array_equal(compiled(x).numpy(), [6.0, 24.0, 54.0])
     assert x.grad is None and not compiled.programs[0].graph.state
+
+
+def _exchanged(p: Any, q: Any) -> None:
+    p.grad.mul_(2)
+    p.grad, q.grad = q.grad, p.grad
+
+
+def _scaled_by_name(p: Any, q: Any) -> None:
+    p.grad *= 0.5
+    q.grad = q.grad + 1
+
+
+def _given_to_another(p: Any, q: Any) -> None:
+    q.grad = p.grad
+    q.grad.mul_(3)
+
+
+def _turned(p: Any, q: Any) -> None:
+    p.grad = p.grad @ q.detach() + p.grad.t()
+
+
+def _kept_and_handed_on(p: Any, q: Any) -> None:
+    q.grad, p.grad = p.grad, p.grad.t() * 2
+
+
+def _shown_by_another(p: Any, q: Any) -> None:
+    q.grad = p.grad.t()
+    p.grad.add_(1)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        _exchanged,
+        _scaled_by_name,
+        _given_to_another,
+        _turned,
+        _kept_and_handed_on,
+        _shown_by_another,
+    ],
+    ids=lambda f: f.__name__.strip("_"),
+)
+@pytest.mark.parametrize("fresh", [False, True])
+def test_what_a_function_does_with_the_gradients_that_it_finds(change: Any, fresh: bool) -> None:
+    """Whether it finds others at each call or what it has left there itself."""
+    rng = np.random.default_rng(4)
+    values, first, second = rng.normal(size=(3, 40, 40))
+    seen = []
+    for compiled in (False, True):
+        p, q = nn.Parameter(gf.tensor(values)), nn.Parameter(gf.tensor(values + 1))
+        step = gf.compile(lambda: change(p, q), keep_grads=True) if compiled else None
+        seen.append([])
+        for call in range(5):
+            if fresh or call == 0:
+                p.grad, q.grad = gf.tensor(first + call), gf.tensor(second * (call + 1))
+                found = p.grad, q.grad
+            (step or (lambda: change(p, q)))()
+            seen[-1] += [t.numpy().copy() for t in (p.grad, q.grad, *found)]
+            p.grad.mul_(0.25)
+            q.grad.add_(0.5)
+            seen[-1] += [t.numpy().copy() for t in (p.grad, q.grad)]
+    for eager, traced in zip(*seen, strict=True):
+        np.testing.assert_allclose(traced, eager, rtol=1e-9, atol=1e-9)
+
+
+def test_gradients_that_become_one_or_a_buffer() -> None:
+    a, b, held = nn.Parameter(gf.ones(2)), nn.Parameter(gf.ones(2)), gf.zeros(2)
+
+    @gf.compile
+    def change() -> Any:
+        a.grad.mul_(2)
+        b.grad.add_(1)
+        return a.grad + 10 * held
+
+    a.grad, b.grad = gf.full((2,), 2.0), gf.full((2,), 3.0)
+    np.testing.assert_array_equal(change().numpy(), [4, 4])
+    a.grad = b.grad = gf.ones(2)
+    np.testing.assert_array_equal(change().numpy(), [3, 3])
+    a.grad, b.grad = gf.ones(2), held
+    np.testing.assert_array_equal(change().numpy(), [12, 12])
+    np.testing.assert_array_equal(held.numpy(), [1, 1])
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_gradients_are_set_to_zero_where_they_lie(compiled: bool) -> None:
+    """Parts of one piece of memory, as all gradients of a model may be, stay such."""
+    layer = nn.Linear(2, 1)
+    optimizer = gf.optim.SGD(layer.parameters(), lr=0.5)
+    for zero in (layer.zero_grad, optimizer.zero_grad):
+        whole = gf.full((3,), 7.0)
+        layer.weight.grad, layer.bias.grad = whole[:2].view(1, 2), whole[2:]
+
+        def step(x: Any, zero: Any = zero) -> None:
+            zero(set_to_none=False)
+            layer(x).sum().backward()
+
+        step = gf.compile(step, keep_grads=True) if compiled else step
+        for row in ([1.0, 2.0], [3.0, 4.0]):
+            step(gf.tensor([row]))
+            np.testing.assert_array_equal(whole.numpy(), [*row, 1])
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_leaf_that_wants_no_gradient_any_more_gets_none(compiled: bool) -> None:
+    layer = nn.Linear(2, 2)
+
+    def step(x: Any) -> None:
+        loss = layer(x).square().sum()
+        layer.weight.requires_grad_(False)
+        loss.backward()
+
+    (gf.compile(step, keep_grads=True) if compiled else step)(gf.ones(1, 2))
+    assert layer.weight.grad is None and layer.bias.grad is not None

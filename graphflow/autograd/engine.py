@@ -165,7 +165,7 @@ def backward(
             sweep.run(frozenset(node for _, node in inner if node is not None))
         leaves = None if chosen is None else {id(t) for t, node in inner if node is None}
         for key, (leaf, ct) in sweep.leaves.items():
-            if leaves is None or key in leaves:
+            if leaf._requires_grad and (leaves is None or key in leaves):
                 hooked = _hooked(leaf._hooks, ct)
                 owned = sweep.owned[key] if hooked is ct else SHARED
                 _accumulate(leaf, hooked, owned, create_graph)

@@ -15,6 +15,7 @@ from graphflow.nn.hooks import BackwardCall, BackwardHook, ForwardHook
 from graphflow.nn.state import IncompatibleKeys, ModuleState
 from graphflow.profiling import watch
 from graphflow.promotion import cast
+from graphflow.stale_gradient import fill_with_zeros
 from graphflow.tensor import RemovableHandle, Tensor
 
 __all__ = ["IncompatibleKeys", "Module"]
@@ -165,8 +166,10 @@ class Module(ModuleState):
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradients of every parameter (or set them to 0)."""
         for parameter in self.parameters():
-            nothing = set_to_none or parameter._held_grad() is None
-            parameter.grad = None if nothing else parameter.detach().new_zeros(parameter.shape)
+            if set_to_none:
+                parameter.grad = None
+            else:
+                fill_with_zeros(parameter)
 
     def to(
         self,

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 from graphflow.autograd.modes import enable_grad, no_grad
 from graphflow.checks import suggestion
 from graphflow.errors import GraphFlowError, TraceError
-from graphflow.functions.creation import full, zeros_like
+from graphflow.functions.creation import full
 from graphflow.functions.elementwise import add, mul, neg
 from graphflow.ir.types import float32, float64
 from graphflow.mode import mode, structure
@@ -25,6 +25,7 @@ from graphflow.optim.equal_updates import COUNT, EqualUpdates, SlotRequest
 from graphflow.optim.param_group import ParamGroup, python_numbers
 from graphflow.optim.ready_steps import Pairs, ReadySteps
 from graphflow.promotion import cast
+from graphflow.stale_gradient import fill_with_zeros
 from graphflow.tensor import RemovableHandle, Tensor
 
 
@@ -144,8 +145,8 @@ class Optimizer:
             for parameter in group["params"]:
                 if set_to_none:
                     parameter.grad = None
-                elif parameter._held_grad() is not None:
-                    parameter.grad = zeros_like(parameter)
+                else:
+                    fill_with_zeros(parameter)
 
     # ---- steps ---------------------------------------------------------------------
 
