@@ -1,5 +1,6 @@
 """Compiled functions that read ``.grad`` of parameters work on what lies there when called."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -202,13 +203,14 @@ def test_what_a_function_does_with_the_gradients_that_it_finds(change: Any, fres
     seen = []
     for compiled in (False, True):
         p, q = nn.Parameter(gf.tensor(values)), nn.Parameter(gf.tensor(values + 1))
-        step = gf.compile(lambda: change(p, q), keep_grads=True) if compiled else None
+        step = partial(change, p, q)
+        step = gf.compile(step, keep_grads=True) if compiled else step
         seen.append([])
         for call in range(5):
             if fresh or call == 0:
                 p.grad, q.grad = gf.tensor(first + call), gf.tensor(second * (call + 1))
                 found = p.grad, q.grad
-            (step or (lambda: change(p, q)))()
+            step()
             seen[-1] += [t.numpy().copy() for t in (p.grad, q.grad, *found)]
             p.grad.mul_(0.25)
             q.grad.add_(0.5)
@@ -265,3 +267,17 @@ def test_a_leaf_that_wants_no_gradient_any_more_gets_none(compiled: bool) -> Non
 
     (gf.compile(step, keep_grads=True) if compiled else step)(gf.ones(1, 2))
     assert layer.weight.grad is None and layer.bias.grad is not None
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_gradients_with_a_history_have_memory_of_their_own(compiled: bool) -> None:
+    a, b = nn.Parameter(gf.ones(2)), nn.Parameter(gf.ones(2))
+
+    def step(x: Any) -> None:
+        (a + b).sum().backward(create_graph=True)
+        (a * x).sum().backward()
+        a.grad.detach().mul_(3)
+
+    (gf.compile(step, keep_grads=True) if compiled else step)(gf.tensor([2.0, 5.0]))
+    np.testing.assert_array_equal(a.grad.detach().numpy(), [9, 18])
+    np.testing.assert_array_equal(b.grad.detach().numpy(), [1, 1])

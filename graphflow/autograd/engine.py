@@ -380,7 +380,7 @@ def _accumulate(leaf: Tensor, ct: Tensor, owned: int, create_graph: bool) -> Non
     if held.__class__ is StaleGradient:
         leaf._set_grad(held)
     elif held is None:
-        leaf._set_grad(ct if create_graph else _own(leaf, ct, owned))
+        leaf._set_grad(ct.clone() if create_graph else _own(leaf, ct, owned))
     elif create_graph or mode.grad:
         leaf._set_grad(dispatch.apply("add", held, ct))
     else:
