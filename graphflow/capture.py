@@ -20,7 +20,7 @@ from graphflow.assigned import FoundMember, Place
 from graphflow.cell import Cell, Chain, ViewStep
 from graphflow.device import CPU, Device
 from graphflow.errors import CannotPostpone, GraphFlowError, TraceError
-from graphflow.found_gradients import FoundGradient, found_at, found_gradients
+from graphflow.found_gradients import FoundGradient, found_at, found_gradients, is_constant
 from graphflow.functions.creation import from_numpy
 from graphflow.guards import Guard, is_named, named_cells
 from graphflow.ir.build import emit
@@ -37,6 +37,7 @@ from graphflow.records import dataclass, field, replace
 from graphflow.specs import Static, TensorSpec
 from graphflow.stack import with_room
 from graphflow.stale_gradient import StaleGradient
+from graphflow.switches import Switched
 from graphflow.tensor import Tensor
 from graphflow.trace import ScalarSource, Tracer
 from graphflow.traced_sizes import Assumption, at_sizes
@@ -95,8 +96,8 @@ class Capture:
     guards: tuple[Guard, ...]
     reads: tuple[Read, ...]
     grads: tuple[tuple[Tensor, Any], ...]
-    """Final ``.grad`` of leaves the trace assigned: None, kept memory, a gradient that was found,
-    or a refusal."""
+    """Final ``.grad`` of leaves the trace assigned: None, kept memory, what it found, a refusal."""
+    switches: Switched = ()
     found: Found = ()
     """What lies in ``.grad`` or an attribute of something outside when the program is called."""
     members: tuple[Place, ...] = ()
@@ -135,7 +136,8 @@ class Capture:
     @property
     def may_repeat(self) -> bool:
         """Whether it changes nothing, draws no random numbers and has no other effect."""
-        changes = self.graph.updates or self.members or (self.backward and self.backward.updated)
+        state = self.graph.updates or (self.backward and self.backward.updated)
+        changes = state or self.members or self.switches
         return not changes and all(form.op.pure for form in self.graph.forms)
 
     @property
@@ -276,6 +278,7 @@ def _finish(
         guards=tuple(Guard(*g).settled() for g in tracer.guards),
         reads=(*reach.watched(), *_array_reads(tracer)),
         grads=grads,
+        switches=tracer.switches.left(),
         found=found,
         members=members,
         argument_grads=argument_grads,
@@ -463,32 +466,22 @@ def _explicit(tracer: Tracer, leaf: Tensor, outputs: list[Node]) -> Result:
 
 
 def _final_grads(tracer: Tracer, keep: bool, reach: Reach) -> tuple[tuple[Tensor, Any], ...]:
-    """What ``.grad`` of each leaf becomes: kept memory, None, what was found there or in that of
-    another leaf, or a refusal to be read."""
+    """What ``.grad`` of each leaf becomes: kept memory, None, what was found, or a refusal."""
     final: list[tuple[Tensor, Any]] = []
     for leaf, value in tracer.grads.values():
         if leaf._cell.tracer is not None or id(leaf) in tracer.positions:
             continue
         if leaf._cell in tracer.input_leaf and not is_named(leaf, reach.roots):
             continue  # the function's own tensor over an argument's memory, gone by now
-        source = found_at(tracer, value)
-        if source is not None:
+        if (source := found_at(tracer, value)) is not None:
             final.append((leaf, FoundGradient(-1, source)))
-            continue
-        if value is None or isinstance(value, StaleGradient) or value._cell.tracer is None:
+        elif value is None or isinstance(value, StaleGradient) or value._cell.tracer is None:
             final.append((leaf, value))
-        elif keep or leaf._cell not in tracer.touched or _is_constant(tracer.node(value)):
+        elif keep or leaf._cell not in tracer.touched or is_constant(tracer.node(value)):
             final.append((leaf, tracer.keep(value, f"{tracer.label(leaf)}.grad")))
         else:
             final.append((leaf, StaleGradient(tracer.name)))
     return tuple(final)
-
-
-def _is_constant(node: Node) -> bool:
-    """Whether a value, such as that of a gradient set to zero, follows from nothing else."""
-    while len(node.inputs) == 1:
-        node = node.inputs[0]
-    return not node.inputs and node.op.name not in ("input", "state")
 
 
 def _argument_grads(tracer: Tracer, outputs: list[Node]) -> tuple[tuple[int, int], ...]:

@@ -176,10 +176,13 @@ class Entry:
         return bound, ends, bool(copies)
 
     def settle(self, gradients: Iterable[tuple[Tensor, Any]], copied: bool) -> None:
-        """Give every leaf the ``.grad`` that the program leaves behind.
+        """Give every leaf the ``.grad`` and ``requires_grad`` that the program leaves behind.
 
         Copied gradients are to be copied at the next call, too.
         """
+        switches = self.capture.switches
+        for tensor, flag in switches:
+            tensor.requires_grad_(flag)
         moved = False
         for leaf, value in gradients:
             moved |= leaf._grad is not value
@@ -188,7 +191,7 @@ class Entry:
             # What appeared may be what this very program assumed was not there.
             structure.regrade()
             self.version = -1
-        elif copied:
+        elif copied or switches:
             self.version = -1
         else:
             self.version = structure.version if self.uses_grads else structure.solid

@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from graphflow.cell import Cell
+from graphflow.ir.node import Node
 from graphflow.records import dataclass
 from graphflow.tensor import Tensor
 
@@ -64,6 +65,13 @@ def found_at(tracer: Tracer, value: Any) -> Tensor | None:
         return None
     pairs = tracer.found_grads.get(value._cell, ())
     return next((leaf for leaf, held in pairs if held is value), None)
+
+
+def is_constant(node: Node) -> bool:
+    """Whether a value, such as that of a gradient set to zero, follows from nothing else."""
+    while len(node.inputs) == 1:
+        node = node.inputs[0]
+    return not node.inputs and node.op.name not in ("input", "state")
 
 
 def gradient_kind(leaf: Tensor) -> tuple[str, bool] | None:

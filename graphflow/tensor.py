@@ -182,11 +182,9 @@ class Tensor(TensorMethods):
         return device_of(self._cell.value) if tracer is None else tracer.device
 
     def _concrete(self, what: str) -> np.ndarray[Any, Any]:
-        """The array (a copy on the CPU of one on a device), or an error naming the user's
-        line when there is none yet."""
-        tracer = mode.tracer
-        if tracer is not None:
-            tracer.refuse_value(self, what)
+        """The array (on a device a copy of it), or an error with the user's line: there is none."""
+        if mode.tracer is not None:
+            mode.tracer.refuse_value(self, what)
         return self._host()
 
     def _lent(self, what: str) -> np.ndarray[Any, Any]:
@@ -212,6 +210,8 @@ class Tensor(TensorMethods):
         if not self.is_leaf and not requires_grad:
             raise GraphFlowError("requires_grad can be switched off for leaves only; detach()")
         if requires_grad != self._requires_grad:
+            if mode.tracer is not None:
+                mode.tracer.switches.note(mode.tracer, self)
             self._requires_grad, self._base = requires_grad, None
             structure.bump()
         return self

@@ -29,6 +29,7 @@ from graphflow.mode import mode
 from graphflow.moved_data import MovedData
 from graphflow.places import PACKAGE, user_place
 from graphflow.records import NamedTuple
+from graphflow.switches import Switches
 from graphflow.traced_sizes import Assumption
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ class Tracer:
         self._names = dict(names or {})
         self.named = frozenset(self._names)
         self.private: set[Cell] = set()
-        self.assigned, self.moved = Assigned(), MovedData()
+        self.assigned, self.moved, self.switches = Assigned(), MovedData(), Switches()
         self.reads_grads = False
         self.sizes: dict[str, int] = {}
         """The example's size of every symbolic dimension, where there is an example."""
@@ -135,7 +136,7 @@ class Tracer:
         cell = tensor._cell
         if cell.tracer is not self:
             if id(tensor) not in self.leaves and cell not in self.input_leaf:
-                self._capture_leaf(tensor)
+                self.assume_leaf(tensor)
             cell = self.shadow(cell, tensor.name or "state")
         return tensor._traced_value(cell)
 
@@ -357,7 +358,7 @@ class Tracer:
             self.region.check_write(tensor._cell, "assigns the gradient of a tensor")
         known = id(tensor) in self.grads or tensor._cell in self.input_leaf
         if not known and tensor._cell.tracer is None:
-            self._capture_leaf(tensor)
+            self.assume_leaf(tensor)
         self.grads[id(tensor)] = (tensor, value)
 
     def generator_key(self, cell: Cell) -> Tensor:
@@ -424,6 +425,7 @@ class Tracer:
     def give_back(self) -> None:
         """Tensors and modules from outside have what they had before, however the trace ended."""
         self.moved.undo()
+        self.switches.undo()
         self.assigned.undo()
         self.assigned.restore_histories()
 
@@ -453,7 +455,8 @@ class Tracer:
         found = self.captured.get(cell)
         return found if found is not None else self._input_of[cell]
 
-    def _capture_leaf(self, tensor: Tensor) -> None:
+    def assume_leaf(self, tensor: Tensor) -> None:
+        """Assume of an outer tensor that it stays where it is, and of ``requires_grad``."""
         self.leaves[id(tensor)] = tensor
         flag, cell = tensor._requires_grad, tensor._cell
         what = self.label(tensor)

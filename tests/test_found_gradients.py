@@ -281,3 +281,50 @@ def test_gradients_with_a_history_have_memory_of_their_own(compiled: bool) -> No
     (gf.compile(step, keep_grads=True) if compiled else step)(gf.tensor([2.0, 5.0]))
     np.testing.assert_array_equal(a.grad.detach().numpy(), [9, 18])
     np.testing.assert_array_equal(b.grad.detach().numpy(), [1, 1])
+
+
+def test_requires_grad_is_switched_at_every_call() -> None:
+    p, q = nn.Parameter(gf.ones(2)), nn.Parameter(gf.full((2,), 3.0))
+
+    @gf.compile(keep_grads=True)
+    def step(x: Any) -> None:
+        (p * q * x).sum().backward()
+        q.requires_grad_(not q.requires_grad)
+
+    for call in range(1, 6):
+        step(gf.ones(2))
+        assert q.requires_grad is (call % 2 == 0)
+        np.testing.assert_array_equal(p.grad.numpy(), np.full(2, 3 * call))
+        np.testing.assert_array_equal(q.grad.numpy(), np.full(2, (call + 1) // 2))
+    with pytest.raises(gf.errors.GraphFlowError):
+        gf.compile(lambda x: q.requires_grad_(True).sum() @ x)(gf.ones(2))
+    assert q.requires_grad is False
+
+
+def test_what_is_switched_off_and_on_again_takes_one_program() -> None:
+    """The other half of an adversarial pair, as scripts do it."""
+    seen = []
+    for compiled in (False, True):
+        gf.manual_seed(2)
+        judge, maker = nn.Linear(3, 1), nn.Linear(3, 3)
+        rate = gf.optim.SGD([*judge.parameters()], lr=0.1), gf.optim.SGD(maker.parameters(), lr=0.1)
+        step = partial(_adversarial, judge, maker, *rate)
+        step = gf.compile(step) if compiled else step
+        for _ in range(4):
+            step(gf.ones(2, 3))
+        seen.append([p.detach().numpy() for p in (*judge.parameters(), *maker.parameters())])
+        assert all(p.requires_grad for p in judge.parameters())
+        assert not compiled or len(step.programs) == 1
+    for eager, traced in zip(*seen, strict=True):
+        np.testing.assert_allclose(traced, eager, rtol=1e-5)
+
+
+def _adversarial(judge: Any, maker: Any, judges: Any, makers: Any, x: Any) -> None:
+    judge.requires_grad_(False)
+    makers.zero_grad()
+    judge(maker(x)).sum().backward()
+    makers.step()
+    judge.requires_grad_(True)
+    judges.zero_grad()
+    judge(maker(x).detach()).square().sum().backward()
+    judges.step()
