@@ -10,11 +10,12 @@ import pytest
 
 import graphflow as gf
 import graphflow.nn.functional as F
-from graphflow import nn
+from graphflow import dispatch, nn
 from graphflow.autograd import postponed
 from graphflow.autograd.postponed import Draft
 from graphflow.capture import Capture, capture
 from graphflow.errors import CannotPostpone, GraphFlowError
+from graphflow.ir.op import Kind, OpDef, OpTests
 
 LAYERS = [(nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4)) for _ in range(3)]
 LINEAR = nn.Linear(6, 6)
@@ -245,6 +246,29 @@ def test_what_cannot_be_left_open_after_all_is_traced_again(
     np.testing.assert_allclose(found, layer.weight.grad.numpy(), rtol=1e-5)
     compiled(gf.ones(7, 5))
     assert len(tried) == 1  # nor is it tried again
+
+
+def test_rules_of_the_users_are_written_out_at_once() -> None:
+    """A plan that was found by what is written down would not know that they have changed."""
+
+    def record(factor: float) -> OpDef:
+        return OpDef(
+            "cubed", Kind.ELEMENTWISE, "x**3", infer=lambda types, attrs: types[0],
+            reference=lambda x: x**3, vjp=(lambda b, app, ct: ct * factor,), tests=OpTests(),
+        )  # fmt: skip
+
+    def step(op: OpDef) -> Any:
+        x = gf.ones(4, requires_grad=True)
+
+        def backward(x: Any) -> Any:
+            dispatch.apply(op, x * 2.0).sum().backward()
+            return x.grad
+
+        return capture(backward, (x,), {}, postpones=True)
+
+    one, other = step(record(3.0)), step(record(5.0))
+    assert not isinstance(one.traced, Draft)
+    assert one.traced.hash() != other.traced.hash()
 
 
 def test_results_with_history_beside_a_backward_pass_inside() -> None:

@@ -6,7 +6,8 @@ down which operations it would go through, and every leaf's gradient is a placeh
 with placeholders is a :class:`Draft`: what is written down and the graph so far say all that the
 whole graph depends on, and the plan is looked for by them.  :attr:`Draft.graph` is the whole.
 
-Only plain histories are left open: operations of one result, without hooks and without bodies.
+Only plain histories are left open: operations of one result, without hooks and without bodies,
+whose rules are the package's own (a plan does not know the user's files).
 Whether every leaf gets a gradient is known when the pass is written out: if one does not,
 :class:`~graphflow.errors.CannotPostpone` is raised, and the trace is to be made without postponing.
 """
@@ -14,7 +15,7 @@ Whether every leaf gets a gradient is known when the pass is written out: if one
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
@@ -205,11 +206,21 @@ def _reached(pending: Iterable[GradNode]) -> list[GradNode] | None:
         node = stack.pop()
         if node.__class__ is not GradNode or node.hooks or node.retain is not None or node.released:
             return None
+        assert node.op is not None
+        if not _is_own(node.op):
+            return None
         for edge in node.edges:
             if edge is not None and edge.node is not None and edge.node not in met:
                 met.add(edge.node)
                 stack.append(edge.node)
     return sorted(met, key=attrgetter("serial"), reverse=True)
+
+
+@cache
+def _is_own(op: OpDef) -> bool:
+    """Whether the gradient rules are in files that plans depend on, not in the user's."""
+    rules = op.vjp if isinstance(op.vjp, tuple) else (op.vjp,)
+    return all(rule is None or rule.__module__.startswith("graphflow.") for rule in rules)
 
 
 class _Record:

@@ -27,7 +27,7 @@ _IMPORT = re.compile(
     re.MULTILINE,
 )
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
-_COMPILER = ("ir", "passes", "codegen", "runtime")
+_COMPILER = ("ir", "passes", "codegen", "runtime", "autograd")
 
 
 @cache
