@@ -52,7 +52,7 @@ def recipe(
     op: OpDef, types: tuple[Type, ...], attrs: Mapping[str, Any], wants: tuple[bool, ...]
 ) -> Recipe:
     """The recipe for operands of these types; ``wants``: which of them want a cotangent."""
-    key = (op.name, types, attrs_key(attrs), wants)
+    key = (op, types, attrs_key(attrs), wants)
     found = _known.get(key)
     if found is None:
         if len(_known) >= _KEPT:
