@@ -311,3 +311,16 @@ def test_freed_and_overwritten_values_are_refused_as_in_eager_code() -> None:
             function(gf.ones(2, 6))
         with pytest.raises(GraphFlowError, match=text):
             gf.compile(function)(gf.ones(2, 6))
+
+
+def test_arguments_may_be_called_what_placeholders_are() -> None:
+    w = gf.tensor([1.0, 2.0, 3.0], requires_grad=True)
+
+    def step(**given: Any) -> Any:
+        w.grad = None
+        (w * w * given["gradient"]).sum().backward()
+        return w.grad + given["gradient"] + given["gradient 0"] + given["gradient_1"]
+
+    names = ("gradient", "gradient 0", "gradient_1")
+    out = gf.compile(step)(**{name: gf.full((3,), 2.0) for name in names})
+    np.testing.assert_array_equal(out.numpy(), [10, 14, 18])

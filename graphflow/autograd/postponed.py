@@ -191,9 +191,8 @@ def postpone(
     if not retain_graph:
         for node in nodes:
             node.release()
-    first = sum(len(sweep.gradients) for sweep in sweeps)
     leaves = record.leaves.values()
-    gradients = [input_node(f"gradient {first + i}", n.tensor_type) for i, _, n in leaves]
+    gradients = [input_node(tracer._unique("gradient"), n.tensor_type) for _, _, n in leaves]
     values = tuple(record.values)
     sweeps.append(Sweep(tuple(steps), values, tuple(starts), tuple(gradients), tracer.here()))
     return [(leaf, Tensor._of(Cell(node, tracer))) for (_, leaf, _), node in zip(leaves, gradients)]
