@@ -209,13 +209,20 @@ else:
 
         @classmethod
         def _make(cls, values: Any) -> Any:
-            return cls(*values)
+            """The tuple of these values, all of them, whatever ``__new__`` of a subclass takes."""
+            made = tuple.__new__(cls, values)
+            if len(made) != len(cls._fields):
+                raise TypeError(f"expected {len(cls._fields)} values, got {len(made)}")
+            return made
 
         def _asdict(self) -> dict[str, Any]:
             return dict(zip(self._fields, self, strict=True))
 
         def _replace(self, /, **named: Any) -> Any:
-            return type(self)(**{**self._asdict(), **named})
+            made = self._make(named.pop(f, value) for f, value in zip(self._fields, self))
+            if named:
+                raise TypeError(f"got unexpected field names: {list(named)}")
+            return made
 
         def __getnewargs__(self) -> Any:
             return tuple(self)

@@ -186,3 +186,20 @@ def test_named_tuples_agree_with_the_standard_library() -> None:
         for kind in (_Theirs, _Ours):
             with pytest.raises(TypeError):
                 wrong(kind)
+
+
+def test_subclasses_that_are_made_otherwise_are_replaced_and_made_of_values() -> None:
+    for kind in (_Theirs, _Ours):
+
+        class Made(kind):  # type: ignore[misc, valid-type]
+            def __new__(cls, number: int) -> Any:
+                return super().__new__(cls, number, "made")
+
+        made = Made(3)._replace(z=1.5)
+        assert type(made) is Made and tuple(made) == (3, "made", 1.5)
+        assert tuple(Made._make([1, "a", 2.0])) == (1, "a", 2.0)
+        for wrong in ([1], [1, "a", 2.0, 3]):
+            with pytest.raises(TypeError):
+                kind._make(wrong)
+        with pytest.raises((TypeError, ValueError)):
+            kind(1)._replace(w=2)
