@@ -10,6 +10,10 @@ import pytest
 
 import graphflow as gf
 from graphflow import nn, optim
+from graphflow.optim.optimizer import (
+    register_optimizer_step_post_hook,
+    register_optimizer_step_pre_hook,
+)
 from tests.front import ramp
 
 
@@ -87,6 +91,52 @@ def test_a_group_of_parameters_that_had_gradients_before_it_was_added() -> None:
         )
     for eager, static in zip(*weights, strict=True):
         np.testing.assert_allclose(static, eager, rtol=1e-5, atol=1e-6)
+
+
+class _Slow(optim.Optimizer):
+    def step(self, closure: Any = None) -> None:
+        with gf.no_grad():
+            for p in self.param_groups[0]["params"]:
+                p.sub_(p.grad, alpha=self.param_groups[0]["lr"])
+
+
+def _halve(optimizer: Any, *_: Any) -> None:
+    for p in optimizer.param_groups[0]["params"]:
+        p.grad.mul_(0.5)
+
+
+def _no_further_than_zero(optimizer: Any, *_: Any) -> None:
+    with gf.no_grad():
+        for p in optimizer.param_groups[0]["params"]:
+            p.clamp_(min=0.0)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_hooks_on_the_steps_of_all_optimisers(compiled: bool) -> None:
+    for kind in (optim.SGD, _Slow):
+        w = gf.tensor([1.0], requires_grad=True)
+        opt = kind([w], {"lr": 0.5}) if kind is _Slow else kind([w], lr=0.5)
+
+        def step(w: gf.Tensor = w, opt: Any = opt) -> None:
+            opt.zero_grad()
+            w.square().sum().backward()
+            opt.step()
+
+        run, found = gf.compile(step) if compiled else step, []
+        for hooked in (False, True, False):
+            hook = register_optimizer_step_pre_hook(_halve) if hooked else None
+            run()
+            found.append(w.item())
+            if hook is not None:
+                hook.remove()
+            with gf.no_grad():
+                w.fill_(1.0)
+        assert found == [0.0, 0.5, 0.0]
+        after = register_optimizer_step_post_hook(_no_further_than_zero)
+        opt.param_groups[0]["lr"] = 2.0
+        run()
+        after.remove()
+        assert w.item() == 0.0
 
 
 def test_a_class_of_modules_may_be_reached_by_name() -> None:

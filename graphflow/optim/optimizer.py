@@ -24,6 +24,13 @@ from graphflow.optim.counts import STEP, Counts, is_count, separate_counters
 from graphflow.optim.equal_updates import COUNT, EqualUpdates, SlotRequest
 from graphflow.optim.param_group import ParamGroup, python_numbers
 from graphflow.optim.ready_steps import Pairs, ReadySteps
+from graphflow.optim.step_hooks import OF_ALL, added, with_hooks
+from graphflow.optim.step_hooks import (
+    register_optimizer_step_post_hook as register_optimizer_step_post_hook,
+)
+from graphflow.optim.step_hooks import (
+    register_optimizer_step_pre_hook as register_optimizer_step_pre_hook,
+)
 from graphflow.promotion import cast
 from graphflow.stale_gradient import fill_with_zeros
 from graphflow.tensor import RemovableHandle, Tensor
@@ -53,6 +60,9 @@ class Optimizer:
 
     takes_complex: ClassVar[bool] = True
     """Whether parameters may be complex."""
+
+    _stepping = False
+    """Whether a step is under way."""
 
     _opt_called = False
     """Whether there was a step, for schedules, which begin after it."""
@@ -150,15 +160,15 @@ class Optimizer:
 
     # ---- steps ---------------------------------------------------------------------
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "step" in cls.__dict__:
+            cls.step = with_hooks(cls.__dict__["step"])  # type: ignore[method-assign]
+
+    @with_hooks
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update every parameter that has a gradient."""
-        self._opt_called = True
-        for hook in self._hooks.get("before", ()):
-            hook(self, (closure,), {})
-        loss = self._run(closure)
-        for hook in self._hooks.get("after", ()):
-            hook(self, (closure,), {})
-        return loss
+        return self._run(closure)
 
     def _run(self, closure: Callable[[], Any] | None) -> Any:
         loss = None
@@ -166,7 +176,6 @@ class Optimizer:
             with enable_grad():
                 loss = closure()
         with no_grad():
-            self._assume_groups()
             found = [self._gradients(group) for group in self.param_groups]
             if not self._ready_steps.play(self, found):
                 self.update_all(found)
@@ -192,7 +201,8 @@ class Optimizer:
         """In a trace: assume that groups and hooks have the members that they have now."""
 
         def members() -> tuple[tuple[int, ...], ...]:
-            held = [*(group["params"] for group in self.param_groups), *self._hooks.values()]
+            hooks = *self._hooks.values(), *OF_ALL.values()
+            held = [*(group["params"] for group in self.param_groups), *hooks]
             return tuple(tuple(map(id, found)) for found in held)
 
         if mode.tracer is not None:
@@ -286,10 +296,7 @@ class Optimizer:
     def _add_hook(
         self, event: str, hook: Callable[..., Any], prepend: bool = False
     ) -> RemovableHandle:
-        hooks = self._hooks.setdefault(event, [])
-        hooks.insert(0 if prepend else len(hooks), hook)
-        structure.bump()
-        return RemovableHandle(hooks, hook)
+        return added(self._hooks.setdefault(event, []), hook, prepend)
 
     # ---- what updates are written with ----------------------------------------------
 

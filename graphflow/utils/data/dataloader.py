@@ -24,6 +24,7 @@ from graphflow.utils.data.sampler import (
     SequentialSampler,
     SubsetRandomSampler,
 )
+from graphflow.utils.data.worker_process import get_worker_info as get_worker_info
 
 T_co = TypeVar("T_co", covariant=True)
 PREFETCH = 2  # batches a worker, as in PyTorch
