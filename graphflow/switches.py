@@ -1,4 +1,4 @@
-"""``requires_grad`` of outer tensors that a traced function switches: so does every call.
+"""``requires_grad`` of parameters that a traced function switches: so does every call.
 
 While the function is traced they have what it gives them, afterwards what they had before.
 """
@@ -23,7 +23,11 @@ class Switches:
 
     def note(self, tracer: Tracer, tensor: Tensor) -> None:
         """``tensor`` is about to be switched: what it has is assumed of later calls."""
-        if tensor._cell.tracer is None and id(tensor) not in tracer.positions:
+        from graphflow.tensor import Tensor
+
+        # A plain tensor, no parameter, may be the function's own: detach() of an argument.
+        outer = tensor.__class__ is not Tensor and tensor._cell.tracer is None
+        if outer and id(tensor) not in tracer.positions:
             if id(tensor) not in tracer.leaves:
                 tracer.assume_leaf(tensor)
             self._before.setdefault(id(tensor), (tensor, tensor._requires_grad))

@@ -328,3 +328,15 @@ def _adversarial(judge: Any, maker: Any, judges: Any, makers: Any, x: Any) -> No
     judges.zero_grad()
     judge(maker(x).detach()).square().sum().backward()
     judges.step()
+
+
+def test_what_a_function_detaches_and_wants_a_gradient_of_is_its_own() -> None:
+    @gf.compile
+    def run(x: Any) -> Any:
+        y = x.detach().requires_grad_()
+        return gf.autograd.grad((y**3).sum(), y)[0]
+
+    for scale in (1.0, 2.0, 3.0):
+        found = run(gf.full((2,), scale))
+        np.testing.assert_allclose(found.numpy(), np.full(2, 3 * scale**2))
+    assert len(run.programs) == 1 and not run.recompiles

@@ -195,7 +195,7 @@ TRACED = {
     "dtypes": (lambda x: x @ gf.ones(4, 4).double(), rf"float32 and float64[\s\S]*{HERE}"),
     "option": (lambda x: GROUP.__setitem__("lr", 0.5), "outside the function"),
     "seeding": (lambda x: gf.manual_seed(3), "seeding inside a compiled function"),
-    "data": (lambda x: setattr(x, "data", x + 1), r"\.data inside a compiled function"),
+    "data": (lambda x: setattr(x, "data", x + 1), r"x\.data = y of an argument"),
 }
 
 
