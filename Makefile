@@ -82,7 +82,7 @@ gpu: $(VENV)-cuda/stamp
 # Tests whose graphs are written in every form and read again.
 FORMS := $(addprefix tests/test_,programs.py control_flow.py recurrent.py transformer.py)
 
-conformance: $(VENV)/conformance.stamp
+conformance: $(VENV)/conformance.stamp $(VENV)/dev.stamp
 	$(BIN)/python -m tests.conformance --table
 	$(BIN)/python -m tests.cudasim.samples
 	$(BIN)/python -m tests.conformance.onnx_nodes
