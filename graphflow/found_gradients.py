@@ -71,7 +71,7 @@ def is_constant(node: Node) -> bool:
     """Whether a value, such as that of a gradient set to zero, follows from nothing else."""
     while len(node.inputs) == 1:
         node = node.inputs[0]
-    return not node.inputs and node.op.name not in ("input", "state")
+    return not node.inputs and "name" not in node.attrs  # as inputs and state have
 
 
 def gradient_kind(leaf: Tensor) -> tuple[str, bool] | None:
