@@ -314,12 +314,38 @@ def test_ctrl_c_during_steps_interrupts_after_the_step() -> None:
         np.testing.assert_array_equal(out.array, chain(%d, 3)[1](x.array))
         print("fine")
     """
-    process = subprocess.Popen(
-        script(text % N), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=HERE.parent
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
-    time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=PATIENCE)
+    pipe = subprocess.PIPE
+    command = script(text % N)
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, cwd=HERE.parent) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            time.sleep(0.1)
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=PATIENCE)
+        finally:
+            process.kill()
     assert (process.returncode, out, err) == (0, "interrupted\nfine\n", "")
+
+
+def test_ctrl_c_at_any_moment_leaves_no_lock_held() -> None:
+    """A thousand interrupts at moments of the clock's choosing; one in thirty used to find the
+    program's lock taken and not yet guarded."""
+    text = """
+        import random
+        random.seed(0)
+        signal.signal(signal.SIGALRM, signal.default_int_handler)
+        interrupts = 0
+        while interrupts < 1000:
+            try:
+                signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-5, 3e-4))
+                while True:
+                    step()
+            except KeyboardInterrupt:
+                interrupts += 1
+            assert not program._turns.lock.locked() and not threads.pool.lock.locked()
+        import numpy as np
+        (out,) = step()
+        np.testing.assert_array_equal(out.array, chain(%d, 3)[1](x.array))
+    """
+    finish(script(text % N))

@@ -220,33 +220,31 @@ class LoadedProgram:
         def launch(inputs: Sequence[int | float]) -> Sequence[Storage | None]:
             if self._missing:
                 raise GraphFlowError(self._unbound())
-            lock = turns.lock
-            if not lock.acquire(False):
-                self._wait(lock)
-            try:
-                outputs: list[Storage] = []
-                values = [*head, *inputs]
-                for take in takes:
-                    storage = take()
-                    outputs.append(storage)
-                    values.append(storage.address)
+            if turns.owner:
+                self._refuse_itself()
+            with turns.lock:  # Ctrl-C cannot come between an acquire() and its try
                 try:
-                    packed = pack(*values)
-                except (struct.error, OverflowError) as error:
-                    packed = self._pack_again(inputs, values, error)
-                if prepare is not None:
-                    prepare()
-                start(packed)
-                if words[_STATUS] or plain:
-                    self._resolve(outputs)
-                if kept is not None:
-                    kept.done()
-                return outputs if simple else self._arrange(outputs)
-            except BaseException:  # Ctrl-C may come after any line: never go on from there
-                words[Context.PC] = 0
-                raise
-            finally:
-                lock.release()
+                    outputs: list[Storage] = []
+                    values = [*head, *inputs]
+                    for take in takes:
+                        storage = take()
+                        outputs.append(storage)
+                        values.append(storage.address)
+                    try:
+                        packed = pack(*values)
+                    except (struct.error, OverflowError) as error:
+                        packed = self._pack_again(inputs, values, error)
+                    if prepare is not None:
+                        prepare()
+                    start(packed)
+                    if words[_STATUS] or plain:
+                        self._resolve(outputs)
+                    if kept is not None:
+                        kept.done()
+                    return outputs if simple else self._arrange(outputs)
+                except BaseException:  # Ctrl-C may come after any line: never go on from there
+                    words[Context.PC] = 0
+                    raise
 
         return launch
 
@@ -272,13 +270,12 @@ class LoadedProgram:
             certain and short and self.walk.straight and self._results is None and COUNTS_ARE_EXACT
         )
 
-    def _wait(self, lock: threading.Lock) -> None:
-        """Wait for the thread that runs this program now."""
+    def _refuse_itself(self) -> None:
+        """Raise if the program is called from inside one of its own host calls."""
         if self._turns.owner == threading.get_ident():
             raise GraphFlowError(
                 "a compiled program was called from inside one of its own host operations"
             )
-        lock.acquire()
 
     def _raise_plain_failure(self) -> None:
         """What went wrong in a kernel that ran as plain Python."""

@@ -102,6 +102,10 @@ class ThreadPool:
                 worker.start()
             except RuntimeError:
                 break
+            except BaseException:  # Ctrl-C: it may live or not, so nobody may count on it
+                _abandoned.append(control)
+                self._stop()
+                raise
             self._workers.append(worker)
         return address_of(control), min(threads, len(self._workers) + 1)
 
