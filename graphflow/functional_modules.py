@@ -8,6 +8,7 @@ from typing import Any
 
 from graphflow.errors import GraphFlowError
 from graphflow.functions.shaping import stack
+from graphflow.mode import mode
 from graphflow.tensor import Tensor
 
 
@@ -55,14 +56,22 @@ def _replaced(
         id(old): given[full_name]
         for (full_name, *_), old in zip(places, held, strict=True) if full_name in given
     }  # fmt: skip
+    tracer = mode.tracer
+    lent = frozenset[tuple[int, str]]() if tracer is None else tracer.lent
     try:
         for (full_name, table, name), old in zip(places, held, strict=True):
             if full_name in given:
                 table[name] = given[full_name]
             elif tie and id(old) in tied:
                 table[name] = tied[id(old)]
+            else:
+                continue
+            if tracer is not None:
+                tracer.lent |= {(id(table), name)}
         yield
     finally:
+        if tracer is not None:
+            tracer.lent = lent
         for (_, table, name), old in zip(places, held, strict=True):
             table[name] = old
 

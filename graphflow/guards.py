@@ -146,5 +146,6 @@ def _spell(value: Any) -> str:
         return str(value)
     if isinstance(value, Tensor):
         return f"<{type(value).__name__} {value._type_now()}>"
-    text = repr(value) if isinstance(value, PLAIN) else f"<{type(value).__name__}>"
+    kind = value if isinstance(value, type) else type(value)
+    text = repr(value) if isinstance(value, PLAIN) else f"<{kind.__name__}>"
     return text if len(text) <= 60 else text[:57] + "…"

@@ -10,7 +10,7 @@ program still fits.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence, Set
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -98,6 +98,8 @@ class Tracer:
         self.shared: frozenset[Cell] = frozenset()
         self._entered: set[int] = set()
         self._members: set[tuple[int, str]] = set()
+        self.lent: Set[tuple[int, str]] = frozenset()
+        """Members that the function itself has replaced for a while (``functional_call``)."""
         self._keep: list[Any] = []
         self._names = dict(names or {})
         self.named = frozenset(self._names)
@@ -315,15 +317,16 @@ class Tracer:
         self.modules.pop()
 
     def read_member(self, module: Any, members: Mapping[str, Any], name: str, value: Any) -> None:
-        """A parameter, buffer or sub-module was looked up: assume it is not replaced."""
+        """A parameter, buffer or sub-module was looked up: assume it is not replaced, unless the
+        function itself has put it there."""
         key = (id(members), name)
-        if key in self._members:
+        if key in self._members or key in self.lent:
             return
         self._members.add(key)
         self._keep.append(value)
         if name in module.__dict__.get(REPLACED, ()):
             self.assigned.read(module, name)
-        else:
+        elif getattr(getattr(value, "_cell", None), "tracer", None) is None:
             self.guard(lambda: members.get(name), value, f"{type(module).__name__}.{name}")
         path = self._paths.get(id(module))
         if path is not None and name in module._modules:
@@ -349,7 +352,8 @@ class Tracer:
                 if all(leaf is not tensor for leaf, _ in pairs):
                     pairs.append((tensor, held))
             else:
-                self.guard(lambda: tensor._grad, held, f"the gradient of {self.label(tensor)}")
+                what = f"the gradient of {self.label(tensor)}"
+                self.guard(lambda: _none_or_kind(tensor._grad), _none_or_kind(held), what)
         return held
 
     def set_grad(self, tensor: Tensor, value: Tensor | StaleGradient | None) -> None:
@@ -485,3 +489,8 @@ class Tracer:
             if self.rules:
                 self.rule_place = place
         return place
+
+
+def _none_or_kind(held: Any) -> Any:
+    """None, or the type of what stands in ``.grad``: every step leaves another refusal there."""
+    return None if held is None else type(held)

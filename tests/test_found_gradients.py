@@ -340,3 +340,29 @@ def test_what_a_function_detaches_and_wants_a_gradient_of_is_its_own() -> None:
         found = run(gf.full((2,), scale))
         np.testing.assert_allclose(found.numpy(), np.full(2, 3 * scale**2))
     assert len(run.programs) == 1 and not run.recompiles
+
+
+@pytest.mark.parametrize("place", ["first", "before backward"])
+def test_gradients_set_to_zero_that_no_step_keeps_need_one_program(place: str) -> None:
+    layer = nn.Linear(3, 2)
+    optimizer = gf.optim.SGD(layer.parameters(), lr=0.1)
+
+    @gf.compile
+    def step(x: Any) -> Any:
+        if place == "first":
+            optimizer.zero_grad(set_to_none=False)
+        loss = layer(x).sum()
+        if place != "first":
+            optimizer.zero_grad(set_to_none=False)
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    before = layer.weight.detach().numpy().copy()
+    for _ in range(5):
+        step(gf.ones(4, 3))
+    np.testing.assert_allclose(layer.weight.detach().numpy(), before - 5 * 0.1 * 4, rtol=1e-5)
+    assert len(step.programs) == 2  # without a gradient at first, with one that was not kept
+    assert [str(r).partition(" (")[0] for r in step.recompiles] == [
+        "the gradient of 'layer.weight': None → <StaleGradient>"
+    ]

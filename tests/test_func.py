@@ -236,3 +236,48 @@ def test_functional_products_leave_their_inputs_alone() -> None:
     x = draw(15, 3)
     gf.autograd.functional.hvp(lambda a: (a**3).sum(), x, x, create_graph=True)
     assert not x.requires_grad
+
+
+def test_what_functional_call_replaces_is_no_reason_to_trace_again() -> None:
+    layer, other, source = nn.Linear(2, 2), nn.Linear(2, 2), nn.Linear(3, 4)
+    optimizer = gf.optim.SGD(source.parameters(), lr=0.1)
+
+    @gf.compile
+    def step(z: Any, x: Any) -> Any:
+        optimizer.zero_grad()
+        theirs = functional_call(layer, dict(other.named_parameters()), (x,))
+        made = functional_call(layer, {"weight": source(z).reshape(2, 2)}, (x,))
+        made.sum().backward()
+        optimizer.step()
+        return theirs, layer(x)
+
+    z, x = gf.ones(3), gf.ones(5, 2)
+    for _ in range(4):
+        step(z, x)
+    # The gradient of the bias, which nothing forgets, is found from the second call on.
+    assert [r.what for r in step.recompiles] == ["the gradient of 'layer.bias'"]
+    for part in (layer, other):
+        part.weight = nn.Parameter(gf.full((2, 2), 3.0))
+        found = step(z, x)
+        for wanted, got in zip((other, layer), found, strict=True):
+            np.testing.assert_allclose(got.detach().numpy(), wanted(x).detach().numpy(), rtol=1e-6)
+    assert len(step.recompiles) == 3 and all(map(str, step.recompiles))
+
+
+def test_a_member_that_the_function_replaces_for_a_while_is_no_reason_either() -> None:
+    layer = nn.Linear(2, 1, bias=False)
+
+    @gf.compile
+    def doubled(x: Any) -> Any:
+        held = layer._parameters["weight"]
+        layer._parameters["weight"] = held * 2
+        y = layer(x)
+        layer._parameters["weight"] = held
+        return y
+
+    x = gf.ones(3, 2)
+    for _ in range(3):
+        np.testing.assert_allclose(
+            doubled(x).detach().numpy(), 2 * layer(x).detach().numpy(), rtol=1e-6
+        )
+    assert not doubled.recompiles
