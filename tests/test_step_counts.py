@@ -10,6 +10,7 @@ import pytest
 
 import graphflow as gf
 from graphflow import nn, optim
+from tests.test_optimizers import RULES, path_of, trajectory
 
 RATE, FIRST, SECOND, EPS = 0.1, 0.9, 0.99, 1e-8
 
@@ -266,3 +267,16 @@ def test_a_frozen_training_step_goes_on_counting(tmp_path):
         np.testing.assert_allclose(frozen(gf.tensor(scale)).item(), before, rtol=1e-4)
         for reference in references:
             reference.step(np.full(3, scale))
+
+
+@pytest.mark.parametrize("jit", [lambda f: f, gf.compile], ids=["eager", "compiled"])
+@pytest.mark.parametrize("name", ["Adam", "ASGD", "NAdam"])
+def test_numbers_of_states_are_doubles_where_those_are_the_default(name, jit):
+    kind, options, rule = RULES[name]
+    before = gf.get_default_dtype()
+    gf.set_default_dtype(gf.float64)
+    try:
+        path = path_of(kind, options, jit)
+    finally:
+        gf.set_default_dtype(before)
+    np.testing.assert_allclose(path[-1], trajectory(rule)[-1], rtol=1e-12)

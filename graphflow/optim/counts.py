@@ -18,8 +18,9 @@ from typing import Any, TypeAlias
 from graphflow.autograd.modes import no_grad
 from graphflow.device import Device
 from graphflow.functions.creation import full
-from graphflow.ir.types import float32
+from graphflow.ir.types import DType, float32, float64
 from graphflow.mode import mode, structure
+from graphflow.promotion import get_default_dtype
 from graphflow.tensor import Tensor
 
 STEP = "step"
@@ -108,12 +109,18 @@ def separate_counters(state: Iterable[dict[str, Any]]) -> None:
             slots[STEP] = slots[STEP].clone()
 
 
+def scalar_dtype() -> DType:
+    """The dtype of counts and other single numbers of a state, as in PyTorch: double precision
+    where that is the default, else single."""
+    return float64 if get_default_dtype() is float64 else float32
+
+
 def _counter(count: float, device: Device) -> Tensor:
     """A new counter: real memory, also where a trace asks for it."""
     from graphflow.trace import outside_trace
 
     with outside_trace():
-        made = full((), count, dtype=float32, device=device)
+        made = full((), count, dtype=scalar_dtype(), device=device)
     made.name = STEP
     return made
 

@@ -27,7 +27,7 @@ Slots = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class SlotRequest:
-    """A slot that an update asks for: of the parameter's dtype, or a float32 scalar."""
+    """A slot that an update asks for: of the parameter's dtype, or a scalar."""
 
     name: str
     shape: tuple[int, ...] | None

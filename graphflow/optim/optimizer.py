@@ -18,9 +18,9 @@ from graphflow.checks import suggestion
 from graphflow.errors import GraphFlowError, TraceError
 from graphflow.functions.creation import full
 from graphflow.functions.elementwise import add, mul, neg
-from graphflow.ir.types import float32, float64
+from graphflow.ir.types import float64
 from graphflow.mode import mode, structure
-from graphflow.optim.counts import STEP, Counts, is_count, separate_counters
+from graphflow.optim.counts import STEP, Counts, is_count, scalar_dtype, separate_counters
 from graphflow.optim.equal_updates import COUNT, EqualUpdates, SlotRequest
 from graphflow.optim.param_group import ParamGroup, python_numbers
 from graphflow.optim.ready_steps import Pairs, ReadySteps
@@ -327,11 +327,11 @@ class Optimizer:
     def number(
         self, slots: dict[str, Any], name: str, parameter: Tensor, first: Any = 0.0
     ) -> Tensor:
-        """A float32 scalar of the state."""
+        """A scalar of the state: float32, unless double precision is the default."""
         return self.slot_for(slots, SlotRequest(name, None, first), parameter)
 
     def count(self, slots: dict[str, Any], parameter: Tensor) -> Tensor:
-        """The number of this update, a float32 scalar of the state as in PyTorch.
+        """The number of this update, a scalar of the state as in PyTorch.
 
         All parameters that are updated together have the same one.
         """
@@ -354,7 +354,7 @@ class Optimizer:
             from graphflow.trace import outside_trace
 
             with outside_trace():
-                dtype = float32 if request.shape is None else parameter.dtype
+                dtype = scalar_dtype() if request.shape is None else parameter.dtype
                 extents, device = request.shape or (), parameter.device
                 found = slots[name] = full(extents, request.first, dtype=dtype, device=device)
                 found.name = name
