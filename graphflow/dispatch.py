@@ -164,6 +164,7 @@ def apply_view(op: OpDef | str, source: Tensor, **attrs: Any) -> Tensor:
             record(record_, (source,), attrs, out)
         else:
             out._cell.seen_by(out)
+        out._origin = out._base._origin  # what was recorded follows from the base as it is now
     return out
 
 

@@ -104,3 +104,19 @@ def test_twice_backward_is_refused() -> None:
     loss.backward()
     with pytest.raises(gf.GraphFlowError, match="second time"):
         loss.backward()
+
+
+def test_a_view_of_what_was_changed_in_place_is_recorded_once() -> None:
+    leaf = gf.from_numpy(X.copy()).requires_grad_()
+    whole = leaf * 1.0
+    whole[0] = 2.0
+    view = whole[1:, 2:][0]
+    recorded = view._grad_fn
+    assert recorded is not None and view.grad_fn is recorded
+    whole[1] = leaf[0] * 3.0
+    assert view.grad_fn is not recorded
+    view.sum().backward()
+    want = np.zeros((6, 8))
+    want[0, 2:] = 3.0
+    assert leaf.grad is not None
+    np.testing.assert_array_equal(leaf.grad.numpy(), want)
