@@ -198,8 +198,10 @@ class Assigned:
         own = module.__dict__
         if REPLACED in own and id(module) not in self._met:
             self._met[id(module)] = module
-            plain = [name for name in own[REPLACED] if name in own]
-            own.setdefault(HIDDEN, {}).update({name: own.pop(name) for name in plain})
+            hidden = own.setdefault(HIDDEN, {})
+            for name in [name for name in own[REPLACED] if name in own]:
+                hidden[name] = own[name]  # it lies in one of them at every moment
+                del own[name]
 
     def read(self, module: Any, name: str) -> None:
         """The function reads what lay at ``module.name`` before it began."""
@@ -250,8 +252,9 @@ class Assigned:
         for slot, before in list(self._changed_slots()):
             slot.restore(before)
         for module in self._met.values():
-            for name, value in module.__dict__.pop(HIDDEN, {}).items():
+            for name, value in module.__dict__.get(HIDDEN, {}).items():
                 module.__dict__.setdefault(name, value)
+            module.__dict__.pop(HIDDEN, None)
 
     def _read(self) -> Iterator[tuple[Member | Slot, Any]]:
         """What was read that programs assign, with the values that the trace began with."""

@@ -109,8 +109,8 @@ def _marked(function: F, how: Callable[[Precision, Iterator[Any]], Callable[[Any
         if chosen is None:
             return function(*args, **kwargs)
         convert = how(chosen, _values(args, kwargs))
-        mode.autocast = None
         try:
+            mode.autocast = None
             cast_args = [_mapped(convert, value) for value in args]
             named = {key: _mapped(convert, value) for key, value in kwargs.items()}
             return function(*cast_args, **named)

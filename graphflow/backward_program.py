@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from graphflow.capture import Capture
-from graphflow.cell import Cell
+from graphflow.cell import Cell, counted
 from graphflow.eager_operands import order_in_memory
 from graphflow.ir import build
 from graphflow.ir.graph import Graph
@@ -59,13 +59,12 @@ class BackwardProgram:
     ) -> list[Tensor]:
         """The gradients, from cotangents, saved values and arguments: each in memory of its own."""
         if self._launch is None or mode.guard is not None:
-            made = self._run_checked(cts, saved, arguments)
+            made = counted(self.updated, self._run_checked, cts, saved, arguments)
         else:
-            made = self._run_at_once(self._launch, cts, saved, arguments)
+            launch = self._launch
+            made = counted(self.updated, self._run_at_once, launch, cts, saved, arguments)
         for number in self.repeated:
             made[number] = made[number].clone()
-        for cell in self.updated:
-            cell.version += 1
         return made
 
     def _run_checked(

@@ -8,9 +8,9 @@ from graphflow.stack import with_room
 
 
 @with_room
+@without_collection
 def _import() -> None:
-    with without_collection():
-        from graphflow import api, ops  # noqa: F401
+    from graphflow import api, ops  # noqa: F401
 
 
 _import()

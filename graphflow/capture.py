@@ -202,33 +202,33 @@ def capture(
     leaves, structure = pytree.flatten((args, dict(kwargs)))
     reach = Reach(function, tuple(leaves))
     tracer = Tracer(title, named_cells(reach.roots), explicit)
-    _name_modules(tracer, reach.roots)
     tracer.sweeps = [] if postpones else None
     tracer.shared = whole or shared_cells(leaves)
-    tracer.given = tuple(leaf._cell for leaf in leaves if isinstance(leaf, Tensor))
-    dims = dynamic.dims if dynamic is not None else {}
     tracer.sizes = dynamic.sizes_of(leaves) if dynamic is not None else {}
-    labels = leaf_labels(function, args, kwargs)
-    placed = _place_all(tracer, leaves, labels, mutable, dims)
-    arguments = [p for p, _ in placed]
-    tracer.positions = {id(p): i for i, p in enumerate(arguments) if isinstance(p, Tensor)}
-    call_args, call_kwargs = pytree.unflatten(structure, arguments)
     held, draws = mode.grad, OuterDraws()
-    mode.tracer = tracer
     try:
-        returned = function(*call_args, **call_kwargs)
+        _name_modules(tracer, reach.roots)
+        dims = dynamic.dims if dynamic is not None else {}
+        placed = _place_all(tracer, leaves, leaf_labels(function, args, kwargs), mutable, dims)
+        given, named = pytree.unflatten(structure, [p for p, _ in placed])
+        mode.tracer = tracer
+        mode.note()
+        returned = function(*given, **named)
         tracer.moved.settle(returned)
         found = found_out(tracer, leaves, mutable, dims.keys())
         if found is None:
             draws.warn(title)
-            members = tracer.assigned.members(tracer, arguments) if assigns else ()
-            return _finish(tracer, placed, returned, reach, keep_grads, explicit, members)
+            return _finish(tracer, placed, returned, reach, keep_grads, explicit, assigns)
     except GraphFlowError as error:
-        tracer.locate(error)
+        if mode.tracer is tracer:
+            tracer.locate(error)
         raise
     finally:
         mode.tracer, mode.grad = None, held
-        tracer.give_back()
+        try:
+            tracer.give_back()
+        finally:  # once more, for Ctrl-C may have come first
+            tracer.give_back()
     # Memory that is written is state, and so are arguments: once more, knowing which.
     return capture(
         function, args, kwargs, name, keep_grads, found[0], dynamic, explicit, assigns, found[1],
@@ -243,11 +243,12 @@ def _finish(
     reach: Reach,
     keep_grads: bool,
     explicit: bool,
-    members: tuple[Place, ...],
+    assigns: bool,
 ) -> Capture:
+    arguments = [p for p, _ in placed]
+    members = tracer.assigned.members(tracer, arguments) if assigns else ()
     if members:
         returned = returned, [member.now() for member in members]
-    arguments = [p for p, _ in placed]
     outputs: list[Node] = []
     slots: dict[int, int] = {}
     intact: set[GradNode] = set()
@@ -340,12 +341,15 @@ def _place_all(
     mutable: frozenset[int],
     dims: Mapping[int, Mapping[int, str]],
 ) -> list[tuple[Any, bool]]:
-    return [
+    tracer.given = tuple(leaf._cell for leaf in leaves if isinstance(leaf, Tensor))
+    placed = [
         _place_sized(tracer, leaf, label, index, dims[index])
         if index in dims
         else _place(tracer, leaf, label, index, index in mutable)
         for index, (leaf, label) in enumerate(zip(leaves, labels))
     ]
+    tracer.positions = {id(p): i for i, (p, _) in enumerate(placed) if isinstance(p, Tensor)}
+    return placed
 
 
 def _place(tracer: Tracer, leaf: Any, label: str, index: int, mutable: bool) -> tuple[Any, bool]:

@@ -11,8 +11,8 @@ from __future__ import annotations
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from graphflow.runtime.cuda.memory import DeviceArray
     from graphflow.tensor import Tensor
     from graphflow.trace import Tracer
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class ViewStep(NamedTuple):
@@ -244,6 +247,26 @@ def copy_of(array: Any) -> Any:
     from graphflow.on_device import copied
 
     return copied(array)
+
+
+def counted(
+    cells: Iterable[Cell], write: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs
+) -> R:
+    """``write(*args, **kwargs)``, which writes to all of ``cells``: they have another version then.
+
+    Also if Ctrl-C comes after the last write: nobody may go by what the memory held before.
+    """
+    try:
+        result = write(*args, **kwargs)
+        for cell in cells:
+            cell.version += 1
+        return result
+    except GraphFlowError:  # nothing has changed
+        raise
+    except BaseException:
+        for cell in cells:
+            cell.version += 1
+        raise
 
 
 def derive(value: Node, chain: Chain) -> Node:

@@ -22,9 +22,9 @@ import numpy as np
 from graphflow import pytree
 from graphflow.argument_memory import shared_cells
 from graphflow.assigned import put_all
-from graphflow.autograd.modes import GradMode
+from graphflow.autograd.modes import in_grad_mode
 from graphflow.capture import Capture, capture
-from graphflow.cell import Cell
+from graphflow.cell import Cell, counted
 from graphflow.collection import without_collection
 from graphflow.dynamic import Dimensions, Dynamic, Family, shapes_of
 from graphflow.entry import Entry
@@ -171,8 +171,7 @@ class Compiled:
 
         def make() -> None:
             program = Program.from_capture(captured, **self._options)
-            with GradMode(grad):
-                entries.append(self._entry(captured, program, leaves))
+            entries.append(in_grad_mode(grad, self._entry, captured, program, leaves))
 
         hand_over(captured, make)
 
@@ -203,9 +202,8 @@ class Compiled:
         ]
         bound = [(position, shown[i]) for i, position in captured.mutable]
         found, gradients, copied = entry.gradients()
-        outputs = entry.program.run([shown[i] for i in entry.inputs], bound + found)
-        for cell in captured.updated:
-            cell.version += 1
+        inputs = [shown[i] for i in entry.inputs]
+        outputs = counted(captured.updated, entry.program.run, inputs, bound + found)
         entry.settle(gradients, copied)
         if entry is not self._last:
             if entry.simple and entry.quick is None:
@@ -333,11 +331,10 @@ class Compiled:
         self, args: tuple[Any, ...], kwargs: Mapping[str, Any], dynamic: Dynamic | None,
         postpones: bool,
     ) -> tuple[Capture, Program]:  # fmt: skip
-        with without_collection():
-            captured = capture(
-                self.original, args, kwargs, self._name, self._keep_grads,
-                dynamic=dynamic, assigns=True, postpones=postpones,
-            )  # fmt: skip
+        captured = without_collection(capture)(
+            self.original, args, kwargs, self._name, self._keep_grads,
+            dynamic=dynamic, assigns=True, postpones=postpones,
+        )  # fmt: skip
         example = dynamic.largest if dynamic is not None else {}
         return captured, Program.from_capture(captured, example=example, **self._options)
 

@@ -6,7 +6,7 @@ import functools
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from graphflow.errors import GraphFlowError
 from graphflow.mode import mode
@@ -61,12 +61,13 @@ class Device:
 
     def __enter__(self) -> Device:
         found = available(self)
-        _entered.before.append(mode.place)
+        _entered.before = mode.place, _entered.before
         _make_on(found)
         return found
 
     def __exit__(self, *exc: object) -> None:
-        mode.place = _entered.before.pop()
+        assert _entered.before is not None
+        mode.place, _entered.before = _entered.before  # no call comes before: Ctrl-C might, too
 
 
 _TYPES = ("cpu", "cuda", "mps", "xpu", "meta")
@@ -74,11 +75,13 @@ CPU = Device("cpu")
 device = Device
 
 
+_Before: TypeAlias = "tuple[Device | None, _Before | None]"
+
+
 class _Entered(threading.local):
     """Where tensors were made before each of the devices that are entered as contexts."""
 
-    def __init__(self) -> None:
-        self.before: list[Device | None] = []
+    before: _Before | None = None
 
 
 _entered = _Entered()
@@ -159,8 +162,9 @@ def put_in_place(array: Any) -> Any:
 @contextmanager
 def place(device: Device | None) -> Iterator[None]:
     """Tensors that are made without naming a device lie on this one (None: on the CPU)."""
-    before, mode.place = mode.place, device
+    before = mode.place
     try:
+        mode.place = device
         yield
     finally:
         mode.place = before

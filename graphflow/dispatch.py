@@ -20,6 +20,7 @@ from graphflow.cell import (
     Filling,
     ViewStep,
     copy_of,
+    counted,
     invert_view,
     view_of,
     write_through,
@@ -305,13 +306,15 @@ def _store(target: Tensor, new: Tensor) -> None:
     if tracer is None:
         source = new._eager()
         array = _room_in(target)
-        if array.__class__ is source.__class__ is np.ndarray:
-            np.copyto(array, source)
-        else:
-            from graphflow.on_device import copy_into
+        try:
+            if array.__class__ is source.__class__ is np.ndarray:
+                np.copyto(array, source)
+            else:
+                from graphflow.on_device import copy_into
 
-            copy_into(array, source)
-        target._cell.version += 1
+                copy_into(array, source)
+        finally:  # Ctrl-C may come as soon as it is written
+            target._cell.version += 1
         return
     value = tracer.node(new)
     cell = tracer.shadow(target._cell)
@@ -331,9 +334,8 @@ def assign_all(pairs: Sequence[tuple[Tensor, Tensor]]) -> None:
         return
     from graphflow.runtime.shared_work import copy_all
 
-    copy_all([(_room_in(target), new._eager()) for target, new in pairs])
-    for target, _ in pairs:
-        target._cell.version += 1
+    rooms = [(_room_in(target), new._eager()) for target, new in pairs]
+    counted([target._cell for target, _ in pairs], copy_all, rooms)
 
 
 def fill_with(target: Tensor, filler: Callable[[Array], Filling | None]) -> bool:

@@ -101,6 +101,7 @@ class _Compiler:
         """The thread stayed in the parent; what it was to compile is left to NumPy."""
         self.lock = threading.Lock()
         self._queue: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._working = threading.Lock()
         self._thread: threading.Thread | None = None
         self.stopped = False
 
@@ -110,15 +111,19 @@ class _Compiler:
             if self.stopped:
                 return
             self._queue.put(make)
-            if self._thread is None:
-                self._thread = threading.Thread(
-                    target=self._work, name="graphflow-eager", daemon=True
-                )
-                self._thread.start()
+            if not self._working.locked():
+                threading.Thread(target=self._work, name="graphflow-eager", daemon=True).start()
 
     def _work(self) -> None:
-        while (make := self._queue.get()) is not None and not self.stopped:
-            make()
+        """Make programs, unless another thread is at that: Ctrl-C, too, ends a ``start()``."""
+        if not self._working.acquire(blocking=False):
+            return
+        try:
+            self._thread = threading.current_thread()
+            while (make := self._queue.get()) is not None and not self.stopped:
+                make()
+        finally:
+            self._working.release()
 
     def stop(self) -> None:
         """Make no more programs."""

@@ -215,7 +215,7 @@ def _graph_of(program: Program) -> Graph:
 # ---- loading -------------------------------------------------------------------------
 
 
-@without_collection()
+@without_collection
 def load_program(path: str | os.PathLike[str], *, trusted: bool = False) -> Program:
     """The program that ``program.save(path)`` wrote, with its state.
 

@@ -45,15 +45,18 @@ class Mode(threading.local):
     part: Shares | None = None
     one_by_one: bool = False
 
-    def __setattr__(self, name: str, value: object) -> None:
-        before = self._is_unusual()
-        super().__setattr__(name, value)
-        with _counting:
-            structure.unusual += self._is_unusual() - before
+    def note(self) -> None:
+        """Note whether this thread's modes are unusual: to be called after one has become so.
 
-    def _is_unusual(self) -> bool:
+        And after it has become what it was, or calls stay a little slower.  Ctrl-C can come at
+        the begin and the end of every call, but not before an assignment that a ``finally``
+        begins with: so modes are plain attributes, put back first and noted then.
+        """
         special = self.tracer is not None or self.guard is not None or self.autocast is not None
-        return special or not self.grad
+        if special or not self.grad:
+            structure.unusual.add(threading.get_ident())
+        else:
+            structure.unusual.discard(threading.get_ident())
 
 
 class StructureVersion:
@@ -62,8 +65,8 @@ class StructureVersion:
     __slots__ = ("solid", "unusual", "values", "version")
 
     def __init__(self) -> None:
-        self.unusual = 0
-        """Threads that trace, guard, cast or record no gradients: 0 saves a look at ``mode``."""
+        self.unusual: set[int] = set()
+        """Threads that trace, guard, cast or record no gradients: none saves a look at ``mode``."""
         self.version = 0
         self.solid = 0
         self.values = 0
@@ -84,7 +87,6 @@ class StructureVersion:
 
 structure = StructureVersion()
 
-_counting = threading.Lock()
 mode = Mode()
 
 
@@ -93,8 +95,9 @@ def operation_by_operation(function: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(function)
     def plain(*args: P.args, **kwargs: P.kwargs) -> R:
-        before, mode.one_by_one = mode.one_by_one, True
+        before = mode.one_by_one
         try:
+            mode.one_by_one = True
             return function(*args, **kwargs)
         finally:
             mode.one_by_one = before

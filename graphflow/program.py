@@ -19,7 +19,7 @@ import numpy as np
 
 from graphflow import flags
 from graphflow.capture import Capture, captured_memory
-from graphflow.cell import Cell
+from graphflow.cell import Cell, counted
 from graphflow.codegen.schedule import Schedule, plain_steps
 from graphflow.codegen.sizes import example_for, known_sizes
 from graphflow.collection import without_collection
@@ -143,8 +143,7 @@ class Program(ProgramViews):
         graph, scalars = self.face, len(self.scalars)
         self.schedule = self.template.at(self.sizes)
         by_value = {*self._numbers, *range(len(graph.inputs) - scalars, len(graph.inputs))}
-        with without_collection():
-            self.loaded = self._load(frozenset(by_value), beside)
+        self.loaded = without_collection(self._load)(frozenset(by_value), beside)
         while self._unstored:
             store_plan(self._unstored.pop(), Plan(self.template, self._walk))
         self._memory = dict(zip(graph.state, self.cells, strict=True))
@@ -206,7 +205,7 @@ class Program(ProgramViews):
         self._walk = found.walk
         return found.schedule
 
-    @without_collection()
+    @without_collection
     def _build(self) -> Schedule:
         """Run the passes and schedule what they leave.
 
@@ -346,9 +345,8 @@ class Program(ProgramViews):
         with here._lock:
             here.refresh()
             given = [here._checked(i, value) for i, value in enumerate(inputs)]
-            made = tuple(Tensor._of(cell) for cell in here.run(given))
-            for number in here._changing:
-                self.cells[number].version += 1
+            changing = [self.cells[number] for number in here._changing]
+            made = tuple(Tensor._of(cell) for cell in counted(changing, here.run, given))
         return made[0] if len(made) == 1 else made
 
     def _for(self, inputs: Sequence[Any]) -> Program:
@@ -390,10 +388,24 @@ class Program(ProgramViews):
             np.copyto(mirror.value, cell.value)
         try:
             outputs = self.loaded.run((*words, *self.scalar_values))
+            self._put_back(places)
         except IndexRangeError as error:
             from graphflow.explain import with_places
 
             raise with_places(error, self.graph) from None
+        except GraphFlowError:  # nothing has changed
+            raise
+        except BaseException:  # Ctrl-C may come after the last write
+            self._put_back(places)
+            raise
+        given = (*held, *self.scalar_values)
+        return [
+            Cell(self.alias(i, given)) if made is None else Cell(made.array, None, made.address)
+            for i, made in enumerate(outputs)
+        ]
+
+    def _put_back(self, places: Sequence[tuple[int, Cell, Tensor]]) -> None:
+        """Copy what the step changed to where it belongs, if it did not lie there."""
         for cell, mirror in self._mirrors:
             np.copyto(cell.value, mirror.value)
         for number, cell, tensor in places:
@@ -402,11 +414,6 @@ class Program(ProgramViews):
             if cell.value is not tensor._eager():
                 np.copyto(tensor._eager(), cell.value)
             tensor._cell.version += 1
-        given = (*held, *self.scalar_values)
-        return [
-            Cell(self.alias(i, given)) if made is None else Cell(made.array, None, made.address)
-            for i, made in enumerate(outputs)
-        ]
 
     def _rebind(self, position: int, tensor: Tensor) -> Cell:
         """Let a state live in an argument's memory (a row-major copy of it, if it is strided)."""

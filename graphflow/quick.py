@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from graphflow import pytree
 from graphflow.cell import Cell, layout_of
+from graphflow.errors import GraphFlowError
 from graphflow.mode import mode, structure
 from graphflow.tensor import Tensor
 
@@ -141,15 +142,17 @@ def _run(entry: Entry, names: dict[str, Any]) -> Iterator[str]:
         names["take"], names["pack"], names["start"] = loaded.takes[0], loaded.pack, loaded.native
         names["errors"] = (struct.error, OverflowError)
         words = [*map(str, loaded.head), *given, "storage.address"]
-        yield "storage = take()"
-        yield f"try: packed = pack({', '.join(words)})"
-        yield f"except errors: storage, = {launch}"
-        yield "else: start(packed)"
+        lines = [
+            "storage = take()",
+            f"try: packed = pack({', '.join(words)})",
+            f"except errors: storage, = {launch}",
+            "else: start(packed)",
+        ]
         made, first = "(storage,)", "storage"
     else:
-        yield f"storages = {launch}"
+        lines = [f"storages = {launch}"]
         made, first = "storages", "storages[0]"
-    yield from counted(entry, names)
+    yield from counted(entry, names, lines)
     if entry.history is None:
         yield from returned(entry, names, made, first)
     else:
@@ -211,16 +214,26 @@ def returned(entry: Entry, names: dict[str, Any], made: str, first: str) -> Iter
     yield from _nested(entry, names, leaves)
 
 
-def counted(entry: Entry, names: dict[str, Any]) -> Iterator[str]:
-    """One more version of everything that the step wrote to."""
+def counted(entry: Entry, names: dict[str, Any], step: Sequence[str]) -> Iterator[str]:
+    """The lines of ``step``, then one more version of everything that it wrote to.
+
+    Also if Ctrl-C comes after the last write: nobody may go by what the memory held before.
+    """
     updated = tuple(entry.capture.updated)
-    if len(updated) > _FEW:
-        names["updated"] = updated
-        yield "for cell in updated: cell.version += 1"
+    if not updated:
+        yield from step
         return
-    for number, cell in enumerate(updated):
-        names[f"updated{number}"] = cell
-        yield f"updated{number}.version += 1"
+    lines = [f"updated{number}.version += 1" for number in range(len(updated))]
+    if len(updated) > _FEW:
+        names["updated"], lines = updated, ["for cell in updated: cell.version += 1"]
+    else:
+        names |= {f"updated{number}": cell for number, cell in enumerate(updated)}
+    names["Unchanged"] = GraphFlowError
+    yield "try:"
+    yield from (f"  {line}" for line in (*step, *lines))
+    yield "except Unchanged: raise"
+    yield "except BaseException:"
+    yield from (f"  {line}" for line in (*lines, "raise"))
 
 
 _new = object.__new__

@@ -39,8 +39,7 @@ def run(entry: Entry, names: dict[str, Any]) -> Iterator[str]:
 
     names["fits"], names["tensor_over"], names["step"] = fits, _tensor_over, program.step
     given = "".join(f"word{i}, " for i, spec in enumerate(entry.specs) if has_word(spec))
-    yield f"made = step(({given}*program.scalar_values,))"
-    yield from counted(entry, names)
+    yield from counted(entry, names, [f"made = step(({given}*program.scalar_values,))"])
     yield from returned(entry, names, "made", "made[0]")
 
 

@@ -427,11 +427,15 @@ class Tracer:
     # ---- the end -------------------------------------------------------------------
 
     def give_back(self) -> None:
-        """Tensors and modules from outside have what they had before, however the trace ended."""
+        """Tensors and modules from outside have what they had before, however the trace ended.
+
+        Done twice it is as if done once: Ctrl-C may have come in between.
+        """
         self.moved.undo()
         self.switches.undo()
         self.assigned.undo()
         self.assigned.restore_histories()
+        mode.note()
 
     def finish(self, outputs: Sequence[Node]) -> Graph:
         """The graph: inputs, captured state, outputs, and the updates of what was written."""

@@ -78,11 +78,13 @@ def _traced(
 
     held = mode.tracer
     tracer = Tracer("vmap", unrolls=True) if held is None else held
-    mode.tracer = tracer
     try:
+        mode.tracer = tracer
+        mode.note()
         return tracer, regions.trace_body("vmap", of_entry, types, "once"), given
     finally:
         mode.tracer = held
+        mode.note()
 
 
 class _Traced:

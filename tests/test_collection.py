@@ -23,25 +23,26 @@ def as_before() -> Iterator[None]:
 
 
 def test_collection_is_off_inside_and_on_afterwards() -> None:
-    with without_collection():
+    @without_collection
+    def outer() -> None:
         assert not gc.isenabled()
-        with without_collection():
-            assert not gc.isenabled()
+        assert not without_collection(gc.isenabled)()
         assert not gc.isenabled()
+
+    outer()
     assert gc.isenabled() and gc.get_freeze_count() == 0
 
 
 def test_collection_that_is_off_stays_off() -> None:
     gc.disable()
-    with without_collection():
-        pass
+    assert not without_collection(gc.isenabled)()
     assert not gc.isenabled()
 
 
 def test_what_a_user_froze_stays_frozen() -> None:
     gc.freeze()
-    with pytest.raises(ZeroDivisionError), without_collection():
-        raise ZeroDivisionError
+    with pytest.raises(ZeroDivisionError):
+        without_collection(divmod)(1, 0)
     assert gc.isenabled() and gc.get_freeze_count() > 0
 
 

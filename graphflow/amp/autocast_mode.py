@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 from graphflow.autocasting import Precision
 from graphflow.errors import GraphFlowError
@@ -18,6 +18,7 @@ _DEFAULTS = {"cpu": bfloat16, "cuda": float16}
 _chosen = dict(_DEFAULTS)
 """The dtype that ``autocast`` takes when none is given, by device type."""
 _caching = [True]
+_Before: TypeAlias = "tuple[Precision | None, _Before | None]"
 
 
 class autocast:
@@ -50,27 +51,37 @@ class autocast:
             )
             self._enabled = False
         self._cached = _caching[0] if cache_enabled is None else bool(cache_enabled)
-        self._previous: list[Precision | None] = []
+        self._previous: _Before | None = None
 
     def __enter__(self) -> autocast:
-        held = mode.autocast
-        self._previous.append(held)
+        held, earlier = mode.autocast, self._previous
+        try:
+            self._previous = held, earlier
+            mode.autocast = self._chosen(held)
+            mode.note()
+        except BaseException:  # Ctrl-C: the block is not entered, so nobody leaves it
+            mode.autocast, self._previous = held, earlier
+            raise
+        return self
+
+    def _chosen(self, held: Precision | None) -> Precision | None:
+        """What holds inside, where ``held`` holds outside."""
         dtypes = {} if held is None else dict(held.dtypes)
         dtypes.pop(self.device, None)
         if self._enabled:
             dtypes[self.device] = self.fast_dtype
         key = tuple(sorted(dtypes.items(), key=lambda item: item[0]))
         if not key:
-            mode.autocast = None
-        elif held is None:
-            mode.autocast = Precision(key, self._cached)
-        else:  # casts to another dtype are other casts
-            casts = held.casts if key == held.dtypes else {}
-            mode.autocast = Precision(key, self._cached, casts)
-        return self
+            return None
+        if held is None:
+            return Precision(key, self._cached)
+        # Casts to another dtype are other casts.
+        return Precision(key, self._cached, held.casts if key == held.dtypes else {})
 
     def __exit__(self, *exc: object) -> None:
-        mode.autocast = self._previous.pop()
+        assert self._previous is not None
+        mode.autocast, self._previous = self._previous  # no call before: Ctrl-C might come, too
+        mode.note()
 
     def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Decorate: ``function`` runs in the context."""
@@ -163,11 +174,14 @@ def custom_bwd(bwd: Callable[..., Any] | None = None, *, device_type: str) -> An
 
     @functools.wraps(bwd)
     def backward(*args: Any, **kwargs: Any) -> Any:
-        held, mode.autocast = mode.autocast, args[0]._fwd_used_autocast
+        held = mode.autocast
         try:
+            mode.autocast = args[0]._fwd_used_autocast
+            mode.note()
             return bwd(*args, **kwargs)
         finally:
             mode.autocast = held
+            mode.note()
 
     return backward
 

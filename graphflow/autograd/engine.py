@@ -15,7 +15,7 @@ from typing import Any
 
 from graphflow import dispatch
 from graphflow.autograd.history import ALONE, NEW, SHARED, Edge, GradNode, edge_of
-from graphflow.autograd.modes import GradMode
+from graphflow.autograd.modes import in_grad_mode
 from graphflow.autograd.several import TOKEN
 from graphflow.autograd.views import add_part, shows_a_part
 from graphflow.device import CPU, devices, place
@@ -158,8 +158,9 @@ def backward(
     chosen = None if inputs is None else [inputs] if isinstance(inputs, Tensor) else list(inputs)
     if chosen is not None and not chosen:
         raise GraphFlowError("backward(): inputs cannot be empty")
-    inner = [] if chosen is None else [(t, t.grad_fn) for t in chosen]
-    with GradMode(create_graph):
+
+    def accumulate() -> None:
+        inner = [] if chosen is None else [(t, t.grad_fn) for t in chosen]
         sweep = _start(outs, given, retain_graph, create_graph)
         if chosen is not None or not sweep.is_postponed():
             sweep.run(frozenset(node for _, node in inner if node is not None))
@@ -172,6 +173,8 @@ def backward(
         for tensor, node in inner:
             if node in sweep.captured:
                 _accumulate(tensor, sweep.captured[node], SHARED, create_graph)
+
+    in_grad_mode(create_graph, accumulate)
     while _afterwards.calls:
         _afterwards.calls.pop(next(iter(_afterwards.calls)))()
 
@@ -236,9 +239,7 @@ def grad(
     if any(edge is None for edge in edges):
         raise GraphFlowError("one of the tensors to differentiate by does not require grad")
     wanted = frozenset(e.node for e in edges if e is not None and e.node is not None)
-    with GradMode(create_graph):
-        sweep = _start(outs, given, retain_graph, create_graph)
-        sweep.run(wanted)
+    sweep = in_grad_mode(create_graph, _run, outs, given, retain_graph, create_graph, wanted)
     results: list[Tensor | None] = []
     for tensor, edge in zip(wrt, edges, strict=True):
         assert edge is not None
@@ -291,14 +292,25 @@ def arriving(
 ) -> list[Tensor | None]:
     """The gradients of ``leaves`` before their hooks, which are for who passes them on; no
     history is let go of."""
-    with GradMode(False):
-        sweep = _start(outputs, cts, True, False)
-        sweep.run()
+    sweep = in_grad_mode(False, _run, outputs, cts, True, False, frozenset())
     return [sweep.leaves[id(leaf)][1] if id(leaf) in sweep.leaves else None for leaf in leaves]
 
 
 def _zeros(tensor: Tensor) -> Tensor:
     return dispatch.full(tuple(tensor.shape), 0, tensor.dtype, tensor.device)
+
+
+def _run(
+    tensors: Sequence[Tensor],
+    gradients: Sequence[Tensor | None],
+    retain_graph: bool | None,
+    create_graph: bool,
+    wanted: frozenset[GradNode],
+) -> _Sweep:
+    """A sweep that has been run."""
+    sweep = _start(tensors, gradients, retain_graph, create_graph)
+    sweep.run(wanted)
+    return sweep
 
 
 def _start(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from graphflow.autograd.history import SHARED, SavedOutput
-from graphflow.autograd.modes import GradMode
+from graphflow.autograd.modes import in_grad_mode
 from graphflow.autograd.saved import Packed, hooks_at_work, packed, unpacked
 from graphflow.autograd.several import Collector, OutputNode
 from graphflow.cell import Cell
@@ -147,8 +147,7 @@ class _FunctionNode(Collector):
         arrived = {0: ct} if self.single else dict(self.arrived)
         self.arrived.clear()
         cts = [self._cotangent(arrived, i) for i in range(len(self.outputs))]
-        with GradMode(create_graph):
-            results = self.function.backward(self.context, *cts)
+        results = in_grad_mode(create_graph, self.function.backward, self.context, *cts)
         given = results if isinstance(results, tuple) else (results,)
         count = len(self.arguments)
         if len(given) < count or any(g is not None for g in given[count:]):
@@ -220,12 +219,15 @@ class Function:
             node = _FunctionNode(None, tensors, {"operands": operands})
             node.context, node.function = context, cls
             node.arguments = tuple(isinstance(a, Tensor) for a in args)
-        with GradMode(False):
+
+        def forward() -> Any:
             if cls.setup_context is Function.setup_context:
-                out = cls.forward(context, *args, **kwargs)
-            else:
-                out = cls.forward(*args, **kwargs)
-                cls.setup_context(context, args, out)
+                return cls.forward(context, *args, **kwargs)
+            out = cls.forward(*args, **kwargs)
+            cls.setup_context(context, args, out)
+            return out
+
+        out = in_grad_mode(False, forward)
         if node is None:
             return out
         return cls._record(node, tensors, out)
@@ -283,8 +285,7 @@ def once_differentiable(backward: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(backward)
     def wrapper(ctx: Any, *cotangents: Any) -> Any:
         again = mode.grad
-        with GradMode(False):
-            results = backward(ctx, *cotangents)
+        results = in_grad_mode(False, backward, ctx, *cotangents)
         if not again:
             return results
         given = results if isinstance(results, tuple) else (results,)

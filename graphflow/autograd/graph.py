@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 from graphflow.device import CPU, Device
 from graphflow.errors import TraceError
@@ -11,6 +11,9 @@ from graphflow.mode import mode
 from graphflow.tensor import Tensor
 
 __all__ = ["save_on_cpu", "saved_tensors_hooks"]
+
+
+_Outer: TypeAlias = "tuple[saved_tensors_hooks | None, _Outer | None]"
 
 
 class saved_tensors_hooks:
@@ -33,7 +36,7 @@ class saved_tensors_hooks:
             if not callable(hook):
                 raise TypeError(f"{name} must be callable, not {type(hook).__name__}")
         self.pack_hook, self.unpack_hook = pack_hook, unpack_hook
-        self._outer: list[saved_tensors_hooks | None] = []
+        self._outer: _Outer | None = None
 
     def __enter__(self) -> None:
         if mode.tracer is not None:
@@ -41,11 +44,12 @@ class saved_tensors_hooks:
                 f"{type(self).__name__} inside a compiled function has no meaning: its program "
                 "decides what is kept; use it around eager code, or gf.utils.checkpoint here"
             )
-        self._outer.append(mode.packing)
+        self._outer = mode.packing, self._outer
         mode.packing = self
 
     def __exit__(self, *exc: object) -> None:
-        mode.packing = self._outer.pop()
+        assert self._outer is not None
+        mode.packing, self._outer = self._outer  # no call comes before: Ctrl-C might come, too
 
 
 class save_on_cpu(saved_tensors_hooks):

@@ -5,9 +5,14 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Generator
-from typing import Any
+from typing import Any, ParamSpec, TypeAlias, TypeVar
 
 from graphflow.mode import mode
+
+P = ParamSpec("P")
+R = TypeVar("R")
+_Before: TypeAlias = "tuple[bool, _Before | None]"
+"""What was before, and before that."""
 
 
 class GradMode:
@@ -17,14 +22,22 @@ class GradMode:
 
     def __init__(self, value: bool) -> None:
         self._value = bool(value)
-        self._previous: list[bool] = []
+        self._previous: _Before | None = None
 
     def __enter__(self) -> None:
-        self._previous.append(mode.grad)
-        mode.grad = self._value
+        before, earlier = mode.grad, self._previous
+        try:
+            self._previous = before, earlier
+            mode.grad = self._value
+            mode.note()
+        except BaseException:  # Ctrl-C: the block is not entered, so nobody leaves it
+            mode.grad, self._previous = before, earlier
+            raise
 
     def __exit__(self, *exc: object) -> None:
-        mode.grad = self._previous.pop()
+        assert self._previous is not None
+        mode.grad, self._previous = self._previous  # no call comes before: Ctrl-C might come, too
+        mode.note()
 
     def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Decorate: the mode holds while ``function`` (or a generator's own code) runs."""
@@ -34,10 +47,25 @@ class GradMode:
 
         @functools.wraps(function)
         def wrapper(*args: Any, **kwargs: Any) -> Any:
-            with GradMode(value):
-                return function(*args, **kwargs)
+            return in_grad_mode(value, function, *args, **kwargs)
 
         return wrapper
+
+
+def in_grad_mode(value: bool, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
+    """``function(*args, **kwargs)`` with recording on or off.
+
+    Unlike a ``with`` block, which Ctrl-C can find on the way into its ``__exit__``, this always
+    puts the mode back.
+    """
+    before = mode.grad
+    try:
+        mode.grad = value
+        mode.note()
+        return function(*args, **kwargs)
+    finally:
+        mode.grad = before
+        mode.note()
 
 
 def _stepwise(function: Callable[..., Any], value: bool) -> Callable[..., Any]:
@@ -49,8 +77,7 @@ def _stepwise(function: Callable[..., Any], value: bool) -> Callable[..., Any]:
         step, argument = inner.send, None
         try:
             while True:
-                with GradMode(value):
-                    item = step(argument)
+                item = in_grad_mode(value, step, argument)
                 try:
                     step, argument = inner.send, (yield item)
                 except GeneratorExit:
@@ -60,8 +87,7 @@ def _stepwise(function: Callable[..., Any], value: bool) -> Callable[..., Any]:
         except StopIteration as done:
             return done.value
         finally:
-            with GradMode(value):
-                inner.close()
+            in_grad_mode(value, inner.close)
 
     return wrapper
 
@@ -73,20 +99,16 @@ class set_grad_enabled(GradMode):
 
     def __init__(self, mode: bool) -> None:
         super().__init__(mode)
-        self._switch()
-
-    def _switch(self) -> None:
-        self._previous.append(mode.grad)
-        mode.grad = self._value
+        super().__enter__()
 
     def __enter__(self) -> None:
-        if not self._previous:
-            self._switch()
+        if self._previous is None:
+            super().__enter__()
 
     def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Decorate; the mode outside stays what it was."""
-        if self._previous:
-            mode.grad = self._previous.pop()
+        if self._previous is not None:
+            self.__exit__()
         return super().__call__(function)
 
 

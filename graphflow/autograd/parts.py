@@ -82,8 +82,9 @@ def _edges(branch: Mapping[int, GradNode]) -> dict[int, Edge]:
 @contextmanager
 def computing(part: Shares) -> Iterator[None]:
     """A stretch in which gradients of leaves go to the histories of ``part``."""
-    held, mode.part = mode.part, part
+    held = mode.part
     try:
+        mode.part = part
         yield
     finally:
         mode.part = held

@@ -46,11 +46,13 @@ def recomputed(
     def part(given: list[Any]) -> tuple[list[Any], Any]:
         again, named = pytree.unflatten(nest, given)
         held = mode.autocast, mode.part, mode.packing
-        mode.autocast, mode.part, mode.packing = chosen, place, None
         try:
+            mode.autocast, mode.part, mode.packing = chosen, place, None
+            mode.note()
             return pytree.flatten(function(*again, **named))
         finally:
             mode.autocast, mode.part, mode.packing = held
+            mode.note()
 
     before = _Draws() if draws else None
     start = next(serials)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graphflow.autograd.history import Edge, GradNode, SavedOutput, edge_of
-from graphflow.autograd.modes import GradMode
+from graphflow.autograd.modes import in_grad_mode
 from graphflow.autograd.recipes import values_read
 from graphflow.autograd.several import SeveralNode, attach
 from graphflow.cell import Cell, TypeOnlyCell, copy_of
@@ -51,8 +51,7 @@ class Packed:
         self.memory = weakref.ref(cell)
         self.edge = edge
         self.unpack = hooks.unpack_hook
-        with GradMode(False):
-            self.kept = hooks.pack_hook(tensor)
+        self.kept = in_grad_mode(False, hooks.pack_hook, tensor)
         if cell.version != self.version:
             raise GraphFlowError(
                 "a pack hook of saved_tensors_hooks changed the tensor it was given in place; "

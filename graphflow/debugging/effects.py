@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from graphflow import pytree
+from graphflow.autograd.modes import in_grad_mode
 from graphflow.cell import Cell
 from graphflow.dispatch import apply, assign
 from graphflow.errors import TraceError
@@ -46,14 +47,14 @@ def callback(fn: Callable[..., Any], *tensors: Any) -> None:
 
 def ordered_effect(op: str, *values: Tensor, **attrs: Any) -> Tensor:
     """Apply ``op``, which takes a token first, after all effects so far; the token it returns."""
-    held, mode.grad = mode.grad, False
-    try:
+
+    def applied() -> Tensor:
         token = _token_tensor()
         new = apply(op, token, *(t.detach() for t in values), **attrs)
         assign(token, new)
-    finally:
-        mode.grad = held
-    return new
+        return new
+
+    return in_grad_mode(False, applied)
 
 
 def print(*values: Any, label: str | None = None) -> None:

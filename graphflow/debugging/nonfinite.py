@@ -41,14 +41,19 @@ class nan_guard:
     def __enter__(self) -> nan_guard:
         if mode.guard is not None:
             raise GraphFlowError("gf.nan_guard() inside gf.nan_guard(): one at a time")
-        mode.guard = self
-        self._values = dispatch._values
-        dispatch._values = self._watched
+        self._values = before = dispatch._values
+        try:
+            mode.guard = self
+            dispatch._values = self._watched
+            mode.note()
+        except BaseException:  # Ctrl-C: the block is not entered, so nobody leaves it
+            mode.guard, dispatch._values = None, before
+            raise
         return self
 
     def __exit__(self, *exc: object) -> None:
-        dispatch._values = self._values
-        mode.guard = None
+        mode.guard, dispatch._values = None, self._values
+        mode.note()
 
     # ---- eager ---------------------------------------------------------------------
 
@@ -79,8 +84,8 @@ class nan_guard:
             held[position] = tensor._eager()
         given = [x if isinstance(x, float) else x._eager() for x in inputs]
         start = Setting(program.graph, given, held, program.scalars, sorted(program._numbers))
-        mode.guard = None
         try:
+            mode.guard = None
             outputs = program.run(inputs, bound)
             updated = {cell for cell, _ in program.graph.updates}
             states = [a for node, a in zip(program.graph.state, held) if node in updated]

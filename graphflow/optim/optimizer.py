@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
-from graphflow.autograd.modes import enable_grad, no_grad
+from graphflow.autograd.modes import in_grad_mode
 from graphflow.checks import suggestion
 from graphflow.errors import GraphFlowError, TraceError
 from graphflow.functions.creation import full
@@ -173,13 +173,15 @@ class Optimizer:
     def _run(self, closure: Callable[[], Any] | None) -> Any:
         loss = None
         if closure is not None:
-            with enable_grad():
-                loss = closure()
-        with no_grad():
-            found = [self._gradients(group) for group in self.param_groups]
-            if not self._ready_steps.play(self, found):
-                self.update_all(found)
+            loss = in_grad_mode(True, closure)
+        in_grad_mode(False, self._update)
         return loss
+
+    def _update(self) -> None:
+        """A step over what has gradients."""
+        found = [self._gradients(group) for group in self.param_groups]
+        if not self._ready_steps.play(self, found):
+            self.update_all(found)
 
     def update_all(self, found: Sequence[Pairs]) -> None:
         """A step over parameters of each group, given with their gradients."""

@@ -21,15 +21,34 @@ _MUCH = 8 << 20
 
 
 def share(work: Callable[[int, int], None], count: int, least: int) -> None:
-    """Let threads call ``work(begin, end)`` for parts of ``count``, each ``least`` or more."""
+    """Let threads call ``work(begin, end)`` for parts of ``count``, each ``least`` or more.
+
+    No thread works on when this is over, Ctrl-C or not: what they write to is the caller's then.
+    """
     parts = max(1, min(pool.budget, count // least))
     bounds = [count * i // parts for i in range(parts + 1)]
-    others = [threading.Thread(target=work, args=part) for part in pairwise(bounds[1:])]
-    for thread in others:
-        thread.start()
-    work(*bounds[:2])
-    for thread in others:
-        thread.join()
+    given_up = False
+
+    def take(begin: int, end: int) -> None:
+        if not given_up:
+            work(begin, end)
+
+    others = [threading.Thread(target=take, args=part) for part in pairwise(bounds[1:])]
+    try:
+        for thread in others:
+            thread.start()
+        work(*bounds[:2])
+        _wait_for(others)
+    except BaseException:
+        given_up = True  # of threads that have yet to begin, which nobody can wait for
+        _wait_for(others)
+        raise
+
+
+def _wait_for(threads: Sequence[threading.Thread]) -> None:
+    for thread in threads:
+        if thread.is_alive():
+            thread.join()
 
 
 def copy_all(pairs: Sequence[tuple[Array, Array]]) -> None:

@@ -103,8 +103,8 @@ class ThreadPool:
             except RuntimeError:
                 break
             except BaseException:  # Ctrl-C: it may live or not, so nobody may count on it
-                _abandoned.append(control)
                 self._stop()
+                _abandoned[id(control)] = control
                 raise
             self._workers.append(worker)
         return address_of(control), min(threads, len(self._workers) + 1)
@@ -120,6 +120,7 @@ class ThreadPool:
         self.epoch += 1
         if control is None:
             return
+        _abandoned[id(control)] = control  # its memory must not go away under a worker
         control[Control.STOP] = 1
         wake = _futex_wake(control)
         for number in range(1, len(workers) + 1):
@@ -128,8 +129,8 @@ class ThreadPool:
             wake(address_of(control) + 8 * mail)
         for worker in workers:
             worker.join(_JOIN_SECONDS)
-            if worker.is_alive():  # its memory must not go away under it
-                _abandoned.append(control)
+        if not any(worker.is_alive() for worker in workers):
+            del _abandoned[id(control)]
 
     def after_fork(self) -> None:
         """Fresh state in a forked child: the workers stayed in the parent."""
@@ -146,7 +147,8 @@ class ThreadPool:
                 self.lock.release()
 
 
-_abandoned: list[Array] = []
+_abandoned: dict[int, Array] = {}
+"""Memory of control blocks that a worker may still look at."""
 
 
 def _futex_wake(control: Array) -> Callable[[int], Any]:

@@ -71,7 +71,8 @@ class _own_casts:
     def __enter__(self) -> None:
         self.held = mode.autocast
         if self.held is not None:
-            mode.autocast = replace(self.held, cached=False)
+            own = replace(self.held, cached=False)
+            mode.autocast = own
 
     def __exit__(self, *raised: object) -> None:
         mode.autocast = self.held
