@@ -19,6 +19,7 @@ import numpy as np
 
 from graphflow.codegen import build_schedule as module
 from graphflow.codegen.barriers import barriers, points
+from graphflow.codegen.epilogue import Epilogue
 from graphflow.codegen.layout import Layout
 from graphflow.codegen.memory import buffer_bytes
 from graphflow.codegen.schedule import (
@@ -77,17 +78,17 @@ class Machine:
     def lower_epilogue(
         self, body: Graph, product: Node, tile: Layout, operands: Sequence[Layout],
         results: Sequence[Layout], context: Any,
-    ) -> tuple[KernelSource, tuple[()]]:  # fmt: skip
+    ) -> Epilogue:  # fmt: skip
         name = f"epilogue{len(self.kernels)}"
         self.kernels[name] = body, operands, results, tile
-        return KernelSource(name, ""), ()
+        return Epilogue(KernelSource(name, ""), ())
 
     def contraction_call(
         self, a: Layout, b: Layout, c: Layout, epilogue: Any, context: Any, onto: bool = False
     ) -> Call:
         assert not onto, "adds_onto says that nothing can be added to"
         if epilogue is not None:
-            return self._call(*self.kernels[epilogue[0].name], False)
+            return self._call(*self.kernels[epilogue.kernel.name], False)
         from graphflow.ir.build import NODES, input_node
 
         inputs = input_node("a", a.type), input_node("b", b.type)

@@ -26,6 +26,7 @@ from graphflow.codegen.contraction.tiling import (
     heights,
     tiling,
 )
+from graphflow.codegen.epilogue import Epilogue
 from graphflow.codegen.layout import Layout, contiguous
 from graphflow.codegen.plain import PlainKernel, load_function, raise_failure
 from graphflow.codegen.schedule import (
@@ -331,7 +332,7 @@ def test_the_epilogue_sees_every_finished_element_once(
         c, visits = np.empty(expected.shape, np.float32), np.zeros(expected.shape, np.int64)
         places = [memory.place(x) for x in (a, b, c, bias, visits)]
         block = (*(Address(p.buffer) for p in places[2:]), Value(m), Value(n))
-        call = contraction_call(*places[:3], (COUNTING, block), memory)
+        call = contraction_call(*places[:3], Epilogue(COUNTING, block), memory)
         memory.run(call, threads)
         assert (visits == 1).all()
         np.testing.assert_allclose(c, expected * 2 + bias, rtol=1e-4, atol=1e-4)

@@ -367,14 +367,14 @@ def run_epilogue(
     places = [memory.place(a) for a in operands]
     results = [memory.new(n.tensor_type) for n in body.outputs]
     where = [layout for _, layout in results]
-    kernel, arguments = lower_epilogue(body, product, memory.place(tile), places, where, memory)
-    assert kernel.epilogue
-    block = memory.words(arguments)
+    made = lower_epilogue(body, product, memory.place(tile), places, where, memory)
+    assert made.kernel.epilogue
+    block = memory.words(made.arguments)
     m, n = tile.shape[-2:]
     for batch in range(int(np.prod(tile.shape[:-2]))):
         for i0, i1 in ((0, m // 2), (m // 2, m)):
             for j0, j1 in ((0, n // 3), (n // 3, n)):
-                entry(kernel, compiled)(block.ctypes.data, batch, i0, i1, j0, j1)
+                entry(made.kernel, compiled)(block.ctypes.data, batch, i0, i1, j0, j1)
     return [array for array, _ in results]
 
 
@@ -404,7 +404,7 @@ def test_a_tile_that_is_a_result_is_one_pointer() -> None:
     memory = Memory()
     _, place = memory.new(product.tensor_type)
     layouts: list[Layout] = [memory.new(n.tensor_type)[1] for n in body.inputs]
-    kernel, _ = lower_epilogue(body, product, place, layouts, [place], memory)
+    kernel = lower_epilogue(body, product, place, layouts, [place], memory).kernel
     assert kernel.source.count("pointer_f32(args") == 2
 
 

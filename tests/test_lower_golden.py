@@ -100,7 +100,7 @@ def test_an_epilogue_reads_as_before(golden: Callable[[str, str], None]) -> None
     operands = [memory.new(n.tensor_type)[1] for n in (a, w, bias)]
     result = memory.new(product.tensor_type)[1]
     body = Graph((a, w, bias), (b.relu(product + bias),))
-    kernel, _ = lower_epilogue(body, product, result, operands, [result], memory)
+    kernel = lower_epilogue(body, product, result, operands, [result], memory).kernel
     golden("epilogue.py.txt", kernel.source)
 
 

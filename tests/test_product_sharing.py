@@ -49,7 +49,7 @@ def test_what_is_fetched_is_what_the_busiest_thread_lacks(threads: int) -> None:
 
 def _step(batch: int) -> tuple[Callable[[Any], Any], Any]:
     gf.manual_seed(1)
-    model = nn.Sequential(nn.Linear(784, 128), nn.ReLU(), nn.Linear(128, 10))
+    model = nn.Sequential(nn.Linear(768, 128), nn.ReLU(), nn.Linear(128, 10))
     optimizer = gf.optim.SGD(model.parameters(), lr=0.01)
 
     def step(x: Any) -> Any:
@@ -59,7 +59,7 @@ def _step(batch: int) -> tuple[Callable[[Any], Any], Any]:
         optimizer.step()
         return loss
 
-    return step, gf.randn(batch, 784)
+    return step, gf.randn(batch, 768)
 
 
 def _decisions(
@@ -101,8 +101,8 @@ class _Nothing:
 
 def test_a_weight_stays_with_the_threads_that_update_it(monkeypatch: pytest.MonkeyPatch) -> None:
     found, program = _decisions(32, monkeypatch)
-    _, forward = found[32, 128, 784]  # columns are rows of the weight, which is [128, 784]
-    ways, update = found[128, 784, 32]
+    _, forward = found[32, 128, 768]  # columns are rows of the weight, which is [128, 768]
+    ways, update = found[128, 768, 32]
     assert forward and not update
     assert ways.columns < ways.rows  # alone it would have been shared by columns
     calls = [c for c in plain_steps(program.schedule.steps) if isinstance(c, Call)]
@@ -114,7 +114,7 @@ def test_a_weight_stays_with_the_threads_that_update_it(monkeypatch: pytest.Monk
 
 def test_what_has_left_the_caches_crosses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     found, _ = _decisions(4096, monkeypatch)
-    ways, by_columns = found[128, 784, 4096]
+    ways, by_columns = found[128, 768, 4096]
     assert by_columns == (ways.columns <= ways.rows)
 
 

@@ -5,6 +5,9 @@ compared is bytes.  Inside loops a third thing matters: a call may depend on one
 an *earlier iteration*.  Windows that move with the loop are told apart by how far:
 row 5 of a result is no row that iteration 4 wrote.
 
+Where two steps cut the same bytes into the same rows, and every thread touches rows of its own
+(:mod:`.partition`), it waits for nobody but itself.
+
 In a loop whose iterations each thread runs by itself nobody waits for anybody: they do
 not touch each other's bytes.  All threads meet before it, always: who comes second must
 not take iterations of the first time round.
@@ -12,9 +15,10 @@ not take iterations of the first time round.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from graphflow.codegen.memory import buffer_bytes
+from graphflow.codegen.partition import Rows
 from graphflow.codegen.schedule import (
     UNKNOWN_TRIPS,
     Branch,
@@ -67,6 +71,8 @@ class _Range:
     start: int
     end: int
     strides: tuple[int, ...] = ()
+    rows: Rows | None = None
+    """The rows, from ``start`` on, of which each thread touches its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +97,8 @@ class _Walk:
         self.needed: dict[int, bool] = {}
         self.trips: list[int] = []
         self._ranges = {buffer.id: _range_of(buffer, schedule) for buffer in schedule.buffers}
+        self._sparse = {buffer.id for buffer in schedule.buffers if not buffer.dense}
+        """Windows whose elements have others between them."""
 
     def steps(self, steps: Sequence[Step], point: int, pending: set[_Access]) -> int:
         """Walk over ``steps``, the first of them at ``point``; returns the point after them."""
@@ -179,11 +187,17 @@ class _Walk:
         return found
 
     def _access(self, call: Call) -> _Access:
-        return _Access(self._seen(call.reads), self._seen(call.writes), call.parallel)
+        own = call.partition if call.parallel else {}
+        return _Access(self._seen(call.reads, own), self._seen(call.writes, own), call.parallel)
 
-    def _seen(self, buffers: frozenset[int]) -> tuple[_Range, ...]:
+    def _seen(self, buffers: frozenset[int], own: Mapping[int, Rows]) -> tuple[_Range, ...]:
         """The bytes of ``buffers`` that other threads look at too."""
-        found = (self._ranges[buffer] for buffer in sorted(buffers))
+        found = []
+        for buffer in sorted(buffers):
+            range = self._ranges[buffer]
+            if buffer in own and buffer not in self._sparse:
+                range = replace(range, rows=own[buffer])
+            found.append(range)
         return tuple(range for range in found if range.region != _OWN)
 
     def _test(self, buffer: int) -> _Access:
@@ -206,7 +220,10 @@ class _Walk:
         )
 
     def _touches(self, one: _Range, other: _Range, level: int) -> bool:
-        """Whether two ranges can share bytes, the other of an earlier iteration of ``level``."""
+        """Whether a thread can touch bytes of ``one`` that another one touches in ``other``, which
+        is of an earlier iteration of ``level``."""
+        if one.rows is not None and one.rows == other.rows and self._coincide(one, other, level):
+            return False
         if one.strides != other.strides:
             deepest = max(len(one.strides), len(other.strides))
             for open_level in range(deepest):
@@ -224,6 +241,15 @@ class _Walk:
         nearest = max(1, low // step + 1)
         return nearest < self.trips[level] and nearest * step < high
 
+    def _coincide(self, one: _Range, other: _Range, level: int) -> bool:
+        """Whether two ranges are one and the same wherever they share bytes."""
+        if one.strides != other.strides:
+            return False
+        step = abs(one.strides[level]) if 0 <= level < len(one.strides) else 0
+        apart = one.start - other.start
+        size = max(one.end - one.start, other.end - other.start)
+        return apart == 0 if not step else step >= size and apart % step == 0
+
     def _widened(self, access: _Access, level: int) -> _Access:
         """``access`` over all iterations of the loop ``level``."""
         reads = tuple(self._spread(r, level) for r in access.reads)
@@ -237,7 +263,7 @@ class _Walk:
             return range if level >= len(range.strides) else _trimmed(range, level)
         way = step * max(0, min(self.trips[level], UNKNOWN_TRIPS) - 1)
         start, end = range.start + min(0, way), range.end + max(0, way)
-        return _trimmed(replace(range, start=start, end=end), level)
+        return _trimmed(replace(range, start=start, end=end, rows=None), level)
 
 
 def _trimmed(range: _Range, level: int) -> _Range:

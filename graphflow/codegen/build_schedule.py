@@ -30,6 +30,7 @@ from graphflow.codegen.contraction.labels import (
     without,
 )
 from graphflow.codegen.control import control_steps
+from graphflow.codegen.epilogue import Epilogue
 from graphflow.codegen.host_steps import host_steps
 from graphflow.codegen.kept import Kept, with_kept
 from graphflow.codegen.layout import Layout, contiguous, real_layout
@@ -39,7 +40,6 @@ from graphflow.codegen.memory import buffer_bytes, plan_arena
 from graphflow.codegen.placement import Placement, place
 from graphflow.codegen.routines import routine_steps
 from graphflow.codegen.schedule import (
-    Argument,
     BufferKind,
     Call,
     KernelSource,
@@ -310,7 +310,7 @@ class Emitter:
             else place_of_product(body, product, operands, results, self.context.temporary)
         )
         labels = labels_of(product) if product.op.tiles is None else None
-        epilogue: tuple[KernelSource, tuple[Argument, ...]] | None = None
+        epilogue: Epilogue | None = None
         takes = _takes_epilogue(product)
         if takes and not alone:
             epilogue = lower_epilogue(body, product, tile, operands, results, self.context)

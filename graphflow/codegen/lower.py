@@ -15,6 +15,7 @@ from typing import TypeAlias
 
 from graphflow.codegen.cpu_writer import write_kernel
 from graphflow.codegen.emit import SHUFFLED, Emitter
+from graphflow.codegen.epilogue import Epilogue
 from graphflow.codegen.evaluate import Evaluator, Memory, reduced_axes
 from graphflow.codegen.layout import Layout, among_each_other
 from graphflow.codegen.loops import Load
@@ -26,7 +27,8 @@ from graphflow.codegen.lower_map import lower_map
 from graphflow.codegen.lower_row import lower_row
 from graphflow.codegen.lower_scatter import lower_scatter, open_serially, scatter_call
 from graphflow.codegen.lower_split import lower_split, should_split
-from graphflow.codegen.schedule import Argument, Call, KernelSource
+from graphflow.codegen.partition import Partition
+from graphflow.codegen.schedule import Call
 from graphflow.codegen.spaces import (
     Axis,
     Space,
@@ -37,7 +39,7 @@ from graphflow.codegen.spaces import (
     split_boxes,
     survey,
 )
-from graphflow.codegen.task import Backend, LowerContext, Task
+from graphflow.codegen.task import Backend, LowerContext, Task, partition_along
 from graphflow.errors import CompileError
 from graphflow.ir.affine import Affine, Index
 from graphflow.ir.graph import Graph
@@ -87,7 +89,7 @@ def lower_epilogue(
     operands: Sequence[Layout],
     results: Sequence[Layout],
     context: LowerContext,
-) -> tuple[KernelSource, tuple[Argument, ...]]:
+) -> Epilogue:
     """The kernel that finishes a tile of a contraction, and its argument block.
 
     It runs over rows ``i0..i1`` and columns ``j0..j1`` of matrix ``batch`` of
@@ -112,12 +114,14 @@ def lower_epilogue(
     outer = merged_axes(batch, space, found.accesses, ("batch", "k", "l", "m", "q", "r"))
     emitter = Emitter("ep", targets, found.uses, task.error, outside=tuple(outer))
     emitter.split_batch(outer)
+    own: list[Partition] = []
     for name, begin, end in (("i", "i0", "i1"), ("j", "j0", "j1")):
         axis = Axis(name, (name,), (extents[name],), evaluator.bits[name])
         emitter.open((axis,), name, begin, end)
+        own.append({} if batch else partition_along(axis, space, targets, found))
     emitter.store(targets)
     kernel = emitter.finish(epilogue=True)
-    return write_kernel(kernel), kernel.arguments
+    return Epilogue(write_kernel(kernel), kernel.arguments, *own)
 
 
 def _by_shape(pairs: Sequence[tuple[Node, Layout]]) -> list[list[tuple[Node, Layout]]]:

@@ -30,38 +30,40 @@ def lower_map(task: Task, targets: Sequence[Target], found: Survey) -> Call:
     prefix = "ew" if task.computes(found) else "copy"
     emitter = Emitter(prefix, targets, found.uses, task.error, task.bound)
     large = task.is_large(found, targets)
-    crossed = None
+    crossed = shared = None
     if large and len(plan.kept) > 1:
         crossed = crossed_axis(plan.kept[:-1], plan.kept[-1], found)
     if crossed is not None:
         open_squares(task, emitter, plan.kept, crossed, found)
     else:
-        open_map(emitter, plan.kept, large)
+        shared = open_map(emitter, plan.kept, large)
     emitter.store(targets)
-    return finish_call(task, emitter, targets, found)
+    return finish_call(task, emitter, targets, found, shared)
 
 
-def open_map(emitter: Emitter, axes: Sequence[Axis], large: bool = True) -> None:
-    """Open all loops of a map, one of them shared among the threads.
+def open_map(emitter: Emitter, axes: Sequence[Axis], large: bool = True) -> Axis | None:
+    """Open all loops of a map, one of them shared among the threads; which, if it is one axis.
 
     Small maps run on one thread and all look alike, whatever their extents.
     """
     if not axes:
-        return
+        return None
+    shared = None
     outer = 1
     for axis in axes[:-1]:
         outer *= axis.extent
     if len(axes) == 1 or axes[0].extent >= ENOUGH_SHARES or not large:
         emitter.open_shared(axes[:1])
-        rest = axes[1:]
+        shared, rest = axes[0], axes[1:]
     elif outer >= ENOUGH_SHARES:
         emitter.open_shared(axes[:-1])
         rest = axes[-1:]
     else:
         share_innermost(emitter, axes)
-        return
+        return None
     for axis in rest:
         emitter.open_axis(axis, baked=axis is axes[-1] and axis.extent <= SMALL_EXTENT)
+    return shared
 
 
 def share_innermost(emitter: Emitter, axes: Sequence[Axis]) -> None:
@@ -72,13 +74,14 @@ def share_innermost(emitter: Emitter, axes: Sequence[Axis]) -> None:
     emitter.open((axes[-1],), axes[-1].name, "begin", "end", LoopKind.PARALLEL)
 
 
-def open_rows(emitter: Emitter, axes: Sequence[Axis], large: bool = True) -> None:
-    """Open the kept loops of a reduction, shared among the threads."""
+def open_rows(emitter: Emitter, axes: Sequence[Axis], large: bool = True) -> Axis | None:
+    """Open the kept loops of a reduction, shared among the threads; which, if it is one axis."""
     if not axes:
-        return
+        return None
     if len(axes) == 1 or axes[0].extent >= ENOUGH_SHARES or not large:
         emitter.open_shared(axes[:1])
         for axis in axes[1:]:
             emitter.open_axis(axis)
-    else:
-        emitter.open_shared(axes)
+        return axes[0]
+    emitter.open_shared(axes)
+    return None

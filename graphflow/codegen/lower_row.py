@@ -79,10 +79,11 @@ def lower_row(task: Task, plan: Plan, targets: Sequence[Target], found: Survey) 
     scratch = {s: _scratch(task, emitter, plan, s) for s in spills if s.home is None}
     large = task.is_large(found, targets)
     crossed = crossed_rows(plan, found) if large else None
+    shared = None
     if crossed is not None:
         open_turned_rows(task, emitter, plan, crossed, found)
     else:
-        open_rows(emitter, plan.kept, large)
+        shared = open_rows(emitter, plan.kept, large)
     for number in range(len(stages.folds)):
         starting = [s for s in spills if s.first == number]
         kept_back = [_spill_target(s, scratch) for s in starting if not s.stored]
@@ -92,7 +93,7 @@ def lower_row(task: Task, plan: Plan, targets: Sequence[Target], found: Survey) 
         for spill in starting:
             emitter.replaced[spill.value] = spill_load(spill, scratch.get(spill))
     emitter.store(stages.kept)
-    return finish_call(task, emitter, targets, found)
+    return finish_call(task, emitter, targets, found, shared)
 
 
 def _scratch(task: Task, emitter: Emitter, plan: Plan, spill: Spill) -> Load:

@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from graphflow.codegen.library import Padded, Routine, Seen
+from graphflow.codegen.partition import Rows
 from graphflow.ir.graph import Location
 from graphflow.ir.op import OpDef, RoomsRule
 from graphflow.ir.types import TensorType
@@ -159,6 +160,8 @@ class Call:
     That of a copy which a product reads: what it pads, which a library may do by itself."""
     ways: Ways | None = None
     """How threads may share it, until that is decided (:mod:`graphflow.codegen.sharing`)."""
+    partition: Mapping[int, Rows] = field(default_factory=dict)
+    """Buffers of which each thread touches rows of its own."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from graphflow.codegen.partition import Rows
 from graphflow.codegen.schedule import (
     Address,
     Argument,
@@ -154,7 +155,8 @@ class _Writer:
         if isinstance(step, Call):
             arguments = [self.argument(a) for a in step.arguments]
             facts = [step.parallel, step.fallible, _number(step.bytes), _number(step.flops)]
-            return ["call", *touched, self.kernels[step.kernel], arguments, *facts]
+            own = [[b, rows.count, rows.bytes] for b, rows in step.partition.items()]
+            return ["call", *touched, self.kernels[step.kernel], arguments, *facts, own]
         if isinstance(step, HostCall):
             from graphflow.ir.json_form import write_value
 
@@ -273,11 +275,12 @@ class _Reader:
 
     def call(
         self, reads: frozenset[int], writes: frozenset[int], kernel: int, arguments: Row,
-        parallel: bool, fallible: bool, moved: Any, work: Any,
+        parallel: bool, fallible: bool, moved: Any, work: Any, own: Sequence[Row] = (),
     ) -> Call:  # fmt: skip
         return Call(
             self.kernels[kernel], tuple(map(self.argument, arguments)), reads, writes,
             parallel, fallible, _read_number(moved), _read_number(work),
+            partition={buffer: Rows(count, size) for buffer, count, size in own},
         )  # fmt: skip
 
     def host(

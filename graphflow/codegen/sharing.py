@@ -9,6 +9,9 @@ Kernels choose by what there is to multiply, pack and read (:class:`Ways` has th
 here each choice is given a handicap, the time that what crosses takes.  A buffer is followed
 from access to access through the steps, twice around: a step follows a step.  What is not
 touched again before the caches have seen other things crosses nothing.
+
+Where all steps of a loop can have the same rows to themselves, as those of a recurrent cell
+have, threads that share its products by rows need not meet in it at all.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from math import inf
 from typing import Literal, TypeAlias
 
 from graphflow.codegen.memory import buffer_bytes
+from graphflow.codegen.partition import Rows
 from graphflow.codegen.schedule import (
     UNKNOWN_TRIPS,
     Address,
@@ -30,7 +34,7 @@ from graphflow.codegen.schedule import (
     Step,
     Value,
 )
-from graphflow.records import dataclass, replace
+from graphflow.records import dataclass, field, replace
 
 Split: TypeAlias = Literal["outer", "inner", "whole", "first"]
 """What of a buffer a thread touches: its part of the memory in one piece, its part of each row,
@@ -44,6 +48,11 @@ CROSSING = 0.2
 """Nanoseconds that a byte takes from cache to cache (two cores of a Zen 4; more if far apart)."""
 MULTIPLIED = 200.0
 """Bytes of operands that a thread multiplies in a nanosecond: 50 products of float32."""
+MEETING = 500.0
+"""Nanoseconds that threads wait for each other before a step (several times as long between
+processors that are far apart)."""
+BY_ROWS = -(1 << 60)
+"""A handicap that leaves no choice."""
 _ROUNDS = 2  # through all groups of products; the next would change next to nothing
 _MANY = 10  # iterations, of a loop that ends where a condition does not hold
 _MOST = 4  # products whose ways are chosen together
@@ -65,11 +74,18 @@ class Ways:
     splits: Sequence[tuple[Split, Split]]
     word: int
     """Where in the call's arguments the handicap of sharing by rows is."""
+    own: Mapping[int, Rows] = field(default_factory=dict)
+    """Buffers of which threads touch rows of their own if they share it by rows."""
 
     def nanoseconds(self, by_columns: bool) -> float:
         """What a thread takes for its part."""
         products = (self.columns if by_columns else self.rows) * self.depth
         return products * self.itemsize / MULTIPLIED
+
+    @property
+    def longer_by_rows(self) -> float:
+        """Nanoseconds that it takes longer if it is shared by rows."""
+        return max(0.0, self.nanoseconds(False) - self.nanoseconds(True))
 
     def products(self, nanoseconds: float) -> int:
         """A time as a number of products for each term."""
@@ -83,8 +99,51 @@ def shared_alike(
     around = list(_around(steps))
     if threads < 2 or not any(isinstance(step, Call) and step.ways for step, _ in around):
         return tuple(steps)
-    handicaps = _Plan(around, buffers, threads).handicaps()
-    return tuple(_told(step, handicaps) for step in steps)
+    joined = frozenset(_joined(steps, buffers))
+    handicaps = _Plan(around, buffers, threads, joined).handicaps()
+    return tuple(_told(step, handicaps, joined) for step in steps)
+
+
+def _joined(steps: Sequence[Step], buffers: Sequence[Buffer]) -> Iterator[int]:
+    """The calls, by their ``id``, of loops in which threads do not meet: products are shared by
+    rows there, and small calls shared at all."""
+    for step in steps:
+        if isinstance(step, Loop) and not step.parallel:
+            within = (*step.head, *step.body)
+            calls = [inner for inner in within if isinstance(inner, Call)]
+            ways = [call.ways for call in calls if call.ways is not None]
+            longer = sum(product.longer_by_rows for product in ways)
+            if len(calls) == len(within) and ways and longer <= MEETING * len(calls):
+                if _keep_to_themselves(calls, buffers):
+                    yield from map(id, calls)
+                    continue
+        if isinstance(step, (Loop, Branch)):
+            for part in step.parts:
+                yield from _joined(part, buffers)
+
+
+def _keep_to_themselves(calls: Sequence[Call], buffers: Sequence[Buffer]) -> bool:
+    """Whether threads that share products by rows touch nothing that another one writes."""
+    written = {_root(buffer, buffers) for call in calls for buffer in call.writes}
+    found: dict[int, set[Rows | None]] = {root: set() for root in written}
+    for call in calls:
+        own = _by_rows(call)
+        for buffer in call.reads | call.writes:
+            root = _root(buffer, buffers)
+            if root in written:
+                found[root].add(own.get(buffer) if buffers[buffer].dense else None)
+    return all(len(rows) == 1 and None not in rows for rows in found.values())
+
+
+def _by_rows(call: Call) -> Mapping[int, Rows]:
+    """What a thread has to itself if it shares a product by rows."""
+    return {**call.partition, **call.ways.own} if call.ways is not None else call.partition
+
+
+def _root(buffer: int, buffers: Sequence[Buffer]) -> int:
+    while buffers[buffer].base >= 0:
+        buffer = buffers[buffer].base
+    return buffer
 
 
 def _around(steps: Sequence[Step], times: int = 1) -> Iterator[tuple[Step, int]]:
@@ -104,14 +163,19 @@ def _around(steps: Sequence[Step], times: int = 1) -> Iterator[tuple[Step, int]]
                 yield from _around((*step.head, *step.body), times * max(0, often))
 
 
-def _told(step: Step, handicaps: Mapping[int, int]) -> Step:
+def _told(step: Step, handicaps: Mapping[int, int], joined: frozenset[int]) -> Step:
     def within(steps: Sequence[Step]) -> tuple[Step, ...]:
-        return tuple(_told(step, handicaps) for step in steps)
+        return tuple(_told(step, handicaps, joined) for step in steps)
 
-    if isinstance(step, Call) and step.ways is not None:
-        words = list(step.arguments)
-        words[step.ways.word] = Value(handicaps.get(id(step), 0))
-        return replace(step, arguments=tuple(words), ways=None)
+    if isinstance(step, Call):
+        told = step
+        if id(step) in joined:
+            told = replace(told, parallel=True, partition=_by_rows(step))
+        if step.ways is not None:
+            words = list(step.arguments)
+            words[step.ways.word] = Value(handicaps.get(id(step), 0))
+            told = replace(told, arguments=tuple(words), ways=None)
+        return told
     if isinstance(step, Loop):
         return replace(step, head=within(step.head), body=within(step.body))
     if isinstance(step, Branch):
@@ -123,9 +187,14 @@ class _Plan:
     """How products are shared, while that is being decided."""
 
     def __init__(
-        self, around: Sequence[tuple[Step, int]], buffers: Sequence[Buffer], threads: int
+        self,
+        around: Sequence[tuple[Step, int]],
+        buffers: Sequence[Buffer],
+        threads: int,
+        joined: frozenset[int] = frozenset(),
     ) -> None:
         self._around, self._buffers, self._threads = around, buffers, threads
+        self._joined = joined
         self._products = {
             id(step): step for step, _ in around if isinstance(step, Call) and step.ways
         }
@@ -133,7 +202,7 @@ class _Plan:
         for step, times in around:
             self._times[id(step)] += times
         self._by_columns = {
-            key: call.ways.columns <= call.ways.rows
+            key: call.ways.columns <= call.ways.rows and key not in joined
             for key, call in self._products.items()
             if call.ways
         }
@@ -162,17 +231,17 @@ class _Plan:
         return tuple(key for key in steps if key in self._products)
 
     def _root(self, buffer: int) -> int:
-        while self._buffers[buffer].base >= 0:
-            buffer = self._buffers[buffer].base
-        return buffer
+        return _root(buffer, self._buffers)
 
     def handicaps(self) -> dict[int, int]:
         """For each product, by its ``id``: what sharing it by rows costs more than by columns."""
         for _ in range(_ROUNDS):
             for keys in self._groups():
                 self._choose(keys)
-        found: dict[int, int] = {}
+        found = dict.fromkeys(self._joined & self._products.keys(), BY_ROWS)
         for key, call in self._products.items():
+            if key in self._joined:
+                continue
             ways = call.ways
             assert ways is not None
             buffers = self._touched([key])
@@ -187,7 +256,11 @@ class _Plan:
     def _groups(self) -> list[tuple[int, ...]]:
         """Products that touch the same buffer, those of large buffers first."""
         order = sorted(self._sharers, key=lambda b: -buffer_bytes(self._buffers[b]))
-        return [*dict.fromkeys(self._sharers[buffer][:_MOST] for buffer in order)]
+        free = (
+            tuple(key for key in self._sharers[buffer] if key not in self._joined)
+            for buffer in order
+        )
+        return [*dict.fromkeys(keys[:_MOST] for keys in free if keys)]
 
     def _choose(self, keys: Sequence[int]) -> None:
         """Share a few products in the ways that are best together, as the others are now."""

@@ -12,8 +12,11 @@ from graphflow.codegen.kernel_writer import held_as
 from graphflow.codegen.layout import Layout
 from graphflow.codegen.library import Numerics
 from graphflow.codegen.loops import Apply, Choose, Fold, Kernel, Slot, Value
+from graphflow.codegen.partition import Partition, Rows, certain, rows_of, together
 from graphflow.codegen.schedule import Call, KernelSource
+from graphflow.codegen.sizes import whole
 from graphflow.codegen.spaces import Axis, Space, Survey, Target, work
+from graphflow.ir.affine import Affine
 from graphflow.ir.types import DType, TensorType, dtype_named, int64
 from graphflow.records import dataclass, field
 
@@ -119,8 +122,17 @@ class Task:
         return any(isinstance(v, (Apply, Fold, Choose)) for v in found.values)
 
 
-def finish_call(task: Task, emitter: Emitter, targets: Sequence[Target], found: Survey) -> Call:
-    """The call of the kernel that ``emitter`` holds, complete with its cost."""
+def finish_call(
+    task: Task,
+    emitter: Emitter,
+    targets: Sequence[Target],
+    found: Survey,
+    shared: Axis | None = None,
+) -> Call:
+    """The call of the kernel that ``emitter`` holds, complete with its cost.
+
+    ``shared`` is the axis whose iterations threads share, if it is one.
+    """
     kernel = emitter.finish()
     moved, operations = work(task.space, found, targets)
     return Call(
@@ -133,4 +145,24 @@ def finish_call(task: Task, emitter: Emitter, targets: Sequence[Target], found: 
         bytes=moved,
         flops=operations,
         items=emitter.items,
+        partition=certain(partition_along(shared, task.space, targets, found)) if shared else {},
     )
+
+
+def partition_along(
+    axis: Axis, space: Space, targets: Sequence[Target], found: Survey
+) -> Partition:
+    """What threads that share ``axis`` have for themselves of the memory of ``targets`` and of
+    what they are made of."""
+    accesses = [(target.slot, target.index) for target in targets]
+    accesses += [(load.slot, load.index) for load in found.loads]
+    return together(*({slot.buffer: _rows(axis, space, slot, index)} for slot, index in accesses))
+
+
+def _rows(axis: Axis, space: Space, slot: Slot, index: Affine) -> Rows | None:
+    others = [(name, stride) for name, stride in index.terms if name not in axis.variables]
+    if any(name not in space.extents for name, _ in others):
+        return None  # data say where
+    reach = [(space.extents[name], whole(stride)) for name, stride in others]
+    first = slot.offset + whole(index.offset)
+    return rows_of(axis.extent, axis.coefficient(index), first, reach, slot.dtype.itemsize)

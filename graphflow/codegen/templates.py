@@ -19,6 +19,7 @@ from graphflow.codegen.schedule import (
     Call,
     Provenance,
 )
+from graphflow.codegen.sharing import Ways
 from graphflow.codegen.units import Unit
 from graphflow.ir.types import TensorType
 from graphflow.records import dataclass, replace
@@ -91,6 +92,8 @@ class Templates:
                 arguments=renamed(call.arguments, new),
                 reads=frozenset(new[buffer] for buffer in call.reads),
                 writes=frozenset(new[buffer] for buffer in call.writes),
+                partition={new[buffer]: rows for buffer, rows in call.partition.items()},
+                ways=_renamed_ways(call.ways, new),
                 provenance=_placed(call, unit, position),
             )
             for call in template.calls
@@ -99,6 +102,12 @@ class Templates:
 
 def _placed(call: Call, unit: Unit, position: int) -> Provenance:
     return Provenance(call.provenance.ir, unit.locations, position)
+
+
+def _renamed_ways(ways: Ways | None, new: Mapping[int, int]) -> Ways | None:
+    if ways is None:
+        return None
+    return replace(ways, own={new[buffer]: rows for buffer, rows in ways.own.items()})
 
 
 def renamed(arguments: Sequence[Argument], new: Mapping[int, int]) -> tuple[Argument, ...]:

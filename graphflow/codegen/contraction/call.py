@@ -17,24 +17,16 @@ from graphflow.codegen.contraction.kernels import (
     row_kernel,
     tiled_kernel,
 )
-from graphflow.codegen.contraction.tiling import Tiling, blocks, tiling
+from graphflow.codegen.contraction.tiling import Tiling, blocks, tiling, time_of_rows
+from graphflow.codegen.epilogue import Epilogue, epilogue_words, with_epilogue
 from graphflow.codegen.layout import Layout
-from graphflow.codegen.schedule import (
-    Address,
-    Argument,
-    BlockAddress,
-    Call,
-    FunctionAddress,
-    KernelSource,
-    Value,
-)
+from graphflow.codegen.partition import Partition, Rows, certain, rows_of, together
+from graphflow.codegen.schedule import Address, Argument, Call, KernelSource, Value
 from graphflow.codegen.sharing import Split, Ways
 from graphflow.codegen.sizes import greatest, is_fixed, least
 from graphflow.codegen.target import LINE_BYTES, chosen_target
 from graphflow.ir.types import DType, TensorType
 from graphflow.records import dataclass, replace
-
-Epilogue = tuple[KernelSource, tuple[Argument, ...]]
 
 PARALLEL_FLOPS = 200_000
 """Products of fewer operations are done before a second thread has begun."""
@@ -125,6 +117,11 @@ class Blocking:
             return ()
         return (context.temporary(TensorType(dtype, (context.threads, self.items))),)
 
+    def partition(self, dtype: DType, scratch: Sequence[Layout]) -> dict[int, Rows]:
+        """Each thread has its own part of the scratch buffer."""
+        fixed = is_fixed(self.items)
+        return {s.buffer: Rows(0, self.items * dtype.itemsize) for s in scratch if fixed}
+
 
 def contraction_call(
     a: Layout,
@@ -150,7 +147,8 @@ def contraction_call(
     threads = context.threads if parallel else 1
     product, kernel, blocking = _choose(product, dtype, result, threads)
     if advised() and blocking.depth:
-        name = f"{kernel.name} {epilogue[0].name if epilogue else ''} {context.threads} {product}"
+        follows = epilogue.kernel.name if epilogue else ""
+        name = f"{kernel.name} {follows} {context.threads} {product}"
         blocking = _advised_blocking(name, product, blocking, result, threads)
     scratch = blocking.reserve(result, context)
     words = _arguments((a, b, c), product, blocking, scratch, epilogue, onto)
@@ -162,7 +160,8 @@ def contraction_call(
         parallel=parallel,
         flops=flops,
         product=blocking.product,
-        ways=_ways(product, blocking, dtype, threads),
+        ways=_ways(product, blocking, (a, b, c), epilogue, threads),
+        partition=blocking.partition(result, scratch),
     )
     return with_epilogue(call, epilogue)
 
@@ -319,14 +318,20 @@ def _costs(p: Product, tile: Tiling, threads: int, pack_a: bool, pack_b: bool) -
     """What a thread has to do if threads share columns, and if they share rows, as the tiled
     kernel has it."""
     columns = -(-p.batches * -(-p.n // tile.width) // threads) * tile.width
-    rows = -(-p.batches * -(-p.m // tile.height) // threads) * tile.height
+    rows = time_of_rows(-(-p.batches * p.m // threads), tile.height)
     times = -(-p.batches // threads)
     b_price, a_price = PACKING * pack_b, PACKING if pack_a else READING
-    by_columns = columns * (p.m + b_price) + times * p.m * a_price
+    by_columns = columns * (time_of_rows(p.m, tile.height) + b_price) + times * p.m * a_price
     return by_columns, rows * (p.n + a_price) + times * p.n * b_price
 
 
-def _ways(p: Product, cut: Blocking, dtype: DType, threads: int) -> Ways | None:
+def _ways(
+    p: Product,
+    cut: Blocking,
+    places: Sequence[Layout],
+    epilogue: Epilogue | None,
+    threads: int,
+) -> Ways | None:
     """How threads may share a product by register tiles, if they do not have whole matrices."""
     if threads < 2 or not cut.depth or p.batches != 1 or not all(map(is_fixed, (p.m, p.n, p.k))):
         return None
@@ -334,14 +339,33 @@ def _ways(p: Product, cut: Blocking, dtype: DType, threads: int) -> Ways | None:
     def by(outer: int, inner: int) -> Split:
         return "outer" if outer >= inner else "inner"
 
-    tile = tiling(chosen_target(), dtype.itemsize)
+    item = places[0].type.dtype.itemsize
+    tile = tiling(chosen_target(), item)
     by_columns, by_rows = _costs(p, tile, threads, cut.pack_a, cut.pack_b)
     splits: list[tuple[Split, Split]] = [
         ("whole", by(p.a_row, p.a_step)),
         (by(p.b_column, p.b_step), "whole"),
         (by(p.c_column, p.c_row), by(p.c_row, p.c_column)),
     ]
-    return Ways(int(by_columns), int(by_rows), int(p.k), dtype.itemsize, splits, FAVOUR_AT)
+    own = certain(_own_by_rows(p, places, epilogue))
+    return Ways(int(by_columns), int(by_rows), int(p.k), item, splits, FAVOUR_AT, own)
+
+
+def _own_by_rows(p: Product, places: Sequence[Layout], epilogue: Epilogue | None) -> Partition:
+    """What threads that share the rows of a product have for themselves."""
+    a, b, c = (places[1], places[0], places[2]) if p.swapped else places
+    rows = (
+        (a, p.a_row, (p.k, p.a_step)),
+        (b, 0, (p.k, p.b_step)),
+        (c, p.c_row, (p.n, p.c_column)),
+    )
+    own: list[Partition] = [
+        {place.buffer: rows_of(p.m, step, place.offset, [inner], place.type.dtype.itemsize)}
+        for place, step, inner in rows
+    ]
+    if epilogue is not None:
+        own.append(epilogue.partition(by_columns=p.swapped))
+    return together(*own)
 
 
 def rounded_up(value: int, multiple: int) -> int:
@@ -373,30 +397,6 @@ def _arguments(
     )
 
 
-def epilogue_words(epilogue: Epilogue | None) -> tuple[Argument, Argument]:
-    """The address of an epilogue and of its arguments; zeros if there is none."""
-    if epilogue is None:
-        return Value(0), Value(0)
-    return FunctionAddress(epilogue[0]), BlockAddress(epilogue[1])
-
-
-def with_epilogue(call: Call, epilogue: Epilogue | None) -> Call:
-    """``call``, which runs ``epilogue``: what that refers to counts as read and as written."""
-    touched = _buffers(epilogue[1]) if epilogue is not None else frozenset()
-    return replace(call, reads=call.reads | touched, writes=call.writes | touched)
-
-
 def address(place: Layout) -> Address:
     """Where ``place`` begins."""
     return Address(place.buffer, place.offset * place.type.dtype.itemsize)
-
-
-def _buffers(arguments: Sequence[Argument]) -> frozenset[int]:
-    """Every buffer that ``arguments`` refer to."""
-    found: set[int] = set()
-    for argument in arguments:
-        if isinstance(argument, Address):
-            found.add(argument.buffer)
-        elif isinstance(argument, BlockAddress):
-            found |= _buffers(argument.arguments)
-    return frozenset(found)

@@ -14,7 +14,7 @@ from __future__ import annotations
 from functools import cache
 
 from graphflow.codegen.contraction.axes_kernels import finished_rows
-from graphflow.codegen.contraction.tiling import Tiling, height_text
+from graphflow.codegen.contraction.tiling import LOW, Tiling, height_text, heights
 from graphflow.codegen.schedule import KernelSource
 
 TILED = ("f32", "f64", "i32", "u32", "i64", "u64")
@@ -65,6 +65,8 @@ from graphflow.codegen.prelude import call_epilogue, kernel, pointer_at_{element
 
 LANES, VECTORS, HEIGHT = {lanes}, {vectors}, {height}
 WIDTH = {width}  # columns of a tile and of a packed panel of b
+LOW = {low}  # rows below which a tile takes no less time
+SECOND = {second}  # rows of the tallest tile but one
 STRIP = {strip}  # row length of a packed strip of a
 AXES_AT, FAVOUR_AT = {axes_at}, {favour_at}
 PACKING, READING = {packing}, {reading}
@@ -79,21 +81,24 @@ def {name}(args, tid, nth):
     onto = args[26]  # c holds what the product is added to
     # Threads share the columns or the rows of all batches: whichever leaves each of them less to
     # multiply, pack and read.  No sum is ever split, so any number of threads gives the same bits.
-    column_units, row_units = (n + WIDTH - 1) // WIDTH, (m + HEIGHT - 1) // HEIGHT
+    column_units = (n + WIDTH - 1) // WIDTH
     columns = (batches * column_units + nth - 1) // nth * WIDTH
-    rows = (batches * row_units + nth - 1) // nth * HEIGHT
+    rows = (batches * m + nth - 1) // nth
     times = (batches + nth - 1) // nth  # that a thread takes the operand that is not shared
     b_price, a_price = PACKING * pack_b, PACKING if pack_a else READING
-    column_cost = columns * (m + b_price) + times * m * a_price
-    row_cost = rows * (n + a_price) + times * n * b_price
+    few, few_rows = m % HEIGHT % LOW, rows % HEIGHT % LOW  # one or two take the time of LOW
+    more_m = few % 2 * (LOW - 1) + (few // 2 * (LOW - 2) if m < HEIGHT else 0)
+    more_rows = few_rows % 2 * (LOW - 1) + (few_rows // 2 * (LOW - 2) if rows < HEIGHT else 0)
+    column_cost = columns * (m + more_m + b_price) + times * m * a_price
+    row_cost = (rows + more_rows) * (n + a_price) + times * n * b_price
     by_columns = column_cost <= row_cost + args[FAVOUR_AT]  # what crosses from thread to thread
-    units = column_units if by_columns else row_units
+    units = column_units if by_columns else m
 {take}\
         i_begin, i_end, j_begin, j_end = 0, m, 0, n
         if by_columns:
             j_begin, j_end = first * WIDTH, min(n, last * WIDTH)
         else:
-            i_begin, i_end = first * HEIGHT, min(m, last * HEIGHT)
+            i_begin, i_end = first, last
         j0 = j_begin
         while j0 < j_end:
             j1 = min(j_end, j0 + n_block)
@@ -137,6 +142,9 @@ def {name}(args, tid, nth):
                         while i < i1:
                             left = i1 - i
                             rows = {choose_rows}
+                            few = left % HEIGHT % LOW
+                            if few > 1 and HEIGHT < left < 2 * HEIGHT and not pack_a:
+                                rows = SECOND  # then two or three are left to no tile of their own
                             a_tile = a_batch + (i * a_row + k0 * a_step)
                             tile_row, tile_step = a_row, a_step
                             if pack_a:
@@ -264,6 +272,7 @@ def tiled_kernel(element: str, tiling: Tiling) -> KernelSource:
         width=tiling.width, strip=tiling.strip, choose_rows=height_text(tiling.height),
         finished=finished_rows(20, "epilogue and not more", "j0, j1"),
         packing=PACKING, reading=READING, favour_at=FAVOUR_AT,
+        low=LOW, second=heights(tiling.height)[1],
     )  # fmt: skip
 
 

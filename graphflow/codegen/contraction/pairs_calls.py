@@ -10,15 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from math import prod
 
-from graphflow.codegen.contraction.call import (
-    PARALLEL_FLOPS,
-    Epilogue,
-    Scratch,
-    address,
-    epilogue_words,
-    rounded_up,
-    with_epilogue,
-)
+from graphflow.codegen.contraction.call import PARALLEL_FLOPS, Scratch, address, rounded_up
 from graphflow.codegen.contraction.pairs_kernel import pairs_kernel
 from graphflow.codegen.contraction.tiling import (
     HEAD,
@@ -27,6 +19,7 @@ from graphflow.codegen.contraction.tiling import (
     pairs_tile,
 )
 from graphflow.codegen.contraction.walk import Axes, Axis
+from graphflow.codegen.epilogue import Epilogue, epilogue_words, with_epilogue
 from graphflow.codegen.layout import Layout, row_major
 from graphflow.codegen.schedule import Call, Value
 from graphflow.codegen.sizes import is_fixed

@@ -10,19 +10,12 @@ from collections.abc import Sequence
 from math import prod
 
 from graphflow.codegen.contraction.axes import axes_of, of_kind, product_call
-from graphflow.codegen.contraction.call import (
-    PARALLEL_FLOPS,
-    Epilogue,
-    Scratch,
-    address,
-    epilogue_words,
-    rounded_up,
-    with_epilogue,
-)
+from graphflow.codegen.contraction.call import PARALLEL_FLOPS, Scratch, address, rounded_up
 from graphflow.codegen.contraction.dots_kernel import dots_kernel
 from graphflow.codegen.contraction.pairs_calls import Copier, Dots, pairs_calls, takes_pairs
 from graphflow.codegen.contraction.tiling import dots_tile
 from graphflow.codegen.contraction.walk import Axis, merged
+from graphflow.codegen.epilogue import Epilogue, epilogue_words, with_epilogue
 from graphflow.codegen.layout import Layout
 from graphflow.codegen.schedule import Call, Value
 from graphflow.codegen.sizes import is_fixed

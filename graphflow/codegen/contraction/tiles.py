@@ -126,16 +126,21 @@ class _Tile:
     streams: bool = False
 
     @property
+    def is_wide(self) -> bool:
+        """Whether its vectors are those of AVX-512, stores of which take long."""
+        return self.body.lanes * self.body.size == AVX512_BYTES
+
+    @property
     def is_tall(self) -> bool:
         """Whether a step takes long enough for more than multiplying: 28 cycles with AVX-512."""
-        wide = self.body.lanes * self.body.size == AVX512_BYTES
-        return wide and self.rows * self.vectors > FEW_SUMS
+        return self.is_wide and self.rows * self.vectors > FEW_SUMS
 
     def write(self, depth: Any) -> None:
         """All of the function.
 
         A tall tile asks for the lines of a row of ``c`` at each step, and if it is whole it
         takes the last steps a few rows at a time and stores these while it takes the next.
+        Low tiles add in the same order, so that it does not matter in which tile a row is.
         """
         body, b = self.body, self.body.builder
         c, c_row, width, _ = body.function.args[-4:]
@@ -146,11 +151,11 @@ class _Tile:
         whole = b.icmp_signed("==", width, _I64(self.vectors * body.lanes))
         parted = b.and_(whole, b.icmp_signed(">", depth, _I64(LAST_STEPS)))
         looped = depth
-        if self.is_tall:
+        if self.is_wide:
             looped = b.sub(depth, b.select(parted, _I64(LAST_STEPS), _I64(0)))
         places, sums = self._loop(origins, looped)
         sums = self._with_what_is_there(sums, whole)
-        if self.is_tall:
+        if self.is_wide:
             with b.if_then(parted):
                 self._finish_in_parts(places, sums)
                 b.ret_void()

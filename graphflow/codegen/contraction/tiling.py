@@ -16,6 +16,8 @@ MOST_COLUMNS = 1024
 MOST_ROWS = 48
 """Rows finished at a time: enough to make use of a panel, few enough to stay in cache."""
 AVX512_BYTES = 64
+LOW = 4
+"""Rows below which a tile of two vectors takes no less time."""
 FEW_BLOCKS = 3
 """Blocks of steps up to which longer ones gain less than their panels cost in scratch."""
 _UNITS = {"K": 1024, "M": 1024 * 1024}
@@ -55,6 +57,16 @@ def height_text(height: int) -> str:
     """Text of the tallest of :func:`heights` that is at most ``left``."""
     *taller, lowest = heights(height)
     return "".join(f"{h} if left >= {h} else " for h in taller) + str(lowest)
+
+
+def time_of_rows(rows: int, height: int) -> int:
+    """How many rows of tall tiles take the time of ``rows``.
+
+    The sums of a tile of one or two rows wait for each other as long as four's do.  A row that
+    is left over has such a tile; so have two, if there is no taller tile to make up with them.
+    """
+    few = rows % height % LOW
+    return rows + few % 2 * (LOW - 1) + (few // 2 * (LOW - 2) if rows < height else 0)
 
 
 def sum_lanes(target: Target) -> int:

@@ -4,18 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from graphflow.codegen.contraction.call import (
-    PARALLEL_FLOPS,
-    Epilogue,
-    Scratch,
-    address,
-    epilogue_words,
-    rounded_up,
-    with_epilogue,
-)
+from graphflow.codegen.contraction.call import PARALLEL_FLOPS, Scratch, address, rounded_up
 from graphflow.codegen.contraction.choice import Choice, advised, choose
 from graphflow.codegen.contraction.tiling import cache_sizes, tiling
 from graphflow.codegen.contraction.winograd_kernels import DEPTH, PART, RUN, winograd_kernel
+from graphflow.codegen.epilogue import Epilogue, epilogue_words, with_epilogue
 from graphflow.codegen.layout import Layout
 from graphflow.codegen.schedule import Argument, Call, Value
 from graphflow.codegen.sizes import example_of, least
@@ -122,7 +115,7 @@ def _image(
     )
     product = ""
     if advised():
-        follows = epilogue[0].name if epilogue else ""
+        follows = epilogue.kernel.name if epilogue else ""
         product = f"winograd {dtype} {size} {context.threads} {xs} {ys} {strides} {follows}"
         others = [Choice(0, part) for part in (block // 2, 2 * block, 3 * block) if part]
         block = choose(product, Choice(0, block), others).rows
