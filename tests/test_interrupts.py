@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import random
+import signal
 import sys
 import threading
 import time
@@ -164,19 +165,28 @@ def test_garbage_is_collected_afterwards() -> None:
         assert gc.isenabled() and gc.get_freeze_count() == 0, where
 
 
-def test_no_thread_copies_on_after_an_interrupt(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("when", ["at work", "waiting"])
+def test_no_thread_copies_on_after_an_interrupt(when: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shared_work.pool, "_budget", 3)
     ended: list[int] = []
 
     def work(begin: int, end: int) -> None:
         if begin == 0:
-            raise KeyboardInterrupt
-        time.sleep(0.1)
+            if when == "at work":
+                raise KeyboardInterrupt
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+            return
+        time.sleep(0.2)
         ended.append(begin)
 
-    with pytest.raises(KeyboardInterrupt):
-        shared_work.share(work, 30, 10)
-    assert sorted(ended) == [10, 20]
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            shared_work.share(work, 30, 10)
+        assert sorted(ended) == [10, 20]
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def test_a_compiler_whose_start_was_interrupted_starts_at_the_next_program(

@@ -263,10 +263,14 @@ class Compilation:
         self._open = ExitStack()
 
     def __enter__(self) -> Compilation:
-        self._open.enter_context(as_written)
-        self._open.enter_context(_yielding)
-        self._workers = ThreadPoolExecutor(_threads(), thread_name_prefix="graphflow-llvm")
-        self._open.callback(self._workers.shutdown, cancel_futures=True)
+        try:
+            self._open.enter_context(as_written)
+            self._open.enter_context(_yielding)
+            self._workers = ThreadPoolExecutor(_threads(), thread_name_prefix="graphflow-llvm")
+            self._open.callback(self._workers.shutdown, cancel_futures=True)
+        except BaseException:  # Ctrl-C: the block is not entered, so nobody leaves it
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -257,9 +257,9 @@ class ModuleState(ModuleTree):
         return self._add_state_hook("load_post", hook)
 
 
+@no_grad()
 def _copy(pairs: Iterable[tuple[Tensor, Tensor]]) -> None:
-    with no_grad():
-        assign_all([(held, _fitted(new, held)) for held, new in pairs])
+    assign_all([(held, _fitted(new, held)) for held, new in pairs])
 
 
 def _fitted(new: Tensor, held: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from graphflow.autograd.modes import enable_grad, no_grad
+from graphflow.autograd.modes import in_grad_mode, no_grad
 from graphflow.errors import TraceError
 from graphflow.functions.complex_numbers import view_as_real
 from graphflow.functions.creation import from_numpy, zeros_like
@@ -167,8 +167,7 @@ class _Descent:
     def _evaluate(self) -> Any:
         self.evaluations += 1
         self.state["func_evals"] += 1
-        with enable_grad():
-            return self.closure()
+        return in_grad_mode(True, self.closure)
 
     def _gradient(self) -> Vector:
         found = [zeros_like(p) if p.grad is None else p.grad for p in self.parameters]

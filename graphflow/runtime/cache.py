@@ -228,7 +228,8 @@ class Batch:
             # Imports Numba, which costs more than everything else here.
             from graphflow.codegen.compile import Compilation
 
-            self._compilation = Compilation().__enter__()
+            self._compilation = Compilation()  # for close(), should Ctrl-C come first
+            self._compilation.__enter__()
             self._ask(self._companions())
         if self._folder is not None:
             _write_sources(self._folder, [kernel])

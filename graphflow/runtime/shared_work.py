@@ -7,6 +7,7 @@ and on a virtual machine the host has to as well, which takes a second for a gig
 from __future__ import annotations
 
 import threading
+import time
 from bisect import bisect
 from collections.abc import Callable, Sequence
 from itertools import accumulate, pairwise
@@ -18,6 +19,8 @@ from graphflow.runtime.threads import pool
 
 _MUCH = 8 << 20
 """Bytes that are sooner copied with another thread."""
+_MOMENT = 0.001
+"""Seconds between looks at threads that Ctrl-C has to wait for."""
 
 
 def share(work: Callable[[int, int], None], count: int, least: int) -> None:
@@ -27,28 +30,30 @@ def share(work: Callable[[int, int], None], count: int, least: int) -> None:
     """
     parts = max(1, min(pool.budget, count // least))
     bounds = [count * i // parts for i in range(parts + 1)]
+    begun: list[int] = []
+    ended: list[int] = []
     given_up = False
 
     def take(begin: int, end: int) -> None:
-        if not given_up:
-            work(begin, end)
+        begun.append(begin)
+        try:
+            if not given_up:
+                work(begin, end)
+        finally:
+            ended.append(begin)
 
     others = [threading.Thread(target=take, args=part) for part in pairwise(bounds[1:])]
     try:
         for thread in others:
             thread.start()
         work(*bounds[:2])
-        _wait_for(others)
-    except BaseException:
-        given_up = True  # of threads that have yet to begin, which nobody can wait for
-        _wait_for(others)
-        raise
-
-
-def _wait_for(threads: Sequence[threading.Thread]) -> None:
-    for thread in threads:
-        if thread.is_alive():
+        for thread in others:
             thread.join()
+    except BaseException:
+        given_up = True  # of threads that have yet to begin
+        while len(ended) < len(begun):  # join() takes threads for ended if it was interrupted
+            time.sleep(_MOMENT)
+        raise
 
 
 def copy_all(pairs: Sequence[tuple[Array, Array]]) -> None:

@@ -25,8 +25,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     _forget_dead_writers(target)
     part = target.with_name(f"{_prefix(target)}{os.getpid()}-{os.urandom(4).hex()}.part")
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-    descriptor = os.open(part, flags, 0o666)  # less what the user masks
     try:
+        descriptor = os.open(part, flags, 0o666)  # less what the user masks
         with os.fdopen(descriptor, "w+b") as stream:
             with contextlib.suppress(OSError):
                 os.chmod(part, target.stat().st_mode & 0o777)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from graphflow.autograd.modes import no_grad
+from graphflow.autograd.modes import in_grad_mode
 from graphflow.eager_functions import as_a_whole
 from graphflow.errors import GraphFlowError
 from graphflow.functions.creation import tensor
@@ -48,8 +48,7 @@ def clip_grads_with_norm_(
     parameters: Any, max_norm: float, total_norm: Tensor, foreach: bool | None = None
 ) -> None:
     """Scale the gradients by max_norm / total_norm, if that is below 1."""
-    with no_grad():
-        _scale(_gradients(parameters), total_norm, max_norm)
+    in_grad_mode(False, _scale, _gradients(parameters), total_norm, max_norm)
 
 
 @as_a_whole()
@@ -68,8 +67,8 @@ def clip_grad_norm_(
     Returns the norm before that.
     """
     held = [parameters] if isinstance(parameters, Tensor) else list(parameters)
-    with no_grad():
-        total = get_total_norm(_gradients(held), float(norm_type), error_if_nonfinite)
+    order = float(norm_type)
+    total = in_grad_mode(False, get_total_norm, _gradients(held), order, error_if_nonfinite)
     clip_grads_with_norm_(held, max_norm, total)
     return total
 
@@ -79,8 +78,7 @@ clip_grad_norm = clip_grad_norm_
 
 def clip_grad_value_(parameters: Any, clip_value: float, foreach: bool | None = None) -> None:
     """Limit every element of the gradients to [-clip_value, clip_value]."""
-    with no_grad():
-        _limit(_gradients(parameters), clip_value)
+    in_grad_mode(False, _limit, _gradients(parameters), clip_value)
 
 
 @as_a_whole()
