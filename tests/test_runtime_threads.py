@@ -176,6 +176,71 @@ def test_pools_without_futexes_sleep_and_look() -> None:
         assert own.workers == 0
 
 
+# --- processors -------------------------------------------------------------
+
+several_processors = pytest.mark.skipif(
+    not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2,
+    reason="there is no other processor to go to",
+)
+
+
+def words_at(control: Array, word: Control, count: int) -> Array:
+    """The words whose address a control block has."""
+    first = (int(control[word]) - address_of(control)) // 8
+    return control[first : first + count]
+
+
+@several_processors
+@pytest.mark.parametrize("pause", [0.0, 0.001, 0.05])
+def test_threads_do_not_share_a_processor(pause: float) -> None:
+    """Whoever wakes a thread would have it on its own processor, where they would take turns."""
+    program = LoadedProgram(chain(N, 3)[0], threads=2)
+    for seed in range(20):
+        time.sleep(pause)
+        check(program, 3, seed)
+        control = pool._control
+        assert control is not None and control[Control.GET_CPU]
+        caller, worker = words_at(control, Control.CPUS, 2).tolist()
+        assert caller != worker
+        assert {caller, worker} <= os.sched_getaffinity(0)
+
+
+@several_processors
+@pytest.mark.parametrize("tid", [1, 2])
+def test_a_thread_leaves_the_processors_of_those_before_it(tid: int) -> None:
+    allowed = os.sched_getaffinity(0)
+    first = min(allowed)
+    control = threads._new_control(tid + 1)
+    words_at(control, Control.CPUS, tid)[:] = first
+    found: list[set[int]] = []
+
+    def leave() -> None:
+        apart = threads._WORKER(thread_addresses()["thread_apart"])
+        apart(address_of(control), tid, 0)
+        found.append(os.sched_getaffinity(0))
+
+    thread = threading.Thread(target=leave)
+    thread.start()
+    thread.join()
+    assert found == [allowed - {first}]
+    assert os.sched_getaffinity(0) == allowed  # the caller may go where it could
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="there are no affinities here")
+@pytest.mark.parametrize(
+    ("allowed", "kept"), [({0}, False), ({0, 1}, True), ({3, 511}, True), ({0, 512}, False)]
+)
+def test_threads_are_left_where_they_are_if_processors_are_few_or_too_many(
+    allowed: set[int], kept: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: allowed)
+    control = threads._new_control(2)
+    assert bool(control[Control.GET_CPU]) is kept
+    bits = control[Control.ALLOWED : Control.LEFT]
+    found = {64 * i + j for i, word in enumerate(bits.tolist()) for j in range(64) if word >> j & 1}
+    assert found == (allowed if kept else set())
+
+
 # --- the budget -------------------------------------------------------------
 
 

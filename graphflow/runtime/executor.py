@@ -1,10 +1,11 @@
 """The executor: native code that walks a tape, and the words it shares with Python.
 
-Five small kernels, compiled once a machine and cached like any other:
+Six small kernels, compiled once a machine and cached like any other:
 
 ``tape_run``       what Python calls: wake the workers, walk the tape, wait for them
 ``tape_walk``      one thread's way through the tape
 ``thread_worker``  where a worker thread spends its life: wait, walk, report
+``thread_apart``   a worker is kept off the processors that other threads are on
 ``thread_barrier`` all threads of a step meet
 ``thread_wait``    wait until a word changes: spin, then sleep in the kernel
 
@@ -75,12 +76,23 @@ class Control(enum.IntEnum):
     SPINS = 3  # how often to look before sleeping, at most
     CONTROL_WAIT = 4  # entry of thread_wait
     CONTROL_WALK = 5
+    CONTROL_APART = 6
+    GET_CPU = 7  # libc's sched_getcpu(), 0 where threads stay where the system puts them
     JOB = 8  # context of the step at hand
     STOP = 9
-    LEFT = 16  # workers that have not finished the step
-    ARRIVED = 24  # threads at the barrier
-    PASSED = 32  # barriers that all threads have met at
-    MAIL = 40  # eight words a thread: number of steps it was given
+    SET_AFFINITY = 10  # libc's sched_setaffinity()
+    CPUS = 11  # address of a word a thread: the processor that it was last seen on
+    NUMBERS = 12  # address of a word a thread: its number in the system
+    MASKS = 13  # address of eight words a thread: processors that it may use
+    ALLOWED = 16  # eight words: a bit for every processor that the process may use
+    LEFT = 24  # workers that have not finished the step
+    ARRIVED = 32  # threads at the barrier
+    PASSED = 40  # barriers that all threads have met at
+    MAIL = 48  # eight words a thread: number of steps it was given
+
+
+MASK_WORDS = 8
+"""Words of a set of processors, 64 to a word: machines with more leave threads where they are."""
 
 
 class Waited(enum.IntEnum):
@@ -102,6 +114,7 @@ _CONSTANTS = {
     "ROW": ROW,
     "COUNTERS": COUNTERS,
     "LEVELS": MAX_LEVELS,
+    "MASK_WORDS": MASK_WORDS,
     "FUTEX_WAIT": 128,  # with FUTEX_PRIVATE_FLAG
     "FUTEX_WAKE": 129,
     "FIRST_NAP_US": 50,
@@ -169,6 +182,26 @@ def thread_barrier(args, tid, nth):
         call_kernel(args[CONTROL_WAIT], base, base + 8 * PASSED, passed)
 '''
 
+_APART = '''
+@kernel
+def thread_apart(args, tid, thread):
+    """Keep worker `tid`, whose number in the system is `thread`, off processors in use."""
+    # A thread that slept may be woken on the processor of who wakes it, where the two take turns
+    # until the system looks at its balance again: up to 0.1 s.
+    cpus = pointer_at_i64(args[CPUS])
+    mask = pointer_at_i64(args[MASKS]) + MASK_WORDS * tid
+    changed = False
+    for word in range(MASK_WORDS):
+        allowed = args[ALLOWED + word]
+        for other in range(tid):
+            if cpus[other] >> 6 == word:
+                allowed = allowed & ~(1 << (cpus[other] & 63))
+        changed = changed or mask[word] != allowed
+        mask[word] = allowed
+    if changed:
+        call_system(args[SET_AFFINITY], thread, 8 * MASK_WORDS, address_of(mask), 0, 0)
+'''
+
 _WORKER = '''
 @kernel
 def thread_worker(args, tid, nth):
@@ -176,6 +209,7 @@ def thread_worker(args, tid, nth):
     base = address_of(args)
     mail = base + 8 * (MAIL + 8 * tid)
     left = base + 8 * LEFT
+    cpus = pointer_at_i64(args[CPUS])
     seen = 0
     while True:
         call_kernel(args[CONTROL_WAIT], base, mail, seen)
@@ -183,6 +217,14 @@ def thread_worker(args, tid, nth):
         if atomic_load(base + 8 * STOP) != 0:
             return
         job = atomic_load(base + 8 * JOB)
+        if args[GET_CPU] != 0:
+            cpu = call_system(args[GET_CPU], 0, 0, 0, 0, 0) & 0xFFFFFFFF
+            for other in range(tid):
+                if cpus[other] == cpu:
+                    call_kernel(args[CONTROL_APART], base, tid, 0)
+                    cpu = call_system(args[GET_CPU], 0, 0, 0, 0, 0) & 0xFFFFFFFF
+            if cpus[tid] != cpu:
+                cpus[tid] = cpu
         call_kernel(args[CONTROL_WALK], job, tid, pointer_at_i64(job)[THREADS])
         atomic_add(left, -1)
         if atomic_load(left + 8) > 0 and args[SYSCALL] != 0:
@@ -205,10 +247,18 @@ def tape_run(args, tid, nth):
     left = base + 8 * LEFT
     if threads > 1:
         control = pointer_at_i64(base)
+        cpus = pointer_at_i64(control[CPUS])
+        if control[GET_CPU] != 0:
+            cpu = call_system(control[GET_CPU], 0, 0, 0, 0, 0) & 0xFFFFFFFF
+            if cpus[0] != cpu:
+                cpus[0] = cpu
         atomic_store(base + 8 * JOB, args[0])
         atomic_store(left, threads - 1)
         for worker in range(1, threads):
             mail = base + 8 * (MAIL + 8 * worker)
+            if control[GET_CPU] != 0 and atomic_load(mail + 8) > 0:
+                number = pointer_at_i64(control[NUMBERS])[worker]
+                call_kernel(control[CONTROL_APART], base, worker, number)
             atomic_add(mail, 1)
             if atomic_load(mail + 8) > 0 and control[SYSCALL] != 0:
                 call_system(control[SYSCALL], control[FUTEX], mail, FUTEX_WAKE, 1, 0)
@@ -314,6 +364,7 @@ _TEXTS = {
     "tape_walk": _WALK,
     "thread_wait": _WAIT,
     "thread_barrier": _BARRIER,
+    "thread_apart": _APART,
     "thread_worker": _WORKER,
 }
 _NAMES = re.compile(r"\b[A-Z][A-Z_]+\b")
@@ -346,8 +397,8 @@ def tape_addresses() -> Mapping[str, int]:
 
 
 def thread_addresses() -> Mapping[str, int]:
-    """Addresses of ``thread_wait``, ``thread_barrier`` and ``thread_worker``."""
-    names = ("thread_wait", "thread_barrier", "thread_worker")
+    """Addresses of the kernels that steps on several threads need beside those."""
+    names = ("thread_wait", "thread_barrier", "thread_apart", "thread_worker")
     return _addresses(names, flags.DISABLE_JIT.value, chosen_target().identity)
 
 

@@ -3,8 +3,8 @@
 A worker enters ``thread_worker`` once and never holds the interpreter lock
 again: it looks at its mailbox for at most a tenth of a millisecond, then sleeps
 on a futex until the next step that wants it.  Nobody is woken for a step that
-runs on one thread.  There is one pool and one budget; a step that uses several
-threads holds the pool's lock.
+runs on one thread.  Workers keep off the processor that the caller is on.  There is
+one pool and one budget; a step that uses several threads holds the pool's lock.
 """
 
 from __future__ import annotations
@@ -20,9 +20,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from graphflow import flags
 from graphflow.errors import GraphFlowError
 from graphflow.runtime.executor import (
+    MASK_WORDS,
     Control,
     Waited,
     system_address,
@@ -85,7 +88,7 @@ class ThreadPool:
         more of them, steps run on fewer.
         """
         control = self._control
-        if control is None or Control.MAIL + _LINE * threads > control.size:
+        if control is None or threads > _threads_of(control):
             self._stop()
             control = self._control = _new_control(max(threads, self.budget))
             self.epoch += 1
@@ -107,6 +110,7 @@ class ThreadPool:
                 _abandoned[id(control)] = control
                 raise
             self._workers.append(worker)
+            control[control.size - _threads_of(control) + number] = worker.native_id
         return address_of(control), min(threads, len(self._workers) + 1)
 
     def stop(self) -> None:
@@ -151,6 +155,11 @@ _abandoned: dict[int, Array] = {}
 """Memory of control blocks that a worker may still look at."""
 
 
+def _threads_of(control: Array) -> int:
+    """How many threads a control block has room for."""
+    return (control.size - Control.MAIL) // (_LINE + MASK_WORDS + 2)
+
+
 def _futex_wake(control: Array) -> Callable[[int], Any]:
     """A function that wakes whoever sleeps on the word at an address."""
     if not control[Control.SYSCALL]:
@@ -160,22 +169,45 @@ def _futex_wake(control: Array) -> Callable[[int], Any]:
 
 
 def _new_control(threads: int) -> Array:
-    control = aligned_empty((Control.MAIL + _LINE * threads,), "int64")
+    masks = Control.MAIL + _LINE * threads
+    cpus = masks + MASK_WORDS * threads
+    numbers = cpus + threads
+    control = aligned_empty((numbers + threads,), "int64")
     control[:] = 0
     addresses = thread_addresses()
     control[Control.CONTROL_WAIT] = addresses["thread_wait"]
     control[Control.CONTROL_WALK] = tape_addresses()["tape_walk"]
     most = _spins(control, addresses["thread_wait"])
     control[Control.SPINS] = most
-    lines = control[Control.LEFT :].reshape(-1, _LINE)  # those threads wait for
-    lines[:, Waited.LOOKS] = most
-    lines[:, Waited.FEWEST_LOOKS] = max(1, most * HASTY_NS // SPIN_NS)
+    waited = control[Control.LEFT : masks].reshape(-1, _LINE)  # lines that threads wait for
+    waited[:, Waited.LOOKS] = most
+    waited[:, Waited.FEWEST_LOOKS] = max(1, most * HASTY_NS // SPIN_NS)
     control[Control.SLEEP] = system_address("usleep")
     number = _FUTEX_NUMBERS.get(platform.machine(), 0) if sys.platform == "linux" else 0
     if number and sys.byteorder == "little" and sys.maxsize > 2**32:
         control[Control.FUTEX] = number
         control[Control.SYSCALL] = system_address("syscall")
+    control[Control.CONTROL_APART] = addresses["thread_apart"]
+    places = {Control.MASKS: masks, Control.CPUS: cpus, Control.NUMBERS: numbers}
+    for word, place in places.items():
+        control[word] = address_of(control) + 8 * place
+    _keep_apart(control)
     return control
+
+
+def _keep_apart(control: Array) -> None:
+    """Let no thread stay on the processor of another one, as far as there are enough of them."""
+    if not hasattr(os, "sched_getaffinity"):
+        return
+    allowed = os.sched_getaffinity(0)
+    calls = system_address("sched_getcpu"), system_address("sched_setaffinity")
+    if len(allowed) < 2 or max(allowed) >= 64 * MASK_WORDS or not all(calls):
+        return
+    bits = np.zeros(64 * MASK_WORDS, np.uint8)
+    bits[list(allowed)] = 1
+    words = np.packbits(bits, bitorder="little").view("<i8")
+    control[Control.ALLOWED : Control.ALLOWED + MASK_WORDS] = words
+    control[Control.GET_CPU], control[Control.SET_AFFINITY] = calls
 
 
 def _spins(control: Array, wait: int) -> int:
