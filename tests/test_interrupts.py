@@ -18,10 +18,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from llvmlite.binding import ffi
+from numba.core.compiler_lock import global_compiler_lock
 
 import graphflow as gf
 import graphflow.nn.functional as F
 from graphflow import eager_kernels, nn, optim
+from graphflow.codegen.compile import compile_kernels
+from graphflow.codegen.schedule import KernelSource
 from graphflow.collection import without_collection
 from graphflow.mode import mode, structure
 from graphflow.runtime import shared_work
@@ -208,3 +212,15 @@ def test_a_compiler_whose_start_was_interrupted_starts_at_the_next_program(
     compiler.add(made.release)
     assert made.acquire(timeout=10) and made.acquire(timeout=10)
     compiler.stop()
+
+
+def test_locks_that_an_interrupt_left_taken_do_not_stop_compilation() -> None:
+    """LLVM's and Numba's are taken in Python: an interrupt can come right after that."""
+    ffi.lib._lock._lock.acquire()
+    global_compiler_lock._lock.acquire()
+    text = "from graphflow.codegen.prelude import kernel, pointer_i64\n\n\n@kernel\n"
+    text += "def set_{0}(args, tid, nth):\n    pointer_i64(args, 0)[0] = {0}\n"
+    kernels = [KernelSource(f"set_{n}", text.format(n)) for n in range(3)]
+    assert len(compile_kernels(kernels).objects) == 3
+    for lock in (ffi.lib._lock._lock, global_compiler_lock._lock):
+        assert not lock._is_owned()

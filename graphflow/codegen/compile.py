@@ -244,6 +244,18 @@ def _is_loaded(symbol: str) -> bool:
     return symbol == "_GLOBAL_OFFSET_TABLE_" or bool(llvm.address_of_symbol(symbol))
 
 
+def _free_locks() -> None:
+    """Let go of LLVM's and Numba's lock, if Ctrl-C left this thread with them.
+
+    ``__enter__`` takes them in Python, and can be interrupted right after that: no other thread
+    would ever get them again.
+    """
+    for holder in (getattr(ffi.lib, "_lock", None), global_compiler_lock):
+        lock: Any = getattr(holder, "_lock", None)
+        while hasattr(lock, "_is_owned") and lock._is_owned():
+            lock.release()
+
+
 class Compilation:
     """Kernels on their way to object code for the chosen target, each with a C entry of its name.
 
@@ -264,6 +276,7 @@ class Compilation:
 
     def __enter__(self) -> Compilation:
         try:
+            _free_locks()
             self._open.enter_context(as_written)
             self._open.enter_context(_yielding)
             self._workers = ThreadPoolExecutor(_threads(), thread_name_prefix="graphflow-llvm")
@@ -274,6 +287,7 @@ class Compilation:
         return self
 
     def __exit__(self, *_: object) -> None:
+        _free_locks()  # or the threads that are waited for would wait, too
         self._waiting.clear()
         self._open.close()
 
