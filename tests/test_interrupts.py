@@ -141,7 +141,7 @@ def test_an_interrupted_step_is_known_to_have_written(how: str) -> None:
     evaluate()
     assert evaluate.latest.program.loaded.memory.kept.nbytes > 0
     steps = {"quick": lambda: step(x), "slow": lambda: step._slow_call((x,), {}), "eager": fill}
-    for where in interrupted(steps[how]) if how == "eager" else in_time(steps[how], 60):
+    for where in interrupted(steps[how], 1, 40) if how == "eager" else in_time(steps[how], 60):
         held = weight.detach().clone().numpy()
         want = (np.exp(held) @ np.cos(held)).sum(0)
         np.testing.assert_allclose(evaluate().numpy(), want, rtol=1e-4, err_msg=where)
