@@ -57,6 +57,48 @@ def test_sums_of_products_are_one_product(steps: int, reverse: bool) -> None:
     check(traced(lambda *a: _flat(f(*a)), *shapes), 1, 0)
 
 
+def sums_in_loops(graph: Graph) -> int:
+    """Reductions inside the bodies of scans."""
+    bodies = [v for n in graph.nodes for v in n.attrs.values() if isinstance(v, Graph)]
+    return sum(n.op.kind is Kind.REDUCTION for body in bodies for n in body.nodes)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("steps", [0, 1, 5])
+@pytest.mark.parametrize("axis", [0, 1, (0, 1)])
+def test_sums_of_what_is_stacked_anyway_are_one_sum(steps: int, reverse: bool, axis: Any) -> None:
+    def f(s: Any, t: Any, xs: Any) -> Any:
+        def body(carry: Any, x: Any) -> Any:
+            s, t, h = carry
+            h = gf.tanh(h + x)
+            return (s + h.sum(axis), x.sum(axis) + t, h), h
+
+        start = gf.zeros_like(xs[0]) if steps else gf.zeros(3, 4, dtype=gf.float64)
+        carries, rows = gf.scan(body, (s, t, start), xs, reverse=reverse)
+        return *carries, rows
+
+    shape = {0: (4,), 1: (3,), (0, 1): ()}[axis]
+    graph = traced(f, shape, shape, (steps, 3, 4))
+    made = check(graph, 0, 0)
+    assert (sums_in_loops(graph), sums_in_loops(made)) == (2, 0)
+
+
+@pytest.mark.parametrize("why", ["not stacked", "read", "not a sum"])
+def test_sums_that_stay(why: str) -> None:
+    def f(s: Any, xs: Any) -> Any:
+        def body(carry: Any, x: Any) -> Any:
+            s, h = carry
+            h = gf.tanh(h + x + (s if why == "read" else 0))
+            total = h.amax(0) if why == "not a sum" else h.sum(0)
+            return (s + total, h), (h.exp() if why == "not stacked" else h)
+
+        return gf.scan(body, (s, gf.zeros_like(xs[0])), xs)
+
+    graph = traced(lambda *a: _flat(f(*a)), (4,), (5, 3, 4))
+    made = check(graph, 0, 0)
+    assert sums_in_loops(made) == sums_in_loops(graph) == 1
+
+
 def _flat(result: Any) -> tuple[Any, ...]:
     (s, h), ys = result
     return s, h, ys

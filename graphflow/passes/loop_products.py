@@ -1,9 +1,10 @@
 """Products of a scan that need no loop: one over all steps instead of one a step.
 
-Two forms, both of which a gradient of a recurrence has::
+Three forms, all of which a gradient of a recurrence has::
 
     y_t = product(x_t, w)          → hoisted: product over all rows, before the loop
     s   = s + product(a_t, g_t)    → sunk: the factors are stacked, one product after it
+    s   = s + sum(a_t)             → sunk: one sum after it, if the terms are stacked anyway
 
 ``x_t`` and ``a_t`` are rows that are scanned (or, sunk, anything the body computes), ``w``
 comes from outside; ``s`` is a carry that nothing else reads.  Rows may be permuted.
@@ -15,7 +16,7 @@ and what is made from its result, or what it is made from, would no longer be fo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import ClassVar
@@ -24,6 +25,7 @@ from graphflow.ir.build import NODES, emit, input_node
 from graphflow.ir.graph import Graph
 from graphflow.ir.node import Node, topological, with_inputs
 from graphflow.ir.ops.contract import CONTRACT
+from graphflow.ir.ops.reduce import REDUCE_SUM
 from graphflow.ir.products import labels_of
 from graphflow.passes.base import Pass
 from graphflow.passes.in_regions import in_regions
@@ -97,6 +99,7 @@ class _Scan:
         """The results of the scan, changed; None if there is nothing to change."""
         self._hoist()
         sunk = self._sinkable()
+        sunk |= self._sinkable_sums(sunk)
         if not self.new and not sunk:
             return None
         self.carries = [i for i in self.carries if i not in sunk]
@@ -146,6 +149,35 @@ class _Scan:
     def _sinkable(self) -> dict[int, tuple[Node, tuple[int, ...] | None]]:
         """The carries that only add up products: the product, and how it is permuted."""
         found = {}
+        for i, term in self._added_up():
+            carry = self.body.inputs[i]
+            product, order = _unpermuted(term)
+            if product.op.contraction is None:
+                continue
+            bases = [_unpermuted(factor)[0] for factor in product.inputs]
+            if any(base in self.fixed for base in bases) or _depth(product) >= ENOUGH:
+                continue
+            more = [base for base in bases if base not in self.rows]
+            if not self._too_large(more, self._bytes_of([carry])):
+                found[i] = (product, order)
+        return found
+
+    def _sinkable_sums(
+        self, sunk: Mapping[int, tuple[Node, tuple[int, ...] | None]]
+    ) -> dict[int, tuple[Node, tuple[int, ...] | None]]:
+        """The same of sums over rows that are there after the loop in any case."""
+        rows = {*self.rows, *self.body.outputs[self.node.attrs["carried"] :]}
+        rows |= {
+            _unpermuted(factor)[0] for product, _ in sunk.values() for factor in product.inputs
+        }
+        return {
+            i: (term, None)
+            for i, term in self._added_up()
+            if term.op is REDUCE_SUM and term.inputs[0] in rows
+        }
+
+    def _added_up(self) -> Iterator[tuple[int, Node]]:
+        """Carries to which something of their shape is added, and that nothing else reads."""
         for i in self.carries:
             carry, after = self.body.inputs[i], self.body.outputs[i]
             if after.op.name != "add" or self.body.users[carry] != (after,):
@@ -155,16 +187,8 @@ class _Scan:
             if self.body.users[after] or after.inputs.count(carry) != 1:
                 continue
             term = after.inputs[1] if after.inputs[0] is carry else after.inputs[0]
-            product, order = _unpermuted(term)
-            if product.op.contraction is None or term.shape != carry.shape:
-                continue
-            bases = [_unpermuted(factor)[0] for factor in product.inputs]
-            if any(base in self.fixed for base in bases) or _depth(product) >= ENOUGH:
-                continue
-            more = [base for base in bases if base not in self.rows]
-            if not self._too_large(more, self._bytes_of([carry])):
-                found[i] = (product, order)
-        return found
+            if term.shape == carry.shape:
+                yield i, term
 
     def _too_large(self, rows: Sequence[Node], base: int) -> bool:
         """Whether keeping these rows of all steps takes too much memory."""
@@ -221,7 +245,10 @@ class _Scan:
         for i in range(len(self.body.outputs)):
             if i in sunk:
                 product, order = sunk[i]
-                total = self._product(product, drop=True, results=results)
+                if product.op is REDUCE_SUM:
+                    total = self._sum(product, results)
+                else:
+                    total = self._product(product, drop=True, results=results)
                 if order is not None:
                     total = NODES.permute(total, axes=order)
                 found.append(NODES.add(self.starts[i], total))
@@ -230,6 +257,13 @@ class _Scan:
             else:
                 found.append(NODES.get(made, index=len(self.carries) + i - carried))
         return found
+
+    def _sum(self, node: Node, results: Mapping[Node, Node]) -> Node:
+        """The sum over all steps."""
+        (term,) = node.inputs
+        sequence = self.rows[term] if term in self.rows else results[term]
+        axes = (0, *(1 + axis for axis in node.attrs["axes"]))
+        return emit(node.op, sequence, **{**node.attrs, "axes": axes})
 
     def _product(self, node: Node, drop: bool, results: Mapping[Node, Node]) -> Node:
         """The product over all steps: of every step (stacked), or summed (``drop``)."""
