@@ -138,11 +138,7 @@ def _entries(kind: type, values: tuple[Any, ...]) -> Iterator[tuple[Any, Any]]:
 
 
 class Reach:
-    """Everything ``function`` reads: ``reads``, and the tensors and modules it finds by name.
-
-    Objects of the user's own classes that a function takes, or finds by name, it may hand on: of
-    those, attributes count that any of the functions name.
-    """
+    """Everything ``function`` reads: ``reads``, and the tensors and modules it finds by name."""
 
     def __init__(self, function: Callable[..., Any], arguments: tuple[Any, ...] = ()) -> None:
         self.reads: list[Read] = []
@@ -152,24 +148,14 @@ class Reach:
         self.loaded: set[str] = set()
         """Names of attributes that the code reads, and does not only write."""
         self._members: list[Read] = []
-        self._names: dict[str, bool] = {}
-        """Names of attributes in the code of all functions; whether it does more than call them."""
-        self._handed: dict[int, tuple[str, Any]] = {}
-        """Objects that may be handed from function to function, by id."""
         self._enter(function, None, "")
         for value in arguments:
-            if not isinstance(value, (Tensor, type)):  # a tensor would import all it can do
-                self._take(value)
-        known = -1, -1
-        while self._pending or known != self._counts():
-            while self._pending:
-                self._function(*self._pending.pop())
-            known = self._counts()
-            for name, value in list(self._handed.values()):
-                self._object(name, value, tuple(self._names), (), 1)
-
-    def _counts(self) -> tuple[int, int]:
-        return len(self._names) + sum(self._names.values()), len(self._handed)
+            if isinstance(value, (Tensor, type)):
+                continue  # a tensor would import everything it can do to answer hasattr
+            if hasattr(type(value), "named_tensors"):
+                self._module(type(value).__name__.lower(), value)
+        while self._pending:
+            self._function(*self._pending.pop())
 
     def watched(self) -> list[Read]:
         """The reads worth comparing on every call: values, not imported modules or classes.
@@ -233,10 +219,8 @@ class Reach:
 
     def _function(self, function: types.FunctionType, owner: Any, label: str) -> None:
         code = function.__code__
-        free, attributes, texts, loaded, values = _names_in(code)
+        free, attributes, texts, loaded = _names_in(code)
         self.loaded.update(loaded, texts)
-        for name in attributes:
-            self._names[name] = self._names.get(name, False) or name in values
         if not {"hasattr", "getattr"} & set(free):
             texts = ()
         names = (*attributes, *texts)
@@ -250,32 +234,16 @@ class Reach:
         for name in dict.fromkeys(free):
             if name in namespace:
                 self._read(Read(namespace, name, namespace[name], name), names, 0)
-        for value in (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()):
-            self._take(value)
         if owner is not None:
             self._object(label, owner, names, texts, 0)
 
     # ---- values --------------------------------------------------------------------
-
-    def _take(self, value: Any) -> None:
-        """A value that a function is given."""
-        name = type(value).__name__.lower()
-        if hasattr(type(value), "named_tensors"):
-            self._module(name, value)
-        if isinstance(value, _FUNCTIONS):
-            self._enter(value, None, "")
-        self._hand_on(name, value)
-
-    def _hand_on(self, name: str, value: Any) -> None:
-        if not isinstance(value, (type, types.ModuleType)) and _is_own(value):
-            self._handed.setdefault(id(value), (name, value))
 
     def _read(self, read: Read, names: Sequence[str], depth: int) -> None:
         key = (id(read.holder), read.key)
         if key not in self._seen:
             self._seen.add(key)
             self.reads.append(read)
-            self._hand_on(read.name, read.value)
         self._value(read.name, read.value, names, depth)
 
     def _value(self, name: str, value: Any, names: Sequence[str], depth: int) -> None:
@@ -292,7 +260,7 @@ class Reach:
             self._object(name, value, names, (), depth)
 
     def _container(self, name: str, value: Any, names: Sequence[str], depth: int) -> None:
-        if isinstance(value, (dict, list)) and not _is_ours(type(value)):
+        if type(value) in (dict, list):
             if ("c", id(value)) in self._seen:
                 return
             self._seen.add(("c", id(value)))
@@ -304,10 +272,7 @@ class Reach:
     def _object(
         self, name: str, value: Any, names: Sequence[str], texts: Sequence[str], depth: int
     ) -> None:
-        """The attributes of a user's object, class or module that the code names.
-
-        ``x.sum()`` does not read a number ``meter.sum``.
-        """
+        """The attributes of a user's object, class or module that the code names."""
         if hasattr(type(value), "named_tensors"):
             self._module_attributes(name, value, names)
             return
@@ -319,8 +284,6 @@ class Reach:
             if isinstance(found, (types.FunctionType, property, functools.cached_property)):
                 method = getattr(found, "fget", None) or getattr(found, "func", None) or found
                 self._enter(method, value, name)
-            elif not self._names.get(attribute, True) and isinstance(holder.get(attribute), PLAIN):
-                continue
             elif hasattr(value, attribute) or attribute in texts:
                 if not isinstance(value, types.ModuleType) or self._module_value(holder, attribute):
                     read = Read(holder, attribute, holder.get(attribute), f"{name}.{attribute}")
@@ -382,25 +345,15 @@ def _is_users(value: Any) -> bool:
         return False
     owner = value if isinstance(value, (type, types.ModuleType)) else type(value)
     package = _package(owner)
-    if owner.__name__ in ("SimpleNamespace", "Namespace"):
-        return True  # what scripts keep their options in
     foreign = package in ("graphflow", "numpy", "builtins") or package in sys.stdlib_module_names
     return not foreign or package == "__main__"
 
 
-def _is_own(value: Any) -> bool:
-    """The same of objects whose class is not installed, but part of the user's program."""
-    if _is_ours(type(value)) or not (hasattr(type(value), "named_tensors") or _is_users(value)):
-        return False
-    module = sys.modules.get(type(value).__module__)
-    return "site-packages" not in (getattr(module, "__file__", None) or "")
-
-
 @functools.lru_cache(maxsize=1024)
 def _names_in(code: types.CodeType) -> tuple[tuple[str, ...], ...]:
-    """Names of globals and of attributes in ``code``, its strings that could be names, the
-    attributes that it reads, and those of them that it does not only call."""
-    free, attributes, loaded, values = [], [], [], []
+    """Names of globals and of attributes in ``code``, its strings that could be names, and the
+    attributes that it reads."""
+    free, attributes, loaded = [], [], []
     for step in dis.get_instructions(code):
         if step.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
             free.append(step.argval)
@@ -408,12 +361,9 @@ def _names_in(code: types.CodeType) -> tuple[tuple[str, ...], ...]:
             attributes.append(step.argval)
             if step.opname != "STORE_ATTR":
                 loaded.append(step.argval)
-            calls = sys.version_info >= (3, 12) and bool((step.arg or 0) & 1)
-            if step.opname == "LOAD_ATTR" and not calls:
-                values.append(step.argval)
     texts = [c for c in code.co_consts if isinstance(c, str) and c.isidentifier()]
     for inner in code.co_consts:
         if isinstance(inner, types.CodeType):
-            for mine, more in zip((free, attributes, texts, loaded, values), _names_in(inner)):
+            for mine, more in zip((free, attributes, texts, loaded), _names_in(inner)):
                 mine += more
-    return tuple(free), tuple(attributes), tuple(texts), tuple(loaded), tuple(values)
+    return tuple(free), tuple(attributes), tuple(texts), tuple(loaded)
