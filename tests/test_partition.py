@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from captured import program_of, training
 
 import graphflow as gf
 from graphflow import nn
-from graphflow.capture import capture
 from graphflow.codegen import sharing
 from graphflow.codegen.barriers import barriers, points
 from graphflow.codegen.memory import buffer_bytes
@@ -34,68 +34,42 @@ from graphflow.codegen.schedule import (
 )
 from graphflow.codegen.schedule_form import from_data, to_data
 from graphflow.ir.types import TensorType, float32
-from graphflow.program import Program
 from graphflow.records import replace
 from graphflow.runtime.cache import load
 
 Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 
 
-class _Nothing:
-    """A pass of the user's, so that no plan is looked for."""
-
-    name = "nothing"
-
-    def run(self, graph: Any) -> Any:
-        """The graph."""
-        return graph
-
-
 def scheduled(function: Callable[..., Any], *args: Any, threads: int = 2) -> Schedule:
     """The schedule of a function for so many threads."""
-    held = gf.get_num_threads()
-    gf.set_num_threads(threads)
-    try:
-        return Program.from_capture(capture(function, args, {}), passes=(_Nothing(),)).schedule
-    finally:
-        gf.set_num_threads(held)
+    return program_of(function, *args, threads=threads).schedule
 
 
-def training(model: nn.Module) -> Callable[[Any], Any]:
-    """A step of Adam on the mean square of what a recurrent layer gives."""
-    optimizer = gf.optim.Adam(model.parameters())
-
-    def step(x: Any) -> Any:
-        optimizer.zero_grad()
-        out = model(x)
-        loss = (out[0] if isinstance(out, tuple) else out).square().mean()
-        loss.backward()
-        optimizer.step()
-        return loss
-
-    return step
+def trained(model: nn.Module) -> Callable[[Any], Any]:
+    """A step of Adam."""
+    return training(model, gf.optim.Adam(model.parameters()))
 
 
 def lstm() -> Schedule:
     gf.manual_seed(0)
-    return scheduled(training(nn.LSTM(24, 40)), gf.randn(9, 32, 24))
+    return scheduled(trained(nn.LSTM(24, 40)), gf.randn(9, 32, 24))
 
 
 def small_lstm() -> Schedule:
     """Its copies alone would be left to one thread."""
     gf.manual_seed(0)
-    return scheduled(training(nn.LSTM(24, 56)), gf.randn(9, 20, 24))
+    return scheduled(trained(nn.LSTM(24, 56)), gf.randn(9, 20, 24))
 
 
 def gru() -> Schedule:
     gf.manual_seed(1)
-    return scheduled(training(nn.GRU(24, 72, batch_first=True)), gf.randn(37, 6, 24), threads=3)
+    return scheduled(trained(nn.GRU(24, 72, batch_first=True)), gf.randn(37, 6, 24), threads=3)
 
 
 def perceptron() -> Schedule:
     gf.manual_seed(2)
     model = nn.Sequential(nn.Linear(200, 96), nn.LayerNorm(96), nn.GELU(), nn.Linear(96, 64))
-    return scheduled(training(model), gf.randn(100, 200))
+    return scheduled(trained(model), gf.randn(100, 200))
 
 
 def rows_and_maps() -> Schedule:
@@ -213,10 +187,14 @@ def test_kernels_keep_to_the_rows_they_say(model: Callable[[], Schedule], thread
                 own = _own(rows, buffer_bytes(schedule.buffers[number]), thread, threads)
                 now = place.part(number).copy()
                 results.append(now[own].copy())
-                root = _root(number, schedule)
+                root = sharing._root(number, schedule.buffers)
                 changed = np.flatnonzero(place.bytes[root] != before[root])
                 shift = place.part(number).ctypes.data - place.bytes[root].ctypes.data
-                others = [r for b, r in call.partition.items() if _root(b, schedule) == root]
+                others = [
+                    r
+                    for b, r in call.partition.items()
+                    if sharing._root(b, schedule.buffers) == root
+                ]
                 if len(others) == 1:
                     inside = (changed >= shift + own.start) & (changed < shift + own.stop)
                     assert inside.all(), (call.kernel.name, number, rows)
@@ -225,12 +203,6 @@ def test_kernels_keep_to_the_rows_they_say(model: Callable[[], Schedule], thread
         for one, other in zip(results[:half], results[half:], strict=True):
             np.testing.assert_array_equal(one, other, err_msg=call.kernel.name)
     assert seen or threads > schedule.threads
-
-
-def _root(buffer: int, schedule: Schedule) -> int:
-    while schedule.buffers[buffer].base >= 0:
-        buffer = schedule.buffers[buffer].base
-    return buffer
 
 
 # --- who waits for whom ---------------------------------------------------------------
@@ -343,7 +315,7 @@ def test_rows_cost_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
         gf.set_num_threads(threads)
         try:
             layer = nn.LSTM(300, 400)
-            step = gf.compile(training(layer))
+            step = gf.compile(trained(layer))
             x = gf.randn(3, 31, 300)
             losses = [step(x).numpy() for _ in range(2)]
         finally:

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from captured import program_of, training
 
 import graphflow as gf
 from graphflow import nn
-from graphflow.capture import capture
 from graphflow.codegen import sharing
 from graphflow.codegen.contraction.kernels import FAVOUR_AT
 from graphflow.codegen.schedule import Call, plain_steps
@@ -50,16 +50,7 @@ def test_what_is_fetched_is_what_the_busiest_thread_lacks(threads: int) -> None:
 def _step(batch: int) -> tuple[Callable[[Any], Any], Any]:
     gf.manual_seed(1)
     model = nn.Sequential(nn.Linear(768, 128), nn.ReLU(), nn.Linear(128, 10))
-    optimizer = gf.optim.SGD(model.parameters(), lr=0.01)
-
-    def step(x: Any) -> Any:
-        optimizer.zero_grad()
-        loss = model(x).square().mean()
-        loss.backward()
-        optimizer.step()
-        return loss
-
-    return step, gf.randn(batch, 768)
+    return training(model, gf.optim.SGD(model.parameters(), lr=0.01)), gf.randn(batch, 768)
 
 
 def _decisions(
@@ -79,24 +70,8 @@ def _decisions(
         return made
 
     monkeypatch.setattr(sharing._Plan, "handicaps", handicaps)
-    held = gf.get_num_threads()
-    gf.set_num_threads(2)
-    try:
-        step, x = _step(batch)
-        program = Program.from_capture(capture(step, (x,), {}), passes=(_Nothing(),))
-    finally:
-        gf.set_num_threads(held)
-    return found, program
-
-
-class _Nothing:
-    """A pass of the user's, so that no plan is looked for."""
-
-    name = "nothing"
-
-    def run(self, graph: Any) -> Any:
-        """The graph."""
-        return graph
+    step, x = _step(batch)
+    return found, program_of(step, x)
 
 
 def test_a_weight_stays_with_the_threads_that_update_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,14 +122,7 @@ def test_steps_of_a_loop_count_as_often_as_they_run(monkeypatch: pytest.MonkeyPa
     seen: list[_Plan] = []
     real = sharing._Plan.handicaps
     monkeypatch.setattr(sharing._Plan, "handicaps", lambda plan: [seen.append(plan), real(plan)][1])
-    held = gf.get_num_threads()
-    gf.set_num_threads(2)
-    try:
-        layer = nn.RNN(64, 256)
-        x = gf.randn(12, 64, 64)
-        Program.from_capture(capture(layer, (x,), {}), passes=(_Nothing(),))
-    finally:
-        gf.set_num_threads(held)
+    program_of(nn.RNN(64, 256), gf.randn(12, 64, 64))
     plan = seen[-1]
     times = {plan._products[key].ways.depth: count for key, count in plan._times.items()
              if key in plan._products}  # fmt: skip

@@ -184,12 +184,6 @@ several_processors = pytest.mark.skipif(
 )
 
 
-def words_at(control: Array, word: Control, count: int) -> Array:
-    """The words whose address a control block has."""
-    first = (int(control[word]) - address_of(control)) // 8
-    return control[first : first + count]
-
-
 @several_processors
 @pytest.mark.parametrize("pause", [0.0, 0.001, 0.05])
 def test_threads_do_not_share_a_processor(pause: float) -> None:
@@ -200,7 +194,7 @@ def test_threads_do_not_share_a_processor(pause: float) -> None:
         check(program, 3, seed)
         control = pool._control
         assert control is not None and control[Control.GET_CPU]
-        caller, worker = words_at(control, Control.CPUS, 2).tolist()
+        caller, worker = threads.words_at(control, Control.CPUS)[:2].tolist()
         assert caller != worker
         assert {caller, worker} <= os.sched_getaffinity(0)
 
@@ -211,7 +205,7 @@ def test_a_thread_leaves_the_processors_of_those_before_it(tid: int) -> None:
     allowed = os.sched_getaffinity(0)
     first = min(allowed)
     control = threads._new_control(tid + 1)
-    words_at(control, Control.CPUS, tid)[:] = first
+    threads.words_at(control, Control.CPUS)[:tid] = first
     found: list[set[int]] = []
 
     def leave() -> None:

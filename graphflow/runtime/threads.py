@@ -41,6 +41,7 @@ HASTY_NS = 5_000
 """How long it looks where looking longer has not helped: it may be in the way."""
 
 _LINE = 8  # words of a cache line
+_PER_THREAD = _LINE + MASK_WORDS + 2  # mail, processors it may use, where it is, its number
 _CALIBRATION_SPINS = 500
 _JOIN_SECONDS = 1.0
 _FUTEX_WAKE = 129
@@ -110,7 +111,7 @@ class ThreadPool:
                 _abandoned[id(control)] = control
                 raise
             self._workers.append(worker)
-            control[control.size - _threads_of(control) + number] = worker.native_id
+            words_at(control, Control.NUMBERS)[number] = worker.native_id
         return address_of(control), min(threads, len(self._workers) + 1)
 
     def stop(self) -> None:
@@ -157,7 +158,12 @@ _abandoned: dict[int, Array] = {}
 
 def _threads_of(control: Array) -> int:
     """How many threads a control block has room for."""
-    return (control.size - Control.MAIL) // (_LINE + MASK_WORDS + 2)
+    return int((control.size - Control.MAIL) // _PER_THREAD)
+
+
+def words_at(control: Array, word: Control) -> Array:
+    """The words from the one on whose address a control block has."""
+    return control[(int(control[word]) - address_of(control)) // 8 :]
 
 
 def _futex_wake(control: Array) -> Callable[[int], Any]:
@@ -172,7 +178,7 @@ def _new_control(threads: int) -> Array:
     masks = Control.MAIL + _LINE * threads
     cpus = masks + MASK_WORDS * threads
     numbers = cpus + threads
-    control = aligned_empty((numbers + threads,), "int64")
+    control = aligned_empty((Control.MAIL + _PER_THREAD * threads,), "int64")
     control[:] = 0
     addresses = thread_addresses()
     control[Control.CONTROL_WAIT] = addresses["thread_wait"]
