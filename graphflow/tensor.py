@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any, Self, SupportsIndex, overload
 
 import numpy as np
 
 from graphflow.cell import Cell, Chain, ViewStep, derive, view_of
 from graphflow.errors import GraphFlowError, TraceError
+from graphflow.handles import RemovableHandle
 from graphflow.ir.node import Node
 from graphflow.ir.types import DType, TensorType, from_numpy_dtype
 from graphflow.methods import TensorMethods
@@ -59,7 +61,7 @@ class Tensor(TensorMethods):
     """
 
     __slots__ = (
-        "__weakref__", "_array", "_base", "_cell", "_chain", "_grad", "_grad_fn",
+        "__dict__", "__weakref__", "_array", "_base", "_cell", "_chain", "_grad", "_grad_fn",
         "_hooks", "_origin", "_requires_grad", "_seen", "_weak", "name",
     )  # fmt: skip
 
@@ -460,38 +462,26 @@ class Tensor(TensorMethods):
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         array = self._concrete("pickling")
-        return (_rebuild, (type(self), np.array(array), self._requires_grad))
+        made_of = type(self), np.array(array), self._requires_grad
+        return (_rebuild, made_of, self.__dict__ or None)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
+        copy = self._copy(memo)
+        copy.__dict__.update(deepcopy(self.__dict__, memo))
+        return copy
+
+    def _copy(self, memo: dict[int, Any]) -> Self:
+        """A copy with its gradient, without the attributes that it was given."""
         if not self.is_leaf:
             raise GraphFlowError("deepcopy works on leaf tensors only; detach() or clone() first")
-        copy: Tensor = self.detach().clone()
+        copy: Any = self.detach().clone()
         copy.__class__ = type(self)
         copy._requires_grad = self._requires_grad
         held = self._grad if mode.tracer is None else self.grad
         if isinstance(held, Tensor):
             copy.grad = held.__deepcopy__(memo)
         memo[id(self)] = copy
-        return copy
-
-
-class RemovableHandle:
-    """Takes a registered hook away again: ``handle.remove()``."""
-
-    def __init__(self, hooks: list[Any], hook: Any) -> None:
-        self._hooks, self._hook = hooks, hook
-
-    def remove(self) -> None:
-        """Remove the hook; a second call does nothing."""
-        if self._hook in self._hooks:
-            self._hooks.remove(self._hook)
-            structure.bump()
-
-    def __enter__(self) -> RemovableHandle:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.remove()
+        return copy  # type: ignore[no-any-return]
 
 
 def _rebuild(cls: type[Tensor], array: np.ndarray[Any, Any], requires_grad: bool) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import subprocess
 import sys
 
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 
 import graphflow as gf
+from graphflow import nn
 from graphflow.errors import GraphFlowError
 
 
@@ -159,3 +162,24 @@ def test_numpys_functions_of_a_tensor_give_tensors() -> None:
         np.exp(x.requires_grad_())
     with pytest.raises(GraphFlowError, match="test_tensor_surface"):
         gf.compile(lambda x: np.exp(x))(gf.ones(2))
+
+
+def test_tensors_take_attributes_of_ones_own() -> None:
+    weight = nn.Parameter(gf.ones(2))
+    weight._no_weight_decay = True
+    given = gf.ones(2)
+    given.tags = {"kind": ["bias"]}
+    assert [p for p in (weight, nn.Parameter(given)) if hasattr(p, "_no_weight_decay")] == [weight]
+    for twin in (copy.deepcopy(given), pickle.loads(pickle.dumps(given))):
+        assert twin.tags == given.tags and twin.tags is not given.tags
+        np.testing.assert_array_equal(twin.numpy(), given.numpy())
+    assert copy.copy(weight)._no_weight_decay
+    assert not hasattr(copy.deepcopy(weight), "_no_weight_decay")  # as in PyTorch
+    assert not hasattr(given.detach(), "tags")
+
+
+def test_attributes_stay_when_a_lazy_parameter_gets_its_shape() -> None:
+    layer = nn.LazyLinear(3)
+    layer.weight.lr_scale = 0.5
+    layer(gf.ones(2, 4))
+    assert layer.weight.lr_scale == 0.5 and layer.weight.shape == (3, 4)

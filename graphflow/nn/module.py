@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from graphflow.checks import need_dtype
 from graphflow.errors import GraphFlowError
+from graphflow.handles import RemovableHandle
 from graphflow.ir import types as T
 from graphflow.ir.types import DType
 from graphflow.mode import mode, structure
@@ -16,7 +17,7 @@ from graphflow.nn.state import IncompatibleKeys, ModuleState
 from graphflow.profiling import watch
 from graphflow.promotion import cast
 from graphflow.stale_gradient import fill_with_zeros
-from graphflow.tensor import RemovableHandle, Tensor
+from graphflow.tensor import Tensor
 
 __all__ = ["IncompatibleKeys", "Module"]
 

@@ -31,6 +31,10 @@ class Parameter(Tensor):
         made._requires_grad = requires_grad
         return made
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Parameter:
+        """A copy without the attributes that it was given, as in PyTorch."""
+        return self._copy(memo)
+
     def __repr__(self) -> str:
         return f"Parameter containing:\n{super().__repr__()}"
 

@@ -11,12 +11,13 @@ from graphflow.autograd.modes import no_grad
 from graphflow.dispatch import assign_all
 from graphflow.errors import GraphFlowError
 from graphflow.functions.creation import as_tensor
+from graphflow.handles import RemovableHandle
 from graphflow.mode import structure
 from graphflow.nn.parameter import Parameter
 from graphflow.nn.tree import ModuleTree
 from graphflow.promotion import cast as in_dtype
 from graphflow.records import NamedTuple
-from graphflow.tensor import RemovableHandle, Tensor
+from graphflow.tensor import Tensor
 
 EXTRA = "_extra_state"
 

@@ -18,6 +18,7 @@ from graphflow.checks import suggestion
 from graphflow.errors import GraphFlowError, TraceError
 from graphflow.functions.creation import full
 from graphflow.functions.elementwise import add, mul, neg
+from graphflow.handles import RemovableHandle
 from graphflow.ir.types import float64
 from graphflow.mode import mode, structure
 from graphflow.optim.counts import STEP, Counts, is_count, scalar_dtype, separate_counters
@@ -33,7 +34,7 @@ from graphflow.optim.step_hooks import (
 )
 from graphflow.promotion import cast
 from graphflow.stale_gradient import fill_with_zeros
-from graphflow.tensor import RemovableHandle, Tensor
+from graphflow.tensor import Tensor
 
 
 def _as_pairs(complex_numbers: Tensor) -> Tensor:

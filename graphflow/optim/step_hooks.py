@@ -6,8 +6,8 @@ from collections.abc import Callable
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
+from graphflow.handles import RemovableHandle
 from graphflow.mode import structure
-from graphflow.tensor import RemovableHandle
 
 if TYPE_CHECKING:
     from graphflow.optim.optimizer import Optimizer

@@ -1,5 +1,5 @@
 """What registering a hook gives, by the address that scripts import it from."""
 
-from graphflow.tensor import RemovableHandle
+from graphflow.handles import RemovableHandle
 
 __all__ = ["RemovableHandle"]
