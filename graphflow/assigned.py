@@ -13,7 +13,7 @@ written in place.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from graphflow import pytree
@@ -44,6 +44,8 @@ class Member:
 
     module: Any
     name: str
+    wrap: Callable[[Tensor], Tensor] | None = None
+    """What makes a parameter of a value, where one is assigned."""
 
     @property
     def holder(self) -> dict[str, Any]:
@@ -51,7 +53,7 @@ class Member:
         own: dict[str, Any] = self.module.__dict__
         if self.name in own:
             return own
-        tables = (own["_buffers"], own.get(HIDDEN, {}))
+        tables = (own["_parameters"], own["_buffers"], own.get(HIDDEN, {}))
         return next((table for table in tables if self.name in table), own)
 
     def now(self) -> Any:
@@ -67,18 +69,23 @@ class Member:
         from graphflow.guards import same_value
 
         before = self.kind()
-        self.holder[self.name] = value
+        made = value if self.wrap is None else self.wrap(value)
+        if self.wrap is None or type(self.holder.get(self.name)) is type(made):
+            self.holder[self.name] = made
+        else:  # the module says where such a member belongs
+            setattr(self.module, self.name, made)
         replaced = self.module.__dict__.setdefault(REPLACED, set())
-        if self.name not in replaced or not same_value(self.kind(), before):
+        trained = self.wrap is not None and made._requires_grad  # whose very self may be assumed
+        if trained or self.name not in replaced or not same_value(self.kind(), before):
             replaced.add(self.name)
             structure.bump()
 
-    def restore(self, value: Any) -> None:
-        """Have it as it was, if it was there."""
-        if value is _ABSENT:
+    def restore(self, value: Any, lay: dict[str, Any]) -> None:
+        """Have it as it was where it ``lay``, if it was there."""
+        if value is _ABSENT or self.holder is not lay:
             self.holder.pop(self.name, None)
-        else:
-            self.holder[self.name] = value
+        if value is not _ABSENT:
+            lay[self.name] = value
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,12 +157,14 @@ class Assigned:
     """What one trace assigns to attributes, and which it reads that programs assign."""
 
     def __init__(self) -> None:
-        self._before: dict[tuple[int, str], tuple[Member, Any]] = {}
+        self._before: dict[tuple[int, str], tuple[Member, Any, dict[str, Any]]] = {}
         self._states: dict[int, tuple[State, State]] = {}
         self._numbers: dict[int, tuple[Tensor, Any]] = {}
         self._met: dict[int, Any] = {}
         self._names: set[tuple[int, str]] = set()
         self._histories: dict[int, tuple[Tensor, GradNode | None, bool]] = {}
+        self.differentiated: set[int] = set()
+        """The leaves that results are differentiated by when the function is done."""
 
     def note(self, tracer: Tracer, module: Any, name: str, value: Any) -> None:
         """``module.name`` is about to become ``value``."""
@@ -163,12 +172,12 @@ class Assigned:
         before = member.now()
         if value is before:
             return
-        if tracer.region is not None and _tensors(value):
+        if tracer.region is not None and _made(value):
             raise TraceError(
                 f"the body of a loop or branch assigns a tensor to {name!r} of a module, which a "
                 "body that is traced once cannot do at every step; carry the value, or return it"
             )
-        self._before.setdefault((id(module), name), (member, before))
+        self._before.setdefault((id(module), name), (member, before, member.holder))
 
     def note_history(self, tensor: Tensor) -> None:
         """An in-place operation is about to give ``tensor``, from outside, another history."""
@@ -235,7 +244,8 @@ class Assigned:
         """The attributes and slots that hold other tensors than before, and the ``arguments`` that
         have another history."""
         pairs = self._before.values()
-        found = [m for m, before in pairs if m.now() is not before and _tensors(m.now())]
+        changed = [m for m, before, _ in pairs if m.now() is not before and _made(m.now())]
+        found = [Member(m.module, m.name, _wrapping(m, tracer)) for m in changed]
         slots = [slot for slot, _ in self._changed_slots() if not self._is_as_given(slot.now())]
         return (*found, *slots, *self._written(tracer, arguments))
 
@@ -246,9 +256,9 @@ class Assigned:
 
     def undo(self) -> None:
         """Give modules back what they had instead of tensors; other values stay assigned."""
-        for member, before in self._before.values():
-            if member.now() is not before and _tensors(member.now()):
-                member.restore(before)
+        for member, before, lay in self._before.values():
+            if member.now() is not before and _made(member.now()):
+                member.restore(before, lay)
         for slot, before in list(self._changed_slots()):
             slot.restore(before)
         for module in self._met.values():
@@ -270,6 +280,13 @@ class Assigned:
                 for name, value in slots.items():
                     yield Slot(state[key], name), value
 
+    def _has_gradient(self, tracer: Tracer, value: Any) -> bool:
+        """Whether this is a parameter that gets a gradient, which is left at that very one."""
+        if type(value) is Tensor or not isinstance(value, Tensor):
+            return False
+        left = tracer.grads.get(id(value), (None, None))[1]
+        return id(value) in self.differentiated or isinstance(left, Tensor)
+
     def moving(self) -> frozenset[Cell]:
         """Memory that will be another when the program is called again."""
         return frozenset(t._cell for _, value in self._read() for t in _tensors(value))
@@ -277,6 +294,9 @@ class Assigned:
     def found(self, tracer: Tracer) -> tuple[FoundMember, ...]:
         """What is looked up at each call; assumes what must hold of it."""
         positions = {cell: position for position, cell in enumerate(tracer.captured)}
+        for own, before, _ in self._before.values():
+            if _made(own.now()) and self._has_gradient(tracer, before):
+                raise _refusal(own)
         read = list(self._read())
         counts = Counter(t._cell for _, value in read for t in _tensors(value))
         found = []
@@ -284,7 +304,8 @@ class Assigned:
             owner = "state" if isinstance(member, Slot) else type(member.module).__name__
             what = f"{owner}.{member.name}"
             cells = [t._cell for t in _tensors(value)]
-            if any(counts[cell] > 1 or cell in tracer.input_leaf for cell in cells):
+            fixed = any(counts[cell] > 1 or cell in tracer.input_leaf for cell in cells)
+            if fixed or self._has_gradient(tracer, value):
                 tracer.guard(member.now, value, what)
                 continue
             number = type(value) in _NUMBERS and isinstance(member, Slot)
@@ -304,11 +325,42 @@ def put_all(members: Sequence[Place], returned: Any, arguments: Sequence[Any]) -
 
 
 def _tensors(value: Any) -> list[Tensor]:
-    """The tensors in a nest; parameters and modules are assigned once, while tracing."""
-    if type(value) is Tensor:
+    """The tensors in a nest."""
+    if isinstance(value, Tensor):
         return [value]
-    leaves: Iterable[Any] = () if isinstance(value, Tensor) else pytree.flatten(value)[0]
-    return [leaf for leaf in leaves if type(leaf) is Tensor]
+    return [leaf for leaf in pytree.flatten(value)[0] if type(leaf) is Tensor]
+
+
+def _made(value: Any) -> list[Tensor]:
+    """The tensors in a nest that are assigned at every call; parameters from outside and modules
+    are assigned once, while tracing."""
+    outer = type(value) is not Tensor and isinstance(value, Tensor) and value._cell.tracer is None
+    return [] if outer else _tensors(value)
+
+
+def _wrapping(member: Member, tracer: Tracer) -> Callable[[Tensor], Tensor] | None:
+    """What makes another such parameter or buffer of a tensor."""
+    value = member.now()
+    if type(value) is Tensor or not isinstance(value, Tensor):
+        return None
+    kind, trained = type(value), value._requires_grad
+    if isinstance(tracer.grads.get(id(value), (None, None))[1], Tensor):
+        raise _refusal(member)
+
+    def wrap(result: Tensor) -> Tensor:
+        made = kind._of(result._cell, result._chain)
+        made._requires_grad = trained
+        return made
+
+    return wrap
+
+
+def _refusal(member: Member) -> TraceError:
+    return TraceError(
+        f"backward() gives a gradient to {member.name!r}, a parameter that the compiled function "
+        "replaces, so there is nowhere to leave it: write to the parameter in place, under "
+        "no_grad(), or take the gradient with autograd.grad() and return it"
+    )
 
 
 def _is_fixed(leaf: Tensor) -> bool:

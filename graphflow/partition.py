@@ -57,6 +57,7 @@ class Backward:
 def partition(tracer: Tracer, live: Sequence[Tensor], outputs: list[Node]) -> Backward:
     """Differentiate ``live`` and split; values to save are appended to ``outputs``."""
     leaves = _leaves_of(live)
+    tracer.assigned.differentiated.update(map(id, leaves))
     cts = [build.input_node(tracer._unique(f"ct{i}"), t._type) for i, t in enumerate(live)]
     given = [Tensor._of(Cell(node, tracer)) for node in cts]
     before = tracer.values_now()

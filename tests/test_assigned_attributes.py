@@ -277,3 +277,77 @@ def test_what_a_hook_keeps_in_a_module_is_that_of_every_call():
         np.testing.assert_allclose(model.kept.detach().numpy(), wanted, **agree_loosely)
         with pytest.raises(gf.TraceError, match="assign it to an attribute of a module"):
             outside["first"].sum()
+
+
+class Codebook(nn.Module):
+    """Averages its vectors into new parameters, as implementations of VQ-VAE do."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(gf.ones(3).double())
+        self.vectors = nn.Parameter(gf.ones(4, 3).double())
+        self.counts = nn.Buffer(gf.zeros(1))
+        self.last = gf.zeros(())
+
+    def forward(self, x):
+        y = (x * self.scale) @ self.vectors.detach().T
+        self.vectors = nn.Parameter(0.9 * self.vectors + 0.1 * y.mean(0)[:, None])
+        self.counts = nn.Buffer(self.counts + 1)
+        self.last = nn.Parameter(y.detach().sum(), requires_grad=False)
+        return y
+
+
+def test_parameters_that_a_function_makes_are_new_at_every_call():
+    for wholly in (True, False):
+        eager, other = Codebook(), Codebook()
+        steps = []
+        for model in (eager, other):
+            optimizer = gf.optim.SGD(model.parameters(), lr=0.1)
+
+            def step(x, model=model, optimizer=optimizer):
+                optimizer.zero_grad()
+                loss = model(x).square().mean()
+                loss.backward()
+                optimizer.step()
+                return loss
+
+            steps.append(step)
+        if wholly:
+            steps[1] = gf.compile(steps[1])
+        else:
+            other.compile()
+        for x in X:
+            held = other.vectors
+            agree(steps[1](x), steps[0](x))
+            assert other.vectors is not held and held.grad is None
+            assert list(other.state_dict()) == list(eager.state_dict())
+            agree(list(other.state_dict().values()), list(eager.state_dict().values()))
+            assert isinstance(other.vectors, nn.Parameter) and other.vectors.requires_grad
+            assert isinstance(other.counts, nn.Buffer) and not other.last.requires_grad
+
+
+def test_another_function_differentiates_by_the_parameter_that_is_there():
+    model = Codebook()
+    replaces, reads = gf.compile(model.forward), gf.compile(lambda x: x * model.vectors)
+    for x in X[:4]:
+        replaces(x)
+        reads(gf.ones(4, 3).double()).sum().backward()
+        agree(model.vectors.grad, gf.ones(4, 3).double())
+
+
+def test_a_parameter_with_a_gradient_is_not_replaced():
+    model = Codebook()
+
+    def before(x):
+        y = x @ model.vectors.T
+        model.vectors = nn.Parameter(model.vectors * 2)
+        return y
+
+    def after(x):
+        model.vectors = nn.Parameter(model.vectors.detach() * 2)
+        (x @ model.vectors.T).sum().backward()
+
+    for function in (before, after):
+        with pytest.raises(gf.TraceError, match="gives a gradient to 'vectors', a parameter"):
+            gf.compile(function)(X[0])
+    agree(model.vectors, gf.ones(4, 3).double())
