@@ -221,6 +221,39 @@ def test_a_backward_hook_fires_without_differentiable_arguments():
     assert len(seen) == 1
 
 
+@pytest.mark.parametrize("jit", [lambda f: f, gf.compile])
+def test_hooks_of_all_modules_come_first_and_are_noticed(jit):
+    everywhere, calls = gf.nn.modules.module, []
+    net = nn.Sequential(linear(), nn.ReLU())
+    net[0].register_forward_pre_hook(lambda m, a: calls.append("own"))
+
+    def note(kind):
+        return lambda m, *rest: calls.append((kind, type(m).__name__))
+
+    step = jit(lambda x: gf.autograd.grad(net(x).sum(), [x])[0])
+    x = ramp(2, 4).requires_grad_()
+    plain = step(x)
+    calls.clear()
+    handles = [
+        everywhere.register_module_forward_pre_hook(note("before")),
+        everywhere.register_module_forward_hook(note("after")),
+        everywhere.register_module_full_backward_pre_hook(note("arrives")),
+        everywhere.register_module_full_backward_hook(note("leaves")),
+    ]
+    doubled = everywhere.register_module_forward_hook(
+        lambda m, a, k, out: out * 2 if isinstance(m, nn.Linear) else None, with_kwargs=True
+    )
+    np.testing.assert_allclose(step(x).numpy(), 2 * plain.numpy(), rtol=1e-6)
+    names = ["before Sequential", "before Linear", "own", "after Linear", "before ReLU",
+             "after ReLU", "after Sequential", "arrives Sequential", "arrives ReLU",
+             "leaves ReLU", "arrives Linear", "leaves Linear", "leaves Sequential"]  # fmt: skip
+    assert [c if c == "own" else " ".join(c) for c in calls] == names
+    for handle in [*handles, doubled]:
+        handle.remove()
+    calls.clear()
+    assert gf.equal(step(x), plain) and set(calls) <= {"own"}
+
+
 # ---- conversion, copies ------------------------------------------------------------------
 
 

@@ -245,3 +245,67 @@ def test_compiled_functions_have_no_hooks():
 
     with pytest.raises(TraceError, match="hooks are called eagerly only"):
         gf.compile(lambda: y.backward())()
+
+
+@pytest.mark.parametrize("jit", [lambda f: f, gf.compile])
+def test_a_hook_on_several_tensors_is_called_once_a_pass(jit):
+    register = gf.autograd.graph.register_multi_grad_hook
+    u, v, w = (gf.tensor([float(i)], requires_grad=True) for i in (1, 2, 3))
+    sums = [gf.zeros(1) for _ in range(3)]
+    seen: list[list[bool]] = []
+    first: list[str] = []
+
+    def take(gradients):
+        seen.append([g is not None for g in gradients])
+        for total, g in zip(sums, gradients):
+            if g is not None:
+                total.add_(g)
+
+    handles = [
+        register((u, v, w), take),
+        register((u, w), lambda g: first.append("one"), mode="any"),
+    ]
+
+    def passes():
+        (u * v).sum().backward()
+        (u * v * w).sum().backward()
+
+    jit(passes)()
+    assert seen == [[True, True, False], [True, True, True]] and first == ["one", "one"]
+    assert [s.item() for s in sums] == [2 + 6, 1 + 3, 2]
+    for handle in handles:
+        handle.remove()
+    (u * v).sum().backward()
+    assert len(seen) == len(first) == 2
+    with pytest.raises(ValueError, match="mode is 'all' or 'any'"):
+        register((u,), take, mode="some")
+
+
+def test_a_pass_that_failed_and_one_within_another_leave_hooks_on_several_tensors_alone():
+    u, v = (gf.tensor([float(i)], requires_grad=True) for i in (1, 2))
+    seen: list[list[float | None]] = []
+
+    def take(gradients):
+        seen.append([None if g is None else g.item() for g in gradients])
+
+    gf.autograd.graph.register_multi_grad_hook((u, v), take)
+
+    def fail(gradient):
+        raise KeyError
+
+    product = u * 1
+    handle = product.register_hook(fail)
+    with pytest.raises(KeyError):
+        (product + v * 5).sum().backward()
+    handle.remove()
+    other = (v * 7).sum()
+
+    def inner(gradient):
+        other.backward()
+
+    result = u * 3
+    result.register_hook(inner)
+    result.sum().backward()
+    assert seen == [[None, 7.0], [3.0, None]]
+    gf.autograd.grad((u * v).sum(), [u, v])
+    assert seen[2:] == [[2.0, 1.0]]

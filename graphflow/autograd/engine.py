@@ -153,7 +153,6 @@ def backward(
     ``grad_tensors`` are the cotangents of the tensors (None: 1, for scalars only); with
     ``inputs`` only those collect a gradient, leaves or not.
     """
-    _afterwards.calls.clear()
     outs, given = _paired(tensors, grad_tensors)
     chosen = None if inputs is None else [inputs] if isinstance(inputs, Tensor) else list(inputs)
     if chosen is not None and not chosen:
@@ -174,24 +173,41 @@ def backward(
             if node in sweep.captured:
                 _accumulate(tensor, sweep.captured[node], SHARED, create_graph)
 
-    in_grad_mode(create_graph, accumulate)
-    while _afterwards.calls:
-        _afterwards.calls.pop(next(iter(_afterwards.calls)))()
+    with _afterwards:
+        in_grad_mode(create_graph, accumulate)
 
 
 class _Afterwards(threading.local):
-    """What is to be called when the backward pass under way is over, each thread's own."""
+    """What is to be called when the backward pass under way is over, each thread's own.
+
+    A pass that a hook begins within another one has its own.
+    """
 
     def __init__(self) -> None:
         self.calls: dict[Hashable, Callable[[], None]] = {}
+        self._outer: list[dict[Hashable, Callable[[], None]]] = []
+
+    def __enter__(self) -> None:
+        self._outer.append(self.calls)
+        self.calls = {}
+
+    def __exit__(self, failed: object, *_: object) -> None:
+        try:
+            while self.calls and failed is None:
+                self.calls.pop(next(iter(self.calls)))()
+        finally:
+            self.calls = self._outer.pop()
 
 
 _afterwards = _Afterwards()
 
 
-def call_afterwards(key: Hashable, function: Callable[[], None]) -> None:
-    """From a hook: call ``function`` when this ``backward()`` is over, once for each ``key``."""
-    _afterwards.calls.setdefault(key, function)
+def call_afterwards(key: Hashable, function: Callable[[], None]) -> bool:
+    """From a hook: call ``function`` when this pass is over, once for each ``key``.
+
+    False if ``key`` is waiting for that already.
+    """
+    return _afterwards.calls.setdefault(key, function) is function
 
 
 def _paired(
@@ -239,15 +255,11 @@ def grad(
     if any(edge is None for edge in edges):
         raise GraphFlowError("one of the tensors to differentiate by does not require grad")
     wanted = frozenset(e.node for e in edges if e is not None and e.node is not None)
-    sweep = in_grad_mode(create_graph, _run, outs, given, retain_graph, create_graph, wanted)
     results: list[Tensor | None] = []
-    for tensor, edge in zip(wrt, edges, strict=True):
-        assert edge is not None
-        if edge.node is not None:
-            found = sweep.captured.get(edge.node)
-        else:
-            entry = sweep.leaves.get(id(tensor))
-            found = None if entry is None else _hooked(tensor._hooks, entry[1])
+    with _afterwards:
+        sweep = in_grad_mode(create_graph, _run, outs, given, retain_graph, create_graph, wanted)
+        arrived = [_arrived(sweep, *pair) for pair in zip(wrt, edges, strict=True)]
+    for tensor, found in zip(wrt, arrived, strict=True):
         if found is None and materialize_grads:
             found = _zeros(tensor)
         elif found is None and not allow_unused:
@@ -257,6 +269,15 @@ def grad(
             )
         results.append(found)
     return tuple(results)
+
+
+def _arrived(sweep: _Sweep, tensor: Tensor, edge: Edge | None) -> Tensor | None:
+    """What has come to a tensor that was asked for, after its hooks."""
+    assert edge is not None
+    if edge.node is not None:
+        return sweep.captured.get(edge.node)
+    entry = sweep.leaves.get(id(tensor))
+    return None if entry is None else _hooked(tensor._hooks, entry[1])
 
 
 def _batched(

@@ -3,6 +3,8 @@
 Backward hooks need every gradient of a call at once.  So each tensor that goes in
 (or comes out) passes a *gate*; the gates of a side keep what arrives and lead to one
 *junction*, which the sweep reaches after all of them, and which calls the hooks.
+
+Hooks of all modules are in one list beside the modules', and are called before theirs.
 """
 
 from __future__ import annotations
@@ -13,7 +15,8 @@ from typing import Any
 from graphflow.autograd.history import GradNode, edge_of
 from graphflow.autograd.modes import no_grad
 from graphflow.dispatch import apply_view, full
-from graphflow.tensor import Tensor
+from graphflow.mode import structure
+from graphflow.tensor import RemovableHandle, Tensor
 
 Gradients = tuple[Tensor | None, ...]
 
@@ -36,6 +39,28 @@ class BackwardHook:
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
+
+
+everywhere: list[tuple[str, ForwardHook | BackwardHook]] = []
+"""The hooks of all modules, each with the name of the list that a module has for such."""
+
+
+def register_everywhere(table: str, hook: ForwardHook | BackwardHook) -> RemovableHandle:
+    """Have all modules call ``hook`` as one of their lists called ``table``."""
+    everywhere.append((table, hook))
+    structure.bump()
+    return RemovableHandle(everywhere, everywhere[-1])
+
+
+def hooks_of(module: Any, table: str) -> list[Any]:
+    """What is called for ``module``: the hooks of all modules, then its own."""
+    own = getattr(module, table)
+    return [*(hook for name, hook in everywhere if name == table), *own]
+
+
+def assume_everywhere(tracer: Any) -> None:
+    """Assume in a trace that the hooks of all modules stay as they are."""
+    tracer.guard(lambda: tuple(everywhere), tuple(everywhere), "hooks of all modules")
 
 
 class _Junction(GradNode):

@@ -12,7 +12,14 @@ from graphflow.ir import types as T
 from graphflow.ir.types import DType
 from graphflow.mode import mode, structure
 from graphflow.moves import moved
-from graphflow.nn.hooks import BackwardCall, BackwardHook, ForwardHook
+from graphflow.nn.hooks import (
+    BackwardCall,
+    BackwardHook,
+    ForwardHook,
+    assume_everywhere,
+    everywhere,
+    hooks_of,
+)
 from graphflow.nn.state import IncompatibleKeys, ModuleState
 from graphflow.profiling import watch
 from graphflow.promotion import cast
@@ -55,6 +62,8 @@ class Module(ModuleState):
             if compiled is not None and not mode.one_by_one:
                 return compiled(*args, **kwargs)
             return self._run(args, kwargs)
+        if not tracer.modules:
+            assume_everywhere(tracer)
         tracer.enter_module(self)
         try:
             return self._run(args, kwargs)
@@ -80,15 +89,16 @@ class Module(ModuleState):
             or self._forward_pre_hooks
             or self._backward_hooks
             or self._backward_pre_hooks
+            or everywhere
         ):
             return self.forward(*args, **kwargs)
-        for pre in list(self._forward_pre_hooks):
+        for pre in hooks_of(self, "_forward_pre_hooks"):
             args, kwargs = _prepared(self, pre, args, kwargs)
         done: set[int] = set()
         try:
             return self._watched(args, kwargs, done)
         except BaseException:
-            for hook in list(self._forward_hooks):
+            for hook in hooks_of(self, "_forward_hooks"):
                 if hook.always_call and id(hook) not in done:
                     _followed(self, hook, args, kwargs, None)
             raise
@@ -96,11 +106,12 @@ class Module(ModuleState):
     def _watched(self, args: tuple[Any, ...], kwargs: dict[str, Any], done: set[int]) -> Any:
         """Forward, its hooks, and gates for the gradients if somebody asked for them."""
         watch = None
-        if self._backward_hooks or self._backward_pre_hooks:
-            watch = BackwardCall(self, self._backward_pre_hooks, self._backward_hooks)
+        pre, after = hooks_of(self, "_backward_pre_hooks"), hooks_of(self, "_backward_hooks")
+        if pre or after:
+            watch = BackwardCall(self, pre, after)
             args = watch.arguments(args)
         out = self.forward(*args, **kwargs)
-        for hook in list(self._forward_hooks):
+        for hook in hooks_of(self, "_forward_hooks"):
             done.add(id(hook))
             out = _followed(self, hook, args, kwargs, out)
         return out if watch is None else watch.results(out)
