@@ -55,6 +55,7 @@ LATER: tuple[str, ...] = (
     "graphflow.functions.sorting",
     "graphflow.functions.special",
     "graphflow.functions.statistics",
+    "graphflow.functions.storages",
     "graphflow.functions.striding",
     "graphflow.functions.surface",
     "graphflow.functions.typed",
@@ -87,6 +88,7 @@ if TYPE_CHECKING:  # what type checkers find in gf
     from graphflow.functions.sorting import *
     from graphflow.functions.special import *
     from graphflow.functions.statistics import *
+    from graphflow.functions.storages import *
     from graphflow.functions.striding import *
     from graphflow.functions.surface import *
     from graphflow.functions.trigonometry import *

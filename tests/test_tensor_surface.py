@@ -6,6 +6,7 @@ import copy
 import pickle
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import pytest
 import graphflow as gf
 from graphflow import nn
 from graphflow.errors import GraphFlowError
+from graphflow.testing import assert_close
 
 
 def test_sizes_and_memory() -> None:
@@ -183,3 +185,83 @@ def test_attributes_stay_when_a_lazy_parameter_gets_its_shape() -> None:
     layer.weight.lr_scale = 0.5
     layer(gf.ones(2, 4))
     assert layer.weight.lr_scale == 0.5 and layer.weight.shape == (3, 4)
+
+
+def test_a_tensor_takes_other_extents_over_its_memory() -> None:
+    x = gf.arange(12.0).reshape(3, 4)
+    y = x.clone()
+    part = y[1:]
+    assert part.resize_(2, 2) is part and part.tolist() == [[4, 5], [6, 7]]
+    part[0, 0] = -1
+    assert y[1, 0] == -1
+    more = x.clone()
+    more.resize_((5, 3))
+    assert more.shape == (5, 3) and more.flatten()[:12].tolist() == list(range(12))
+    assert more.flatten()[12:].tolist() == [0] * 3
+    turned = x.clone().t_().resize_(12)
+    assert turned.tolist() == list(range(12))
+    assert gf.zeros(0).resize_as_(x).copy_(x).tolist() == x.tolist()
+    assert x.clone().as_strided_((2, 2), (1, 2), 1).tolist() == [[1, 3], [2, 4]]
+    with pytest.raises(gf.GraphFlowError, match=r"resize_ of a tensor that requires grad.*detach"):
+        gf.ones(2, requires_grad=True).resize_(3)
+    with pytest.raises(gf.GraphFlowError, match="a size is negative"):
+        x.clone().resize_(-1)
+
+
+def test_a_tensor_takes_the_memory_of_another() -> None:
+    x = gf.arange(12.0).reshape(3, 4)
+    y = gf.zeros(0)
+    y.set_(x)
+    y[0, 0] = 9
+    assert x[0, 0] == 9 and y.shape == (3, 4)
+    memory = x[1:].untyped_storage()
+    assert gf.zeros(0).set_(memory, 2, (2, 3), (4, 1)).tolist() == [[2, 3, 4], [6, 7, 8]]
+    assert gf.zeros(0).set_(memory).tolist() == x.flatten().tolist()
+    assert gf.zeros(3).set_(x, 1, (2, 2)).tolist() == [[1, 2], [3, 4]]
+    assert gf.zeros(3).set_().shape == (0,)
+    leaf = gf.zeros(3, requires_grad=True)
+    with gf.no_grad():
+        leaf.set_(gf.ones(3))
+    assert leaf.requires_grad and leaf.tolist() == [1, 1, 1]
+    with pytest.raises(gf.DTypeError, match="the source is int64, the tensor float32"):
+        gf.zeros(2).set_(gf.zeros(2, dtype=gf.int64))
+
+
+def test_the_memory_of_a_tensor_as_a_row_of_elements() -> None:
+    x = gf.arange(6.0).reshape(2, 3)
+    row = x[1:].storage()
+    assert len(row) == row.size() == 6 and list(row) == row.tolist() == [0, 1, 2, 3, 4, 5]
+    assert row.data_ptr() == x.data_ptr() and row.dtype is gf.float32 and row.element_size() == 4
+    row[4] = -1
+    assert row[4] == -1 and x[1, 1] == -1 and row.untyped().nbytes() == 24
+    assert repr(row).splitlines()[4] == " -1.0"
+
+
+def test_extents_and_memory_change_in_compiled_functions_too() -> None:
+    def changed(x: gf.Tensor) -> tuple[gf.Tensor, ...]:
+        less, more = x.clone().resize_(2, 3) + 0, (x * 1).resize_(5, 3) + 1
+        steps = (x * 2).as_strided_((2, 2), (1, 2), 1) * x[0, 1]
+        return less, more, steps, x.exp().set_(x * 3)
+
+    x, outer = gf.arange(12.0).reshape(3, 4), gf.zeros(3)
+    for found, expected in zip(gf.compile(changed)(x), changed(x), strict=True):
+        assert gf.equal(found, expected)
+    for wrong in (lambda x: x.resize_(20), lambda x: outer.set_(x)):
+        with pytest.raises(gf.TraceError, match="make a new tensor"):
+            gf.compile(wrong)(x)
+
+
+@pytest.mark.parametrize("jit", [lambda f: f, gf.compile])
+def test_activations_that_are_methods(jit: Any) -> None:
+    x = gf.tensor([-2.0, -0.3, 0.4, 3.0], requires_grad=True)
+    slope = gf.tensor(0.25, requires_grad=True)
+
+    def both(x: gf.Tensor, slope: gf.Tensor) -> tuple[Any, ...]:
+        out = x.prelu(slope)
+        return x.hardshrink(0.35), out, *gf.autograd.grad(out.sum(), [x, slope])
+
+    shrunk, out, dx, dslope = jit(both)(x, slope)
+    assert shrunk.tolist() == gf.tensor([-2.0, 0, 0.4, 3]).tolist()
+    assert_close(out, gf.tensor([-0.5, -0.075, 0.4, 3]))
+    assert dx.tolist() == [0.25, 0.25, 1, 1]
+    assert_close(dslope, gf.tensor(-2.3))

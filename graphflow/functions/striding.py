@@ -34,8 +34,8 @@ def as_strided(
     steps = tuple(need_int("as_strided: a stride", n, 0) for n in stride)
     if len(extents) != len(steps):
         raise ShapeError(f"as_strided: {len(extents)} sizes and {len(steps)} strides")
-    begin = _offset(input) if storage_offset is None else storage_offset
-    row = view(_whole(input), -1)
+    begin = first_element(input) if storage_offset is None else storage_offset
+    row = view(whole_memory(input), -1)
     return apply_view("strided", row, shape=extents, strides=steps, offset=int(begin))
 
 
@@ -73,7 +73,7 @@ def empty_permuted(size: Sequence[int], physical_layout: Sequence[int], **option
     return permute(dense, [physical_layout.index(d) for d in range(len(size))])
 
 
-def _whole(input: Tensor) -> Tensor:
+def whole_memory(input: Tensor) -> Tensor:
     """All of the memory that the input is a view of, with its history."""
     root = input._base if input._base is not None else input
     if not root._chain:
@@ -86,7 +86,7 @@ def _whole(input: Tensor) -> Tensor:
     return whole
 
 
-def _offset(input: Tensor) -> int:
+def first_element(input: Tensor) -> int:
     """How many elements of its memory lie before the first of the tensor, traced or not."""
     if mode.tracer is None:
         array, whole = input._eager(), input._cell.value

@@ -173,6 +173,13 @@ class UntypedStorage:
         """Where it is."""
         return self._tensor.device
 
+    def row(self, dtype: DType) -> Tensor:
+        """All of it as a row of ``dtype``."""
+        tensor = self._tensor
+        whole: Tensor = tensor.__class__._of(tensor._cell)
+        row: Tensor = whole.reshape(-1)
+        return row if dtype is row.dtype else row.view(dtype)
+
     def is_shared(self) -> bool:
         """Whether processes share it."""
         return is_shared(self._tensor)

@@ -6,9 +6,12 @@ uses is imported when one of its names is asked for.
 
 from typing import TYPE_CHECKING
 
+from graphflow import methods as _methods
+from graphflow.dispatch import in_place as _in_place
 from graphflow.functions.manipulation import one_hot as one_hot
 from graphflow.functions.reductions import logsumexp as logsumexp
 from graphflow.later import Gathering, importer
+from graphflow.nn.functional import activation as _activation
 from graphflow.nn.functional.activation import *
 from graphflow.nn.functional.dropout import *
 from graphflow.nn.functional.linear import *
@@ -50,3 +53,6 @@ else:
 
     def __dir__() -> list[str]:
         return sorted({*globals(), *_SHUFFLES, *_LATER.names()})
+
+
+_methods.bind(_activation, _in_place)
