@@ -10,8 +10,9 @@ from graphflow.autograd.engine import call_afterwards
 from graphflow.autograd.history import GradNode as Node
 from graphflow.device import CPU, Device
 from graphflow.errors import TraceError
+from graphflow.handles import RemovableHandle
 from graphflow.mode import mode
-from graphflow.tensor import RemovableHandle, Tensor
+from graphflow.tensor import Tensor
 
 __all__ = ["Node", "register_multi_grad_hook", "save_on_cpu", "saved_tensors_hooks"]
 

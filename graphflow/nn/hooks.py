@@ -15,8 +15,9 @@ from typing import Any
 from graphflow.autograd.history import GradNode, edge_of
 from graphflow.autograd.modes import no_grad
 from graphflow.dispatch import apply_view, full
+from graphflow.handles import RemovableHandle
 from graphflow.mode import structure
-from graphflow.tensor import RemovableHandle, Tensor
+from graphflow.tensor import Tensor
 
 Gradients = tuple[Tensor | None, ...]
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from graphflow.handles import RemovableHandle
 from graphflow.nn.hooks import BackwardHook, ForwardHook, register_everywhere
 from graphflow.nn.module import Module
-from graphflow.tensor import RemovableHandle
 
 __all__ = [
     "Module", "register_module_backward_hook", "register_module_forward_hook",
