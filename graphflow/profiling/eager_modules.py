@@ -19,10 +19,14 @@ from graphflow.profiling.watch import module_types
 
 
 class EagerModules:
-    """The path of the module at work, ``""`` outside of modules; see :meth:`watched`."""
+    """The path of the module at work, ``""`` outside of modules; see :meth:`watched`.
+
+    ``entered`` are the paths of all modules that have been called.
+    """
 
     def __init__(self) -> None:
         self.stack: list[str] = []
+        self.entered: set[str] = set()
         self._paths: dict[int, str] = {}
         self._kept: list[Any] = []
 
@@ -40,7 +44,9 @@ class EagerModules:
             def watched_call(module: Any, *args: Any, **kwargs: Any) -> Any:
                 if mode.tracer is not None:
                     return call(module, *args, **kwargs)
-                with self._inside(self._path_of(module)):
+                path = self._path_of(module)
+                self.entered.add(path)
+                with self._inside(path):
                     return call(module, *args, **kwargs)
 
             return watched_call
@@ -76,11 +82,15 @@ class EagerModules:
         finally:
             self.stack.pop()
 
+    def root_name(self, module: Any) -> str:
+        """What a module is called that no module calls."""
+        return _variable(module) or type(module).__name__.lower()
+
     def _path_of(self, module: Any) -> str:
         """The module's path below the outermost one, which goes by its variable's name."""
         found = self._paths.get(id(module))
         if found is None:
-            root = self.path or _variable(module) or type(module).__name__.lower()
+            root = self.path or self.root_name(module)
             for path, part in module.named_modules():
                 self._paths.setdefault(id(part), f"{root}.{path}" if path else root)
             self._kept.append(module)  # an id stands for this module as long as it lives
