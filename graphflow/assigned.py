@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from graphflow import pytree
+from graphflow.autograd.history import serials
 from graphflow.cell import Cell
 from graphflow.errors import TraceError
 from graphflow.mode import structure
@@ -163,6 +164,7 @@ class Assigned:
         self._met: dict[int, Any] = {}
         self._names: set[tuple[int, str]] = set()
         self._histories: dict[int, tuple[Tensor, GradNode | None, bool]] = {}
+        self._began = next(serials)
         self.differentiated: set[int] = set()
         """The leaves that results are differentiated by when the function is done."""
 
@@ -183,6 +185,10 @@ class Assigned:
         """An in-place operation is about to give ``tensor``, from outside, another history."""
         before = tensor, tensor._grad_fn, tensor._requires_grad
         self._histories.setdefault(id(tensor), before)
+
+    def is_from_outside(self, history: GradNode) -> bool:
+        """Whether this operation was recorded before the function was called."""
+        return history.serial < self._began
 
     def restore_histories(self) -> None:
         """Give tensors from outside the histories back that they had before the trace."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from graphflow.errors import GraphFlowError
 from graphflow.functions.shaping import stack
-from graphflow.mode import mode
+from graphflow.mode import mode, structure
 from graphflow.tensor import Tensor
 
 
@@ -56,7 +57,7 @@ def _replaced(
         id(old): given[full_name]
         for (full_name, *_), old in zip(places, held, strict=True) if full_name in given
     }  # fmt: skip
-    tracer = mode.tracer
+    tracer, outer = mode.tracer, mode.lent
     lent = frozenset[tuple[int, str]]() if tracer is None else tracer.lent
     try:
         for (full_name, table, name), old in zip(places, held, strict=True):
@@ -68,12 +69,18 @@ def _replaced(
                 continue
             if tracer is not None:
                 tracer.lent |= {(id(table), name)}
+        if tracer is None:
+            structure.bump()  # programs of compiled modules were made for what lay there
+        mode.lent = (*outer, partial(_replaced, places, given, tie))
         yield
     finally:
+        mode.lent = outer
         if tracer is not None:
             tracer.lent = lent
         for (_, table, name), old in zip(places, held, strict=True):
             table[name] = old
+        if tracer is None:
+            structure.bump()
 
 
 def stack_module_state(models: Sequence[Any]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import wraps
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
@@ -34,7 +35,8 @@ class Mode(threading.local):
     ``place``: the device of tensors that are made without naming one (None: the CPU).
     ``packing``: the hooks that eager operations give what they save for their gradients to.
     ``part``: histories that leaves have in the part of a batch that is being computed.
-    ``one_by_one``: modules that were compiled in place run their operations."""
+    ``one_by_one``: modules that were compiled in place run their operations.
+    ``lent``: what puts the members back that modules are called with (``functional_call``)."""
 
     grad: bool = True
     tracer: Tracer | None = None
@@ -44,6 +46,7 @@ class Mode(threading.local):
     packing: saved_tensors_hooks | None = None
     part: Shares | None = None
     one_by_one: bool = False
+    lent: tuple[Callable[[], AbstractContextManager[None]], ...] = ()
 
     def note(self) -> None:
         """Note whether this thread's modes are unusual: to be called after one has become so.

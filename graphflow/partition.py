@@ -10,9 +10,10 @@ not saved but read again (their versions are checked, as for any saved tensor).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 
 from graphflow.autograd.engine import arriving
-from graphflow.autograd.history import Edge, GradNode
+from graphflow.autograd.history import GradNode
 from graphflow.cell import Cell
 from graphflow.errors import TraceError
 from graphflow.ir import build
@@ -56,7 +57,7 @@ class Backward:
 
 def partition(tracer: Tracer, live: Sequence[Tensor], outputs: list[Node]) -> Backward:
     """Differentiate ``live`` and split; values to save are appended to ``outputs``."""
-    leaves = _leaves_of(live)
+    leaves = _leaves_of(live, tracer)
     tracer.assigned.differentiated.update(map(id, leaves))
     cts = [build.input_node(tracer._unique(f"ct{i}"), t._type) for i, t in enumerate(live)]
     given = [Tensor._of(Cell(node, tracer)) for node in cts]
@@ -144,20 +145,27 @@ def _over(value: Node, start: Node, other: Node) -> list[Node]:
     return rebuilt([value], {start: other})
 
 
-def _leaves_of(live: Sequence[Tensor]) -> list[Tensor]:
-    """The leaf tensors the histories of ``live`` end in."""
+def _leaves_of(live: Sequence[Tensor], tracer: Tracer) -> list[Tensor]:
+    """The tensors that the histories of ``live`` end in: leaves, and those that came with a history
+    of their own, which takes the gradient from there."""
     found: dict[int, Tensor] = {}
-    stack: list[Edge | None] = [Edge(t.grad_fn, None) for t in live]
+    stack = [t.grad_fn for t in live]
     seen: set[GradNode] = set()
     while stack:
-        edge = stack.pop()
-        if edge is None:
+        node = stack.pop()
+        if node is None or node in seen:
             continue
-        if edge.leaf is not None:
-            found.setdefault(id(edge.leaf), edge.leaf)
-        elif edge.node is not None and edge.node not in seen:
-            seen.add(edge.node)
-            stack.extend(edge.node.edges)
+        seen.add(node)
+        for edge, operand in zip_longest(node.edges, node.inputs):
+            if edge is None:
+                continue
+            end = edge.leaf
+            if edge.node is not None and tracer.assigned.is_from_outside(edge.node):
+                end = operand if operand is not None and operand.grad_fn is edge.node else None
+            if end is None:
+                stack.append(edge.node)
+            else:
+                found.setdefault(id(end), end)
     return list(found.values())
 
 

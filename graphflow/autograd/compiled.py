@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import numpy as np
@@ -95,7 +96,9 @@ class CallHistory:
 class CompiledNode(Collector):
     """One call of a compiled function: collects cotangents, then runs the backward program."""
 
-    __slots__ = ("arguments", "before", "given", "history", "leaves", "saved", "shared", "watched")
+    __slots__ = (
+        "arguments", "before", "given", "history", "leaves", "lent", "saved", "shared", "watched",
+    )  # fmt: skip
 
     passes_on: ClassVar[int] = ALONE
 
@@ -119,7 +122,7 @@ class CompiledNode(Collector):
         self.arguments = [Tensor._of(shown[i]._cell, shown[i]._chain) for i in backward.arguments]
         self.watched = [(cell, cell.version) for cell in backward.watched]
         self.watched += [(x._cell, x._cell.version) for x in self.arguments]
-        self.leaves, self.given = leaves, given
+        self.leaves, self.given, self.lent = leaves, given, mode.lent
         self.before = [] if given is None else history.versions(leaves)
 
     def cotangents(self, builder: Any, ct: Tensor, create_graph: bool) -> list[Tensor | None]:
@@ -178,7 +181,11 @@ class CompiledNode(Collector):
         assert history.again is not None
         assert self.given is not None
         check_unchanged(self.before)
-        outs, arguments = history.again(self.given, self.leaves), history.targets(self.leaves)
+        with ExitStack() as members:
+            for put in self.lent:
+                members.enter_context(put())
+            outs = history.again(self.given, self.leaves)
+        arguments = history.targets(self.leaves)
         by_edge = {_end(edge_of(argument)): argument for argument in arguments}
         wanted = [by_edge[_end(edge)] for edge in self.edges]
         reached, given = [outs[i] for i in there], [cts[i] for i in there]
@@ -188,6 +195,7 @@ class CompiledNode(Collector):
         """Let go of the saved values."""
         super().release()
         self.history = self.given = None
+        self.lent = ()
         self.leaves, self.before, self.saved, self.arguments = (), [], [], []
         self.shared, self.watched = [], []
 

@@ -11,9 +11,11 @@ from __future__ import annotations
 import heapq
 import threading
 from collections.abc import Callable, Hashable, Sequence
+from functools import partial
 from typing import Any
 
 from graphflow import dispatch
+from graphflow.autograd.aims import Aims
 from graphflow.autograd.history import ALONE, NEW, SHARED, Edge, GradNode, edge_of
 from graphflow.autograd.modes import in_grad_mode
 from graphflow.autograd.several import TOKEN
@@ -64,26 +66,34 @@ class _Sweep:
             heapq.heappush(self.heap, (-node.serial, node))
         self.pending[node] = ct
 
-    def run(self, wanted: frozenset[GradNode] = frozenset()) -> None:
-        """Walk every pending history."""
+    def run(self, aims: Aims | None = None) -> None:
+        """Walk every pending history, or what leads to the ``aims``."""
         while self.heap:
             _, node = heapq.heappop(self.heap)
             ct = self.pending.pop(node)
             self.parts.pop(node, None)
-            if node.hooks:
-                ct = _hooked(node.hooks, ct)
-            if node.retain is not None:
-                _retain(node, ct)
-            if node in wanted:
-                self.captured[node] = ct
+            if aims is None or not aims.stops(node):
+                if node.hooks:
+                    ct = _hooked(node.hooks, ct)
+                if node.retain is not None:
+                    _retain(node, ct)
+            if aims is not None and not self._is_on_the_way(aims, node, ct):
+                continue
             if not self._sent_in_place(node, ct):
-                results = self._cotangents(node, ct)
-                for edge, result in zip(node.edges, results, strict=True):
+                edges = node.edges if aims is None else aims.along(node)
+                results = self._cotangents(node, edges, ct)
+                for edge, result in zip(edges, results, strict=True):
                     if edge is not None and result is not None:
                         same = result is ct or result._chain
                         self.send(edge, result, SHARED if same else node.passes_on)
             if not self.retain_graph:
                 node.release()
+
+    def _is_on_the_way(self, aims: Aims, node: GradNode, ct: Tensor) -> bool:
+        """Whether what ``node`` passes on is wanted; keeps ``ct`` if that is."""
+        if node in aims.nodes:
+            self.captured[node] = ct
+        return aims.passes(node)
 
     def is_postponed(self) -> bool:
         """Whether the whole pass is left open, in a trace that may: gradients are placeholders."""
@@ -115,17 +125,22 @@ class _Sweep:
         self.parts[target] = made
         return True
 
-    def _cotangents(self, node: GradNode, ct: Tensor) -> list[Tensor | None]:
+    def _cotangents(
+        self, node: GradNode, edges: Sequence[Edge | None], ct: Tensor
+    ) -> list[Tensor | None]:
         """What ``node`` passes on; in a trace that is work of the module it was recorded in."""
+        cotangents = node.cotangents
+        if edges is not node.edges and node.__class__ is GradNode:
+            cotangents = partial(node.cotangents_along, edges)
         tracer = mode.tracer
         if tracer is None and devices.used and node.op is not None:
             with place(None if ct.device == CPU else ct.device):
-                return node.cotangents(dispatch.TENSORS, ct, self.create_graph)
+                return cotangents(dispatch.TENSORS, ct, self.create_graph)
         if tracer is None or not node.module:
-            return node.cotangents(dispatch.TENSORS, ct, self.create_graph)
+            return cotangents(dispatch.TENSORS, ct, self.create_graph)
         tracer.modules.append(node.module)
         try:
-            return node.cotangents(dispatch.TENSORS, ct, self.create_graph)
+            return cotangents(dispatch.TENSORS, ct, self.create_graph)
         finally:
             tracer.modules.pop()
 
@@ -161,8 +176,11 @@ def backward(
     def accumulate() -> None:
         inner = [] if chosen is None else [(t, t.grad_fn) for t in chosen]
         sweep = _start(outs, given, retain_graph, create_graph)
-        if chosen is not None or not sweep.is_postponed():
-            sweep.run(frozenset(node for _, node in inner if node is not None))
+        if chosen is not None:
+            ends = [Edge(node, t if node is None else None) for t, node in inner]
+            sweep.run(Aims(map(edge_of, outs), ends))
+        elif not sweep.is_postponed():
+            sweep.run()
         leaves = None if chosen is None else {id(t) for t, node in inner if node is None}
         for key, (leaf, ct) in sweep.leaves.items():
             if leaf._requires_grad and (leaves is None or key in leaves):
@@ -254,10 +272,10 @@ def grad(
     edges = [edge_of(t) for t in wrt]
     if any(edge is None for edge in edges):
         raise GraphFlowError("one of the tensors to differentiate by does not require grad")
-    wanted = frozenset(e.node for e in edges if e is not None and e.node is not None)
+    ends = [edge for edge in edges if edge is not None]
     results: list[Tensor | None] = []
     with _afterwards:
-        sweep = in_grad_mode(create_graph, _run, outs, given, retain_graph, create_graph, wanted)
+        sweep = in_grad_mode(create_graph, _run, outs, given, retain_graph, create_graph, ends)
         arrived = [_arrived(sweep, *pair) for pair in zip(wrt, edges, strict=True)]
     for tensor, found in zip(wrt, arrived, strict=True):
         if found is None and materialize_grads:
@@ -309,12 +327,16 @@ def _batched(
 
 
 def arriving(
-    outputs: Sequence[Tensor], leaves: Sequence[Tensor], cts: Sequence[Tensor]
+    outputs: Sequence[Tensor], inputs: Sequence[Tensor], cts: Sequence[Tensor]
 ) -> list[Tensor | None]:
-    """The gradients of ``leaves`` before their hooks, which are for who passes them on; no
-    history is let go of."""
-    sweep = in_grad_mode(False, _run, outputs, cts, True, False, frozenset())
-    return [sweep.leaves[id(leaf)][1] if id(leaf) in sweep.leaves else None for leaf in leaves]
+    """The gradients of ``inputs`` before their hooks, which are for who passes them on; no
+    history is let go of, and none that an input has is walked."""
+    ends = [Edge(t.grad_fn, None if t.grad_fn is not None else t) for t in inputs]
+    sweep = in_grad_mode(False, _run, outputs, cts, True, False, ends, True)
+    leaves = {key: ct for key, (_, ct) in sweep.leaves.items()}
+    return [
+        leaves.get(id(t)) if t.grad_fn is None else sweep.captured.get(t.grad_fn) for t in inputs
+    ]
 
 
 def _zeros(tensor: Tensor) -> Tensor:
@@ -326,11 +348,12 @@ def _run(
     gradients: Sequence[Tensor | None],
     retain_graph: bool | None,
     create_graph: bool,
-    wanted: frozenset[GradNode],
+    ends: Sequence[Edge],
+    closed: bool = False,
 ) -> _Sweep:
-    """A sweep that has been run."""
+    """A sweep that has been run to the ``ends``; see :class:`Aims`."""
     sweep = _start(tensors, gradients, retain_graph, create_graph)
-    sweep.run(wanted)
+    sweep.run(Aims(map(edge_of, tensors), ends, closed))
     return sweep
 
 

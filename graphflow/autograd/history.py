@@ -8,7 +8,7 @@ in-place changes of an operand do not alter what has been recorded.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from graphflow.autograd.recipes import repeated, values_read
@@ -88,17 +88,23 @@ class GradNode:
 
     def cotangents(self, builder: Any, ct: Tensor, create_graph: bool) -> list[Tensor | None]:
         """The cotangent of every operand that wants one."""
+        return self.cotangents_along(self.edges, builder, ct, create_graph)
+
+    def cotangents_along(
+        self, edges: Sequence[Edge | None], builder: Any, ct: Tensor, create_graph: bool
+    ) -> list[Tensor | None]:
+        """The cotangents of the operands that ``edges`` lead to; of the others None."""
         assert self.op is not None
         application = self._application(create_graph)
         if mode.tracer is not None and not create_graph:
-            wants = tuple([edge is not None for edge in self.edges])
+            wants = tuple([edge is not None for edge in edges])
             found = repeated(mode.tracer, self.op, application, ct, wants)
             if found is not None:
                 return found
         with as_types_do:
             return [
                 None if edge is None else operand_cotangent(builder, self.op, application, ct, i)
-                for i, edge in enumerate(self.edges)
+                for i, edge in enumerate(edges)
             ]
 
     @property

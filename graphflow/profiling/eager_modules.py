@@ -56,9 +56,9 @@ class EagerModules:
             if mode.tracer is None:
                 node.module = self.path
 
-        def watched_cotangents(sweep: _Sweep, node: GradNode, ct: Any) -> Any:
+        def watched_cotangents(sweep: _Sweep, node: GradNode, *args: Any) -> Any:
             with self._inside(node.module):
-                return cotangents(sweep, node, ct)
+                return cotangents(sweep, node, *args)
 
         calls = [(kind, "__call__", kind.__call__) for kind in module_types]
         changed: list[tuple[Any, str, Any, Any]] = [
