@@ -15,7 +15,11 @@ from graphflow.autograd.engine import grad as gradients
 from graphflow.autograd.modes import enable_grad, is_grad_enabled, no_grad
 from graphflow.dispatch import full
 from graphflow.errors import GraphFlowError
-from graphflow.functional_modules import functional_call, stack_module_state
+from graphflow.functional_modules import (
+    functional_call,
+    replace_all_batch_norm_modules_,
+    stack_module_state,
+)
 from graphflow.functions.creation import eye
 from graphflow.functions.shaping import cat, movedim, reshape
 from graphflow.tensor import Tensor
@@ -23,7 +27,7 @@ from graphflow.vectorised import of_all, on_entries
 
 __all__ = [
     "functional_call", "grad", "grad_and_value", "hessian", "jacfwd", "jacrev", "jvp",
-    "linearize", "stack_module_state", "vjp", "vmap",
+    "linearize", "replace_all_batch_norm_modules_", "stack_module_state", "vjp", "vmap",
 ]  # fmt: skip
 
 Function = Callable[..., Any]

@@ -97,3 +97,13 @@ def stack_module_state(models: Sequence[Any]) -> tuple[dict[str, Tensor], dict[s
     for key, made in parameters.items():
         made.requires_grad_(wanted[key].requires_grad)
     return parameters, stacked("named_buffers")
+
+
+def replace_all_batch_norm_modules_(root: Any) -> Any:
+    """``root``, whose batch norms keep no statistics from now on: what ``vmap`` cannot write to
+    for each entry."""
+    for module in root.modules():
+        if hasattr(module, "running_mean") and hasattr(module, "num_batches_tracked"):
+            module.track_running_stats = False
+            module.running_mean = module.running_var = module.num_batches_tracked = None
+    return root

@@ -25,8 +25,9 @@ from graphflow.specs import TensorSpec
 from graphflow.tensor import Tensor
 
 __all__ = [
-    "Final", "ScriptFunction", "ScriptModule", "export", "freeze", "ignore", "is_scripting",
-    "is_tracing", "load", "save", "script", "trace", "unused",
+    "Final", "ScriptFunction", "ScriptModule", "annotate", "export", "freeze", "ignore",
+    "is_scripting", "is_tracing", "load", "optimize_for_inference", "save", "script",
+    "script_if_tracing", "script_method", "trace", "unused",
 ]  # fmt: skip
 
 F = TypeVar("F")
@@ -163,7 +164,17 @@ def unused(fn: F) -> F:
     return fn
 
 
-export = unused
+export = script_if_tracing = script_method = unused
+
+
+def annotate(the_type: Any, the_value: F) -> F:
+    """``the_value``: types are those of the values that a trace meets."""
+    return the_value
+
+
+def optimize_for_inference(mod: F, other_methods: Sequence[str] | None = None) -> F:
+    """``mod`` itself, which has to be in eval mode: programs are optimised as they are made."""
+    return freeze(mod)
 
 
 def is_tracing() -> bool:

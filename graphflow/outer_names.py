@@ -23,9 +23,11 @@ if TYPE_CHECKING:  # what type checkers find in gf
     from graphflow.autograd.anomaly import set_anomaly_enabled as set_anomaly_enabled
     from graphflow.device import get_default_device as get_default_device
     from graphflow.device import set_default_device as set_default_device
+    from graphflow.errors import OutOfMemoryError as OutOfMemoryError
     from graphflow.formats import sparse_coo as sparse_coo
     from graphflow.formats import sparse_csr as sparse_csr
     from graphflow.functions.typed import set_default_tensor_type as set_default_tensor_type
+    from graphflow.functions.typed import typename as typename
     from graphflow.nn.functional import adaptive_avg_pool1d as adaptive_avg_pool1d
     from graphflow.nn.functional import avg_pool1d as avg_pool1d
     from graphflow.nn.functional import bilinear as bilinear
@@ -172,6 +174,8 @@ PLACES = {
     **dict.fromkeys(_UNLIKE_FUNCTIONAL.split(), "graphflow.nn.outer"),
     **dict.fromkeys(_SWITCHES.split(), "graphflow.numerics"),
     "GradScaler": "graphflow.amp.grad_scaler",
+    "OutOfMemoryError": "graphflow.errors",
+    "typename": "graphflow.functions.typed",
     "get_default_device": "graphflow.device",
     "get_device_module": "graphflow.accelerator",
     "is_anomaly_enabled": "graphflow.autograd.anomaly",

@@ -79,3 +79,48 @@ def test_switches_of_precision_and_determinism() -> None:
         gf.set_float32_matmul_precision("highest")
         gf.use_deterministic_algorithms(False)
     assert not gf.backends.cuda.matmul.allow_tf32 and not gf.backends.cuda.deterministic
+
+
+def test_what_scripts_ask_of_cuda_before_they_choose_a_device() -> None:
+    assert gf.OutOfMemoryError is gf.cuda.OutOfMemoryError
+    assert issubclass(gf.OutOfMemoryError, RuntimeError)
+    assert gf.cuda.get_arch_list() == [] and not gf.cuda.is_initialized()
+    assert gf.cuda.initial_seed() == gf.initial_seed()
+    assert not isinstance(gf.ones(1), gf.cuda.FloatTensor)
+    for wrong in (gf.cuda.get_device_properties, gf.cuda.get_device_capability, gf.cuda.init):
+        with pytest.raises(gf.GraphFlowError, match="no CUDA device"):
+            wrong()
+    for elsewhere in (lambda: gf.cuda.FloatTensor([1.0]), lambda: gf.ones(2).xpu(),
+                      lambda: gf.ones(2).type("torch.cuda.FloatTensor"),
+                      lambda: gf.nn.Linear(1, 1).xpu()):  # fmt: skip
+        with pytest.raises(gf.GraphFlowError, match="is not available"):
+            elsewhere()
+    with pytest.raises(AttributeError, match="no attribute 'no_such_thing'"):
+        gf.cuda.no_such_thing  # noqa: B018
+
+
+def test_ranges_for_profilers_nest() -> None:
+    nvtx = gf.cuda.nvtx
+    with gf.profiler.profile() as found:
+        assert (nvtx.range_push("outer"), nvtx.range_push("inner")) == (0, 1)
+        nvtx.mark("here")
+        assert (nvtx.range_pop(), nvtx.range_pop(), nvtx.range_pop()) == (1, 0, -1)
+        with nvtx.range("step {}", 3):
+            gf.ones(2) + 1
+    assert {"outer", "inner", "step 3"} <= {row.key for row in found.key_averages()}
+
+
+def test_names_of_types_and_marks_for_scripting() -> None:
+    named = [gf.typename(x) for x in (gf.ones(2), gf.nn.Linear, 3, int, len)]
+    linear = "graphflow.nn.modules.linear.Linear"
+    assert named == ["graphflow.FloatTensor", linear, "int", "int", "len"]
+    assert gf.jit.annotate(list[int], [1]) == [1] and gf.jit.script_if_tracing(len) is len
+    model = gf.nn.Sequential(gf.nn.Conv2d(1, 2, 1), gf.nn.BatchNorm2d(2))
+    with pytest.raises(gf.GraphFlowError, match="eval"):
+        gf.jit.optimize_for_inference(model)
+    assert gf.jit.optimize_for_inference(model.eval()) is model
+    assert gf.func.replace_all_batch_norm_modules_(model) is model
+    x = gf.rand(3, 1, 4, 4)
+    assert [name for name, _ in model.named_buffers()] == []
+    assert abs(model(x).mean().item()) < 1e-5
+    assert gf.func.vmap(model)(x[:, None]).shape == (3, 1, 2, 4, 4)

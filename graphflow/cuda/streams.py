@@ -105,4 +105,8 @@ def stream(stream: Stream | None) -> AbstractContextManager[None]:
     return nullcontext()
 
 
-__all__ = ["Event", "Stream", "current_stream", "default_stream", "stream"]
+def set_stream(stream: Stream | None) -> None:
+    """Accepted: work goes to the one stream anyway."""
+
+
+__all__ = ["Event", "Stream", "current_stream", "default_stream", "set_stream", "stream"]

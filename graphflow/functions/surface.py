@@ -30,7 +30,7 @@ __all__ = [
 METHODS = """
 apply_ cuda data_ptr dim_order get_device is_inference is_nonzero is_pinned is_same_size is_set_to
 is_shared is_signed map_ ndimension new pin_memory record_stream share_memory_
-storage_offset to_dense to_numpy type untyped_storage where
+storage_offset to_dense to_numpy type untyped_storage where xpu
 """.split()
 PROPERTIES = """
 __cuda_array_interface__ is_cpu is_cuda is_meta is_mkldnn is_mps is_nested is_quantized is_sparse
@@ -56,17 +56,22 @@ def fill(input: Tensor, value: Any) -> Tensor:
 
 
 def type(input: Tensor, dtype: Any = None, non_blocking: bool = False) -> Any:
-    """The name of the tensor's type, or the tensor in ``dtype`` (a dtype or such a name)."""
+    """The name of the tensor's type, or the tensor in ``dtype`` (a dtype or such a name).
+
+    That of a type on a CUDA device, "graphflow.cuda.FloatTensor", moves it there.
+    """
     if dtype is None:
-        return f"graphflow.{_CLASSES[input.dtype]}"
+        return f"graphflow.{'cuda.' if is_cuda(input) else ''}{_CLASSES[input.dtype]}"
+    place = getattr(dtype, "place", None)
     dtype = getattr(dtype, "dtype", dtype)  # of a typed constructor
     if isinstance(dtype, str):
-        wanted = dtype.rpartition(".")[2]
+        path, _, wanted = dtype.rpartition(".")
         found = [d for d, name in _CLASSES.items() if name == wanted]
         if not found:
             raise DTypeError(f"no tensor type is called {dtype!r}")
-        dtype = found[0]
-    return cast(input, need_dtype(dtype) or input.dtype)
+        dtype, place = found[0], "cuda" if path.endswith("cuda") else None
+    made = cast(input, need_dtype(dtype) or input.dtype)
+    return made if place is None else moved(made, place, not non_blocking)
 
 
 def detach(input: Tensor) -> Tensor:
@@ -285,6 +290,11 @@ def cuda(
 ) -> Tensor:
     """On a CUDA device; an error says what there is where there is none."""
     return moved(input, "cuda" if device is None else device, not non_blocking)
+
+
+def xpu(input: Tensor, device: Any = None, non_blocking: bool = False) -> Tensor:
+    """On a device of Intel's; an error says that there is none."""
+    return moved(input, "xpu" if device is None else device, not non_blocking)
 
 
 def pin_memory(input: Tensor, device: Any = None) -> Tensor:

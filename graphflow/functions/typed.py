@@ -79,3 +79,12 @@ def set_default_tensor_type(t: Any) -> None:
     if name not in _FLOATING:
         raise TypeError(f"the default type is one of {', '.join(_FLOATING)}, not {t!r}")
     set_default_dtype(_FLOATING[name])
+
+
+def typename(obj: Any) -> str:
+    """The name of a tensor's type, or of an object's class with its module."""
+    if isinstance(obj, Tensor):
+        return str(obj.type())
+    kind = obj if isinstance(obj, type) or hasattr(obj, "__qualname__") else type(obj)
+    module = getattr(kind, "__module__", None)
+    return kind.__qualname__ if module in (None, "builtins") else f"{module}.{kind.__qualname__}"

@@ -263,6 +263,10 @@ class Module(ModuleState):
         """On a CUDA device."""
         return self.to("cuda" if device is None else device)
 
+    def xpu(self, device: Any = None) -> Self:
+        """On a device of Intel's; an error says that there is none."""
+        return self.to("xpu" if device is None else device)
+
     # ---- printing ------------------------------------------------------------------
 
     def extra_repr(self) -> str:

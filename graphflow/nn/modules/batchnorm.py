@@ -83,6 +83,10 @@ class _Norm(Module):
         )
 
 
+_NormBase = _Norm
+"""PyTorch's name, which scripts ask ``isinstance`` for."""
+
+
 class _BatchNorm(_Norm):
     """Normalises by the batch's statistics while training, else by the running ones."""
 
