@@ -267,3 +267,34 @@ def test_options_are_checked() -> None:
     ):
         with pytest.raises(GraphError, match=message):
             export(small(), (Spec((1, 1, 4, 4)),), **options)
+
+
+def test_pytorchs_options_are_ours(tmp_path: Path) -> None:
+    seen: list[bool] = []
+
+    class Model(nn.Module):
+        def forward(self, x: gf.Tensor) -> gf.Tensor:
+            seen.append(gf.onnx.is_in_onnx_export())
+            return x * 2
+
+    model, x = Model(), gf.ones(4, 3)
+    export(
+        model, x, tmp_path / "a.onnx", export_params=True, opset_version=17, dynamo=False,
+        do_constant_folding=True, input_names=["images"], output_names=["scores"],
+        dynamic_axes={"images": {0: "batch"}, "scores": {0: "batch"}},
+    )  # fmt: skip
+    written = onnx.load(tmp_path / "a.onnx")
+    (given,), (made,) = written.graph.input, written.graph.output
+    assert (given.name, made.name, written.opset_import[0].version) == ("images", "scores", 17)
+    assert given.type.tensor_type.shape.dim[0].dim_param == "batch"
+    export(model, (x,), f=tmp_path / "b.onnx", dynamic_axes={"x": [1]}, external_data=False)
+    (given,) = onnx.load(tmp_path / "b.onnx").graph.input
+    assert [d.dim_param for d in given.type.tensor_type.shape.dim] == ["", "x_dim_1"]
+    model(x)
+    assert seen == [True, True, False]
+    with pytest.raises(TypeError, match="unexpected keyword argument 'opset_versions'"):
+        export(model, (x,), opset_versions=17)
+    with pytest.raises(ValueError, match="export_params=False is not there"):
+        export(model, (x,), export_params=False)
+    with pytest.raises(GraphError, match="opset must be from 14 to 24, not 11"):
+        export(model, (x,), opset_version=11)

@@ -26,6 +26,7 @@ from graphflow.onnx.exporting.everything import COMPOSITES
 from graphflow.onnx.exporting.primitives import PRIMITIVES
 from graphflow.onnx.exporting.recording import Call, Recorder
 from graphflow.onnx.exporting.writer import Writer
+from graphflow.onnx.keywords import exporting, translated
 from graphflow.onnx.model_file import onnx_package
 from graphflow.primitives import fresh
 from graphflow.program import Program
@@ -55,6 +56,7 @@ def export(
     external: bool | None = None,
     input_names: Sequence[str] | None = None,
     output_names: Sequence[str] | None = None,
+    **options: Any,
 ) -> Any:
     """Write a function, module, graph or program as ONNX; returns the ``ModelProto``.
 
@@ -65,8 +67,18 @@ def export(
     primitive.  ``opset`` 14 to 24; the file format's version follows from it.  ``external``
     puts the weights into a file beside (None: if they are large).  Raises GraphError naming
     every operation that ONNX does not have, or not for the types it is used with, and for a
-    program that changes state or draws random numbers.
+    program that changes state or draws random numbers.  ``options`` are PyTorch's: ``f``,
+    ``opset_version``, ``dynamic_axes``, ``external_data``; others have no effect.
     """
+    if options:
+        own: dict[str, Any] = {
+            "path": path,
+            "opset": opset,
+            "dynamic": dynamic,
+            "external": external,
+        }
+        own |= translated(options, output_names)
+        return export(target, args, input_names=input_names, output_names=output_names, **own)
     if not OLDEST <= opset <= NEWEST:
         raise GraphError(f"opset must be from {OLDEST} to {NEWEST}, not {opset}")
     traced = _traced(target, _with_symbols(target, args, dynamic or {}, input_names))
@@ -126,7 +138,8 @@ def _traced(target: Any, args: tuple[Any, ...]) -> Traced:
         return Traced(target, _weights(target, cells))
     function = getattr(target, "original", target)
     recorder = Recorder({name: c.function for name, c in COMPOSITES.items()})
-    found = capture(_recorded(function, recorder), args, {}, _title(function))
+    with exporting():
+        found = capture(_recorded(function, recorder), args, {}, _title(function))
     names = _state_names(function)
     pairs = list(zip(found.graph.state, found.cells, strict=True))
     held = _weights(found.graph, found.cells)
