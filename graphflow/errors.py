@@ -42,6 +42,10 @@ class OutOfMemoryError(GraphFlowError, MemoryError):
     """More memory is needed than there is, or than a program was given."""
 
 
+class ChangedInPlaceError(GraphFlowError):
+    """A value that a gradient is made of has been changed in place since it was used."""
+
+
 class DeviceLostError(GraphFlowError):
     """A kernel has faulted: its device cannot be used by this process any more."""
 

@@ -15,7 +15,7 @@ from itertools import zip_longest
 from graphflow.autograd.engine import arriving
 from graphflow.autograd.history import GradNode
 from graphflow.cell import Cell
-from graphflow.errors import TraceError
+from graphflow.errors import ChangedInPlaceError, TraceError
 from graphflow.ir import build
 from graphflow.ir.graph import Graph
 from graphflow.ir.node import Node, ancestors, topological, with_inputs
@@ -53,6 +53,8 @@ class Backward:
     """Those of ``cells`` that the gradients are made of."""
     updated: tuple[Cell, ...]
     """Those of ``cells`` that the backward pass changes."""
+    refusal: str = ""
+    """Why there is no backward pass, if there is none."""
 
 
 def partition(tracer: Tracer, live: Sequence[Tensor], outputs: list[Node]) -> Backward:
@@ -62,7 +64,12 @@ def partition(tracer: Tracer, live: Sequence[Tensor], outputs: list[Node]) -> Ba
     cts = [build.input_node(tracer._unique(f"ct{i}"), t._type) for i, t in enumerate(live)]
     given = [Tensor._of(Cell(node, tracer)) for node in cts]
     before = tracer.values_now()
-    found = arriving(live, leaves, given)
+    try:
+        found = arriving(live, leaves, given)
+    except ChangedInPlaceError as error:
+        for cell, shadow in tracer.shadows.items():  # what it has written so far
+            shadow.value = before.get(cell, tracer.captured.get(cell, shadow.value))
+        return _refused(tracer, leaves, error)
     updates = LateUpdates(tracer, before, set(cts))
     values = [
         tracer.node(g) if g is not None else build.splat(0, tracer.node(leaf).tensor_type)
@@ -105,6 +112,18 @@ def partition(tracer: Tracer, live: Sequence[Tensor], outputs: list[Node]) -> Ba
         tuple(cells[n] for n in state),
         tuple(cells[n] for n, _ in changes),
     )
+
+
+def _refused(tracer: Tracer, leaves: Sequence[Tensor], error: ChangedInPlaceError) -> Backward:
+    """No backward pass, because the function has changed what it would read: who calls
+    ``backward()`` on a result is told, as in eager code, and who does not has the result."""
+    why = (
+        f"{error}\n  compiled {tracer.name!r} changes it, as an optimiser's step does, after its "
+        "result was computed: call backward() in the function, before that"
+    )
+    graph = Graph(inputs=(), outputs=(), state=(), updates=(), name=f"{tracer.name}_backward")
+    given = tuple(tracer.positions.get(id(leaf), -1) for leaf in leaves)
+    return Backward(graph, (), (), (), tuple(leaves), given, (), (), (), refusal=why)
 
 
 class LateUpdates:

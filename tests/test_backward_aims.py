@@ -127,3 +127,31 @@ def test_second_derivatives_of_a_compiled_module_are_by_what_it_was_lent():
     out = 3 * X @ own.detach().numpy().T
     agree(first, 3 * (out**2 * X).sum(0)[None])
     agree(grad(first.sum(), own)[0], 18 * (out * X.sum(1)[:, None] * X).sum(0)[None])
+
+
+def test_results_of_a_step_that_updates_may_have_a_graph_that_is_never_used():
+    """As of ``loss.backward(retain_graph=True)``, or of a value computed beside the loss."""
+    w = leaf(W)
+    optimizer = gf.optim.SGD([w], lr=0.001)
+
+    @gf.compile
+    def step(x):
+        optimizer.zero_grad()
+        loss = (x @ w @ w).square().sum()
+        loss.backward(retain_graph=True)
+        beside = x @ w @ w
+        optimizer.step()
+        return loss, beside
+
+    now = W.copy()
+    for _ in range(3):
+        loss, beside = step(gf.tensor(X))
+        out = X @ now @ now
+        agree(beside, out)
+        agree(loss, (out**2).sum())
+        now = now - 0.002 * ((X @ now).T @ out + X.T @ (out @ now.T))
+        agree(w, now)
+        assert beside.requires_grad
+    for ask in (lambda: loss.backward(), lambda: grad(beside.sum(), w)):
+        with pytest.raises(gf.errors.ChangedInPlaceError, match="'step' changes it, as an optimis"):
+            ask()

@@ -16,20 +16,22 @@ EMA = {"avg_fn": swa_utils.get_ema_avg_fn(0.9)}
 EMA_TOGETHER = {"multi_avg_fn": swa_utils.get_ema_multi_avg_fn(0.9)}
 
 
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
 @pytest.mark.parametrize(
     ("decay", "options"),
     [(None, {}), (None, ONE_BY_ONE), (None, TOGETHER), (0.9, EMA), (0.9, EMA_TOGETHER)],
 )
-def test_parameters_are_averaged(decay, options):
+def test_parameters_are_averaged(decay, options, compiled):
     model = nn.Sequential(linear(), nn.BatchNorm1d(3))
     average = swa_utils.AveragedModel(model, **options)
     assert average.avg_fn is options.get("avg_fn")
+    update = gf.compile(lambda: average.update_parameters(model))
     weights = []
     for i in range(4):
         with gf.no_grad():
             model[0].weight.add_(float(i))
             model[1].running_mean.fill_(float(i))
-        average.update_parameters(model)
+        update() if compiled else average.update_parameters(model)
         weights.append(model[0].weight.detach().numpy().copy())
     expected = np.mean(weights, 0)
     if decay is not None:

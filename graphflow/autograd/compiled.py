@@ -12,7 +12,7 @@ from graphflow.autograd.history import ALONE, Edge, edge_of, serials
 from graphflow.autograd.several import Collector, attach
 from graphflow.cell import Cell, copy_of
 from graphflow.device import CPU
-from graphflow.errors import GraphFlowError
+from graphflow.errors import ChangedInPlaceError, GraphFlowError
 from graphflow.ir.types import TensorType
 from graphflow.mode import mode
 from graphflow.tensor import Tensor
@@ -127,6 +127,8 @@ class CompiledNode(Collector):
 
     def cotangents(self, builder: Any, ct: Tensor, create_graph: bool) -> list[Tensor | None]:
         """The gradients of the leaves, from the backward program; each has memory of its own."""
+        if self.history is not None and self.history.backward.refusal:
+            raise ChangedInPlaceError(self.history.backward.refusal)
         if create_graph and self.given is None:
             raise GraphFlowError(
                 "create_graph=True has to run a compiled function again, operation by operation, "
@@ -218,7 +220,7 @@ def _root(array: Any) -> Any:
 def check_unchanged(watched: Sequence[tuple[Cell, int]]) -> None:
     """Raise an error if one of these cells has another version than this."""
     if any(cell.version != version for cell, version in watched):
-        raise GraphFlowError(
+        raise ChangedInPlaceError(
             "a tensor needed for the gradient of a compiled function was modified by an "
             "in-place operation after the call; clone() it first"
         )

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from graphflow.autograd.recipes import repeated, values_read
 from graphflow.cell import Cell, copy_of
-from graphflow.errors import GraphFlowError
+from graphflow.errors import ChangedInPlaceError, GraphFlowError
 from graphflow.ir.cotangent import operand_cotangent
 from graphflow.ir.node import Node
 from graphflow.ir.op import NON_DIFFERENTIABLE, Application, OpDef
@@ -159,7 +159,7 @@ class GradNode:
     def refuse(self, shape: tuple[int, ...], expected: int, version: int) -> None:
         """Raise: a saved value is not there any more."""
         what = self.name().partition("Backward")[0].lower()
-        raise GraphFlowError(
+        raise ChangedInPlaceError(
             f"a tensor of shape {list(shape)} needed for the gradient of {what} was modified by an "
             f"in-place operation (version {version}, expected {expected}); clone() it first"
         )

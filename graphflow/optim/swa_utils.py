@@ -9,7 +9,9 @@ from typing import Any
 
 from graphflow.autograd.modes import no_grad
 from graphflow.functions.creation import tensor
+from graphflow.functions.elementwise import where
 from graphflow.ir.types import int64
+from graphflow.mode import mode
 from graphflow.nn.module import Module
 from graphflow.nn.modules.batchnorm import _BatchNorm
 from graphflow.optim.lr_scheduler.base import LRScheduler
@@ -99,7 +101,11 @@ class AveragedModel(Module):
         with no_grad():
             if self.use_buffers:
                 pairs, buffers = pairs + buffers, []
-            if self.n_averaged.item() == 0:
+            if mode.tracer is not None:  # whether it is the first time is known later
+                self._average(pairs)
+                first = self.n_averaged == 0
+                _copy([(average, where(first, now, average)) for average, now in pairs])
+            elif self.n_averaged.item() == 0:
                 _copy(pairs)
             else:
                 self._average(pairs)
