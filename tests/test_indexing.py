@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from front import agree
@@ -234,3 +236,32 @@ def test_one_bad_position_of_several_is_found_in_compiled_code():
     assert program(gf.tensor(X), gf.tensor([0]), gf.tensor([-1])).shape == (1, 4)
     with pytest.raises(IndexError, match="out of range"):
         program(gf.tensor(X), gf.tensor([0]), gf.tensor([3]))
+
+
+def test_masks_made_of_constants_are_known():
+    """Positives and negatives of a contrastive loss are told apart so."""
+
+    def apart(x: gf.Tensor) -> tuple[gf.Tensor, ...]:
+        n = x.shape[0]
+        labels = gf.cat([gf.arange(n // 2)] * 2)
+        same, likeness = labels[:, None] == labels[None], x @ x.T
+        others = ~gf.eye(n, dtype=gf.bool)
+        same, likeness = same[others].view(n, -1), likeness[others].view(n, -1)
+        rows, columns = gf.where(gf.triu(gf.ones(n, n), 1) > 0)
+        rows += 0 * columns  # what is found is the call's own
+        return likeness[same], likeness[~same], x[rows] * x[columns]
+
+    def wanted(x: Any) -> tuple[Any, ...]:
+        n = len(x)
+        labels = np.concatenate([np.arange(n // 2)] * 2)
+        others = ~np.eye(n, dtype=bool)
+        same = (labels[:, None] == labels)[others].reshape(n, -1)
+        likeness = (x @ x.T)[others].reshape(n, -1)
+        rows, columns = np.triu_indices(n, 1)
+        return likeness[same], likeness[~same], x[rows] * x[columns]
+
+    compiled = gf.compile(apart)
+    for n in (4, 6, 4, 8):
+        x = np.random.default_rng(n).standard_normal((n, 3)).astype(np.float32)
+        for found, true in zip(compiled(gf.tensor(x)), wanted(x), strict=True):
+            np.testing.assert_allclose(found.numpy(), true, rtol=1e-5, atol=1e-6)

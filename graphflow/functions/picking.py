@@ -14,6 +14,11 @@ from graphflow.errors import DTypeError, ShapeError, TraceError
 from graphflow.functions.reductions import normal_dim
 from graphflow.functions.shaping import broadcast_to, narrow, reshape
 from graphflow.ir import types as T
+from graphflow.ir.build import constant
+from graphflow.ir.graph import Graph
+from graphflow.ir.interp import interpret
+from graphflow.ir.node import Node, topological
+from graphflow.ir.op import Kind
 from graphflow.ir.types import broadcast_shapes
 from graphflow.mode import mode
 from graphflow.promotion import as_operand, cast
@@ -139,20 +144,36 @@ def masked_select(input: Tensor, mask: Tensor) -> Tensor:
 
 
 def known(name: str, tensor: Tensor) -> np.ndarray[Any, Any]:
-    """The values, where the size of a result depends on them; an error in a trace."""
-    if mode.tracer is not None:
+    """The values, where the size of a result depends on them; in a trace those of constants."""
+    if mode.tracer is None:
+        return tensor._host()
+    found = _of_constants(mode.tracer.node(tensor))
+    if found is None:
         raise TraceError(
             f"{name} needs the values of a tensor of type {tensor._type}: the size of its result "
             "depends on them, and a compiled function has fixed sizes; gf.where keeps the size, "
-            "x[mask] = value assigns where a mask holds"
+            "x[mask] = value assigns where a mask holds, and a mask made in the function of gf.eye "
+            "or gf.arange is known"
         )
-    return tensor._host()
+    return found
+
+
+def _of_constants(node: Node) -> np.ndarray[Any, Any] | None:
+    """The values of a node that is made of nothing else than constants and positions."""
+    for one in topological([node]):
+        leaf = one.op.kind is Kind.LEAF and one.op.name != "constant"
+        sized = isinstance(one.type, T.TensorType) and one.type.is_static
+        if leaf or not sized or not one.op.pure or one.op.kind in (Kind.CONTROL, Kind.OPAQUE):
+            return None
+    return interpret(Graph(inputs=(), outputs=(node,)), ()).outputs[0]
 
 
 def positions(values: np.ndarray[Any, Any]) -> Tensor:
-    """A tensor of positions that NumPy found."""
+    """A tensor of positions that NumPy found; in a trace a constant."""
     from graphflow.tensor import Tensor
 
+    if mode.tracer is not None:
+        return Tensor._of(Cell(constant(np.asarray(values, np.int64)), mode.tracer))
     return Tensor._of(Cell(put_in_place(np.asarray(values, np.int64))))
 
 
