@@ -129,6 +129,66 @@ def test_curves_of_precision_and_recall(tmp_path):
     assert read.Tensors("curve")[0].step == 4
 
 
+def test_points_for_the_projector(tmp_path):
+    from google.protobuf import text_format
+    from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
+
+    points = gf.arange(10.0).reshape(5, 2)
+    with SummaryWriter(tmp_path) as writer:
+        writer.add_embedding(points, metadata=list("abcde"), label_img=gf.rand(5, 3, 4, 6))
+        for _ in range(2):  # the second time instead of the first
+            writer.add_embedding(
+                points.numpy(), [[i, i * i] for i in range(5)], global_step=7, tag="a/b",
+                metadata_header=["n", "square"],
+            )  # fmt: skip
+        with pytest.raises(gf.ShapeError, match="4 of metadata for 5 points"):
+            writer.add_embedding(points, metadata=list("abcd"))
+        with pytest.raises(gf.ShapeError, match="has 1 columns, the header 2"):
+            writer.add_embedding(points, metadata=[[1]] * 5, metadata_header=["n", "m"])
+    text = (tmp_path / "projector_config.pbtxt").read_text()
+    first, second = text_format.Parse(text, ProjectorConfig()).embeddings
+    assert (first.tensor_name, second.tensor_name) == ("default:00000", "a/b:00007")
+    np.testing.assert_array_equal(np.loadtxt(tmp_path / first.tensor_path), points.numpy())
+    assert (tmp_path / first.metadata_path).read_text().split() == list("abcde")
+    assert Image.open(tmp_path / first.sprite.image_path).size == (18, 12)
+    assert list(first.sprite.single_image_dim) == [6, 4]
+    assert (tmp_path / second.metadata_path).read_text().splitlines()[:2] == ["n\tsquare", "0\t0"]
+
+
+def test_sounds_films_and_layouts_of_charts(tmp_path):
+    import wave
+
+    from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
+
+    sound = np.sin(np.linspace(0, 50, 800))
+    with SummaryWriter(tmp_path) as writer:
+        writer.add_audio("tone", gf.tensor(sound)[None], 2, sample_rate=8000)
+        writer.add_video("film", gf.rand(2, 3, 3, 4, 4), 5, fps=10)
+        writer.add_custom_scalars(
+            {"all": {"lines": ["Multiline", ["loss/a", "b"]], "m": ["Margin", ["x", "y", "z"]]}}
+        )
+        with pytest.raises(ValueError, match="a margin has three tags"):
+            writer.add_custom_scalars_marginchart(["x"])
+        with pytest.raises(gf.ShapeError, match=r"a film is \[N, T, C, H, W\]"):
+            writer.add_video("film", gf.rand(3, 4, 4))
+        with pytest.raises(gf.ShapeError, match=r"a sound is \[1, L\]"):
+            writer.add_audio("tone", gf.rand(2, 800))
+    read = events(tmp_path)
+    (tone,) = read.Audio("tone")
+    with wave.open(io.BytesIO(tone.encoded_audio_string)) as file:
+        assert (file.getframerate(), file.getnchannels(), file.getnframes()) == (8000, 1, 800)
+        levels = np.frombuffer(file.readframes(800), "<i2")
+    np.testing.assert_allclose(levels / 32767, sound, atol=1e-4)
+    (film,) = read.Images("film")
+    with Image.open(io.BytesIO(film.encoded_image_string)) as moving:
+        assert (moving.format, moving.n_frames, moving.size) == ("GIF", 3, (8, 4))
+    (event,) = read.Tensors("custom_scalars__config__")
+    (category,) = Layout.FromString(event.tensor_proto.string_val[0]).category
+    lines, margin = category.chart
+    assert list(lines.multiline.tag) == ["loss/a", "b"]
+    assert [margin.margin.series[0].value, margin.margin.series[0].upper] == ["x", "z"]
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_folder_without_rights(tmp_path):
     tmp_path.chmod(0o500)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -193,6 +193,69 @@ class SummaryWriter:
         """Text, which may use Markdown."""
         parts = [text_part(self._summary, f"{tag}/text_summary", text_string)]
         self._add_parts(parts, global_step, walltime, self.log_dir)
+
+    # ---- points, sounds, films -------------------------------------------------------
+
+    def add_embedding(
+        self, mat: Any, metadata: Sequence[Any] | None = None, label_img: Any = None,
+        global_step: int | None = None, tag: str = "default",
+        metadata_header: Sequence[str] | None = None,
+    ) -> None:  # fmt: skip
+        """Points [N, D] for the projector, with a label and a picture [C, H, W] each, if given.
+
+        ``metadata_header`` names several columns of labels.
+        """
+        from graphflow.utils.event_media import write_embedding
+
+        images = None if label_img is None else numbers_of(label_img)
+        step = int(global_step or 0)
+        write_embedding(
+            Path(self.log_dir), tag, step, numbers_of(mat), metadata, images, metadata_header
+        )
+
+    def add_audio(
+        self, tag: str, snd_tensor: Any, global_step: int | None = None,
+        sample_rate: int = 44100, walltime: float | None = None,
+    ) -> None:  # fmt: skip
+        """A sound of one channel: samples between -1 and 1."""
+        from graphflow.utils.event_media import audio_part
+
+        part = audio_part(self._summary, numbers_of(snd_tensor), sample_rate)
+        self._add(tag, global_step, walltime, audio=part)
+
+    def add_video(
+        self, tag: str, vid_tensor: Any, global_step: int | None = None, fps: float = 4,
+        walltime: float | None = None,
+    ) -> None:  # fmt: skip
+        """Films [N, T, C, H, W] side by side, of ``fps`` pictures a second."""
+        from graphflow.utils.event_media import video_part
+
+        part = video_part(self._summary, numbers_of(vid_tensor), fps)
+        self._add(tag, global_step, walltime, image=part)
+
+    # ---- charts of several numbers -----------------------------------------------------
+
+    def add_custom_scalars(self, layout: Mapping[str, Mapping[str, Any]]) -> None:
+        """Charts of numbers that ``add_scalar`` logs: {category: {chart: [kind, tags]}}.
+
+        A chart is "Multiline" with patterns of its tags, or "Margin" with the tags of a number
+        and its bounds.
+        """
+        from graphflow.utils.event_media import layout_part
+
+        self._add_parts([layout_part(self._summary, layout)], None, None, self.log_dir)
+
+    def add_custom_scalars_multilinechart(
+        self, tags: Sequence[str], category: str = "default", title: str = "untitled"
+    ) -> None:
+        """One chart with these tags."""
+        self.add_custom_scalars({category: {title: ["Multiline", tags]}})
+
+    def add_custom_scalars_marginchart(
+        self, tags: Sequence[str], category: str = "default", title: str = "untitled"
+    ) -> None:
+        """One chart of a number between two others."""
+        self.add_custom_scalars({category: {title: ["Margin", tags]}})
 
     # ---- programs and experiments ----------------------------------------------------
 
