@@ -25,9 +25,9 @@ from graphflow.specs import TensorSpec
 from graphflow.tensor import Tensor
 
 __all__ = [
-    "Final", "ScriptFunction", "ScriptModule", "annotate", "export", "freeze", "ignore",
-    "is_scripting", "is_tracing", "load", "optimize_for_inference", "save", "script",
-    "script_if_tracing", "script_method", "trace", "unused",
+    "Final", "ScriptFunction", "ScriptModule", "annotate", "export", "fork", "freeze",
+    "ignore", "is_scripting", "is_tracing", "load", "optimize_for_inference", "save", "script",
+    "script_if_tracing", "script_method", "trace", "trace_module", "unused", "wait",
 ]  # fmt: skip
 
 F = TypeVar("F")
@@ -110,6 +110,16 @@ def trace(
     return made
 
 
+def trace_module(mod: Any, inputs: Mapping[str, Any], **options: Any) -> Any:
+    """:func:`trace` of a module for ``inputs={"forward": …}``; other methods have no trace."""
+    if set(inputs) != {"forward"}:
+        raise GraphFlowError(
+            f"jit.trace_module traces forward, not {', '.join(sorted(set(inputs) - {'forward'}))}; "
+            "gf.compile compiles any method"
+        )
+    return trace(mod, inputs["forward"], **options)
+
+
 def script(obj: Any, optimize: bool | None = None, **unused: Any) -> Any:
     """``obj`` (a function or a module) compiled at its first call; a class is left as it is."""
     return obj if isinstance(obj, type) else _compiled(obj, None)
@@ -170,6 +180,27 @@ export = script_if_tracing = script_method = unused
 def annotate(the_type: Any, the_value: F) -> F:
     """``the_value``: types are those of the values that a trace meets."""
     return the_value
+
+
+class Future:
+    """What :func:`fork` gives: a result that is there."""
+
+    def __init__(self, value: Any) -> None:
+        self._value = value
+
+    def wait(self) -> Any:
+        """The result."""
+        return self._value
+
+
+def fork(func: Callable[..., Any], *args: Any, **kwargs: Any) -> Future:
+    """The result of a call, which is made at once: kernels use the threads that there are."""
+    return Future(func(*args, **kwargs))
+
+
+def wait(future: Future) -> Any:
+    """The result of a call of :func:`fork`."""
+    return future.wait()
 
 
 def optimize_for_inference(mod: F, other_methods: Sequence[str] | None = None) -> F:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:  # what type checkers find in gf
     from graphflow import cpu as cpu
     from graphflow import mps as mps
     from graphflow import multiprocessing as multiprocessing
+    from graphflow import overrides as overrides
     from graphflow import signal as signal
     from graphflow import testing as testing
     from graphflow import xpu as xpu
@@ -167,7 +168,7 @@ _SWITCHES = """
 get_deterministic_debug_mode get_num_interop_threads is_warn_always_enabled
 set_deterministic_debug_mode set_flush_denormal set_num_interop_threads set_warn_always
 """
-_MODULES = "compiler cpu mps multiprocessing signal testing xpu"
+_MODULES = "compiler cpu mps multiprocessing overrides signal testing xpu"
 
 PLACES = {
     **dict.fromkeys(_LIKE_FUNCTIONAL.split(), "graphflow.nn.functional"),

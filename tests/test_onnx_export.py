@@ -287,7 +287,10 @@ def test_pytorchs_options_are_ours(tmp_path: Path) -> None:
     (given,), (made,) = written.graph.input, written.graph.output
     assert (given.name, made.name, written.opset_import[0].version) == ("images", "scores", 17)
     assert given.type.tensor_type.shape.dim[0].dim_param == "batch"
-    export(model, (x,), f=tmp_path / "b.onnx", dynamic_axes={"x": [1]}, external_data=False)
+    export(
+        model, (x,), f=tmp_path / "b.onnx", dynamic_axes={"x": [1]}, external_data=False,
+        training=gf.onnx.TrainingMode.EVAL, operator_export_type=gf.onnx.OperatorExportTypes.ONNX,
+    )  # fmt: skip
     (given,) = onnx.load(tmp_path / "b.onnx").graph.input
     assert [d.dim_param for d in given.type.tensor_type.shape.dim] == ["", "x_dim_1"]
     model(x)

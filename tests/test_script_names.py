@@ -115,6 +115,13 @@ def test_names_of_types_and_marks_for_scripting() -> None:
     linear = "graphflow.nn.modules.linear.Linear"
     assert named == ["graphflow.FloatTensor", linear, "int", "int", "len"]
     assert gf.jit.annotate(list[int], [1]) == [1] and gf.jit.script_if_tracing(len) is len
+    futures = [gf.jit.fork(pow, 2, n) for n in (3, 4)]
+    assert [gf.jit.wait(f) for f in futures] == [8, 16]
+    line = gf.nn.Linear(2, 2)
+    assert gf.equal(gf.jit.trace_module(line, {"forward": gf.ones(1, 2)})(gf.ones(1, 2)),
+                    line(gf.ones(1, 2)))  # fmt: skip
+    with pytest.raises(gf.GraphFlowError, match="traces forward, not other"):
+        gf.jit.trace_module(line, {"other": gf.ones(1)})
     model = gf.nn.Sequential(gf.nn.Conv2d(1, 2, 1), gf.nn.BatchNorm2d(2))
     with pytest.raises(gf.GraphFlowError, match="eval"):
         gf.jit.optimize_for_inference(model)
@@ -124,3 +131,24 @@ def test_names_of_types_and_marks_for_scripting() -> None:
     assert [name for name, _ in model.named_buffers()] == []
     assert abs(model(x).mean().item()) < 1e-5
     assert gf.func.vmap(model)(x[:, None]).shape == (3, 1, 2, 4, 4)
+
+
+def test_what_copies_of_pytorchs_own_code_import() -> None:
+    from graphflow.nn.modules.linear import NonDynamicallyQuantizableLinear
+    from graphflow.nn.modules.transformer import _get_activation_fn, _get_clones
+
+    overrides = gf.overrides
+    assert not overrides.has_torch_function((gf.ones(1),))
+    assert not overrides.has_torch_function_variadic(1, 2) and overrides.is_tensor_like(gf.ones(1))
+    with pytest.raises(TypeError, match="no argument of sum has an implementation"):
+        overrides.handle_torch_function(sum, (), 1)
+    copies = _get_clones(gf.nn.Linear(2, 2), 3)
+    assert len(copies) == 3 and gf.equal(copies[0].weight, copies[2].weight)
+    assert copies[0].weight is not copies[2].weight
+    assert _get_activation_fn("relu") is gf.nn.functional.relu
+    attention = gf.nn.MultiheadAttention(4, 2)
+    assert isinstance(attention.out_proj, NonDynamicallyQuantizableLinear)
+    with gf.utils.checkpoint.set_checkpoint_early_stop(False):
+        x = gf.ones(2, requires_grad=True)
+        gf.utils.checkpoint.checkpoint(gf.exp, x, use_reentrant=False).sum().backward()
+    np.testing.assert_allclose(x.grad, np.exp(np.ones(2)), rtol=1e-6)

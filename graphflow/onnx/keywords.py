@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
+import enum
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+
+class TrainingMode(enum.IntEnum):
+    """Values of ``training``, which has no effect: a module is exported in the mode it is in."""
+
+    EVAL = 0
+    PRESERVE = 1
+    TRAINING = 2
+
+
+class OperatorExportTypes(enum.IntEnum):
+    """Values of ``operator_export_type``, which has no effect: operators are ONNX's."""
+
+    ONNX = 0
+    ONNX_ATEN = 1
+    ONNX_ATEN_FALLBACK = 2
+    ONNX_FALLTHROUGH = 3
+
+
 _WITHOUT_EFFECT = frozenset(
     """
     artifacts_dir custom_opsets do_constant_folding dump_exported_program dynamo fallback
-    keep_initializers_as_inputs optimize profile report training verbose verify
+    keep_initializers_as_inputs operator_export_type optimize profile report training verbose verify
     """.split()
 )
-"""What chooses among PyTorch's ways to export, or says how to write what there is one way for.
-
-``training``: a module is exported in the mode that it is in."""
+"""What chooses among PyTorch's ways to export, or says how to write what there is one way for."""
 
 
 def translated(given: Mapping[str, Any], output_names: Sequence[str] | None) -> dict[str, Any]:

@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from graphflow.autograd.recompute import recomputed
 from graphflow.errors import GraphFlowError
 from graphflow.mode import mode
 
-__all__ = ["checkpoint", "checkpoint_sequential", "noop_context_fn"]
+__all__ = [
+    "checkpoint", "checkpoint_sequential", "noop_context_fn", "set_checkpoint_debug_enabled",
+    "set_checkpoint_early_stop",
+]  # fmt: skip
 
 
 def noop_context_fn() -> tuple[Any, Any]:
     """Contexts that do nothing, for the forward run and the one in the backward pass."""
     return nullcontext(), nullcontext()
+
+
+def set_checkpoint_early_stop(enable: bool) -> AbstractContextManager[None]:
+    """A context that changes nothing: what is computed again is what the gradients need."""
+    return nullcontext()
+
+
+def set_checkpoint_debug_enabled(enabled: bool | None) -> AbstractContextManager[None]:
+    """A context that changes nothing: what is computed again is the same function."""
+    return nullcontext()
 
 
 def checkpoint(

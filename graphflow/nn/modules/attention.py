@@ -8,16 +8,12 @@ from graphflow.functions.creation import empty
 from graphflow.ir.types import DType
 from graphflow.nn import init
 from graphflow.nn.module import Module
-from graphflow.nn.modules.linear import Linear
+from graphflow.nn.modules.linear import NonDynamicallyQuantizableLinear
 from graphflow.nn.parameter import Parameter
 from graphflow.nn.scalars import run_time_scalar
 from graphflow.tensor import Tensor
 
 __all__ = ["MultiheadAttention"]
-
-
-class NonDynamicallyQuantizableLinear(Linear):
-    """:class:`Linear` under the name that PyTorch prints in :class:`MultiheadAttention`."""
 
 
 class MultiheadAttention(Module):

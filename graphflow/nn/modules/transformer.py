@@ -37,6 +37,14 @@ def _activation(chosen: Activation) -> Callable[[Tensor], Tensor]:
     return known[chosen]
 
 
+_get_activation_fn = _activation
+
+
+def _get_clones(module: Module, N: int) -> ModuleList:
+    """``N`` copies; this and the name before are PyTorch's, which scripts import."""
+    return ModuleList(copy.deepcopy(module) for _ in range(N))
+
+
 class _Layer(Module):
     """What encoder and decoder layers share: the feed-forward block, and where norms stand."""
 
@@ -156,7 +164,7 @@ class _Stack(Module):
 
     def __init__(self, layer: Module, num_layers: int, norm: Module | None) -> None:
         super().__init__()
-        self.layers = ModuleList(copy.deepcopy(layer) for _ in range(num_layers))
+        self.layers = _get_clones(layer, num_layers)
         self.num_layers = num_layers
         self.norm = norm
 
