@@ -249,11 +249,14 @@ class Assigned:
     def members(self, tracer: Tracer, arguments: Sequence[Any]) -> tuple[Place, ...]:
         """The attributes and slots that hold other tensors than before, and the ``arguments`` that
         have another history."""
-        pairs = self._before.values()
-        changed = [m for m, before, _ in pairs if m.now() is not before and _made(m.now())]
-        found = [Member(m.module, m.name, _wrapping(m, tracer)) for m in changed]
+        found = [Member(m.module, m.name, _wrapping(m, tracer)) for m, _ in self.left()]
         slots = [slot for slot, _ in self._changed_slots() if not self._is_as_given(slot.now())]
         return (*found, *slots, *self._written(tracer, arguments))
+
+    def left(self) -> list[tuple[Member, Any]]:
+        """The attributes that hold what the function has made so far, with that."""
+        found = [(m, m.now(), before) for m, before, _ in self._before.values()]
+        return [(m, now) for m, now, before in found if now is not before and _made(now)]
 
     def _is_as_given(self, value: Any) -> bool:
         """Whether this is a run-time number to which nothing was added in place."""

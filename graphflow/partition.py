@@ -65,7 +65,7 @@ def partition(tracer: Tracer, live: Sequence[Tensor], outputs: list[Node]) -> Ba
     given = [Tensor._of(Cell(node, tracer)) for node in cts]
     before = tracer.values_now()
     try:
-        found = arriving(live, leaves, given)
+        found = _swept(tracer, live, leaves, given)
     except ChangedInPlaceError as error:
         for cell, shadow in tracer.shadows.items():  # what it has written so far
             shadow.value = before.get(cell, tracer.captured.get(cell, shadow.value))
@@ -112,6 +112,21 @@ def partition(tracer: Tracer, live: Sequence[Tensor], outputs: list[Node]) -> Ba
         tuple(cells[n] for n in state),
         tuple(cells[n] for n, _ in changes),
     )
+
+
+def _swept(
+    tracer: Tracer, live: Sequence[Tensor], leaves: Sequence[Tensor], given: Sequence[Tensor]
+) -> list[Tensor | None]:
+    """The gradients of ``leaves``; an error where a hook assigns an attribute on the way."""
+    left = [value for _, value in tracer.assigned.left()]
+    found = arriving(live, leaves, given)
+    for member, value in tracer.assigned.left():
+        if not any(value is known for known in left):
+            raise TraceError(
+                f"a hook that compiled {tracer.name!r} registers assigns {member.name!r} in the "
+                "backward pass, which is a program too: call backward() in the function"
+            )
+    return found
 
 
 def _refused(tracer: Tracer, leaves: Sequence[Tensor], error: ChangedInPlaceError) -> Backward:

@@ -351,3 +351,35 @@ def test_a_parameter_with_a_gradient_is_not_replaced():
         with pytest.raises(gf.TraceError, match="gives a gradient to 'vectors', a parameter"):
             gf.compile(function)(X[0])
     agree(model.vectors, gf.ones(4, 3).double())
+
+
+class Explained(nn.Module):
+    """Keeps the gradient of a hidden value, as Grad-CAM does."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.gradient, self.hidden = nn.Linear(3, 2), None, None
+
+    def keep(self, gradient):
+        self.gradient = gradient
+
+    def forward(self, x):
+        self.hidden = self.inner(x)
+        self.hidden.register_hook(self.keep)
+        return self.hidden.square().sum()
+
+
+def test_what_a_hook_assigns_is_left_behind_by_the_function_that_runs_it():
+    model, x = Explained(), X[0].float()
+
+    def step(x):
+        model(x).backward()
+        return model.gradient
+
+    given = gf.compile(step)(x)
+    for found in (given, model.gradient):
+        np.testing.assert_allclose(found.numpy(), 2 * model.hidden.detach().numpy(), rtol=1e-6)
+    model.gradient = None
+    with pytest.raises(gf.TraceError, match="assigns 'gradient' in the backward pass"):
+        gf.compile(model.forward)(x)
+    assert model.gradient is None
