@@ -128,6 +128,8 @@ BAD_VALUES = {
     "reduction": (lambda: nn.MSELoss(reduction="avg")(ROWS, ROWS), ValueError, "'avg'.*mean, sum"),
     "features": (lambda: nn.Linear("a", 3), TypeError, "in_features .*whole number, not 'a'"),
     "submodule": (lambda: nn.Sequential(3), TypeError, "3 of type int is not a Module"),
+    "class of modules": (lambda: nn.Sequential(nn.ReLU), TypeError, r"call it, ReLU\(\.\.\.\)"),
+    "row": (lambda: nn.Embedding(3, 2)(gf.tensor([3])), IndexError, "embedding: the input names a"),
     "no target": (lambda: gf.compile(3), TypeError, "callable, an nn.Module or a Graph, not int"),
     "unknown option": (lambda: gf.compile(abs, fullgraph=True), TypeError, "fullgraph"),
     "passes": (lambda: gf.compile(abs, passes=[3]), TypeError, "passes.*not int"),

@@ -157,7 +157,9 @@ class ModuleTree:
         """Add a sub-module under ``name``."""
         module = _member(module)
         if module is not None and not isinstance(module, ModuleTree):
-            raise TypeError(f"{module!r} of type {type(module).__name__} is not a Module")
+            made = isinstance(module, type) and issubclass(module, ModuleTree)
+            hint = f"; it is a class of them: call it, {module.__name__}(...)" if made else ""
+            raise TypeError(f"{module!r} of type {type(module).__name__} is not a Module{hint}")
         self._check_name(name, self._modules)
         self._modules[name] = module
         structure.bump()

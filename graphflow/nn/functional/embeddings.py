@@ -9,7 +9,7 @@ from graphflow.autograd.modes import no_grad
 from graphflow.checks import need_index, need_tensor
 from graphflow.device import beside_operands
 from graphflow.dispatch import apply
-from graphflow.errors import ShapeError
+from graphflow.errors import IndexRangeError, ShapeError
 from graphflow.functions.creation import iota, ones_like, zeros
 from graphflow.functions.elementwise import (
     abs,
@@ -49,8 +49,20 @@ def embedding(
     pad = _padding("embedding", weight, padding_idx)
     if max_norm is not None:
         _shorten(weight, index, max_norm, norm_type)
-    rows = apply("take", weight, index, axis=0)
+    rows = _rows("embedding", weight, index)
     return _graded(rows, index, weight, pad, scale_grad_by_freq)
+
+
+def _rows(name: str, weight: Tensor, index: Tensor) -> Tensor:
+    """The rows of ``weight`` that ``index`` names."""
+    try:
+        return apply("take", weight, index, axis=0)
+    except IndexRangeError as error:
+        last = weight.shape[0] - 1
+        raise IndexRangeError(
+            f"{name}: the input names a row that the table does not have: {error} (rows are 0 to "
+            f"{last}; num_embeddings is {last + 1})"
+        ) from None
 
 
 def _checked(name: str, input: Tensor, weight: Tensor, sparse: bool) -> Tensor:
@@ -125,7 +137,7 @@ def embedding_bag(
     _check_bags(input, offsets, mode, per_sample_weights)
     if max_norm is not None:
         _shorten(weight, index, max_norm, norm_type)
-    rows = _graded(apply("take", weight, index, axis=0), index, weight, pad, scale_grad_by_freq)
+    rows = _graded(_rows("embedding_bag", weight, index), index, weight, pad, scale_grad_by_freq)
     used = None if pad is None else ne(index, pad)
     if per_sample_weights is not None:
         rows = mul(rows, unsqueeze(per_sample_weights, -1))
