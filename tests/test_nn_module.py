@@ -153,6 +153,22 @@ def test_loading_can_be_overridden_and_hooked():
     assert list(model.state_dict()) == ["a._extra_state"]
 
 
+def test_older_hooks_of_states():
+    model, seen = nn.Sequential(linear()), []
+    model._register_state_dict_hook(
+        lambda m, state, prefix, local: {name.upper(): value for name, value in state.items()}
+    )
+    assert list(model.state_dict()) == ["0.WEIGHT", "0.BIAS"]
+    outer = nn.ModuleDict({"a": model})
+    assert list(outer.state_dict()) == ["a.0.weight", "a.0.bias"]  # the outer module's counts
+    model._register_load_state_dict_pre_hook(lambda state, prefix, *rest: seen.append(prefix))
+    model._register_load_state_dict_pre_hook(
+        lambda module, state, prefix, *rest: seen.append(module), with_module=True
+    )
+    outer.load_state_dict(outer.state_dict())
+    assert seen == ["a.", model]
+
+
 # ---- hooks -----------------------------------------------------------------------------
 
 

@@ -152,3 +152,21 @@ def test_what_copies_of_pytorchs_own_code_import() -> None:
         x = gf.ones(2, requires_grad=True)
         gf.utils.checkpoint.checkpoint(gf.exp, x, use_reentrant=False).sum().backward()
     np.testing.assert_allclose(x.grad, np.exp(np.ones(2)), rtol=1e-6)
+
+
+def test_switches_within_a_block() -> None:
+    cuda, cudnn = gf.backends.cuda, gf.backends.cudnn
+    before = cudnn.enabled, cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32
+    with cudnn.flags(enabled=False, benchmark=True), cuda.sdp_kernel(enable_flash=False):
+        assert not cudnn.enabled and cudnn.benchmark and not cuda.flash_sdp_enabled()
+        assert cuda.math_sdp_enabled()
+    assert (cudnn.enabled, cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32) == before
+    assert cuda.flash_sdp_enabled()
+
+
+def test_types_of_sizes_have_names() -> None:
+    from graphflow.nn.common_types import _size_2_t, _size_any_t
+    from graphflow.nn.modules.rnn import RNNCellBase
+
+    assert _size_2_t == int | tuple[int, int] and _size_any_t == int | tuple[int, ...]
+    assert issubclass(gf.nn.LSTMCell, RNNCellBase)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 deterministic = False
@@ -62,3 +64,20 @@ def cudnn_sdp_enabled() -> bool:
 def enable_cudnn_sdp(enabled: bool) -> None:
     """Let cuDNN compute attention in programs made from now on; ``explain()`` tells."""
     _attention["cudnn"] = enabled
+
+
+@contextmanager
+def sdp_kernel(
+    enable_flash: bool = True, enable_math: bool = True, enable_mem_efficient: bool = True,
+    enable_cudnn: bool = True,
+) -> Iterator[None]:  # fmt: skip
+    """The implementations of attention that are enabled within a block."""
+    before = dict(_attention)
+    _attention.update(
+        flash=enable_flash, math=enable_math, mem_efficient=enable_mem_efficient,
+        cudnn=enable_cudnn,
+    )  # fmt: skip
+    try:
+        yield
+    finally:
+        _attention.update(before)

@@ -6,6 +6,9 @@ at all; ``explain()`` tells what became of them.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 enabled = True
 """Whether cuDNN may compute convolutions and attention."""
 allow_tf32 = True
@@ -25,6 +28,24 @@ def is_available() -> bool:
 def version() -> int | None:
     """Its version, ``91900`` for 9.19; None where it is not available."""
     return getattr(_library(), "version", None)
+
+
+@contextmanager
+def flags(
+    enabled: bool = False, benchmark: bool = False, benchmark_limit: int = 10,
+    deterministic: bool = False, allow_tf32: bool = True, fp32_precision: str = "none",
+) -> Iterator[None]:  # fmt: skip
+    """Other switches within a block; the last one and a benchmark's limit say nothing here."""
+    given = {
+        "enabled": enabled, "benchmark": benchmark, "deterministic": deterministic,
+        "allow_tf32": allow_tf32,
+    }  # fmt: skip
+    before = {name: globals()[name] for name in given}
+    globals().update(given)
+    try:
+        yield
+    finally:
+        globals().update(before)
 
 
 def _library() -> object:

@@ -88,6 +88,9 @@ class ModuleState(ModuleTree):
                 child.state_dict(destination=found, prefix=f"{prefix}{name}.", keep_vars=keep_vars)
         for hook in self._hooks_for("state_post"):
             hook(self, found, prefix, local)
+        for hook in self._hooks_for("state_other"):
+            replaced = hook(self, found, prefix, local)
+            found = found if replaced is None else replaced
         return found
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
@@ -252,6 +255,21 @@ class ModuleState(ModuleTree):
         The other arguments are those of ``_load_from_state_dict``.
         """
         return self._add_state_hook("load_pre", hook)
+
+    def _register_load_state_dict_pre_hook(
+        self, hook: Callable[..., Any], with_module: bool = False
+    ) -> RemovableHandle:
+        """PyTorch's older form, whose hooks are not given the module unless they ask for it."""
+
+        def without(module: Any, *args: Any) -> Any:
+            return hook(*args)
+
+        return self._add_state_hook("load_pre", hook if with_module else without)
+
+    def _register_state_dict_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
+        """PyTorch's older form, whose hooks may return another dictionary: it is the result where
+        the module is the one that was asked."""
+        return self._add_state_hook("state_other", hook)
 
     def register_load_state_dict_post_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
         """Call ``hook(module, incompatible_keys)`` after everything was loaded."""
