@@ -26,6 +26,7 @@ from graphflow.tensor import Tensor
 
 if TYPE_CHECKING:
     from graphflow.autograd.history import GradNode
+    from graphflow.capture import Capture, Result
     from graphflow.trace import Tracer
 
 REPLACED, HIDDEN = "_replaced", "_hidden"
@@ -325,12 +326,38 @@ class Assigned:
         return tuple(found)
 
 
-def put_all(members: Sequence[Place], returned: Any, arguments: Sequence[Any]) -> Any:
+def put_all(captured: Capture, returned: Any, arguments: Sequence[Any]) -> Any:
     """Assign the attributes, whose values follow what the function returns; that is left."""
+    if any(r.chain and r.kind == "new" for r in captured.results):
+        returned = _without_views(captured.results, returned)
     returned, values = returned
-    for member, value in zip(members, values, strict=True):
+    for member, value in zip(captured.members, values, strict=True):
         member.put(value, arguments)
     return returned
+
+
+def _without_views(results: Sequence[Result], given: Any) -> Any:
+    """What a call gives; views of new memory of which nobody sees more are all of a memory.
+
+    Then a program goes on with whatever lies in an attribute.
+    """
+    leaves, nest = pytree.flatten(given)
+    returned = len(pytree.flatten(given[0])[0])
+    by_memory: dict[Cell, list[int]] = {}
+    for number, leaf in enumerate(leaves):
+        if isinstance(leaf, Tensor):
+            by_memory.setdefault(leaf._cell, []).append(number)
+    for numbers in by_memory.values():
+        if numbers[-1] < returned:
+            continue  # no attribute has it
+        first = leaves[numbers[0]]
+        shown = [leaves[n]._chain for n in numbers if results[n].kind == "new"]
+        histories = any(results[n].differentiable is not None for n in numbers)
+        if first._chain and shown == [first._chain] * len(numbers) and not histories:
+            made = first.detach().clone()
+            for n in numbers:
+                leaves[n] = Tensor._of(made._cell)
+    return pytree.unflatten(nest, leaves)
 
 
 def _tensors(value: Any) -> list[Tensor]:

@@ -216,7 +216,7 @@ class Compiled:
         returned, live = rebuild(captured, outputs, leaves)
         if entry.history is not None:
             entry.history.record(outputs, live, leaves, (args, kwargs), shown)
-        return put_all(captured.members, returned, leaves) if captured.members else returned
+        return put_all(captured, returned, leaves) if captured.members else returned
 
     def _entry(
         self, captured: Capture, program: Program, leaves: list[Any], family: Family | None = None

@@ -383,3 +383,31 @@ def test_what_a_hook_assigns_is_left_behind_by_the_function_that_runs_it():
     with pytest.raises(gf.TraceError, match="assigns 'gradient' in the backward pass"):
         gf.compile(model.forward)(x)
     assert model.gradient is None
+
+
+class Remembering(nn.Module):
+    """Attends to the last values of all calls, which it keeps as a part of a longer tensor."""
+
+    def __init__(self):
+        super().__init__()
+        self.memory = nn.Buffer(gf.zeros(4, 3).double())
+        self.turned, self.shared = gf.zeros(3, 4).double(), None
+
+    def forward(self, x):
+        longer = gf.cat([self.memory, x])
+        self.memory = longer[-4:].detach()
+        self.turned = (self.turned + 1).t().t()
+        self.shared = x * 2
+        return longer.sum(0) + self.turned.sum(), self.shared[1:]
+
+
+def test_views_that_are_assigned_are_no_reason_to_trace_again():
+    eager, model = Remembering(), Remembering()
+    compiled = gf.compile(model.forward)
+    for _ in range(5):
+        (found, part), (wanted, _) = compiled(X[0]), eager(X[0])
+        agree(found, wanted)
+        agree([model.memory, model.turned, part], [eager.memory, eager.turned, model.shared[1:]])
+        part.zero_()
+        assert not model.shared[1:].any()  # what several see stays one memory
+    assert len(compiled.recompiles) <= 2
