@@ -32,7 +32,8 @@ from graphflow.ir.types import TensorType, float64
 from graphflow.labels import leaf_labels
 from graphflow.mode import mode
 from graphflow.outer_draws import OuterDraws
-from graphflow.reads import Reach, Read, array_read
+from graphflow.reach import Reach
+from graphflow.reads import Read, array_read
 from graphflow.records import dataclass, field, replace
 from graphflow.specs import Static, TensorSpec
 from graphflow.stack import with_room
@@ -200,14 +201,14 @@ def capture(
         raise TraceError("a trace inside a trace; call the function directly instead")
     title = name or str(getattr(function, "__name__", type(function).__name__))
     leaves, structure = pytree.flatten((args, dict(kwargs)))
-    reach = Reach(function, tuple(leaves))
+    reach = Reach(function, args, kwargs)
     tracer = Tracer(title, named_cells(reach.roots), explicit)
     tracer.sweeps = [] if postpones else None
     tracer.shared = whole or shared_cells(leaves)
     tracer.sizes = dynamic.sizes_of(leaves) if dynamic is not None else {}
     held, draws = mode.grad, OuterDraws()
     try:
-        _name_modules(tracer, reach.roots)
+        _name_modules(tracer, reach)
         dims = dynamic.dims if dynamic is not None else {}
         placed = _place_all(tracer, leaves, leaf_labels(function, args, kwargs), mutable, dims)
         given, named = pytree.unflatten(structure, [p for p, _ in placed])
@@ -266,6 +267,7 @@ def _finish(
     grads = _final_grads(tracer, keep_grads, reach)
     tracer.assigned.undo()
     reach.check_carried(tracer.captured)
+    arrays = [array_read(array, "a NumPy array") for array, _ in tracer.arrays.values()]
     graph = tracer.finish(outputs)
     return Capture(
         traced=_draft(graph, tracer.sweeps) if tracer.sweeps else graph,
@@ -277,7 +279,7 @@ def _finish(
         results=results,
         structure=structure,
         guards=tuple(Guard(*g).settled() for g in tracer.guards),
-        reads=(*reach.watched(), *_array_reads(tracer)),
+        reads=(*reach.watched(), *arrays),
         grads=grads,
         switches=tracer.switches.left(),
         found=found,
@@ -322,16 +324,13 @@ def _updated(tracer: Tracer, graph: Graph) -> tuple[Cell, ...]:
     )
 
 
-def _name_modules(tracer: Tracer, roots: list[tuple[str, Any]]) -> None:
-    for name, value in roots:
+def _name_modules(tracer: Tracer, reach: Reach) -> None:
+    for name, module in reach.owners:
+        tracer.assume_module(module, name)
+    for name, value in reach.roots:
         if not isinstance(value, Tensor) and hasattr(value, "named_modules"):
             for path, module in value.named_modules():
                 tracer.name_module(module, f"{name}.{path}" if path else name)
-
-
-def _array_reads(tracer: Tracer) -> list[Read]:
-    """NumPy arrays reached by reference must keep their size and place."""
-    return [array_read(array, "a NumPy array") for array, _ in tracer.arrays.values()]
 
 
 def _place_all(

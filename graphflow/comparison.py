@@ -21,7 +21,7 @@ from graphflow.cell import Cell
 from graphflow.compiled import Compiled
 from graphflow.guards import tensors_of
 from graphflow.mode import operation_by_operation, structure
-from graphflow.reads import Reach
+from graphflow.reach import Reach
 from graphflow.rng import default_generator
 from graphflow.tables import duration, quantity, table
 from graphflow.tensor import Tensor

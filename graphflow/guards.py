@@ -1,6 +1,6 @@
 """What a program assumed about the world around the traced function.
 
-Two tiers.  *Reads* (:mod:`graphflow.reads`) are the names a function's code
+Two tiers.  *Reads* (:mod:`graphflow.reach`) are the names a function's code
 reaches directly: they are compared by identity on every call, a few dozen
 nanoseconds each.  *Guards* are everything behind those (a module's mode, a
 parameter's memory, an optimiser's flags): they are looked at only when the

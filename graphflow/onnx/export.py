@@ -30,7 +30,7 @@ from graphflow.onnx.keywords import exporting, translated
 from graphflow.onnx.model_file import onnx_package
 from graphflow.primitives import fresh
 from graphflow.program import Program
-from graphflow.reads import Reach
+from graphflow.reach import Reach
 from graphflow.records import NamedTuple
 from graphflow.specs import TensorSpec
 from graphflow.tensor import Tensor
@@ -282,7 +282,7 @@ def _nodes_in(arguments: Mapping[str, Any]) -> list[Node]:
 def _state_names(function: Any) -> dict[int, str]:
     """By the memory of tensors: the names of a module's ``state_dict``, or where they are."""
     if not hasattr(function, "named_parameters"):
-        reached = named_cells(Reach(function, ()).roots)
+        reached = named_cells(Reach(function).roots)
         return {id(cell): name for cell, name in reached.items()}
     pairs = [*function.named_parameters(), *function.named_buffers()]
     return {id(tensor._cell): name for name, tensor in pairs}
