@@ -29,7 +29,7 @@ from graphflow.collection import without_collection
 from graphflow.dynamic import Dimensions, Dynamic, Family, shapes_of
 from graphflow.entry import Entry
 from graphflow.errors import CannotPostpone, IndexRangeError
-from graphflow.guards import Described, Recompile
+from graphflow.guards import Described, Recompile, tell_of_many
 from graphflow.labels import leaf_labels
 from graphflow.mode import mode, structure
 from graphflow.program import MOST_SIZES, Program
@@ -56,8 +56,8 @@ if TYPE_CHECKING:
 
 HandOver: TypeAlias = Callable[[Capture, Callable[[], None]], None]
 
-_MAX_PROGRAMS = 16
-"""Programs kept per signature; the least recently used goes first."""
+_MAX_PROGRAMS, _MAX_SIGNATURES = 16, 256
+"""Programs kept per signature, the least recently used goes first; and signatures."""
 
 
 class Compiled:
@@ -265,6 +265,9 @@ class Compiled:
         check_arguments(leaves)
         key = self._key(leaves, shape)
         entries = self._entries.setdefault(key, [])
+        if len(self._entries) > _MAX_SIGNATURES:
+            self._by_shape.clear()
+            del self._entries[next(iter(self._entries))]
         entry = self._fitting(entries, leaves)
         if entry is not None:
             return entry
@@ -288,6 +291,7 @@ class Compiled:
         self._dimensions.remember(kind, leaves)
         if cause is not None:
             self.recompiles.append(Recompile(*cause, place_of(self.original)))
+            tell_of_many(self.__name__, self.recompiles)
         self._signature = described
         return entry
 
@@ -388,7 +392,7 @@ class Compiled:
         if len(self._sized) > MOST_SIZES:
             old, _ = self._sized.popitem(last=False)
             self._by_shape.clear()
-            self._entries[old] = [e for e in self._entries[old] if e.family is None]
+            self._entries[old] = [e for e in self._entries.get(old, ()) if e.family is None]
 
     def _cause(
         self, entries: list[Entry], described: list[tuple[str, Described]]

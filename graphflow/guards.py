@@ -9,13 +9,15 @@ structure version moved, since whatever changes them bumps it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from types import FunctionType, MethodType
 from typing import Any
 
 from graphflow.assigned import REPLACED
 from graphflow.cell import Cell
+from graphflow.places import user_place
 from graphflow.reads import PLAIN
 from graphflow.records import dataclass, replace
 from graphflow.tensor import Tensor
@@ -85,6 +87,23 @@ class Recompile:
     def __str__(self) -> str:
         place = f" ({self.where})" if self.where else ""
         return f"{self.what}: {_spell(self.before)} → {_spell(self.after)}{place}"
+
+
+OFTEN = 16
+"""So many traces again for the same reason are told of."""
+
+
+def tell_of_many(name: str, recompiles: Sequence[Recompile]) -> None:
+    """Warn once if a function was traced :data:`OFTEN` times again because of one thing."""
+    latest = recompiles[-1]
+    if sum(recompile.what == latest.what for recompile in recompiles) == OFTEN:
+        place = user_place()
+        warnings.warn_explicit(
+            f"{name} has been traced {OFTEN} times again because this differs from call to call: "
+            f"{latest}. Tensors, and floats among the arguments, may change without a trace; so "
+            "give it as one of those. explain() lists all causes",
+            UserWarning, place.file, place.line,
+        )  # fmt: skip
 
 
 class Described(str):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import graphflow as gf
+from graphflow import compiled as compiled_functions
 from tests.front import agree, ramp
 from tests.threads import in_threads
 
@@ -95,6 +96,24 @@ def test_recompiles_name_the_argument():
     assert "x" in texts[1] and "f32[3] → f32[4]" in texts[1]
     assert "mode" in texts[2]
     assert all("test_front_signature.py" in text for text in texts)
+
+
+@pytest.mark.parametrize("way", ["argument", "attribute"])
+def test_traces_again_and_again_are_told_of_once(way):
+    options = types.SimpleNamespace(n=0)
+    f = gf.compile((lambda x, n: x * n) if way == "argument" else lambda x, _: x * options.n)
+    with pytest.warns(UserWarning, match="n: 15 → 16") as told:
+        for options.n in range(40):
+            assert f(gf.ones(1), options.n if way == "argument" else 0).item() == options.n
+    assert len(told) == 1
+    assert told[0].filename == __file__
+
+
+def test_signatures_are_kept_up_to_a_limit(monkeypatch):
+    monkeypatch.setattr(compiled_functions, "_MAX_SIGNATURES", 3)
+    f = gf.compile(lambda x, n: x * n)
+    assert [f(gf.ones(1), n).item() for n in (0, 1, 2, 3, 4, 4, 0, 2)] == [0, 1, 2, 3, 4, 4, 0, 2]
+    assert len(f._entries) == 3
 
 
 def test_static_takes_a_float_out_of_the_program():
