@@ -279,7 +279,7 @@ def _finish(
         results=results,
         structure=structure,
         guards=tuple(Guard(*g).settled() for g in tracer.guards),
-        reads=(*reach.watched(), *arrays),
+        reads=(*reach.watched(tracer.arrays), *arrays),
         grads=grads,
         switches=tracer.switches.left(),
         found=found,

@@ -24,12 +24,14 @@ from graphflow.assigned import REPLACED
 from graphflow.cell import Cell
 from graphflow.errors import TraceError
 from graphflow.paths import names_in
-from graphflow.reads import PLAIN, Attributes, Read, contents_read, entries, flat
+from graphflow.reads import PLAIN, Attributes, Read, contents_read, entries, flat, numbers_read
 from graphflow.records import replace
 from graphflow.tensor import Tensor
 
 _FUNCTIONS = (types.FunctionType, types.MethodType, functools.partial)
 _CONTAINERS = (dict, list, tuple, set, frozenset, deque)
+_SMALL = 4096
+"""Bytes up to which NumPy arrays are compared at every call."""
 _MOST = 2000
 """Open objects and containers that are looked at, at most."""
 
@@ -61,6 +63,7 @@ class Reach:
         self._looked: dict[int, tuple[int, int, int]] = {}
         """By the id of an object: what was known when it was looked all over."""
         self._members: list[Read] = []
+        self._arrays: list[Read] = []
         self._count = 0
         self._enter(function, None, "")
         self._top = self._functions[0][0] if self._functions else None
@@ -69,13 +72,15 @@ class Reach:
             self._use_arguments()
         self._follow_all()
 
-    def watched(self) -> list[Read]:
+    def watched(self, by_reference: Container[int] = ()) -> list[Read]:
         """The reads worth comparing on every call: values, not imported modules or classes.
 
         What the function itself changed while it was traced (a counter, a list it
-        appends to) is left out: that happens when tracing only.
+        appends to) is left out: that happens when tracing only.  So are NumPy arrays, given by
+        their ids, of which a program reads the memory.
         """
-        found = [*self.reads, *self._members]
+        arrays = (r for r in self._arrays if id(r.holder.array) not in by_reference)
+        found = [*self.reads, *self._members, *arrays]
         values = [r for r in found if not isinstance(r.value, (types.ModuleType, type))]
         return [r for r in values if r.holds()]
 
@@ -196,7 +201,7 @@ class Reach:
             (args, kwargs), count = self._arguments, len(known)
             named = {**dict(zip(names[count:], args)), **kwargs}
             for name, value in named.items():
-                if isinstance(value, Tensor):
+                if isinstance(value, (Tensor, np.ndarray)):
                     known[False, name] = name, None  # all it has is of the trace
                 elif _is_whole(value):
                     known[False, name] = _kind_name(value), value
@@ -208,7 +213,9 @@ class Reach:
     def _use_arguments(self) -> None:
         """What containers among the arguments hold; they are told apart by what that is."""
         for value in pytree.flatten(self._arguments)[0]:
-            if not isinstance(value, (Tensor, type)):  # a tensor would import all it can do
+            if not isinstance(
+                value, (Tensor, np.ndarray, type)
+            ):  # a tensor would import all it can do
                 self._use(_kind_name(value), value)
         self._arguments = (), {}
 
@@ -241,7 +248,7 @@ class Reach:
         for place, attribute in enumerate(attributes):
             found = self._attribute(name, value, attribute)
             if found is None:
-                if isinstance(value, _CONTAINERS):
+                if isinstance(value, (*_CONTAINERS, np.ndarray)):
                     self._use(name, value)
                 for later in attributes[place + 1 :]:
                     self._learn(later, True)
@@ -259,6 +266,9 @@ class Reach:
         self._root(name, value)
         if isinstance(value, _FUNCTIONS) or hasattr(type(value), "original"):
             self._enter(value, None, "")
+        elif isinstance(value, np.ndarray):
+            if value.nbytes <= _SMALL and value.dtype != object and self._is_new("array", value):
+                self._arrays.append(numbers_read(value, name))
         elif isinstance(value, _CONTAINERS) and not _is_ours(type(value)):
             self._container(name, value)
         if _is_own(value) and self._has_room("object", value):

@@ -99,6 +99,21 @@ class ArrayForm:
         return self.before if now == self.before else now
 
 
+class Numbers:
+    """What a small NumPy array holds; the same bytes as long as that is the same."""
+
+    __slots__ = ("array", "before")
+
+    def __init__(self, array: np.ndarray[Any, Any]) -> None:
+        self.array = array
+        self.before = array.tobytes()
+
+    def get(self, key: str) -> Any:
+        """The bytes of before if no number changed, else new ones."""
+        now = self.array.tobytes()
+        return self.before if now == self.before else now
+
+
 def _form(array: np.ndarray[Any, Any]) -> tuple[Any, ...]:
     return (str(array.dtype), array.shape, array.strides, array.__array_interface__["data"][0])
 
@@ -107,6 +122,12 @@ def array_read(array: np.ndarray[Any, Any], name: str) -> Read:
     """The read that notices an array resized or moved in place."""
     holder = ArrayForm(array)
     return Read(holder, "form", holder.before, name)
+
+
+def numbers_read(array: np.ndarray[Any, Any], name: str) -> Read:
+    """The read that notices another number in a small array."""
+    holder = Numbers(array)
+    return Read(holder, "numbers", holder.before, name)
 
 
 def contents_read(source: Any, name: str) -> Read:

@@ -262,6 +262,30 @@ def test_containers_of_the_standard_library_are_read(name: str) -> None:
     assert scaled(gf.ones(1)).item() == 3.0
 
 
+def test_numbers_of_small_arrays_are_read() -> None:
+    array = np.array([1.0, 2.0])
+    scaled = gf.compile(lambda x: x * float(array[1]) + gf.tensor(array).sum())
+    assert scaled(gf.ones(1)).item() == 5.0
+    array[1] = 3.0
+    assert scaled(gf.ones(1)).item() == 7.0
+
+
+def test_memory_of_arrays_that_a_program_reads_is_no_reason_to_trace_again() -> None:
+    array = np.array([1.0, 2.0])
+    total = gf.compile(lambda x: x + gf.from_numpy(array).sum())
+    for array[1] in (2.0, 3.0, 4.0):
+        assert total(gf.ones(1)).item() == 2.0 + array[1]
+    assert len(total.programs) == 1
+
+
+def test_arrays_among_the_arguments_are_inputs() -> None:
+    array = np.array([1.0, 2.0])
+    total = gf.compile(lambda a: (a * 2).sum())
+    for array[1] in (2.0, 3.0):
+        assert total(array).item() == 2 + 2 * array[1]
+    assert len(total.programs) == 1
+
+
 class Trainer:
     """Counts and keeps what its step does not read."""
 
