@@ -330,13 +330,17 @@ class Reach:
     def _attribute(
         self, name: str, value: Any, attribute: str, absent: bool = False
     ) -> tuple[str, Any] | None:
-        """The attribute of a user's object, class or module, if it has one; methods are entered.
+        """The attribute of a user's object, class or module, or one that a user has given to a
+        tensor, if it has it; methods are entered.
 
         ``absent`` ones are watched, too.
         """
-        if not (_is_module(value) or _is_users(value)):
-            return None
         own, label = getattr(value, "__dict__", None), f"{name}.{attribute}"
+        if isinstance(value, Tensor):
+            if attribute not in value.__dict__:
+                return None  # nothing that the user has put there
+        elif not (_is_module(value) or _is_users(value)):
+            return None
         is_own = type(own) is dict and attribute in own
         if self._is_method(value, attribute, is_own):
             self._methods(attribute, value, name)
@@ -394,7 +398,8 @@ class Reach:
         """What lies on a module; plain values are guarded, and so is what it is made of."""
         own = module.__dict__
         if attribute not in own:
-            part = own.get("_modules", {}).get(attribute)
+            parts = (own.get(table, {}) for table in ("_modules", "_parameters", "_buffers"))
+            part = next((table[attribute] for table in parts if attribute in table), None)
             return None if part is None else (name, part)
         value = own[attribute]
         noticed = isinstance(value, PLAIN) or attribute in own.get(REPLACED, ())

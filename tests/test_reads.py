@@ -262,6 +262,17 @@ def test_containers_of_the_standard_library_are_read(name: str) -> None:
     assert scaled(gf.ones(1)).item() == 3.0
 
 
+def test_attributes_given_to_tensors_are_read() -> None:
+    layer, weight = nn.Linear(1, 1), nn.Parameter(gf.ones(1))
+    layer.weight.options, weight.factor = {"factor": 2.0}, 2.0
+    scaled = gf.compile(lambda x: x * weight.factor * layer.weight.options["factor"])
+    assert scaled(gf.ones(1)).item() == 4.0
+    weight.factor = 3.0
+    assert scaled(gf.ones(1)).item() == 6.0
+    layer.weight.options["factor"] = 5.0
+    assert scaled(gf.ones(1)).item() == 15.0
+
+
 def test_numbers_of_small_arrays_are_read() -> None:
     array = np.array([1.0, 2.0])
     scaled = gf.compile(lambda x: x * float(array[1]) + gf.tensor(array).sum())
