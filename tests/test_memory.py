@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 
 import pytest
@@ -11,11 +12,14 @@ from hypothesis import strategies as st
 from graphflow.codegen.barriers import barriers
 from graphflow.codegen.memory import (
     ALIGNMENT,
+    MORE,
     Interval,
     aligned,
     lifetimes,
     plan,
 )
+from graphflow.codegen.owners import parts_of_threads
+from graphflow.codegen.partition import Rows
 from graphflow.codegen.schedule import (
     Buffer,
     BufferKind,
@@ -26,17 +30,22 @@ from graphflow.codegen.schedule import (
     Step,
 )
 from graphflow.ir.types import TensorType, float32, float64
+from graphflow.records import replace
 
 intervals = st.lists(
     st.tuples(st.integers(0, 5000), st.integers(0, 40), st.integers(0, 12)), max_size=60
 )
 
 
-@given(intervals)
-def test_live_buffers_never_overlap_and_the_arena_is_no_larger_than_the_sum(rows):
+@given(intervals, st.integers(1, 4), st.integers(0, 3))
+def test_live_buffers_never_overlap_and_the_arena_is_no_larger_than_the_sum(rows, threads, known):
     found = [Interval(i, size, first, first + length) for i, (size, first, length) in
              enumerate(rows)]  # fmt: skip
-    memory = plan(found)
+    parts = {
+        i.id: tuple(tid * i.size // threads for tid in range(1, threads))
+        for i in found if threads > 1 and i.id % 3 < known
+    }  # fmt: skip
+    memory = plan(found, parts)
     for one in found:
         start, end = memory.offsets[one.id], memory.offsets[one.id] + one.size
         assert start % ALIGNMENT == 0
@@ -73,6 +82,39 @@ def test_the_plan_does_not_depend_on_the_order_of_its_input():
              for i in range(40)]  # fmt: skip
     shuffled = rng.sample(found, len(found))
     assert plan(found) == plan(shuffled), f"seed {seed}"
+    parts = {i.id: (i.size // 2,) for i in found}
+    assert plan(found, parts) == plan(shuffled, parts), f"seed {seed}"
+
+
+def test_threads_keep_their_bytes_where_buffers_follow_each_other():
+    large, small = Interval(0, 4096, 0, 1), Interval(1, 2048, 2, 3)
+    assert plan([large, small]).offsets[1] == 0
+    memory = plan([large, small], {0: (2048,), 1: (1024,)})
+    assert memory.offsets[1] + 1024 == memory.offsets[0] + 2048  # the second thread's part
+    assert memory.arena_bytes == 4096
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_fewer_bytes_change_threads_for_little_memory(seed):
+    rng = random.Random(seed)
+    found = [Interval(i, 64 * rng.randrange(1, 100), f := rng.randrange(60), f + rng.randrange(9))
+             for i in range(80)]  # fmt: skip
+    parts = {i.id: (i.size // 2,) for i in found}
+    plain, owned = plan(found), plan(found, parts)
+    assert owned.arena_bytes <= plain.arena_bytes * MORE
+    if owned.offsets != plain.offsets:
+        assert _foreign(found, owned) < _foreign(found, plain)
+
+
+def _foreign(found, memory):
+    """The bytes of two buffers, in all pairs, that are the first thread's in one of them only."""
+    total = 0
+    for one, other in itertools.combinations(found, 2):
+        a, b = memory.offsets[one.id], memory.offsets[other.id]
+        both = set(range(a // 64, (a + one.size) // 64))
+        both &= set(range(b // 64, (b + other.size) // 64))
+        total += sum((64 * k < a + one.size // 2) != (64 * k < b + other.size // 2) for k in both)
+    return total
 
 
 KERNEL = KernelSource("nothing", "def nothing(args, tid, nth): pass")
@@ -87,6 +129,20 @@ def call(reads: str, writes: str, parallel: bool = True) -> Call:
 def host(reads: str, writes: str) -> HostCall:
     return HostCall("host", len, {}, (), int(writes), frozenset(map(int, reads.split())),
                     frozenset([int(writes)]))  # fmt: skip
+
+
+def test_parts_of_threads_are_those_that_they_write():
+    buffers = [Buffer(i, BufferKind.ARENA, F32_256) for i in range(5)]
+    steps = [
+        call("0", "1"),
+        call("0", "2", parallel=False),
+        replace(call("0", "3"), across=frozenset([3])),
+        replace(call("0", "4"), partition={4: Rows(0, 64)}, across=frozenset([4])),
+        host("0", "0"),
+    ]
+    assert parts_of_threads(buffers, steps, 4) == {1: (256, 512, 768), 4: (64, 128, 192)}
+    assert parts_of_threads(buffers, [*steps, call("0", "1", parallel=False)], 4).keys() == {4}
+    assert parts_of_threads(buffers, steps, 1) == {}
 
 
 def scheduled(*steps: Step, planned: bool = True) -> Schedule:

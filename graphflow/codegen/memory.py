@@ -8,22 +8,29 @@ order, and threads run ahead of each other, so *reused bytes are a dependence*:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from graphflow.codegen.schedule import Branch, Buffer, BufferKind, Loop, Step, readable_bytes
+from graphflow.codegen.owners import Offsets, Owners, Parts, parts_of_threads
+from graphflow.codegen.schedule import (
+    Branch,
+    Buffer,
+    BufferKind,
+    Loop,
+    Step,
+    readable_bytes,
+)
 from graphflow.ir.graph import Graph
 from graphflow.ir.node import Node
 from graphflow.ir.op import Kind
 from graphflow.ir.types import TensorType
 from graphflow.records import dataclass
 
-Placed: TypeAlias = "np.ndarray[Any, np.dtype[np.int64]]"
-
 ALIGNMENT = 64
 """Bytes: a cache line, and the widest vector."""
+MORE = 1.04
+"""How much larger the arena may be for the sake of who has which bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +74,7 @@ def plan_arena(buffers: Sequence[Buffer], steps: Sequence[Step], threads: int) -
 
     Nobody else looks at a thread's part, so its bytes are no dependence between threads.
     """
-    shared = plan(lifetimes(buffers, steps))
+    shared = plan(lifetimes(buffers, steps), parts_of_threads(buffers, steps, threads))
     if not any(buffer.kind is BufferKind.OWN for buffer in buffers):
         return shared
     own = plan(lifetimes(buffers, steps, BufferKind.OWN))
@@ -178,40 +185,75 @@ def expected_bytes(graph: Graph) -> int:
     return most
 
 
-def plan(intervals: Iterable[Interval]) -> Plan:
+def plan(intervals: Iterable[Interval], parts: Mapping[int, Parts] | None = None) -> Plan:
     """Offsets by greedy best fit, largest buffer first.
 
     Each buffer takes the smallest gap that holds it among the buffers placed
-    already whose lifetimes overlap its own.
+    already whose lifetimes overlap its own; with ``parts``, by buffer, the place in any gap, or
+    in the smallest one, where most bytes are those of the thread that has them in other buffers.
+    Of these the first that costs little memory is taken.
     """
     order = sorted(intervals, key=lambda i: (-aligned(i.size), i.first, i.id))
-    placed = np.zeros((4, len(order)), np.int64)  # a column each: offset, end, first, last
+    plain = _planned(order, lambda arena, interval: arena.smallest(interval))
+    if parts:
+        for anywhere in (True, False):
+            found = _planned(order, _by_owners(Owners(parts, ALIGNMENT), anywhere))
+            if found.arena_bytes <= plain.arena_bytes * MORE:
+                return found
+    return plain
+
+
+def _by_owners(owners: Owners, anywhere: bool) -> Callable[[_Arena, Interval], int]:
+    def choose(arena: _Arena, interval: Interval) -> int:
+        begins, ends = arena.gaps(interval, anywhere)
+        return owners.place(interval.id, aligned(interval.size), begins, ends)
+
+    return choose
+
+
+def _planned(order: Sequence[Interval], choose: Callable[[_Arena, Interval], int]) -> Plan:
+    arena = _Arena(len(order))
     offsets: dict[int, int] = {}
-    top = 0
-    for number, interval in enumerate(order):
+    for interval in order:
+        offsets[interval.id] = offset = choose(arena, interval)
+        arena.add(interval, offset)
+    return Plan(offsets, arena.top, sum(aligned(i.size) for i in order))
+
+
+class _Arena:
+    """Buffers that are placed already."""
+
+    def __init__(self, room: int) -> None:
+        self.top = 0
+        self._number = 0
+        self._columns = np.zeros((4, room), np.int64)  # offset, end, first, last; by offset
+
+    def add(self, interval: Interval, offset: int) -> None:
+        """Place a buffer."""
+        columns, number = self._columns, self._number
+        end = offset + aligned(interval.size)
+        at = int(columns[0, :number].searchsorted(offset, "right"))
+        columns[:, at + 1 : number + 1] = columns[:, at:number]
+        columns[:, at] = (offset, end, interval.first, interval.last)
+        self._number += 1
+        self.top = max(self.top, end)
+
+    def smallest(self, interval: Interval) -> int:
+        """The start of the smallest gap, else where all that it overlaps ends."""
+        return int(self.gaps(interval, anywhere=False)[0][0])
+
+    def gaps(self, interval: Interval, anywhere: bool) -> tuple[Offsets, Offsets]:
+        """Where gaps begin and end that hold a buffer: all of them, or the smallest."""
         size = aligned(interval.size)
-        offset = _best_gap(placed[:, :number], interval, int(size))
-        offsets[interval.id] = offset
-        # By offset, and by number where that is the same.
-        at = int(placed[0, :number].searchsorted(offset, "right"))
-        placed[:, at + 1 : number + 1] = placed[:, at:number]
-        placed[:, at] = (offset, offset + size, interval.first, interval.last)
-        top = max(top, offset + size)
-    return Plan(offsets, top, sum(aligned(i.size) for i in order))
-
-
-def _best_gap(placed: Placed, interval: Interval, size: int) -> int:
-    """The start of the smallest gap of ``size`` bytes, else where all memory used so far ends."""
-    offset, end, first, last = placed
-    near = ((last >= interval.first) & (first <= interval.last)).nonzero()[0]
-    if not near.size:
-        return 0
-    reached = np.maximum.accumulate(end[near])
-    begins = np.empty_like(reached)
-    begins[0], begins[1:] = 0, reached[:-1]
-    slack = offset[near] - begins
-    slack -= size
-    fitting = (slack >= 0).nonzero()[0]
-    if not fitting.size:
-        return int(reached[-1])
-    return int(begins[fitting[slack[fitting].argmin()]])
+        offset, end, first, last = self._columns[:, : self._number]
+        near = ((last >= interval.first) & (first <= interval.last)).nonzero()[0]
+        reached = np.maximum.accumulate(end[near], dtype=np.int64)
+        begins = np.concatenate(((0,), reached))
+        ends = np.concatenate((offset[near], (self.top,)))
+        fitting = (ends - begins >= size).nonzero()[0]
+        if not anywhere:
+            inner = fitting[fitting < near.size]
+            fitting = inner[(ends - begins)[inner].argmin() :][:1] if inner.size else inner
+        if not fitting.size:
+            return begins[-1:], begins[-1:] + size
+        return begins[fitting], ends[fitting]

@@ -162,6 +162,8 @@ class Call:
     """How threads may share it, until that is decided (:mod:`graphflow.codegen.sharing`)."""
     partition: Mapping[int, Rows] = field(default_factory=dict)
     """Buffers of which each thread touches rows of its own."""
+    across: frozenset[int] = frozenset()
+    """Buffers of which threads probably write a part of each row, and not some of the rows."""
 
 
 @dataclass(frozen=True, slots=True)

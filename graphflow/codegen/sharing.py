@@ -100,8 +100,10 @@ def shared_alike(
     if threads < 2 or not any(isinstance(step, Call) and step.ways for step, _ in around):
         return tuple(steps)
     joined = frozenset(_joined(steps, buffers))
-    handicaps = _Plan(around, buffers, threads, joined).handicaps()
-    return tuple(_told(step, handicaps, joined) for step in steps)
+    plan = _Plan(around, buffers, threads, joined)
+    handicaps = plan.handicaps()
+    across = {key: plan.across(key) for key in handicaps}
+    return tuple(_told(step, handicaps, across, joined) for step in steps)
 
 
 def _joined(steps: Sequence[Step], buffers: Sequence[Buffer]) -> Iterator[int]:
@@ -163,9 +165,14 @@ def _around(steps: Sequence[Step], times: int = 1) -> Iterator[tuple[Step, int]]
                 yield from _around((*step.head, *step.body), times * max(0, often))
 
 
-def _told(step: Step, handicaps: Mapping[int, int], joined: frozenset[int]) -> Step:
+def _told(
+    step: Step,
+    handicaps: Mapping[int, int],
+    across: Mapping[int, frozenset[int]],
+    joined: frozenset[int],
+) -> Step:
     def within(steps: Sequence[Step]) -> tuple[Step, ...]:
-        return tuple(_told(step, handicaps, joined) for step in steps)
+        return tuple(_told(step, handicaps, across, joined) for step in steps)
 
     if isinstance(step, Call):
         told = step
@@ -174,7 +181,8 @@ def _told(step: Step, handicaps: Mapping[int, int], joined: frozenset[int]) -> S
         if step.ways is not None:
             words = list(step.arguments)
             words[step.ways.word] = Value(handicaps.get(id(step), 0))
-            told = replace(told, arguments=tuple(words), ways=None)
+            crossed = across.get(id(step), frozenset())
+            told = replace(told, arguments=tuple(words), ways=None, across=crossed)
         return told
     if isinstance(step, Loop):
         return replace(step, head=within(step.head), body=within(step.body))
@@ -252,6 +260,12 @@ class _Plan:
             found[key] = ways.products((costs[1] - costs[0]) / max(1, self._times[key]))
             self._by_columns[key] = ways.columns <= ways.rows + found[key]
         return found
+
+    def across(self, key: int) -> frozenset[int]:
+        """What a product writes otherwise than some rows a thread, as it is shared now."""
+        number = next(n for n, (step, _) in enumerate(self._around) if id(step) == key)
+        written = map(self._root, self._products[key].writes)
+        return frozenset(b for b in written if self._split(number, b) != "outer")
 
     def _groups(self) -> list[tuple[int, ...]]:
         """Products that touch the same buffer, those of large buffers first."""
