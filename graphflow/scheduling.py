@@ -7,8 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from graphflow.codegen.memory import buffer_bytes
-from graphflow.codegen.schedule import BufferKind, Schedule
+from graphflow.codegen.schedule import BufferKind, Schedule, buffer_bytes
 from graphflow.codegen.sizes import for_example
 from graphflow.errors import GraphFlowError, OutOfMemoryError
 from graphflow.ir.graph import Graph

@@ -21,7 +21,6 @@ from graphflow.codegen import build_schedule as module
 from graphflow.codegen.barriers import barriers, points
 from graphflow.codegen.epilogue import Epilogue
 from graphflow.codegen.layout import Layout
-from graphflow.codegen.memory import buffer_bytes
 from graphflow.codegen.schedule import (
     Address,
     Branch,
@@ -31,6 +30,7 @@ from graphflow.codegen.schedule import (
     KernelSource,
     Loop,
     Schedule,
+    buffer_bytes,
 )
 from graphflow.ir.graph import Graph
 from graphflow.ir.interp import interpret

@@ -15,7 +15,6 @@ import graphflow as gf
 from graphflow import nn
 from graphflow.codegen import sharing
 from graphflow.codegen.barriers import barriers, points
-from graphflow.codegen.memory import buffer_bytes
 from graphflow.codegen.partition import Rows, certain, rows_of, together
 from graphflow.codegen.plain import share
 from graphflow.codegen.schedule import (
@@ -30,6 +29,7 @@ from graphflow.codegen.schedule import (
     Schedule,
     Step,
     Value,
+    buffer_bytes,
     plain_steps,
 )
 from graphflow.codegen.schedule_form import from_data, to_data

@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from graphflow.codegen.buffers import BufferTable
 from graphflow.codegen.control_forms import can_fail
 from graphflow.codegen.estimate import estimate_ns
-from graphflow.codegen.memory import buffer_bytes, lifetimes, plan
-from graphflow.codegen.schedule import Branch, BufferKind, Call, Loop, Step
+from graphflow.codegen.memory import lifetimes, plan
+from graphflow.codegen.schedule import Branch, BufferKind, Call, Loop, Step, buffer_bytes
 from graphflow.codegen.units import Unit
 from graphflow.records import replace
 

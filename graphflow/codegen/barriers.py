@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from graphflow.codegen.memory import buffer_bytes
 from graphflow.codegen.partition import Rows
 from graphflow.codegen.schedule import (
     UNKNOWN_TRIPS,
@@ -28,6 +27,7 @@ from graphflow.codegen.schedule import (
     Loop,
     Schedule,
     Step,
+    buffer_bytes,
 )
 from graphflow.records import dataclass, replace
 

@@ -36,7 +36,7 @@ from graphflow.codegen.kept import Kept, with_kept
 from graphflow.codegen.layout import Layout, contiguous, real_layout
 from graphflow.codegen.lower import CPU, lower_epilogue, lower_group
 from graphflow.codegen.lower_scatter import lower_check
-from graphflow.codegen.memory import buffer_bytes, plan_arena
+from graphflow.codegen.memory import plan_arena
 from graphflow.codegen.placement import Placement, place
 from graphflow.codegen.routines import routine_steps
 from graphflow.codegen.schedule import (
@@ -47,6 +47,7 @@ from graphflow.codegen.schedule import (
     Result,
     Schedule,
     Step,
+    buffer_bytes,
     kernels_in,
 )
 from graphflow.codegen.sharing import shared_alike

@@ -8,9 +8,16 @@ from typing import Protocol
 from graphflow.codegen.control import RegionEmitter
 from graphflow.codegen.layout import Layout, contiguous
 from graphflow.codegen.lower_line import address_of
-from graphflow.codegen.memory import buffer_bytes
 from graphflow.codegen.placement import Placement
-from graphflow.codegen.schedule import Branch, Call, HostCall, Provenance, Step, attempt_of
+from graphflow.codegen.schedule import (
+    Branch,
+    Call,
+    HostCall,
+    Provenance,
+    Step,
+    attempt_of,
+    buffer_bytes,
+)
 from graphflow.codegen.units import Unit
 from graphflow.errors import CompileError
 from graphflow.ir.graph import Graph

@@ -19,6 +19,7 @@ from graphflow.codegen.schedule import (
     BufferKind,
     Loop,
     Step,
+    buffer_bytes,
     readable_bytes,
 )
 from graphflow.ir.graph import Graph
@@ -62,11 +63,6 @@ class Plan:
 def aligned(size: int) -> int:
     """``size`` rounded up to whole cache lines; empty buffers get one."""
     return max(ALIGNMENT, -(-size // ALIGNMENT) * ALIGNMENT)
-
-
-def buffer_bytes(buffer: Buffer) -> int:
-    """Bytes of data in ``buffer``."""
-    return buffer.type.static_bytes
 
 
 def plan_arena(buffers: Sequence[Buffer], steps: Sequence[Step], threads: int) -> Plan:

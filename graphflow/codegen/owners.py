@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from graphflow.codegen.schedule import Buffer, Call, PlainStep, Step, plain_steps
+from graphflow.codegen.schedule import Buffer, Call, PlainStep, Step, buffer_bytes, plain_steps
 
 Offsets: TypeAlias = "np.ndarray[Any, np.dtype[np.int64]]"
 Parts: TypeAlias = tuple[int, ...]
@@ -41,7 +41,7 @@ def _parts(call: PlainStep, buffer: Buffer, threads: int) -> Parts:
     elif not call.parallel or buffer.id in call.across:
         return ()
     else:
-        part = buffer.type.static_bytes // threads
+        part = buffer_bytes(buffer) // threads
     return tuple(tid * part for tid in range(1, threads))
 
 

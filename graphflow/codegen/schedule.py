@@ -62,6 +62,11 @@ class Buffer:
     """Whether a window's elements fill it in row-major order."""
 
 
+def buffer_bytes(buffer: Buffer) -> int:
+    """Bytes of data in ``buffer``."""
+    return buffer.type.static_bytes
+
+
 @dataclass(frozen=True, slots=True)
 class Address:
     """Argument: where ``buffer`` starts, plus ``offset`` bytes."""

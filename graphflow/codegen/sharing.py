@@ -22,7 +22,6 @@ from itertools import product
 from math import inf
 from typing import Literal, TypeAlias
 
-from graphflow.codegen.memory import buffer_bytes
 from graphflow.codegen.partition import Rows
 from graphflow.codegen.schedule import (
     UNKNOWN_TRIPS,
@@ -33,6 +32,7 @@ from graphflow.codegen.schedule import (
     Loop,
     Step,
     Value,
+    buffer_bytes,
 )
 from graphflow.records import dataclass, field, replace
 

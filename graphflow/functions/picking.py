@@ -16,7 +16,6 @@ from graphflow.functions.shaping import broadcast_to, narrow, reshape
 from graphflow.ir import types as T
 from graphflow.ir.build import constant
 from graphflow.ir.graph import Graph
-from graphflow.ir.interp import interpret
 from graphflow.ir.node import Node, topological
 from graphflow.ir.op import Kind
 from graphflow.ir.types import broadcast_shapes
@@ -165,6 +164,8 @@ def _of_constants(node: Node) -> np.ndarray[Any, Any] | None:
         sized = isinstance(one.type, T.TensorType) and one.type.is_static
         if leaf or not sized or not one.op.pure or one.op.kind in (Kind.CONTROL, Kind.OPAQUE):
             return None
+    from graphflow.ir.interp import interpret  # masks made of constants are rare
+
     return interpret(Graph(inputs=(), outputs=(node,)), ()).outputs[0]
 
 

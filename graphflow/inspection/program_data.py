@@ -33,7 +33,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from graphflow.codegen.memory import buffer_bytes
 from graphflow.codegen.schedule import (
     Branch,
     Call,
@@ -41,6 +40,7 @@ from graphflow.codegen.schedule import (
     Loop,
     PlainStep,
     Schedule,
+    buffer_bytes,
     kernels_in,
 )
 from graphflow.explain import stages_of

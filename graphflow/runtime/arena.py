@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from graphflow.codegen.memory import buffer_bytes
-from graphflow.codegen.schedule import Buffer, BufferKind, Schedule, readable_bytes
+from graphflow.codegen.schedule import Buffer, BufferKind, Schedule, buffer_bytes, readable_bytes
 from graphflow.errors import CompileError
 from graphflow.ir.types import TensorType
 from graphflow.runtime.available import check_available

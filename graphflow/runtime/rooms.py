@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from graphflow.codegen.memory import buffer_bytes
-from graphflow.codegen.schedule import HostCall
+from graphflow.codegen.schedule import HostCall, buffer_bytes
 from graphflow.ir.op import ROOM_HEAD, RoomOf, RoomsRule, RoomsWanted
 from graphflow.runtime.executor import Context
 from graphflow.runtime.slots import Slots
