@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import gcd
 
 from graphflow.codegen.contraction.call import PARALLEL_FLOPS, Scratch, address, rounded_up
 from graphflow.codegen.contraction.choice import Choice, advised, choose
 from graphflow.codegen.contraction.tiling import cache_sizes, tiling
-from graphflow.codegen.contraction.winograd_kernels import DEPTH, PART, RUN, winograd_kernel
+from graphflow.codegen.contraction.winograd_kernels import PART, RUN, winograd_kernel
 from graphflow.codegen.epilogue import Epilogue, epilogue_words, with_epilogue
 from graphflow.codegen.layout import Layout
 from graphflow.codegen.schedule import Argument, Call, Value
-from graphflow.codegen.sizes import example_of, least
+from graphflow.codegen.sizes import example_of
 from graphflow.codegen.target import LINE_BYTES, chosen_target
 from graphflow.ir.formulas.winograd import TAPS
 from graphflow.ir.node import Node
@@ -24,12 +25,15 @@ MOST_TILES = 96
 """Tiles of a block: more gain nothing."""
 FEWEST_TILES = {False: 12, True: 48}
 """Tiles of a block, at least; more where the taps of one product are not in cache (True)."""
-MOST_PARTS = 64
-"""Blocks of tiles whose products are added to a gradient."""
 SAME_PLACES = 16
 """Rows a multiple of so many lines apart have at most four places in a first-level cache."""
-LITTLE_BESIDE = 6
-"""Sums are little beside what is multiplied for them at a time: one for so many elements."""
+MOST_WAYS, LEAST_TILES = 4, 128
+"""Parts of tiles whose sums are added to a gradient, at most; tiles of such a part, at least."""
+MANY_TILES = 4
+"""Tiles for each filter from which more sums cost less than transforming all tiles again."""
+TILES = 64
+"""Tiles that a thread transforms and multiplies at a time for a gradient.  Few of them stay in
+the second-level cache, but sums are read and written once for so many."""
 
 
 def winograd_calls(
@@ -178,45 +182,43 @@ def _gradient(
     (images, channels, *extents), (filters, *places) = xs, ys[1:]
     size, products = node.attrs["size"], _products(node)
     tiles = images * -(-places[0] // size) * -(-places[1] // size)
-    # Few steps stay in the second-level cache, but each part reads and writes the sums.
-    small = LITTLE_BESIDE * channels * filters <= DEPTH // 2 * (channels + filters)
-    fewest, usual = DEPTH // 2 if small else DEPTH, example_of(tiles)
-    parts = -(-usual // max(fewest, -(-usual // (MOST_PARTS * fewest)) * fewest))
-    part = -(-tiles // parts)
+    tile_ways, filter_ways = _ways(example_of(tiles), filters, context.threads)
+    usual = max(1, example_of(tiles) // tile_ways)
+    part = -(-usual // -(-usual // TILES))
     line = LINE_BYTES // dtype.itemsize
+    run = rounded_up(-(-filters // filter_ways), PANEL) if filter_ways > 1 else filters
     in_row = (-(-channels // line) | 1) * line  # odd numbers of lines: all sets of a cache
     out_panel = part * PANEL
-    planes = (
-        part * in_row + line,
-        -(-filters // PANEL) * out_panel + line,
-        channels * filters + line,
-    )
-    patch = products * max(channels, filters)
-    ins, outs, sums = (context.temporary(TensorType(dtype, (products, d))) for d in planes)
-    scratch = context.temporary(TensorType(dtype, (context.threads, max(patch, 9 * PART * RUN))))
-    calls = []
-    for number in range(parts):
-        t0 = least(number * part, tiles)
-        t1 = least(t0 + part, tiles)  # of other sizes than the example the last may be empty
-        count = t1 - t0
-        words = _values(
-            scratch.shape[1], t0, t1, channels, filters, *extents, *places,
-            *node.attrs["low"], *strides, in_row, planes[0], out_panel, planes[1],
-        )  # fmt: skip
-        work = 8 * products * count * (channels + filters)
-        calls.append(
-            _call("pairs", node, (x, ct, ins, outs, scratch), (ins, outs, scratch), words, work)
-        )
-        words = _values(
-            products, count, channels, filters, t0, in_row, planes[0], out_panel, *planes[1:]
-        )
-        work = 2 * products * count * channels * filters
-        call = _call("sums", node, (ins, outs, sums), (sums,), words, work)
-        calls.append(replace(call, reads=call.reads | {sums.buffer}))
-    words = _values(filters, channels, planes[2], *w.strides)
+    in_plane, out_plane = part * in_row + line, -(-run // PANEL) * out_panel + line
+    plane = channels * run + line
+    items = rounded_up(products * (in_plane + out_plane + max(channels, run)), line) + line
+    ways = tile_ways * filter_ways
+    sums = context.temporary(TensorType(dtype, (ways, products * plane)))
+    scratch = context.temporary(TensorType(dtype, (context.threads, items)))
+    shares = (tile_ways, filter_ways, run, products * plane, plane)
+    words = _values(
+        items, *shares, tiles, part, channels, filters, *extents, *places,
+        *node.attrs["low"], *strides, in_row, in_plane, out_panel, out_plane,
+    )  # fmt: skip
+    work = 2 * products * tiles * channels * filters
+    first = _call("gradient", node, (x, ct, sums, scratch), (sums, scratch), words, work)
+    scratch = context.temporary(TensorType(dtype, (context.threads, 9 * PART * RUN)))
+    words = _values(*shares, filters, channels, *w.strides)
     work = 8 * products * channels * filters
-    calls.append(_call("back", node, (sums, w, scratch), (w, scratch), words, work))
-    return calls
+    last = _call("back", node, (sums, w, scratch), (w, scratch), words, work)
+    return [first, replace(last, writes=last.writes | {sums.buffer})]  # it adds them in place
+
+
+def _ways(tiles: int, filters: int, threads: int) -> tuple[int, int]:
+    """Into how many parts tiles and filters are cut, so that threads share a gradient of taps.
+
+    What a thread transforms it multiplies by itself.  Sums of parts of the tiles are added
+    later, in an order that must not depend on ``threads``; for each part of the filters all
+    tiles of the image are transformed.
+    """
+    many = tiles >= max(MANY_TILES * filters, LEAST_TILES)
+    tile_ways = min(MOST_WAYS, tiles // LEAST_TILES) if many else 1
+    return tile_ways, max(1, min(threads // gcd(threads, tile_ways), filters // PANEL))
 
 
 _LOWER: dict[Tiles | None, Callable[..., list[Call]]] = {

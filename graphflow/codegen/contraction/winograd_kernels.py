@@ -173,94 +173,83 @@ def {name}(args, tid, nth):
                     call_epilogue(epilogue, rest, image * y_high + i + line, j, j + run, f0, f1)
 '''
 
-_PAIRS = '''\
-"""Windows of x, and tiles of the cotangent of what they were convolved to, transformed"""
-from graphflow.codegen.contraction.micro_kernels import pack, transform
+_GRADIENT = '''\
+"""sums[way, q, c, k] = sum over tiles of windows of x times tiles of y's cotangent, transformed"""
+from graphflow.codegen.contraction.micro_kernels import pack, tile, transform
 from graphflow.codegen.prelude import kernel, pointer_at_{element}, share
 
-LANES, PANEL = {lanes}, {panel}
+LANES, VECTORS, HEIGHT, WIDTH = {lanes}, {vectors}, {height}, {width}
+PANEL, ROWS = {panel}, {part}
 SIZE, SPAN = {size}, {size} + 2
 
 
 @kernel
 def {name}(args, tid, nth):
     x = pointer_at_{element}(args[0])
-    y = pointer_at_{element}(args[1])
-    ins = pointer_at_{element}(args[2])
-    outs = pointer_at_{element}(args[3])
-    patch = pointer_at_{element}(args[4]) + tid * args[5]
-    t0, t1, channels, filters, high, wide = args[6], args[7], args[8], args[9], args[10], args[11]
-    y_high, y_wide, above, before = args[12], args[13], args[14], args[15]
-    x_image, x_channel, x_row, x_column = args[16], args[17], args[18], args[19]
-    y_image, y_channel, y_row, y_column = args[20], args[21], args[22], args[23]
-    in_row, in_plane, out_panel, out_plane = args[24], args[25], args[26], args[27]
+    y_first = pointer_at_{element}(args[1])
+    sums = pointer_at_{element}(args[2])
+    ins = pointer_at_{element}(args[3]) + tid * args[4]
+    # A way is some of the tiles and some of the filters; sums of a way have rows of so many.
+    tile_ways, filter_ways, run, way_items, plane = args[5], args[6], args[7], args[8], args[9]
+    tiles, most_tiles = args[10], args[11]
+    channels, filters, high, wide = args[12], args[13], args[14], args[15]
+    y_high, y_wide, above, before = args[16], args[17], args[18], args[19]
+    x_image, x_channel, x_row, x_column = args[20], args[21], args[22], args[23]
+    y_image, y_channel, y_row, y_column = args[24], args[25], args[26], args[27]
+    in_row, in_plane, out_panel, out_plane = args[28], args[29], args[30], args[31]
+    outs = ins + SPAN * SPAN * in_plane
+    patch = outs + SPAN * SPAN * out_plane
     down, across = (y_high + SIZE - 1) // SIZE, (y_wide + SIZE - 1) // SIZE
-    t, last_tile = share(t1 - t0, tid, nth)
-    while t < last_tile:
-        image, at = (t0 + t) // (down * across), (t0 + t) % (down * across)
-        for part in range(2):
-            i, j = at // across * SIZE, at % across * SIZE
-            if part == 0:
-                i, j = i - above, j - before
+    way, last_way = share(tile_ways * filter_ways, tid, nth)
+    while way < last_way:
+        total, y = sums + way * way_items, y_first + way // tile_ways * run * y_channel
+        width = min(run, filters - way // tile_ways * run)
+        begin = way % tile_ways * tiles // tile_ways
+        end = (way % tile_ways + 1) * tiles // tile_ways
+        way += 1
+        if begin == end:
+            for spot in range(way_items):
+                total[spot] = 0
+        t0 = begin
+        while t0 < end and width > 0:
+            depth = min(most_tiles, end - t0)
+            for t in range(depth):
+                image, at = (t0 + t) // (down * across), (t0 + t) % (down * across)
+                i, j = at // across * SIZE - above, at % across * SIZE - before
 {gather_x}\
                 transform(LANES, {input}, SIZE, 1, channels, source, row, column, 0,
                           ins + t * in_row, SPAN * in_plane, in_plane, 0)
-            else:
+                i, j = at // across * SIZE, at % across * SIZE
 {gather_y}\
-                panels = filters // PANEL
+                panels = width // PANEL
                 transform(LANES, {cotangent}, SIZE, panels, PANEL, source, row, column, PANEL,
                           outs + t * PANEL, SPAN * out_plane, out_plane, out_panel)
                 k = panels * PANEL
-                if k < filters:
-                    transform(LANES, {cotangent}, SIZE, 1, filters - k, source + k, row, column, 0,
+                if k < width:
+                    transform(LANES, {cotangent}, SIZE, 1, width - k, source + k, row, column, 0,
                               outs + (panels * out_panel + t * PANEL),
                               SPAN * out_plane, out_plane, 0)
-        t += 1
-'''
-
-_SUMS = '''\
-"""sums[q, c, k] (+)= sum over tiles of ins[q, tile, c] * outs[q, tile, k]"""
-from graphflow.codegen.contraction.micro_kernels import tile
-from graphflow.codegen.prelude import kernel, pointer_at_{element}, share
-
-LANES, VECTORS, HEIGHT, WIDTH = {lanes}, {vectors}, {height}, {width}
-PANEL, DEPTH, ROWS = {panel}, {depth}, {part}
-
-
-@kernel
-def {name}(args, tid, nth):
-    ins = pointer_at_{element}(args[0])
-    outs = pointer_at_{element}(args[1])
-    sums = pointer_at_{element}(args[2])
-    products, tiles, channels, filters, more = args[3], args[4], args[5], args[6], args[7]
-    in_row, in_plane, out_panel, out_plane, plane = args[8], args[9], args[10], args[11], args[12]
-    parts = (channels + ROWS - 1) // ROWS
-    unit, last = share(products * parts, tid, nth)
-    while unit < last:
-        q, c0 = unit // parts, unit % parts * ROWS
-        c1 = min(channels, c0 + ROWS)
-        unit += 1
-        t = 0
-        while t < tiles:
-            depth = min(DEPTH, tiles - t)
-            column = 0
-            while column < filters:
-                panel, lane = column // PANEL, column % PANEL
-                c = c0
-                while c < c1:
-                    left = c1 - c
-                    rows = {choose_rows}
-                    tile(LANES, VECTORS, HEIGHT, rows, ins + (q * in_plane + t * in_row + c),
-                         1, in_row, outs + (q * out_plane + panel * out_panel + t * PANEL + lane),
-                         PANEL, depth, sums + (q * plane + c * filters + column), filters,
-                         min(WIDTH, filters - column), t + more)
-                    c += rows
-                column += WIDTH
-            t += depth
+            for unit in range(SPAN * SPAN * ((channels + ROWS - 1) // ROWS)):
+                q, c0 = unit % (SPAN * SPAN), unit // (SPAN * SPAN) * ROWS
+                c1 = min(channels, c0 + ROWS)
+                column = 0
+                while column < width:
+                    panel, lane = column // PANEL, column % PANEL
+                    c = c0
+                    while c < c1:
+                        left = c1 - c
+                        rows = {choose_rows}
+                        tile(LANES, VECTORS, HEIGHT, rows, ins + (q * in_plane + c), 1, in_row,
+                             outs + (q * out_plane + panel * out_panel + lane), PANEL, depth,
+                             total + (q * plane + c * run + column), run,
+                             min(WIDTH, width - column), t0 - begin)
+                        c += rows
+                    column += WIDTH
+            t0 += depth
 '''
 
 _BACK = '''\
-"""w[k, c, i, j] = taps back from sums[q, c, k]"""
+"""w[k, c, i, j] = taps back from sums[way, q, c, k], added over tiles' ways"""
 from graphflow.codegen.contraction.micro_kernels import pack, transform
 from graphflow.codegen.prelude import kernel, pointer_at_{element}, share
 
@@ -272,23 +261,34 @@ def {name}(args, tid, nth):
     sums = pointer_at_{element}(args[0])
     w = pointer_at_{element}(args[1])
     taps = pointer_at_{element}(args[2]) + tid * (9 * PART * RUN)
-    filters, channels, plane = args[3], args[4], args[5]
-    w_filter, w_channel, w_row, w_column = args[6], args[7], args[8], args[9]
-    parts, runs = (filters + PART - 1) // PART, (channels + RUN - 1) // RUN
-    unit, last = share(runs * parts, tid, nth)
+    tile_ways, filter_ways, run, way_items, plane = args[3], args[4], args[5], args[6], args[7]
+    filters, channels = args[8], args[9]
+    w_filter, w_channel, w_row, w_column = args[10], args[11], args[12], args[13]
+    parts, blocks = (run + PART - 1) // PART, (channels + RUN - 1) // RUN
+    unit, last = share(filter_ways * parts * blocks, tid, nth)
     while unit < last:
-        c, k = unit // parts * RUN, unit % parts * PART
-        count, run = min(PART, filters - k), min(RUN, channels - c)
-        transform(LANES, {taps_back}, SIZE, run, count, sums + (c * filters + k),
-                  (SIZE + 2) * plane, plane, filters, taps, 3 * PART, PART, 9 * PART)
+        way, part, c = unit // blocks // parts, unit // blocks % parts, unit % blocks * RUN
+        k, high = way * run + part * PART, min(RUN, channels - c)
+        count = min(PART, min(filters, (way + 1) * run) - k)
+        unit += 1
+        if count <= 0:
+            continue
+        source = sums + (way * tile_ways * way_items + c * run + part * PART)
+        for more in range(1, tile_ways):
+            for line in range((SIZE + 2) * (SIZE + 2) * high):
+                at = line // high * plane + line % high * run
+                to, other = source + at, source + (more * way_items + at)
+                for spot in range(count):
+                    to[spot] += other[spot]
+        transform(LANES, {taps_back}, SIZE, high, count, source,
+                  (SIZE + 2) * plane, plane, run, taps, 3 * PART, PART, 9 * PART)
         goal = w + (k * w_filter + c * w_channel)
         if w_column == 1 and w_row == 3 and w_channel == 9:
-            pack(LANES, w_filter, 9 * run, goal, taps, PART, 1, 9 * run, count)
+            pack(LANES, w_filter, 9 * high, goal, taps, PART, 1, 9 * high, count)
         else:
-            for tap in range(9 * run):
+            for tap in range(9 * high):
                 at = tap // 9 * w_channel + tap % 9 // 3 * w_row + tap % 3 * w_column
                 pack(LANES, w_filter, 1, goal + at, taps + tap * PART, 1, 1, 1, count)
-        unit += 1
 '''
 
 _INDENT = " " * 4
@@ -296,18 +296,18 @@ _INDENT = " " * 4
 
 @cache
 def winograd_kernel(role: str, element: str, tiling: Tiling, size: int, panel: int) -> KernelSource:
-    """The kernel of a step, ``taps``, ``image``, ``pairs``, ``sums`` or ``back``.
+    """The kernel of a step, ``taps``, ``image``, ``gradient`` or ``back``.
 
     ``panel`` is the number of filters whose taps, or cotangents, lie together.
     """
-    template = {"taps": _TAPS, "image": _IMAGE, "pairs": _PAIRS, "sums": _SUMS, "back": _BACK}[role]
+    template = {"taps": _TAPS, "image": _IMAGE, "gradient": _GRADIENT, "back": _BACK}[role]
     *taller, lowest = heights(tiling.height)
     vectors = min(tiling.vectors, panel // tiling.lanes)
     tile = f"{tiling.height}x{vectors}x{tiling.lanes}"
     name = f"winograd_{role}_{element}_{size}_{panel}_{tile}"
     gather_x, gather_y = (
         _gather("x", "channels", "SPAN", "high", "wide"),
-        _gather("y", "filters", "SIZE", "y_high", "y_wide"),
+        _gather("y", "width", "SIZE", "y_high", "y_wide"),
     )
     text = template.format(
         name=name, element=element, size=size, lanes=tiling.lanes, vectors=vectors,
