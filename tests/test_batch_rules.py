@@ -21,7 +21,7 @@ SIZE = 3
 ALONE = {"extent", "iota"}  # generators without operands are the same for all entries
 KNOWN_WITHOUT = {
     "all_reduce", "all_reduce_start", "all_reduce_wait", "callback", "while_loop", "fused",
-    "winograd", "winograd_gradient", "winograd_taps",
+    "winograd", "winograd_gradient", "winograd_taps", "winograd_whole",
 }  # fmt: skip
 """Between processes; effects; a loop that would end at another step for each entry; and what only
 passes make."""

@@ -81,7 +81,13 @@ class Tiles(enum.Enum):
 
     TAPS = "taps"  # transforms the taps of a convolution
     IMAGE = "image"  # convolves an image with transformed taps
+    WHOLE = "whole"  # convolves an image with taps, which it transforms
     GRADIENT = "gradient"  # the gradient of the taps, from the image and the result's
+
+    @property
+    def convolves(self) -> bool:
+        """Whether the result is an image."""
+        return self in (Tiles.IMAGE, Tiles.WHOLE)
 
 
 class Builder(Protocol):

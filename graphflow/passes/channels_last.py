@@ -19,7 +19,7 @@ from typing import ClassVar
 from graphflow.ir.build import emit
 from graphflow.ir.graph import Graph
 from graphflow.ir.node import Node, make_node
-from graphflow.ir.op import Kind, Order, Tiles
+from graphflow.ir.op import Kind, Order
 from graphflow.ir.ops import orders
 from graphflow.ir.types import TensorType
 from graphflow.passes.base import Pass
@@ -134,7 +134,7 @@ def _order_of_image(node: Node, windows: Node) -> Order | None:
     """The order of axes with channels last, if ``node`` is a product over ``windows`` whose
     places are the result's (as in a convolution, unlike in the gradient of its kernel)."""
     rule = node.op.contraction
-    if node.op.tiles is Tiles.IMAGE:
+    if node.op.tiles is not None and node.op.tiles.convolves:
         return None if node.attrs["last"] else orders.CHANNELS_LAST
     pairs = _pairs(windows)
     if rule is None or not pairs:

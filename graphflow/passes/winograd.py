@@ -30,6 +30,8 @@ FEWEST_CHANNELS = 8
 """With fewer, vectors of channels are not full."""
 FEWEST_TILES = 24
 """Fewer take as long: taps are read no faster."""
+FEW_TILES = 96
+"""So few are brought through all steps together, by threads that share the taps."""
 USUAL_IMAGES = 32
 """Where their number is not known."""
 LEADING = 3
@@ -45,6 +47,8 @@ class Winograd(Pass):
 
         %2: f32[8,1,64,32,32] = conv(%x, %w, …)    →    %2 = winograd_taps(%w, size=4)
                                                         %3 = winograd(%x, %2, size=4, …)
+
+    or, for few tiles, ``winograd_whole(%x, %w, size=4, …)``.
 
     ``sizes`` are those of the tiles to choose from; none leaves all to the direct method.
     ``always`` takes them whatever the estimate of the direct method, ``lasting`` says that
@@ -120,12 +124,22 @@ def _convolved(node: Node, chosen: Winograd, tap: int) -> Node | None:
     if size is None:
         return None
     hits[f"winograd {size}x{size}"] += 1
+    facts = {"size": size, "low": node.attrs["low"], "high": node.attrs["high"], "last": False}
+    x = emit("reshape", x, shape=(images, channels, *extents))
+    if tap == TAP and _few(images, size, places, channels, filters):
+        w = emit("reshape", w, shape=(filters, channels, TAPS**2))
+        return emit("reshape", emit("winograd_whole", x, w, **facts), shape=node.shape)
     taps = emit("winograd_taps", emit("reshape", w, shape=w.shape[1:]), size=size)
-    made = emit(
-        "winograd", emit("reshape", x, shape=(images, channels, *extents)), taps,
-        size=size, filters=filters, low=node.attrs["low"], high=node.attrs["high"], last=False,
-    )  # fmt: skip
+    made = emit("winograd", x, taps, filters=filters, **facts)
     return emit("reshape", made, shape=node.shape)
+
+
+def _few(images: Dim, size: int, places: Sequence[Any], channels: Any, filters: Any) -> bool:
+    """Whether there are so few tiles that taps are best transformed where they are used."""
+    if not isinstance(images, int):
+        return False
+    tiles = images * prod(-(-d // size) for d in places)
+    return bool(tiles <= max(FEW_TILES, min(channels, filters) // 4))
 
 
 def _gradient(node: Node, chosen: Winograd) -> Node | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import gcd
+from math import gcd, prod
 
 from graphflow.codegen.contraction.call import PARALLEL_FLOPS, Scratch, address, rounded_up
 from graphflow.codegen.contraction.choice import Choice, advised, choose
@@ -17,7 +17,7 @@ from graphflow.codegen.target import LINE_BYTES, chosen_target
 from graphflow.ir.formulas.winograd import TAPS
 from graphflow.ir.node import Node
 from graphflow.ir.op import Tiles
-from graphflow.ir.ops.winograd import PANEL, panel_of
+from graphflow.ir.ops.winograd import GAP, PANEL, panel_of
 from graphflow.ir.types import TensorType
 from graphflow.records import replace
 
@@ -49,7 +49,8 @@ def winograd_calls(
 
 def takes_epilogue(node: Node) -> bool:
     """Whether the kernel of ``node`` runs what follows on each tile: in rows of pixels."""
-    return node.op.tiles is Tiles.IMAGE and bool(node.attrs["last"])
+    tiles = node.op.tiles
+    return tiles is not None and tiles.convolves and bool(node.attrs["last"])
 
 
 def _call(
@@ -145,6 +146,56 @@ def _image(
     return [with_epilogue(replace(call, product=product), epilogue)]
 
 
+def _whole(
+    node: Node, operands: Sequence[Layout], y: Layout, epilogue: Epilogue | None, context: Scratch
+) -> list[Call]:
+    x, w = operands
+    dtype = x.type.dtype
+    (xs, ys), strides = _image_axes(node, x, y)
+    (images, channels, *extents), (filters, *places) = xs, ys[1:]
+    size, products, threads = node.attrs["size"], _products(node), context.threads
+    tiles = images * -(-places[0] // size) * -(-places[1] // size)
+    # Threads share the outer axis of the taps: that is how they share what writes to them.
+    halves = 2 if w.strides[0] < w.strides[1] and channels >= 2 * PART else 1
+    room = context.temporary(TensorType(dtype, (halves, *y.shape))) if halves > 1 else y
+    channel_run = rounded_up(-(-channels // halves), PART) if halves > 1 else channels
+    panel = panel_of(filters)
+    filter_ways = max(1, min(threads // gcd(threads, halves), filters // panel))
+    filter_run = rounded_up(-(-filters // filter_ways), panel) if filter_ways > 1 else filters
+    line = LINE_BYTES // dtype.itemsize
+    in_row, out_row = _row(channel_run, line), _row(filter_run, line)
+    in_plane, out_plane = tiles * in_row + line, tiles * out_row + line
+    items = products * (in_plane + out_plane + max(channel_run, filter_run) + PART * panel + GAP)
+    items = rounded_up(items + 9 * PART * panel, line) + line
+    scratch = context.temporary(TensorType(dtype, (threads, items)))
+    made, y_strides = _strides_of_image(node, room), strides[4:]
+    words = _values(
+        items, halves, channel_run, filter_ways, filter_run, images, channels, filters,
+        *extents, *places, *node.attrs["low"], *strides[:4], *made,
+        *w.strides, in_row, in_plane, out_row, out_plane,
+    )  # fmt: skip
+    way = room.strides[0] if halves > 1 else 0
+    follows = epilogue_words(epilogue if halves == 1 else None)
+    work = 2 * tiles * products * channels * filters
+    call = _call(
+        "whole", node, (x, w, room, scratch), (room, scratch), (*words, *follows, Value(way)),
+        work, panel,
+    )  # fmt: skip
+    if halves == 1:
+        across = {y.buffer} if filter_ways > 1 else ()
+        return [with_epilogue(replace(call, across=frozenset(across)), epilogue)]
+    words = _values(way, images, filters, *places, *made, *y_strides)
+    work = 4 * images * filters * prod(places)
+    added = _call("added", node, (room, y), (y,), (*words, *epilogue_words(epilogue)), work)
+    return [call, with_epilogue(added, epilogue)]
+
+
+def _strides_of_image(node: Node, place: Layout) -> list[int]:
+    """Those of images, channels, rows and columns; of each half, if there are such."""
+    order = (0, 3, 1, 2) if node.attrs["last"] else (0, 1, 2, 3)
+    return [place.strides[len(place.shape) - len(order) + axis] for axis in order]
+
+
 def _row(items: int, line: int) -> int:
     """Elements from a row of ``items`` to the next, where a tile's rows do not all compete for
     the same few places of a cache."""
@@ -224,5 +275,6 @@ def _ways(tiles: int, filters: int, threads: int) -> tuple[int, int]:
 _LOWER: dict[Tiles | None, Callable[..., list[Call]]] = {
     Tiles.TAPS: _taps,
     Tiles.IMAGE: _image,
+    Tiles.WHOLE: _whole,
     Tiles.GRADIENT: _gradient,
 }

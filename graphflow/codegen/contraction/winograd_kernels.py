@@ -13,6 +13,7 @@ from functools import cache
 from graphflow.codegen.contraction.tiling import Tiling, heights
 from graphflow.codegen.schedule import KernelSource
 from graphflow.ir.formulas.winograd import FORMS
+from graphflow.ir.ops.winograd import GAP
 
 PART = 64
 """Channels (or filters) whose taps are transformed at a time."""
@@ -20,6 +21,26 @@ RUN = 8
 """Channels whose taps are written together: whole lines of them."""
 DEPTH = 256
 """Steps that are multiplied at a time: a panel of so many stays in the first-level cache."""
+
+_PACKED = """\
+begin, tap, step = 0, PANEL, 9 * PANEL  # where taps are, the next one, the next channel
+if together and turned:  # they are copied from the last to the first
+    source, begin, tap = source + 8 * w_column, 8 * PANEL, -PANEL
+if together and w_channel == 9:
+    pack(LANES, PANEL, PANEL, taps, source, w_filter, 1, width, 9 * depth)
+elif together:
+    for c in range(depth):
+        pack(LANES, PANEL, PANEL, taps + c * step, source + c * w_channel,
+             w_filter, 1, width, 9)
+else:
+    for k in range(9):
+        pack(LANES, step, PANEL, taps + k * PANEL,
+             source + (k // 3 * w_row + k % 3 * w_column),
+             w_filter, w_channel, width, depth)
+transform(LANES, {taps}, SIZE, depth, PANEL, taps + begin, 3 * tap, tap, step,
+          {goal}, (SIZE + 2) * {plane}, {plane}, PANEL)
+"""
+
 
 _TAPS = '''\
 """room[q, panel, c, lane] = taps of filter panel * PANEL + lane and channel c, transformed"""
@@ -44,24 +65,9 @@ def {name}(args, tid, nth):
         panel, c0 = unit // parts, unit % parts * PART
         if w_filter < w_channel:  # units that follow each other read what lies together
             panel, c0 = unit % panels, unit // panels * PART
-        depth, count = min(PART, channels - c0), min(PANEL, filters - panel * PANEL)
+        depth, width = min(PART, channels - c0), min(PANEL, filters - panel * PANEL)
         source = w + (panel * PANEL * w_filter + c0 * w_channel)
-        begin, tap, step = 0, PANEL, 9 * PANEL  # where taps are, the next one, the next channel
-        if together and turned:  # they are copied from the last to the first
-            source, begin, tap = source + 8 * w_column, 8 * PANEL, -PANEL
-        if together and w_channel == 9:
-            pack(LANES, PANEL, PANEL, taps, source, w_filter, 1, count, 9 * depth)
-        elif together:
-            for c in range(depth):
-                pack(LANES, PANEL, PANEL, taps + c * step, source + c * w_channel,
-                     w_filter, 1, count, 9)
-        else:
-            for k in range(9):
-                pack(LANES, step, PANEL, taps + k * PANEL,
-                     source + (k // 3 * w_row + k % 3 * w_column),
-                     w_filter, w_channel, count, depth)
-        transform(LANES, {taps}, SIZE, depth, PANEL, taps + begin, 3 * tap, tap, step,
-                  room + (panel * channels + c0) * PANEL, (SIZE + 2) * plane, plane, PANEL)
+{packed}\
         unit += 1
 '''
 
@@ -91,6 +97,37 @@ def _gather(image: str, channels: str, span: str, high: str, wide: str) -> str:
         channels=channels, span=span, high=high, wide=wide,
     )  # fmt: skip
 
+
+_WINDOWS = """\
+        for t in range(t0, t1):
+            image, at = t // (down * across), t % (down * across)
+            i, j = at // across * SIZE - above, at % across * SIZE - before
+{gather}\
+            transform(LANES, {input}, SIZE, 1, channels, source, row, column, 0,
+                      ins + (t - t0) * in_row, SPAN * in_plane, in_plane, 0)
+"""
+
+_RESULTS = """\
+        for t in range(t0, t1):
+            image, at = t // (down * across), t % (down * across)
+            i, j = at // across * SIZE, at % across * SIZE
+            lines, run = min(SIZE, y_high - i), min(SIZE, y_wide - j)
+            goal = y + (image * y_image + i * y_row + j * y_column + f0 * y_channel)
+            target, row, column = goal, y_row, y_column
+            if y_channel != 1 or lines < SIZE or run < SIZE:
+                target, row, column = patch, SIZE * count, count
+            transform(LANES, {result}, SIZE, 1, count, outs + (t - t0) * out_row,
+                      SPAN * out_plane, out_plane, 0, target, row, column, 0)
+            for line in range(lines):
+                if y_channel != 1:
+                    pack(LANES, y_channel, run, goal + line * y_row, patch + line * row,
+                         count, 1, run, count)
+                elif lines < SIZE or run < SIZE:
+                    pack(LANES, y_column, count, goal + line * y_row, patch + line * row,
+                         1, count, count, run)
+                if epilogue:
+                    call_epilogue(epilogue, rest, image * y_high + i + line, j, j + run, f0, f1)
+"""
 
 _IMAGE = '''\
 """y[n, i, j, k] = sum over c and 3 x 3 taps of x[n, i + …, j + …, c] * taps[…, c, k]"""
@@ -127,12 +164,7 @@ def {name}(args, tid, nth):
         t1, f1 = min(tiles, t0 + block), min(filters, f0 + part)
         count = f1 - f0
         unit += 1
-        for t in range(t0, t1):
-            image, at = t // (down * across), t % (down * across)
-            i, j = at // across * SIZE - above, at % across * SIZE - before
-{gather}\
-            transform(LANES, {input}, SIZE, 1, channels, source, row, column, 0,
-                      ins + (t - t0) * in_row, SPAN * in_plane, in_plane, 0)
+{windows}\
         for q in range(SPAN * SPAN):
             k0 = 0
             while k0 < channels:
@@ -152,25 +184,111 @@ def {name}(args, tid, nth):
                         i += rows
                     column += WIDTH
                 k0 += depth
-        for t in range(t0, t1):
-            image, at = t // (down * across), t % (down * across)
-            i, j = at // across * SIZE, at % across * SIZE
-            lines, run = min(SIZE, y_high - i), min(SIZE, y_wide - j)
-            goal = y + (image * y_image + i * y_row + j * y_column + f0 * y_channel)
-            target, row, column = goal, y_row, y_column
-            if y_channel != 1 or lines < SIZE or run < SIZE:
-                target, row, column = patch, SIZE * count, count
-            transform(LANES, {result}, SIZE, 1, count, outs + (t - t0) * out_row,
-                      SPAN * out_plane, out_plane, 0, target, row, column, 0)
-            for line in range(lines):
-                if y_channel != 1:
-                    pack(LANES, y_channel, run, goal + line * y_row, patch + line * row,
-                         count, 1, run, count)
-                elif lines < SIZE or run < SIZE:
-                    pack(LANES, y_column, count, goal + line * y_row, patch + line * row,
-                         1, count, count, run)
-                if epilogue:
-                    call_epilogue(epilogue, rest, image * y_high + i + line, j, j + run, f0, f1)
+{results}\
+'''
+
+_WHOLE = '''\
+"""y[n, i, j, k] = sum over c and 3 x 3 taps of x[n, i + …, j + …, c] * w[k, c, …]"""
+from graphflow.codegen.contraction.micro_kernels import pack, tile, transform
+from graphflow.codegen.prelude import call_epilogue, kernel, pointer_at_{element}, share
+
+LANES, VECTORS, HEIGHT, WIDTH = {lanes}, {vectors}, {height}, {width}
+PANEL, PART = {panel}, {part}
+SIZE, SPAN, PLANE = {size}, {size} + 2, PART * PANEL + {gap}
+
+
+@kernel
+def {name}(args, tid, nth):
+    x_first = pointer_at_{element}(args[0])
+    w = pointer_at_{element}(args[1])
+    y_first = pointer_at_{element}(args[2])
+    ins = pointer_at_{element}(args[3]) + tid * args[4]
+    # A way is some of the channels, over which it sums, and some of the filters.
+    channel_ways, channel_run, filter_ways, filter_run = args[5], args[6], args[7], args[8]
+    images, all_channels, filters, high, wide = args[9], args[10], args[11], args[12], args[13]
+    y_high, y_wide, above, before = args[14], args[15], args[16], args[17]
+    x_image, x_channel, x_row, x_column = args[18], args[19], args[20], args[21]
+    y_image, y_channel, y_row, y_column = args[22], args[23], args[24], args[25]
+    w_filter, w_channel, w_column = args[26], args[27], args[28]
+    in_row, in_plane, out_row, out_plane = args[29], args[30], args[31], args[32]
+    epilogue, rest, y_way = args[33], args[34], args[35]
+    outs = ins + SPAN * SPAN * in_plane
+    made = outs + SPAN * SPAN * out_plane
+    taps = made + SPAN * SPAN * PLANE
+    patch = taps + 9 * PART * PANEL
+    w_row, turned, together = 3 * w_column, w_column == -1, abs(w_column) == 1
+    down, across = (y_high + SIZE - 1) // SIZE, (y_wide + SIZE - 1) // SIZE
+    t0, t1 = 0, images * down * across
+    way, last_way = share(channel_ways * filter_ways, tid, nth)
+    while way < last_way:
+        c_first, f0 = way // filter_ways * channel_run, way % filter_ways * filter_run
+        channels, f1 = min(channel_run, all_channels - c_first), min(filters, f0 + filter_run)
+        x, y = x_first + c_first * x_channel, y_first + way // filter_ways * y_way
+        count = f1 - f0
+        way += 1
+{windows}\
+        f = f0
+        while f < f1:
+            c0 = 0
+            while c0 < channels:
+                depth, width = min(PART, channels - c0), min(PANEL, f1 - f)
+                source = w + (f * w_filter + (c_first + c0) * w_channel)
+{packed}\
+                for q in range(SPAN * SPAN):
+                    lane = 0
+                    while lane < width:
+                        i = 0
+                        while i < t1:
+                            left = t1 - i
+                            rows = {choose_rows}
+                            tile(LANES, VECTORS, HEIGHT, rows,
+                                 ins + (q * in_plane + i * in_row + c0), in_row, 1,
+                                 made + (q * PLANE + lane), PANEL, depth,
+                                 outs + (q * out_plane + i * out_row + f - f0 + lane), out_row,
+                                 min(WIDTH, width - lane), c0)
+                            i += rows
+                        lane += WIDTH
+                c0 += PART
+            f += PANEL
+{results}\
+'''
+
+_ADDED = '''\
+"""y = the sums over both halves of the channels, added"""
+from graphflow.codegen.prelude import call_epilogue, kernel, pointer_at_{element}, share
+
+
+@kernel
+def {name}(args, tid, nth):
+    halves = pointer_at_{element}(args[0])
+    y = pointer_at_{element}(args[1])
+    half, images, filters, y_high, y_wide = args[2], args[3], args[4], args[5], args[6]
+    image_step, channel_step, row_step, column_step = args[7], args[8], args[9], args[10]
+    y_image, y_channel, y_row, y_column = args[11], args[12], args[13], args[14]
+    epilogue, rest = args[15], args[16]
+    lines, run, line_step, to_line, to_next = (
+        filters, y_wide, channel_step, y_channel, y_column
+    )
+    if channel_step == 1:
+        lines, run, line_step, to_line, to_next = (
+            y_wide, filters, column_step, y_column, y_channel
+        )
+    unit, last = share(images * y_high, tid, nth)
+    while unit < last:
+        image, i = unit // y_high, unit % y_high
+        for line in range(lines):
+            one = halves + (image * image_step + i * row_step + line * line_step)
+            two = one + half
+            goal = y + (image * y_image + i * y_row + line * to_line)
+            if to_next == 1:
+                for spot in range(run):
+                    goal[spot] = one[spot] + two[spot]
+            else:
+                for spot in range(run):
+                    goal[spot * to_next] = one[spot] + two[spot]
+        if epilogue:
+            call_epilogue(epilogue, rest, unit, 0, y_wide, 0, filters)
+        unit += 1
 '''
 
 _GRADIENT = '''\
@@ -291,34 +409,46 @@ def {name}(args, tid, nth):
                 pack(LANES, w_filter, 1, goal + at, taps + tap * PART, 1, 1, 1, count)
 '''
 
+_TEMPLATES = {
+    "taps": _TAPS, "image": _IMAGE, "whole": _WHOLE, "added": _ADDED, "gradient": _GRADIENT,
+    "back": _BACK,
+}  # fmt: skip
+_GOALS = {
+    "taps": ("room + (panel * channels + c0) * PANEL", "plane", 2),
+    "whole": ("made", "PLANE", 4),
+}
+"""Where transformed taps of a panel begin, how far products are apart, and how deep the text is."""
 _INDENT = " " * 4
 
 
 @cache
 def winograd_kernel(role: str, element: str, tiling: Tiling, size: int, panel: int) -> KernelSource:
-    """The kernel of a step, ``taps``, ``image``, ``gradient`` or ``back``.
+    """The kernel of a step, one of ``_TEMPLATES``.
 
     ``panel`` is the number of filters whose taps, or cotangents, lie together.
     """
-    template = {"taps": _TAPS, "image": _IMAGE, "gradient": _GRADIENT, "back": _BACK}[role]
     *taller, lowest = heights(tiling.height)
     vectors = min(tiling.vectors, panel // tiling.lanes)
     tile = f"{tiling.height}x{vectors}x{tiling.lanes}"
     name = f"winograd_{role}_{element}_{size}_{panel}_{tile}"
+    forms = {form: number for number, form in enumerate(FORMS)}
     gather_x, gather_y = (
         _gather("x", "channels", "SPAN", "high", "wide"),
         _gather("y", "width", "SIZE", "y_high", "y_wide"),
     )
-    text = template.format(
+    goal, plane, depth = _GOALS.get(role, ("", "", 0))
+    text = _TEMPLATES[role].format(
         name=name, element=element, size=size, lanes=tiling.lanes, vectors=vectors,
         height=tiling.height, width=tiling.lanes * vectors, panel=panel, part=PART, depth=DEPTH,
-        run=RUN,
+        run=RUN, gap=GAP,
         choose_rows="".join(f"{h} if left >= {h} else " for h in taller) + str(lowest),
-        gather=gather_x, gather_x=_indented(gather_x), gather_y=_indented(gather_y),
-        **{form: number for number, form in enumerate(FORMS)},
+        gather_x=_indented(gather_x), gather_y=_indented(gather_y),
+        windows=_WINDOWS.format(gather=gather_x, **forms), results=_RESULTS.format(**forms),
+        packed=_indented(_PACKED.format(goal=goal, plane=plane, **forms), depth),
+        **forms,
     )  # fmt: skip
     return KernelSource(name, text)
 
 
-def _indented(text: str) -> str:
-    return "".join(_INDENT + line for line in text.splitlines(keepends=True))
+def _indented(text: str, depth: int = 1) -> str:
+    return "".join(depth * _INDENT + line for line in text.splitlines(keepends=True))

@@ -99,20 +99,25 @@ def _axes(last: bool) -> tuple[int, int, int, int]:
 def _infer_image(types: Sequence[TensorType], attrs: Attrs) -> TensorType:
     _check("winograd", types, (4, 2))
     x, taps = types
-    images, channels, *extents = (x.shape[axis] for axis in _axes(attrs["last"]))
-    filters = attrs["filters"]
+    channels, filters = x.shape[_axes(attrs["last"])[1]], attrs["filters"]
     wanted = ((attrs["size"] + TAPS - 1) ** 2, _row(filters, channels))
     if all(isinstance(d, int) for d in (*taps.shape, *wanted)) and taps.shape != wanted:
         raise ShapeError(
             f"{spelled('winograd', types)}: {filters} filters over {channels} channels have "
             f"transformed taps of shape {list(wanted)}"
         )
+    return _image_type("winograd", types, filters, attrs)
+
+
+def _image_type(name: str, types: Sequence[TensorType], filters: Dim, attrs: Attrs) -> TensorType:
+    """The type of an image under taps."""
+    images, _, *extents = (types[0].shape[axis] for axis in _axes(attrs["last"]))
     low, high = attrs["low"], attrs["high"]
     sizes = [d + p + q - TAPS + 1 for d, p, q in zip(extents, low, high, strict=True)]
     if any(isinstance(d, int) and d < 0 for d in sizes) or min(*low, *high) < 0:
-        raise ShapeError(f"{spelled('winograd', types)}: padding is >= 0 and leaves room for taps")
+        raise ShapeError(f"{spelled(name, types)}: padding is >= 0 and leaves room for taps")
     shape = (images, *sizes, filters) if attrs["last"] else (images, filters, *sizes)
-    return TensorType(x.dtype, shape)
+    return TensorType(types[0].dtype, shape)
 
 
 def _windows(x: Array, low: tuple[int, int], counts: Sequence[int], step: int, span: int) -> Array:
@@ -172,6 +177,49 @@ WINOGRAD = register(
                 ((2, 9, 5, 3), (16, 2 * 3 * 16 + 16), _geometry(2, 2, 0, 17, True)),
                 ((1, 2, 3, 3), (36, 2 * 16 + 16), _geometry(4, 0, 0, 1)),
                 ((2, 3, 5, 6), (16, 6 * 64 + 16), _geometry(2, 1, 1, 64, True)),
+            ),
+        ),
+    )
+)
+
+
+def _infer_whole(types: Sequence[TensorType], attrs: Attrs) -> TensorType:
+    _check("winograd_whole", types, (4, 3))
+    x, w = types
+    channels = x.shape[_axes(attrs["last"])[1]]
+    if w.shape[1:] != (channels, TAPS**2):
+        raise ShapeError(
+            f"{spelled('winograd_whole', types)}: taps over {channels} channels are of shape "
+            f"[filters, {channels}, {TAPS**2}]"
+        )
+    return _image_type("winograd_whole", types, w.shape[0], attrs)
+
+
+def _whole(
+    x: Array, w: Array, *, size: int, low: tuple[int, int], high: tuple[int, int], last: bool
+) -> Array:
+    taps = _taps(w.reshape(*w.shape[:2], TAPS, TAPS), size=size)
+    return _image(x, taps, size=size, filters=w.shape[0], low=low, high=high, last=last)
+
+
+WINOGRAD_WHOLE = register(
+    OpDef(
+        name="winograd_whole",
+        kind=Kind.CONTRACTION,
+        summary="Convolution of images with taps w[K, C, 9], transformed where they are used.",
+        infer=_infer_whole,
+        reference=_whole,
+        vjp=NON_DIFFERENTIABLE,
+        tiles=Tiles.WHOLE,
+        reordered=orders.of_tiles,
+        cost=16.0,
+        tests=OpTests(
+            gradient=False,
+            tolerance={"f32": 1e-5, "f64": 1e-13},
+            samples=calls(
+                ((2, 3, 5, 6), (5, 3, 9), _geometry(4, 1, 1)),
+                ((2, 9, 5, 3), (17, 3, 9), _geometry(2, 2, 0, last=True)),
+                ((1, 70, 3, 3), (64, 70, 9), _geometry(4, 1, 1)),
             ),
         ),
     )
