@@ -53,7 +53,7 @@ class Machine:
         monkeypatch.setattr(module, "lower_group", self.lower_group)
         monkeypatch.setattr(module, "lower_check", self.lower_check)
         monkeypatch.setattr(module, "lower_epilogue", self.lower_epilogue)
-        monkeypatch.setattr(module, "contraction_call", self.contraction_call)
+        monkeypatch.setattr(module, "contraction_calls", self.contraction_calls)
         monkeypatch.setattr(module, "adds_onto", lambda a, b, c: False)
 
     # -- lowering --------------------------------------------------------------------
@@ -83,17 +83,17 @@ class Machine:
         self.kernels[name] = body, operands, results, tile
         return Epilogue(KernelSource(name, ""), ())
 
-    def contraction_call(
+    def contraction_calls(
         self, a: Layout, b: Layout, c: Layout, epilogue: Any, context: Any, onto: bool = False
-    ) -> Call:
+    ) -> list[Call]:
         assert not onto, "adds_onto says that nothing can be added to"
         if epilogue is not None:
-            return self._call(*self.kernels[epilogue.kernel.name], False)
+            return [self._call(*self.kernels[epilogue.kernel.name], False)]
         from graphflow.ir.build import NODES, input_node
 
         inputs = input_node("a", a.type), input_node("b", b.type)
         body = Graph(inputs, (NODES.matmul(*inputs),), name="body")
-        return self._call(body, (a, b), (c,), c, False)
+        return [self._call(body, (a, b), (c,), c, False)]
 
     def _call(
         self, body: Graph, operands: Sequence[Layout], results: Sequence[Layout],

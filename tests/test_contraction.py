@@ -14,8 +14,8 @@ import pytest
 import graphflow as gf
 from graphflow import flags
 from graphflow.codegen.compile import compile_kernels
-from graphflow.codegen.contraction import adds_onto, contraction_call
-from graphflow.codegen.contraction.call import DOT_ROWS
+from graphflow.codegen.contraction import adds_onto
+from graphflow.codegen.contraction.call import DOT_ROWS, contraction_call
 from graphflow.codegen.contraction.tiles import LAST_STEPS
 from graphflow.codegen.contraction.tiling import (
     Tiling,

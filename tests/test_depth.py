@@ -76,7 +76,7 @@ def test_equal_units_are_lowered_once(
     steps: dict[int, Graph], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lowered: Counter[int] = Counter()
-    names = ("lower_group", "lower_epilogue", "contraction_call", "product_call")
+    names = ("lower_group", "lower_epilogue", "contraction_calls", "product_calls")
 
     def counted(lower: Any) -> Any:
         def wrapped(*args: Any) -> Any:

@@ -15,9 +15,9 @@ from math import prod
 from graphflow.codegen.buffers import BufferTable
 from graphflow.codegen.contraction import (
     adds_onto,
-    contraction_call,
+    contraction_calls,
     is_small,
-    product_call,
+    product_calls,
     small_calls,
     takes_epilogue,
     takes_small_epilogue,
@@ -322,9 +322,9 @@ class Emitter:
             lasting = self._lasts(three[1])
             calls = small_calls(labels, three, epilogue, self.context, self._copied, lasting)
         elif takes:
-            calls = [contraction_call(a, others[0], tile, epilogue, self.context, onto)]
+            calls = contraction_calls(a, others[0], tile, epilogue, self.context, onto)
         else:
-            calls = [product_call(labels, (a, *others, tile), self.context)]
+            calls = product_calls(labels, (a, *others, tile), self.context)
         if takes:
             # The driver cannot tell what the epilogue only reads.
             only_read = {o.buffer for o in operands} - {r.buffer for r in (*results, tile)}

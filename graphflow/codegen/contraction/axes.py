@@ -22,6 +22,7 @@ from graphflow.codegen.contraction.call import (
     rounded_up,
 )
 from graphflow.codegen.contraction.choice import Choice, advised, choose
+from graphflow.codegen.contraction.halves import HALVES, added_halves, in_halves
 from graphflow.codegen.contraction.kernels import accumulator
 from graphflow.codegen.contraction.tiling import (
     Tiling,
@@ -314,8 +315,17 @@ def _batches_of(columns: Axes) -> tuple[Axes, Axes]:
     return columns[: len(columns) - together], inner
 
 
-def product_call(labels: Labels, places: Sequence[Layout], context: Scratch) -> Call:
-    """The call that writes the product of ``places[0]`` and ``places[1]`` to ``places[2]``."""
+def product_calls(labels: Labels, places: Sequence[Layout], context: Scratch) -> list[Call]:
+    """The calls that write the product of ``places[0]`` and ``places[1]`` to ``places[2]``."""
+    halved = in_halves(labels, places)
+    if halved is None:
+        return [_product_call(labels, places, context)]
+    room = context.temporary(TensorType(places[2].type.dtype, (HALVES, *halved.shape)))
+    call = _product_call(halved.labels, (halved.a, halved.b, room), context)
+    return [call, added_halves(room, halved.c, None, call.parallel)]
+
+
+def _product_call(labels: Labels, places: Sequence[Layout], context: Scratch) -> Call:
     walk, swapped = walk_of(labels, places)
     a, b, c = places
     a, b = (b, a) if swapped else (a, b)

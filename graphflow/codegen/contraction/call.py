@@ -7,6 +7,7 @@ from math import prod
 from typing import Protocol
 
 from graphflow.codegen.contraction.choice import USUAL, Choice, advised, choose
+from graphflow.codegen.contraction.halves import HALVES, added_halves, matrices_in_halves
 from graphflow.codegen.contraction.kernels import (
     FAVOUR_AT,
     PACKING,
@@ -121,6 +122,23 @@ class Blocking:
         """Each thread has its own part of the scratch buffer."""
         fixed = is_fixed(self.items)
         return {s.buffer: Rows(0, self.items * dtype.itemsize) for s in scratch if fixed}
+
+
+def contraction_calls(
+    a: Layout,
+    b: Layout,
+    c: Layout,
+    epilogue: Epilogue | None,
+    context: Scratch,
+    onto: bool = False,
+) -> list[Call]:
+    """:func:`contraction_call`, or two calls where threads better have half of the depth each."""
+    halves = None if onto else matrices_in_halves(a, b, c)
+    if halves is None:
+        return [contraction_call(a, b, c, epilogue, context, onto)]
+    room = context.temporary(TensorType(c.type.dtype, (HALVES, *c.shape[-2:])))
+    sums = contraction_call(*halves, room, None, context)
+    return [sums, added_halves(room, c, epilogue, sums.parallel)]
 
 
 def contraction_call(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import prod
 
-from graphflow.codegen.contraction.axes import axes_of, of_kind, product_call
+from graphflow.codegen.contraction.axes import axes_of, of_kind, product_calls
 from graphflow.codegen.contraction.call import PARALLEL_FLOPS, Scratch, address, rounded_up
 from graphflow.codegen.contraction.dots_kernel import dots_kernel
 from graphflow.codegen.contraction.pairs_calls import Copier, Dots, pairs_calls, takes_pairs
@@ -79,7 +79,7 @@ def small_calls(
             if lasting and takes_pairs(found):
                 return [*calls, *pairs_calls(found, dense, epilogue, context, copied)]
             return [*calls, _call(found, dense, epilogue, context)]
-    return [product_call(labels, places, context)]
+    return product_calls(labels, places, context)
 
 
 def _kinds(labels: Labels, places: Sequence[Layout]) -> list[list[Axis]]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import gcd, prod
+from math import gcd
 
 from graphflow.codegen.contraction.call import PARALLEL_FLOPS, Scratch, address, rounded_up
 from graphflow.codegen.contraction.choice import Choice, advised, choose
+from graphflow.codegen.contraction.halves import HALVES, added_halves
 from graphflow.codegen.contraction.tiling import cache_sizes, tiling
 from graphflow.codegen.contraction.winograd_kernels import PART, RUN, winograd_kernel
 from graphflow.codegen.epilogue import Epilogue, epilogue_words, with_epilogue
@@ -151,13 +152,17 @@ def _whole(
 ) -> list[Call]:
     x, w = operands
     dtype = x.type.dtype
-    (xs, ys), strides = _image_axes(node, x, y)
+    (xs, ys), _ = _image_axes(node, x, y)
     (images, channels, *extents), (filters, *places) = xs, ys[1:]
     size, products, threads = node.attrs["size"], _products(node), context.threads
     tiles = images * -(-places[0] // size) * -(-places[1] // size)
     # Threads share the outer axis of the taps: that is how they share what writes to them.
-    halves = 2 if w.strides[0] < w.strides[1] and channels >= 2 * PART else 1
-    room = context.temporary(TensorType(dtype, (halves, *y.shape))) if halves > 1 else y
+    halves = HALVES if w.strides[0] < w.strides[1] and channels >= HALVES * PART else 1
+    room, target, way = y, y, 0
+    if halves > 1:
+        room = context.temporary(TensorType(dtype, (halves, *y.shape)))
+        way, *steps = room.strides
+        target = Layout(room.buffer, y.type, room.offset, tuple(steps))
     channel_run = rounded_up(-(-channels // halves), PART) if halves > 1 else channels
     panel = panel_of(filters)
     filter_ways = max(1, min(threads // gcd(threads, halves), filters // panel))
@@ -168,13 +173,11 @@ def _whole(
     items = products * (in_plane + out_plane + max(channel_run, filter_run) + PART * panel + GAP)
     items = rounded_up(items + 9 * PART * panel, line) + line
     scratch = context.temporary(TensorType(dtype, (threads, items)))
-    made, y_strides = _strides_of_image(node, room), strides[4:]
     words = _values(
         items, halves, channel_run, filter_ways, filter_run, images, channels, filters,
-        *extents, *places, *node.attrs["low"], *strides[:4], *made,
+        *extents, *places, *node.attrs["low"], *_image_axes(node, x, target)[1],
         *w.strides, in_row, in_plane, out_row, out_plane,
     )  # fmt: skip
-    way = room.strides[0] if halves > 1 else 0
     follows = epilogue_words(epilogue if halves == 1 else None)
     work = 2 * tiles * products * channels * filters
     call = _call(
@@ -184,16 +187,7 @@ def _whole(
     if halves == 1:
         across = {y.buffer} if filter_ways > 1 else ()
         return [with_epilogue(replace(call, across=frozenset(across)), epilogue)]
-    words = _values(way, images, filters, *places, *made, *y_strides)
-    work = 4 * images * filters * prod(places)
-    added = _call("added", node, (room, y), (y,), (*words, *epilogue_words(epilogue)), work)
-    return [call, with_epilogue(added, epilogue)]
-
-
-def _strides_of_image(node: Node, place: Layout) -> list[int]:
-    """Those of images, channels, rows and columns; of each half, if there are such."""
-    order = (0, 3, 1, 2) if node.attrs["last"] else (0, 1, 2, 3)
-    return [place.strides[len(place.shape) - len(order) + axis] for axis in order]
+    return [call, added_halves(room, y, epilogue, call.parallel)]
 
 
 def _row(items: int, line: int) -> int:

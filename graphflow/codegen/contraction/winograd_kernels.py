@@ -253,44 +253,6 @@ def {name}(args, tid, nth):
 {results}\
 '''
 
-_ADDED = '''\
-"""y = the sums over both halves of the channels, added"""
-from graphflow.codegen.prelude import call_epilogue, kernel, pointer_at_{element}, share
-
-
-@kernel
-def {name}(args, tid, nth):
-    halves = pointer_at_{element}(args[0])
-    y = pointer_at_{element}(args[1])
-    half, images, filters, y_high, y_wide = args[2], args[3], args[4], args[5], args[6]
-    image_step, channel_step, row_step, column_step = args[7], args[8], args[9], args[10]
-    y_image, y_channel, y_row, y_column = args[11], args[12], args[13], args[14]
-    epilogue, rest = args[15], args[16]
-    lines, run, line_step, to_line, to_next = (
-        filters, y_wide, channel_step, y_channel, y_column
-    )
-    if channel_step == 1:
-        lines, run, line_step, to_line, to_next = (
-            y_wide, filters, column_step, y_column, y_channel
-        )
-    unit, last = share(images * y_high, tid, nth)
-    while unit < last:
-        image, i = unit // y_high, unit % y_high
-        for line in range(lines):
-            one = halves + (image * image_step + i * row_step + line * line_step)
-            two = one + half
-            goal = y + (image * y_image + i * y_row + line * to_line)
-            if to_next == 1:
-                for spot in range(run):
-                    goal[spot] = one[spot] + two[spot]
-            else:
-                for spot in range(run):
-                    goal[spot * to_next] = one[spot] + two[spot]
-        if epilogue:
-            call_epilogue(epilogue, rest, unit, 0, y_wide, 0, filters)
-        unit += 1
-'''
-
 _GRADIENT = '''\
 """sums[way, q, c, k] = sum over tiles of windows of x times tiles of y's cotangent, transformed"""
 from graphflow.codegen.contraction.micro_kernels import pack, tile, transform
@@ -410,7 +372,7 @@ def {name}(args, tid, nth):
 '''
 
 _TEMPLATES = {
-    "taps": _TAPS, "image": _IMAGE, "whole": _WHOLE, "added": _ADDED, "gradient": _GRADIENT,
+    "taps": _TAPS, "image": _IMAGE, "whole": _WHOLE, "gradient": _GRADIENT,
     "back": _BACK,
 }  # fmt: skip
 _GOALS = {
