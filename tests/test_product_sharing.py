@@ -89,7 +89,7 @@ def test_a_weight_stays_with_the_threads_that_update_it(monkeypatch: pytest.Monk
 
 def test_what_has_left_the_caches_crosses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     found, _ = _decisions(4096, monkeypatch)
-    ways, by_columns = found[128, 768, 4096]
+    ways, by_columns = found[4096, 128, 768]
     assert by_columns == (ways.columns <= ways.rows)
 
 
