@@ -387,6 +387,8 @@ def _infer_cast(types: Sequence[TensorType], attrs: Attrs) -> TensorType:
 def _cast(x: Array, *, dtype: DType) -> Array:
     if x.dtype.kind == "c" and not dtype.is_complex:
         x = x != 0 if dtype.kind == "bool" else x.real
+    if x.dtype.kind == "V" and not dtype.is_floating_point:
+        x = x.astype(np.float32)  # versions of ml_dtypes differ in what negative numbers become
     return x.astype(dtype.numpy)
 
 
