@@ -33,6 +33,15 @@ def test_a_product_over_the_outer_axis_of_both_is_right(m: int, n: int, k: int) 
     assert [name.split("_")[0] for name in names(run)] == ["mm", "halves"]
 
 
+def test_axes_of_one_element_may_stand_before_matrices() -> None:
+    rng = np.random.default_rng(8)
+    a, b = (rng.standard_normal((1, 1, 1, 640, n), np.float32) for n in (129, 200))
+    run = gf.compile(lambda a, b: F.relu(a.mT @ b), dynamic=False)
+    found = run(gf.tensor(a), gf.tensor(b))
+    wanted = np.maximum(a.astype(np.float64).swapaxes(-1, -2) @ b, 0)
+    assert found.shape == wanted.shape and error(found, wanted) < 2e-6
+
+
 @pytest.mark.parametrize(
     "m, n, k",
     [(129, 200, 641), (512, 512, 512), (20, 20, 200)],

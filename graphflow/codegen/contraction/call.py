@@ -133,12 +133,12 @@ def contraction_calls(
     onto: bool = False,
 ) -> list[Call]:
     """:func:`contraction_call`, or two calls where threads better have half of the depth each."""
-    halves = None if onto else matrices_in_halves(a, b, c)
-    if halves is None:
+    halved = None if onto else matrices_in_halves(a, b, c)
+    if halved is None:
         return [contraction_call(a, b, c, epilogue, context, onto)]
-    room = context.temporary(TensorType(c.type.dtype, (HALVES, *c.shape[-2:])))
-    sums = contraction_call(*halves, room, None, context)
-    return [sums, added_halves(room, c, epilogue, sums.parallel)]
+    room = context.temporary(TensorType(c.type.dtype, (HALVES, *halved.shape)))
+    sums = contraction_call(halved.a, halved.b, room, None, context)
+    return [sums, added_halves(room, halved.c, epilogue, sums.parallel)]
 
 
 def contraction_call(

@@ -70,13 +70,12 @@ def _kernel(element: str) -> KernelSource:
     return KernelSource(name, _ADDED.format(name=name, element=element, each=_EACH))
 
 
-def matrices_in_halves(a: Layout, b: Layout, c: Layout) -> tuple[Layout, Layout] | None:
-    """``a`` and ``b`` with a batch axis over the halves of their depth, where that pays."""
+def matrices_in_halves(a: Layout, b: Layout, c: Layout) -> Halved | None:
+    """:func:`in_halves` of matrices, before which are axes of one element only."""
     if any(extent != 1 for p in (a, b, c) for extent in p.shape[:-2]) or c.strides[-1] != 1:
         return None
     matrices = [_view(p, p.shape[-2:], p.strides[-2:]) for p in (a, b, c)]
-    found = in_halves(_MATRICES, matrices)
-    return None if found is None else (found.a, found.b)
+    return in_halves(_MATRICES, matrices)
 
 
 @dataclass(frozen=True, slots=True)
