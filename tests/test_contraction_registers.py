@@ -8,11 +8,11 @@ from typing import Any
 
 import llvmlite.binding as llvm
 import pytest
-from llvmlite import ir
 
 from graphflow import flags
 from graphflow.codegen.compile import _few_passes, as_written
 from graphflow.codegen.contraction import dots, lanes, pairs, tiles
+from graphflow.codegen.contraction.instructions import Function
 from graphflow.codegen.contraction.tiling import (
     Tiling,
     dots_tile,
@@ -53,11 +53,11 @@ def building_for(target: Target) -> AbstractContextManager[None]:
 
 
 @as_written
-def assembly_of(module: Any, target: Target) -> str:
-    """What LLVM makes of a module for a processor, not of this machine perhaps."""
+def assembly_of(body: Function, target: Target) -> str:
+    """What LLVM makes of a body for a processor, not of this machine perhaps."""
     machine = target_machine(target)
-    module.triple, module.data_layout = target.triple, str(machine.target_data)
-    parsed = llvm.parse_assembly(str(module).replace("define internal", "define"))
+    parsed = llvm.parse_assembly(str(body))
+    parsed.triple, parsed.data_layout = target.triple, str(machine.target_data)
     builder = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(3))
     _few_passes().run(parsed, builder)
     return str(machine.emit_assembly(parsed))
@@ -67,10 +67,9 @@ def loops_of(body: Any, element: str, name: str) -> tuple[list[list[str]], Tilin
     """Lines of the loops of a whole tile's body, and the tile."""
     target = TARGETS[name]
     tile = tiling(target, 4 if element == "f32" else 8)
-    module = ir.Module()
     with building_for(target):
-        body(module, element, tile.height, tile.vectors, tile.lanes)
-    return loops(assembly_of(module, target)), tile
+        function = body(element, tile.height, tile.vectors, tile.lanes)
+    return loops(assembly_of(function, target)), tile
 
 
 @pytest.mark.parametrize("body", [tiles.tile_body, tiles.tile_at_body, lanes.lanes_at_body])
@@ -109,9 +108,7 @@ def test_a_tall_tile_stores_rows_while_it_multiplies(body: Any, element: str) ->
     """
     target = TARGETS["avx512"]
     tile = tiling(target, 4 if element == "f32" else 8)
-    module = ir.Module()
-    body(module, element, tile.height, tile.vectors, tile.lanes)
-    text = assembly_of(module, target)
+    text = assembly_of(body(element, tile.height, tile.vectors, tile.lanes), target)
     (loop,) = (lines for lines in loops(text) if any("vfmadd" in line for line in lines))
     panels = tile.vectors if body is tiles.tile_body else 0
     for kind, count in (("prefetchw", tile.vectors), ("prefetcht0", panels)):
@@ -130,9 +127,8 @@ def test_what_several_rows_meet_is_read_once(name: str, pitches: tuple[int, int]
     """A line of taps and rows side by side: sums and taps stay in registers meanwhile."""
     target, taps = TARGETS[name], 7
     tile = tiling(target, 4)
-    module = ir.Module()
-    lanes.lanes_run_body(module, "f32", tile.height, (1, taps), pitches, tile.lanes)
-    text = assembly_of(module, target)
+    function = lanes.lanes_run_body("f32", tile.height, (1, taps), pitches, tile.lanes)
+    text = assembly_of(function, target)
     loop = next(lines for lines in loops(text) if any("vfmadd" in line for line in lines))
     met = {row * pitches[0] + tap * pitches[1] for row in range(tile.height) for tap in range(taps)}
     products = [line for line in loop if "vfmadd" in line]
@@ -159,18 +155,16 @@ def test_integers_are_multiplied_by_what_the_processor_has(name: str) -> None:
     target, instruction = INTEGERS[name]
     height, width = pairs_tile(target)
     group = neighbours(target, "i8")
-    module = ir.Module()
     with building_for(target):
-        pairs.tile_of_integers(module, "i8", group, height)
-    loop = max(loops(assembly_of(module, target)), key=len)
+        function = pairs.tile_of_integers("i8", group, height)
+    loop = max(loops(assembly_of(function, target)), key=len)
     found = [line for line in loop if re.match(rf"\s*(\{{vex}}\s+)?{instruction}\b", line)]
     assert len(found) == height * width // sum_lanes(target)
     assert not [line for line in loop if STACK.search(line) and VECTOR.search(line)]
     rows, columns = dots_tile(target, single=False)
-    module = ir.Module()
     with building_for(target):
-        dots.dots_body(module, "i8", rows, columns)
-    text = assembly_of(module, target)
+        function = dots.dots_body("i8", rows, columns)
+    text = assembly_of(function, target)
     assert instruction in text and (instruction in ("vpdpbusd", "sdot")) == (group == 4)
     hot = [line for lines in loops(text) if instruction in "".join(lines) for line in lines]
     assert hot and not [line for line in hot if STACK.search(line) and VECTOR.search(line)]

@@ -12,14 +12,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from llvmlite import ir
-from numba.core import cgutils
-
 from graphflow.codegen.contraction.bodies import Body
+from graphflow.codegen.contraction.instructions import I8, I16, I32, I64, Function, vector
 from graphflow.codegen.contraction.tiling import neighbours, sum_lanes
 from graphflow.codegen.target import chosen_target
 
-_I8, _I16, _I32, _I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
 MASKED_LANES = 16
 """With so many sums in a vector bytes are loaded under a mask (AVX-512)."""
 _PAIRS = {
@@ -32,13 +29,10 @@ _PAIRS = {
 def multiplied_pairs(body: Body, a: Any, c: Any) -> Any:
     """Products of neighbours in two vectors of 16-bit numbers, added in pairs."""
     builder, target, count = body.builder, chosen_target(), a.type.count
-    sums = ir.VectorType(_I32, count // 2)
+    sums = vector(I32, count // 2)
     if target.is_x86:
-        kind = ir.FunctionType(sums, [a.type, a.type])
-        module = body.function.module
-        function = cgutils.get_or_insert_function(module, kind, _PAIRS[count // 2])
-        return builder.call(function, [a, c])
-    whole = ir.VectorType(_I32, count)
+        return builder.call(_PAIRS[count // 2], sums, [a, c])
+    whole = vector(I32, count)
     product = builder.mul(builder.sext(a, whole), builder.sext(c, whole))
     even, odd = (
         builder.shuffle_vector(product, product, body.pattern(list(range(first, count, 2))))
@@ -50,39 +44,37 @@ def multiplied_pairs(body: Body, a: Any, c: Any) -> Any:
 def with_byte_products(body: Body, total: Any, columns: Any, row: Any) -> Any:
     """``total`` and the products of four bytes each of two vectors; those of ``columns`` are
     unsigned with VNNI."""
-    kind, builder, bytes_ = total.type, body.builder, ir.VectorType(_I8, 4 * total.type.count)
+    kind, builder, bytes_ = total.type, body.builder, vector(I8, 4 * total.type.count)
     if chosen_target().has_signed_byte_products:
         name, taken = f"llvm.aarch64.neon.sdot.v{kind.count}i32.v{bytes_.count}i8", bytes_
     else:
         name, taken = f"llvm.x86.avx512.vpdpbusd.{32 * kind.count}", kind
-    function = cgutils.get_or_insert_function(
-        body.function.module, ir.FunctionType(kind, [kind, taken, taken]), name
-    )
-    return builder.call(function, [total, *(builder.bitcast(x, taken) for x in (columns, row))])
+    operands = (builder.bitcast(x, taken) for x in (columns, row))
+    return builder.call(name, kind, [total, *operands])
 
 
 def flipped(lanes: int) -> Any:
     """The highest bit of each of ``lanes`` bytes: as unsigned numbers, 128."""
-    return ir.Constant(ir.VectorType(_I8, lanes), [-128] * lanes)
+    return vector(I8, lanes).splat(-128)
 
 
 class _Dots:
     """The body of :func:`dots_body` being written, for ``rows`` by ``columns`` products."""
 
-    def __init__(self, module: Any, name: str, element: str, rows: int, columns: int) -> None:
+    def __init__(self, name: str, element: str, rows: int, columns: int) -> None:
         self.lanes = sum_lanes(chosen_target())
         self.group = neighbours(chosen_target(), element)
-        self.body = Body(module, name, element, self.group * self.lanes, "iipppipiippi")
+        self.body = Body(name, element, self.group * self.lanes, "iipppipiippi")
         self.signed = element.startswith("i")
         self.flips = self.group == 4 and not chosen_target().has_signed_byte_products
         self.rows, self.columns = rows, columns
-        self.wide = ir.VectorType(_I16, self.body.lanes)
-        self.sum = ir.VectorType(_I32, self.lanes)
+        self.wide = vector(I16, self.body.lanes)
+        self.sum = vector(I32, self.lanes)
         b = self.body.builder
-        zero = ir.Constant(self.sum, None)
-        self.sums = [[cgutils.alloca_once_value(b, zero) for _ in range(columns)]
+        zero = self.sum.zero
+        self.sums = [[b.variable(zero) for _ in range(columns)]
                      for _ in range(rows)]  # fmt: skip
-        self.excess = [cgutils.alloca_once_value(b, zero) for _ in range(rows)]
+        self.excess = [b.variable(zero) for _ in range(rows)]
 
     def widened(self, value: Any, kind: Any) -> Any:
         """8-bit numbers in more bits."""
@@ -111,7 +103,7 @@ class _Dots:
         for i, start in enumerate(starts):
             row = self.read(start, at, mask)
             if kept is not None:
-                row = self.body.builder.select(kept, row, ir.Constant(row.type, None))
+                row = self.body.builder.select(kept, row, row.type.zero)
             if self.group == 4:
                 excess = [(self.excess[i], flip)] if self.flips else []
                 for place, column in (*excess, *zip(self.sums[i], columns)):
@@ -133,37 +125,37 @@ class _Dots:
         builder = self.body.builder
 
         def element(start: Any) -> Any:
-            return self.widened(self.body.load_scalar(self.body.at(start, at)), _I32)
+            return self.widened(self.body.load_scalar(self.body.at(start, at)), I32)
 
         columns = [element(start) for start in others]
         for i, start in enumerate(starts):
             row = element(start)
             for j, column in enumerate(columns):
-                zero = ir.Constant(self.sum, None)
-                self.add(i, j, builder.insert_element(zero, builder.mul(row, column), _I32(0)))
+                zero = self.sum.zero
+                self.add(i, j, builder.insert_element(zero, builder.mul(row, column), I32(0)))
 
 
-def dots_body(module: Any, element: str, rows: int, columns: int) -> Any:
+def dots_body(element: str, rows: int, columns: int) -> Function:
     """``c[targets[i] + j * c_column] = sum over k of a[spots[i] + k] * b[j * b_column + k]``.
 
     ``k`` runs over ``pieces`` of ``run`` neighbours; ``steps`` has for each where it begins
     in ``a`` and in ``b``.  Rows and columns past the last repeat it and are not written.
     """
     name = f"dots.{element}.{rows}x{columns}"
-    made = _Dots(module, name, element, rows, columns)
+    made = _Dots(name, element, rows, columns)
     body = made.body
     b = body.builder
     m, n, a, spots, right, b_column, steps, pieces, run, *_ = body.function.args
-    last_row, last_column = b.sub(m, _I64(1)), b.sub(n, _I64(1))
+    last_row, last_column = b.sub(m, I64(1)), b.sub(n, I64(1))
     lefts = []
     for i in range(rows):
-        spot = b.gep(spots, [body.smaller(_I64(i), last_row)], source_etype=_I64)
-        lefts.append(body.at(a, b.load(spot, align=8, typ=_I64)))
+        spot = b.gep(spots, body.smaller(I64(i), last_row), source_etype=I64)
+        lefts.append(body.at(a, b.load(spot, align=8, typ=I64)))
     rights = [
-        body.at(right, b.mul(body.smaller(_I64(j), last_column), b_column)) for j in range(columns)
+        body.at(right, b.mul(body.smaller(I64(j), last_column), b_column)) for j in range(columns)
     ]
     with body.loop(pieces) as piece:
-        at = b.gep(steps, [b.mul(piece, _I64(2))], source_etype=_I64)
+        at = b.gep(steps, b.mul(piece, I64(2)), source_etype=I64)
         starts = [body.at(left, body.load_index(at, 0)) for left in lefts]
         others = [body.at(one, body.load_index(at, 1)) for one in rights]
         _run(made, run, starts, others)
@@ -176,20 +168,20 @@ def _run(made: _Dots, run: Any, starts: Sequence[Any], others: Sequence[Any]) ->
     """Add the products of ``run`` neighbours in depth."""
     body, b = made.body, made.body.builder
     width = body.lanes
-    whole = b.and_(run, _I64(-width))
+    whole = b.and_(run, I64(-width))
     rest = b.sub(run, whole)
     with body.loop(whole, width) as position:
         made.step(starts, others, position)
-    with b.if_then(b.icmp_signed(">", rest, _I64(0))):
+    with b.if_then(b.icmp_signed(">", rest, I64(0))):
         if made.lanes == MASKED_LANES:
             made.step(starts, others, whole, mask=body.mask(rest))
             return
         # What is left is read with elements before it, which count for nothing.
-        iota = ir.Constant(ir.VectorType(_I64, width), list(range(width)))
-        kept = b.icmp_signed(">=", iota, body.splat(b.sub(_I64(width), rest)))
-        with b.if_else(b.icmp_signed(">=", run, _I64(width))) as (long, short):
+        iota = vector(I64, width)(list(range(width)))
+        kept = b.icmp_signed(">=", iota, body.splat(b.sub(I64(width), rest)))
+        with b.if_else(b.icmp_signed(">=", run, I64(width))) as (long, short):
             with long:
-                made.step(starts, others, b.sub(run, _I64(width)), kept=kept)
+                made.step(starts, others, b.sub(run, I64(width)), kept=kept)
             with short, body.loop(run) as position:
                 made.single(starts, others, position)
 
@@ -200,12 +192,12 @@ def _store(made: _Dots) -> None:
     m, n, *_, c, targets, c_column = body.function.args
     values = _added(made)
     whole = b.and_(
-        b.icmp_signed("==", m, _I64(made.rows)), b.icmp_signed("==", n, _I64(made.columns))
+        b.icmp_signed("==", m, I64(made.rows)), b.icmp_signed("==", n, I64(made.columns))
     )
 
     def write(i: int, j: int) -> None:
-        place = b.add(body.load_index(targets, i), b.mul(c_column, _I64(j)))
-        b.store(values[i][j], b.gep(c, [place], source_etype=_I32), align=4)
+        place = b.add(body.load_index(targets, i), b.mul(c_column, I64(j)))
+        b.store(values[i][j], b.gep(c, place, source_etype=I32), align=4)
 
     with b.if_else(whole) as (full, part):
         with full:
@@ -215,7 +207,7 @@ def _store(made: _Dots) -> None:
         with part:
             for i in range(made.rows):
                 for j in range(made.columns):
-                    inside = b.and_(b.icmp_signed("<", _I64(i), m), b.icmp_signed("<", _I64(j), n))
+                    inside = b.and_(b.icmp_signed("<", I64(i), m), b.icmp_signed("<", I64(j), n))
                     with b.if_then(inside):
                         write(i, j)
 
@@ -250,5 +242,5 @@ def _added(made: _Dots) -> list[list[Any]]:
             value = b.add(value, b.shuffle_vector(value, value, turned))
             distance //= 2
         for owner in numbers[begin : begin + count]:
-            found[owner] = b.extract_element(value, _I32(owners.index(owner)))
+            found[owner] = b.extract_element(value, I32(owners.index(owner)))
     return [[found[i, j] for j in range(made.columns)] for i in range(made.rows)]

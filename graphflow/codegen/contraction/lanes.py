@@ -10,21 +10,18 @@ from collections.abc import Callable
 from itertools import chain
 from typing import Any
 
-from llvmlite import ir
-
 from graphflow.codegen.contraction.bodies import Body
+from graphflow.codegen.contraction.instructions import I64, Function
 from graphflow.codegen.contraction.tiles import Rows, either_rows
 
-_I64 = ir.IntType(64)
 
-
-def lanes_at_body(module: Any, element: str, rows: int, vectors: int, lanes: int) -> Any:
+def lanes_at_body(element: str, rows: int, vectors: int, lanes: int) -> Function:
     """``c[i, j] (+)= sum over k of a[i, k, j] * b[k, j]``, ``a[i, k]`` at ``spots[i] + steps[k]``.
 
     Of ``a`` and ``c`` only ``width`` columns are touched; rows of ``b`` are read whole.
     """
     name = f"lanes_at.{element}.{rows}x{vectors}x{lanes}"
-    body = Body(module, name, element, lanes, "ppppiipiii")
+    body = Body(name, element, lanes, "ppppiipiii")
     a, spots, _, _, b_step, *_ = body.function.args
 
     def write(first: int, masks: list[Any]) -> None:
@@ -46,7 +43,7 @@ def lanes_at_body(module: Any, element: str, rows: int, vectors: int, lanes: int
 
 
 def lanes_run_body(
-    module: Any, element: str, rows: int, taken: tuple[int, int], pitches: tuple[int, int],
+    element: str, rows: int, taken: tuple[int, int], pitches: tuple[int, int],
     lanes: int,
 ) -> Any:  # fmt: skip
     """The same, a vector wide, where rows and runs of taps are evenly apart.
@@ -57,7 +54,7 @@ def lanes_run_body(
     """
     (group, taps), (down, along) = taken, pitches
     name = f"lanes_run.{element}.{rows}x{taps}x{group}by{down}x{along}.{lanes}"
-    body = Body(module, name, element, lanes, "pippiipiii")
+    body = Body(name, element, lanes, "pippiipiii")
     b = body.builder
     a, pitch, _, _, b_step, *_ = body.function.args
     meetings: dict[int, list[tuple[int, int]]] = {}
@@ -85,7 +82,7 @@ def lanes_run_body(
                             new[row] = body.multiply_add(value, factor, new[row])
             return [[value] for value in new]
 
-        moves = taps * group, b.mul(b_step, _I64(taps * group))
+        moves = taps * group, b.mul(b_step, I64(taps * group))
         _store(body, _summed(body, (rows, 1), moves, step), [0], masks)
 
     return _whole_or_edge(body, 1, write)
@@ -99,17 +96,17 @@ def _of_groups(body: Body, value: Any, group: int, column: int) -> Any:
     return body.builder.shuffle_vector(value, value, body.pattern(chosen))
 
 
-def _whole_or_edge(body: Body, vectors: int, write: Callable[[int, list[Any]], None]) -> Any:
+def _whole_or_edge(body: Body, vectors: int, write: Callable[[int, list[Any]], None]) -> Function:
     """The function: ``write(first, masks)`` for whole vectors of columns, or, where the last is
     not whole, for one after the other under a mask: all at once, masks would lack registers."""
     b, width = body.builder, body.function.args[-2]
-    whole = b.icmp_signed("==", width, _I64(vectors * body.lanes))
+    whole = b.icmp_signed("==", width, I64(vectors * body.lanes))
     with b.if_else(whole) as (full, edge):
         with full:
             write(0, [None] * vectors)
         with edge:
             for v in range(vectors):
-                write(v, [body.mask(b.sub(width, _I64(v * body.lanes)))])
+                write(v, [body.mask(b.sub(width, I64(v * body.lanes)))])
     b.ret_void()
     return body.function
 
@@ -118,8 +115,8 @@ def _store(body: Body, sums: Rows, places: list[int], masks: list[Any]) -> None:
     """Write the sums to columns ``places`` of ``c``, or add them to what is there, under masks."""
     b = body.builder
     c, c_row, _, add = body.function.args[-4:]
-    targets = [body.at(c, b.mul(c_row, _I64(row))) for row in range(len(sums))]
-    with b.if_else(b.icmp_signed("!=", add, _I64(0))) as (onto, alone):
+    targets = [body.at(c, b.mul(c_row, I64(row))) for row in range(len(sums))]
+    with b.if_else(b.icmp_signed("!=", add, I64(0))) as (onto, alone):
         for branch, adds in ((onto, True), (alone, False)):
             with branch:
                 for target, row in zip(targets, sums, strict=True):
@@ -141,14 +138,14 @@ def _summed(
     _, _, steps, panel, _, count, *_ = function.args
     entry = b.block
     loop, after = (function.append_basic_block(name) for name in ("loop", "after"))
-    b.cbranch(b.icmp_signed(">", count, _I64(0)), loop, after)
+    b.cbranch(b.icmp_signed(">", count, I64(0)), loop, after)
     b.position_at_end(loop)
     state = [b.phi(value.type) for value in (steps, panel, count)]
     step_at, b_at, left = state
     rows, vectors = shape
     sums = [[b.phi(body.vector) for _ in range(vectors)] for _ in range(rows)]
     new = step(body.load_index(step_at, 0), b_at, sums)
-    moved = [body.entry(step_at, moves[0]), body.at(b_at, moves[1]), b.sub(left, _I64(1))]
+    moved = [body.entry(step_at, moves[0]), body.at(b_at, moves[1]), b.sub(left, I64(1))]
     end, zeros = b.block, [[body.zero] * vectors] * rows
     for phi, first, value in zip(
         (*state, *chain(*sums)), (steps, panel, count, *chain(*zeros)), (*moved, *chain(*new)),
@@ -156,6 +153,6 @@ def _summed(
     ):  # fmt: skip
         phi.add_incoming(first, entry)
         phi.add_incoming(value, end)
-    body.keep_rolled(b.cbranch(b.icmp_signed(">", moved[2], _I64(0)), loop, after))
+    b.repeat(b.icmp_signed(">", moved[2], I64(0)), loop, after)
     b.position_at_end(after)
     return either_rows(body, ((entry, zeros), (end, new)))

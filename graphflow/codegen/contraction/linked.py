@@ -13,20 +13,23 @@ from typing import Any
 
 from llvmlite import ir
 
+from graphflow.codegen.contraction.instructions import Function
 from graphflow.codegen.target import Target, chosen_target
 
 _NOTES = "graphflow_bodies"
+_KINDS = {"ptr": ir.PointerType(), "i64": ir.IntType(64), "void": ir.VoidType()}
 
 
-def call_body(builder: Any, make: Callable[..., Any], key: Sequence[Any], values: Any) -> Any:
-    """Emit a call of the function that ``make(module, *key)`` writes; the module notes the need."""
+def call_body(builder: Any, make: Callable[..., Function], key: Sequence[Any], values: Any) -> Any:
+    """Emit a call of the function that ``make(*key)`` writes; the module notes the need."""
     module = builder.module
-    name, kind, text = _written(make, tuple(key), chosen_target())
-    callee = module.globals.get(name)
+    function, text = _written(make, tuple(key), chosen_target())
+    callee = module.globals.get(function.name)
     if callee is None:
-        callee = ir.Function(module, kind, name)
+        result, *taken = (_KINDS[kind.text] for kind in function.kinds)
+        callee = ir.Function(module, ir.FunctionType(result, taken), function.name)
         callee.attributes.add("nounwind")
-        module.__dict__.setdefault(_NOTES, {})[name] = text
+        module.__dict__.setdefault(_NOTES, {})[function.name] = text
     return builder.call(callee, values)
 
 
@@ -37,12 +40,8 @@ def bodies_of(module: Any) -> tuple[str, ...]:
 
 @cache
 def _written(
-    make: Callable[..., Any], key: tuple[Any, ...], target: Target
-) -> tuple[str, Any, str]:
-    """Name, type and text of a body; ``target`` is the chosen one, which bodies may look at."""
-    module = ir.Module()
-    function = make(module, *key)
-    function.linkage = ""
-    lines = str(module).splitlines()
-    text = "\n".join(line for line in lines if not line.startswith(("target", ";")))
-    return function.name, function.ftype, text
+    make: Callable[..., Function], key: tuple[Any, ...], target: Target
+) -> tuple[Function, str]:
+    """A body and its text; ``target`` is the chosen one, which bodies may look at."""
+    function = make(*key)
+    return function, str(function)

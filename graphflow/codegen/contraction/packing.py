@@ -5,30 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
-from llvmlite import ir
-
 from graphflow.codegen.contraction.bodies import Body
+from graphflow.codegen.contraction.instructions import I64, POINTER, Builder, Function
 
 Locate: TypeAlias = Callable[[Any, Any], Iterator[Any]]
-_I32, _I64 = ir.IntType(32), ir.IntType(64)
 AHEAD = 16
 """Steps before they are read, lines are asked for: rows so far apart no prefetcher follows."""
 SHORT_DEPTH = 4
 """With fewer neighbours a row, single elements are moved sooner than a block is transposed."""
 
 
-def pack_body(module: Any, element: str, lanes: int) -> Any:
+def pack_body(element: str, lanes: int) -> Function:
     """``target[k * width + r] = source[r * row + k * step]`` for ``r < count``, ``k < depth``.
 
     Places with ``count <= r < room`` receive anything: no result depends on them.
     """
     name = f"pack.{element}.{lanes}"
-    body = Body(module, name, element, lanes, "iippiiii")
+    body = Body(name, element, lanes, "iippiiii")
     b = body.builder
     width, room, target, source, row, step, count, depth = body.function.args
-    rows_touch = b.icmp_signed("==", row, _I64(1))
+    rows_touch = b.icmp_signed("==", row, I64(1))
     steps_touch = b.and_(
-        b.icmp_signed("==", step, _I64(1)), b.icmp_signed(">=", depth, _I64(SHORT_DEPTH))
+        b.icmp_signed("==", step, I64(1)), b.icmp_signed(">=", depth, I64(SHORT_DEPTH))
     )
     with b.if_then(rows_touch):
         with body.loop(count, lanes) as first:
@@ -44,12 +42,12 @@ def pack_body(module: Any, element: str, lanes: int) -> Any:
     return body.function
 
 
-def pack_to_body(module: Any, element: str, lanes: int) -> Any:
+def pack_to_body(element: str, lanes: int) -> Function:
     """``target[places[k] + r] = source[r * row + k]`` for ``r < count``, ``k < depth``.
 
     Places with ``count <= r < room`` receive anything: no result depends on them.
     """
-    body = Body(module, f"pack_to.{element}.{lanes}", element, lanes, "ipppiii")
+    body = Body(f"pack_to.{element}.{lanes}", element, lanes, "ipppiii")
     room, target, places, source, row, count, depth = body.function.args
 
     def locate(start: Any, k: Any) -> Iterator[Any]:
@@ -61,17 +59,17 @@ def pack_to_body(module: Any, element: str, lanes: int) -> Any:
     return body.function
 
 
-def turn_body(module: Any, element: str, lanes: int) -> Any:
+def turn_body(element: str, lanes: int) -> Function:
     """``target[k * width + r] = source[r * row + k]`` for ``r < count`` and ``k < depth``.
 
     Places after the last ``r``, up to whole vectors, receive anything; and where ``depth`` is less
     than ``lanes``, so many steps before the last one are read and stored.  So there is one
     transposition, which LLVM is done with in a third of the time of :func:`pack_body`.
     """
-    body = Body(module, f"turn.{element}.{lanes}", element, lanes, "ippiii")
+    body = Body(f"turn.{element}.{lanes}", element, lanes, "ippiii")
     b = body.builder
     width, target, source, row, count, depth = body.function.args
-    last_row, last_block = b.sub(count, _I64(1)), b.sub(depth, _I64(lanes))
+    last_row, last_block = b.sub(count, I64(1)), b.sub(depth, I64(lanes))
     locate = _every(body, width)
     with body.loop(count, lanes) as first:
         rows = _rows(body, source, row, first, last_row)
@@ -89,7 +87,7 @@ def _rows(body: Body, source: Any, row: Any, first: Any, last: Any) -> list[Any]
     """Where ``lanes`` rows from ``first`` on begin; those past the last one repeat it."""
     b = body.builder
     return [
-        body.at(source, b.mul(body.smaller(b.add(first, _I64(r)), last), row))
+        body.at(source, b.mul(body.smaller(b.add(first, I64(r)), last), row))
         for r in range(body.lanes)
     ]
 
@@ -106,21 +104,21 @@ def _every(body: Body, width: Any) -> Locate:
     return locate
 
 
-def pack_strips_body(module: Any, element: str, lanes: int, height: int) -> Any:
+def pack_strips_body(element: str, lanes: int, height: int) -> Function:
     """Rows that are neighbours, to strips of ``height`` rows, one after the other.
 
     Step by step, so that a line of memory serves all strips while it is in cache.
     What pads a strip to whole vectors receives anything: no result depends on it.
     """
     name = f"pack_strips.{element}.{height}x{lanes}"
-    body = Body(module, name, element, lanes, "ppiii")
+    body = Body(name, element, lanes, "ppiii")
     b = body.builder
     *_, count, depth = body.function.args
     strip = -(-height // lanes) * lanes
-    fits = b.icmp_signed(">=", count, _I64(strip))
-    whole = b.add(b.sdiv(b.sub(count, _I64(strip)), _I64(height)), _I64(1))
-    whole = b.select(fits, whole, _I64(0))  # strips that may be read beyond their last row
-    strips = b.sdiv(b.add(count, _I64(height - 1)), _I64(height))
+    fits = b.icmp_signed(">=", count, I64(strip))
+    whole = b.add(b.sdiv(b.sub(count, I64(strip)), I64(height)), I64(1))
+    whole = b.select(fits, whole, I64(0))  # strips that may be read beyond their last row
+    strips = b.sdiv(b.add(count, I64(height - 1)), I64(height))
     with body.loop(depth) as k:
         with body.loop(whole) as s:
             _pack_strip(body, (height, strip), k, s, masked=False)
@@ -134,12 +132,12 @@ def _pack_strip(body: Body, sizes: tuple[int, int], k: Any, s: Any, masked: bool
     """Step ``k`` of strip ``s``."""
     b, (height, strip) = body.builder, sizes
     target, source, step, count, depth = body.function.args
-    row = b.mul(s, _I64(height))
-    target = body.at(target, b.mul(b.add(b.mul(s, depth), k), _I64(strip)))
+    row = b.mul(s, I64(height))
+    target = body.at(target, b.mul(b.add(b.mul(s, depth), k), I64(strip)))
     source = body.at(source, b.mul(k, step), row)
-    body.expect(body.at(source, b.mul(step, _I64(AHEAD))), writing=False)
+    body.expect(body.at(source, b.mul(step, I64(AHEAD))), writing=False)
     for lane in range(0, strip, body.lanes):
-        mask = body.mask(b.sub(count, b.add(row, _I64(lane)))) if masked else None
+        mask = body.mask(b.sub(count, b.add(row, I64(lane)))) if masked else None
         body.write(body.read(source, lane, mask), target, lane, None)
 
 
@@ -151,7 +149,7 @@ def _pack_rows(body: Body, first: Any) -> None:
     """
     b = body.builder
     width, room, target, source, _, step, count, depth = body.function.args
-    left, wide = b.sub(count, first), _I64(body.lanes)
+    left, wide = b.sub(count, first), I64(body.lanes)
 
     def copy(read: Any, write: Any) -> None:
         with body.loop(depth) as k:
@@ -182,13 +180,13 @@ def _pack_transposed(
     """
     (source, row, count), (target, room), b = left, right, body.builder
     with body.loop(count, body.lanes) as first:
-        last_row, last_block = b.sub(count, _I64(1)), b.sub(depth, _I64(body.lanes))
+        last_row, last_block = b.sub(count, I64(1)), b.sub(depth, I64(body.lanes))
         # The last block begins early enough to be whole.
         rows = _rows(body, source, row, first, last_row)
         start = body.at(target, first)
-        whole = b.icmp_signed(">=", b.sub(room, first), _I64(body.lanes))
+        whole = b.icmp_signed(">=", b.sub(room, first), I64(body.lanes))
         mask = body.mask(b.sub(count, first))
-        short = b.icmp_signed("<", depth, _I64(body.lanes))
+        short = b.icmp_signed("<", depth, I64(body.lanes))
         with b.if_then(short):
             _transpose_short(body, rows, (start, mask), depth, locate)
         with b.if_then(b.not_(short)), b.if_else(whole) as (plain, edge):
@@ -208,8 +206,8 @@ def _transpose_short(
     inside = body.mask(depth)
     columns = _transpose(body, [body.masked_load(place, inside) for place in rows])
     for k, value in enumerate(columns[:-1]):
-        with b.if_then(b.icmp_signed("<", _I64(k), depth)):
-            body.masked_store(value, next(locate(start, _I64(k))), mask)
+        with b.if_then(b.icmp_signed("<", I64(k), depth)):
+            body.masked_store(value, next(locate(start, I64(k))), mask)
 
 
 def _transpose(body: Body, rows: list[Any]) -> list[Any]:
@@ -228,36 +226,34 @@ def _transpose(body: Body, rows: list[Any]) -> list[Any]:
     return rows
 
 
-def place_body(module: Any) -> Any:
+def place_body() -> Function:
     """The sum of digits of ``index``, in the base of the axes' extents, times their strides."""
-    name = "place"
-    kind = ir.FunctionType(_I64, [ir.PointerType(_I64), *[_I64] * 4])
-    function = ir.Function(module, kind, name)
-    function.linkage = "internal"
-    function.attributes.add("nounwind")
-    function.attributes.add("noinline")
+    function = Function("place", I64, [POINTER, *[I64] * 4])
     words, at, axes, index, which = function.args
     entry = function.append_basic_block("entry")
     top, after = (function.append_basic_block(text) for text in ("top", "after"))
-    b = ir.IRBuilder(entry)
-    b.cbranch(b.icmp_signed(">", axes, _I64(0)), top, after)
+    b = Builder(entry)
+    b.cbranch(b.icmp_signed(">", axes, I64(0)), top, after)
     b.position_at_end(top)
-    left, rest, total = (b.phi(_I64) for _ in range(3))
-    axis = b.sub(left, _I64(1))
-    word = b.add(at, b.mul(axis, _I64(4)))
-    extent, stride = (b.load(b.gep(words, [b.add(word, k)])) for k in (_I64(0), which))
+    left, rest, total = (b.phi(I64) for _ in range(3))
+    axis = b.sub(left, I64(1))
+    word = b.add(at, b.mul(axis, I64(4)))
+    extent, stride = (
+        b.load(b.gep(words, b.add(word, k), source_etype=I64), align=8, typ=I64)
+        for k in (I64(0), which)
+    )
     quotient = b.udiv(rest, extent)
     digit = b.sub(rest, b.mul(quotient, extent))
     following = b.add(total, b.mul(digit, stride))
     for phi, start, value in ((left, axes, axis), (rest, index, quotient)):
         phi.add_incoming(start, entry)
         phi.add_incoming(value, top)
-    total.add_incoming(_I64(0), entry)
+    total.add_incoming(I64(0), entry)
     total.add_incoming(following, top)
-    b.cbranch(b.icmp_signed(">", axis, _I64(0)), top, after)
+    b.cbranch(b.icmp_signed(">", axis, I64(0)), top, after)
     b.position_at_end(after)
-    result = b.phi(_I64)
-    result.add_incoming(_I64(0), entry)
+    result = b.phi(I64)
+    result.add_incoming(I64(0), entry)
     result.add_incoming(following, top)
     b.ret(result)
     return function

@@ -9,49 +9,52 @@ from __future__ import annotations
 
 from typing import Any
 
-from llvmlite import ir
-from numba.core import cgutils
-
 from graphflow.codegen.contraction.bodies import Body
 from graphflow.codegen.contraction.dots import flipped, multiplied_pairs, with_byte_products
+from graphflow.codegen.contraction.instructions import (
+    I8,
+    I16,
+    I32,
+    I64,
+    POINTER,
+    Function,
+    vector,
+)
 from graphflow.codegen.contraction.tiling import HEAD, PAIR_VECTORS, sum_lanes
 from graphflow.codegen.target import chosen_target
 
-_I8, _I16, _I32, _I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
-_POINTER = ir.PointerType()
 
-
-def widen_body(module: Any, element: str) -> Any:
+def widen_body(element: str) -> Function:
     """``target[p * even + k] = a[steps[p] + k]`` for ``k < run``: see ``micro_kernels.widen``."""
     name = f"widen.{element}"
     lanes = 2 * sum_lanes(chosen_target())
-    body = Body(module, name, element, lanes, "ppiip")
+    body = Body(name, element, lanes, "ppiip")
     b = body.builder
     a, steps, pieces, run, target = body.function.args
     extend = b.sext if element.startswith("i") else b.zext
-    wide = ir.VectorType(_I16, lanes)
-    even = b.and_(b.add(run, _I64(1)), _I64(-2))
-    whole = b.and_(run, _I64(-lanes))
+    wide = vector(I16, lanes)
+    even = b.and_(b.add(run, I64(1)), I64(-2))
+    whole = b.and_(run, I64(-lanes))
 
     with body.loop(pieces) as piece:
-        step = b.load(b.gep(steps, [piece], source_etype=_I64), align=8, typ=_I64)
-        start, goal = body.at(a, step), b.gep(target, [b.mul(piece, even)], source_etype=_I16)
+        step = b.load(b.gep(steps, piece, source_etype=I64), align=8, typ=I64)
+        start, goal = body.at(a, step), b.gep(target, b.mul(piece, even), source_etype=I16)
 
         def move(position: Any) -> None:
-            to = b.gep(goal, [position], source_etype=_I16)
+            to = b.gep(goal, position, source_etype=I16)
             b.store(extend(body.load(body.at(start, position)), wide), to, align=2)
 
         with body.loop(whole, lanes) as position:
             move(position)
         with b.if_then(b.icmp_signed("<", whole, run)):
-            with b.if_else(b.icmp_signed(">", whole, _I64(0))) as (long, short):
+            with b.if_else(b.icmp_signed(">", whole, I64(0))) as (long, short):
                 with long:  # the last vector begins with elements of the one before
-                    move(b.sub(run, _I64(lanes)))
+                    move(b.sub(run, I64(lanes)))
                 with short, body.loop(run) as position:
-                    value = extend(body.load_scalar(body.at(start, position)), _I16)
-                    b.store(value, b.gep(goal, [position], source_etype=_I16), align=2)
+                    value = extend(body.load_scalar(body.at(start, position)), I16)
+                    b.store(value, b.gep(goal, position, source_etype=I16), align=2)
         with b.if_then(b.icmp_signed("<", run, even)):
-            b.store(_I16(0), b.gep(goal, [run], source_etype=_I16), align=2)
+            b.store(I16(0), b.gep(goal, run, source_etype=I16), align=2)
     b.ret_void()
     return body.function
 
@@ -60,27 +63,27 @@ class _Pairs:
     """The body of a tile being written, for rows of 16-bit numbers."""
 
     group = 2
-    number: Any = _I16
+    number: Any = I16
 
-    def __init__(self, module: Any, name: str, element: str, rows: int) -> None:
+    def __init__(self, name: str, element: str, rows: int) -> None:
         self.lanes, self.rows = sum_lanes(chosen_target()), rows
-        self.body = Body(module, name, element, self.group * self.lanes, "ppippi")
+        self.body = Body(name, element, self.group * self.lanes, "ppippi")
         self.extend = self.body.builder.sext if element.startswith("i") else self.body.builder.zext
-        self.wide = ir.VectorType(_I16, 2 * self.lanes)
-        self.sum = ir.VectorType(_I32, self.lanes)
+        self.wide = vector(I16, 2 * self.lanes)
+        self.sum = vector(I32, self.lanes)
 
     def everywhere(self, place: Any) -> Any:
         """The 32 bits at ``place`` in every lane."""
         b = self.body.builder
-        word = b.load(place, align=self.number.width // 8, typ=_I32)
-        first = b.insert_element(ir.Constant(self.sum, ir.Undefined), word, _I32(0))
+        word = b.load(place, align=self.number.bits // 8, typ=I32)
+        first = b.insert_element(self.sum.undefined, word, I32(0))
         return b.shuffle_vector(first, first, self.body.pattern([0] * self.lanes))
 
     def row(self, a: Any, pitch: Any, row: int) -> tuple[Any, Any]:
         """Where a row begins, and what its sums begin with."""
         b = self.body.builder
-        start = b.gep(a, [b.mul(pitch, _I64(row))], source_etype=_I16)
-        return start, ir.Constant(self.sum, None)
+        start = b.gep(a, b.mul(pitch, I64(row)), source_etype=I16)
+        return start, self.sum.zero
 
     def columns(self, place: Any) -> Any:
         """Neighbours of a vector of columns."""
@@ -100,25 +103,25 @@ class _Pairs:
                                         for n in ("loop", "after"))  # fmt: skip
         b.branch(loop)
         b.position_at_end(loop)
-        depth, at = b.phi(_I64), b.phi(_POINTER)
+        depth, at = b.phi(I64), b.phi(POINTER)
         old = [[b.phi(self.sum) for _ in range(PAIR_VECTORS)] for _ in starts]
         step = self.group * self.lanes
         columns = [self.columns(body.at(at, step * v)) for v in range(PAIR_VECTORS)]
         new = []
         for start, totals in zip(starts, old, strict=True):
-            word = self.everywhere(b.gep(start, [depth], source_etype=self.number))
+            word = self.everywhere(b.gep(start, depth, source_etype=self.number))
             new.append([self.added(total, word, column)
                         for total, column in zip(totals, columns, strict=True)])  # fmt: skip
-        following = b.add(depth, _I64(self.group))
+        following = b.add(depth, I64(self.group))
         moved = body.at(at, step * PAIR_VECTORS)
-        pairs = [(depth, _I64(0), following), (at, panel, moved)]
+        pairs = [(depth, I64(0), following), (at, panel, moved)]
         pairs += [(phi, first, value)
                   for first, phis, values in zip(firsts, old, new, strict=True)
                   for phi, value in zip(phis, values, strict=True)]  # fmt: skip
         for phi, first, value in pairs:
             phi.add_incoming(first, entry)
             phi.add_incoming(value, loop)
-        body.keep_rolled(b.cbranch(b.icmp_signed("<", following, pitch), loop, after))
+        b.repeat(b.icmp_signed("<", following, pitch), loop, after)
         b.position_at_end(after)
         return new
 
@@ -130,17 +133,17 @@ class _Quads(_Pairs):
     """
 
     group = 4
-    number = _I8
+    number = I8
 
     def row(self, a: Any, pitch: Any, row: int) -> tuple[Any, Any]:
         """Before a row is what its sums begin with."""
         b = self.body.builder
-        whole = b.add(pitch, _I64(HEAD))
-        head = b.gep(a, [b.mul(whole, _I64(row))], source_etype=_I8)
-        start = b.gep(head, [_I64(HEAD)], source_etype=_I8)
+        whole = b.add(pitch, I64(HEAD))
+        head = b.gep(a, b.mul(whole, I64(row)), source_etype=I8)
+        start = b.gep(head, I64(HEAD), source_etype=I8)
         if chosen_target().has_signed_byte_products:
             # Else LLVM would go from row to row, by additions that wait for each other.
-            return self.body.hidden(start), ir.Constant(self.sum, None)
+            return self.body.hidden(start), self.sum.zero
         return start, self.everywhere(head)
 
     def columns(self, place: Any) -> Any:
@@ -155,20 +158,20 @@ class _Quads(_Pairs):
         return with_byte_products(self.body, total, columns, word)
 
 
-def gather_body(module: Any, element: str) -> Any:
+def gather_body(element: str) -> Function:
     """Rows as :class:`_Quads` wants them: see ``micro_kernels.gather``."""
     lanes = 4 * sum_lanes(chosen_target())
-    body = Body(module, "gather", element, lanes, "ppiip")
+    body = Body("gather", element, lanes, "ppiip")
     b = body.builder
     a, steps, pieces, run, target = body.function.args
-    sums = ir.VectorType(_I32, lanes // 4)
-    total = cgutils.alloca_once_value(b, ir.Constant(sums, None))
-    rest = cgutils.alloca_once_value(b, _I32(0))
-    ones = ir.Constant(body.vector, [1] * lanes)
-    pitch = b.and_(b.add(run, _I64(3)), _I64(-4))
-    whole = b.and_(run, _I64(-lanes))
+    sums = vector(I32, lanes // 4)
+    total = b.variable(sums.zero)
+    rest = b.variable(I32(0))
+    ones = body.vector.splat(1)
+    pitch = b.and_(b.add(run, I64(3)), I64(-4))
+    whole = b.and_(run, I64(-lanes))
     with body.loop(pieces) as piece:
-        step = b.load(b.gep(steps, [piece], source_etype=_I64), align=8, typ=_I64)
+        step = b.load(b.gep(steps, piece, source_etype=I64), align=8, typ=I64)
         start, goal = body.at(a, step), body.at(target, HEAD, b.mul(piece, pitch))
         with body.loop(whole, lanes) as position:
             value = body.load(body.at(start, position))
@@ -178,40 +181,39 @@ def gather_body(module: Any, element: str) -> Any:
         with body.loop(b.sub(run, whole)) as position:
             at = b.add(whole, position)
             number = body.load_scalar(body.at(start, at))
-            b.store(b.add(b.load(rest, typ=_I32), b.sext(number, _I32)), rest)
+            b.store(b.add(b.load(rest, typ=I32), b.sext(number, I32)), rest)
             body.store(number, body.at(goal, at))
         with body.loop(b.sub(pitch, run)) as position:
-            body.store(_I8(0), body.at(goal, run, position))
-    kind = ir.FunctionType(_I32, [sums])
-    add = cgutils.get_or_insert_function(module, kind, f"llvm.vector.reduce.add.v{lanes // 4}i32")
-    found = b.add(b.call(add, [b.load(total, typ=sums)]), b.load(rest, typ=_I32))
-    b.store(b.neg(b.shl(found, _I32(7))), target, align=1)
+            body.store(I8(0), body.at(goal, run, position))
+    add = f"llvm.vector.reduce.add.v{lanes // 4}i32"
+    found = b.add(b.call(add, I32, [b.load(total, typ=sums)]), b.load(rest, typ=I32))
+    b.store(b.neg(b.shl(found, I32(7))), target, align=1)
     b.ret_void()
     return body.function
 
 
-def tile_of_integers(module: Any, element: str, group: int, rows: int) -> Any:
+def tile_of_integers(element: str, group: int, rows: int) -> Function:
     """A tile of ``rows`` by ``PAIR_VECTORS`` vectors of sums: see ``micro_kernels.pairs``, or
     ``quads`` where ``group`` is 4."""
     name = f"{'quads' if group == 4 else 'pairs'}.{element}.{rows}"
-    made = (_Quads if group == 4 else _Pairs)(module, name, element, rows)
+    made = (_Quads if group == 4 else _Pairs)(name, element, rows)
     body, b = made.body, made.body.builder
     c, targets, width = body.function.args[-3:]
     sums = made.sums()
-    goals = [b.gep(c, [body.load_index(targets, row)], source_etype=_I32) for row in range(rows)]
-    full = b.icmp_signed("==", width, _I64(PAIR_VECTORS * made.lanes))
+    goals = [b.gep(c, body.load_index(targets, row), source_etype=I32) for row in range(rows)]
+    full = b.icmp_signed("==", width, I64(PAIR_VECTORS * made.lanes))
     with b.if_else(full) as (whole, part):
         with whole:
             for goal, values in zip(goals, sums, strict=True):
                 for v, value in enumerate(values):
-                    b.store(value, b.gep(goal, [_I64(v * made.lanes)], source_etype=_I32), align=4)
+                    b.store(value, b.gep(goal, I64(v * made.lanes), source_etype=I32), align=4)
         with part:
-            room = cgutils.alloca_once(b, made.sum, size=_I32(PAIR_VECTORS))
+            room = body.function.room(made.sum, PAIR_VECTORS)
             for goal, values in zip(goals, sums, strict=True):
                 for v, value in enumerate(values):
-                    b.store(value, b.gep(room, [_I64(v)], source_etype=made.sum), align=4)
+                    b.store(value, b.gep(room, I64(v), source_etype=made.sum), align=4)
                 with body.loop(width) as column:
-                    value = b.load(b.gep(room, [column], source_etype=_I32), align=4, typ=_I32)
-                    b.store(value, b.gep(goal, [column], source_etype=_I32), align=4)
+                    value = b.load(b.gep(room, column, source_etype=I32), align=4, typ=I32)
+                    b.store(value, b.gep(goal, column, source_etype=I32), align=4)
     b.ret_void()
     return body.function

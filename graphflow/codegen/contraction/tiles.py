@@ -12,16 +12,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias
 
-from llvmlite import ir
-
 from graphflow.codegen.contraction.bodies import Body
+from graphflow.codegen.contraction.instructions import I64, Function
 from graphflow.codegen.contraction.tiling import AVX512_BYTES
 from graphflow.codegen.target import LINE_BYTES, chosen_target
 from graphflow.records import dataclass
 
 Rows: TypeAlias = list[list[Any]]
 """Vectors of sums: a list for each row."""
-_I64, _POINTER = ir.IntType(64), ir.PointerType()
 FEW_SUMS = 8
 """A tile of up to so many vectors of sums has no time to spare in a step."""
 LAST_STEPS, PART_ROWS = 4, 2
@@ -31,14 +29,14 @@ AHEAD_BYTES = 4096
 memory.  Processors that fetch unasked stop where a page ends, which is as far."""
 
 
-def tile_body(module: Any, element: str, rows: int, vectors: int, lanes: int) -> Any:
+def tile_body(element: str, rows: int, vectors: int, lanes: int) -> Function:
     """``c[rows, width] (+)= sum over depth of a[:, k] * b[k, :]`` held in registers.
 
     Rows of ``b`` are ``vectors * lanes`` elements wide and are read whole; only
     ``width`` columns of ``c`` are touched.
     """
     name = f"tile.{element}.{rows}x{vectors}x{lanes}"
-    body = Body(module, name, element, lanes, "piipiipiii")
+    body = Body(name, element, lanes, "piipiipiii")
     panel, b_step, depth = body.function.args[3:6]
     left = _rows_apart(body) if chosen_target().is_arm64 else _rows_from_one(body)
     _Tile(body, rows, vectors, left, panel, b_step, streams=True).write(depth)
@@ -50,7 +48,7 @@ def _rows_from_one(body: Body) -> _Left:
     b, (a, a_row, a_step, *_) = body.builder, body.function.args
 
     def origins(rows: Sequence[int]) -> list[Any]:
-        return [b.mul(a_row, _I64(row)) for row in rows]
+        return [b.mul(a_row, I64(row)) for row in rows]
 
     def locate(place: Any, offsets: list[Any]) -> list[Any]:
         return [body.at(place, offset) for offset in offsets]
@@ -69,18 +67,18 @@ def _rows_apart(body: Body) -> _Left:
     a_step = body.hidden(a_step)
 
     def origins(rows: Sequence[int]) -> list[Any]:
-        return [body.hidden(body.at(a, b.mul(a_row, _I64(row)))) for row in rows]
+        return [body.hidden(body.at(a, b.mul(a_row, I64(row)))) for row in rows]
 
     def locate(index: Any, starts: list[Any]) -> list[Any]:
         return [body.at(start, index) for start in starts]
 
-    return _Left(_I64(0), origins, locate, lambda index: b.add(index, a_step))
+    return _Left(I64(0), origins, locate, lambda index: b.add(index, a_step))
 
 
-def tile_at_body(module: Any, element: str, rows: int, vectors: int, lanes: int) -> Any:
+def tile_at_body(element: str, rows: int, vectors: int, lanes: int) -> Function:
     """The same where element ``[i, k]`` of ``a`` lies at ``spots[i] + steps[k]``."""
     name = f"tile_at.{element}.{rows}x{vectors}x{lanes}"
-    body = Body(module, name, element, lanes, "ppppiipiii")
+    body = Body(name, element, lanes, "ppppiipiii")
     a, spots, steps, panel, b_step, depth, *_ = body.function.args
 
     def origins(rows: Sequence[int]) -> list[Any]:
@@ -147,12 +145,12 @@ class _Tile:
         origins = self.left.origins(range(self.rows))
         if not self.is_tall:
             for row in range(self.rows):
-                body.expect(body.at(c, b.mul(c_row, _I64(row))), writing=True)
-        whole = b.icmp_signed("==", width, _I64(self.vectors * body.lanes))
-        parted = b.and_(whole, b.icmp_signed(">", depth, _I64(LAST_STEPS)))
+                body.expect(body.at(c, b.mul(c_row, I64(row))), writing=True)
+        whole = b.icmp_signed("==", width, I64(self.vectors * body.lanes))
+        parted = b.and_(whole, b.icmp_signed(">", depth, I64(LAST_STEPS)))
         looped = depth
         if self.is_wide:
-            looped = b.sub(depth, b.select(parted, _I64(LAST_STEPS), _I64(0)))
+            looped = b.sub(depth, b.select(parted, I64(LAST_STEPS), I64(0)))
         places, sums = self._loop(origins, looped)
         sums = self._with_what_is_there(sums, whole)
         if self.is_wide:
@@ -171,10 +169,10 @@ class _Tile:
         """Steps of all rows: where they end in both operands, and the sums."""
         body, b = self.body, self.body.builder
         c, c_row = body.function.args[-4:-2]
-        last_row = body.at(c, b.mul(c_row, _I64(self.rows - 1))) if self.is_tall else None
+        last_row = body.at(c, b.mul(c_row, I64(self.rows - 1)))
         entry = b.block
         loop, after = (body.function.append_basic_block(n) for n in ("loop", "after"))
-        b.cbranch(b.icmp_signed(">", depth, _I64(0)), loop, after)
+        b.cbranch(b.icmp_signed(">", depth, I64(0)), loop, after)
         b.position_at_end(loop)
         begin = [self.left.start, self.panel, depth, *([c] if self.is_tall else [])]
         state = [b.phi(value.type) for value in begin]
@@ -183,7 +181,7 @@ class _Tile:
         if self.streams and self.is_tall:
             self._expect(body.at(b_at, AHEAD_BYTES // body.size), writing=False)
         new = self._step(self.left.locate(a_at, origins), b_at, sums)
-        moved = [self.left.after(a_at), body.at(b_at, self.b_step), b.sub(count, _I64(1))]
+        moved = [self.left.after(a_at), body.at(b_at, self.b_step), b.sub(count, I64(1))]
         for row in expected:
             self._expect(row, writing=True)
             is_last = b.icmp_unsigned("==", row, last_row)
@@ -194,7 +192,7 @@ class _Tile:
         ):
             phi.add_incoming(first, entry)
             phi.add_incoming(value, loop)
-        body.keep_rolled(b.cbranch(b.icmp_signed(">", moved[2], _I64(0)), loop, after))
+        b.repeat(b.icmp_signed(">", moved[2], I64(0)), loop, after)
         b.position_at_end(after)
         a_at, b_at = (_either(body, ((entry, begin[i]), (loop, moved[i]))) for i in (0, 1))
         return (a_at, b_at), either_rows(body, ((entry, zeros), (loop, new)))
@@ -221,7 +219,7 @@ class _Tile:
         names = ("adding", "adding_whole", "adding_edge", "added")
         adding, *kinds, after = (body.function.append_basic_block(name) for name in names)
         ends = [(b.block, sums)]
-        b.cbranch(b.icmp_signed("!=", body.function.args[-1], _I64(0)), adding, after)
+        b.cbranch(b.icmp_signed("!=", body.function.args[-1], I64(0)), adding, after)
         b.position_at_end(adding)
         b.cbranch(whole, *kinds)
         for block, masked in zip(kinds, (False, True), strict=True):
@@ -273,7 +271,7 @@ class _Tile:
         if not masked:
             return [None] * self.vectors
         body, width = self.body, self.body.function.args[-2]
-        left = (body.builder.sub(width, _I64(v * body.lanes)) for v in range(self.vectors))
+        left = (body.builder.sub(width, I64(v * body.lanes)) for v in range(self.vectors))
         return [body.mask(count) for count in left]
 
 

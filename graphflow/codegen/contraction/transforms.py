@@ -7,18 +7,15 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import Any
 
-from llvmlite import ir
-
 from graphflow.codegen.contraction.bodies import Body
+from graphflow.codegen.contraction.instructions import I64, Function
 from graphflow.ir.formulas.winograd import FORMS, Matrix, matrix
 
-_I64 = ir.IntType(64)
 
-
-def transform_body(module: Any, element: str, lanes: int, form: int, size: int) -> Any:
+def transform_body(element: str, lanes: int, form: int, size: int) -> Function:
     """``target[n, r, s, c] = sum of M[r, i] * M[s, j] * source[n, i, j, c]``, ``c`` contiguous."""
     name = f"transform.{FORMS[form]}.{size}.{element}.{lanes}"
-    body = Body(module, name, element, lanes, "iipiiipiii")
+    body = Body(name, element, lanes, "iipiiipiii")
     tiles, count, source, row, column, away, target, to_row, to_column, to_away = body.function.args
     b, m = body.builder, matrix(FORMS[form], size)
     taken, made = range(len(m[0])), range(len(m))
@@ -43,7 +40,7 @@ def transform_body(module: Any, element: str, lanes: int, form: int, size: int) 
 
 
 def _place(body: Body, base: Any, *terms: tuple[Any, int]) -> Any:
-    return body.at(base, *(body.builder.mul(stride, _I64(index)) for stride, index in terms))
+    return body.at(base, *(body.builder.mul(stride, I64(index)) for stride, index in terms))
 
 
 def _applied(body: Body, m: Matrix, values: Sequence[Any]) -> list[Any]:
@@ -106,4 +103,4 @@ def _combined(body: Body, terms: Sequence[tuple[Fraction, Any]]) -> Any:
 
 
 def _constant(body: Body, factor: Fraction) -> Any:
-    return ir.Constant(body.vector, [float(factor)] * body.lanes)
+    return body.vector.splat(float(factor))
