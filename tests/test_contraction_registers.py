@@ -10,7 +10,7 @@ import llvmlite.binding as llvm
 import pytest
 
 from graphflow import flags
-from graphflow.codegen.compile import _few_passes, as_written
+from graphflow.codegen.compile import as_written, few_passes
 from graphflow.codegen.contraction import dots, lanes, pairs, tiles
 from graphflow.codegen.contraction.instructions import Function
 from graphflow.codegen.contraction.tiling import (
@@ -59,7 +59,7 @@ def assembly_of(body: Function, target: Target) -> str:
     parsed = llvm.parse_assembly(str(body))
     parsed.triple, parsed.data_layout = target.triple, str(machine.target_data)
     builder = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(3))
-    _few_passes().run(parsed, builder)
+    few_passes().run(parsed, builder)
     return str(machine.emit_assembly(parsed))
 
 

@@ -23,11 +23,13 @@ import sys
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ContextDecorator, ExitStack
 from ctypes import string_at
+from functools import partial
 from heapq import heappop, heappush
+from itertools import starmap
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +38,7 @@ from llvmlite.binding import ffi
 from numba.core.compiler_lock import global_compiler_lock
 
 from graphflow.codegen.frontend import Lowered, lower
-from graphflow.codegen.object_files import undefined_symbols
+from graphflow.codegen.object_files import archive, undefined_symbols
 from graphflow.codegen.schedule import KernelSource
 from graphflow.codegen.target import Target, chosen_target, target_machine
 from graphflow.errors import CompileError
@@ -46,6 +48,8 @@ _GUARDED_LOAD = "] if "
 _MOST_THREADS = 4  # beside the one that lowers, which can keep no more of them busy
 _SWITCH_SECONDS = 2e-4
 _UNCOLLECTED = 1 << 16  # characters of kernels
+_known_bodies: dict[Target, dict[str, bytes]] = {}
+"""Object code of bodies of the vocabulary that this process has compiled."""
 
 
 @dataclass(frozen=True)
@@ -151,13 +155,19 @@ class _Backend(threading.local):
             module.link_in(llvm.parse_bitcode(bitcode, self._context))
             _hide(module, name)
         builder = llvm.create_pass_builder(self._machine, _options(lowered))
-        run = _unlocked("LLVMPY_RunNewModulePassManager")
-        run(builder.getModulePassManager(), module, builder)
-        if lowered.bodies:
-            for text in lowered.bodies:
+        _run(builder.getModulePassManager(), module, builder)
+        if lowered.inlined:
+            for text in lowered.inlined:
                 module.link_in(self._parsed(name, text))
             _hide(module, name)
-            run(_few_passes(), module, builder)
+            _run(few_passes(), module, builder)
+        return module
+
+    def body(self, name: str, text: str) -> Any:
+        """The optimised module of a body of the vocabulary."""
+        module = self._parsed(name, text)
+        options = llvm.create_pipeline_tuning_options()
+        _run(few_passes(), module, llvm.create_pass_builder(self._machine, options))
         return module
 
     def _parsed(self, name: str, text: str) -> Any:
@@ -168,19 +178,20 @@ class _Backend(threading.local):
             raise CompileError(f"kernel {name}: invalid LLVM: {error}") from error
         return module
 
-    def emit(self, lowered: Lowered) -> tuple[bytes, float]:
-        """Object code, and the seconds it took."""
-        start = time.perf_counter()
-        data = self._object(self.optimise(lowered))
-        missing = [name for name in undefined_symbols(data) if not _is_loaded(name)]
+    def emit(self, lowered: Lowered) -> bytes:
+        """Object code of a kernel, without that of the bodies that it calls."""
+        data = self.emitted(self.optimise(lowered))
+        called = [name for name in undefined_symbols(data) if name not in lowered.bodies]
+        missing = [name for name in called if not _is_loaded(name)]
         if missing:  # LLVM would end the process when linking
             raise CompileError(
                 f"kernel {lowered.kernel.name} calls {', '.join(missing)}, "
                 "which no library of this process defines"
             )
-        return data, time.perf_counter() - start
+        return data
 
-    def _object(self, module: Any) -> bytes:
+    def emitted(self, module: Any) -> bytes:
+        """Object code of an optimised module."""
         with ffi.OutputString() as message:
             emit = _unlocked("LLVMPY_TargetMachineEmitToMemory")
             buffer = emit(self._machine, module, 1, message)
@@ -196,8 +207,9 @@ class _Backend(threading.local):
             ffi.lib.LLVMPY_DisposeMemoryBuffer(buffer)
 
     def assembly(self, lowered: Lowered) -> str:
-        """Machine code as text."""
-        return str(self._machine.emit_assembly(self.optimise(lowered)))
+        """Machine code as text, that of the bodies it calls after its own."""
+        modules = [self.optimise(lowered), *starmap(self.body, lowered.bodies.items())]
+        return "\n".join(str(self._machine.emit_assembly(module)) for module in modules)
 
 
 def _hide(module: Any, name: str) -> None:
@@ -225,19 +237,22 @@ def _options(lowered: Lowered) -> Any:
     return options
 
 
-def _few_passes() -> Any:
-    """What bodies of the vocabulary gain from: strides that are always the same become constants,
-    and calls of single instructions these instructions.
+def few_passes() -> Any:
+    """What bodies of the vocabulary gain from: what is stored and loaded stays in registers, and
+    calls of single instructions become these instructions.
 
     They are vectors already; all that LLVM does for other code took half the time of a product.
     """
     passes = llvm.create_new_module_pass_manager()
     passes.add_always_inliner_pass()
     passes.add_sroa_pass()
-    passes.add_ipsccp_pass()
     passes.add_instruction_combine_pass()
     passes.add_simplify_cfg_pass()
     return passes
+
+
+def _run(passes: Any, module: Any, builder: Any) -> None:
+    _unlocked("LLVMPY_RunNewModulePassManager")(passes, module, builder)
 
 
 def _is_loaded(symbol: str) -> bool:
@@ -259,17 +274,20 @@ def _free_locks() -> None:
 class Compilation:
     """Kernels on their way to object code for the chosen target, each with a C entry of its name.
 
-    Threads optimise and emit what :meth:`add` has lowered, what takes longest first, so that
-    they end together.  For one thread; a context manager.
+    Threads optimise and emit what :meth:`add` has lowered, and the bodies that it calls, what
+    takes longest first, so that they end together.  For one thread; a context manager.
     """
 
     def __init__(self) -> None:
         self._target = chosen_target()
         self._backend = _Backend(self._target)
-        self._waiting: list[tuple[int, int, Lowered]] = []
+        self._waiting: list[tuple[int, int, Callable[[], None]]] = []
         self._lock = threading.Lock()
         self._running: list[Future[bool]] = []
         self._objects: dict[str, bytes] = {}
+        self._bodies: dict[str, bytes] = _known_bodies.setdefault(self._target, {})
+        self._called: dict[str, Collection[str]] = {}
+        self._asked: set[str] = set()
         self._seconds: dict[str, float] = {}
         self._uncollected = 0
         self._open = ExitStack()
@@ -300,29 +318,49 @@ class Compilation:
         with global_compiler_lock:
             lowered = lower(kernel, path, self._target)
         self._seconds[kernel.name] = time.perf_counter() - start
-        with self._lock:
-            heappush(self._waiting, (-len(lowered.text), len(self._running), lowered))
-        self._running.append(self._workers.submit(self._emit))
+        self._called[kernel.name] = lowered.bodies.keys()
+        self._have_done(lowered.text, partial(self._emit, lowered))
+        for name, text in lowered.bodies.items():
+            if name not in self._bodies and name not in self._asked:
+                self._asked.add(name)
+                self._have_done(text, partial(self._emit_body, name, text))
         self._uncollected = _collected(self._uncollected + len(kernel.source))
+
+    def _have_done(self, text: str, work: Callable[[], None]) -> None:
+        with self._lock:
+            heappush(self._waiting, (-len(text), len(self._running), work))
+        self._running.append(self._workers.submit(self._do_largest))
 
     def finish(self) -> Compiled:
         """All that was added, when it is compiled."""
-        while self._emit():  # this thread has nothing else to do now
+        while self._do_largest():  # this thread has nothing else to do now
             pass
         for future in self._running:
             future.result()
-        return Compiled({name: self._objects[name] for name in self._seconds}, self._seconds)
+        return Compiled({name: self._whole(name) for name in self._seconds}, self._seconds)
 
-    def _emit(self) -> bool:
+    def _whole(self, name: str) -> bytes:
+        """A kernel's object code, and that of the bodies which it calls."""
+        bodies = {body: self._bodies[body] for body in self._called[name]}
+        return archive({name: self._objects[name], **bodies})
+
+    def _do_largest(self) -> bool:
         """Compile the largest of what waits; False if nothing does."""
         with self._lock:
             if not self._waiting:
                 return False
-            lowered = heappop(self._waiting)[-1]
-        name = lowered.kernel.name
-        self._objects[name], seconds = self._backend.emit(lowered)
-        self._seconds[name] += seconds
+            work = heappop(self._waiting)[-1]
+        work()
         return True
+
+    def _emit(self, lowered: Lowered) -> None:
+        start = time.perf_counter()
+        self._objects[lowered.kernel.name] = self._backend.emit(lowered)
+        self._seconds[lowered.kernel.name] += time.perf_counter() - start
+
+    def _emit_body(self, name: str, text: str) -> None:
+        backend = self._backend
+        self._bodies[name] = backend.emitted(backend.body(name, text))
 
 
 def compile_kernels(

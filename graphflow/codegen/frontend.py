@@ -8,7 +8,7 @@ the previous kernel meanwhile (the binding has one lock).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,13 +47,15 @@ _VOCABULARY = (atomics_lowering, contraction_lowering, intrinsics)
 class Lowered:
     """A kernel as LLVM text with a C entry of its name, and what it calls into.
 
-    ``bodies`` are modules as text that are linked once the kernel is optimised, ``libraries``
+    ``bodies`` are the functions of the vocabulary that it calls, by name, each a module as text.
+    ``inlined`` are modules as text that are linked once the kernel is optimised, ``libraries``
     Numba's, that are linked before.  ``tiled``: its time is spent in register tiles.
     """
 
     kernel: KernelSource
     text: str
-    bodies: Sequence[str]
+    bodies: Mapping[str, str]
+    inlined: Sequence[str]
     libraries: Sequence[Any]
     tiled: bool
 
@@ -114,13 +116,12 @@ def lower(kernel: KernelSource, path: Path, target: Target) -> Lowered:
     definitions = vector_calls.definitions(needed.values(), target)
     lines = _merge(lines, definitions.splitlines())
     lines += _entry(kernel.name, inner, extra).splitlines()
-    text = "\n".join([*_closed(lines, f'define i32 @"{inner}"'), _USE_GOT])
+    bodies = bodies_of(module)
+    text = "\n".join([*_closed(lines, f'define i32 @"{inner}"', bodies), _USE_GOT])
     text = hint_loops(text, masked_from(target, text), are_long(target, text))
     tiled = _TILES.search(kernel.source) is not None
-    bodies = bodies_of(module)
-    if avx512.LOOKUP in definitions:  # all are declared where one is
-        bodies = *bodies, avx512.BODIES
-    return Lowered(kernel, text, bodies, libraries, tiled)
+    inlined = (avx512.BODIES,) if avx512.LOOKUP in definitions else ()  # all, where one is
+    return Lowered(kernel, text, bodies, inlined, libraries, tiled)
 
 
 def _translated(function: Any, arguments: tuple[Any, ...]) -> Any:
@@ -140,20 +141,21 @@ def _run(pipeline: type[_Pipeline], function: Any, arguments: tuple[Any, ...]) -
     return passes.compile_extra(function)
 
 
-def _closed(lines: list[str], inner: str) -> Iterator[str]:
+def _closed(lines: list[str], inner: str, bodies: Collection[str]) -> Iterator[str]:
     """Functions nobody else sees: the one that begins with ``inner`` becomes part of the entry.
 
     Loops stay loops: no kernel may call ``memset``, which is slow for short rows and a symbol
-    from outside that the linker's contiguous memory has no room for.  What it may call from
-    outside goes through the offset table.
+    from outside that the linker's contiguous memory has no room for.  ``bodies`` lie beside it;
+    what it may call from farther outside goes through the offset table.
     """
     for line in lines:
         if line.startswith(inner):
             yield f"{line.replace('define', 'define internal', 1)} alwaysinline"
         elif line == "{" or _opens_function(line):
             yield f'{line[:-1]}"no-builtins" {{'
-        elif line.startswith("declare") and "@llvm." not in line and '@"llvm.' not in line:
-            yield f"{line} nonlazybind"
+        elif (name := _declared(line)) is not None and not name.startswith("llvm."):
+            beside = name in bodies
+            yield line.replace("declare", "declare hidden") if beside else f"{line} nonlazybind"
         else:
             yield line
 

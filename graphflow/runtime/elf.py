@@ -1,9 +1,10 @@
 """Link kernels without LLVM: their object files hold code, constants, and distances between them.
 
-Kernels call nothing by name, so an ELF object of one has a single kind of relocation, the
-distance from an instruction to something in the same object.  Placing such objects is a copy
-and an addition each, while importing llvmlite for it costs a process 25 ms.  The code of all
-objects lies together, then their constants: a small step touches few pages.
+Kernels call nothing by name but bodies of the vocabulary, whose objects come with theirs, so an
+ELF object of one has a single kind of relocation, the distance from an instruction to something
+that is placed, too.  Placing such objects is a copy and an addition each, while importing
+llvmlite for it costs a process 25 ms.  The code of all objects lies together, then their
+constants: a small step touches few pages.  A body that several kernels call is there once.
 
 Whatever else an object contains, and any other machine or system, is LLVM's business.
 """
@@ -15,9 +16,10 @@ import mmap
 import platform
 import struct
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from graphflow.codegen.object_files import members
 from graphflow.records import NamedTuple
 
 _IDENTITY = b"\x7fELF\x02\x01\x01"  # 64 bits, little-endian
@@ -89,8 +91,11 @@ class _Object:
                     found.append((self.data[start : self.data.index(0, start)], where, value))
         return found
 
-    def relocate(self, memory: bytearray, starts: Mapping[_Section, int]) -> None:
-        """Write all distances, the sections being at ``starts`` of ``memory``."""
+    def relocate(
+        self, memory: bytearray, starts: Mapping[_Section, int], entries: Mapping[str, int]
+    ) -> None:
+        """Write all distances, the sections being at ``starts`` of ``memory``, and functions of
+        other objects at ``entries``."""
         for table in self.sections:
             if table.type != _RELA or self.sections[table.info] not in starts:
                 continue
@@ -98,11 +103,14 @@ class _Object:
             begin, last = starts[section], section.size - _DISTANCE.size
             for at in range(table.offset, table.offset + table.size, _RELOCATION.size):
                 offset, kind, addend = _RELOCATION.unpack_from(self.data, at)
-                _, where, value = self.symbols[kind >> 32]
+                name, where, value = self.symbols[kind >> 32]
                 known = kind & 0xFFFFFFFF in (_PC32, _PLT32) and offset <= last
-                if not known or not 0 < where < len(self.sections):
+                if not known or where >= len(self.sections):
                     raise _Unfamiliar
-                target = starts[self.sections[where]] + value
+                if where:
+                    target = starts[self.sections[where]] + value
+                else:
+                    target = entries[name.decode()]
                 place = begin + offset
                 _DISTANCE.pack_into(memory, place, target + addend - place)
 
@@ -132,12 +140,15 @@ def laid_out(objects: Mapping[str, bytes]) -> Layout | None:
     if sys.platform != "linux" or platform.machine() != "x86_64":
         return None
     try:
-        return _laid_out({name: _Object(data) for name, data in objects.items()})
+        found: dict[str, bytes] = {}
+        for name, data in objects.items():
+            found |= members(name, data)
+        return _laid_out({name: _Object(data) for name, data in found.items()}, objects)
     except (_Unfamiliar, struct.error, LookupError, ValueError, OverflowError):
         return None
 
 
-def _laid_out(objects: Mapping[str, _Object]) -> Layout:
+def _laid_out(objects: Mapping[str, _Object], kernels: Iterable[str]) -> Layout:
     starts: list[dict[_Section, int]] = [{} for _ in objects]
     end = 0
     for executable in (_EXECUTABLE, 0):
@@ -148,14 +159,15 @@ def _laid_out(objects: Mapping[str, _Object]) -> Layout:
                     found[section] = end
                     end += section.size
     memory = bytearray(end)
-    entries = {}
-    for found, (name, one) in zip(starts, objects.items()):
+    entries = {
+        name: _entry(name, one, found) for found, (name, one) in zip(starts, objects.items())
+    }
+    for found, one in zip(starts, objects.values()):
         for section, start in found.items():
             data = one.data[section.offset : section.offset + section.size]
             memory[start : start + section.size] = data
-        one.relocate(memory, found)
-        entries[name] = _entry(name, one, found)
-    return Layout(bytes(memory), entries)
+        one.relocate(memory, found, entries)
+    return Layout(bytes(memory), {name: entries[name] for name in kernels})
 
 
 def mapped(code: bytes) -> int:

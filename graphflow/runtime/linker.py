@@ -6,10 +6,12 @@ Numba is not imported for it, and llvmlite only where objects need it.
 from __future__ import annotations
 
 import os
+import struct
 import threading
 from collections.abc import Mapping
 from typing import Any
 
+from graphflow.codegen.object_files import members
 from graphflow.codegen.target import Target, chosen_target, target_machine
 from graphflow.errors import CompileError
 from graphflow.runtime import elf
@@ -52,7 +54,13 @@ def link(objects: Mapping[str, bytes]) -> dict[str, int]:
 def linked_by_llvm(objects: Mapping[str, bytes], target: Target) -> dict[str, int]:
     """:func:`link` by LLVM alone, for any target: it lays code out and never runs it."""
     engine = _new_engine(target)
+    parts: dict[str, bytes] = {}
     for name, data in objects.items():
+        try:
+            parts |= members(name, data)
+        except (struct.error, ValueError) as error:
+            raise CompileError(f"object code of kernel {name} is damaged: {error}") from error
+    for name, data in parts.items():
         _add(engine, name, data)
     engine.finalize_object()
     addresses = {name: int(engine.get_function_address(name)) for name in objects}

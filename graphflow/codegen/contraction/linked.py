@@ -1,8 +1,7 @@
-"""Bodies of the vocabulary in modules of their own, linked to the kernels that call them.
+"""Bodies of the vocabulary in modules of their own, beside the kernels that call them.
 
-A body is the same text in every kernel, so it is written once a process; and it leaves LLVM
-little to find, so it is linked to a kernel that has been optimised already
-(:meth:`graphflow.codegen.compile._Backend.optimise`).
+A body is the same function in every kernel, so it is written and compiled once a process
+(:class:`graphflow.codegen.compile.Compilation`).
 """
 
 from __future__ import annotations
@@ -33,9 +32,9 @@ def call_body(builder: Any, make: Callable[..., Function], key: Sequence[Any], v
     return builder.call(callee, values)
 
 
-def bodies_of(module: Any) -> tuple[str, ...]:
-    """The texts of the bodies that ``module`` calls."""
-    return tuple(module.__dict__.get(_NOTES, {}).values())
+def bodies_of(module: Any) -> dict[str, str]:
+    """The texts of the bodies that ``module`` calls, by name."""
+    return dict(module.__dict__.get(_NOTES, {}))
 
 
 @cache
