@@ -23,6 +23,8 @@ _ROLLED = (
     '!0 = !{!"llvm.loop.unroll.disable"}',
     '!1 = !{!"llvm.loop.vectorize.enable", i1 false}',
 )
+_LOOP = "; loop"
+"""What a line ends with that closes a loop, until loops are numbered."""
 _RELATIONS = {"<": "lt", "<=": "le", ">": "gt", ">=": "ge"}
 
 
@@ -113,15 +115,19 @@ class Block:
 
 
 class Function:
-    """A function being written; ``str()`` of it is a module with nothing else."""
+    """A function being written; ``str()`` of it is a module of it and of those it ends with."""
 
     def __init__(self, name: str, result: Kind, kinds: Sequence[Kind]) -> None:
         self.name, self.kinds = name, (result, *kinds)
         self.args = [Value(f"%a{at}", kind) for at, kind in enumerate(kinds)]
+        self.inner: list[Function] = []
+        """Other functions of its module, which nobody else calls."""
+        self.ignored: Sequence[Kind] = ()
+        """Parameters after its own, for the sake of those who end with it."""
         self._blocks: list[Block] = []
         self._rooms: list[str] = []
         self._declared: dict[str, str] = {}
-        self._count = self._loops = 0
+        self._count = 0
 
     def append_basic_block(self, name: str) -> Block:
         """A block to be written."""
@@ -146,28 +152,34 @@ class Function:
             taken = ", ".join(kind.text for kind in kinds)
             self._declared[name] = f"declare {result.text} @{name}({taken})"
 
-    def rolled(self) -> str:
-        """The name of what is said of a loop: each has its own, which begins with itself."""
-        name = f"!{len(_ROLLED) + self._loops}"
-        self._loops += 1
-        return name
-
     def __str__(self) -> str:
+        functions = (self, *self.inner)
+        declared = {name: line for one in functions for name, line in one._declared.items()}
+        lines = [*declared.values()]
+        for one in functions:
+            lines += one._definition("internal " if one is not self else "")
+        # What is said of a loop is a node of its own, which begins with itself.
+        first, *parts = "\n".join([*lines, ""]).split(_LOOP)
+        places = range(len(_ROLLED), len(_ROLLED) + len(parts))
+        told = (f", !llvm.loop !{at}{part}" for at, part in zip(places, parts, strict=True))
+        nodes = (f"!{at} = distinct !{{!{at}, !0, !1}}" for at in places)
+        return "".join([first, *told, "\n".join([*_ROLLED, *nodes, ""])])
+
+    def _definition(self, linkage: str) -> Iterator[str]:
         parameters = ", ".join(
             f"ptr noalias {arg.text}" if arg.type is POINTER else f"{arg.type.text} {arg.text}"
             for arg in self.args
         )
-        lines = [
-            *self._declared.values(),
-            # A body has many call sites; one copy keeps compiling quick and the code small.
-            f"define {self.kinds[0].text} @{self.name}({parameters}) noinline nounwind {{",
-        ]
+        parameters += "".join(f", {kind.text} %ignored{at}" for at, kind in enumerate(self.ignored))
+        # A body has many call sites; one copy keeps compiling quick and the code small.
+        head = f"{linkage}{self.kinds[0].text} @{self.name}({parameters})"
+        yield f"define {head} noinline nounwind {{"
         for block in self._blocks:
-            rooms = self._rooms if block is self._blocks[0] else ()
-            lines += [f"{block.name}:", *rooms, *map(str, block.lines)]
-        loops = range(len(_ROLLED), len(_ROLLED) + self._loops)
-        nodes = (f"!{at} = distinct !{{!{at}, !0, !1}}" for at in loops)
-        return "\n".join([*lines, "}", *_ROLLED, *nodes, ""])
+            yield f"{block.name}:"
+            if block is self._blocks[0]:
+                yield from self._rooms
+            yield from map(str, block.lines)
+        yield "}"
 
 
 def _of_two(operation: str) -> Callable[[Builder, Value, Value], Value]:
@@ -336,7 +348,7 @@ class Builder:
     def repeat(self, condition: Value, begin: Block, after: Block) -> None:
         """Close a loop, which LLVM is told to leave alone: its body is full already."""
         self.cbranch(condition, begin, after)
-        self.block.lines[-1] = f"{self.block.lines[-1]}, !llvm.loop {self._function.rolled()}"
+        self.block.lines[-1] = f"{self.block.lines[-1]}{_LOOP}"
 
     def ret(self, value: Value) -> None:
         """End with a value."""
@@ -345,6 +357,19 @@ class Builder:
     def ret_void(self) -> None:
         """End with none."""
         self._end("ret void")
+
+    def end_with(self, function: Function) -> None:
+        """Jump to ``function``, which becomes one of this module and takes this one's arguments.
+
+        It returns nothing; what it does not know of the arguments it leaves alone.
+        """
+        outer = self._function
+        function.ignored = outer.kinds[len(function.kinds) :]
+        if function not in outer.inner:
+            outer.inner.append(function)
+        given = ", ".join(f"{value.type.text} {value.text}" for value in outer.args)
+        self.block.lines.append(f"  musttail call void @{function.name}({given})")
+        self.ret_void()
 
     @contextmanager
     def if_then(self, condition: Value) -> Iterator[None]:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from llvmlite import ir
 from numba.core.typing.templates import AbstractTemplate, signature
 
 from graphflow.codegen.bridge import lowers, register_template, types
 from graphflow.codegen.contraction import micro_kernels
 from graphflow.codegen.contraction.dots import dots_body
+from graphflow.codegen.contraction.families import integers_of, run_of, tiles_of
+from graphflow.codegen.contraction.instructions import Function
 from graphflow.codegen.contraction.kernels import TILED
-from graphflow.codegen.contraction.lanes import lanes_at_body, lanes_run_body
+from graphflow.codegen.contraction.lanes import lanes_at_body
 from graphflow.codegen.contraction.linked import call_body
 from graphflow.codegen.contraction.packing import (
     pack_body,
@@ -22,14 +23,12 @@ from graphflow.codegen.contraction.packing import (
     place_body,
     turn_body,
 )
-from graphflow.codegen.contraction.pairs import gather_body, tile_of_integers, widen_body
+from graphflow.codegen.contraction.pairs import gather_body, widen_body
 from graphflow.codegen.contraction.tiles import tile_at_body, tile_body
-from graphflow.codegen.contraction.tiling import heights
 from graphflow.codegen.contraction.transforms import transform_body
 from graphflow.codegen.contraction.vectors import combine_body, dot_body
 from graphflow.codegen.pointers import ArgumentBlock, Pointer
 
-_I64 = ir.IntType(64)
 _POINTERS = {"P": TILED, "T": ("i64",), "B": ("i8", "u8"), "S": ("i32",), "H": ("i16",)}
 
 
@@ -67,54 +66,23 @@ def _register(function: Any, shape: str, lower: Callable[..., None]) -> None:
 
 
 def _lower_tile(
-    make_body: Callable[..., Any],
+    make_body: Callable[..., Function],
     builder: Any,
     element: str,
     literals: list[int],
     values: list[Any],
 ) -> None:
-    """Call the body of the right height, one vector wide where that is enough."""
     lanes, vectors, height = literals
-    rows, arguments, width = values[0], values[1:], values[-2]
-    wide = builder.icmp_signed(">", width, _I64(lanes))
-
-    def call(chosen: int) -> None:
-        with builder.if_else(wide) as (full, narrow):
-            for branch, width_ in ((full, vectors), (narrow, 1)):
-                with branch:
-                    call_body(builder, make_body, (element, chosen, width_, lanes), arguments)
-
-    _by_rows(builder, rows, heights(height), call)
-
-
-def _by_rows(builder: Any, rows: Any, choices: Sequence[int], call: Callable[[int], None]) -> None:
-    """Write ``call`` for each number of rows, and jump to that of ``rows``; the last for others."""
-    done = builder.append_basic_block("rows.done")
-    blocks = {chosen: builder.append_basic_block(f"rows.{chosen}") for chosen in choices}
-    switch = builder.switch(rows, blocks[choices[-1]])
-    for chosen, block in blocks.items():
-        if chosen != choices[-1]:
-            switch.add_case(_I64(chosen), block)
-        builder.position_at_end(block)
-        call(chosen)
-        builder.branch(done)
-    builder.position_at_end(done)
+    rows, *arguments = values
+    key = make_body, element, height, vectors, lanes
+    call_body(builder, tiles_of, key, [*arguments, rows])
 
 
 def _lower_run(builder: Any, element: str, literals: list[int], values: list[Any]) -> None:
-    """Call the body of the right height."""
     lanes, group, taps, down, along, *choices = literals
     rows, *arguments = values
-
-    def call(chosen: int) -> None:
-        call_body(
-            builder,
-            lanes_run_body,
-            (element, chosen, (group, taps), (down, along), lanes),
-            arguments,
-        )
-
-    _by_rows(builder, rows, tuple(dict.fromkeys(choices)), call)
+    key = element, tuple(dict.fromkeys(choices)), (group, taps), (down, along), lanes
+    call_body(builder, run_of, key, [*arguments, rows])
 
 
 def _lower_dot(builder: Any, element: str, literals: list[int], values: list[Any]) -> None:
@@ -136,13 +104,8 @@ def _lower_gather(builder: Any, element: str, literals: list[int], values: list[
 def _lower_integers(
     group: int, builder: Any, element: str, literals: list[int], values: list[Any]
 ) -> None:
-    """Call the body of the right height."""
     rows, *arguments = values
-
-    def call(chosen: int) -> None:
-        call_body(builder, tile_of_integers, (element, group, chosen), arguments)
-
-    _by_rows(builder, rows, heights(literals[0]), call)
+    call_body(builder, integers_of, (element, group, *literals), [*arguments, rows])
 
 
 def _lower_combine(builder: Any, element: str, literals: list[int], values: list[Any]) -> None:

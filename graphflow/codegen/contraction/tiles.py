@@ -157,12 +157,9 @@ class _Tile:
             with b.if_then(parted):
                 self._finish_in_parts(places, sums)
                 b.ret_void()
-        with b.if_else(whole) as branches:
-            for branch, masked in zip(branches, (False, True), strict=True):
-                with branch:
-                    masks = self._masks(masked)
-                    for values, target in zip(sums, self._targets(), strict=True):
-                        self._store(values, target, masks)
+        for masks in self._kinds(whole):
+            for values, target in zip(sums, self._targets(), strict=True):
+                self._store(values, target, masks)
         b.ret_void()
 
     def _loop(self, origins: list[Any], depth: Any) -> tuple[tuple[Any, Any], Rows]:
@@ -216,22 +213,36 @@ class _Tile:
     def _with_what_is_there(self, sums: Rows, whole: Any) -> Rows:
         """The sums, added to what is there if asked."""
         body, b = self.body, self.body.builder
-        names = ("adding", "adding_whole", "adding_edge", "added")
-        adding, *kinds, after = (body.function.append_basic_block(name) for name in names)
-        ends = [(b.block, sums)]
+        before, adding, after = (
+            b.block,
+            *(body.function.append_basic_block(name) for name in ("adding", "added")),
+        )
         b.cbranch(b.icmp_signed("!=", body.function.args[-1], I64(0)), adding, after)
         b.position_at_end(adding)
-        b.cbranch(whole, *kinds)
-        for block, masked in zip(kinds, (False, True), strict=True):
-            b.position_at_end(block)
-            masks, new = self._masks(masked), []
+        ends = []
+        for masks in self._kinds(whole):
+            new = []
             for values, target in zip(sums, self._targets(), strict=True):
                 there = [body.read(target, v * body.lanes, mask) for v, mask in enumerate(masks)]
                 new.append([body.sum_of(old, own) for old, own in zip(there, values, strict=True)])
-            ends.append((block, new))
-            b.branch(after)
+            ends.append((b.block, new))
+        added, end = either_rows(body, ends), b.block
+        b.branch(after)
         b.position_at_end(after)
-        return either_rows(body, ends)
+        return either_rows(body, ((before, sums), (end, added)))
+
+    def _kinds(self, whole: Any) -> Iterator[list[Any]]:
+        """The masks of whole tiles and of others, where what is done with them is to be written.
+
+        Those of AVX-512 cost nothing: all tiles have them.
+        """
+        if self.is_wide:
+            yield self._masks(True)
+            return
+        with self.body.builder.if_else(whole) as branches:
+            for branch, masked in zip(branches, (False, True), strict=True):
+                with branch:
+                    yield self._masks(masked)
 
     def _finish_in_parts(self, place: tuple[Any, Any], sums: Rows) -> None:
         """The last steps of a whole tile from ``place`` on, in ``a`` and in the panel.
@@ -285,6 +296,8 @@ def _either(body: Body, ends: Sequence[tuple[Any, Any]]) -> Any:
 
 def either_rows(body: Body, ends: Sequence[tuple[Any, Rows]]) -> Rows:
     """The sums that belong to the block from which control came."""
+    if len(ends) == 1:
+        return ends[0][1]
     blocks, choices = zip(*ends, strict=True)
     return [
         [_either(body, list(zip(blocks, values, strict=True))) for values in zip(*rows)]
