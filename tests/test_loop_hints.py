@@ -105,7 +105,7 @@ def test_masking_makes_less_code(monkeypatch: pytest.MonkeyPatch) -> None:
     kernel = KernelSource("heavy", text)
     if masked_from(chosen_target(), "") is None:
         pytest.skip("this processor has no masked vectors")
-    monkeypatch.setattr(frontend, "masked_from", lambda target, text: HEAVY)
+    monkeypatch.setattr(frontend, "masked_from", lambda target, text, aside: HEAVY)
     masked = len(compile_kernels([kernel]).objects["heavy"])
-    monkeypatch.setattr(frontend, "masked_from", lambda target, text: None)
+    monkeypatch.setattr(frontend, "masked_from", lambda target, text, aside: None)
     assert masked < 0.7 * len(compile_kernels([kernel]).objects["heavy"])

@@ -38,7 +38,7 @@ from llvmlite.binding import ffi
 from numba.core.compiler_lock import global_compiler_lock
 
 from graphflow.codegen.frontend import Lowered, lower
-from graphflow.codegen.object_files import archive, undefined_symbols
+from graphflow.codegen.object_files import archive, members, undefined_symbols
 from graphflow.codegen.schedule import KernelSource
 from graphflow.codegen.target import Target, chosen_target, target_machine
 from graphflow.errors import CompileError
@@ -325,6 +325,12 @@ class Compilation:
                 self._asked.add(name)
                 self._have_done(text, partial(self._emit_body, name, text))
         self._uncollected = _collected(self._uncollected + len(kernel.source))
+
+    def know(self, name: str, data: bytes) -> None:
+        """Take the bodies that a kernel compiled earlier, for this target, came with."""
+        for body, code in members(name, data).items():
+            if body != name:
+                self._bodies.setdefault(body, code)
 
     def _have_done(self, text: str, work: Callable[[], None]) -> None:
         with self._lock:

@@ -118,7 +118,8 @@ def lower(kernel: KernelSource, path: Path, target: Target) -> Lowered:
     lines += _entry(kernel.name, inner, extra).splitlines()
     bodies = bodies_of(module)
     text = "\n".join([*_closed(lines, f'define i32 @"{inner}"', bodies), _USE_GOT])
-    text = hint_loops(text, masked_from(target, text), are_long(target, text))
+    masked = masked_from(target, text, aside=bool(bodies))
+    text = hint_loops(text, masked, are_long(target, text))
     tiled = _TILES.search(kernel.source) is not None
     inlined = (avx512.BODIES,) if avx512.LOOKUP in definitions else ()  # all, where one is
     return Lowered(kernel, text, bodies, inlined, libraries, tiled)

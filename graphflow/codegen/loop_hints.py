@@ -42,14 +42,15 @@ _NODES = {"masked": "!900000", "two": "!900001", "four": "!900002"}
 _FIRST_LOOP = 900010
 
 
-def masked_from(target: Target, text: str) -> int | None:
+def masked_from(target: Target, text: str, aside: bool = False) -> int | None:
     """How many instructions a loop has that is masked; ``None`` if none is.
 
     A store of part of a vector is cheap where there are masks for all instructions.  AVX2 has
-    it for 4 and 8 bytes only, and AMD's processors run a small program for it.
+    it for 4 and 8 bytes only, and AMD's processors run a small program for it.  ``aside`` says
+    that a kernel's time goes elsewhere than into its loops.
     """
     if {"avx512bw", "avx512vl"} <= target.enabled or "sve" in target.enabled:
-        return HEAVY
+        return 0 if aside else HEAVY
     return HUGE if "avx2" in target.enabled and _NARROW.search(text) is None else None
 
 

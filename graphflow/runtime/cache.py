@@ -204,9 +204,10 @@ class Batch:
 
     def _ask(self, kernels: Iterable[KernelSource]) -> None:
         fresh = {kernel for kernel in kernels if self._is_new(kernel)}
-        for kernel in _order(fresh):
-            if not self._is_found(kernel):
-                self._compile(kernel)
+        # Those that are found bring bodies with them, which the others need not have compiled.
+        missing = [kernel for kernel in _order(fresh) if not self._is_found(kernel)]
+        for kernel in missing:
+            self._compile(kernel)
 
     def _is_new(self, kernel: KernelSource) -> bool:
         known = self._sources.setdefault(kernel.name, kernel)
@@ -219,8 +220,12 @@ class Batch:
         key = self.keys[kernel.name] = kernel_key(kernel)
         if key in _linked:
             return True
-        self._objects.update(_find([kernel], self.keys, self._folder))
-        return kernel.name in self._objects
+        found = _find([kernel], self.keys, self._folder)
+        self._objects.update(found)
+        if self._compilation is not None:
+            for name, data in found.items():
+                self._compilation.know(name, data)
+        return bool(found)
 
     def _compile(self, kernel: KernelSource) -> None:
         self.missing.add(kernel.name)
@@ -230,6 +235,8 @@ class Batch:
 
             self._compilation = Compilation()  # for close(), should Ctrl-C come first
             self._compilation.__enter__()
+            for name, data in self._objects.items():
+                self._compilation.know(name, data)
             self._ask(self._companions())
         if self._folder is not None:
             _write_sources(self._folder, [kernel])

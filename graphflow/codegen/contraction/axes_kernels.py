@@ -123,8 +123,9 @@ def {name}(args, tid, nth):
     depth_word = depth_at + 4 * (depth_axes - 1)
     depth_run, depth_a, depth_b = args[depth_word], args[depth_word + 1], args[depth_word + 2]
     bundle, places = taps * depth_run, column_targets + n_block
-    for step in range(bundle):
-        places[step] = (step % taps * depth_run + step // taps) * WIDTH
+    for tap in range(taps):
+        for inner in range(depth_run):
+            places[inner * taps + tap] = (tap * depth_run + inner) * WIDTH
     column_units, row_units = (n + WIDTH - 1) // WIDTH, (m + row_unit - 1) // row_unit
     column_cost = (batches * column_units + nth - 1) // nth * WIDTH * (m + PACKING)
     row_cost = (batches * row_units + nth - 1) // nth * row_unit * n + n * PACKING
