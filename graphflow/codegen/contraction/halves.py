@@ -10,11 +10,13 @@ from collections.abc import Sequence
 from functools import cache
 from math import prod
 
+from graphflow.codegen.contraction.tiling import tiling
 from graphflow.codegen.epilogue import Epilogue, epilogue_words, with_epilogue
 from graphflow.codegen.layout import Layout, contiguous_in, row_major
 from graphflow.codegen.partition import Partition, certain, rows_of, together
 from graphflow.codegen.schedule import Address, Call, KernelSource, Value
 from graphflow.codegen.sizes import is_fixed
+from graphflow.codegen.target import chosen_target
 from graphflow.ir.op import Labels
 from graphflow.ir.types import TensorType
 from graphflow.records import dataclass
@@ -25,13 +27,16 @@ LEAST_DEPTH = 64
 """Of a half: a tile's sums are written once more for so many products."""
 LEAST_FLOPS = 15_000_000
 """Fewer operations take as long as what a second call costs."""
+AXES = 4
 _EACH = 4096
 _MATRICES: Labels = ((0, 1), (1, 2), (0, 2))
 
 _ADDED = '''\
-"""c[row, column] = the sums over both halves, added"""
+"""c[outer, batch, row, column] = the sums over both halves, added"""
+from graphflow.codegen.contraction.micro_kernels import pack
 from graphflow.codegen.prelude import call_epilogue, kernel, pointer_at_{element}, share
 
+LANES = {lanes}
 EACH = {each}  # elements that are added before what follows, while they are in cache
 
 
@@ -39,24 +44,35 @@ EACH = {each}  # elements that are added before what follows, while they are in 
 def {name}(args, tid, nth):
     halves = pointer_at_{element}(args[0])
     c = pointer_at_{element}(args[1])
-    rows, columns = args[2], args[3]
-    epilogue, block = args[4], args[5]
-    half, most = rows * columns, max(1, EACH // max(1, columns))
-    first, end = share(rows, tid, nth)
-    while first < end:
-        last = min(end, first + most)
-        for at in range(first * columns, last * columns):
-            c[at] = halves[at] + halves[half + at]
+    outer, batches, rows, columns = args[2], args[3], args[4], args[5]
+    c_outer, c_batch, c_row, c_column = args[6], args[7], args[8], args[9]
+    epilogue, block = args[10], args[11]
+    half, most = outer * batches * rows * columns, max(1, EACH // max(1, columns))
+    unit, last_unit = share(outer * batches * rows, tid, nth)
+    while unit < last_unit:
+        batch, first = unit // rows, unit % rows
+        last = min(rows, first + min(most, last_unit - unit))
+        goal = c + (batch // batches * c_outer + batch % batches * c_batch)
+        for row in range(first, last):
+            one, to = halves + (batch * rows + row) * columns, goal + row * c_row
+            two = one + half
+            if c_column == 1:
+                for column in range(columns):
+                    to[column] = one[column] + two[column]
+            else:
+                for column in range(columns):
+                    one[column] += two[column]
+                pack(LANES, c_column, 1, to, one, 1, 1, 1, columns)
         if epilogue:
-            call_epilogue(epilogue, block, 0, first, last, 0, columns)
-        first = last
+            call_epilogue(epilogue, block, batch, first, last, 0, columns)
+        unit += last - first
 '''
 
 
 @cache
-def _kernel(element: str) -> KernelSource:
-    name = f"halves_{element}"
-    return KernelSource(name, _ADDED.format(name=name, element=element, each=_EACH))
+def _kernel(element: str, lanes: int) -> KernelSource:
+    name = f"halves_{element}_{lanes}"
+    return KernelSource(name, _ADDED.format(name=name, element=element, lanes=lanes, each=_EACH))
 
 
 def matrices_in_halves(a: Layout, b: Layout, c: Layout) -> Halved | None:
@@ -141,22 +157,36 @@ def _view(place: Layout, shape: Sequence[int], strides: Sequence[int]) -> Layout
 
 
 def added_halves(halves: Layout, c: Layout, epilogue: Epilogue | None, parallel: bool) -> Call:
-    """The call that adds ``halves[0]`` and ``halves[1]`` to the rows of ``c``, which touch."""
-    rows, columns = c.shape
+    """The call that adds ``halves[0]`` and ``halves[1]``, of the shape of ``c``, up to four axes.
+
+    ``epilogue`` counts all axes but the last two as batches.
+    """
+    lead = AXES - len(c.shape)
+    shape, strides = (1,) * lead + tuple(c.shape), (0,) * lead + tuple(c.strides)
     item = c.type.dtype.itemsize
-    own: Partition = {c.buffer: rows_of(rows, columns, c.offset, [(columns, 1)], item)}
-    own = together(own, epilogue.partition(by_columns=False) if epilogue is not None else {})
     call = Call(
-        kernel=_kernel(c.type.dtype.short),
+        kernel=_kernel(c.type.dtype.short, tiling(chosen_target(), item).lanes),
         arguments=(
             *(Address(p.buffer, p.offset * item) for p in (halves, c)),
-            *map(Value, (rows, columns)),
+            *map(Value, (*shape, *strides)),
             *epilogue_words(epilogue),
         ),
         reads=frozenset((halves.buffer,)),
-        writes=frozenset((c.buffer,)),
+        writes=frozenset((c.buffer, halves.buffer)),
         parallel=parallel,
-        flops=rows * columns,
-        partition=certain(own),
+        flops=prod(shape),
+        partition=certain(_own(shape, strides, c, epilogue)),
     )
     return with_epilogue(call, epilogue)
+
+
+def _own(
+    shape: Sequence[int], strides: Sequence[int], c: Layout, epilogue: Epilogue | None
+) -> Partition:
+    """What threads that share the rows of ``c`` have for themselves, if it is one matrix."""
+    outer, batches, rows, columns = shape
+    if outer * batches != 1:
+        return {}
+    inner = [(columns, strides[-1])]
+    own = {c.buffer: rows_of(rows, strides[-2], c.offset, inner, c.type.dtype.itemsize)}
+    return together(own, epilogue.partition(by_columns=False) if epilogue is not None else {})
