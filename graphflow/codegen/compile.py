@@ -326,11 +326,12 @@ class Compilation:
                 self._have_done(text, partial(self._emit_body, name, text))
         self._uncollected = _collected(self._uncollected + len(kernel.source))
 
-    def know(self, name: str, data: bytes) -> None:
-        """Take the bodies that a kernel compiled earlier, for this target, came with."""
-        for body, code in members(name, data).items():
-            if body != name:
-                self._bodies.setdefault(body, code)
+    def know(self, objects: Mapping[str, bytes]) -> None:
+        """Take the bodies that came with kernels compiled earlier, for this target."""
+        for name, data in objects.items():
+            for body, code in members(name, data).items():
+                if body != name:
+                    self._bodies.setdefault(body, code)
 
     def _have_done(self, text: str, work: Callable[[], None]) -> None:
         with self._lock:

@@ -223,8 +223,7 @@ class Batch:
         found = _find([kernel], self.keys, self._folder)
         self._objects.update(found)
         if self._compilation is not None:
-            for name, data in found.items():
-                self._compilation.know(name, data)
+            self._compilation.know(found)
         return bool(found)
 
     def _compile(self, kernel: KernelSource) -> None:
@@ -235,8 +234,7 @@ class Batch:
 
             self._compilation = Compilation()  # for close(), should Ctrl-C come first
             self._compilation.__enter__()
-            for name, data in self._objects.items():
-                self._compilation.know(name, data)
+            self._compilation.know(self._objects)
             self._ask(self._companions())
         if self._folder is not None:
             _write_sources(self._folder, [kernel])
