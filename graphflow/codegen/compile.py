@@ -166,6 +166,8 @@ class _Backend(threading.local):
     def body(self, name: str, text: str) -> Any:
         """The optimised module of a body of the vocabulary."""
         module = self._parsed(name, text)
+        module.triple = self._machine.triple
+        module.data_layout = str(self._machine.target_data)
         options = llvm.create_pipeline_tuning_options()
         _run(few_passes(), module, llvm.create_pass_builder(self._machine, options))
         return module

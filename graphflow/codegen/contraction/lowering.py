@@ -25,7 +25,7 @@ from graphflow.codegen.contraction.packing import (
 )
 from graphflow.codegen.contraction.pairs import gather_body, widen_body
 from graphflow.codegen.contraction.tiles import tile_at_body, tile_body
-from graphflow.codegen.contraction.transforms import transform_body
+from graphflow.codegen.contraction.transforms import transform_all_body, transform_body
 from graphflow.codegen.contraction.vectors import combine_body, dot_body
 from graphflow.codegen.pointers import ArgumentBlock, Pointer
 
@@ -128,11 +128,20 @@ def _lower_pack_strips(builder: Any, element: str, literals: list[int], values: 
     call_body(builder, pack_strips_body, (element, *literals), values)
 
 
-def _lower_transform(builder: Any, element: str, literals: list[int], values: list[Any]) -> None:
-    call_body(builder, transform_body, (element, *literals), values)
+def _lower_transform(
+    make_body: Callable[..., Function],
+    builder: Any,
+    element: str,
+    literals: list[int],
+    values: list[Any],
+) -> None:
+    call_body(builder, make_body, (element, *literals), values)
 
 
-_register(micro_kernels.transform, "LLLIIPIIIPIII", _lower_transform)
+_register(micro_kernels.transform, "LLLIPIIPII", partial(_lower_transform, transform_body))
+_register(
+    micro_kernels.transform_all, "LLLIIPIIIPIII", partial(_lower_transform, transform_all_body)
+)
 _register(micro_kernels.tile, "LLLIPIIPIIPIII", partial(_lower_tile, tile_body))
 _register(micro_kernels.tile_at, "LLLIPTTPIIPIII", partial(_lower_tile, tile_at_body))
 _register(micro_kernels.lanes_at, "LLLIPTTPIIPIII", partial(_lower_tile, lanes_at_body))

@@ -263,26 +263,33 @@ def pack_strips(
 
 
 def transform(
+    lanes: int, form: int, size: int, count: int,
+    source: Pointer, row: int, column: int, target: Pointer, to_row: int, to_column: int,
+) -> None:  # fmt: skip
+    """``target[r, s, c] = sum over i, j of M[r, i] * M[s, j] * source[i, j, c]``.
+
+    ``M`` is the matrix of form number ``form`` for tiles of ``size``
+    (:mod:`graphflow.ir.formulas.winograd`); the ``count`` channels ``c`` lie together.
+    """
+    m = matrix(FORMS[form], size)
+    made, taken = len(m), len(m[0])
+    lines = [[_view(source + (i * row + j * column), (1, count), (0, 1))[0]
+              for j in range(taken)] for i in range(taken)]  # fmt: skip
+    found = both_sides(FORMS[form], size, np.array(lines).reshape(taken, taken, count))
+    for r in range(made):
+        for s in range(made):
+            _view(target + (r * to_row + s * to_column), (1, count), (0, 1))[0] = found[r, s]
+
+
+def transform_all(
     lanes: int, form: int, size: int, tiles: int, count: int,
     source: Pointer, row: int, column: int, away: int,
     target: Pointer, to_row: int, to_column: int, to_away: int,
 ) -> None:  # fmt: skip
-    """``target[n, r, s, c] = sum over i, j of M[r, i] * M[s, j] * source[n, i, j, c]``.
-
-    ``M`` is the matrix of form number ``form`` for tiles of ``size``
-    (:mod:`graphflow.ir.formulas.winograd`); the ``count`` channels ``c`` lie together, and
-    the next of ``tiles`` tiles is ``away``.
-    """
-    m = matrix(FORMS[form], size)
-    made, taken = len(m), len(m[0])
+    """:func:`transform` for ``tiles`` tiles; the next one is ``away``, and goes ``to_away``."""
     for n in range(tiles):
-        lines = [[_view(source + (n * away + i * row + j * column), (1, count), (0, 1))[0]
-                  for j in range(taken)] for i in range(taken)]  # fmt: skip
-        found = both_sides(FORMS[form], size, np.array(lines).reshape(taken, taken, count))
-        for r in range(made):
-            for s in range(made):
-                goal = target + (n * to_away + r * to_row + s * to_column)
-                _view(goal, (1, count), (0, 1))[0] = found[r, s]
+        start, goal = source + n * away, target + n * to_away
+        transform(lanes, form, size, count, start, row, column, goal, to_row, to_column)
 
 
 def place(args: Arguments, at: int, axes: int, index: int, which: int) -> int:

@@ -13,30 +13,52 @@ from graphflow.ir.formulas.winograd import FORMS, Matrix, matrix
 
 
 def transform_body(element: str, lanes: int, form: int, size: int) -> Function:
-    """``target[n, r, s, c] = sum of M[r, i] * M[s, j] * source[n, i, j, c]``, ``c`` contiguous."""
-    name = f"transform.{FORMS[form]}.{size}.{element}.{lanes}"
+    """``target[r, s, c] = sum of M[r, i] * M[s, j] * source[i, j, c]``, ``c`` contiguous."""
+    body = Body(f"transform.{_name(element, lanes, form, size)}", element, lanes, "ipiipii")
+    count, source, row, column, target, to_row, to_column = body.function.args
+    _write(
+        body, matrix(FORMS[form], size), count, (source, row, column), (target, to_row, to_column)
+    )
+    body.builder.ret_void()
+    return body.function
+
+
+def transform_all_body(element: str, lanes: int, form: int, size: int) -> Function:
+    """The same for several tiles."""
+    name = f"transform_all.{_name(element, lanes, form, size)}"
     body = Body(name, element, lanes, "iipiiipiii")
     tiles, count, source, row, column, away, target, to_row, to_column, to_away = body.function.args
-    b, m = body.builder, matrix(FORMS[form], size)
-    taken, made = range(len(m[0])), range(len(m))
+    b = body.builder
     with body.loop(tiles) as n:
         at, to = body.at(source, b.mul(n, away)), body.at(target, b.mul(n, to_away))
-        spots = [[_place(body, at, (row, i), (column, j)) for j in taken] for i in taken]
-        goals = [[_place(body, to, (to_row, r), (to_column, s)) for s in made] for r in made]
-
-        def step(position: Any, mask: Any) -> None:
-            columns = [
-                _applied(body, m, [body.read(line[j], position, mask) for line in spots])
-                for j in taken
-            ]
-            for r, line in enumerate(goals):
-                values = _applied(body, m, [column[r] for column in columns])
-                for value, goal in zip(values, line, strict=True):
-                    body.write(value, goal, position, mask)
-
-        body.for_vectors(count, step)
+        _write(body, matrix(FORMS[form], size), count, (at, row, column), (to, to_row, to_column))
     b.ret_void()
     return body.function
+
+
+def _name(element: str, lanes: int, form: int, size: int) -> str:
+    return f"{FORMS[form]}.{size}.{element}.{lanes}"
+
+
+def _write(
+    body: Body, m: Matrix, count: Any, left: tuple[Any, Any, Any], right: tuple[Any, Any, Any]
+) -> None:
+    """One tile; ``left`` and ``right`` are where it begins, and strides of rows and columns."""
+    (source, row, column), (target, to_row, to_column) = left, right
+    taken, made = range(len(m[0])), range(len(m))
+    spots = [[_place(body, source, (row, i), (column, j)) for j in taken] for i in taken]
+    goals = [[_place(body, target, (to_row, r), (to_column, s)) for s in made] for r in made]
+
+    def step(position: Any, mask: Any) -> None:
+        columns = [
+            _applied(body, m, [body.read(line[j], position, mask) for line in spots]) for j in taken
+        ]
+        for r, line in enumerate(goals):
+            values = _applied(body, m, [column[r] for column in columns])
+            for value, goal in zip(values, line, strict=True):
+                body.write(value, goal, position, mask)
+
+    body.for_vectors(count, step)
 
 
 def _place(body: Body, base: Any, *terms: tuple[Any, int]) -> Any:

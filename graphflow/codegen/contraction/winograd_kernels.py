@@ -37,14 +37,14 @@ else:
         pack(LANES, step, PANEL, taps + k * PANEL,
              source + (k // 3 * w_row + k % 3 * w_column),
              w_filter, w_channel, width, depth)
-transform(LANES, {taps}, SIZE, depth, PANEL, taps + begin, 3 * tap, tap, step,
-          {goal}, (SIZE + 2) * {plane}, {plane}, PANEL)
+transform_all(LANES, {taps}, SIZE, depth, PANEL, taps + begin, 3 * tap, tap, step,
+              {goal}, (SIZE + 2) * {plane}, {plane}, PANEL)
 """
 
 
 _TAPS = '''\
 """room[q, panel, c, lane] = taps of filter panel * PANEL + lane and channel c, transformed"""
-from graphflow.codegen.contraction.micro_kernels import pack, transform
+from graphflow.codegen.contraction.micro_kernels import pack, transform_all
 from graphflow.codegen.prelude import kernel, pointer_at_{element}, share
 
 LANES, PANEL, SIZE, PART = {lanes}, {panel}, {size}, {part}
@@ -103,8 +103,8 @@ _WINDOWS = """\
             image, at = t // (down * across), t % (down * across)
             i, j = at // across * SIZE - above, at % across * SIZE - before
 {gather}\
-            transform(LANES, {input}, SIZE, 1, channels, source, row, column, 0,
-                      ins + (t - t0) * in_row, SPAN * in_plane, in_plane, 0)
+            transform(LANES, {input}, SIZE, channels, source, row, column,
+                      ins + (t - t0) * in_row, SPAN * in_plane, in_plane)
 """
 
 _RESULTS = """\
@@ -116,8 +116,8 @@ _RESULTS = """\
             target, row, column = goal, y_row, y_column
             if y_channel != 1 or lines < SIZE or run < SIZE:
                 target, row, column = patch, SIZE * count, count
-            transform(LANES, {result}, SIZE, 1, count, outs + (t - t0) * out_row,
-                      SPAN * out_plane, out_plane, 0, target, row, column, 0)
+            transform(LANES, {result}, SIZE, count, outs + (t - t0) * out_row,
+                      SPAN * out_plane, out_plane, target, row, column)
             for line in range(lines):
                 if y_channel != 1:
                     pack(LANES, y_channel, run, goal + line * y_row, patch + line * row,
@@ -189,7 +189,7 @@ def {name}(args, tid, nth):
 
 _WHOLE = '''\
 """y[n, i, j, k] = sum over c and 3 x 3 taps of x[n, i + …, j + …, c] * w[k, c, …]"""
-from graphflow.codegen.contraction.micro_kernels import pack, tile, transform
+from graphflow.codegen.contraction.micro_kernels import pack, tile, transform, transform_all
 from graphflow.codegen.prelude import call_epilogue, kernel, pointer_at_{element}, share
 
 LANES, VECTORS, HEIGHT, WIDTH = {lanes}, {vectors}, {height}, {width}
@@ -255,7 +255,7 @@ def {name}(args, tid, nth):
 
 _GRADIENT = '''\
 """sums[way, q, c, k] = sum over tiles of windows of x times tiles of y's cotangent, transformed"""
-from graphflow.codegen.contraction.micro_kernels import pack, tile, transform
+from graphflow.codegen.contraction.micro_kernels import pack, tile, transform, transform_all
 from graphflow.codegen.prelude import kernel, pointer_at_{element}, share
 
 LANES, VECTORS, HEIGHT, WIDTH = {lanes}, {vectors}, {height}, {width}
@@ -297,18 +297,18 @@ def {name}(args, tid, nth):
                 image, at = (t0 + t) // (down * across), (t0 + t) % (down * across)
                 i, j = at // across * SIZE - above, at % across * SIZE - before
 {gather_x}\
-                transform(LANES, {input}, SIZE, 1, channels, source, row, column, 0,
-                          ins + t * in_row, SPAN * in_plane, in_plane, 0)
+                transform(LANES, {input}, SIZE, channels, source, row, column,
+                          ins + t * in_row, SPAN * in_plane, in_plane)
                 i, j = at // across * SIZE, at % across * SIZE
 {gather_y}\
                 panels = width // PANEL
-                transform(LANES, {cotangent}, SIZE, panels, PANEL, source, row, column, PANEL,
-                          outs + t * PANEL, SPAN * out_plane, out_plane, out_panel)
+                transform_all(LANES, {cotangent}, SIZE, panels, PANEL, source, row, column, PANEL,
+                              outs + t * PANEL, SPAN * out_plane, out_plane, out_panel)
                 k = panels * PANEL
                 if k < width:
-                    transform(LANES, {cotangent}, SIZE, 1, width - k, source + k, row, column, 0,
-                              outs + (panels * out_panel + t * PANEL),
-                              SPAN * out_plane, out_plane, 0)
+                    transform_all(LANES, {cotangent}, SIZE, 1, width - k, source + k, row, column,
+                                  0, outs + (panels * out_panel + t * PANEL),
+                                  SPAN * out_plane, out_plane, 0)
             for unit in range(SPAN * SPAN * ((channels + ROWS - 1) // ROWS)):
                 q, c0 = unit % (SPAN * SPAN), unit // (SPAN * SPAN) * ROWS
                 c1 = min(channels, c0 + ROWS)
@@ -330,7 +330,7 @@ def {name}(args, tid, nth):
 
 _BACK = '''\
 """w[k, c, i, j] = taps back from sums[way, q, c, k], added over tiles' ways"""
-from graphflow.codegen.contraction.micro_kernels import pack, transform
+from graphflow.codegen.contraction.micro_kernels import pack, transform_all
 from graphflow.codegen.prelude import kernel, pointer_at_{element}, share
 
 LANES, SIZE, PART, RUN = {lanes}, {size}, {part}, {run}
@@ -360,8 +360,8 @@ def {name}(args, tid, nth):
                 to, other = source + at, source + (more * way_items + at)
                 for spot in range(count):
                     to[spot] += other[spot]
-        transform(LANES, {taps_back}, SIZE, high, count, source,
-                  (SIZE + 2) * plane, plane, run, taps, 3 * PART, PART, 9 * PART)
+        transform_all(LANES, {taps_back}, SIZE, high, count, source,
+                      (SIZE + 2) * plane, plane, run, taps, 3 * PART, PART, 9 * PART)
         goal = w + (k * w_filter + c * w_channel)
         if w_column == 1 and w_row == 3 and w_channel == 9:
             pack(LANES, w_filter, 9 * high, goal, taps, PART, 1, 9 * high, count)
