@@ -85,22 +85,6 @@ def _lower_run(builder: Any, element: str, literals: list[int], values: list[Any
     call_body(builder, run_of, key, [*arguments, rows])
 
 
-def _lower_dot(builder: Any, element: str, literals: list[int], values: list[Any]) -> None:
-    call_body(builder, dot_body, (element, *literals), values)
-
-
-def _lower_dots(builder: Any, element: str, literals: list[int], values: list[Any]) -> None:
-    call_body(builder, dots_body, (element, *literals), values)
-
-
-def _lower_widen(builder: Any, element: str, literals: list[int], values: list[Any]) -> None:
-    call_body(builder, widen_body, (element,), values)
-
-
-def _lower_gather(builder: Any, element: str, literals: list[int], values: list[Any]) -> None:
-    call_body(builder, gather_body, (element,), values)
-
-
 def _lower_integers(
     group: int, builder: Any, element: str, literals: list[int], values: list[Any]
 ) -> None:
@@ -108,55 +92,38 @@ def _lower_integers(
     call_body(builder, integers_of, (element, group, *literals), [*arguments, rows])
 
 
-def _lower_combine(builder: Any, element: str, literals: list[int], values: list[Any]) -> None:
-    call_body(builder, combine_body, (element, *literals), values)
-
-
-def _lower_pack(builder: Any, element: str, literals: list[int], values: list[Any]) -> None:
-    call_body(builder, pack_body, (element, *literals), values)
-
-
-def _lower_turn(builder: Any, element: str, literals: list[int], values: list[Any]) -> None:
-    call_body(builder, turn_body, (element, *literals), values)
-
-
-def _lower_pack_to(builder: Any, element: str, literals: list[int], values: list[Any]) -> None:
-    call_body(builder, pack_to_body, (element, *literals), values)
-
-
-def _lower_pack_strips(builder: Any, element: str, literals: list[int], values: list[Any]) -> None:
-    call_body(builder, pack_strips_body, (element, *literals), values)
-
-
-def _lower_transform(
+def _lower_alike(
     make_body: Callable[..., Function],
     builder: Any,
     element: str,
     literals: list[int],
     values: list[Any],
 ) -> None:
+    """Call the body that the literals say, with all the rest."""
     call_body(builder, make_body, (element, *literals), values)
 
 
-_register(micro_kernels.transform, "LLLIPIIPII", partial(_lower_transform, transform_body))
-_register(
-    micro_kernels.transform_all, "LLLIIPIIIPIII", partial(_lower_transform, transform_all_body)
-)
+def _register_alike(function: Any, shape: str, make_body: Callable[..., Function]) -> None:
+    _register(function, shape, partial(_lower_alike, make_body))
+
+
 _register(micro_kernels.tile, "LLLIPIIPIIPIII", partial(_lower_tile, tile_body))
 _register(micro_kernels.tile_at, "LLLIPTTPIIPIII", partial(_lower_tile, tile_at_body))
 _register(micro_kernels.lanes_at, "LLLIPTTPIIPIII", partial(_lower_tile, lanes_at_body))
 _register(micro_kernels.lanes_run, "LLLLLLLIPITPIIPIII", _lower_run)
-_register(micro_kernels.dot, "LPPIIPII", _lower_dot)
-_register(micro_kernels.dots, "LLIIBTBITIISTI", _lower_dots)
-_register(micro_kernels.widen, "BTIIH", _lower_widen)
 _register(micro_kernels.pairs, "LIBHISTI", partial(_lower_integers, 2))
-_register(micro_kernels.gather, "BTIIB", _lower_gather)
 _register(micro_kernels.quads, "LIBBISTI", partial(_lower_integers, 4))
-_register(micro_kernels.combine, "LPIPIIPI", _lower_combine)
-_register(micro_kernels.pack, "LIIPPIIII", _lower_pack)
-_register(micro_kernels.turn, "LIPPIII", _lower_turn)
-_register(micro_kernels.pack_to, "LIPTPIII", _lower_pack_to)
-_register(micro_kernels.pack_strips, "LLPPIII", _lower_pack_strips)
+_register_alike(micro_kernels.transform, "LLLIPIIPII", transform_body)
+_register_alike(micro_kernels.transform_all, "LLLIIPIIIPIII", transform_all_body)
+_register_alike(micro_kernels.dot, "LPPIIPII", dot_body)
+_register_alike(micro_kernels.dots, "LLIIBTBITIISTI", dots_body)
+_register_alike(micro_kernels.widen, "BTIIH", widen_body)
+_register_alike(micro_kernels.gather, "BTIIB", gather_body)
+_register_alike(micro_kernels.combine, "LPIPIIPI", combine_body)
+_register_alike(micro_kernels.pack, "LIIPPIIII", pack_body)
+_register_alike(micro_kernels.turn, "LIPPIII", turn_body)
+_register_alike(micro_kernels.pack_to, "LIPTPIII", pack_to_body)
+_register_alike(micro_kernels.pack_strips, "LLPPIII", pack_strips_body)
 
 
 class _PlaceTemplate(AbstractTemplate):  # type: ignore[misc]
