@@ -15,7 +15,9 @@ import pytest
 
 from graphflow.codegen import compile as compiling
 from graphflow.codegen.compile import Compilation, assembly, compile_kernels
-from graphflow.codegen.contraction.axes_kernels import tiled_axes_kernel
+from graphflow.codegen.contraction import linked
+from graphflow.codegen.contraction.axes_kernels import Run, tiled_axes_kernel
+from graphflow.codegen.contraction.families import run_of
 from graphflow.codegen.contraction.instructions import (
     F32,
     F64,
@@ -106,6 +108,39 @@ def test_a_body_of_several_kernels_is_linked_once() -> None:
     assert elf.laid_out(missing) is None, "a kernel without its bodies"
 
 
+def test_families_of_other_heights_have_other_names() -> None:
+    """Rows of 28 places are taken 14 and 14 at a time, those of 27 by 14 and 13."""
+    families = [run_of("f32", rows, (1, 7), (1, 1), 16) for rows in ((14,), (14, 13), (14, 2))]
+    assert len({family.name for family in families}) == len(families)
+
+
+def test_two_bodies_of_one_name_are_an_error() -> None:
+    def make(number: int) -> Function:
+        f = Function("same_name", I64, [])
+        Builder(f.append_basic_block("entry")).ret(I64(number))
+        return f
+
+    linked._written(make, (1,), chosen_target())
+    with pytest.raises(AssertionError, match="same_name"):
+        linked._written(make, (2,), chosen_target())
+
+
+@pytest.mark.parametrize("widths", [(28, 27), (26, 25)])
+def test_a_later_kernel_whose_last_rows_are_fewer_has_a_body_for_them(
+    widths: tuple[int, int],
+) -> None:
+    """Else the body for more rows would write beyond the result."""
+    tile, found = tiling(chosen_target(), 4), []
+    for width in widths:
+        parts = -(-width // tile.height)
+        most = -(-width // parts)
+        run = Run(1, 7, most, width - (parts - 1) * most, 1, 1)
+        kernel = tiled_axes_kernel("f32", 4, tile, packed=False, along=True, run=run)
+        parts_of = members(kernel.name, compile_kernels([kernel]).objects[kernel.name])
+        found.append(next(code for name, code in parts_of.items() if name.startswith("lanes_run")))
+    assert found[0] != found[1]
+
+
 def test_undefined_names_are_those_that_no_member_defines() -> None:
     for name, data in compile_kernels(kernels()).objects.items():
         assert undefined_symbols(data) == []
@@ -142,7 +177,7 @@ def test_a_damaged_archive_is_an_error() -> None:
 @pytest.mark.skipif(not chosen_target().is_x86, reason="reads instructions of x86")
 def test_a_tile_is_jumped_to() -> None:
     code = assembly(kernels()[0])
-    chosen = re.search(r"^tile\.f32\.\S+\.all:$(.*?)\.Lfunc_end", code, re.M | re.S)
+    chosen = re.search(r"^tile\.f32\.\S+\.of_\S+:$(.*?)\.Lfunc_end", code, re.M | re.S)
     assert chosen is not None
     assert len(re.findall(r"\bjmp\s+tile\.f32", chosen[1])) > 3 and "call" not in chosen[1]
 

@@ -1,6 +1,6 @@
 """LLVM bodies of the contraction vocabulary, in vector IR of the width the kernel asks for.
 
-Each builder adds one internal function to the kernel's module; LLVM legalises
+Each builder writes one function, compiled beside the kernels that call it; LLVM legalises
 its vectors for the processor.  What the functions mean is written in plain
 Python in :mod:`graphflow.codegen.contraction.micro_kernels`; strides count elements.
 """

@@ -23,12 +23,11 @@ def tiles_of(
 ) -> Function:  # fmt: skip
     """The bodies that ``make(element, rows, vectors, lanes)`` writes for all :func:`heights` of
     ``height``, one vector wide where that is enough; takes the rows after a body's parameters."""
-    names = list(dict.fromkeys((vectors, 1)))
     wide, *narrow = (
-        {rows: make(element, rows, width, lanes) for rows in heights(height)} for width in names
+        {rows: make(element, rows, width, lanes) for rows in heights(height)}
+        for width in dict.fromkeys((vectors, 1))
     )
-    first = wide[height]
-    chosen = Function(f"{first.name}.all", VOID, [*first.kinds[1:], I64])
+    chosen = _chooser(wide)
     b = Builder(chosen.append_basic_block("entry"))
     *given, rows = chosen.args
     for other in narrow:
@@ -52,9 +51,15 @@ def integers_of(element: str, group: int, height: int) -> Function:
     return _of_rows({rows: tile_of_integers(element, group, rows) for rows in heights(height)})
 
 
-def _of_rows(bodies: Mapping[int, Function]) -> Function:
+def _chooser(bodies: Mapping[int, Function]) -> Function:
+    """The function that will go on to one of ``bodies``: all their rows are in its name."""
     first = next(iter(bodies.values()))
-    chosen = Function(f"{first.name}.all", VOID, [*first.kinds[1:], I64])
+    name = f"{first.name}.of_{'_'.join(map(str, bodies))}"
+    return Function(name, VOID, [*first.kinds[1:], I64])
+
+
+def _of_rows(bodies: Mapping[int, Function]) -> Function:
+    chosen = _chooser(bodies)
     _go_on(Builder(chosen.append_basic_block("entry")), bodies, chosen.args[-1])
     return chosen
 

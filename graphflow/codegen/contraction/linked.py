@@ -16,6 +16,7 @@ from graphflow.codegen.contraction.instructions import Function
 from graphflow.codegen.target import Target, chosen_target
 
 _NOTES = "graphflow_bodies"
+_texts: dict[tuple[Target, str], str] = {}
 _KINDS = {"ptr": ir.PointerType(), "i64": ir.IntType(64), "void": ir.VoidType()}
 
 
@@ -41,6 +42,12 @@ def bodies_of(module: Any) -> dict[str, str]:
 def _written(
     make: Callable[..., Function], key: tuple[Any, ...], target: Target
 ) -> tuple[Function, str]:
-    """A body and its text; ``target`` is the chosen one, which bodies may look at."""
+    """A body and its text; ``target`` is the chosen one, which bodies may look at.
+
+    A name stands for one text: kernels share bodies by it.
+    """
     function = make(*key)
-    return function, str(function)
+    text = str(function)
+    if _texts.setdefault((target, function.name), text) != text:
+        raise AssertionError(f"two bodies have one name: {function.name}")
+    return function, text
